@@ -1,0 +1,227 @@
+//! `cargo xtask features`: every combination of features builds without a
+//! warning, and the default one stays free of servers' clients.
+//!
+//! cargo-hack does the first half, and well. It takes longer to install on a
+//! new machine than this whole stage runs, and the second half would be left;
+//! the few lines here need nothing but cargo.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::run::CommandLine;
+
+/// Who depends on the facade with default features builds none of these.
+const NOT_BY_DEFAULT: [&str; 6] = [
+    "deadpool-postgres",
+    "etcd-client",
+    "pac-etcd",
+    "pac-postgres",
+    "tokio-postgres",
+    "tonic",
+];
+
+/// Up to so many features every combination is built: at most 64 builds.
+const POWERSET_LIMIT: usize = 6;
+
+/// The features of one crate: what each of them enables.
+type Features = BTreeMap<String, Vec<String>>;
+
+/// Builds the combinations, then looks at what the default one depends on.
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let metadata = CommandLine::new("cargo metadata --format-version 1 --no-deps --locked");
+    for (package, features) in packages(&metadata.output(root)?)? {
+        for combination in combinations(&features) {
+            // Clippy checks all that `cargo check` does, and denies the
+            // warnings of this crate alone: RUSTFLAGS would rebuild the
+            // dependencies, too.
+            CommandLine::new("cargo clippy --quiet --locked --no-default-features --package")
+                .arg(&package)
+                .arg("--features")
+                .arg(combination.join(","))
+                .arg("--")
+                .arg("-Dwarnings")
+                .run(root)?;
+        }
+    }
+    let tree = CommandLine::new("cargo tree --package pac-concurrency --edges normal")
+        .arg("--prefix=none")
+        .arg("--format={p}")
+        .arg("--locked");
+    prove_default_is_light(&tree.output(root)?)?;
+    println!("every combination of features builds; the default one has no server's client");
+    Ok(())
+}
+
+/// The members of the workspace that have features beside `default`.
+fn packages(metadata: &str) -> Result<Vec<(String, Features)>> {
+    let metadata: Value = serde_json::from_str(metadata).context("cargo metadata")?;
+    let members = metadata.get("packages").and_then(Value::as_array);
+    let mut packages = Vec::new();
+    for member in members.context("cargo metadata lists no packages")? {
+        let name = member.get("name").and_then(Value::as_str);
+        let features = member.get("features").cloned().unwrap_or_default();
+        let mut features: Features = serde_json::from_value(features).context("features")?;
+        features.remove("default");
+        if !features.is_empty() {
+            packages.push((
+                name.context("a package without a name")?.to_owned(),
+                features,
+            ));
+        }
+    }
+    Ok(packages)
+}
+
+/// The combinations to build. Of those that come to the same, because one
+/// feature enables another, only one is built.
+fn combinations(features: &Features) -> Vec<Vec<&str>> {
+    let names: Vec<&str> = features.keys().map(String::as_str).collect();
+    let subsets = if names.len() <= POWERSET_LIMIT {
+        powerset(&names)
+    } else {
+        none_one_two_and_all(&names)
+    };
+    let mut seen = BTreeSet::new();
+    subsets
+        .into_iter()
+        .filter(|subset| seen.insert(closure(features, subset)))
+        .collect()
+}
+
+fn powerset<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let mut subsets = vec![Vec::new()];
+    for name in names {
+        let with_name: Vec<Vec<&str>> = subsets
+            .iter()
+            .map(|subset| subset.iter().copied().chain([*name]).collect())
+            .collect();
+        subsets.extend(with_name);
+    }
+    subsets
+}
+
+fn none_one_two_and_all<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let mut subsets = vec![Vec::new(), names.to_vec()];
+    for (at, first) in names.iter().enumerate() {
+        subsets.push(vec![first]);
+        subsets.extend(
+            names
+                .iter()
+                .skip(at + 1)
+                .map(|second| vec![*first, *second]),
+        );
+    }
+    subsets
+}
+
+/// All features that are on when those of `subset` are.
+fn closure<'a>(features: &'a Features, subset: &[&'a str]) -> BTreeSet<&'a str> {
+    let mut enabled = BTreeSet::new();
+    let mut open = subset.to_vec();
+    while let Some(name) = open.pop() {
+        // What is no feature of this crate (`dep:name`, `name/feature`) has
+        // no entry and ends here.
+        if let Some((name, enables)) = features.get_key_value(name)
+            && enabled.insert(name.as_str())
+        {
+            open.extend(enables.iter().map(String::as_str));
+        }
+    }
+    enabled
+}
+
+/// `tree` is one package per line, its name first.
+fn prove_default_is_light(tree: &str) -> Result<()> {
+    let crates: BTreeSet<&str> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    // An empty tree would prove anything.
+    for expected in ["pac-concurrency", "pac-core"] {
+        ensure!(
+            crates.contains(expected),
+            "{expected} is not in its own dependency tree"
+        );
+    }
+    for banned in NOT_BY_DEFAULT {
+        ensure!(
+            !crates.contains(banned),
+            "pac-concurrency depends on {banned} by default; \
+             see `cargo tree -p pac-concurrency -i {banned}`"
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn features(pairs: &[(&str, &[&str])]) -> Features {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        pairs
+            .iter()
+            .map(|(name, on)| ((*name).to_owned(), owned(on)))
+            .collect()
+    }
+
+    #[test]
+    fn combinations_that_come_to_the_same_are_built_once() {
+        let features = features(&[
+            ("etcd", &["dep:pac-etcd"]),
+            ("full", &["etcd", "memory"]),
+            ("memory", &["dep:pac-memory"]),
+        ]);
+        let combinations = combinations(&features);
+        assert_eq!(
+            combinations,
+            [
+                vec![],
+                vec!["etcd"],
+                vec!["full"],
+                vec!["memory"],
+                vec!["etcd", "memory"]
+            ]
+        );
+    }
+
+    #[test]
+    fn many_features_are_built_alone_in_pairs_and_all_together() {
+        let names: Vec<String> = (0..=POWERSET_LIMIT).map(|n| format!("f{n}")).collect();
+        let pairs: Vec<(&str, &[&str])> = names.iter().map(|n| (n.as_str(), &[][..])).collect();
+        let n = names.len();
+        assert_eq!(
+            combinations(&features(&pairs)).len(),
+            1 + n + n * (n - 1) / 2 + 1
+        );
+    }
+
+    #[test]
+    fn features_are_read_from_the_metadata() {
+        let metadata = r#"{"packages": [
+            {"name": "plain", "features": {}},
+            {"name": "facade", "features": {"default": ["memory"], "memory": ["dep:m"]}}
+        ]}"#;
+        let packages = packages(metadata).unwrap();
+        assert_eq!(
+            packages,
+            [("facade".to_owned(), features(&[("memory", &["dep:m"])]))]
+        );
+        assert!(super::packages("{}").is_err());
+    }
+
+    #[test]
+    fn a_server_s_client_by_default_is_found() {
+        let light = "pac-concurrency v0.1.0 (path)\npac-core v0.1.0 (path)\ntokio v1.54.0\n";
+        prove_default_is_light(light).unwrap();
+        for banned in NOT_BY_DEFAULT {
+            let heavy = format!("{light}{banned} v1.0.0\n");
+            let error = prove_default_is_light(&heavy).unwrap_err().to_string();
+            assert!(error.contains(banned), "{error}");
+        }
+        assert!(prove_default_is_light("").is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! The workspace's own tasks: `cargo xtask --help` lists them.
+//!
+//! One file per command. Nothing here depends on a crate that it checks, so
+//! the tasks run when the rest of the workspace does not build.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "printing is how these tasks report"
+)]
+
+mod ci;
+mod drivers;
+mod features;
+mod run;
+mod test;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The workspace's own tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Run the tests, and say what was skipped
+    Test(test::Options),
+    /// Run everything that a change must pass, in order
+    Ci(ci::Options),
+    /// Check every combination of features, and what the default one pulls in
+    Features,
+    /// Check the rules of this repository
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let root = run::root();
+    let done = match Task::parse() {
+        Task::Test(options) => test::run(&root, &options),
+        Task::Ci(options) => ci::run(&root, &options),
+        Task::Features => features::run(&root),
+        Task::Tidy => tidy::run(&root),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Rules on which files there are and how long they may be.
+
+use std::collections::BTreeSet;
+
+use super::{Breach, Tree};
+use crate::drivers::{DRIVERS, crate_name};
+
+/// What may lie at the root of the repository.
+const TOP_LEVEL: [&str; 19] = [
+    ".cargo",
+    ".ci",
+    ".config",
+    ".gitattributes",
+    ".gitignore",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "clippy.toml",
+    "crates",
+    "deny.toml",
+    "docs",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+    "tests",
+    "xtask",
+];
+
+/// A file is read as a whole; one that is longer has more than one subject.
+const MAX_LINES: usize = 500;
+
+/// Source files that one driver has and the others need not have, with the
+/// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
+const EXTRA_DRIVER_FILES: [(&str, &str); 0] = [];
+
+/// The root holds only what is expected there.
+pub(super) fn top_level(tree: &Tree) -> Vec<Breach> {
+    let entries: BTreeSet<&str> = tree
+        .paths()
+        .map(|path| {
+            path.split_once('/')
+                .map_or(path, |(directory, _)| directory)
+        })
+        .collect();
+    entries
+        .into_iter()
+        .filter(|entry| !TOP_LEVEL.contains(entry))
+        .map(|entry| Breach::new(entry, 1, "top-level", "move it below crates, docs or tests"))
+        .collect()
+}
+
+/// No Rust file is longer than [`MAX_LINES`].
+pub(super) fn file_length(tree: &Tree) -> Vec<Breach> {
+    tree.with_extension("rs")
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > MAX_LINES)
+        .map(|(path, lines)| {
+            let cure = format!("split its {lines} lines by subject; at most {MAX_LINES}");
+            Breach::new(path, MAX_LINES + 1, "file-length", cure)
+        })
+        .collect()
+}
+
+/// Who knows one driver knows them all: they have the same source files.
+pub(super) fn drivers_alike(tree: &Tree) -> Vec<Breach> {
+    let mut drivers = DRIVERS
+        .iter()
+        .map(|driver| (crate_name(driver), source_files(tree, driver)))
+        .filter(|(_, files)| !files.is_empty());
+    let Some((model, model_files)) = drivers.next() else {
+        return Vec::new();
+    };
+    let mut breaches = Vec::new();
+    for (name, files) in drivers {
+        let full = |file: &str| format!("crates/{name}/src/{file}");
+        let missing = model_files.difference(&files).map(|file| {
+            let cure = format!("add it: {model} has it, and drivers have the same files");
+            Breach::new(&full(file), 1, "drivers-alike", cure)
+        });
+        let extra = files
+            .difference(&model_files)
+            .filter(|file| {
+                !EXTRA_DRIVER_FILES
+                    .iter()
+                    .any(|(path, _)| *path == full(file))
+            })
+            .map(|file| {
+                let cure = format!(
+                    "{model} has no such file: merge it into one that both have, \
+                     or give the reason in EXTRA_DRIVER_FILES in {}",
+                    file!()
+                );
+                Breach::new(&full(file), 1, "drivers-alike", cure)
+            });
+        breaches.extend(missing.chain(extra));
+    }
+    breaches
+}
+
+fn source_files<'a>(tree: &'a Tree, driver: &str) -> BTreeSet<&'a str> {
+    let directory = format!("crates/{}/src/", crate_name(driver));
+    tree.with_extension("rs")
+        .filter_map(|(path, _)| path.strip_prefix(&directory))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{places, tree};
+    use super::*;
+
+    #[test]
+    fn a_stranger_at_the_root_is_found() {
+        let files = [
+            ("Cargo.toml", ""),
+            ("xtask/src/main.rs", ""),
+            ("notes/a.md", ""),
+            ("x", ""),
+        ];
+        assert_eq!(places(top_level, &files), ["notes:1", "x:1"]);
+    }
+
+    #[test]
+    fn a_long_file_is_found() {
+        let (at_most, too_long) = ("//\n".repeat(MAX_LINES), "//\n".repeat(MAX_LINES + 1));
+        let files = [
+            ("a.rs", at_most.as_str()),
+            ("b.rs", &too_long),
+            ("c.jsonl", &too_long),
+        ];
+        assert_eq!(places(file_length, &files), ["b.rs:501"]);
+    }
+
+    #[test]
+    fn a_driver_with_other_files_is_found() {
+        let files = [
+            ("crates/pac-memory/src/lib.rs", ""),
+            ("crates/pac-memory/src/watch.rs", ""),
+            ("crates/pac-postgres/src/lib.rs", ""),
+            ("crates/pac-postgres/src/sql/tables.rs", ""),
+        ];
+        let found = drivers_alike(&tree(&files));
+        let paths: Vec<&str> = found.iter().map(|breach| breach.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "crates/pac-postgres/src/watch.rs",
+                "crates/pac-postgres/src/sql/tables.rs"
+            ]
+        );
+    }
+
+    #[test]
+    fn drivers_with_the_same_files_pass() {
+        let files = [
+            ("crates/pac-memory/src/lib.rs", ""),
+            ("crates/pac-etcd/src/lib.rs", ""),
+        ];
+        assert!(drivers_alike(&tree(&files)).is_empty());
+        assert!(drivers_alike(&tree(&[])).is_empty());
+    }
+}

@@ -1,0 +1,119 @@
+//! Rules on the manifests of the workspace's members.
+
+use super::{Breach, Tree, numbered};
+
+/// What every member takes from the workspace.
+const INHERITED: [&str; 3] = ["version", "edition", "license"];
+
+/// The lints of the workspace hold in every crate.
+pub(super) fn lints_are_inherited(tree: &Tree) -> Vec<Breach> {
+    members(tree)
+        .filter(|(_, text)| !section(text, "[lints]").any(|(_, line)| line == "workspace = true"))
+        .map(|(path, _)| Breach::new(path, 1, "lints", "add `[lints]` with `workspace = true`"))
+        .collect()
+}
+
+/// The crates are released as one: their version, edition and license are
+/// those of the workspace.
+pub(super) fn package_data_is_inherited(tree: &Tree) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for (path, text) in members(tree) {
+        for key in INHERITED {
+            let wanted = format!("{key}.workspace = true");
+            if !section(text, "[package]").any(|(_, line)| line == wanted) {
+                let cure = format!("write `{wanted}` below `[package]`");
+                breaches.push(Breach::new(path, 1, "package-data", cure));
+            }
+        }
+    }
+    breaches
+}
+
+/// xtask builds when what it checks does not. Any crate of the workspace may
+/// bring a driver with it, so it depends on none.
+pub(super) fn xtask_stands_apart(tree: &Tree) -> Vec<Breach> {
+    let path = "xtask/Cargo.toml";
+    numbered(tree.text(path).unwrap_or_default())
+        .filter(|(_, line)| code(line).contains("pac-"))
+        .map(|(number, _)| {
+            let cure = "xtask depends on no crate of the workspace; call it through cargo";
+            Breach::new(path, number, "xtask", cure)
+        })
+        .collect()
+}
+
+/// The manifests of all packages: all but that of the workspace itself.
+fn members(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+    tree.with_extension("toml")
+        .filter(|(path, _)| path.ends_with("/Cargo.toml"))
+}
+
+/// The lines below a header, up to the next one.
+fn section<'a>(text: &'a str, header: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
+    numbered(text)
+        .map(|(number, line)| (number, code(line)))
+        .skip_while(move |(_, line)| *line != header)
+        .skip(1)
+        .take_while(|(_, line)| !line.starts_with('['))
+}
+
+/// A line without its comment and the white space around it.
+fn code(line: &str) -> &str {
+    line.split_once('#').map_or(line, |(code, _)| code).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::places;
+    use super::*;
+
+    const GOOD: &str = "[package]\nname = \"x\"\nversion.workspace = true\n\
+        edition.workspace = true\nlicense.workspace = true\n\n\
+        [lints] # ours\nworkspace = true\n\n[dependencies]\n";
+
+    #[test]
+    fn a_good_manifest_passes() {
+        let files = [("Cargo.toml", "[workspace]\n"), ("xtask/Cargo.toml", GOOD)];
+        for rule in [
+            lints_are_inherited,
+            package_data_is_inherited,
+            xtask_stands_apart,
+        ] {
+            assert!(places(rule, &files).is_empty());
+        }
+    }
+
+    #[test]
+    fn lints_of_its_own_are_found() {
+        for bad in [
+            GOOD.replace("[lints]", "[other]"),
+            GOOD.replace("[lints] # ours\n", ""),
+        ] {
+            let places = places(lints_are_inherited, &[("tests/Cargo.toml", &bad)]);
+            assert_eq!(places, ["tests/Cargo.toml:1"]);
+        }
+    }
+
+    #[test]
+    fn package_data_of_its_own_is_found() {
+        for key in INHERITED {
+            let bad = GOOD.replace(&format!("{key}.workspace = true"), "");
+            let places = places(package_data_is_inherited, &[("crates/x/Cargo.toml", &bad)]);
+            assert_eq!(places, ["crates/x/Cargo.toml:1"], "{key}");
+        }
+    }
+
+    #[test]
+    fn a_dependency_of_xtask_on_the_workspace_is_found() {
+        for dependency in [
+            "pac-memory.workspace = true",
+            "m = { package = \"pac-etcd\" }",
+        ] {
+            let bad = format!("{GOOD}{dependency}\n");
+            assert_eq!(
+                places(xtask_stands_apart, &[("xtask/Cargo.toml", &bad)]),
+                ["xtask/Cargo.toml:11"]
+            );
+        }
+    }
+}
