@@ -1,0 +1,201 @@
+//! What a store has to provide. Five ideas: sessions, load, commit, watch, list.
+//!
+//! A driver stores, compares and notifies; it decides nothing. All it has to get right is to
+//! replace rows *if the repository's head is still at the revision that they were planned at,
+//! and the sessions that they name are alive*, in one atomic step.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::Error;
+use crate::name::RepositoryKey;
+use crate::protocol::{Changes, Death};
+use crate::state::{Head, Snapshot};
+use crate::value::{Revision, SessionId};
+
+/// A store that can keep the state of repositories.
+///
+/// Every method is one request to the store, has a deadline of its own, and may be called from
+/// many tasks at once. Errors have the kind [`Unavailable`](crate::ErrorKind::Unavailable) only
+/// where certainly nothing changed, and [`Indeterminate`](crate::ErrorKind::Indeterminate)
+/// where something may have. All are cancel-safe in that a dropped future leaves the store
+/// consistent; a dropped `commit` may or may not have happened.
+#[async_trait]
+pub trait Driver: fmt::Debug + Send + Sync + 'static {
+    /// What the store can do, in figures. Constant for the life of the driver.
+    fn descriptor(&self) -> Descriptor;
+
+    /// Opens a session that lives for `ttl` and can be renewed. Its id is never used again.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the store cannot keep such a TTL, and the store's own.
+    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error>;
+
+    /// Renews both TTLs of a session from now on, by the store's clock.
+    ///
+    /// Called from the thread that keeps the session alive: what it spawns, lives there.
+    ///
+    /// # Errors
+    /// `SessionLost` once the session TTL has passed without a renewal, or the session was
+    /// closed: it never comes back. Else the store's own.
+    async fn keep_alive(&self, session: SessionId) -> Result<(), Error>;
+
+    /// Ends a session at once, as if its session TTL had passed. The slots of durable runs
+    /// still have the lease TTL.
+    ///
+    /// # Errors
+    /// The store's own. A session that has ended already is no error.
+    async fn close_session(&self, session: SessionId) -> Result<(), Error>;
+
+    /// The sessions that are dead by the store's clock and may still have entries. Once here,
+    /// a session stays dead. One that is dead by [`Death::Lease`] and has no entries left may
+    /// be forgotten.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error>;
+
+    /// The repositories in which a session has queued or started entries.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error>;
+
+    /// Reads a repository: what changed after `since` when the store still knows, else all.
+    /// Linearizable: shows every commit that was answered before this was called.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Incompatible` for a repository whose records cannot be understood, and
+    /// the store's own.
+    async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error>;
+
+    /// Commits to many repositories, each on its own condition and with its own outcome, in the
+    /// order of `batch`; each repository is there at most once.
+    ///
+    /// Per repository, atomically: if it is at `changes.expected`, and `session` and all of
+    /// `changes.alive` live, then write the head with a new and higher revision, write the
+    /// entries with that revision and the store's time put in ([`Entry::stamp`]), or delete all.
+    ///
+    /// # Errors
+    /// `SessionLost` when `session` is dead; nothing was written. Else the store's own, for
+    /// the whole batch.
+    ///
+    /// [`Entry::stamp`]: crate::state::Entry::stamp
+    async fn commit(
+        &self,
+        session: SessionId,
+        batch: Vec<RepositoryCommit>,
+    ) -> Result<Vec<CommitOutcome>, Error>;
+
+    /// Opens a stream of hints of what changed from now on, by whomever. Commits of `session`
+    /// itself may be left out.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error>;
+
+    /// A page of the repositories that exist, in the order of their keys: at most `limit`,
+    /// those after `after`.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn list(
+        &self,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error>;
+}
+
+/// A stream of hints. They may come late, twice, merged, or not at all (the manager polls as
+/// well); a stream that knows it missed some says [`WatchEvent::Missed`].
+#[async_trait]
+pub trait Watch: Send {
+    /// Waits for the next hint. Cancel-safe: nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// The stream is broken and has to be opened anew.
+    async fn next(&mut self) -> Result<WatchEvent, Error>;
+}
+
+/// Something may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// A repository is at this revision now, or a later one.
+    Changed {
+        /// Which.
+        repository: RepositoryKey,
+        /// At least this; tells a hint for what is known already.
+        revision: Revision,
+        /// What changed, when the store sent it along.
+        snapshot: Option<Snapshot>,
+    },
+    /// A session has died, or more than one.
+    SessionDied,
+    /// Hints were lost: read whatever matters again.
+    Missed,
+}
+
+/// What one commit to one repository is to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryCommit {
+    /// To which repository.
+    pub repository: RepositoryKey,
+    /// What, on which condition.
+    pub changes: Changes,
+}
+
+/// What came of the commit to one repository.
+#[derive(Debug)]
+pub enum CommitOutcome {
+    /// It is durable. What was written, stamped, with `since` the revision it was planned at.
+    Committed(Snapshot),
+    /// The repository was at another revision; nothing was written. With what has changed
+    /// since the expected revision, if the driver could tell at no further cost.
+    Conflict(Option<Snapshot>),
+    /// A session of `changes.alive` is dead; nothing was written.
+    SessionDead(SessionId),
+    /// This repository cannot be written; nothing was. The rest of the batch is not affected.
+    Refused(Error),
+}
+
+/// How long a session outlives the last time it was renewed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionTtl {
+    /// Until the process counts as dead.
+    pub session: Duration,
+    /// Until the slots of its durable runs are given up too; not below `session`.
+    pub lease: Duration,
+}
+
+/// How long finished runs can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// For this long after they ended.
+    pub age: Duration,
+    /// But at most this many a repository, the latest.
+    pub per_repository: usize,
+}
+
+/// What a store can do, in figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptor {
+    /// What the driver is called in settings: `memory`, `etcd`, `postgresql`.
+    pub name: &'static str,
+    /// Whether it is reached over a network. Its session is then kept alive from a thread of
+    /// its own, which no load of the application can starve; and it never meets paused time.
+    pub remote: bool,
+    /// Batches worth having in flight at once; what comes meanwhile gathers for the next one.
+    pub batches_in_flight: usize,
+    /// Most repositories in a batch.
+    pub repositories_per_batch: usize,
+    /// Most entries in a commit to one repository.
+    pub entries_per_commit: usize,
+    /// How long finished runs can be read.
+    pub retention: Retention,
+}

@@ -1,0 +1,232 @@
+//! The one error of the crate family: what went wrong, where, and whether to try again.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::name::RepositoryKey;
+
+/// What kind of failure it is: the part of an [`Error`] to branch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is wrong, or names something that this build does not have.
+    Config,
+    /// An argument breaks a rule that the message names.
+    InvalidInput,
+    /// The store does not know us, or does not let us do this.
+    Unauthorised,
+    /// The store could not be reached or did not take the request; certainly nothing changed.
+    Unavailable,
+    /// Other controllers changed the repository at every attempt until the deadline; nothing
+    /// changed.
+    Contended,
+    /// The answer was lost: the operation may or may not have happened. Read before acting.
+    Indeterminate,
+    /// What the store holds breaks the rules of the protocol. Nothing was changed or deleted.
+    Corrupt,
+    /// The store's state was written by a newer version of this software.
+    Incompatible,
+    /// The session of this process ended at the store: leases held under it may be lost.
+    SessionLost,
+    /// The manager was closed, or its work died, before the answer came.
+    Closed,
+    /// A bug in this software.
+    Internal,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Config => "wrong settings",
+            Self::InvalidInput => "invalid input",
+            Self::Unauthorised => "not authorised",
+            Self::Unavailable => "store unavailable",
+            Self::Contended => "too much contention",
+            Self::Indeterminate => "outcome unknown",
+            Self::Corrupt => "corrupt state",
+            Self::Incompatible => "state of a newer version",
+            Self::SessionLost => "session lost",
+            Self::Closed => "closed",
+            Self::Internal => "internal error",
+        })
+    }
+}
+
+/// A failure: its [kind](ErrorKind), the operation that failed, the repository that it belongs
+/// to if there is one, what to do about it, and the cause.
+///
+/// Neither `Display` nor `Debug` ever contains a secret: drivers put none in.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: &'static str,
+    repository: Option<RepositoryKey>,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind` in `operation` (`"commit"`, `"open session"`). `message` names the
+    /// thing, the rule and the cure.
+    pub fn new(
+        kind: ErrorKind,
+        operation: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            kind,
+            operation,
+            repository: None,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// Adds the repository that the error belongs to.
+    #[must_use]
+    pub fn in_repository(mut self, repository: &RepositoryKey) -> Self {
+        self.repository = Some(repository.clone());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The operation that failed.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
+    /// The repository whose state or command it was, if it was one's.
+    #[must_use]
+    pub fn repository(&self) -> Option<&RepositoryKey> {
+        self.repository.as_ref()
+    }
+
+    /// Whether the same call may simply be made again: true only where nothing can have
+    /// happened yet and time may mend the cause.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Contended)
+    }
+
+    /// The same failure for one more caller that waited for the same thing. The cause becomes
+    /// its text, since causes cannot be cloned.
+    #[must_use]
+    pub(crate) fn replicate(&self) -> Self {
+        Self {
+            kind: self.kind,
+            operation: self.operation,
+            repository: self.repository.clone(),
+            message: self.message.clone(),
+            source: self.source.as_ref().map(|source| source.to_string().into()),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.operation, self.kind)?;
+        if let Some(repository) = &self.repository {
+            write!(f, " ({repository})")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// A text that is not what it was to be parsed into: the thing, the text and the rule broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidValue {
+    what: &'static str,
+    text: String,
+    rule: &'static str,
+}
+
+impl InvalidValue {
+    /// How much of a refused text an error repeats, in characters.
+    const SHOWN: usize = 80;
+
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        let mut shown: String = text.chars().take(Self::SHOWN).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        Self {
+            what,
+            text: shown,
+            rule,
+        }
+    }
+
+    /// The rule that the text breaks.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Debug escapes what a terminal or a log file would act on.
+        write!(f, "invalid {} {:?}: {}", self.what, self.text, self.rule)
+    }
+}
+
+impl StdError for InvalidValue {}
+
+impl From<InvalidValue> for Error {
+    fn from(invalid: InvalidValue) -> Self {
+        Self::new(ErrorKind::InvalidInput, "parse", invalid.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_operation_the_thing_and_the_cure() {
+        let key = "ns/repo".parse::<RepositoryKey>().unwrap();
+        let error = Error::new(ErrorKind::Unavailable, "commit", "connect to the store first")
+            .in_repository(&key)
+            .caused_by("connection refused");
+        assert_eq!(
+            error.to_string(),
+            "commit: store unavailable (ns/repo): connect to the store first"
+        );
+        assert_eq!(error.source().unwrap().to_string(), "connection refused");
+        assert_eq!(error.replicate().to_string(), error.to_string());
+    }
+
+    #[test]
+    fn only_failures_that_changed_nothing_and_may_pass_are_retryable() {
+        for (kind, retryable) in [
+            (ErrorKind::Unavailable, true),
+            (ErrorKind::Contended, true),
+            (ErrorKind::Indeterminate, false),
+            (ErrorKind::Unauthorised, false),
+            (ErrorKind::SessionLost, false),
+            (ErrorKind::Corrupt, false),
+        ] {
+            assert_eq!(Error::new(kind, "x", "y").is_retryable(), retryable, "{kind}");
+        }
+    }
+}

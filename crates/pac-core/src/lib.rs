@@ -1,0 +1,18 @@
+//! The core of pac-concurrency: who may run, decided once for every store.
+//!
+//! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
+//! - [`driver`]: the little that a store has to provide for them.
+//!
+//! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
+//! together with the drivers.
+
+pub mod driver;
+mod error;
+mod name;
+pub mod protocol;
+pub mod state;
+mod value;
+
+pub use error::{Error, ErrorKind, InvalidValue};
+pub use name::{PipelineRunKey, RepositoryKey, Uid};
+pub use value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Ticket, Timestamp};

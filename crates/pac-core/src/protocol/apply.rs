@@ -1,0 +1,318 @@
+//! What each command does.
+
+use super::command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
+use super::plan::Plan;
+use crate::name::{PipelineRunKey, Uid};
+use crate::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
+use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
+
+impl Plan<'_> {
+    /// Applies a command to the state as it is after all that were applied before.
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        match command {
+            Command::Admit(request) => self.admit(request),
+            Command::Release {
+                run,
+                uid,
+                token,
+                outcome,
+            } => self.release(run, uid, *token, *outcome),
+            Command::Cancel { run, uid } => self.cancel(run, uid.as_ref(), |_| true),
+            Command::Abandon { run, uid } => {
+                let issuer = self.issuer.session;
+                self.cancel(run, Some(uid), |entry| entry.owner() == Some(issuer))
+            }
+            Command::Requeue { run, token } => self.requeue(run, *token),
+            Command::Adopt(request) => self.adopt(request),
+            Command::SetLimit { limit, version } => self.set_limit(*limit, *version),
+            Command::Expire { session, death } => self.expire(*session, *death),
+            Command::Promote => Outcome::Swept {
+                affected: Vec::new(),
+                promoted: self.promote(),
+            },
+            Command::RemoveRepository => self.remove(),
+        }
+    }
+
+    fn admit(&mut self, request: &RunRequest) -> Outcome {
+        let issuer = self.issuer.session;
+        let known = self.current(&request.run);
+        let Some(entry) = known.filter(|entry| entry.uid == request.uid) else {
+            self.supersede(&request.run);
+            return self.enqueue(request);
+        };
+        let ephemeral = entry.kind == RunKind::Ephemeral;
+        match entry.state {
+            EntryState::Finished { outcome, .. } => known_as(Admitted::Finished(outcome)),
+            EntryState::Started {
+                orphaned: true,
+                session,
+                ..
+            } if session != issuer => {
+                let entry = entry.clone();
+                self.start(entry, issuer);
+                self.standing(&request.run, true)
+            }
+            EntryState::Started { session, .. } if ephemeral && session != issuer => {
+                known_as(Admitted::HeldElsewhere(session))
+            }
+            EntryState::Started { .. } => self.standing(&request.run, false),
+            EntryState::Queued { owner: Some(owner) } if ephemeral && owner != issuer => {
+                known_as(Admitted::HeldElsewhere(owner))
+            }
+            EntryState::Queued { owner } => {
+                if owner != Some(issuer) || entry.priority != request.priority {
+                    let moved = Entry {
+                        state: EntryState::Queued {
+                            owner: Some(issuer),
+                        },
+                        priority: request.priority,
+                        ..entry.clone()
+                    };
+                    self.put(moved);
+                    self.promote();
+                }
+                self.standing(&request.run, false)
+            }
+        }
+    }
+
+    fn enqueue(&mut self, request: &RunRequest) -> Outcome {
+        let entry = self.arrival(request);
+        self.put(entry);
+        self.promote();
+        self.standing(&request.run, true)
+    }
+
+    /// The entry of a run that comes now: last in its priority.
+    fn arrival(&mut self, request: &RunRequest) -> Entry {
+        let ticket = self.head.last_ticket.next();
+        self.head.last_ticket = ticket;
+        Entry {
+            run: request.run.clone(),
+            uid: request.uid.clone(),
+            kind: request.kind,
+            priority: request.priority,
+            ticket,
+            state: EntryState::Queued {
+                owner: Some(self.issuer.session),
+            },
+            queued: Moment::AtCommit,
+            started: Moment::Never,
+            finished: Moment::Never,
+            revision: self.head.revision,
+        }
+    }
+
+    /// Ends a live run whose name another run bears now: there can be one object of a name.
+    fn supersede(&mut self, run: &PipelineRunKey) {
+        if let Some(old) = self.current(run).filter(|old| !old.is_finished()) {
+            let old = old.clone();
+            self.end(old, RunOutcome::Cancelled);
+        }
+    }
+
+    fn standing(&self, run: &PipelineRunKey, fresh: bool) -> Outcome {
+        let admitted = match self.current(run).map(|entry| (entry, entry.state)) {
+            Some((_, EntryState::Started { token, session, .. })) => {
+                Admitted::Started { token, session }
+            }
+            Some((entry, EntryState::Queued { .. })) => Admitted::Queued {
+                ticket: entry.ticket,
+            },
+            Some((_, EntryState::Finished { outcome, .. })) => Admitted::Finished(outcome),
+            None => Admitted::NotHeld,
+        };
+        Outcome::Admitted { admitted, fresh }
+    }
+
+    fn release(
+        &mut self,
+        run: &PipelineRunKey,
+        uid: &Uid,
+        token: Option<FencingToken>,
+        outcome: RunOutcome,
+    ) -> Outcome {
+        let ended = match self.current(run).filter(|entry| entry.uid == *uid) {
+            None => Ended::Unknown,
+            Some(entry) => match entry.state {
+                EntryState::Queued { .. } => Ended::NotStarted,
+                EntryState::Finished { outcome, .. } => Ended::Before(outcome),
+                EntryState::Started { token: current, .. }
+                    if token.is_some_and(|token| token != current) =>
+                {
+                    Ended::Stale(current)
+                }
+                EntryState::Started { .. } => {
+                    let entry = entry.clone();
+                    self.end(entry, outcome);
+                    Ended::Done
+                }
+            },
+        };
+        self.ended(ended)
+    }
+
+    fn cancel(
+        &mut self,
+        run: &PipelineRunKey,
+        uid: Option<&Uid>,
+        may: impl FnOnce(&Entry) -> bool,
+    ) -> Outcome {
+        let same = |entry: &&Entry| uid.is_none_or(|uid| entry.uid == *uid);
+        let ended = match self.current(run).filter(same) {
+            None => Ended::Unknown,
+            Some(entry) => match entry.state {
+                EntryState::Finished { outcome, .. } => Ended::Before(outcome),
+                _ if !may(entry) => Ended::Unknown,
+                EntryState::Queued { .. } | EntryState::Started { .. } => {
+                    let entry = entry.clone();
+                    self.end(entry, RunOutcome::Cancelled);
+                    Ended::Done
+                }
+            },
+        };
+        self.ended(ended)
+    }
+
+    fn ended(&mut self, ended: Ended) -> Outcome {
+        let promoted = match ended {
+            Ended::Done => self.promote(),
+            _ => Vec::new(),
+        };
+        Outcome::Ended { ended, promoted }
+    }
+
+    fn requeue(&mut self, run: &PipelineRunKey, token: FencingToken) -> Outcome {
+        let held = self.current(run).and_then(|entry| match entry.state {
+            EntryState::Started { token: current, .. } if current == token => Some(entry.clone()),
+            _ => None,
+        });
+        let Some(entry) = held else {
+            return known_as(Admitted::NotHeld);
+        };
+        self.put(Entry {
+            state: EntryState::Queued {
+                owner: Some(self.issuer.session),
+            },
+            started: Moment::Never,
+            ..entry
+        });
+        self.promote();
+        self.standing(run, true)
+    }
+
+    fn adopt(&mut self, request: &RunRequest) -> Outcome {
+        let issuer = self.issuer.session;
+        let known = self.current(&request.run);
+        let entry = match known.filter(|entry| entry.uid == request.uid) {
+            None => {
+                self.supersede(&request.run);
+                self.arrival(request)
+            }
+            Some(entry) => match entry.state {
+                EntryState::Started {
+                    session, orphaned, ..
+                } if !orphaned || session == issuer => {
+                    return self.standing(&request.run, false);
+                }
+                // Its slot was given up because nobody looked after it; it runs all the same.
+                EntryState::Finished {
+                    outcome: RunOutcome::Expired,
+                    ..
+                } => Entry {
+                    finished: Moment::Never,
+                    ..entry.clone()
+                },
+                EntryState::Finished { outcome, .. } => {
+                    return known_as(Admitted::Finished(outcome));
+                }
+                EntryState::Queued { .. } | EntryState::Started { .. } => entry.clone(),
+            },
+        };
+        self.start(entry, issuer);
+        self.standing(&request.run, true)
+    }
+
+    fn set_limit(&mut self, limit: Limit, version: Option<LimitVersion>) -> Outcome {
+        let accepted = version.is_none() || version > self.head.limit_version;
+        if accepted {
+            self.head.limit = limit;
+            self.head.limit_version = version.or(self.head.limit_version);
+        }
+        Outcome::LimitSet {
+            limit: self.head.limit,
+            accepted,
+            promoted: if accepted { self.promote() } else { Vec::new() },
+        }
+    }
+
+    fn expire(&mut self, session: SessionId, death: Death) -> Outcome {
+        let mut bereaved: Vec<_> = self
+            .current_entries()
+            .filter_map(|entry| Some((entry.clone(), after_death(entry, session, death)?)))
+            .collect();
+        // The entries come in no order of their own; the outcome must not depend on that.
+        bereaved.sort_unstable_by_key(|(entry, _)| entry.ticket);
+        let mut affected = Vec::new();
+        for (entry, after) in bereaved {
+            if self.budget_is_spent() {
+                break;
+            }
+            affected.push(entry.run.clone());
+            match after {
+                EntryState::Finished { outcome, .. } => self.end(entry, outcome),
+                state => self.put(Entry { state, ..entry }),
+            }
+        }
+        Outcome::Swept {
+            affected,
+            promoted: self.promote(),
+        }
+    }
+
+    fn remove(&mut self) -> Outcome {
+        let live = self.current_entries().filter(|entry| !entry.is_finished());
+        let mut ended: Vec<_> = live.map(|entry| (entry.ticket, entry.run.clone())).collect();
+        ended.sort_unstable();
+        self.removed = true;
+        Outcome::Removed(ended.into_iter().map(|(_, run)| run).collect())
+    }
+}
+
+fn known_as(admitted: Admitted) -> Outcome {
+    Outcome::Admitted {
+        admitted,
+        fresh: false,
+    }
+}
+
+/// What the death of `session` makes of an entry; `None` when it is not touched by it.
+fn after_death(entry: &Entry, session: SessionId, death: Death) -> Option<EntryState> {
+    let expired = EntryState::Finished {
+        outcome: RunOutcome::Expired,
+        token: entry.token(),
+    };
+    match (entry.state, entry.kind) {
+        (EntryState::Queued { owner }, kind) if owner == Some(session) => match kind {
+            RunKind::Ephemeral => Some(expired),
+            RunKind::Durable => Some(EntryState::Queued { owner: None }),
+        },
+        (
+            EntryState::Started {
+                token,
+                session: holder,
+                orphaned,
+            },
+            kind,
+        ) if holder == session => match (kind, death) {
+            (RunKind::Ephemeral, _) | (RunKind::Durable, Death::Lease) => Some(expired),
+            (RunKind::Durable, Death::Session) => (!orphaned).then_some(EntryState::Started {
+                token,
+                session,
+                orphaned: true,
+            }),
+        },
+        _ => None,
+    }
+}

@@ -1,0 +1,190 @@
+//! What can be asked of a repository, and what came of it.
+
+use crate::name::{PipelineRunKey, Uid};
+use crate::state::{RunKind, RunOutcome};
+use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket};
+
+/// A run that asks for a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRequest {
+    /// Its name.
+    pub run: PipelineRunKey,
+    /// Tells it apart from other runs of the same name.
+    pub uid: Uid,
+    /// What its owner's death means for it.
+    pub kind: RunKind,
+    /// Its urgency. Asking again with another priority moves a waiting run.
+    pub priority: Priority,
+}
+
+impl RunRequest {
+    /// A run that the cluster runs, of usual priority.
+    #[must_use]
+    pub fn durable(run: PipelineRunKey, uid: Uid) -> Self {
+        Self {
+            run,
+            uid,
+            kind: RunKind::Durable,
+            priority: Priority::default(),
+        }
+    }
+
+    /// A run that the asking process runs itself, of usual priority.
+    #[must_use]
+    pub fn ephemeral(run: PipelineRunKey, uid: Uid) -> Self {
+        Self {
+            kind: RunKind::Ephemeral,
+            ..Self::durable(run, uid)
+        }
+    }
+
+    /// The same with another priority.
+    #[must_use]
+    pub fn with_priority(self, priority: Priority) -> Self {
+        Self { priority, ..self }
+    }
+}
+
+/// How long a session has been dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Death {
+    /// Its session TTL has passed: it is a controller no more.
+    Session,
+    /// Its lease TTL has passed too: the slots that it left behind are free.
+    Lease,
+}
+
+/// What can be asked of one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Queue a run, and start it when its turn has come.
+    Admit(RunRequest),
+    /// A run has ended; its slot is free.
+    Release {
+        /// The run.
+        run: PipelineRunKey,
+        /// Which run of that name.
+        uid: Uid,
+        /// The token of its grant; without one it is released by force, whoever holds it.
+        token: Option<FencingToken>,
+        /// How it ended.
+        outcome: RunOutcome,
+    },
+    /// End a run, waiting or running.
+    Cancel {
+        /// The run.
+        run: PipelineRunKey,
+        /// Which run of that name; any when `None`.
+        uid: Option<Uid>,
+    },
+    /// A started run certainly did not begin to work: back to its old place in the queue.
+    Requeue {
+        /// The run.
+        run: PipelineRunKey,
+        /// The token of its grant.
+        token: FencingToken,
+    },
+    /// The run is running already: record it, also beyond the limit.
+    Adopt(RunRequest),
+    /// A limit was announced.
+    SetLimit {
+        /// The limit.
+        limit: Limit,
+        /// The version of the announcement; an older one than the last changes nothing. None
+        /// sets the limit whatever was announced, until a newer announcement.
+        version: Option<LimitVersion>,
+    },
+    /// A session died.
+    Expire {
+        /// The dead session.
+        session: SessionId,
+        /// For how long.
+        death: Death,
+    },
+    /// Whoever asked for this run has gone: end it, if it still is the issuer's.
+    Abandon {
+        /// The run.
+        run: PipelineRunKey,
+        /// Which run of that name.
+        uid: Uid,
+    },
+    /// Start whoever may start: after a change that started fewer runs than it could.
+    Promote,
+    /// Forget the repository, its limit and every run of it.
+    RemoveRepository,
+}
+
+/// What came of an [`Command::Admit`], [`Command::Adopt`] or [`Command::Requeue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It holds a slot.
+    Started {
+        /// The token of its grant.
+        token: FencingToken,
+        /// Who holds it: the issuer, or another live controller that had it before.
+        session: SessionId,
+    },
+    /// It waits.
+    Queued {
+        /// Its place in the order of arrival.
+        ticket: Ticket,
+    },
+    /// This very run has ended before; it does not run again.
+    Finished(RunOutcome),
+    /// Refused: an ephemeral run belongs to the process that admitted it first.
+    HeldElsewhere(SessionId),
+    /// Refused: the repository has no such run, or not with this token (requeue only).
+    NotHeld,
+}
+
+/// What came of ending a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It waited or ran, and has ended with this command.
+    Done,
+    /// It had ended before, in this way.
+    Before(RunOutcome),
+    /// Nothing changed: it still waits. Only a started run can be released.
+    NotStarted,
+    /// Nothing changed: its slot was granted again since, with this token.
+    Stale(FencingToken),
+    /// Nothing changed: no run of this name and uid is known.
+    Unknown,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of `Admit`, `Adopt` and `Requeue`.
+    Admitted {
+        /// Where the run stands now.
+        admitted: Admitted,
+        /// Whether this command put it there.
+        fresh: bool,
+    },
+    /// Of `Release`, `Cancel` and `Abandon`.
+    Ended {
+        /// Whether it ended.
+        ended: Ended,
+        /// The runs that started in its stead, in order.
+        promoted: Vec<PipelineRunKey>,
+    },
+    /// Of `SetLimit`.
+    LimitSet {
+        /// The limit in force.
+        limit: Limit,
+        /// Whether this announcement was newer than the last; false when it was ignored.
+        accepted: bool,
+        /// The runs that started because of it, in order.
+        promoted: Vec<PipelineRunKey>,
+    },
+    /// Of `Expire` and `Promote`.
+    Swept {
+        /// The dead session's runs that ended or lost their owner.
+        affected: Vec<PipelineRunKey>,
+        /// The runs that started in their stead, in order.
+        promoted: Vec<PipelineRunKey>,
+    },
+    /// Of `RemoveRepository`: the runs that were waiting or running.
+    Removed(Vec<PipelineRunKey>),
+}

@@ -1,0 +1,243 @@
+//! A plan: commands applied one after the other to a state that stays as it is, and the one
+//! commit that makes them all true.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+
+use super::overlay::Overlay;
+use crate::name::PipelineRunKey;
+use crate::state::{Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunOutcome};
+use crate::value::{Revision, SessionId};
+
+/// On whose behalf commands are applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issuer {
+    /// The session of the process.
+    pub session: SessionId,
+    /// Whether it can start any durable run, and so is granted those that have no owner.
+    pub takes_ownerless: bool,
+}
+
+/// What one commit to one repository writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// The revision that the repository must be at; for a repository that does not exist, the
+    /// floor of the store ([`Head::absent`]).
+    pub expected: Revision,
+    /// The head to write. Its revision is still `expected`: the driver gives it a new one.
+    pub head: Head,
+    /// The entries to write, each at most once.
+    pub entries: Vec<Entry>,
+    /// Sessions, besides the issuer's, that must be alive: runs are granted to them.
+    pub alive: Vec<SessionId>,
+    /// Delete the repository with all that belongs to it, and write nothing.
+    pub remove: bool,
+}
+
+/// Commands applied to a state so far.
+///
+/// Costs O(log n) a command for n waiting runs, and keeps only what changes.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub(super) base: &'a RepositoryState,
+    pub(super) issuer: Issuer,
+    pub(super) head: Head,
+    pub(super) overlay: Overlay,
+    pub(super) removed: bool,
+    alive: Vec<SessionId>,
+    /// The queue of `base` from the first place on that a promotion has not yet passed.
+    waiting: Peekable<QueueIter<'a>>,
+    /// The runs that this plan put into the queue, or moved in it.
+    arrivals: BTreeMap<Rank, PipelineRunKey>,
+    /// Most entries that the commit may write.
+    budget: usize,
+    more: bool,
+}
+
+impl<'a> Plan<'a> {
+    /// A plan over `base` on behalf of `issuer` that writes at most about `budget` entries: a
+    /// command that would go on beyond stops early, and [`Plan::has_more`] says so.
+    #[must_use]
+    pub fn new(base: &'a RepositoryState, issuer: Issuer, budget: usize) -> Self {
+        Self {
+            base,
+            issuer,
+            head: *base.head(),
+            overlay: Overlay::default(),
+            removed: false,
+            alive: Vec::new(),
+            waiting: base.queue_iter().peekable(),
+            arrivals: BTreeMap::new(),
+            budget,
+            more: false,
+        }
+    }
+
+    /// How many entries the commit would write so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// Whether the commit would write no entry so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a command stopped at the budget: a [`Command::Promote`](super::Command::Promote)
+    /// or the same [`Command::Expire`](super::Command::Expire) goes on, after this commit.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// The commit that makes all that was applied true; `None` when nothing changes.
+    #[must_use]
+    pub fn finish(self) -> Option<Changes> {
+        if self.removed {
+            return self.base.exists().then(|| Changes {
+                expected: self.base.head().revision,
+                head: self.head,
+                entries: Vec::new(),
+                alive: Vec::new(),
+                remove: true,
+            });
+        }
+        if self.overlay.len() == 0 && self.head == *self.base.head() {
+            return None;
+        }
+        Some(Changes {
+            expected: self.base.head().revision,
+            head: self.head,
+            entries: self.overlay.into_entries(),
+            alive: self.alive,
+            remove: false,
+        })
+    }
+
+    pub(super) fn current(&self, run: &PipelineRunKey) -> Option<&Entry> {
+        self.overlay.current(self.base, run)
+    }
+
+    /// All entries as they stand now, in no particular order.
+    pub(super) fn current_entries(&self) -> impl Iterator<Item = &Entry> {
+        let untouched = |entry: &&Entry| self.overlay.get(&entry.run).is_none();
+        let base = self.base.entries().map(AsRef::as_ref).filter(untouched);
+        base.chain(self.overlay.entries())
+    }
+
+    pub(super) fn budget_is_spent(&mut self) -> bool {
+        let spent = self.overlay.len() >= self.budget;
+        self.more |= spent;
+        spent
+    }
+
+    /// Puts an entry in, keeping the counts of the head and the order of the queue.
+    pub(super) fn put(&mut self, entry: Entry) {
+        self.take_out(&entry.run);
+        match entry.state {
+            EntryState::Queued { .. } => {
+                self.head.queued = self.head.queued.saturating_add(1);
+                self.arrivals.insert(Rank::of(&entry), entry.run.clone());
+            }
+            EntryState::Started { .. } => self.head.started = self.head.started.saturating_add(1),
+            EntryState::Finished { .. } => {}
+        }
+        self.overlay.put(entry);
+    }
+
+    fn take_out(&mut self, run: &PipelineRunKey) {
+        let Some(before) = self.current(run) else {
+            return;
+        };
+        match before.state {
+            EntryState::Queued { .. } => {
+                let rank = Rank::of(before);
+                self.head.queued = self.head.queued.saturating_sub(1);
+                self.arrivals.remove(&rank);
+            }
+            EntryState::Started { .. } => self.head.started = self.head.started.saturating_sub(1),
+            EntryState::Finished { .. } => {}
+        }
+    }
+
+    pub(super) fn end(&mut self, entry: Entry, outcome: RunOutcome) {
+        let token = entry.token();
+        self.put(Entry {
+            state: EntryState::Finished { outcome, token },
+            finished: Moment::AtCommit,
+            ..entry
+        });
+    }
+
+    /// Gives the slot of the next token to `entry`, for `session`.
+    pub(super) fn start(&mut self, entry: Entry, session: SessionId) {
+        let token = self.head.last_token.next();
+        self.head.last_token = token;
+        if session != self.issuer.session && !self.alive.contains(&session) {
+            self.alive.push(session);
+        }
+        let started = match entry.started {
+            Moment::Never => Moment::AtCommit,
+            // It runs already and only changes hands.
+            earlier => earlier,
+        };
+        self.put(Entry {
+            state: EntryState::Started {
+                token,
+                session,
+                orphaned: false,
+            },
+            started,
+            ..entry
+        });
+    }
+
+    /// Starts waiting runs in order while the limit admits more, and says which.
+    ///
+    /// Every change of the protocol that may free a slot or add a waiter ends here: this is the
+    /// only place where the limit is read, so nothing can start beside it or overtake it.
+    pub(super) fn promote(&mut self) -> Vec<PipelineRunKey> {
+        let mut promoted = Vec::new();
+        while self.head.limit.admits(self.head.started) {
+            let Some((next, session)) = self.next_waiter() else {
+                break;
+            };
+            if self.budget_is_spent() {
+                break;
+            }
+            promoted.push(next.run.clone());
+            self.start(next, session);
+        }
+        promoted
+    }
+
+    /// The first waiter that can be granted a slot, and to whom. A durable run without a live
+    /// owner goes to the issuer if that can start it; else it keeps its place for one who can.
+    fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
+        let issuer = self.issuer;
+        let grantee = |entry: &Entry| match entry.state {
+            EntryState::Queued { owner: Some(owner) } => Some(owner),
+            EntryState::Queued { owner: None } => issuer.takes_ownerless.then_some(issuer.session),
+            EntryState::Started { .. } | EntryState::Finished { .. } => None,
+        };
+        let arrival = self.arrivals.iter().find_map(|(rank, run)| {
+            let entry = self.overlay.get(run)?;
+            Some((*rank, entry, grantee(entry)?))
+        });
+        // What the plan has changed is in `arrivals`, if it still waits at all.
+        let overlay = &self.overlay;
+        let passed = |entry: &Entry| overlay.get(&entry.run).is_some() || grantee(entry).is_none();
+        while self.waiting.next_if(|entry| passed(entry)).is_some() {}
+        let waiting = self.waiting.peek().map(AsRef::as_ref);
+        match (arrival, waiting) {
+            (Some((rank, entry, session)), Some(first)) if rank < Rank::of(first) => {
+                Some((entry.clone(), session))
+            }
+            (Some((_, entry, session)), None) => Some((entry.clone(), session)),
+            (_, Some(first)) => Some((first.clone(), grantee(first)?)),
+            (None, None) => None,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! One run in a repository's books.
+
+use std::fmt;
+
+use crate::name::{PipelineRunKey, Uid};
+use crate::value::{FencingToken, Priority, Revision, SessionId, Ticket, Timestamp};
+
+/// What happens to a run when the process that looks after it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunKind {
+    /// The cluster runs it: its place outlives every controller, and its slot outlives its
+    /// controller's session until the lease TTL has passed too.
+    Durable,
+    /// Its own process runs it: place and slot end with the session.
+    Ephemeral,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunOutcome {
+    /// It ran to its end and succeeded.
+    Completed,
+    /// It ran to its end and failed.
+    Failed,
+    /// It was cancelled, while it waited or while it ran.
+    Cancelled,
+    /// Whoever looked after it died, and nobody took it over in time.
+    Expired,
+}
+
+impl fmt::Display for RunOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        })
+    }
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EntryState {
+    /// It waits for a slot.
+    Queued {
+        /// The session that its grant goes to; none when that session died and nobody has
+        /// admitted the run since.
+        owner: Option<SessionId>,
+    },
+    /// It holds a slot.
+    Started {
+        /// The token of the grant.
+        token: FencingToken,
+        /// The session that holds the slot, or held it when `orphaned`.
+        session: SessionId,
+        /// The session is dead; the slot is kept until the lease TTL has passed too.
+        orphaned: bool,
+    },
+    /// It ended; kept for a while so that it can be read and is not started again.
+    Finished {
+        /// How it ended.
+        outcome: RunOutcome,
+        /// The token that it held, if it ever started.
+        token: Option<FencingToken>,
+    },
+}
+
+/// When a transition happened: by the store's clock, which stamps it in the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Moment {
+    /// It has not happened.
+    Never,
+    /// It happens with the commit that carries this entry; the driver puts the time in.
+    AtCommit,
+    /// It happened then.
+    At(Timestamp),
+}
+
+impl Moment {
+    /// The time, if there is one yet.
+    #[must_use]
+    pub fn at(self) -> Option<Timestamp> {
+        match self {
+            Self::At(at) => Some(at),
+            Self::Never | Self::AtCommit => None,
+        }
+    }
+
+    fn stamp(&mut self, now: Timestamp) {
+        if matches!(self, Self::AtCommit) {
+            *self = Self::At(now);
+        }
+    }
+}
+
+/// The record of one run: what a driver stores, as it is, under repository and run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The run; unique within its repository.
+    pub run: PipelineRunKey,
+    /// Tells it apart from other runs of the same name.
+    pub uid: Uid,
+    /// What its owner's death means for it.
+    pub kind: RunKind,
+    /// Its urgency.
+    pub priority: Priority,
+    /// Its place in the order of arrival; kept for life.
+    pub ticket: Ticket,
+    /// Where it stands.
+    pub state: EntryState,
+    /// When it was queued (or started, if it never had to wait).
+    pub queued: Moment,
+    /// When it was last started.
+    pub started: Moment,
+    /// When it ended.
+    pub finished: Moment,
+    /// The commit that last changed this record.
+    pub revision: Revision,
+}
+
+impl Entry {
+    /// Puts the commit's revision and time in: to be called by a driver on every entry of a
+    /// commit that it takes.
+    pub fn stamp(&mut self, revision: Revision, now: Timestamp) {
+        self.revision = revision;
+        self.queued.stamp(now);
+        self.started.stamp(now);
+        self.finished.stamp(now);
+    }
+
+    /// Whether it waits.
+    #[must_use]
+    pub fn is_queued(&self) -> bool {
+        matches!(self.state, EntryState::Queued { .. })
+    }
+
+    /// Whether it holds a slot.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        matches!(self.state, EntryState::Started { .. })
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, EntryState::Finished { .. })
+    }
+
+    /// The token of its last grant.
+    #[must_use]
+    pub fn token(&self) -> Option<FencingToken> {
+        match self.state {
+            EntryState::Queued { .. } => None,
+            EntryState::Started { token, .. } => Some(token),
+            EntryState::Finished { token, .. } => token,
+        }
+    }
+
+    /// The session that a queued run's grant goes to, or that holds a started run's slot.
+    /// None once that session is known to be dead.
+    #[must_use]
+    pub fn owner(&self) -> Option<SessionId> {
+        match self.state {
+            EntryState::Queued { owner } => owner,
+            EntryState::Started {
+                session, orphaned, ..
+            } => (!orphaned).then_some(session),
+            EntryState::Finished { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The state of a repository: its [`Head`], an [`Entry`] per run, and both together as a
+//! [`Snapshot`] that drivers hand over or a [`RepositoryState`] that commands are applied to.
+
+mod entry;
+mod head;
+mod queue;
+mod repository;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use entry::{Entry, EntryState, Moment, RunKind, RunOutcome};
+pub use head::Head;
+pub(crate) use queue::{Iter as QueueIter, Rank};
+pub use repository::{Absorb, RepositoryState, Snapshot};

@@ -1,0 +1,359 @@
+//! A repository's state as commands see it, kept up to date from snapshots.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
+
+use super::entry::{Entry, EntryState};
+use super::head::Head;
+use super::queue::{Iter, Queue, Rank};
+use crate::name::PipelineRunKey;
+use crate::value::{Revision, Timestamp};
+
+/// What a store holds of one repository at one revision: everything, or what changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// `entries` are those that changed after this revision; all of them when `None`.
+    pub since: Option<Revision>,
+    /// Whether the store has anything of this repository.
+    pub exists: bool,
+    /// The head; [`Head::absent`] when nothing exists.
+    pub head: Head,
+    /// The entries, each at most once, in no particular order.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+impl Snapshot {
+    /// A repository of which the store has nothing.
+    #[must_use]
+    pub fn absent(floor: u64) -> Self {
+        Self {
+            since: None,
+            exists: false,
+            head: Head::absent(floor),
+            entries: Vec::new(),
+        }
+    }
+}
+
+/// What [`RepositoryState::absorb`] made of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absorb {
+    /// The state is now at the snapshot's revision.
+    Applied,
+    /// The state was at that revision or a later one already; nothing changed.
+    Stale,
+    /// The snapshot starts after the state's revision, or does not add up with it: a full
+    /// snapshot is needed. The state may have changed in part.
+    Incomplete,
+}
+
+/// The state of one repository: what commands are planned against, and what a manager caches.
+///
+/// Reading an entry, the counts and the first waiter costs O(1); see [`Self::position`].
+#[derive(Debug, Clone)]
+pub struct RepositoryState {
+    exists: bool,
+    head: Head,
+    entries: HashMap<PipelineRunKey, Arc<Entry>>,
+    queue: Queue,
+    started: usize,
+    /// Finished entries, oldest first; some may have been replaced by a new run of their name.
+    finished: VecDeque<Arc<Entry>>,
+}
+
+impl RepositoryState {
+    /// The state of a repository of which the store has nothing; see [`Head::absent`].
+    #[must_use]
+    pub fn absent(floor: u64) -> Self {
+        Self {
+            exists: false,
+            head: Head::absent(floor),
+            entries: HashMap::new(),
+            queue: Queue::default(),
+            started: 0,
+            finished: VecDeque::new(),
+        }
+    }
+
+    /// From a full snapshot.
+    ///
+    /// # Errors
+    /// A sentence saying what does not add up when no correct driver could have stored this.
+    pub fn from_snapshot(snapshot: &Snapshot) -> Result<Self, String> {
+        let mut state = Self::absent(0);
+        match state.absorb(snapshot, |_, _| ())? {
+            Absorb::Applied => Ok(state),
+            Absorb::Stale | Absorb::Incomplete => {
+                Err("a part of the state came where all of it was asked for".to_owned())
+            }
+        }
+    }
+
+    /// Whether the store has anything of this repository.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// The head.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The entry of a run, also of one that finished a short while ago.
+    #[must_use]
+    pub fn entry(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
+        self.entries.get(run)
+    }
+
+    /// All entries, in no particular order.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.entries.values()
+    }
+
+    /// The waiting runs, first to start first.
+    pub fn queue(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.queue.iter()
+    }
+
+    pub(crate) fn queue_iter(&self) -> Iter<'_> {
+        self.queue.iter()
+    }
+
+    /// How many runs are before this one in the queue; `None` when it does not wait. O(√n).
+    #[must_use]
+    pub fn position(&self, run: &PipelineRunKey) -> Option<usize> {
+        let entry = self.entries.get(run)?;
+        self.queue.position(Rank::of(entry))
+    }
+
+    /// Brings the state up to a snapshot of the same repository. `changed` gets, for every
+    /// entry of the snapshot, what was known before and what is now; for an entry that is gone,
+    /// what was known.
+    ///
+    /// # Errors
+    /// A sentence saying what does not add up; the state is then not to be used any more.
+    pub fn absorb(
+        &mut self,
+        snapshot: &Snapshot,
+        mut changed: impl FnMut(Option<&Arc<Entry>>, Option<&Arc<Entry>>),
+    ) -> Result<Absorb, String> {
+        if snapshot.head.revision < self.head.revision {
+            return Ok(Absorb::Stale);
+        }
+        match snapshot.since {
+            Some(since) if since > self.head.revision => return Ok(Absorb::Incomplete),
+            Some(_) if snapshot.head.revision == self.head.revision && self.exists => {
+                return Ok(Absorb::Stale);
+            }
+            Some(_) => {
+                for entry in &snapshot.entries {
+                    let before = self.put(entry, &snapshot.head)?;
+                    changed(before.as_ref(), Some(entry));
+                }
+            }
+            None => {
+                let mut known = mem::take(&mut self.entries);
+                self.queue = Queue::default();
+                self.started = 0;
+                self.finished.clear();
+                for entry in &snapshot.entries {
+                    let before = known.remove(&entry.run);
+                    if self.put(entry, &snapshot.head)?.is_some() {
+                        return Err(format!("run {} is there twice", entry.run));
+                    }
+                    changed(before.as_ref(), Some(entry));
+                }
+                let by_age = |entry: &Arc<Entry>| entry.finished.at();
+                self.finished.make_contiguous().sort_by_key(by_age);
+                for gone in known.values() {
+                    changed(Some(gone), None);
+                }
+            }
+        }
+        self.exists = snapshot.exists;
+        self.head = snapshot.head;
+        let counts = (self.queue.len(), self.started);
+        let expected = (self.head.queued as usize, self.head.started as usize);
+        if counts == expected {
+            Ok(Absorb::Applied)
+        } else if snapshot.since.is_some() {
+            Ok(Absorb::Incomplete)
+        } else {
+            Err(format!(
+                "the head counts {} queued and {} started runs, but there are {} and {}",
+                expected.0, expected.1, counts.0, counts.1
+            ))
+        }
+    }
+
+    fn put(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Option<Arc<Entry>>, String> {
+        if entry.ticket > head.last_ticket || entry.token() > Some(head.last_token) {
+            return Err(format!(
+                "run {} has a ticket or token that the head has not given out yet",
+                entry.run
+            ));
+        }
+        let before = self.entries.insert(entry.run.clone(), Arc::clone(entry));
+        match before.as_ref().map(|before| (before, before.state)) {
+            Some((before, EntryState::Queued { .. })) => {
+                self.queue.remove(Rank::of(before));
+            }
+            Some((_, EntryState::Started { .. })) => self.started -= 1,
+            Some((_, EntryState::Finished { .. })) | None => {}
+        }
+        match entry.state {
+            EntryState::Queued { .. } => {
+                if !self.queue.insert(Arc::clone(entry)) {
+                    return Err(format!("two runs wait in the place of run {}", entry.run));
+                }
+            }
+            EntryState::Started { .. } => self.started += 1,
+            EntryState::Finished { .. } => self.finished.push_back(Arc::clone(entry)),
+        }
+        Ok(before)
+    }
+
+    /// Drops finished entries that ended before `before`, and the oldest beyond `keep` of
+    /// them. Calls `dropped` with each.
+    pub fn forget_finished(
+        &mut self,
+        before: Timestamp,
+        keep: usize,
+        mut dropped: impl FnMut(&Arc<Entry>),
+    ) {
+        while let Some(oldest) = self.finished.front() {
+            let outdated = oldest.finished.at().is_none_or(|at| at < before);
+            if !outdated && self.finished.len() <= keep {
+                return;
+            }
+            let Some(oldest) = self.finished.pop_front() else {
+                return;
+            };
+            // A new run of the same name may have taken the entry's place.
+            if self.entries.get(&oldest.run).is_some_and(|now| Arc::ptr_eq(now, &oldest)) {
+                self.entries.remove(&oldest.run);
+                dropped(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::testing::queued;
+    use crate::state::{Moment, RunOutcome};
+    use crate::value::{FencingToken, SessionId, Ticket};
+
+    fn head(revision: u64, queued: u32, started: u32) -> Head {
+        Head {
+            revision: Revision::new(revision),
+            last_ticket: Ticket::new(100),
+            last_token: FencingToken::new(100),
+            queued,
+            started,
+            ..Head::absent(0)
+        }
+    }
+
+    fn snapshot(since: Option<u64>, head: Head, entries: Vec<Entry>) -> Snapshot {
+        Snapshot {
+            since: since.map(Revision::new),
+            exists: true,
+            head,
+            entries: entries.into_iter().map(Arc::new).collect(),
+        }
+    }
+
+    fn started(ticket: u64) -> Entry {
+        Entry {
+            state: EntryState::Started {
+                token: FencingToken::new(ticket),
+                session: SessionId::new(1),
+                orphaned: false,
+            },
+            ..queued(ticket, 0)
+        }
+    }
+
+    fn finished(ticket: u64, at: i64) -> Entry {
+        Entry {
+            state: EntryState::Finished {
+                outcome: RunOutcome::Completed,
+                token: None,
+            },
+            finished: Moment::At(Timestamp::from_unix_millis(at)),
+            ..queued(ticket, 0)
+        }
+    }
+
+    #[test]
+    fn deltas_bring_the_state_forward_and_report_each_change() {
+        let all = snapshot(None, head(3, 2, 0), vec![queued(2, 0), queued(1, 0)]);
+        let mut state = RepositoryState::from_snapshot(&all).unwrap();
+        let waiting: Vec<_> = state.queue().map(|entry| entry.ticket.get()).collect();
+        assert_eq!(waiting, [1, 2]);
+        let delta = snapshot(Some(3), head(4, 1, 1), vec![started(1)]);
+        let mut seen = Vec::new();
+        let absorbed = state.absorb(&delta, |before, after| {
+            seen.push((before.unwrap().is_queued(), after.unwrap().is_started()));
+        });
+        assert_eq!(absorbed, Ok(Absorb::Applied));
+        assert_eq!(seen, [(true, true)]);
+        assert_eq!(state.position(&queued(2, 0).run), Some(0));
+        assert_eq!(state.position(&queued(1, 0).run), None);
+        assert_eq!(state.absorb(&delta, |_, _| panic!("seen before")), Ok(Absorb::Stale));
+    }
+
+    #[test]
+    fn a_gap_or_a_missed_end_asks_for_everything() {
+        let all = snapshot(None, head(3, 2, 0), vec![queued(1, 0), queued(2, 0)]);
+        let mut state = RepositoryState::from_snapshot(&all).unwrap();
+        let later = snapshot(Some(5), head(6, 2, 0), vec![]);
+        assert_eq!(state.absorb(&later, |_, _| ()), Ok(Absorb::Incomplete));
+        // Run 1 ended and its record is gone: only the head's count tells.
+        let purged = snapshot(Some(3), head(6, 1, 0), vec![]);
+        assert_eq!(state.absorb(&purged, |_, _| ()), Ok(Absorb::Incomplete));
+        let all = snapshot(None, head(6, 1, 0), vec![queued(2, 0)]);
+        let mut gone = Vec::new();
+        let absorbed = state.absorb(&all, |before, after| {
+            if after.is_none() {
+                gone.push(before.unwrap().ticket.get());
+            }
+        });
+        assert_eq!((absorbed, gone), (Ok(Absorb::Applied), vec![1]));
+    }
+
+    #[test]
+    fn what_no_driver_could_have_stored_is_corrupt() {
+        for (what, broken) in [
+            ("the head counts", snapshot(None, head(1, 2, 0), vec![queued(1, 0)])),
+            ("not given out", snapshot(None, head(1, 1, 0), vec![queued(101, 0)])),
+            ("twice", snapshot(None, head(1, 2, 0), vec![queued(1, 0), queued(1, 0)])),
+            ("wait in the place", {
+                let mut other = queued(1, 0);
+                other.run = "ns/other".parse().unwrap();
+                snapshot(None, head(1, 2, 0), vec![queued(1, 0), other])
+            }),
+        ] {
+            let error = RepositoryState::from_snapshot(&broken).unwrap_err();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn finished_entries_are_forgotten_by_age_and_by_number() {
+        let entries = (1..=5).map(|n| finished(n, n as i64 * 10)).collect();
+        let mut state = RepositoryState::from_snapshot(&snapshot(None, head(1, 0, 0), entries)).unwrap();
+        let mut dropped = Vec::new();
+        state.forget_finished(Timestamp::from_unix_millis(20), 3, |entry| {
+            dropped.push(entry.ticket.get());
+        });
+        assert_eq!(dropped, [1, 2]);
+        state.forget_finished(Timestamp::from_unix_millis(1_000), 3, |_| ());
+        assert_eq!(state.entries().count(), 0);
+    }
+}

@@ -1,0 +1,159 @@
+//! The driver over the store.
+
+use async_trait::async_trait;
+use pac_core::driver::{
+    CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
+};
+use pac_core::protocol::Death;
+use pac_core::state::{EntryState, Head, Snapshot};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+
+use crate::MemoryOptions;
+use crate::clock::Clock;
+use crate::sessions::Sessions;
+use crate::store::Store;
+use crate::watch::Watches;
+
+/// A store in the memory of this process.
+///
+/// Nothing of it waits: every method is done when it is first polled.
+#[derive(Debug)]
+pub struct MemoryDriver {
+    options: MemoryOptions,
+    clock: Clock,
+    sessions: Sessions,
+    store: Store,
+    watches: Watches,
+}
+
+impl MemoryDriver {
+    /// An empty store. Its clock starts now.
+    #[must_use]
+    pub fn new(options: MemoryOptions) -> Self {
+        Self {
+            clock: Clock::starting_at(options.epoch),
+            sessions: Sessions::default(),
+            store: Store::new(options.retention),
+            watches: Watches::default(),
+            options,
+        }
+    }
+
+    /// What the store's clock shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+#[async_trait]
+impl Driver for MemoryDriver {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            name: "memory",
+            remote: false,
+            batches_in_flight: usize::MAX,
+            repositories_per_batch: 1,
+            entries_per_commit: 10_000,
+            retention: self.options.retention,
+        }
+    }
+
+    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+        Ok(self.sessions.open(ttl, self.clock.now()))
+    }
+
+    async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
+        if self.sessions.renew(session, self.clock.now()) {
+            Ok(())
+        } else {
+            Err(session_lost("keep alive", session))
+        }
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), Error> {
+        self.sessions.close(session, self.clock.now());
+        self.watches.session_died();
+        Ok(())
+    }
+
+    async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+        let now = self.clock.now();
+        self.store.forget_finished(now);
+        let mut dead = self.sessions.dead(now);
+        dead.retain(|(session, death)| {
+            let over = *death == Death::Lease && self.entries_of(*session).is_empty();
+            if over {
+                self.sessions.forget(*session);
+            }
+            !over
+        });
+        Ok(dead)
+    }
+
+    async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
+        Ok(self.entries_of(session))
+    }
+
+    async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        Ok(self.store.load(repository, since, self.clock.now()))
+    }
+
+    async fn commit(
+        &self,
+        session: SessionId,
+        batch: Vec<RepositoryCommit>,
+    ) -> Result<Vec<CommitOutcome>, Error> {
+        let now = self.clock.now();
+        if !self.sessions.is_alive(session, now) {
+            return Err(session_lost("commit", session));
+        }
+        let commit_one = |commit: RepositoryCommit| {
+            let repository = commit.repository.clone();
+            let alive = |session| self.sessions.is_alive(session, now);
+            let outcome = self.store.commit(commit, now, alive);
+            if let CommitOutcome::Committed(snapshot) = &outcome {
+                let revision = snapshot.head.revision;
+                self.watches.changed(session, &repository, revision);
+            }
+            outcome
+        };
+        Ok(batch.into_iter().map(commit_one).collect())
+    }
+
+    async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        Ok(self.watches.subscribe(session))
+    }
+
+    async fn list(
+        &self,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        Ok(self.store.list(after, limit))
+    }
+}
+
+impl MemoryDriver {
+    fn entries_of(&self, session: SessionId) -> Vec<RepositoryKey> {
+        self.store.with_live_entry(|entry| match entry.state {
+            EntryState::Queued { owner } => owner == Some(session),
+            EntryState::Started {
+                session: holder, ..
+            } => holder == session,
+            EntryState::Finished { .. } => false,
+        })
+    }
+}
+
+fn session_lost(operation: &'static str, session: SessionId) -> Error {
+    Error::new(
+        ErrorKind::SessionLost,
+        operation,
+        format!("session {session} has ended: it was closed, or not renewed within its TTL"),
+    )
+}

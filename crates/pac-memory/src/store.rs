@@ -1,0 +1,213 @@
+//! The repositories in a map: one entry each, changed only under its guard, by functions that
+//! do not wait.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Slot;
+use pac_core::driver::{CommitOutcome, RepositoryCommit, Retention};
+use pac_core::protocol::Changes;
+use pac_core::state::{Absorb, Entry, Head, RepositoryState, Snapshot};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+
+/// Changes of a repository that can be read as "what changed since": a manager that is further
+/// behind reads all.
+const LOG: usize = 1_024;
+
+/// Shards of the map, a power of two. Many more than cores, so that two repositories in use at
+/// the same moment seldom share one.
+const SHARDS: usize = 256;
+
+#[derive(Debug)]
+struct Repository {
+    state: RepositoryState,
+    /// The latest changed entries, oldest first; one may be there more than once, as it was.
+    log: VecDeque<Arc<Entry>>,
+    /// The log has all that changed after this.
+    log_start: Revision,
+}
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    repositories: DashMap<RepositoryKey, Repository>,
+    /// See [`Head::absent`].
+    floor: AtomicU64,
+    retention: Retention,
+}
+
+impl Store {
+    pub(crate) fn new(retention: Retention) -> Self {
+        Self {
+            repositories: DashMap::with_shard_amount(SHARDS),
+            floor: AtomicU64::new(0),
+            retention,
+        }
+    }
+
+    pub(crate) fn load(&self, key: &RepositoryKey, since: Option<Revision>, now: Timestamp) -> Snapshot {
+        match self.repositories.get_mut(key) {
+            Some(mut repository) => {
+                repository.forget_finished(now, self.retention);
+                repository.snapshot(since)
+            }
+            None => Snapshot::absent(self.floor.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Commits to one repository; `alive` and `now` are asked under its guard.
+    pub(crate) fn commit(
+        &self,
+        commit: RepositoryCommit,
+        now: Timestamp,
+        alive: impl Fn(SessionId) -> bool,
+    ) -> CommitOutcome {
+        let RepositoryCommit {
+            repository: key,
+            changes,
+        } = commit;
+        if let Some(dead) = changes.alive.iter().find(|session| !alive(**session)) {
+            return CommitOutcome::SessionDead(*dead);
+        }
+        match self.repositories.entry(key) {
+            Slot::Vacant(slot) => {
+                let floor = self.floor.load(Ordering::Acquire);
+                if changes.expected != Revision::new(floor) {
+                    return CommitOutcome::Conflict(Some(Snapshot::absent(floor)));
+                }
+                if changes.remove {
+                    return CommitOutcome::Committed(Snapshot::absent(floor));
+                }
+                let mut repository = Repository::new(floor);
+                let outcome = repository.write(changes, now);
+                slot.insert(repository);
+                outcome
+            }
+            Slot::Occupied(mut slot) => {
+                let repository = slot.get_mut();
+                if changes.expected != repository.state.head().revision {
+                    let snapshot = repository.snapshot(Some(changes.expected));
+                    return CommitOutcome::Conflict(Some(snapshot));
+                }
+                if changes.remove {
+                    let after = repository.state.head().floor_after_removal();
+                    let floor = self.floor.fetch_max(after, Ordering::AcqRel).max(after);
+                    slot.remove();
+                    return CommitOutcome::Committed(Snapshot::absent(floor));
+                }
+                let outcome = repository.write(changes, now);
+                repository.forget_finished(now, self.retention);
+                outcome
+            }
+        }
+    }
+
+    /// The keys of the repositories with a live entry that `wanted` says yes to.
+    pub(crate) fn with_live_entry(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<RepositoryKey> {
+        self.repositories
+            .iter()
+            .filter(|repository| {
+                let mut live = repository.state.entries().filter(|entry| !entry.is_finished());
+                live.any(|entry| wanted(entry))
+            })
+            .map(|repository| repository.key().clone())
+            .collect()
+    }
+
+    /// Lets finished runs go that nobody comes by to read.
+    pub(crate) fn forget_finished(&self, now: Timestamp) {
+        for mut repository in self.repositories.iter_mut() {
+            repository.forget_finished(now, self.retention);
+        }
+    }
+
+    pub(crate) fn list(&self, after: Option<&RepositoryKey>, limit: usize) -> Vec<(RepositoryKey, Head)> {
+        let mut page: Vec<_> = self
+            .repositories
+            .iter()
+            .filter(|repository| after.is_none_or(|after| repository.key() > after))
+            .map(|repository| (repository.key().clone(), *repository.state.head()))
+            .collect();
+        page.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        page.truncate(limit);
+        page
+    }
+}
+
+impl Repository {
+    fn new(floor: u64) -> Self {
+        let state = RepositoryState::absent(floor);
+        let log_start = state.head().revision;
+        Self {
+            state,
+            log: VecDeque::new(),
+            log_start,
+        }
+    }
+
+    fn write(&mut self, changes: Changes, now: Timestamp) -> CommitOutcome {
+        let revision = changes.expected.next();
+        let stamped = changes.entries.into_iter().map(|mut entry| {
+            entry.stamp(revision, now);
+            Arc::new(entry)
+        });
+        let snapshot = Snapshot {
+            since: Some(changes.expected),
+            exists: true,
+            head: Head {
+                revision,
+                ..changes.head
+            },
+            entries: stamped.collect(),
+        };
+        match self.state.absorb(&snapshot, |_, _| ()) {
+            Ok(Absorb::Applied) => {
+                self.remember(&snapshot.entries);
+                CommitOutcome::Committed(snapshot)
+            }
+            Ok(Absorb::Stale | Absorb::Incomplete) => refused("its counts do not add up"),
+            Err(reason) => refused(reason),
+        }
+    }
+
+    fn remember(&mut self, entries: &[Arc<Entry>]) {
+        self.log.extend(entries.iter().cloned());
+        while self.log.len() > LOG {
+            if let Some(oldest) = self.log.pop_front() {
+                self.log_start = oldest.revision;
+            }
+        }
+    }
+
+    fn snapshot(&self, since: Option<Revision>) -> Snapshot {
+        let since = since.filter(|since| *since >= self.log_start);
+        let entries = match since {
+            None => self.state.entries().cloned().collect(),
+            Some(since) => {
+                let later = self.log.iter().rev().take_while(|entry| entry.revision > since);
+                let latest = |entry: &&Arc<Entry>| {
+                    let now = self.state.entry(&entry.run);
+                    now.is_some_and(|now| Arc::ptr_eq(now, entry))
+                };
+                later.filter(latest).cloned().collect()
+            }
+        };
+        Snapshot {
+            since,
+            exists: true,
+            head: *self.state.head(),
+            entries,
+        }
+    }
+
+    fn forget_finished(&mut self, now: Timestamp, retention: Retention) {
+        let before = now.minus(retention.age);
+        self.state
+            .forget_finished(before, retention.per_repository, |_| ());
+    }
+}
+
+fn refused(reason: impl Into<std::borrow::Cow<'static, str>>) -> CommitOutcome {
+    CommitOutcome::Refused(Error::new(ErrorKind::Corrupt, "commit", reason))
+}
