@@ -1,1 +1,59 @@
-//! x
+//! Per-repository concurrency limits, strict FIFO queues, leases with fencing tokens and
+//! watches, on a store that any number of controllers share.
+//!
+//! ```
+//! use pac_concurrency::{Admission, Error, Limit, RunOutcome, RunRequest, Settings, Turn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let manager = pac_concurrency::connect(&Settings::default()).await?;
+//! let repository = "ci/website".parse()?;
+//! manager.set_limit(&repository, Limit::new(1), None).await?;
+//!
+//! let first = RunRequest::durable("ci/build-1".parse()?, "uid-1".parse()?);
+//! let second = RunRequest::durable("ci/build-2".parse()?, "uid-2".parse()?);
+//! let Admission::Started(lease) = manager.admit(&repository, first).await? else {
+//!     unreachable!("nothing else runs");
+//! };
+//! let Admission::Queued(waiter) = manager.admit(&repository, second).await? else {
+//!     unreachable!("the limit is 1");
+//! };
+//! assert_eq!(waiter.position(), Some(1));
+//!
+//! manager.release(lease, RunOutcome::Completed).await?;
+//! let Turn::Started(lease) = waiter.await? else {
+//!     unreachable!("nobody has cancelled it");
+//! };
+//! println!("{} runs with fencing token {}", lease.run(), lease.token());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it brings | default |
+//! | --- | --- | --- |
+//! | `memory` | [`MemoryDriver`]: state in this process | yes |
+//! | `etcd` | the name is kept; there is no driver in this version yet | no |
+//! | `postgres` | the name is kept; there is no driver in this version yet | no |
+//! | `full` | all of them | no |
+
+mod connect;
+mod settings;
+
+pub use connect::{connect, open_driver};
+pub use pac_core::driver;
+pub use pac_core::manager::{
+    Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
+    Lease, LimitChange, ManagerOptions, QueuedRun, RepositoryStatus, RepositorySummary,
+    RepositoryWatch, RunStatus, RunningRun, Turn, Update, WaitReason, Waiter,
+};
+pub use pac_core::protocol::{self, Ended, RunRequest};
+pub use pac_core::state::{self, RunKind, RunOutcome};
+pub use pac_core::{
+    Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
+    RepositoryKey, Revision, SessionId, Ticket, Timestamp, Uid,
+};
+#[cfg(feature = "memory")]
+pub use pac_memory::{MemoryDriver, MemoryOptions};
+pub use settings::{DriverKind, Settings};

@@ -205,9 +205,13 @@ mod tests {
     #[test]
     fn an_error_names_the_operation_the_thing_and_the_cure() {
         let key = "ns/repo".parse::<RepositoryKey>().unwrap();
-        let error = Error::new(ErrorKind::Unavailable, "commit", "connect to the store first")
-            .in_repository(&key)
-            .caused_by("connection refused");
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            "commit",
+            "connect to the store first",
+        )
+        .in_repository(&key)
+        .caused_by("connection refused");
         assert_eq!(
             error.to_string(),
             "commit: store unavailable (ns/repo): connect to the store first"
@@ -226,7 +230,11 @@ mod tests {
             (ErrorKind::SessionLost, false),
             (ErrorKind::Corrupt, false),
         ] {
-            assert_eq!(Error::new(kind, "x", "y").is_retryable(), retryable, "{kind}");
+            assert_eq!(
+                Error::new(kind, "x", "y").is_retryable(),
+                retryable,
+                "{kind}"
+            );
         }
     }
 }

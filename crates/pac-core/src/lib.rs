@@ -2,12 +2,14 @@
 //!
 //! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
 //! - [`driver`]: the little that a store has to provide for them.
+//! - [`manager`]: both together, for the many tasks of one process.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
 //! together with the drivers.
 
 pub mod driver;
 mod error;
+pub mod manager;
 mod name;
 pub mod protocol;
 pub mod state;
@@ -15,4 +17,6 @@ mod value;
 
 pub use error::{Error, ErrorKind, InvalidValue};
 pub use name::{PipelineRunKey, RepositoryKey, Uid};
-pub use value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Ticket, Timestamp};
+pub use value::{
+    FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Ticket, Timestamp,
+};

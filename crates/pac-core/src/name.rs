@@ -222,7 +222,11 @@ mod tests {
             let message = rule_broken_by(text);
             assert!(message.contains("must be"), "{text:?}: {message}");
             assert!(!message.contains(['\0', '\n']), "{message:?}");
-            assert!(message.len() < 400, "{} bytes for {text:.20}", message.len());
+            assert!(
+                message.len() < 400,
+                "{} bytes for {text:.20}",
+                message.len()
+            );
         }
     }
 

@@ -193,7 +193,10 @@ mod tests {
 
     #[test]
     fn durations_between_timestamps_never_go_below_zero() {
-        let (early, late) = (Timestamp::from_unix_millis(5), Timestamp::from_unix_millis(9));
+        let (early, late) = (
+            Timestamp::from_unix_millis(5),
+            Timestamp::from_unix_millis(9),
+        );
         assert_eq!(late.since(early), Duration::from_millis(4));
         assert_eq!(early.since(late), Duration::ZERO);
         let last = Timestamp::from_unix_millis(i64::MAX);

@@ -1,9 +1,7 @@
 //! The driver over the store.
 
 use async_trait::async_trait;
-use pac_core::driver::{
-    CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
-};
+use pac_core::driver::{CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch};
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};

@@ -46,7 +46,12 @@ impl Store {
         }
     }
 
-    pub(crate) fn load(&self, key: &RepositoryKey, since: Option<Revision>, now: Timestamp) -> Snapshot {
+    pub(crate) fn load(
+        &self,
+        key: &RepositoryKey,
+        since: Option<Revision>,
+        now: Timestamp,
+    ) -> Snapshot {
         match self.repositories.get_mut(key) {
             Some(mut repository) => {
                 repository.forget_finished(now, self.retention);
@@ -108,7 +113,10 @@ impl Store {
         self.repositories
             .iter()
             .filter(|repository| {
-                let mut live = repository.state.entries().filter(|entry| !entry.is_finished());
+                let mut live = repository
+                    .state
+                    .entries()
+                    .filter(|entry| !entry.is_finished());
                 live.any(|entry| wanted(entry))
             })
             .map(|repository| repository.key().clone())
@@ -122,7 +130,11 @@ impl Store {
         }
     }
 
-    pub(crate) fn list(&self, after: Option<&RepositoryKey>, limit: usize) -> Vec<(RepositoryKey, Head)> {
+    pub(crate) fn list(
+        &self,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Vec<(RepositoryKey, Head)> {
         let mut page: Vec<_> = self
             .repositories
             .iter()
@@ -185,7 +197,11 @@ impl Repository {
         let entries = match since {
             None => self.state.entries().cloned().collect(),
             Some(since) => {
-                let later = self.log.iter().rev().take_while(|entry| entry.revision > since);
+                let later = self
+                    .log
+                    .iter()
+                    .rev()
+                    .take_while(|entry| entry.revision > since);
                 let latest = |entry: &&Arc<Entry>| {
                     let now = self.state.entry(&entry.run);
                     now.is_some_and(|now| Arc::ptr_eq(now, entry))

@@ -75,7 +75,10 @@ impl Watches {
             .subscribers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        subscribers.iter().filter_map(Weak::upgrade).for_each(|s| tell(&s));
+        subscribers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|s| tell(&s));
     }
 }
 

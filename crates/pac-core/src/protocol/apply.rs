@@ -113,16 +113,7 @@ impl Plan<'_> {
     }
 
     fn standing(&self, run: &PipelineRunKey, fresh: bool) -> Outcome {
-        let admitted = match self.current(run).map(|entry| (entry, entry.state)) {
-            Some((_, EntryState::Started { token, session, .. })) => {
-                Admitted::Started { token, session }
-            }
-            Some((entry, EntryState::Queued { .. })) => Admitted::Queued {
-                ticket: entry.ticket,
-            },
-            Some((_, EntryState::Finished { outcome, .. })) => Admitted::Finished(outcome),
-            None => Admitted::NotHeld,
-        };
+        let admitted = self.current(run).map_or(Admitted::NotHeld, Admitted::of);
         Outcome::Admitted { admitted, fresh }
     }
 
@@ -273,7 +264,9 @@ impl Plan<'_> {
 
     fn remove(&mut self) -> Outcome {
         let live = self.current_entries().filter(|entry| !entry.is_finished());
-        let mut ended: Vec<_> = live.map(|entry| (entry.ticket, entry.run.clone())).collect();
+        let mut ended: Vec<_> = live
+            .map(|entry| (entry.ticket, entry.run.clone()))
+            .collect();
         ended.sort_unstable();
         self.removed = true;
         Outcome::Removed(ended.into_iter().map(|(_, run)| run).collect())

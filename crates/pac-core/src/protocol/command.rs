@@ -1,7 +1,7 @@
 //! What can be asked of a repository, and what came of it.
 
 use crate::name::{PipelineRunKey, Uid};
-use crate::state::{RunKind, RunOutcome};
+use crate::state::{Entry, EntryState, RunKind, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket};
 
 /// A run that asks for a slot.
@@ -114,6 +114,24 @@ pub enum Command {
     RemoveRepository,
 }
 
+impl Command {
+    /// The run that the command is about, if it is about one.
+    #[must_use]
+    pub fn run(&self) -> Option<&PipelineRunKey> {
+        match self {
+            Self::Admit(request) | Self::Adopt(request) => Some(&request.run),
+            Self::Release { run, .. }
+            | Self::Cancel { run, .. }
+            | Self::Requeue { run, .. }
+            | Self::Abandon { run, .. } => Some(run),
+            Self::SetLimit { .. }
+            | Self::Expire { .. }
+            | Self::Promote
+            | Self::RemoveRepository => None,
+        }
+    }
+}
+
 /// What came of an [`Command::Admit`], [`Command::Adopt`] or [`Command::Requeue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
@@ -135,6 +153,20 @@ pub enum Admitted {
     HeldElsewhere(SessionId),
     /// Refused: the repository has no such run, or not with this token (requeue only).
     NotHeld,
+}
+
+impl Admitted {
+    /// What an entry amounts to for who asked for it.
+    #[must_use]
+    pub fn of(entry: &Entry) -> Self {
+        match entry.state {
+            EntryState::Started { token, session, .. } => Self::Started { token, session },
+            EntryState::Queued { .. } => Self::Queued {
+                ticket: entry.ticket,
+            },
+            EntryState::Finished { outcome, .. } => Self::Finished(outcome),
+        }
+    }
 }
 
 /// What came of ending a run.

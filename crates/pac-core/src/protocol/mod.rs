@@ -5,8 +5,6 @@ mod apply;
 mod command;
 mod overlay;
 mod plan;
-#[cfg(test)]
-mod tests;
 
 pub use command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
 pub use plan::{Changes, Issuer, Plan};

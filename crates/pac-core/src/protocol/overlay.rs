@@ -39,11 +39,15 @@ impl Overlay {
         state: &'a RepositoryState,
         run: &PipelineRunKey,
     ) -> Option<&'a Entry> {
-        self.get(run).or_else(|| state.entry(run).map(AsRef::as_ref))
+        self.get(run)
+            .or_else(|| state.entry(run).map(AsRef::as_ref))
     }
 
     pub(super) fn put(&mut self, entry: Entry) {
-        if let Some(known) = self.find(&entry.run).and_then(|at| self.changed.get_mut(at)) {
+        if let Some(known) = self
+            .find(&entry.run)
+            .and_then(|at| self.changed.get_mut(at))
+        {
             *known = entry;
             return;
         }

@@ -213,6 +213,18 @@ impl<'a> Plan<'a> {
         promoted
     }
 
+    /// Whether a run of the issuer's could start at once. Every commit starts all that can, up
+    /// to its size, so this is so only after a commit that was as large as it may be, or after
+    /// the owner of an earlier waiter died.
+    pub(crate) fn could_start_own(&mut self) -> bool {
+        let session = self.issuer.session;
+        self.head.queued > 0
+            && self.head.limit.admits(self.head.started)
+            && self
+                .next_waiter()
+                .is_some_and(|(_, owner)| owner == session)
+    }
+
     /// The first waiter that can be granted a slot, and to whom. A durable run without a live
     /// owner goes to the issuer if that can start it; else it keeps its place for one who can.
     fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::name::{PipelineRunKey, Uid};
+use crate::protocol::RunRequest;
 use crate::value::{FencingToken, Priority, Revision, SessionId, Ticket, Timestamp};
 
 /// What happens to a run when the process that looks after it dies.
@@ -127,6 +128,17 @@ impl Entry {
         self.queued.stamp(now);
         self.started.stamp(now);
         self.finished.stamp(now);
+    }
+
+    /// The request that it came with.
+    #[must_use]
+    pub fn request(&self) -> RunRequest {
+        RunRequest {
+            run: self.run.clone(),
+            uid: self.uid.clone(),
+            kind: self.kind,
+            priority: self.priority,
+        }
     }
 
     /// Whether it waits.

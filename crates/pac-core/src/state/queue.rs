@@ -92,9 +92,7 @@ impl Queue {
     pub(crate) fn remove(&mut self, rank: Rank) -> Option<Arc<Entry>> {
         let index = self.chunk_of(rank);
         let chunk = self.chunks.get_mut(index)?;
-        let at = chunk
-            .binary_search_by_key(&rank, |place| place.rank)
-            .ok()?;
+        let at = chunk.binary_search_by_key(&rank, |place| place.rank).ok()?;
         let place = chunk.remove(at)?;
         if chunk.is_empty() {
             self.chunks.remove(index);
@@ -158,9 +156,11 @@ mod tests {
         let mut model: Vec<(Reverse<i32>, u64)> = Vec::new();
         let mut seed = 7u64;
         for step in 0..20_000u64 {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let pick = seed >> 33;
-            if pick % 3 != 0 || model.is_empty() {
+            if !pick.is_multiple_of(3) || model.is_empty() {
                 let entry = queued(step, (pick % 5) as i32 - 2);
                 model.push((Reverse(entry.priority.get()), step));
                 model.sort_unstable();

@@ -233,7 +233,11 @@ impl RepositoryState {
                 return;
             };
             // A new run of the same name may have taken the entry's place.
-            if self.entries.get(&oldest.run).is_some_and(|now| Arc::ptr_eq(now, &oldest)) {
+            if self
+                .entries
+                .get(&oldest.run)
+                .is_some_and(|now| Arc::ptr_eq(now, &oldest))
+            {
                 self.entries.remove(&oldest.run);
                 dropped(&oldest);
             }
@@ -305,7 +309,10 @@ mod tests {
         assert_eq!(seen, [(true, true)]);
         assert_eq!(state.position(&queued(2, 0).run), Some(0));
         assert_eq!(state.position(&queued(1, 0).run), None);
-        assert_eq!(state.absorb(&delta, |_, _| panic!("seen before")), Ok(Absorb::Stale));
+        assert_eq!(
+            state.absorb(&delta, |_, _| panic!("seen before")),
+            Ok(Absorb::Stale)
+        );
     }
 
     #[test]
@@ -330,9 +337,18 @@ mod tests {
     #[test]
     fn what_no_driver_could_have_stored_is_corrupt() {
         for (what, broken) in [
-            ("the head counts", snapshot(None, head(1, 2, 0), vec![queued(1, 0)])),
-            ("not given out", snapshot(None, head(1, 1, 0), vec![queued(101, 0)])),
-            ("twice", snapshot(None, head(1, 2, 0), vec![queued(1, 0), queued(1, 0)])),
+            (
+                "the head counts",
+                snapshot(None, head(1, 2, 0), vec![queued(1, 0)]),
+            ),
+            (
+                "not given out",
+                snapshot(None, head(1, 1, 0), vec![queued(101, 0)]),
+            ),
+            (
+                "twice",
+                snapshot(None, head(1, 2, 0), vec![queued(1, 0), queued(1, 0)]),
+            ),
             ("wait in the place", {
                 let mut other = queued(1, 0);
                 other.run = "ns/other".parse().unwrap();
@@ -347,7 +363,8 @@ mod tests {
     #[test]
     fn finished_entries_are_forgotten_by_age_and_by_number() {
         let entries = (1..=5).map(|n| finished(n, n as i64 * 10)).collect();
-        let mut state = RepositoryState::from_snapshot(&snapshot(None, head(1, 0, 0), entries)).unwrap();
+        let mut state =
+            RepositoryState::from_snapshot(&snapshot(None, head(1, 0, 0), entries)).unwrap();
         let mut dropped = Vec::new();
         state.forget_finished(Timestamp::from_unix_millis(20), 3, |entry| {
             dropped.push(entry.ticket.get());

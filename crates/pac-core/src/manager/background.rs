@@ -1,0 +1,167 @@
+//! What a manager does of its own accord: it listens, polls in case it did not hear, and sees
+//! to the runs of sessions that died.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::lane::Duty;
+use super::shared::Shared;
+use crate::driver::{Watch, WatchEvent};
+use crate::error::Error;
+use crate::protocol::{Command, Death};
+use crate::value::SessionId;
+
+const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(LONGEST_RECONNECT)
+    .with_jitter()
+    .without_max_times();
+const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
+
+/// Runs a part of the manager that never ends by itself: when it does, by a panic, the manager
+/// says so instead of pretending.
+pub(super) async fn vital(shared: Arc<Shared>, part: &'static str, work: impl Future<Output = ()>) {
+    struct Alarm(Arc<Shared>, &'static str);
+    impl Drop for Alarm {
+        fn drop(&mut self) {
+            self.0.pulse.died(self.1);
+        }
+    }
+    let _alarm = Alarm(shared, part);
+    work.await;
+}
+
+pub(super) fn boxed(
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(work)
+}
+
+/// Passes hints on, and opens the watch anew whenever it breaks.
+pub(super) async fn listen(shared: Arc<Shared>, mut watch: Box<dyn Watch>) {
+    loop {
+        match watch.next().await {
+            Ok(event) => hint(&shared, event),
+            Err(error) => {
+                watch = reconnect(&shared, error).await;
+                hint(&shared, WatchEvent::Missed);
+            }
+        }
+    }
+}
+
+async fn reconnect(shared: &Shared, mut error: Error) -> Box<dyn Watch> {
+    let mut backoff = RECONNECT.build();
+    loop {
+        tracing::warn!(%error, "the watch is broken; polling until it is back");
+        shared.pulse.watching(Some(error.to_string()));
+        sleep(backoff.next().unwrap_or(LONGEST_RECONNECT)).await;
+        match shared.driver.watch(shared.session.id()).await {
+            Ok(watch) => {
+                shared.pulse.watching(None);
+                return watch;
+            }
+            Err(again) => error = again,
+        }
+    }
+}
+
+fn hint(shared: &Arc<Shared>, event: WatchEvent) {
+    match event {
+        WatchEvent::Changed {
+            repository,
+            revision,
+            snapshot,
+        } => {
+            let Some(repository) = shared.repositories.get(&repository).map(|r| Arc::clone(&r))
+            else {
+                return;
+            };
+            if let Some(snapshot) = snapshot {
+                repository.told(shared, &snapshot);
+            }
+            let lead = repository.desk().is_said_to_be_at(revision);
+            if lead {
+                shared.attend(Duty::new(repository));
+            }
+        }
+        WatchEvent::SessionDied => shared.death.notify_one(),
+        WatchEvent::Missed => {
+            for repository in shared.known_repositories() {
+                shared.look_again(&repository);
+            }
+            shared.death.notify_one();
+        }
+    }
+}
+
+/// The back-stop: reads again what somebody waits for, in case a hint was lost.
+pub(super) async fn poll(shared: Arc<Shared>) {
+    loop {
+        sleep(jittered(shared.options.poll_interval)).await;
+        for repository in shared.known_repositories() {
+            if repository.desk().is_of_interest() {
+                shared.look_again(&repository);
+            }
+        }
+        // Nobody can come by one that is not held elsewhere while the map is held.
+        shared
+            .repositories
+            .retain(|_, known| Arc::strong_count(known) > 1 || !known.desk().is_idle());
+    }
+}
+
+/// Ends or disowns the runs of dead sessions.
+pub(super) async fn sweep(shared: Arc<Shared>) {
+    let mut seen_to = HashMap::new();
+    loop {
+        let next = Instant::now() + jittered(shared.options.sweep_interval);
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = shared.death.notified() => {}
+        }
+        if let Err(error) = sweep_once(&shared, &mut seen_to).await {
+            tracing::warn!(%error, "could not look for dead sessions; trying again");
+        }
+    }
+}
+
+async fn sweep_once(
+    shared: &Arc<Shared>,
+    seen_to: &mut HashMap<SessionId, Death>,
+) -> Result<(), Error> {
+    let dead = shared.read(shared.driver.dead_sessions(), "sweep").await?;
+    seen_to.retain(|session, _| dead.iter().any(|(other, _)| other == session));
+    for (session, death) in dead {
+        if seen_to.get(&session) == Some(&death) {
+            continue;
+        }
+        let left = shared.driver.repositories_of(session);
+        let mut answers = Vec::new();
+        for key in shared.read(left, "sweep").await? {
+            let repository = shared.repository(&key);
+            answers.push(shared.submit(&repository, Command::Expire { session, death }));
+        }
+        let mut failed = None;
+        for answer in answers {
+            let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("sweep")));
+            failed = answer.err().or(failed);
+        }
+        match failed {
+            None => seen_to.insert(session, death),
+            Some(error) => return Err(error),
+        };
+    }
+    Ok(())
+}
+
+/// Up to a fifth more or less, so that controllers started together do not poll together.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.8 + 0.4 * fastrand::f64())
+}

@@ -1,0 +1,235 @@
+//! Group commit. A lane carries one batch at a time to the store; while all lanes are under
+//! way, repositories with something to commit gather for the next batch, and go on being
+//! combined until it leaves. An idle system adds no delay: the first repository leaves at once.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::sleep;
+
+use super::repository::{Next, Repository};
+use super::round::Step;
+use super::shared::Shared;
+use crate::driver::RepositoryCommit;
+use crate::error::{Error, ErrorKind};
+use crate::value::Revision;
+
+/// The obligation to see to what is pending at a repository. Exactly one exists while its desk
+/// says that it is attended; it ends with [`Duty::done`], or everybody who waits hears of it.
+#[derive(Debug)]
+pub(super) struct Duty(Option<Arc<Repository>>);
+
+impl Duty {
+    /// For whoever was told by the desk to see to it.
+    pub(super) fn new(repository: Arc<Repository>) -> Self {
+        Self(Some(repository))
+    }
+
+    /// What is to be seen to.
+    fn repository(&self) -> Option<&Arc<Repository>> {
+        self.0.as_ref()
+    }
+
+    /// The desk knows already that nobody attends to it.
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        let Some(repository) = self.0.take() else {
+            return;
+        };
+        let ended = Error::new(
+            ErrorKind::Closed,
+            "commit",
+            "the work on this repository ended before the answer came: the runtime was shut \
+             down, or there is a bug; what was asked for may have happened",
+        )
+        .in_repository(repository.key());
+        let mut desk = repository.desk();
+        desk.attended = false;
+        desk.put_back();
+        for request in std::mem::take(&mut desk.pending) {
+            request.fail(ended.replicate());
+        }
+    }
+}
+
+/// How many lanes are under way, and what gathers meanwhile.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    most: usize,
+    queue: Mutex<Gathering>,
+}
+
+#[derive(Debug, Default)]
+struct Gathering {
+    under_way: usize,
+    ready: VecDeque<Duty>,
+}
+
+impl Lanes {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most: most.max(1),
+            queue: Mutex::default(),
+        }
+    }
+
+    /// A store that never makes anybody wait: nothing gathers, and nobody need count.
+    fn are_unlimited(&self) -> bool {
+        self.most == usize::MAX
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Gathering> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A lane under way; when it ends, by a panic too, another one takes what has gathered.
+struct Lane(Arc<Shared>);
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let lanes = &self.0.lanes;
+        if lanes.are_unlimited() {
+            return;
+        }
+        let mut queue = lanes.queue();
+        queue.under_way -= 1;
+        let next = queue.ready.pop_front();
+        drop(queue);
+        if let Some(duty) = next {
+            self.0.attend_later(duty);
+        }
+    }
+}
+
+impl Shared {
+    /// Sees to a repository: at once and in the caller's own time as far as nothing has to be
+    /// waited for, then in a task of the manager's, which no caller can drop.
+    pub(super) fn attend(self: &Arc<Self>, duty: Duty) {
+        if let Some((lane, duty)) = self.enter(duty) {
+            self.run(run_lane(lane, duty));
+        }
+    }
+
+    /// The same without anything happening before this returns: for destructors and threads
+    /// that are not the store's.
+    pub(super) fn attend_later(self: &Arc<Self>, duty: Duty) {
+        if let Some((lane, duty)) = self.enter(duty) {
+            self.spawn(run_lane(lane, duty));
+        }
+    }
+
+    /// A lane to start now; else `duty` goes with the next batch.
+    fn enter(self: &Arc<Self>, duty: Duty) -> Option<(Lane, Duty)> {
+        if !self.lanes.are_unlimited() {
+            let mut queue = self.lanes.queue();
+            if queue.under_way >= self.lanes.most {
+                queue.ready.push_back(duty);
+                return None;
+            }
+            queue.under_way += 1;
+        }
+        Some((Lane(Arc::clone(self)), duty))
+    }
+}
+
+async fn run_lane(lane: Lane, first: Duty) {
+    let shared = &lane.0;
+    let mut work = vec![first];
+    while !work.is_empty() {
+        let mut batch = Vec::with_capacity(work.len());
+        let mut leaving = Vec::with_capacity(work.len());
+        for duty in work.drain(..) {
+            let Some(repository) = duty.repository() else {
+                continue;
+            };
+            match repository.plan(shared) {
+                Step::Rest => duty.done(),
+                Step::Load(since) => shared.run(load(Arc::clone(shared), duty, since)),
+                Step::Commit(changes) => {
+                    batch.push(RepositoryCommit {
+                        repository: repository.key().clone(),
+                        changes,
+                    });
+                    leaving.push(duty);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            commit(shared, batch, leaving, &mut work).await;
+        }
+        if !shared.lanes.are_unlimited() {
+            let mut queue = shared.lanes.queue();
+            let room = shared
+                .descriptor
+                .repositories_per_batch
+                .saturating_sub(work.len());
+            let gathered = queue.ready.len().min(room);
+            work.extend(queue.ready.drain(..gathered));
+        }
+    }
+}
+
+/// Commits a batch, and puts back to `work` what has to be planned again.
+async fn commit(
+    shared: &Arc<Shared>,
+    batch: Vec<RepositoryCommit>,
+    leaving: Vec<Duty>,
+    work: &mut Vec<Duty>,
+) {
+    let mut outcomes = match shared.commit(batch).await {
+        Ok(outcomes) if outcomes.len() == leaving.len() => Ok(outcomes.into_iter()),
+        Ok(_) => Err(Error::new(
+            ErrorKind::Internal,
+            "commit",
+            "the driver answered for another number of repositories than it was asked",
+        )),
+        Err(error) => Err(error),
+    };
+    for duty in leaving {
+        let Some(repository) = duty.repository() else {
+            continue;
+        };
+        let next = match &mut outcomes {
+            Ok(outcomes) => match outcomes.next() {
+                Some(outcome) => repository.settle(shared, outcome),
+                None => Next::Plan,
+            },
+            Err(error) => repository.unsettled(shared, error),
+        };
+        match next {
+            Next::Rest => duty.done(),
+            Next::Plan => work.push(duty),
+            Next::PlanAfter(_) => resume(shared, duty, next),
+        }
+    }
+}
+
+/// Reads a repository, then sees to it again.
+async fn load(shared: Arc<Shared>, duty: Duty, since: Option<Revision>) {
+    let Some(repository) = duty.repository() else {
+        return;
+    };
+    let answer = shared.load(repository.key(), since).await;
+    let next = repository.loaded(&shared, answer);
+    resume(&shared, duty, next);
+}
+
+fn resume(shared: &Arc<Shared>, duty: Duty, next: Next) {
+    match next {
+        Next::Rest => duty.done(),
+        Next::Plan => shared.attend(duty),
+        Next::PlanAfter(delay) => {
+            let shared = Arc::clone(shared);
+            Arc::clone(&shared).spawn(async move {
+                sleep(delay).await;
+                shared.attend(duty);
+            });
+        }
+    }
+}

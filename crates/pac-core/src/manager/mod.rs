@@ -1,0 +1,474 @@
+//! The manager: the protocol over a driver, for the many tasks of one process.
+
+mod admission;
+mod asking;
+mod background;
+mod event;
+mod health;
+mod lane;
+mod options;
+mod repository;
+mod round;
+mod session;
+mod shared;
+mod view;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+pub use admission::{Admission, Ending, Lease, Turn, Waiter};
+pub use event::{Event, Events, Grants, Heard};
+pub use health::Health;
+pub use options::ManagerOptions;
+pub use view::{
+    FinishedRun, QueuedRun, RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus,
+    RunningRun, Update, WaitReason,
+};
+
+use asking::{Awaited, unexpected};
+use session::{KeepAlive, Session};
+use shared::Shared;
+
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind};
+use crate::name::{PipelineRunKey, RepositoryKey, Uid};
+use crate::protocol::{Admitted, Command, Death, Outcome, RunRequest};
+use crate::state::{Head, RunOutcome};
+use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
+
+/// Concurrency limits and queues of repositories, on a store that other managers share.
+///
+/// Cheap to clone; all clones are the same manager, with one session at the store that it keeps
+/// alive. When the last clone is dropped (leases of ephemeral runs and waiters hold one each),
+/// the session is left to expire; [`close`](Self::close) ends it at once.
+///
+/// Commands for one repository that come while a commit is on its way are combined into the
+/// next one, and commits of different repositories into batches. Every command costs at most
+/// one durable commit, retried when another controller was faster; a command that changes
+/// nothing costs one read. Commands carry on when their future is dropped, except that an
+/// admission that nobody awaits any more is taken back: it leaks neither slot nor place.
+///
+/// Errors common to all commands, beside those named with each: `Unavailable`, `Contended` and
+/// `SessionLost` when the store could not be reached, other controllers were always faster, or
+/// there was no session for as long as [`ManagerOptions::command_timeout`]; `Indeterminate`
+/// when in addition an attempt may have succeeded; `Corrupt` and `Incompatible` for a
+/// repository whose state cannot be understood; `Closed` after [`close`](Self::close) or the
+/// death of one of the manager's own parts; and those of the store.
+#[derive(Debug, Clone)]
+pub struct ConcurrencyManager {
+    handle: Arc<ManagerHandle>,
+}
+
+#[derive(Debug)]
+struct ManagerHandle {
+    shared: Arc<Shared>,
+    keep_alive: KeepAlive,
+    /// Aborted when this is dropped.
+    background: Mutex<JoinSet<()>>,
+}
+
+impl ConcurrencyManager {
+    /// Opens a session at the store and starts to keep it, to listen and to sweep, on the
+    /// tokio runtime that this is called from.
+    ///
+    /// # Errors
+    /// `Config` when options contradict each other; else why the store could not be reached.
+    pub async fn open(driver: Arc<dyn Driver>, options: ManagerOptions) -> Result<Self, Error> {
+        options.check()?;
+        let session = Session::open(&*driver, options.ttl()).await?;
+        let watch = driver.watch(session.id()).await?;
+        let shared = Arc::new(Shared::new(driver, options, session));
+        let mut background = JoinSet::new();
+        for (part, work) in [
+            (
+                "watch",
+                background::boxed(background::listen(Arc::clone(&shared), watch)),
+            ),
+            (
+                "back-stop poll",
+                background::boxed(background::poll(Arc::clone(&shared))),
+            ),
+            (
+                "sweep for dead sessions",
+                background::boxed(background::sweep(Arc::clone(&shared))),
+            ),
+        ] {
+            background.spawn(background::vital(Arc::clone(&shared), part, work));
+        }
+        let keep_alive = KeepAlive::start(&shared, &mut background)?;
+        shared.death.notify_one();
+        Ok(Self {
+            handle: Arc::new(ManagerHandle {
+                shared,
+                keep_alive,
+                background: Mutex::new(background),
+            }),
+        })
+    }
+
+    /// Asks for a slot. A run that has one already, or waits, gets what it has: the same lease,
+    /// or its old place. Asking again from another manager makes that one its owner; asking
+    /// with another priority moves it.
+    ///
+    /// # Errors
+    /// `InvalidInput` when another live process has an ephemeral run of this name and uid.
+    pub async fn admit(
+        &self,
+        repository: &RepositoryKey,
+        request: RunRequest,
+    ) -> Result<Admission, Error> {
+        self.take(repository, Command::Admit(request)).await
+    }
+
+    /// Asks for a slot for each of several runs: they start and queue in this order, and no
+    /// other run comes between them. With `limit`, announces that first, in the same commit.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit), for the first run that fails: places that others got are
+    /// given up. `InvalidInput` when there are more than fit into one commit to this store.
+    pub async fn admit_all(
+        &self,
+        repository: &RepositoryKey,
+        limit: Option<(Limit, LimitVersion)>,
+        requests: Vec<RunRequest>,
+    ) -> Result<Vec<Admission>, Error> {
+        let most = self.shared().descriptor.entries_per_commit;
+        if requests.len() >= most {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "admit",
+                format!(
+                    "{} runs do not fit into one commit to this store; admit fewer than {most} \
+                     at once",
+                    requests.len()
+                ),
+            ));
+        }
+        let announcement = limit.map(|(limit, version)| Command::SetLimit {
+            limit,
+            version: Some(version),
+        });
+        let announced = usize::from(announcement.is_some());
+        let repository = self.find(repository, "admit")?;
+        let admissions = requests.into_iter().map(Command::Admit);
+        let commands: Vec<_> = announcement.into_iter().chain(admissions).collect();
+        let answers = self.shared().submit_all(&repository, commands);
+        // All are held from the start, so that dropping this takes every admission back.
+        let mut answers: Vec<_> = answers
+            .into_iter()
+            .map(|answer| Awaited::new(self, &repository, answer))
+            .collect();
+        for answer in &mut answers {
+            answer.arrive().await?;
+        }
+        let admitted = answers.into_iter().skip(announced);
+        admitted
+            .map(|answer| self.admission(&repository, answer.take()?))
+            .collect()
+    }
+
+    /// Records a run that is running already, also beyond the limit, as held by this manager;
+    /// nothing else is started until the count is below the limit again. A run that another
+    /// live controller holds stays with it.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn adopt(
+        &self,
+        repository: &RepositoryKey,
+        request: RunRequest,
+    ) -> Result<Admission, Error> {
+        self.take(repository, Command::Adopt(request)).await
+    }
+
+    /// Gives the slot of a run back that certainly did not begin to work, and queues the run in
+    /// its old place. Being first there, it may get a slot again at once, with a new token.
+    /// `None` when the lease had been lost before.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn requeue(&self, mut lease: Lease) -> Result<Option<Admission>, Error> {
+        lease.disarm();
+        let command = Command::Requeue {
+            run: lease.run().clone(),
+            token: lease.token(),
+        };
+        let repository = Arc::clone(&lease.grant().repository);
+        self.shared().pulse.check("requeue")?;
+        let reply = self.ask(&repository, command).await?;
+        if let Outcome::Admitted {
+            admitted: Admitted::NotHeld,
+            ..
+        } = reply.outcome
+        {
+            return Ok(None);
+        }
+        self.admission(&repository, reply).map(Some)
+    }
+
+    /// Ends a run that has a lease; the next one starts in the same commit.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn release(&self, mut lease: Lease, outcome: RunOutcome) -> Result<Ending, Error> {
+        lease.disarm();
+        let command = Command::Release {
+            run: lease.run().clone(),
+            uid: lease.uid().clone(),
+            token: Some(lease.token()),
+            outcome,
+        };
+        self.end(&lease.grant().repository, command, "release")
+            .await
+    }
+
+    /// Ends a run that any manager started, by its name, uid and token. Without a token it is
+    /// released by force, whoever holds it.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn release_run(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        uid: &Uid,
+        token: Option<FencingToken>,
+        outcome: RunOutcome,
+    ) -> Result<Ending, Error> {
+        let command = Command::Release {
+            run: run.clone(),
+            uid: uid.clone(),
+            token,
+            outcome,
+        };
+        self.end(&self.find(repository, "release")?, command, "release")
+            .await
+    }
+
+    /// Ends a run, waiting or running, whoever admitted it. Without a uid, whichever run bears
+    /// the name.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn cancel(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        uid: Option<&Uid>,
+    ) -> Result<Ending, Error> {
+        let command = Command::Cancel {
+            run: run.clone(),
+            uid: uid.cloned(),
+        };
+        self.end(&self.find(repository, "cancel")?, command, "cancel")
+            .await
+    }
+
+    /// Announces a limit. Of two announcements the one with the higher version holds, whenever
+    /// it comes. Without a version the limit is set until a newer announcement.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn set_limit(
+        &self,
+        repository: &RepositoryKey,
+        limit: Limit,
+        version: Option<LimitVersion>,
+    ) -> Result<LimitChange, Error> {
+        let command = Command::SetLimit { limit, version };
+        match self
+            .ask(&self.find(repository, "set limit")?, command)
+            .await?
+            .outcome
+        {
+            Outcome::LimitSet {
+                limit,
+                accepted,
+                promoted,
+            } => Ok(LimitChange {
+                limit,
+                accepted,
+                promoted,
+            }),
+            outcome => Err(unexpected("set limit", &outcome)),
+        }
+    }
+
+    /// Forgets a repository: its limit, its queue and all its runs, which are returned. Nothing
+    /// is left of it in the store; counting goes on where it was should it come back.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn remove_repository(
+        &self,
+        repository: &RepositoryKey,
+    ) -> Result<Vec<PipelineRunKey>, Error> {
+        let repository = self.find(repository, "remove repository")?;
+        match self
+            .ask(&repository, Command::RemoveRepository)
+            .await?
+            .outcome
+        {
+            Outcome::Removed(ended) => Ok(ended),
+            outcome => Err(unexpected("remove repository", &outcome)),
+        }
+    }
+
+    /// Reads a repository from the store: its limit, who runs, who waits. One read of what has
+    /// changed; then costs as much as there are runs.
+    ///
+    /// # Errors
+    /// Those of reading from the store.
+    pub async fn status(&self, repository: &RepositoryKey) -> Result<RepositoryStatus, Error> {
+        let state = |state: &_| RepositoryStatus::of(repository, state);
+        self.read(repository, state).await
+    }
+
+    /// Reads one run from the store. One read of what has changed in its repository.
+    ///
+    /// # Errors
+    /// Those of reading from the store.
+    pub async fn run_status(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+    ) -> Result<RunStatus, Error> {
+        self.read(repository, |state| RunStatus::of(state, run))
+            .await
+    }
+
+    /// A page of the repositories that have state, in the order of their keys: at most `limit`,
+    /// those after `after`.
+    ///
+    /// # Errors
+    /// Those of reading from the store.
+    pub async fn list(
+        &self,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<RepositorySummary>, Error> {
+        let shared = self.shared();
+        let page = shared
+            .read(shared.driver.list(after, limit), "list")
+            .await?;
+        let summary = |(repository, head): (RepositoryKey, Head)| RepositorySummary {
+            repository,
+            limit: head.limit,
+            running: head.started,
+            queued: head.queued,
+        };
+        Ok(page.into_iter().map(summary).collect())
+    }
+
+    /// Follows a repository from its state now on.
+    ///
+    /// # Errors
+    /// Those of reading from the store.
+    pub async fn watch(&self, repository: &RepositoryKey) -> Result<RepositoryWatch, Error> {
+        let known = self.find(repository, "watch")?;
+        // Counting starts before the state is read, so no change can fall between.
+        let steps = known.steps();
+        let seen = *steps.borrow() - 1;
+        self.read(repository, |_| ()).await?;
+        Ok(RepositoryWatch {
+            repository: known,
+            steps,
+            seen,
+        })
+    }
+
+    /// What happens to runs and sessions from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        Events(self.shared().events.subscribe())
+    }
+
+    /// The stream of leases that nobody awaits. While it lives this manager takes over durable
+    /// runs whose owner died, so take it only to start them. `None` while another one lives.
+    #[must_use]
+    pub fn grants(&self) -> Option<Grants> {
+        let first = self.shared().grants.read();
+        first.then(|| Grants(self.clone()))
+    }
+
+    /// Whether this manager does what it is there for.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let shared = self.shared();
+        Health {
+            session: shared.session.id(),
+            session_remaining: shared.session.remaining(),
+            dead: shared.pulse.dead(),
+            watch_error: shared.pulse.watch_error(),
+            panics: shared.pulse.panics(),
+        }
+    }
+
+    /// The session of this manager at the store.
+    #[must_use]
+    pub fn session(&self) -> SessionId {
+        self.shared().session.id()
+    }
+
+    /// Whether this process may still act as the holder of `lease`: its session is the one that
+    /// holds it, and was renewed within its TTL less a margin. Ask before anything that only
+    /// the holder may do. Reads two clocks, and asks nobody.
+    #[must_use]
+    pub fn holds(&self, lease: &Lease) -> bool {
+        self.check_session(lease.session(), "hold").is_ok()
+    }
+
+    /// Ends the session: ephemeral runs end, waiting durable runs keep their places without an
+    /// owner, and running ones can be adopted within the lease TTL. Every later call fails.
+    ///
+    /// # Errors
+    /// When the store could not be told: the session then expires by itself.
+    pub async fn close(&self) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.pulse.check("close")?;
+        let session = shared.session.id();
+        let left = shared.driver.repositories_of(session);
+        let answers: Vec<_> = shared
+            .read(left, "close")
+            .await?
+            .iter()
+            .map(|key| {
+                let death = Death::Session;
+                shared.submit(&shared.repository(key), Command::Expire { session, death })
+            })
+            .collect();
+        shared.pulse.died("session (closed)");
+        for answer in answers {
+            // What could not be disowned now, is when the session has expired.
+            drop(answer.await);
+        }
+        self.handle.keep_alive.stop();
+        self.handle
+            .background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .abort_all();
+        for repository in shared.known_repositories() {
+            repository.desk().waiters.clear();
+        }
+        shared
+            .read(shared.driver.close_session(session), "close")
+            .await
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+}
+
+/// What came of announcing a limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitChange {
+    /// The limit in force.
+    pub limit: Limit,
+    /// Whether this announcement was the newest; false when it was ignored.
+    pub accepted: bool,
+    /// The runs that started because of it, in order.
+    pub promoted: Vec<PipelineRunKey>,
+}

@@ -1,0 +1,243 @@
+//! This process at the store: one session, kept alive, and known to be over in time.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::background::vital;
+use super::event::Event;
+use super::shared::Shared;
+use crate::driver::{Driver, SessionTtl};
+use crate::error::{Error, ErrorKind};
+use crate::value::SessionId;
+
+/// The session of a manager as its holders see it.
+#[derive(Debug)]
+pub(super) struct Session {
+    ttl: SessionTtl,
+    id: AtomicU64,
+    lost: AtomicBool,
+    acknowledged: Mutex<Moment>,
+    /// Wakes the keep-alive when somebody else has noticed the loss.
+    over: Notify,
+}
+
+/// A moment on two monotonic clocks: tokio's, which tests can pause, and the one that goes on
+/// while the machine is suspended. Whichever has run further counts.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    tokio: Instant,
+    boot: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self {
+            tokio: Instant::now(),
+            boot: since_boot(),
+        }
+    }
+
+    fn elapsed(self) -> Duration {
+        let boot = since_boot().saturating_sub(self.boot);
+        self.tokio.elapsed().max(boot)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.try_into().unwrap_or_default()
+}
+
+/// Elsewhere tokio's clock alone decides.
+#[cfg(not(target_os = "linux"))]
+fn since_boot() -> Duration {
+    Duration::ZERO
+}
+
+impl Session {
+    pub(super) async fn open(driver: &dyn Driver, ttl: SessionTtl) -> Result<Self, Error> {
+        let sent = Moment::now();
+        let id = driver.open_session(ttl).await?;
+        Ok(Self {
+            ttl,
+            id: AtomicU64::new(id.get()),
+            lost: AtomicBool::new(false),
+            acknowledged: Mutex::new(sent),
+            over: Notify::new(),
+        })
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        SessionId::new(self.id.load(Ordering::Acquire))
+    }
+
+    /// How long this process may still call itself a holder: the TTL less a margin, counted
+    /// from when the last acknowledged keep-alive was *sent*. The margin covers clocks that run
+    /// at different speeds and the time between asking and acting.
+    pub(super) fn remaining(&self) -> Duration {
+        if self.lost.load(Ordering::Acquire) {
+            return Duration::ZERO;
+        }
+        let margin = self.ttl.session / 10;
+        let usable = self.ttl.session.saturating_sub(margin);
+        usable.saturating_sub(self.acknowledged().elapsed())
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// True for the first to notice.
+    fn lose(&self, id: SessionId) -> bool {
+        let first = self.id() == id && !self.lost.swap(true, Ordering::AcqRel);
+        if first {
+            self.over.notify_one();
+        }
+        first
+    }
+
+    fn acknowledged(&self) -> MutexGuard<'_, Moment> {
+        self.acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn renewed(&self, sent: Moment) {
+        *self.acknowledged() = sent;
+    }
+
+    fn reopened(&self, id: SessionId, sent: Moment) {
+        self.renewed(sent);
+        self.id.store(id.get(), Ordering::Release);
+        self.lost.store(false, Ordering::Release);
+    }
+}
+
+/// What renews the session: a task, or for a store behind a network a thread of its own, so
+/// that no load of the application can starve it.
+#[derive(Debug)]
+pub(super) struct KeepAlive {
+    stop: watch::Sender<bool>,
+}
+
+impl KeepAlive {
+    pub(super) fn start(shared: &Arc<Shared>, tasks: &mut JoinSet<()>) -> Result<Self, Error> {
+        let (stop, mut stopped) = watch::channel(false);
+        let part = "keep-alive of the session";
+        let work = vital(Arc::clone(shared), part, keep_alive(Arc::clone(shared)));
+        if !shared.descriptor.remote {
+            tasks.spawn(work);
+            return Ok(Self { stop });
+        }
+        let failed = |error: std::io::Error| {
+            let message = "could not start the thread that keeps the session alive";
+            Error::new(ErrorKind::Internal, "open", message).caused_by(error)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let run = move || {
+            // The thread exists to block: this future is all that runs on it.
+            runtime.block_on(async {
+                tokio::select! {
+                    () = work => {}
+                    _ = stopped.wait_for(|stop| *stop) => {}
+                }
+            });
+        };
+        std::thread::Builder::new()
+            .name("pac-keep-alive".to_owned())
+            .spawn(run)
+            .map_err(failed)?;
+        Ok(Self { stop })
+    }
+
+    pub(super) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+}
+
+/// Renews the session every third of its TTL, and opens another one when it is lost.
+async fn keep_alive(shared: Arc<Shared>) {
+    let session = &shared.session;
+    loop {
+        tokio::select! {
+            () = sleep(session.ttl.session / 3) => {}
+            () = session.over.notified() => {}
+        }
+        let id = session.id();
+        while !session.is_lost() {
+            match renew(&shared, id).await {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::SessionLost => lost(&shared, id, &error),
+                Err(error) if session.remaining().is_zero() => lost(&shared, id, &error),
+                Err(error) => {
+                    tracing::warn!(session = %id, %error, "keep-alive failed, trying again");
+                    sleep(session.ttl.session / 20).await;
+                }
+            }
+        }
+        while session.is_lost() {
+            reopen(&shared).await;
+        }
+    }
+}
+
+async fn renew(shared: &Shared, id: SessionId) -> Result<(), Error> {
+    let sent = Moment::now();
+    let ttl = shared.session.ttl.session;
+    match timeout(ttl / 3, shared.driver.keep_alive(id)).await {
+        Ok(answer) => answer.map(|()| shared.session.renewed(sent)),
+        Err(_) => Err(Error::new(
+            ErrorKind::Indeterminate,
+            "keep alive",
+            "no answer within a third of the session TTL",
+        )),
+    }
+}
+
+/// Notes that a session is over, once.
+pub(super) fn lost(shared: &Shared, id: SessionId, error: &Error) {
+    if shared.session.lose(id) {
+        tracing::warn!(session = %id, %error, "the session is lost, and all leases with it");
+        shared.tell(Event::SessionLost(id));
+    }
+}
+
+async fn reopen(shared: &Arc<Shared>) {
+    let sent = Moment::now();
+    let ttl = shared.session.ttl;
+    match timeout(ttl.session / 3, shared.driver.open_session(ttl)).await {
+        Ok(Ok(id)) => {
+            shared.session.reopened(id, sent);
+            tracing::info!(session = %id, "opened a new session");
+            shared.readmit_waiting();
+            shared.tell(Event::SessionOpened(id));
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "no new session yet");
+            sleep(ttl.session / 10).await;
+        }
+        Err(_) => tracing::warn!("no new session yet: no answer"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clocks_run() {
+        let before = Moment::now();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(before.elapsed() >= Duration::from_millis(20));
+        assert!(since_boot() > Duration::ZERO || !cfg!(target_os = "linux"));
+    }
+}

@@ -1,0 +1,256 @@
+//! What all parts of a manager share.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use dashmap::DashMap;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::event::{Event, GrantQueue};
+use super::health::Pulse;
+use super::lane::{Duty, Lanes};
+use super::options::ManagerOptions;
+use super::repository::{Reply, Repository, Request};
+use super::session::{self, Session};
+use crate::driver::{CommitOutcome, Descriptor, Driver, RepositoryCommit};
+use crate::error::{Error, ErrorKind};
+use crate::name::RepositoryKey;
+use crate::protocol::{Command, Issuer};
+use crate::state::{RunKind, Snapshot};
+use crate::value::Revision;
+
+pub(super) struct Shared {
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) descriptor: Descriptor,
+    pub(super) options: ManagerOptions,
+    pub(super) session: Session,
+    pub(super) repositories: DashMap<RepositoryKey, Arc<Repository>>,
+    pub(super) lanes: Lanes,
+    pub(super) grants: GrantQueue,
+    pub(super) events: broadcast::Sender<Event>,
+    pub(super) pulse: Pulse,
+    /// A session may have died.
+    pub(super) death: Notify,
+    /// Where the manager was opened, and its work is done.
+    runtime: Handle,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyManager")
+            .field("driver", &self.descriptor.name)
+            .field("session", &self.session.id())
+            .field("repositories", &self.repositories.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Shards of the map of repositories, a power of two. Many more than cores, so that two
+/// repositories in use at the same moment seldom share one.
+const SHARDS: usize = 256;
+
+impl Shared {
+    pub(super) fn new(driver: Arc<dyn Driver>, options: ManagerOptions, session: Session) -> Self {
+        let descriptor = driver.descriptor();
+        Self {
+            driver,
+            descriptor,
+            options,
+            session,
+            repositories: DashMap::with_shard_amount(SHARDS),
+            lanes: Lanes::new(descriptor.batches_in_flight),
+            grants: GrantQueue::default(),
+            events: broadcast::Sender::new(super::event::EVENTS),
+            pulse: Pulse::default(),
+            death: Notify::new(),
+            runtime: Handle::current(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    pub(super) fn issuer(&self) -> Issuer {
+        Issuer {
+            session: self.session.id(),
+            takes_ownerless: self.grants.is_read(),
+        }
+    }
+
+    pub(super) fn repository(&self, key: &RepositoryKey) -> Arc<Repository> {
+        if let Some(known) = self.repositories.get(key) {
+            return Arc::clone(&known);
+        }
+        let new = || Arc::new(Repository::new(key.clone()));
+        Arc::clone(&self.repositories.entry(key.clone()).or_insert_with(new))
+    }
+
+    /// All repositories known to this manager now.
+    pub(super) fn known_repositories(&self) -> Vec<Arc<Repository>> {
+        self.repositories
+            .iter()
+            .map(|known| Arc::clone(&known))
+            .collect()
+    }
+
+    /// Puts a command in that nobody waits for. It is tried until it succeeds.
+    pub(super) fn send(self: &Arc<Self>, repository: &Arc<Repository>, command: Command) {
+        let request = std::iter::once(Request::new(command, None));
+        let lead = repository.desk().submit(request);
+        if lead {
+            self.attend_later(Duty::new(Arc::clone(repository)));
+        }
+    }
+
+    /// Puts a command in, and says what comes of it. It is carried out, or fails, whether or
+    /// not the future is polled; only an admission that nobody awaits any more is taken back.
+    pub(super) fn submit(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        command: Command,
+    ) -> oneshot::Receiver<Result<Reply, Error>> {
+        let (reply, answer) = oneshot::channel();
+        let request = std::iter::once(Request::new(command, Some(reply)));
+        let lead = repository.desk().submit(request);
+        if lead {
+            self.attend(Duty::new(Arc::clone(repository)));
+        }
+        answer
+    }
+
+    /// Puts commands in that are planned together and in this order.
+    pub(super) fn submit_all(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        commands: Vec<Command>,
+    ) -> Vec<oneshot::Receiver<Result<Reply, Error>>> {
+        let channels = commands
+            .into_iter()
+            .map(|command| (command, oneshot::channel()));
+        let (requests, answers): (Vec<_>, Vec<_>) = channels
+            .map(|(command, (reply, answer))| (Request::new(command, Some(reply)), answer))
+            .unzip();
+        let lead = repository.desk().submit(requests.into_iter());
+        if lead {
+            self.attend(Duty::new(Arc::clone(repository)));
+        }
+        answers
+    }
+
+    /// Has a repository read again, now if that matters to anybody, else when it is next used.
+    pub(super) fn look_again(self: &Arc<Self>, repository: &Arc<Repository>) {
+        let lead = repository.desk().look_again();
+        if lead {
+            self.attend_later(Duty::new(Arc::clone(repository)));
+        }
+    }
+
+    /// In the name of a new session: what still waits is waited for again. Ephemeral runs ended
+    /// with the old session; their waiters hear of it when that has been recorded.
+    pub(super) fn readmit_waiting(self: &Arc<Self>) {
+        for repository in self.known_repositories() {
+            let mut desk = repository.desk();
+            desk.own = 0;
+            let state = desk.state.as_ref();
+            let waiting = desk.waiters.keys().filter_map(|run| state?.entry(run));
+            let durable = waiting.filter(|entry| entry.kind == RunKind::Durable);
+            let again: Vec<_> = durable.map(|entry| entry.request()).collect();
+            drop(desk);
+            for request in again {
+                self.send(&repository, Command::Admit(request));
+            }
+        }
+        self.death.notify_one();
+    }
+
+    /// Why an answer did not come although its question was taken.
+    pub(super) fn closed(&self, operation: &'static str) -> Error {
+        let message = "the work ended before the answer came";
+        let other = || Error::new(ErrorKind::Closed, operation, message);
+        self.pulse.check(operation).err().unwrap_or_else(other)
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// Runs `work` as far as it goes without waiting, and the rest in a task of the manager's.
+    pub(super) fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut work = Box::pin(work);
+        let first = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if first.is_pending() {
+            self.spawn(work);
+        }
+    }
+
+    /// Runs `work` in a task of the manager's. One that dies is counted in the health.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = tasks.try_join_next() {
+            self.pulse.task_ended(&ended);
+        }
+        tasks.spawn_on(work, &self.runtime);
+    }
+
+    /// Within the deadline of a request.
+    pub(super) async fn commit(
+        &self,
+        batch: Vec<RepositoryCommit>,
+    ) -> Result<Vec<CommitOutcome>, Error> {
+        let session = self.session.id();
+        let request = self.driver.commit(session, batch);
+        let answer = self
+            .within_deadline(request, ErrorKind::Indeterminate, "commit")
+            .await;
+        if let Err(error) = &answer
+            && error.kind() == ErrorKind::SessionLost
+        {
+            session::lost(self, session, error);
+        }
+        answer
+    }
+
+    /// Within the deadline of a request.
+    pub(super) async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        let request = self.driver.load(repository, since);
+        self.read(request, "load").await
+    }
+
+    /// Within the deadline of a request that changes nothing.
+    pub(super) async fn read<T>(
+        &self,
+        request: impl Future<Output = Result<T, Error>>,
+        operation: &'static str,
+    ) -> Result<T, Error> {
+        self.within_deadline(request, ErrorKind::Unavailable, operation)
+            .await
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        request: impl Future<Output = Result<T, Error>>,
+        missed: ErrorKind,
+        operation: &'static str,
+    ) -> Result<T, Error> {
+        if !self.descriptor.remote {
+            return request.await;
+        }
+        match timeout(self.options.request_timeout, request).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(
+                missed,
+                operation,
+                "the store did not answer in time",
+            )),
+        }
+    }
+}

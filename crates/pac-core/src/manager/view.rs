@@ -1,0 +1,262 @@
+//! What can be read of a repository.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::repository::Repository;
+use crate::name::{PipelineRunKey, RepositoryKey};
+use crate::state::{Entry, EntryState, RepositoryState, RunOutcome};
+use crate::value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Timestamp};
+
+/// A repository at one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryStatus {
+    /// The repository.
+    pub repository: RepositoryKey,
+    /// Whether the store has anything of it.
+    pub exists: bool,
+    /// The version of this state.
+    pub revision: Revision,
+    /// The limit in force.
+    pub limit: Limit,
+    /// The newest announcement of a limit, if there ever was one.
+    pub limit_version: Option<LimitVersion>,
+    /// Who holds a slot, in the order of their grants.
+    pub running: Vec<RunningRun>,
+    /// Who waits, next first.
+    pub queued: Vec<QueuedRun>,
+    /// Who ended lately, oldest first.
+    pub finished: Vec<FinishedRun>,
+}
+
+/// A run that holds a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningRun {
+    /// The run.
+    pub run: PipelineRunKey,
+    /// The token of its grant.
+    pub token: FencingToken,
+    /// The session that holds it.
+    pub session: SessionId,
+    /// That session is dead: the slot is kept until the lease TTL has passed.
+    pub orphaned: bool,
+    /// When it was queued, by the store's clock.
+    pub queued_at: Option<Timestamp>,
+    /// When it was started, by the store's clock.
+    pub started_at: Option<Timestamp>,
+}
+
+/// A run that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedRun {
+    /// The run.
+    pub run: PipelineRunKey,
+    /// 1 is next.
+    pub position: usize,
+    /// Its urgency.
+    pub priority: Priority,
+    /// Whom its grant goes to; none when that session died.
+    pub owner: Option<SessionId>,
+    /// When it was queued, by the store's clock.
+    pub queued_at: Option<Timestamp>,
+    /// Why it waits.
+    pub reason: WaitReason,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedRun {
+    /// The run.
+    pub run: PipelineRunKey,
+    /// How.
+    pub outcome: RunOutcome,
+    /// When it was queued, by the store's clock.
+    pub queued_at: Option<Timestamp>,
+    /// When it was started, by the store's clock; never, if it ended in the queue.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, by the store's clock.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Why a run waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WaitReason {
+    /// It is next, but as many run as may.
+    LimitReached {
+        /// The limit in force.
+        limit: Limit,
+        /// How many run.
+        running: u32,
+    },
+    /// Others are before it.
+    Behind {
+        /// How many.
+        ahead: usize,
+    },
+    /// It is next and could run, but its owner is dead, and no controller has taken it yet.
+    NoOwner,
+}
+
+/// Where one run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunStatus {
+    /// It waits.
+    Queued(QueuedRun),
+    /// It holds a slot.
+    Started(RunningRun),
+    /// It has ended.
+    Finished(FinishedRun),
+    /// The store does not know it (any more).
+    Unknown,
+}
+
+/// A repository in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositorySummary {
+    /// The repository.
+    pub repository: RepositoryKey,
+    /// The limit in force.
+    pub limit: Limit,
+    /// How many hold a slot.
+    pub running: u32,
+    /// How many wait.
+    pub queued: u32,
+}
+
+impl RepositoryStatus {
+    pub(super) fn of(repository: &RepositoryKey, state: &RepositoryState) -> Self {
+        let mut running: Vec<_> = state.entries().filter_map(|e| running_run(e)).collect();
+        running.sort_unstable_by_key(|run| run.token);
+        let mut finished: Vec<_> = state.entries().filter_map(|e| finished_run(e)).collect();
+        finished.sort_by(|a, b| (a.finished_at, &a.run).cmp(&(b.finished_at, &b.run)));
+        let queue = state.queue().enumerate();
+        Self {
+            repository: repository.clone(),
+            exists: state.exists(),
+            revision: state.head().revision,
+            limit: state.head().limit,
+            limit_version: state.head().limit_version,
+            running,
+            queued: queue
+                .filter_map(|(at, entry)| queued_run(state, entry, at))
+                .collect(),
+            finished,
+        }
+    }
+}
+
+impl RunStatus {
+    pub(super) fn of(state: &RepositoryState, run: &PipelineRunKey) -> Self {
+        let Some(entry) = state.entry(run) else {
+            return Self::Unknown;
+        };
+        let at = state.position(run);
+        None.or_else(|| running_run(entry).map(Self::Started))
+            .or_else(|| finished_run(entry).map(Self::Finished))
+            .or_else(|| queued_run(state, entry, at?).map(Self::Queued))
+            .unwrap_or(Self::Unknown)
+    }
+}
+
+fn running_run(entry: &Entry) -> Option<RunningRun> {
+    let EntryState::Started {
+        token,
+        session,
+        orphaned,
+    } = entry.state
+    else {
+        return None;
+    };
+    Some(RunningRun {
+        run: entry.run.clone(),
+        token,
+        session,
+        orphaned,
+        queued_at: entry.queued.at(),
+        started_at: entry.started.at(),
+    })
+}
+
+fn queued_run(state: &RepositoryState, entry: &Entry, ahead: usize) -> Option<QueuedRun> {
+    let EntryState::Queued { owner } = entry.state else {
+        return None;
+    };
+    Some(QueuedRun {
+        run: entry.run.clone(),
+        position: ahead + 1,
+        priority: entry.priority,
+        owner,
+        queued_at: entry.queued.at(),
+        reason: wait_reason(state, owner, ahead),
+    })
+}
+
+fn finished_run(entry: &Entry) -> Option<FinishedRun> {
+    let EntryState::Finished { outcome, .. } = entry.state else {
+        return None;
+    };
+    Some(FinishedRun {
+        run: entry.run.clone(),
+        outcome,
+        queued_at: entry.queued.at(),
+        started_at: entry.started.at(),
+        finished_at: entry.finished.at(),
+    })
+}
+
+pub(super) fn wait_reason(
+    state: &RepositoryState,
+    owner: Option<SessionId>,
+    ahead: usize,
+) -> WaitReason {
+    let head = state.head();
+    if ahead > 0 {
+        WaitReason::Behind { ahead }
+    } else if owner.is_none() && head.limit.admits(head.started) {
+        WaitReason::NoOwner
+    } else {
+        WaitReason::LimitReached {
+            limit: head.limit,
+            running: head.started,
+        }
+    }
+}
+
+/// The changing state of one repository, as far as this manager hears of it.
+///
+/// A reader that is slow sees the latest state and how many steps it has missed; it holds
+/// nothing up, and nothing piles up for it.
+#[derive(Debug)]
+pub struct RepositoryWatch {
+    pub(super) repository: Arc<Repository>,
+    pub(super) steps: watch::Receiver<u64>,
+    pub(super) seen: u64,
+}
+
+/// A state that a watch has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// The state now.
+    pub status: RepositoryStatus,
+    /// How many states were passed over since the last update.
+    pub missed: u64,
+}
+
+impl RepositoryWatch {
+    /// Waits until the state is another than at the last call, the first time not at all.
+    /// `None` when the manager is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Update> {
+        loop {
+            let step = *self.steps.borrow_and_update();
+            if step > self.seen {
+                let missed = step - self.seen - 1;
+                self.seen = step;
+                if let Some(status) = self.repository.status() {
+                    return Some(Update { status, missed });
+                }
+            }
+            self.steps.changed().await.ok()?;
+        }
+    }
+}
