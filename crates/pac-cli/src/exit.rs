@@ -1,0 +1,105 @@
+//! How the process ends: one set of exit codes for every command.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::process::ExitCode;
+
+use pac_concurrency::{Error, ErrorKind};
+
+/// The exit codes. Those from 65 on are the ones of `sysexits.h`; 2 is also clap's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// All went well.
+    Success = 0,
+    /// The replay ran, and a limit was exceeded.
+    LimitExceeded = 1,
+    /// Wrong arguments or settings.
+    Usage = 2,
+    /// The input cannot be read or breaks its rules; nothing was done.
+    BadTrace = 65,
+    /// The store cannot be reached or used.
+    StoreUnavailable = 69,
+    /// A bug in this software.
+    Internal = 70,
+    /// Output cannot be written.
+    Output = 74,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not do its work: a message for people and the exit code for scripts.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+        }
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match error.kind() {
+            ErrorKind::Config | ErrorKind::InvalidInput => Exit::Usage,
+            ErrorKind::Unauthorised
+            | ErrorKind::Unavailable
+            | ErrorKind::Contended
+            | ErrorKind::Indeterminate
+            | ErrorKind::SessionLost => Exit::StoreUnavailable,
+            _ => Exit::Internal,
+        };
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Self { exit, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_the_store_tells_its_causes_and_has_the_code_of_its_kind() {
+        for (kind, exit) in [
+            (ErrorKind::Config, Exit::Usage),
+            (ErrorKind::Unavailable, Exit::StoreUnavailable),
+            (ErrorKind::Unauthorised, Exit::StoreUnavailable),
+            (ErrorKind::Corrupt, Exit::Internal),
+            (ErrorKind::Internal, Exit::Internal),
+        ] {
+            let error = Error::new(kind, "commit", "try later").caused_by("connection refused");
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit(), exit, "{kind}");
+            assert!(
+                failure
+                    .to_string()
+                    .ends_with("try later: connection refused")
+            );
+        }
+    }
+}
