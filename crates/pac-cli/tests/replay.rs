@@ -1,0 +1,199 @@
+//! `pac replay` from outside: arguments, bad traces, and files that cannot be read or written.
+
+mod common;
+
+use common::{RUN, pac, pac_with_stdin};
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    for (args, fragment) in [
+        (&[][..], "<TRACE.jsonl>"),
+        (&["t", "--speed", "2"], "--speed needs --clock real"),
+        (
+            &["t", "--clock", "virtual", "--speed", "2"],
+            "--speed needs --clock real",
+        ),
+        (
+            &["t", "--clock", "real", "--speed", "0"],
+            "must be a number above 0",
+        ),
+        (
+            &["t", "--clock", "real", "--speed", "-3"],
+            "must be a number above 0",
+        ),
+        (
+            &["t", "--clock", "real", "--speed", "inf"],
+            "must be a number above 0",
+        ),
+        (
+            &["t", "--clock", "real", "--speed", "NaN"],
+            "must be a number above 0",
+        ),
+        (
+            &["t", "--clock", "real", "--speed", "fast"],
+            "must be a number above 0",
+        ),
+        (
+            &["t", "--clock", "sundial"],
+            "[possible values: virtual, real]",
+        ),
+        (&["t", "--controllers", "0"], "1..=64"),
+        (&["t", "--controllers", "65"], "1..=64"),
+        (&["t", "--controllers", "-1"], "1..=64"),
+        (&["t", "--output", "xml"], "[possible values: table, json]"),
+        (&["t", "--contollers", "2"], "'--controllers'"),
+        (&["t", "u"], "unexpected argument 'u'"),
+    ] {
+        let ended = pac(&[&["replay"], args].concat());
+        assert_eq!(ended.code, 2, "{args:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains(fragment),
+            "{args:?}: {}",
+            ended.stderr
+        );
+        assert_eq!(ended.stdout, "");
+    }
+    assert_eq!(pac(&[]).code, 2);
+    assert_eq!(pac(&["rplay"]).code, 2);
+}
+
+#[test]
+fn help_tells_units_defaults_and_exit_codes() {
+    let ended = pac(&["replay", "--help"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""));
+    for fragment in [
+        "[default: virtual]",
+        "[default: 1]",
+        "[default: table]",
+        "duration_s",
+        "  65  bad trace",
+        "  74  output cannot be written",
+    ] {
+        assert!(
+            ended.stdout.contains(fragment),
+            "{fragment}: {}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
+fn each_way_to_get_a_line_wrong_is_named_with_its_line_and_rule() {
+    let common = r#""at":"2026-06-01T10:00:00Z","repository":"ns/r""#;
+    let with = |fields: &str| format!("{{{common},{fields}}}").into_bytes();
+    let limit = |limit: &str| with(&format!(r#""set_limit":{limit}"#));
+    for (line, fragment) in [
+        (b"[]".to_vec(), "a row must be a JSON object"),
+        (b"nonsense".to_vec(), "a row must be a JSON object"),
+        (b"{}".to_vec(), "\"at\" is missing"),
+        (with(r#""limit":1"#), "must have exactly one of \"run\""),
+        (
+            with(r#""run":"ns/a","duration_s":1"#),
+            "\"limit\" is missing",
+        ),
+        (
+            with(r#""set_limit":1,"cancel":"ns/a""#),
+            "in one row; a row has exactly one of",
+        ),
+        (
+            with(r#""set_limit":1,"set_limit":2"#),
+            "\"set_limit\" is there twice",
+        ),
+        (
+            with(r#""setlimit":1"#),
+            "the nearest known one is \"set_limit\"",
+        ),
+        (
+            with(r#""cancel":"NS/a""#),
+            "the namespace must be 1 to 63 lower-case letters",
+        ),
+        (
+            limit("-1"),
+            "a whole number from 0 (no limit) to 4294967295, not -1",
+        ),
+        (
+            limit("4294967296"),
+            "a whole number from 0 (no limit) to 4294967295",
+        ),
+        (
+            limit("\"3\""),
+            "a whole number from 0 (no limit) to 4294967295, not \"3\"",
+        ),
+        (limit("NaN"), "not valid JSON"),
+        (limit("1e999"), "not valid JSON: number out of range"),
+        (
+            with(r#""set_limit":1"#)[..60].to_vec(),
+            "the line ends before its JSON object does",
+        ),
+        (b"{\"at\":\"\xff\"}".to_vec(), "byte 8 is not UTF-8"),
+        (vec![b' '; (1 << 20) + 1], "longer than 1048576 bytes"),
+        (RUN.as_bytes().to_vec(), "was already in line 1"),
+        (
+            br#"{"at":"2026-06-01 10:00","repository":"ns/r","set_limit":1}"#.to_vec(),
+            "must be an RFC 3339 date and time",
+        ),
+        (
+            with(r#""limit":1,"run":"ns/b","duration_s":31622401"#),
+            "from 0 to 31622400 (366 days), not 31622401",
+        ),
+    ] {
+        let trace = [RUN.as_bytes(), &line].join(b"\n\n".as_slice());
+        let ended = pac_with_stdin(&["replay", "-"], &trace);
+        assert_eq!(ended.code, 65, "{fragment}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "", "{fragment}");
+        let message = ended
+            .stderr
+            .lines()
+            .find(|line| line.starts_with("stdin:3: "));
+        assert!(
+            message.is_some_and(|m| m.contains(fragment)),
+            "{fragment}: {}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn all_bad_lines_of_a_file_are_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.jsonl");
+    std::fs::write(&file, format!("{RUN}\n{}", "{}\n".repeat(22))).unwrap();
+    let name = file.to_str().unwrap();
+    let ended = pac(&["replay", name, "--output", "json"]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (65, ""));
+    for line in 2..=21 {
+        let place = format!("{name}:{line}: \"at\" is missing");
+        assert!(ended.stderr.contains(&place), "{}", ended.stderr);
+    }
+    assert!(ended.stderr.ends_with("\nand 2 more\n"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_trace_that_cannot_be_read_is_a_bad_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("none.jsonl");
+    for path in [folder.path(), &missing] {
+        let ended = pac(&["replay", path.to_str().unwrap()]);
+        assert_eq!(ended.code, 65, "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("cannot read the trace"),
+            "{}",
+            ended.stderr
+        );
+        assert!(
+            ended.stderr.contains(path.to_str().unwrap()),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
+fn a_timeline_that_cannot_be_written_is_known_before_the_replay() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("none").join("t.svg");
+    let name = file.to_str().unwrap();
+    let ended = pac_with_stdin(&["replay", "-", "--timeline", name], RUN.as_bytes());
+    assert_eq!((ended.code, ended.stdout.as_str()), (74, ""));
+    assert!(ended.stderr.contains(name), "{}", ended.stderr);
+}
