@@ -1,9 +1,11 @@
 //! `pac replay`: a recorded stream of PipelineRuns through the real manager.
 
+mod clock;
 mod engine;
 mod progress;
 mod record;
 mod report;
+mod repository;
 mod summary;
 mod time;
 mod timeline;

@@ -6,9 +6,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::trace::Trace;
 
-/// A bar on stderr, drawn only if that is a terminal. Cheap to call for every event; share it
-/// by reference.
-#[derive(Debug)]
+/// A bar on stderr, drawn only if that is a terminal. Cheap to call for every event; clones
+/// share it.
+#[derive(Debug, Clone)]
 pub(crate) struct Progress {
     bar: ProgressBar,
 }

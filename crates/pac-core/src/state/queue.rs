@@ -162,8 +162,9 @@ mod tests {
             let pick = seed >> 33;
             if !pick.is_multiple_of(3) || model.is_empty() {
                 let entry = queued(step, (pick % 5) as i32 - 2);
-                model.push((Reverse(entry.priority.get()), step));
-                model.sort_unstable();
+                let place = (Reverse(entry.priority.get()), step);
+                let at = model.partition_point(|other| *other < place);
+                model.insert(at, place);
                 assert!(queue.insert(Arc::new(entry)));
             } else {
                 let at = (pick as usize / 3) % model.len();

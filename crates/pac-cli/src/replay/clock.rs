@@ -1,0 +1,69 @@
+//! The time of the trace, on the clock that the replay runs on.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use pac_concurrency::Timestamp;
+use tokio::time::{Instant, sleep_until};
+
+use super::Clock;
+
+/// Later than any replay waits, and near enough for every clock.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// Maps between the trace's time, this process's, and the store's.
+#[derive(Debug)]
+pub(crate) struct ReplayClock {
+    /// The moment of the trace at which the replay starts.
+    first: Timestamp,
+    start: Instant,
+    /// Seconds of the trace per second.
+    speed: f64,
+    /// The store's time at the start, as the first answer from it tells.
+    store: OnceLock<Timestamp>,
+}
+
+impl ReplayClock {
+    pub(crate) fn start(first: Timestamp, clock: Clock) -> Self {
+        Self {
+            first,
+            start: Instant::now(),
+            speed: match clock {
+                Clock::Virtual => 1.0,
+                Clock::Real { speed } => speed,
+            },
+            store: OnceLock::new(),
+        }
+    }
+
+    /// The moment of the trace that it is now.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.first.plus(self.in_trace(self.start.elapsed()))
+    }
+
+    /// Waits until the trace is at `moment`.
+    pub(crate) async fn reach(&self, moment: Timestamp) {
+        let ahead = moment.since(self.first);
+        let real = if self.speed == 1.0 {
+            ahead
+        } else {
+            Duration::try_from_secs_f64(ahead.as_secs_f64() / self.speed).unwrap_or(FAR)
+        };
+        sleep_until(self.start + real.min(FAR)).await;
+    }
+
+    /// The moment of the trace at which the store's clock showed `stamp`. The first to ask
+    /// does so right after the store has given that stamp.
+    pub(crate) fn of_store(&self, stamp: Timestamp) -> Timestamp {
+        let elapsed = || self.start.elapsed();
+        let store = *self.store.get_or_init(|| stamp.minus(elapsed()));
+        self.first.plus(self.in_trace(stamp.since(store)))
+    }
+
+    fn in_trace(&self, real: Duration) -> Duration {
+        if self.speed == 1.0 {
+            return real;
+        }
+        Duration::try_from_secs_f64(real.as_secs_f64() * self.speed).unwrap_or(FAR)
+    }
+}

@@ -1,0 +1,357 @@
+//! One repository of a trace.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_concurrency::state::Entry;
+use pac_concurrency::{
+    Admission, ConcurrencyManager, Ended, Ending, Error, Lease, Limit, LimitVersion,
+    PipelineRunKey, Priority, RepositoryKey, RunRequest, Timestamp, Turn, Waiter,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::clock::ReplayClock;
+use super::engine::internal;
+use super::progress::Progress;
+use super::record::{RepositoryRecord, RunOutcome, RunRecord};
+use super::trace::{Event, Row};
+use super::watchdog::Watchdog;
+
+/// How long waiting runs may get no slot although nothing is due that could free one.
+const STUCK: Duration = Duration::from_secs(60);
+
+/// Replays one repository.
+#[derive(Debug)]
+pub(crate) struct RepositoryReplay {
+    repository: RepositoryKey,
+    managers: Arc<[ConcurrencyManager]>,
+    clock: Arc<ReplayClock>,
+    progress: Progress,
+    watchdog: Watchdog,
+    limit: Option<Limit>,
+    runs: Vec<Run>,
+    index: HashMap<PipelineRunKey, usize>,
+    /// When running runs end, next first; a run that was cancelled stays in.
+    ends: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    waiting: HashSet<usize>,
+    waiters: JoinSet<()>,
+    turns: mpsc::UnboundedReceiver<(usize, Result<Turn, Error>)>,
+    on_turn: mpsc::UnboundedSender<(usize, Result<Turn, Error>)>,
+    unknown_cancels: Vec<(usize, PipelineRunKey)>,
+}
+
+/// A run of the trace that has arrived.
+#[derive(Debug)]
+struct Run {
+    record: RunRecord,
+    duration: Duration,
+    /// The controller that admitted it.
+    controller: usize,
+    /// While it runs.
+    lease: Option<Lease>,
+}
+
+impl RepositoryReplay {
+    pub(crate) fn new(
+        repository: RepositoryKey,
+        managers: Arc<[ConcurrencyManager]>,
+        clock: Arc<ReplayClock>,
+        progress: Progress,
+    ) -> Self {
+        let (on_turn, turns) = mpsc::unbounded_channel();
+        Self {
+            repository,
+            managers,
+            clock,
+            progress,
+            watchdog: Watchdog::default(),
+            limit: None,
+            runs: Vec::new(),
+            index: HashMap::new(),
+            ends: BinaryHeap::new(),
+            waiting: HashSet::new(),
+            waiters: JoinSet::new(),
+            turns,
+            on_turn,
+            unknown_cancels: Vec::new(),
+        }
+    }
+
+    /// Replays all rows, until the last run has ended.
+    ///
+    /// # Errors
+    /// The first that a call to a manager came to.
+    pub(crate) async fn run(
+        mut self,
+        rows: Vec<(usize, Row)>,
+    ) -> Result<(RepositoryRecord, Vec<(usize, PipelineRunKey)>), Error> {
+        let mut rows = rows.into_iter().peekable();
+        loop {
+            let next_row = rows.peek().map(|(_, row)| row.at);
+            let next_end = self.ends.peek().map(|Reverse((at, _))| *at);
+            let next = match (next_end, next_row) {
+                (None, None) if self.waiting.is_empty() => break,
+                (None, None) => {
+                    self.next_turn().await?;
+                    continue;
+                }
+                (Some(end), row) if row.is_none_or(|row| end <= row) => end,
+                (_, row) => row.or(next_end).unwrap_or_else(|| self.clock.now()),
+            };
+            tokio::select! {
+                biased;
+                Some((run, turn)) = self.turns.recv() => self.turn(run, turn)?,
+                () = self.clock.reach(next) => {
+                    if next_end == Some(next) {
+                        self.end().await?;
+                    } else if let Some((index, row)) = rows.next() {
+                        self.row(index, row).await?;
+                        self.progress.row_done();
+                    }
+                }
+            }
+        }
+        let mut record = RepositoryRecord {
+            repository: self.repository,
+            limit_changes: Vec::new(),
+            peak_running: 0,
+            starts_checked: 0,
+            exceeded: Vec::new(),
+            runs: self.runs.into_iter().map(|run| run.record).collect(),
+        };
+        self.watchdog.report(&mut record);
+        Ok((record, self.unknown_cancels))
+    }
+
+    async fn row(&mut self, index: usize, row: Row) -> Result<(), Error> {
+        let controller = index % self.managers.len();
+        let version = LimitVersion::new(index as u64 + 1);
+        match row.event {
+            Event::Run {
+                run,
+                limit,
+                duration,
+                priority,
+            } => {
+                let record = RunRecord {
+                    line: row.line,
+                    repository: self.repository.clone(),
+                    run,
+                    priority,
+                    queued_at: None,
+                    started_at: None,
+                    completed_at: None,
+                    outcome: RunOutcome::Completed,
+                };
+                let run = Run {
+                    record,
+                    duration,
+                    controller,
+                    lease: None,
+                };
+                self.arrive(run, (limit, version), priority).await
+            }
+            Event::SetLimit(limit) => {
+                let manager = self.manager(controller)?;
+                let changed = manager
+                    .set_limit(&self.repository, limit, Some(version))
+                    .await?;
+                self.announced(limit);
+                self.started(&changed.promoted).await
+            }
+            Event::Cancel(run) => self.cancel(controller, row.line, run).await,
+        }
+    }
+
+    async fn arrive(
+        &mut self,
+        mut run: Run,
+        limit: (Limit, LimitVersion),
+        priority: Priority,
+    ) -> Result<(), Error> {
+        let uid = format!("line-{}", run.record.line).parse()?;
+        let request = RunRequest::durable(run.record.run.clone(), uid).with_priority(priority);
+        let manager = self.manager(run.controller)?;
+        let before = self.limit;
+        let mut admitted = manager
+            .admit_all(&self.repository, Some(limit), vec![request])
+            .await?;
+        self.announced(limit.0);
+        let index = self.runs.len();
+        self.index.insert(run.record.run.clone(), index);
+        match admitted.pop() {
+            Some(Admission::Started(lease)) => {
+                run.record.queued_at = self.moment(lease.queued_at());
+                self.runs.push(run);
+                self.start(index, lease)?;
+            }
+            Some(Admission::Queued(waiter)) => {
+                run.record.queued_at = self.moment(waiter.queued_at());
+                self.runs.push(run);
+                self.wait(index, waiter);
+            }
+            other => return Err(internal(format!("a new run was answered {other:?}"))),
+        }
+        if before.is_some_and(|before| before != limit.0) {
+            // The announcement may have started others, which the answer does not name.
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the turn of every run that the store says has started.
+    async fn settle(&mut self) -> Result<(), Error> {
+        let manager = self.manager(0)?;
+        let status = manager.status(&self.repository).await?;
+        let running: Vec<_> = status.running.into_iter().map(|run| run.run).collect();
+        self.started(&running).await
+    }
+
+    fn announced(&mut self, limit: Limit) {
+        if self.limit.replace(limit) != Some(limit) {
+            self.watchdog.announce(self.clock.now(), limit);
+        }
+    }
+
+    fn wait(&mut self, run: usize, waiter: Waiter) {
+        self.waiting.insert(run);
+        let on_turn = self.on_turn.clone();
+        while self.waiters.try_join_next().is_some() {}
+        self.waiters.spawn(async move {
+            let turn = waiter.await;
+            // Nobody listens after an error elsewhere.
+            let _ = on_turn.send((run, turn));
+        });
+    }
+
+    /// Waits for the turn of runs that were started for others.
+    async fn started(&mut self, promoted: &[PipelineRunKey]) -> Result<(), Error> {
+        let runs = promoted.iter().filter_map(|run| self.index.get(run));
+        let mut due: BTreeSet<_> = runs.copied().collect();
+        loop {
+            due.retain(|run| self.waiting.contains(run));
+            if due.is_empty() {
+                return Ok(());
+            }
+            self.next_turn().await?;
+        }
+    }
+
+    async fn next_turn(&mut self) -> Result<(), Error> {
+        match timeout(STUCK, self.turns.recv()).await {
+            Ok(Some((run, turn))) => self.turn(run, turn),
+            Ok(None) | Err(_) => Err(internal(format!(
+                "{} runs of {} got no slot although they could",
+                self.waiting.len(),
+                self.repository
+            ))),
+        }
+    }
+
+    fn turn(&mut self, run: usize, turn: Result<Turn, Error>) -> Result<(), Error> {
+        // A cancelled run waits no more; that it was ended is no news.
+        if !self.waiting.remove(&run) {
+            return Ok(());
+        }
+        match turn? {
+            Turn::Started(lease) => self.start(run, lease),
+            turn => Err(internal(format!("a waiting run was told {turn:?}"))),
+        }
+    }
+
+    fn start(&mut self, index: usize, lease: Lease) -> Result<(), Error> {
+        let started = self.moment(lease.started_at());
+        let at = started.ok_or_else(|| internal("a lease has no start".to_owned()))?;
+        self.watchdog.started(at, self.clock.now());
+        let run = self
+            .runs
+            .get_mut(index)
+            .ok_or_else(|| internal("an unknown run started".to_owned()))?;
+        run.record.started_at = Some(at);
+        run.lease = Some(lease);
+        self.ends.push(Reverse((at.plus(run.duration), index)));
+        Ok(())
+    }
+
+    /// Ends the run that is due to.
+    async fn end(&mut self) -> Result<(), Error> {
+        let Some(Reverse((_, index))) = self.ends.pop() else {
+            return Ok(());
+        };
+        let Some(run) = self.runs.get_mut(index) else {
+            return Ok(());
+        };
+        // Not there when it was cancelled.
+        let Some(lease) = run.lease.take() else {
+            return Ok(());
+        };
+        let controller = run.controller;
+        self.watchdog.ended();
+        let manager = self.manager(controller)?;
+        let completed = pac_concurrency::RunOutcome::Completed;
+        let ending = manager.release(lease, completed).await?;
+        self.ended(index, ending, RunOutcome::Completed).await
+    }
+
+    async fn cancel(
+        &mut self,
+        controller: usize,
+        line: usize,
+        name: PipelineRunKey,
+    ) -> Result<(), Error> {
+        let index = self.index.get(&name).copied();
+        let known = index.and_then(|index| Some((index, self.runs.get_mut(index)?)));
+        let Some((index, run)) = known.filter(|(_, run)| run.record.completed_at.is_none()) else {
+            self.unknown_cancels.push((line, name));
+            return Ok(());
+        };
+        if run.lease.take().is_some() {
+            self.watchdog.ended();
+        }
+        self.waiting.remove(&index);
+        let manager = self.manager(controller)?;
+        let ending = manager.cancel(&self.repository, &name, None).await?;
+        self.ended(index, ending, RunOutcome::Cancelled).await
+    }
+
+    async fn ended(
+        &mut self,
+        index: usize,
+        ending: Ending,
+        outcome: RunOutcome,
+    ) -> Result<(), Error> {
+        if ending.ended != Ended::Done {
+            return Err(internal(format!("ending a run was answered {ending:?}")));
+        }
+        let entry = ending.entry.as_deref();
+        let at = self.finished(entry);
+        // A run that is cancelled in the instant of its start has started all the same.
+        let started = self.moment(entry.and_then(|entry| entry.started.at()));
+        if let Some(run) = self.runs.get_mut(index) {
+            run.record.started_at = run.record.started_at.or(started);
+            run.record.completed_at = Some(at);
+            run.record.outcome = outcome;
+        }
+        self.progress.run_done();
+        self.started(&ending.promoted).await
+    }
+
+    fn finished(&self, entry: Option<&Entry>) -> Timestamp {
+        let stamp = entry.and_then(|entry| entry.finished.at());
+        self.moment(stamp).unwrap_or_else(|| self.clock.now())
+    }
+
+    fn moment(&self, stamp: Option<Timestamp>) -> Option<Timestamp> {
+        stamp.map(|stamp| self.clock.of_store(stamp))
+    }
+
+    fn manager(&self, controller: usize) -> Result<ConcurrencyManager, Error> {
+        let manager = self.managers.get(controller);
+        let missing = || internal(format!("there is no controller {controller}"));
+        manager.cloned().ok_or_else(missing)
+    }
+}
