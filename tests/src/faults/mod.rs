@@ -1,0 +1,19 @@
+//! Drivers that do to another driver's answers what networks, crashes and bugs do.
+
+mod broken;
+mod conflicts;
+mod gate;
+mod hints;
+mod layer;
+mod lost_answer;
+mod remote;
+mod slow;
+
+pub use broken::{Breakage, BrokenRepository};
+pub use conflicts::Conflicts;
+pub use gate::Gate;
+pub use hints::{Hints, HintsLost};
+pub use layer::{Fault, Faulty};
+pub use lost_answer::{Lost, LostAnswer};
+pub use remote::{KeepAlivePanics, Remote};
+pub use slow::Slow;
