@@ -9,6 +9,7 @@
 
 pub mod driver;
 mod error;
+pub(crate) mod hash;
 pub mod manager;
 mod name;
 pub mod protocol;

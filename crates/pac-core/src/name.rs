@@ -36,7 +36,10 @@ impl NamespacedName {
     }
 
     fn new(what: &'static str, namespace: &str, name: &str) -> Result<Self, InvalidValue> {
-        let text = format!("{namespace}/{name}");
+        let mut text = String::with_capacity(namespace.len() + 1 + name.len());
+        text.push_str(namespace);
+        text.push('/');
+        text.push_str(name);
         Self::check(what, &text, namespace, name)?;
         Ok(Self { text: text.into() })
     }

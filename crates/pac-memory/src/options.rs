@@ -21,7 +21,7 @@ impl Default for MemoryOptions {
             epoch: SystemTime::now().into(),
             retention: Retention {
                 age: Duration::from_secs(24 * 60 * 60),
-                per_repository: 1_000,
+                per_repository: 100,
             },
         }
     }

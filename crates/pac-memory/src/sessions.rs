@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use foldhash::fast::RandomState;
 use pac_core::driver::SessionTtl;
 use pac_core::protocol::Death;
 use pac_core::{SessionId, Timestamp};
@@ -21,7 +22,7 @@ struct Session {
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     last: AtomicU64,
-    sessions: DashMap<SessionId, Session>,
+    sessions: DashMap<SessionId, Session, RandomState>,
 }
 
 impl Sessions {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
+use foldhash::fast::RandomState;
 use pac_core::driver::{CommitOutcome, RepositoryCommit, Retention};
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, Head, RepositoryState, Snapshot};
@@ -14,7 +15,7 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 
 /// Changes of a repository that can be read as "what changed since": a manager that is further
 /// behind reads all.
-const LOG: usize = 1_024;
+const LOG: usize = 128;
 
 /// Shards of the map, a power of two. Many more than cores, so that two repositories in use at
 /// the same moment seldom share one.
@@ -31,7 +32,7 @@ struct Repository {
 
 #[derive(Debug)]
 pub(crate) struct Store {
-    repositories: DashMap<RepositoryKey, Repository>,
+    repositories: DashMap<RepositoryKey, Repository, RandomState>,
     /// See [`Head::absent`].
     floor: AtomicU64,
     retention: Retention,
@@ -40,7 +41,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(retention: Retention) -> Self {
         Self {
-            repositories: DashMap::with_shard_amount(SHARDS),
+            repositories: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
             floor: AtomicU64::new(0),
             retention,
         }
@@ -160,10 +161,12 @@ impl Repository {
 
     fn write(&mut self, changes: Changes, now: Timestamp) -> CommitOutcome {
         let revision = changes.expected.next();
-        let stamped = changes.entries.into_iter().map(|mut entry| {
+        // Not collected: that would reuse the allocation of the much larger records.
+        let mut entries = Vec::with_capacity(changes.entries.len());
+        for mut entry in changes.entries {
             entry.stamp(revision, now);
-            Arc::new(entry)
-        });
+            entries.push(Arc::new(entry));
+        }
         let snapshot = Snapshot {
             since: Some(changes.expected),
             exists: true,
@@ -171,7 +174,7 @@ impl Repository {
                 revision,
                 ..changes.head
             },
-            entries: stamped.collect(),
+            entries,
         };
         match self.state.absorb(&snapshot, |_, _| ()) {
             Ok(Absorb::Applied) => {

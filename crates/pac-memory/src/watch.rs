@@ -17,7 +17,6 @@ struct Pending {
 
 #[derive(Debug)]
 struct Subscriber {
-    session: SessionId,
     pending: Mutex<Pending>,
     wake: Notify,
 }
@@ -32,13 +31,12 @@ impl Subscriber {
 /// Where hints go.
 #[derive(Debug, Default)]
 pub(crate) struct Watches {
-    subscribers: RwLock<Vec<Weak<Subscriber>>>,
+    subscribers: RwLock<Vec<(SessionId, Weak<Subscriber>)>>,
 }
 
 impl Watches {
     pub(crate) fn subscribe(&self, session: SessionId) -> Box<dyn Watch> {
         let subscriber = Arc::new(Subscriber {
-            session,
             pending: Mutex::default(),
             wake: Notify::new(),
         });
@@ -46,39 +44,38 @@ impl Watches {
             .subscribers
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain(|known| known.strong_count() > 0);
-        subscribers.push(Arc::downgrade(&subscriber));
+        subscribers.retain(|(_, known)| known.strong_count() > 0);
+        subscribers.push((session, Arc::downgrade(&subscriber)));
         Box::new(MemoryWatch(subscriber))
     }
 
     /// Tells everybody but the session that made the change.
     pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, revision: Revision) {
-        self.for_each(|subscriber| {
-            if subscriber.session != by {
-                let mut pending = subscriber.pending();
-                pending.changed.insert(repository.clone(), revision);
-                drop(pending);
-                subscriber.wake.notify_one();
-            }
+        self.for_each_but(Some(by), |subscriber| {
+            let mut pending = subscriber.pending();
+            pending.changed.insert(repository.clone(), revision);
+            drop(pending);
+            subscriber.wake.notify_one();
         });
     }
 
     pub(crate) fn session_died(&self) {
-        self.for_each(|subscriber| {
+        self.for_each_but(None, |subscriber| {
             subscriber.pending().session_died = true;
             subscriber.wake.notify_one();
         });
     }
 
-    fn for_each(&self, tell: impl Fn(&Subscriber)) {
+    fn for_each_but(&self, session: Option<SessionId>, tell: impl Fn(&Subscriber)) {
         let subscribers = self
             .subscribers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        subscribers
-            .iter()
-            .filter_map(Weak::upgrade)
-            .for_each(|s| tell(&s));
+        for (_, known) in subscribers.iter().filter(|(of, _)| Some(*of) != session) {
+            if let Some(subscriber) = known.upgrade() {
+                tell(&subscriber);
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use smallvec::SmallVec;
 use tokio::time::sleep;
 
 use super::repository::{Next, Repository};
@@ -140,10 +141,10 @@ impl Shared {
 
 async fn run_lane(lane: Lane, first: Duty) {
     let shared = &lane.0;
-    let mut work = vec![first];
+    let mut work = Work::from_buf([first]);
     while !work.is_empty() {
         let mut batch = Vec::with_capacity(work.len());
-        let mut leaving = Vec::with_capacity(work.len());
+        let mut leaving = Work::new();
         for duty in work.drain(..) {
             let Some(repository) = duty.repository() else {
                 continue;
@@ -175,12 +176,15 @@ async fn run_lane(lane: Lane, first: Duty) {
     }
 }
 
+/// What a lane has in hand: one repository, unless others have gathered.
+type Work = SmallVec<[Duty; 1]>;
+
 /// Commits a batch, and puts back to `work` what has to be planned again.
 async fn commit(
     shared: &Arc<Shared>,
     batch: Vec<RepositoryCommit>,
-    leaving: Vec<Duty>,
-    work: &mut Vec<Duty>,
+    leaving: Work,
+    work: &mut Work,
 ) {
     let mut outcomes = match shared.commit(batch).await {
         Ok(outcomes) if outcomes.len() == leaving.len() => Ok(outcomes.into_iter()),

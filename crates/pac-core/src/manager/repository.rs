@@ -1,7 +1,7 @@
 //! One repository as a manager knows it: its cached state, the commands that wait to be
 //! combined into the next commit, and who waits for a turn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::admission::{Notice, Place};
 use super::view::{RepositoryStatus, WaitReason, wait_reason};
 use crate::error::{Error, ErrorKind};
+use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::{Command, Outcome};
 use crate::state::{Entry, EntryState, RepositoryState};

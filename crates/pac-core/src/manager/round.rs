@@ -242,21 +242,21 @@ impl Repository {
                 }
                 _ => None,
             };
-            let abandoned = entry
-                .as_ref()
-                .filter(|_| fresh)
-                .map(|entry| Command::Abandon {
-                    run: entry.run.clone(),
-                    uid: entry.uid.clone(),
-                });
-            let reply = reply.send(Ok(Reply {
+            let unheard = reply.send(Ok(Reply {
                 outcome,
                 entry,
                 place,
             }));
-            if let (Err(_), Some(abandon)) = (reply, abandoned) {
+            if let Err(Ok(Reply {
+                entry: Some(entry), ..
+            })) = unheard
+                && fresh
+            {
                 // Whoever asked has gone: nobody else would end this run.
-                desk.add(abandon);
+                desk.add(Command::Abandon {
+                    run: entry.run.clone(),
+                    uid: entry.uid.clone(),
+                });
             }
         }
         // Keeps its capacity for the next round.

@@ -19,6 +19,7 @@ use super::repository::{Reply, Repository, Request};
 use super::session::{self, Session};
 use crate::driver::{CommitOutcome, Descriptor, Driver, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
+use crate::hash::RandomState;
 use crate::name::RepositoryKey;
 use crate::protocol::{Command, Issuer};
 use crate::state::{RunKind, Snapshot};
@@ -29,7 +30,7 @@ pub(super) struct Shared {
     pub(super) descriptor: Descriptor,
     pub(super) options: ManagerOptions,
     pub(super) session: Session,
-    pub(super) repositories: DashMap<RepositoryKey, Arc<Repository>>,
+    pub(super) repositories: DashMap<RepositoryKey, Arc<Repository>, RandomState>,
     pub(super) lanes: Lanes,
     pub(super) grants: GrantQueue,
     pub(super) events: broadcast::Sender<Event>,
@@ -63,7 +64,7 @@ impl Shared {
             descriptor,
             options,
             session,
-            repositories: DashMap::with_shard_amount(SHARDS),
+            repositories: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
             lanes: Lanes::new(descriptor.batches_in_flight),
             grants: GrantQueue::default(),
             events: broadcast::Sender::new(super::event::EVENTS),

@@ -36,10 +36,13 @@ impl Plan<'_> {
 
     fn admit(&mut self, request: &RunRequest) -> Outcome {
         let issuer = self.issuer.session;
-        let known = self.current(&request.run);
-        let Some(entry) = known.filter(|entry| entry.uid == request.uid) else {
-            self.supersede(&request.run);
-            return self.enqueue(request);
+        let entry = match self.current(&request.run) {
+            None => return self.enqueue(request),
+            Some(other) if other.uid != request.uid => {
+                self.supersede(&request.run);
+                return self.enqueue(request);
+            }
+            Some(entry) => entry,
         };
         let ephemeral = entry.kind == RunKind::Ephemeral;
         match entry.state {
@@ -79,8 +82,7 @@ impl Plan<'_> {
 
     fn enqueue(&mut self, request: &RunRequest) -> Outcome {
         let entry = self.arrival(request);
-        self.put(entry);
-        self.promote();
+        self.arrive(entry);
         self.standing(&request.run, true)
     }
 

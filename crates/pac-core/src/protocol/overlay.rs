@@ -1,7 +1,6 @@
 //! The entries that a plan changes, over the state that it does not touch.
 
-use std::collections::HashMap;
-
+use crate::hash::HashMap;
 use crate::name::PipelineRunKey;
 use crate::state::{Entry, RepositoryState};
 

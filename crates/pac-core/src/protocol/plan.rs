@@ -46,7 +46,7 @@ pub struct Plan<'a> {
     pub(super) removed: bool,
     alive: Vec<SessionId>,
     /// The queue of `base` from the first place on that a promotion has not yet passed.
-    waiting: Peekable<QueueIter<'a>>,
+    waiting: Option<Peekable<QueueIter<'a>>>,
     /// The runs that this plan put into the queue, or moved in it.
     arrivals: BTreeMap<Rank, PipelineRunKey>,
     /// Most entries that the commit may write.
@@ -66,7 +66,7 @@ impl<'a> Plan<'a> {
             overlay: Overlay::default(),
             removed: false,
             alive: Vec::new(),
-            waiting: base.queue_iter().peekable(),
+            waiting: None,
             arrivals: BTreeMap::new(),
             budget,
             more: false,
@@ -194,12 +194,27 @@ impl<'a> Plan<'a> {
         });
     }
 
+    /// Queues a run that has just come, and starts whoever may start.
+    pub(super) fn arrive(&mut self, entry: Entry) {
+        if self.head.queued == 0 && self.head.limit.admits(self.head.started) {
+            // The same as below, without a queue to put it into and take it out of.
+            let session = self.issuer.session;
+            self.start(entry, session);
+        } else {
+            self.put(entry);
+            self.promote();
+        }
+    }
+
     /// Starts waiting runs in order while the limit admits more, and says which.
     ///
-    /// Every change of the protocol that may free a slot or add a waiter ends here: this is the
-    /// only place where the limit is read, so nothing can start beside it or overtake it.
+    /// Every change of the protocol that may free a slot or add a waiter ends here or in
+    /// [`Self::arrive`], so nothing can start beside the limit or overtake a waiter.
     pub(super) fn promote(&mut self) -> Vec<PipelineRunKey> {
         let mut promoted = Vec::new();
+        if self.head.queued == 0 {
+            return promoted;
+        }
         while self.head.limit.admits(self.head.started) {
             let Some((next, session)) = self.next_waiter() else {
                 break;
@@ -241,8 +256,12 @@ impl<'a> Plan<'a> {
         // What the plan has changed is in `arrivals`, if it still waits at all.
         let overlay = &self.overlay;
         let passed = |entry: &Entry| overlay.get(&entry.run).is_some() || grantee(entry).is_none();
-        while self.waiting.next_if(|entry| passed(entry)).is_some() {}
-        let waiting = self.waiting.peek().map(AsRef::as_ref);
+        let base = self.base;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| base.queue_iter().peekable());
+        while waiting.next_if(|entry| passed(entry)).is_some() {}
+        let waiting = waiting.peek().map(AsRef::as_ref);
         match (arrival, waiting) {
             (Some((rank, entry, session)), Some(first)) if rank < Rank::of(first) => {
                 Some((entry.clone(), session))

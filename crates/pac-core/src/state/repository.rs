@@ -1,12 +1,13 @@
 //! A repository's state as commands see it, kept up to date from snapshots.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
 use super::entry::{Entry, EntryState};
 use super::head::Head;
 use super::queue::{Iter, Queue, Rank};
+use crate::hash::HashMap;
 use crate::name::PipelineRunKey;
 use crate::value::{Revision, Timestamp};
 
@@ -69,7 +70,7 @@ impl RepositoryState {
         Self {
             exists: false,
             head: Head::absent(floor),
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             queue: Queue::default(),
             started: 0,
             finished: VecDeque::new(),

@@ -1,0 +1,9 @@
+//! The maps of this workspace: keys are short and hashed several times with every command.
+
+/// Seeded per process, and quick on short keys. Keys are names that a cluster has admitted, and
+/// a map holds those of one repository or one process: what remains of hash flooding is slow
+/// for whoever does it.
+pub(crate) type RandomState = foldhash::fast::RandomState;
+
+/// The standard map with [`RandomState`].
+pub(crate) type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
