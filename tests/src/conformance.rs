@@ -36,6 +36,17 @@ macro_rules! conformance {
                 Paused s22_the_newest_announcement_holds the_newest_announcement_holds;
                 Paused s23_a_default_limit_is_stored a_default_limit_is_stored;
             }
+            waiting_and_waking {
+                Real s24_a_release_wakes_another_manager a_release_wakes_another_manager;
+                Paused s25_without_hints_the_back_stop_starts_waiters
+                    without_hints_the_back_stop_starts_waiters;
+                Paused s26_slow_watchers_hold_nothing_up slow_watchers_hold_nothing_up;
+                Paused s27_a_watch_survives_a_lost_connection a_watch_survives_a_lost_connection;
+                Paused s28_a_waiter_that_gives_up_leaves_nothing
+                    a_waiter_that_gives_up_leaves_nothing;
+                Paused s29_dropped_admissions_leak_nothing dropped_admissions_leak_nothing;
+                Paused s30_places_can_be_read_and_watched places_can_be_read_and_watched;
+            }
         }
     };
     (@expand $open:path; $($group:ident {
