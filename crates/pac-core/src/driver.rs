@@ -5,6 +5,7 @@
 //! and the sessions that they name are alive*, in one atomic step.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -82,13 +83,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// `changes.alive` live, then write the head with a new and higher revision, write the
     /// entries with that revision and the store's time put in ([`Entry::stamp`]), or delete all.
     ///
+    /// Takes the driver along, because a commit on its way outlives whoever asked for it.
+    ///
     /// # Errors
     /// `SessionLost` when `session` is dead; nothing was written. Else the store's own, for
     /// the whole batch.
     ///
     /// [`Entry::stamp`]: crate::state::Entry::stamp
     async fn commit(
-        &self,
+        self: Arc<Self>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error>;
@@ -191,6 +194,7 @@ pub struct Descriptor {
     /// its own, which no load of the application can starve; and it never meets paused time.
     pub remote: bool,
     /// Batches worth having in flight at once; what comes meanwhile gathers for the next one.
+    /// `usize::MAX` for a store without round trips, where gathering gains nothing.
     pub batches_in_flight: usize,
     /// Most repositories in a batch.
     pub repositories_per_batch: usize,

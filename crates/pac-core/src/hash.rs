@@ -7,3 +7,6 @@ pub(crate) type RandomState = foldhash::fast::RandomState;
 
 /// The standard map with [`RandomState`].
 pub(crate) type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
+
+/// The standard set with [`RandomState`].
+pub(crate) type HashSet<T> = std::collections::HashSet<T, RandomState>;

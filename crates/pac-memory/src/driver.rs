@@ -1,5 +1,7 @@
 //! The driver over the store.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use pac_core::driver::{CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch};
 use pac_core::protocol::Death;
@@ -102,7 +104,7 @@ impl Driver for MemoryDriver {
     }
 
     async fn commit(
-        &self,
+        self: Arc<Self>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
@@ -110,17 +112,21 @@ impl Driver for MemoryDriver {
         if !self.sessions.is_alive(session, now) {
             return Err(session_lost("commit", session));
         }
-        let commit_one = |commit: RepositoryCommit| {
-            let repository = commit.repository.clone();
-            let alive = |session| self.sessions.is_alive(session, now);
-            let outcome = self.store.commit(commit, now, alive);
+        let alive = |session| self.sessions.is_alive(session, now);
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for RepositoryCommit {
+            repository,
+            changes,
+        } in batch
+        {
+            let outcome = self.store.commit(&repository, changes, now, alive);
             if let CommitOutcome::Committed(snapshot) = &outcome {
                 let revision = snapshot.head.revision;
                 self.watches.changed(session, &repository, revision);
             }
-            outcome
-        };
-        Ok(batch.into_iter().map(commit_one).collect())
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use foldhash::fast::RandomState;
-use pac_core::driver::{CommitOutcome, RepositoryCommit, Retention};
+use pac_core::driver::{CommitOutcome, Retention};
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, Head, RepositoryState, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
@@ -65,18 +65,20 @@ impl Store {
     /// Commits to one repository; `alive` and `now` are asked under its guard.
     pub(crate) fn commit(
         &self,
-        commit: RepositoryCommit,
+        key: &RepositoryKey,
+        changes: Changes,
         now: Timestamp,
         alive: impl Fn(SessionId) -> bool,
     ) -> CommitOutcome {
-        let RepositoryCommit {
-            repository: key,
-            changes,
-        } = commit;
         if let Some(dead) = changes.alive.iter().find(|session| !alive(**session)) {
             return CommitOutcome::SessionDead(*dead);
         }
-        match self.repositories.entry(key) {
+        if !changes.remove
+            && let Some(mut repository) = self.repositories.get_mut(key)
+        {
+            return repository.commit(changes, now, self.retention);
+        }
+        match self.repositories.entry(key.clone()) {
             Slot::Vacant(slot) => {
                 let floor = self.floor.load(Ordering::Acquire);
                 if changes.expected != Revision::new(floor) {
@@ -92,19 +94,14 @@ impl Store {
             }
             Slot::Occupied(mut slot) => {
                 let repository = slot.get_mut();
-                if changes.expected != repository.state.head().revision {
-                    let snapshot = repository.snapshot(Some(changes.expected));
-                    return CommitOutcome::Conflict(Some(snapshot));
+                let head = *repository.state.head();
+                if !changes.remove || changes.expected != head.revision {
+                    return repository.commit(changes, now, self.retention);
                 }
-                if changes.remove {
-                    let after = repository.state.head().floor_after_removal();
-                    let floor = self.floor.fetch_max(after, Ordering::AcqRel).max(after);
-                    slot.remove();
-                    return CommitOutcome::Committed(Snapshot::absent(floor));
-                }
-                let outcome = repository.write(changes, now);
-                repository.forget_finished(now, self.retention);
-                outcome
+                let after = head.floor_after_removal();
+                let floor = self.floor.fetch_max(after, Ordering::AcqRel).max(after);
+                slot.remove();
+                CommitOutcome::Committed(Snapshot::absent(floor))
             }
         }
     }
@@ -159,13 +156,22 @@ impl Repository {
         }
     }
 
+    /// Anything but a removal.
+    fn commit(&mut self, changes: Changes, now: Timestamp, retention: Retention) -> CommitOutcome {
+        if changes.expected != self.state.head().revision {
+            let snapshot = self.snapshot(Some(changes.expected));
+            return CommitOutcome::Conflict(Some(snapshot));
+        }
+        let outcome = self.write(changes, now);
+        self.forget_finished(now, retention);
+        outcome
+    }
+
     fn write(&mut self, changes: Changes, now: Timestamp) -> CommitOutcome {
         let revision = changes.expected.next();
-        // Not collected: that would reuse the allocation of the much larger records.
-        let mut entries = Vec::with_capacity(changes.entries.len());
-        for mut entry in changes.entries {
-            entry.stamp(revision, now);
-            entries.push(Arc::new(entry));
+        let mut entries = changes.entries;
+        for entry in &mut entries {
+            Arc::make_mut(entry).stamp(revision, now);
         }
         let snapshot = Snapshot {
             since: Some(changes.expected),

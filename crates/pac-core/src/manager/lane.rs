@@ -4,14 +4,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use smallvec::SmallVec;
 use tokio::time::sleep;
 
 use super::repository::{Next, Repository};
 use super::round::Step;
 use super::shared::Shared;
-use crate::driver::RepositoryCommit;
+use crate::driver::{CommitOutcome, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
 use crate::value::Revision;
 
@@ -94,11 +94,7 @@ struct Lane(Arc<Shared>);
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let lanes = &self.0.lanes;
-        if lanes.are_unlimited() {
-            return;
-        }
-        let mut queue = lanes.queue();
+        let mut queue = self.0.lanes.queue();
         queue.under_way -= 1;
         let next = queue.ready.pop_front();
         drop(queue);
@@ -112,39 +108,71 @@ impl Shared {
     /// Sees to a repository: at once and in the caller's own time as far as nothing has to be
     /// waited for, then in a task of the manager's, which no caller can drop.
     pub(super) fn attend(self: &Arc<Self>, duty: Duty) {
-        if let Some((lane, duty)) = self.enter(duty) {
+        if self.lanes.are_unlimited() {
+            self.attend_alone(duty);
+        } else if let Some((lane, duty)) = self.enter(duty) {
             self.run(run_lane(lane, duty));
+        }
+    }
+
+    /// For a store without round trips: no batch, no lane, and no task unless it has to wait
+    /// after all.
+    fn attend_alone(self: &Arc<Self>, duty: Duty) {
+        while let Some(repository) = duty.repository() {
+            let changes = match repository.plan(self) {
+                Step::Rest => return duty.done(),
+                Step::Load(since) => return self.run(load(Arc::clone(self), duty, since)),
+                Step::Commit(changes) => changes,
+            };
+            let repository = Arc::clone(repository);
+            let batch = vec![RepositoryCommit {
+                repository: repository.key().clone(),
+                changes,
+            }];
+            let mut commit = self.commit(batch);
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready(answer) = commit.request.as_mut().poll(&mut context) else {
+                let shared = Arc::clone(self);
+                return self.spawn(async move {
+                    let answer = shared.committed(commit).await;
+                    let next = settle_one(&shared, &repository, answer);
+                    resume(&shared, duty, next);
+                });
+            };
+            let answer = self.heard(commit.session, answer);
+            match settle_one(self, &repository, answer) {
+                Next::Plan => {}
+                next => return resume(self, duty, next),
+            }
         }
     }
 
     /// The same without anything happening before this returns: for destructors and threads
     /// that are not the store's.
     pub(super) fn attend_later(self: &Arc<Self>, duty: Duty) {
-        if let Some((lane, duty)) = self.enter(duty) {
-            self.spawn(run_lane(lane, duty));
-        }
+        let shared = Arc::clone(self);
+        self.spawn(async move { shared.attend(duty) });
     }
 
     /// A lane to start now; else `duty` goes with the next batch.
     fn enter(self: &Arc<Self>, duty: Duty) -> Option<(Lane, Duty)> {
-        if !self.lanes.are_unlimited() {
-            let mut queue = self.lanes.queue();
-            if queue.under_way >= self.lanes.most {
-                queue.ready.push_back(duty);
-                return None;
-            }
-            queue.under_way += 1;
+        let mut queue = self.lanes.queue();
+        if queue.under_way >= self.lanes.most {
+            queue.ready.push_back(duty);
+            return None;
         }
+        queue.under_way += 1;
+        drop(queue);
         Some((Lane(Arc::clone(self)), duty))
     }
 }
 
 async fn run_lane(lane: Lane, first: Duty) {
     let shared = &lane.0;
-    let mut work = Work::from_buf([first]);
+    let mut work = vec![first];
     while !work.is_empty() {
         let mut batch = Vec::with_capacity(work.len());
-        let mut leaving = Work::new();
+        let mut leaving = Vec::with_capacity(work.len());
         for duty in work.drain(..) {
             let Some(repository) = duty.repository() else {
                 continue;
@@ -164,37 +192,23 @@ async fn run_lane(lane: Lane, first: Duty) {
         if !batch.is_empty() {
             commit(shared, batch, leaving, &mut work).await;
         }
-        if !shared.lanes.are_unlimited() {
-            let mut queue = shared.lanes.queue();
-            let room = shared
-                .descriptor
-                .repositories_per_batch
-                .saturating_sub(work.len());
-            let gathered = queue.ready.len().min(room);
-            work.extend(queue.ready.drain(..gathered));
-        }
+        let mut queue = shared.lanes.queue();
+        let most = shared.descriptor.repositories_per_batch;
+        let gathered = queue.ready.len().min(most.saturating_sub(work.len()));
+        work.extend(queue.ready.drain(..gathered));
     }
 }
-
-/// What a lane has in hand: one repository, unless others have gathered.
-type Work = SmallVec<[Duty; 1]>;
 
 /// Commits a batch, and puts back to `work` what has to be planned again.
 async fn commit(
     shared: &Arc<Shared>,
     batch: Vec<RepositoryCommit>,
-    leaving: Work,
-    work: &mut Work,
+    leaving: Vec<Duty>,
+    work: &mut Vec<Duty>,
 ) {
-    let mut outcomes = match shared.commit(batch).await {
-        Ok(outcomes) if outcomes.len() == leaving.len() => Ok(outcomes.into_iter()),
-        Ok(_) => Err(Error::new(
-            ErrorKind::Internal,
-            "commit",
-            "the driver answered for another number of repositories than it was asked",
-        )),
-        Err(error) => Err(error),
-    };
+    let commit = shared.commit(batch);
+    let answer = shared.committed(commit).await;
+    let mut outcomes = checked(answer, leaving.len()).map(Vec::into_iter);
     for duty in leaving {
         let Some(repository) = duty.repository() else {
             continue;
@@ -207,10 +221,35 @@ async fn commit(
             Err(error) => repository.unsettled(shared, error),
         };
         match next {
-            Next::Rest => duty.done(),
             Next::Plan => work.push(duty),
-            Next::PlanAfter(_) => resume(shared, duty, next),
+            next => resume(shared, duty, next),
         }
+    }
+}
+
+fn settle_one(
+    shared: &Shared,
+    repository: &Arc<Repository>,
+    answer: Result<Vec<CommitOutcome>, Error>,
+) -> Next {
+    match checked(answer, 1).map(|mut outcomes| outcomes.pop()) {
+        Ok(Some(outcome)) => repository.settle(shared, outcome),
+        Ok(None) => Next::Plan,
+        Err(error) => repository.unsettled(shared, &error),
+    }
+}
+
+fn checked(
+    answer: Result<Vec<CommitOutcome>, Error>,
+    asked: usize,
+) -> Result<Vec<CommitOutcome>, Error> {
+    match answer {
+        Ok(outcomes) if outcomes.len() != asked => Err(Error::new(
+            ErrorKind::Internal,
+            "commit",
+            "the driver answered for another number of repositories than it was asked",
+        )),
+        answer => answer,
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) struct Desk {
     pub(super) state: Option<RepositoryState>,
     /// The store is said to be at this revision, or a later one.
     pub(super) wanted: Revision,
+    /// What was `wanted` when the state was last asked for.
+    pub(super) asked_for: Revision,
     /// Read before anything else: hints may have been lost.
     pub(super) recheck: bool,
     /// In the order in which they came.

@@ -128,8 +128,10 @@ impl Repository {
         match answer.and_then(|snapshot| self.absorb(&mut desk, shared, &snapshot, false)) {
             Ok(Absorb::Applied | Absorb::Stale) => {
                 desk.backoff = None;
-                // Whatever was said to be there is what was read just now.
-                desk.wanted = Revision::default();
+                // A hint that came before the question is answered by it.
+                if desk.wanted == desk.asked_for {
+                    desk.wanted = Revision::default();
+                }
                 Next::Plan
             }
             Ok(Absorb::Incomplete) => {
@@ -329,7 +331,8 @@ impl Repository {
                     if let Some(steps) = steps {
                         steps.send_modify(|step| *step += 1);
                     }
-                    if Plan::new(known, shared.issuer(), 1).could_start_own() {
+                    let waiting = known.head().queued > 0;
+                    if waiting && Plan::new(known, shared.issuer(), 1).could_start_own() {
                         desk.add(Command::Promote);
                     }
                 }
@@ -442,6 +445,7 @@ impl Desk {
     fn load(&mut self) -> Step {
         self.recheck = false;
         self.covered = self.next_serial;
+        self.asked_for = self.wanted;
         Step::Load(self.state.as_ref().map(|state| state.head().revision))
     }
 

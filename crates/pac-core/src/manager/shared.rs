@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -23,7 +24,7 @@ use crate::hash::RandomState;
 use crate::name::RepositoryKey;
 use crate::protocol::{Command, Issuer};
 use crate::state::{RunKind, Snapshot};
-use crate::value::Revision;
+use crate::value::{Revision, SessionId};
 
 pub(super) struct Shared {
     pub(super) driver: Arc<dyn Driver>,
@@ -50,6 +51,12 @@ impl fmt::Debug for Shared {
             .field("repositories", &self.repositories.len())
             .finish_non_exhaustive()
     }
+}
+
+/// A batch on its way.
+pub(super) struct Committing {
+    pub(super) session: SessionId,
+    pub(super) request: Pin<Box<dyn Future<Output = Result<Vec<CommitOutcome>, Error>> + Send>>,
 }
 
 /// Shards of the map of repositories, a power of two. Many more than cores, so that two
@@ -198,16 +205,30 @@ impl Shared {
         tasks.spawn_on(work, &self.runtime);
     }
 
-    /// Within the deadline of a request.
-    pub(super) async fn commit(
-        &self,
-        batch: Vec<RepositoryCommit>,
-    ) -> Result<Vec<CommitOutcome>, Error> {
+    /// Sends a batch off, as far as that goes without waiting.
+    pub(super) fn commit(&self, batch: Vec<RepositoryCommit>) -> Committing {
         let session = self.session.id();
-        let request = self.driver.commit(session, batch);
+        let request = Arc::clone(&self.driver).commit(session, batch);
+        Committing { session, request }
+    }
+
+    /// The answer to a batch, within the deadline of a request.
+    pub(super) async fn committed(
+        &self,
+        Committing { session, request }: Committing,
+    ) -> Result<Vec<CommitOutcome>, Error> {
         let answer = self
             .within_deadline(request, ErrorKind::Indeterminate, "commit")
             .await;
+        self.heard(session, answer)
+    }
+
+    /// Takes notice of what an answer says of the session.
+    pub(super) fn heard<T>(
+        &self,
+        session: SessionId,
+        answer: Result<T, Error>,
+    ) -> Result<T, Error> {
         if let Err(error) = &answer
             && error.kind() == ErrorKind::SessionLost
         {

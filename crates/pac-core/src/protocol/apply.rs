@@ -1,5 +1,7 @@
 //! What each command does.
 
+use std::sync::Arc;
+
 use super::command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
 use super::plan::Plan;
 use crate::name::{PipelineRunKey, Uid};
@@ -52,7 +54,7 @@ impl Plan<'_> {
                 session,
                 ..
             } if session != issuer => {
-                let entry = entry.clone();
+                let entry = Entry::clone(entry);
                 self.start(entry, issuer);
                 self.standing(&request.run, true)
             }
@@ -65,14 +67,14 @@ impl Plan<'_> {
             }
             EntryState::Queued { owner } => {
                 if owner != Some(issuer) || entry.priority != request.priority {
-                    let moved = Entry {
+                    let entry = Entry::clone(entry);
+                    self.change(entry, |entry| Entry {
                         state: EntryState::Queued {
                             owner: Some(issuer),
                         },
                         priority: request.priority,
-                        ..entry.clone()
-                    };
-                    self.put(moved);
+                        ..entry
+                    });
                     self.promote();
                 }
                 self.standing(&request.run, false)
@@ -109,13 +111,13 @@ impl Plan<'_> {
     /// Ends a live run whose name another run bears now: there can be one object of a name.
     fn supersede(&mut self, run: &PipelineRunKey) {
         if let Some(old) = self.current(run).filter(|old| !old.is_finished()) {
-            let old = old.clone();
+            let old = Entry::clone(old);
             self.end(old, RunOutcome::Cancelled);
         }
     }
 
     fn standing(&self, run: &PipelineRunKey, fresh: bool) -> Outcome {
-        let admitted = self.current(run).map_or(Admitted::NotHeld, Admitted::of);
+        let admitted = self.current(run).map_or(Admitted::NotHeld, |entry| Admitted::of(entry));
         Outcome::Admitted { admitted, fresh }
     }
 
@@ -137,7 +139,7 @@ impl Plan<'_> {
                     Ended::Stale(current)
                 }
                 EntryState::Started { .. } => {
-                    let entry = entry.clone();
+                    let entry = Entry::clone(entry);
                     self.end(entry, outcome);
                     Ended::Done
                 }
@@ -152,14 +154,14 @@ impl Plan<'_> {
         uid: Option<&Uid>,
         may: impl FnOnce(&Entry) -> bool,
     ) -> Outcome {
-        let same = |entry: &&Entry| uid.is_none_or(|uid| entry.uid == *uid);
+        let same = |entry: &&Arc<Entry>| uid.is_none_or(|uid| entry.uid == *uid);
         let ended = match self.current(run).filter(same) {
             None => Ended::Unknown,
             Some(entry) => match entry.state {
                 EntryState::Finished { outcome, .. } => Ended::Before(outcome),
                 _ if !may(entry) => Ended::Unknown,
                 EntryState::Queued { .. } | EntryState::Started { .. } => {
-                    let entry = entry.clone();
+                    let entry = Entry::clone(entry);
                     self.end(entry, RunOutcome::Cancelled);
                     Ended::Done
                 }
@@ -178,16 +180,15 @@ impl Plan<'_> {
 
     fn requeue(&mut self, run: &PipelineRunKey, token: FencingToken) -> Outcome {
         let held = self.current(run).and_then(|entry| match entry.state {
-            EntryState::Started { token: current, .. } if current == token => Some(entry.clone()),
+            EntryState::Started { token: current, .. } if current == token => Some(Entry::clone(entry)),
             _ => None,
         });
         let Some(entry) = held else {
             return known_as(Admitted::NotHeld);
         };
-        self.put(Entry {
-            state: EntryState::Queued {
-                owner: Some(self.issuer.session),
-            },
+        let owner = Some(self.issuer.session);
+        self.change(entry, |entry| Entry {
+            state: EntryState::Queued { owner },
             started: Moment::Never,
             ..entry
         });
@@ -201,7 +202,9 @@ impl Plan<'_> {
         let entry = match known.filter(|entry| entry.uid == request.uid) {
             None => {
                 self.supersede(&request.run);
-                self.arrival(request)
+                let entry = self.arrival(request);
+                self.start_new(entry, issuer);
+                return self.standing(&request.run, true);
             }
             Some(entry) => match entry.state {
                 EntryState::Started {
@@ -215,12 +218,12 @@ impl Plan<'_> {
                     ..
                 } => Entry {
                     finished: Moment::Never,
-                    ..entry.clone()
+                    ..Entry::clone(entry)
                 },
                 EntryState::Finished { outcome, .. } => {
                     return known_as(Admitted::Finished(outcome));
                 }
-                EntryState::Queued { .. } | EntryState::Started { .. } => entry.clone(),
+                EntryState::Queued { .. } | EntryState::Started { .. } => Entry::clone(entry),
             },
         };
         self.start(entry, issuer);
@@ -243,7 +246,7 @@ impl Plan<'_> {
     fn expire(&mut self, session: SessionId, death: Death) -> Outcome {
         let mut bereaved: Vec<_> = self
             .current_entries()
-            .filter_map(|entry| Some((entry.clone(), after_death(entry, session, death)?)))
+            .filter_map(|entry| Some((Entry::clone(entry), after_death(entry, session, death)?)))
             .collect();
         // The entries come in no order of their own; the outcome must not depend on that.
         bereaved.sort_unstable_by_key(|(entry, _)| entry.ticket);
@@ -255,7 +258,7 @@ impl Plan<'_> {
             affected.push(entry.run.clone());
             match after {
                 EntryState::Finished { outcome, .. } => self.end(entry, outcome),
-                state => self.put(Entry { state, ..entry }),
+                state => self.change(entry, |entry| Entry { state, ..entry }),
             }
         }
         Outcome::Swept {

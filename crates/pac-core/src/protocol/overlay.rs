@@ -1,5 +1,7 @@
 //! The entries that a plan changes, over the state that it does not touch.
 
+use std::sync::Arc;
+
 use crate::hash::HashMap;
 use crate::name::PipelineRunKey;
 use crate::state::{Entry, RepositoryState};
@@ -10,7 +12,7 @@ const SCAN: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     /// In the order in which they were first changed.
-    changed: Vec<Entry>,
+    changed: Vec<Arc<Entry>>,
     /// Where each is in `changed`; empty while a scan will do.
     index: HashMap<PipelineRunKey, usize>,
 }
@@ -20,15 +22,15 @@ impl Overlay {
         self.changed.len()
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.changed.iter()
     }
 
-    pub(super) fn into_entries(self) -> Vec<Entry> {
+    pub(super) fn into_entries(self) -> Vec<Arc<Entry>> {
         self.changed
     }
 
-    pub(super) fn get(&self, run: &PipelineRunKey) -> Option<&Entry> {
+    pub(super) fn get(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
         self.changed.get(self.find(run)?)
     }
 
@@ -37,9 +39,8 @@ impl Overlay {
         &'a self,
         state: &'a RepositoryState,
         run: &PipelineRunKey,
-    ) -> Option<&'a Entry> {
-        self.get(run)
-            .or_else(|| state.entry(run).map(AsRef::as_ref))
+    ) -> Option<&'a Arc<Entry>> {
+        self.get(run).or_else(|| state.entry(run))
     }
 
     pub(super) fn put(&mut self, entry: Entry) {
@@ -47,10 +48,10 @@ impl Overlay {
             .find(&entry.run)
             .and_then(|at| self.changed.get_mut(at))
         {
-            *known = entry;
+            *known = Arc::new(entry);
             return;
         }
-        self.changed.push(entry);
+        self.changed.push(Arc::new(entry));
         if self.changed.len() > SCAN {
             let indexed = self.index.len();
             for (at, entry) in self.changed.iter().enumerate().skip(indexed) {

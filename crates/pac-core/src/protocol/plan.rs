@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
+use std::sync::Arc;
 
 use super::overlay::Overlay;
 use crate::name::PipelineRunKey;
@@ -27,7 +28,7 @@ pub struct Changes {
     /// The head to write. Its revision is still `expected`: the driver gives it a new one.
     pub head: Head,
     /// The entries to write, each at most once.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<Arc<Entry>>,
     /// Sessions, besides the issuer's, that must be alive: runs are granted to them.
     pub alive: Vec<SessionId>,
     /// Delete the repository with all that belongs to it, and write nothing.
@@ -116,14 +117,14 @@ impl<'a> Plan<'a> {
         })
     }
 
-    pub(super) fn current(&self, run: &PipelineRunKey) -> Option<&Entry> {
+    pub(super) fn current(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
         self.overlay.current(self.base, run)
     }
 
     /// All entries as they stand now, in no particular order.
-    pub(super) fn current_entries(&self) -> impl Iterator<Item = &Entry> {
-        let untouched = |entry: &&Entry| self.overlay.get(&entry.run).is_none();
-        let base = self.base.entries().map(AsRef::as_ref).filter(untouched);
+    pub(super) fn current_entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let untouched = |entry: &&Arc<Entry>| self.overlay.get(&entry.run).is_none();
+        let base = self.base.entries().filter(untouched);
         base.chain(self.overlay.entries())
     }
 
@@ -133,9 +134,8 @@ impl<'a> Plan<'a> {
         spent
     }
 
-    /// Puts an entry in, keeping the counts of the head and the order of the queue.
-    pub(super) fn put(&mut self, entry: Entry) {
-        self.take_out(&entry.run);
+    /// Puts a run in that is new to the repository.
+    fn put_new(&mut self, entry: Entry) {
         match entry.state {
             EntryState::Queued { .. } => {
                 self.head.queued = self.head.queued.saturating_add(1);
@@ -147,51 +147,62 @@ impl<'a> Plan<'a> {
         self.overlay.put(entry);
     }
 
-    fn take_out(&mut self, run: &PipelineRunKey) {
-        let Some(before) = self.current(run) else {
-            return;
-        };
-        match before.state {
+    /// Puts what becomes of `entry` in its place, keeping the counts of the head and the order
+    /// of the queue.
+    pub(super) fn change(&mut self, entry: Entry, change: impl FnOnce(Entry) -> Entry) {
+        match entry.state {
             EntryState::Queued { .. } => {
-                let rank = Rank::of(before);
                 self.head.queued = self.head.queued.saturating_sub(1);
-                self.arrivals.remove(&rank);
+                self.arrivals.remove(&Rank::of(&entry));
             }
             EntryState::Started { .. } => self.head.started = self.head.started.saturating_sub(1),
             EntryState::Finished { .. } => {}
         }
+        self.put_new(change(entry));
     }
 
     pub(super) fn end(&mut self, entry: Entry, outcome: RunOutcome) {
-        let token = entry.token();
-        self.put(Entry {
-            state: EntryState::Finished { outcome, token },
+        self.change(entry, |entry| Entry {
+            state: EntryState::Finished {
+                outcome,
+                token: entry.token(),
+            },
             finished: Moment::AtCommit,
             ..entry
         });
     }
 
-    /// Gives the slot of the next token to `entry`, for `session`.
+    /// Gives the slot of the next token to `entry`, which has a place or a slot, for `session`.
     pub(super) fn start(&mut self, entry: Entry, session: SessionId) {
+        let grant = self.grant(session);
+        self.change(entry, grant);
+    }
+
+    /// The same for a run that is new to the repository.
+    pub(super) fn start_new(&mut self, entry: Entry, session: SessionId) {
+        let grant = self.grant(session);
+        self.put_new(grant(entry));
+    }
+
+    fn grant(&mut self, session: SessionId) -> impl FnOnce(Entry) -> Entry + use<> {
         let token = self.head.last_token.next();
         self.head.last_token = token;
         if session != self.issuer.session && !self.alive.contains(&session) {
             self.alive.push(session);
         }
-        let started = match entry.started {
-            Moment::Never => Moment::AtCommit,
-            // It runs already and only changes hands.
-            earlier => earlier,
-        };
-        self.put(Entry {
+        move |entry| Entry {
             state: EntryState::Started {
                 token,
                 session,
                 orphaned: false,
             },
-            started,
+            started: match entry.started {
+                Moment::Never => Moment::AtCommit,
+                // It runs already and only changes hands.
+                earlier => earlier,
+            },
             ..entry
-        });
+        }
     }
 
     /// Queues a run that has just come, and starts whoever may start.
@@ -199,9 +210,9 @@ impl<'a> Plan<'a> {
         if self.head.queued == 0 && self.head.limit.admits(self.head.started) {
             // The same as below, without a queue to put it into and take it out of.
             let session = self.issuer.session;
-            self.start(entry, session);
+            self.start_new(entry, session);
         } else {
-            self.put(entry);
+            self.put_new(entry);
             self.promote();
         }
     }
@@ -251,7 +262,7 @@ impl<'a> Plan<'a> {
         };
         let arrival = self.arrivals.iter().find_map(|(rank, run)| {
             let entry = self.overlay.get(run)?;
-            Some((*rank, entry, grantee(entry)?))
+            Some((*rank, &**entry, grantee(entry)?))
         });
         // What the plan has changed is in `arrivals`, if it still waits at all.
         let overlay = &self.overlay;

@@ -122,7 +122,7 @@ pub struct Entry {
 
 impl Entry {
     /// Puts the commit's revision and time in: to be called by a driver on every entry of a
-    /// commit that it takes.
+    /// commit that it takes (through [`Arc::make_mut`](std::sync::Arc::make_mut)).
     pub fn stamp(&mut self, revision: Revision, now: Timestamp) {
         self.revision = revision;
         self.queued.stamp(now);

@@ -1,13 +1,15 @@
 //! A repository's state as commands see it, kept up to date from snapshots.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::mem;
 use std::sync::Arc;
 
 use super::entry::{Entry, EntryState};
 use super::head::Head;
 use super::queue::{Iter, Queue, Rank};
-use crate::hash::HashMap;
+use crate::hash::HashSet;
 use crate::name::PipelineRunKey;
 use crate::value::{Revision, Timestamp};
 
@@ -49,6 +51,30 @@ pub enum Absorb {
     Incomplete,
 }
 
+/// An entry in a set, found by its run.
+#[derive(Debug, Clone)]
+struct ByRun(Arc<Entry>);
+
+impl Borrow<PipelineRunKey> for ByRun {
+    fn borrow(&self) -> &PipelineRunKey {
+        &self.0.run
+    }
+}
+
+impl Hash for ByRun {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.run.hash(state);
+    }
+}
+
+impl PartialEq for ByRun {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.run == other.0.run
+    }
+}
+
+impl Eq for ByRun {}
+
 /// The state of one repository: what commands are planned against, and what a manager caches.
 ///
 /// Reading an entry, the counts and the first waiter costs O(1); see [`Self::position`].
@@ -56,7 +82,7 @@ pub enum Absorb {
 pub struct RepositoryState {
     exists: bool,
     head: Head,
-    entries: HashMap<PipelineRunKey, Arc<Entry>>,
+    entries: HashSet<ByRun>,
     queue: Queue,
     started: usize,
     /// Finished entries, oldest first; some may have been replaced by a new run of their name.
@@ -70,7 +96,7 @@ impl RepositoryState {
         Self {
             exists: false,
             head: Head::absent(floor),
-            entries: HashMap::default(),
+            entries: HashSet::default(),
             queue: Queue::default(),
             started: 0,
             finished: VecDeque::new(),
@@ -106,12 +132,12 @@ impl RepositoryState {
     /// The entry of a run, also of one that finished a short while ago.
     #[must_use]
     pub fn entry(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
-        self.entries.get(run)
+        self.entries.get(run).map(|entry| &entry.0)
     }
 
     /// All entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.values()
+        self.entries.iter().map(|entry| &entry.0)
     }
 
     /// The waiting runs, first to start first.
@@ -126,7 +152,7 @@ impl RepositoryState {
     /// How many runs are before this one in the queue; `None` when it does not wait. O(√n).
     #[must_use]
     pub fn position(&self, run: &PipelineRunKey) -> Option<usize> {
-        let entry = self.entries.get(run)?;
+        let entry = self.entry(run)?;
         self.queue.position(Rank::of(entry))
     }
 
@@ -161,7 +187,7 @@ impl RepositoryState {
                 self.started = 0;
                 self.finished.clear();
                 for entry in &snapshot.entries {
-                    let before = known.remove(&entry.run);
+                    let before = known.take(&entry.run).map(|entry| entry.0);
                     if self.put(entry, &snapshot.head)?.is_some() {
                         return Err(format!("run {} is there twice", entry.run));
                     }
@@ -169,8 +195,8 @@ impl RepositoryState {
                 }
                 let by_age = |entry: &Arc<Entry>| entry.finished.at();
                 self.finished.make_contiguous().sort_by_key(by_age);
-                for gone in known.values() {
-                    changed(Some(gone), None);
+                for gone in &known {
+                    changed(Some(&gone.0), None);
                 }
             }
         }
@@ -197,7 +223,8 @@ impl RepositoryState {
                 entry.run
             ));
         }
-        let before = self.entries.insert(entry.run.clone(), Arc::clone(entry));
+        let before = self.entries.replace(ByRun(Arc::clone(entry)));
+        let before = before.map(|before| before.0);
         match before.as_ref().map(|before| (before, before.state)) {
             Some((before, EntryState::Queued { .. })) => {
                 self.queue.remove(Rank::of(before));
@@ -233,14 +260,13 @@ impl RepositoryState {
             let Some(oldest) = self.finished.pop_front() else {
                 return;
             };
-            // A new run of the same name may have taken the entry's place.
-            if self
-                .entries
-                .get(&oldest.run)
-                .is_some_and(|now| Arc::ptr_eq(now, &oldest))
-            {
-                self.entries.remove(&oldest.run);
-                dropped(&oldest);
+            match self.entries.take(&oldest.run) {
+                Some(now) if Arc::ptr_eq(&now.0, &oldest) => dropped(&oldest),
+                // A new run of the same name has taken the entry's place.
+                Some(now) => {
+                    self.entries.insert(now);
+                }
+                None => {}
             }
         }
     }
