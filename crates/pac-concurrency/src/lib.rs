@@ -57,3 +57,8 @@ pub use pac_core::{
 #[cfg(feature = "memory")]
 pub use pac_memory::{MemoryDriver, MemoryOptions};
 pub use settings::{DriverKind, Settings};
+
+/// The examples of the README are tests.
+#[cfg(all(doctest, feature = "memory"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

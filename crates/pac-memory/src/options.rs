@@ -10,7 +10,7 @@ use pac_core::driver::Retention;
 pub struct MemoryOptions {
     /// What the store's clock shows at the start; it then follows tokio's. Default: now.
     pub epoch: Timestamp,
-    /// How long finished runs can be read. Default: 24 hours, and at most the latest 1,000 of
+    /// How long finished runs can be read. Default: 24 hours, and at most the latest 100 of
     /// each repository, since they take memory of this very process.
     pub retention: Retention,
 }

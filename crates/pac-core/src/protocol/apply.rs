@@ -117,7 +117,9 @@ impl Plan<'_> {
     }
 
     fn standing(&self, run: &PipelineRunKey, fresh: bool) -> Outcome {
-        let admitted = self.current(run).map_or(Admitted::NotHeld, |entry| Admitted::of(entry));
+        let admitted = self
+            .current(run)
+            .map_or(Admitted::NotHeld, |entry| Admitted::of(entry));
         Outcome::Admitted { admitted, fresh }
     }
 
@@ -180,7 +182,9 @@ impl Plan<'_> {
 
     fn requeue(&mut self, run: &PipelineRunKey, token: FencingToken) -> Outcome {
         let held = self.current(run).and_then(|entry| match entry.state {
-            EntryState::Started { token: current, .. } if current == token => Some(Entry::clone(entry)),
+            EntryState::Started { token: current, .. } if current == token => {
+                Some(Entry::clone(entry))
+            }
             _ => None,
         });
         let Some(entry) = held else {

@@ -5,6 +5,8 @@ mod apply;
 mod command;
 mod overlay;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
 pub use plan::{Changes, Issuer, Plan};
