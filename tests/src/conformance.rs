@@ -47,6 +47,32 @@ macro_rules! conformance {
                 Paused s29_dropped_admissions_leak_nothing dropped_admissions_leak_nothing;
                 Paused s30_places_can_be_read_and_watched places_can_be_read_and_watched;
             }
+            leases_and_crashes {
+                Paused s31_long_runs_keep_their_slots long_runs_keep_their_slots;
+                Paused s32_long_waiters_keep_their_places long_waiters_keep_their_places;
+                Paused s33_s34_s35_a_crash_frees_what_it_has_to a_crash_frees_what_it_has_to;
+                Paused s36_a_stopped_controller_learns_it a_stopped_controller_learns_it;
+                Paused s37_everybody_restarts everybody_restarts;
+                Paused s40_a_lost_answer_is_recognised a_lost_answer_is_recognised;
+                Real s42_keep_alive_survives_blocked_workers keep_alive_survives_blocked_workers;
+                Paused s43_dead_keep_alive_is_not_hidden dead_keep_alive_is_not_hidden;
+                Paused s44_a_paused_store_costs_no_lease a_paused_store_costs_no_lease;
+            }
+            state {
+                Paused s45_every_state_can_be_read every_state_can_be_read;
+                Paused s46_finished_states_vanish_by_themselves
+                    finished_states_vanish_by_themselves;
+                Paused s47_every_transition_has_its_time every_transition_has_its_time;
+                Paused s48_all_repositories_can_be_listed all_repositories_can_be_listed;
+            }
+            hostile_input {
+                Paused s57_hostile_keys_are_refused_or_kept_apart
+                    hostile_keys_are_refused_or_kept_apart;
+                Paused s58_corrupt_state_is_reported_and_left_alone
+                    corrupt_state_is_reported_and_left_alone;
+                Paused s59_newer_state_is_not_overwritten newer_state_is_not_overwritten;
+                Paused s60_numbers_at_their_ends numbers_at_their_ends;
+            }
         }
     };
     (@expand $open:path; $($group:ident {

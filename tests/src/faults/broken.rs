@@ -103,7 +103,7 @@ impl Fault for BrokenRepository {
 
     async fn commit(
         &self,
-        inner: &dyn Driver,
+        inner: Arc<dyn Driver>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {

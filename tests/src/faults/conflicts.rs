@@ -1,5 +1,6 @@
 //! Conflicts that nobody else's commit is the cause of.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -30,7 +31,7 @@ impl Conflicts {
 impl Fault for Conflicts {
     async fn commit(
         &self,
-        inner: &dyn Driver,
+        inner: Arc<dyn Driver>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {

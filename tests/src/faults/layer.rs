@@ -45,7 +45,7 @@ pub trait Fault: Debug + Send + Sync + 'static {
     /// Around [`Driver::commit`].
     async fn commit(
         &self,
-        inner: &dyn Driver,
+        inner: Arc<dyn Driver>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
@@ -122,12 +122,12 @@ impl<F: Fault> Driver for Faulty<F> {
     }
 
     async fn commit(
-        &self,
+        self: Arc<Self>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
-        self.pass(self.fault.commit(&*self.inner, session, batch))
-            .await
+        let inner = Arc::clone(&self.inner);
+        self.pass(self.fault.commit(inner, session, batch)).await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -1,5 +1,6 @@
 //! Commits whose outcome nobody is told.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -56,7 +57,7 @@ impl LostAnswer {
 impl Fault for LostAnswer {
     async fn commit(
         &self,
-        inner: &dyn Driver,
+        inner: Arc<dyn Driver>,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
