@@ -52,6 +52,7 @@ macro_rules! conformance {
                 Paused s32_long_waiters_keep_their_places long_waiters_keep_their_places;
                 Paused s33_s34_s35_a_crash_frees_what_it_has_to a_crash_frees_what_it_has_to;
                 Paused s36_a_stopped_controller_learns_it a_stopped_controller_learns_it;
+                Paused s36_a_closed_manager_holds_nothing a_closed_manager_holds_nothing;
                 Paused s37_everybody_restarts everybody_restarts;
                 Paused s40_a_lost_answer_is_recognised a_lost_answer_is_recognised;
                 Real s42_keep_alive_survives_blocked_workers keep_alive_survives_blocked_workers;

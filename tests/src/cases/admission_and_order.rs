@@ -14,7 +14,7 @@ use crate::{
     started, uid,
 };
 
-/// 1. No limit (absent or 0): every run starts at once and is counted.
+/// (1) No limit (absent or 0): every run starts at once and is counted.
 pub async fn no_limit_starts_everything(fixture: &Fixture) {
     let manager = fixture.manager().await;
     let zero = Some((Limit::new(0), LimitVersion::new(1)));
@@ -38,7 +38,7 @@ pub async fn no_limit_starts_everything(fixture: &Fixture) {
     assert_eq!(counts, [20, 20]);
 }
 
-/// 2. Limit 1: A starts, B and C queue at positions 1 and 2; A released → B starts; then C.
+/// (2) Limit 1: A starts, B and C queue at positions 1 and 2; A released → B starts; then C.
 pub async fn limit_one_starts_one_after_the_other(fixture: &Fixture) {
     let manager = fixture.manager().await;
     let repository = repository("web");
@@ -70,7 +70,7 @@ pub async fn limit_one_starts_one_after_the_other(fixture: &Fixture) {
     assert_eq!(view.granted_names(), ["a", "b", "c"]);
 }
 
-/// 3. Admitting A while it runs, or B while it waits, again: same lease, same position, nothing
+/// (3) Admitting A while it runs, or B while it waits, again: same lease, same position, nothing
 /// counted twice. Also when the limit is reached.
 pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
     let manager = fixture.manager().await;
@@ -132,7 +132,7 @@ pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
     }
 }
 
-/// 4. A batch admitted together starts and queues in the order given; equal times keep
+/// (4) A batch admitted together starts and queues in the order given; equal times keep
 /// insertion order.
 pub async fn a_batch_keeps_its_order(fixture: &Fixture) {
     let manager = fixture.manager().await;
@@ -163,7 +163,7 @@ pub async fn a_batch_keeps_its_order(fixture: &Fixture) {
     }
 }
 
-/// 5. Batches are first in, first out among themselves: a later batch never passes an earlier
+/// (5) Batches are first in, first out among themselves: a later batch never passes an earlier
 /// one, whichever controller releases.
 pub async fn batches_never_pass_each_other(fixture: &Fixture) {
     let managers = [fixture.manager().await, fixture.manager().await];
@@ -241,7 +241,7 @@ pub async fn batches_never_pass_each_other(fixture: &Fixture) {
     drop(places);
 }
 
-/// 7. Priority: higher first, ties by ticket; a changed priority of a waiting run moves it.
+/// (7) Priority: higher first, ties by ticket; a changed priority of a waiting run moves it.
 pub async fn priority_goes_before_age(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
     let repository = repository("web");
@@ -293,7 +293,7 @@ pub async fn priority_goes_before_age(fixture: &Fixture) {
     drop(kept);
 }
 
-/// 8. Re-adding a waiting run does not move it; re-queueing a run that failed to start restores
+/// (8) Re-adding a waiting run does not move it; re-queueing a run that failed to start restores
 /// its old place.
 pub async fn requeued_runs_get_their_old_place(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -350,7 +350,7 @@ pub async fn requeued_runs_get_their_old_place(fixture: &Fixture) {
     drop((c, first_c, c_again, d));
 }
 
-/// 9. Two repositories, in one namespace or with names that are prefixes of each other, never
+/// (9) Two repositories, in one namespace or with names that are prefixes of each other, never
 /// see each other's runs.
 pub async fn repositories_never_mix(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -387,7 +387,7 @@ pub async fn repositories_never_mix(fixture: &Fixture) {
     );
 }
 
-/// 10. Same name, new uid: a new run; the old one's lease cannot release or renew it.
+/// (10) Same name, new uid: a new run; the old one's lease cannot release or renew it.
 pub async fn a_new_uid_is_a_new_run(fixture: &Fixture) {
     let manager = fixture.manager().await;
     let repository = repository("web");

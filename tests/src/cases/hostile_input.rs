@@ -13,7 +13,7 @@ use crate::{Fixture, at_priority, durable, ephemeral, queued, repository, run, s
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 57. Keys with `/`, `..`, `%`, NUL, newline, quotes, 254 and 10,000 characters, upper case,
+/// (57) Keys with `/`, `..`, `%`, NUL, newline, quotes, 254 and 10,000 characters, upper case,
 /// Unicode: refused with an error naming the rule, or stored so that nothing collides; never
 /// mixed up with another key.
 pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
@@ -145,7 +145,7 @@ pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
     assert!(listed.iter().map(|(key, _)| key).eq(&keys));
 }
 
-/// 58. Foreign or corrupt values under our prefix or in our tables: that repository reports
+/// (58) Foreign or corrupt values under our prefix or in our tables: that repository reports
 /// `Corrupt` with the key; the others go on; nothing is deleted.
 pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
     for breakage in [
@@ -159,12 +159,12 @@ pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
     }
 }
 
-/// 59. A record written by a newer version is not overwritten by an older one.
+/// (59) A record written by a newer version is not overwritten by an older one.
 pub async fn newer_state_is_not_overwritten(fixture: &Fixture) {
     refused_and_left_alone(fixture, Breakage::Newer, ErrorKind::Incompatible).await;
 }
 
-/// 60. Limit 0, 1, u32::MAX; priority at both ends of its range.
+/// (60) Limit 0, 1, u32::MAX; priority at both ends of its range.
 pub async fn numbers_at_their_ends(fixture: &Fixture) {
     let manager = fixture.manager().await;
     for (limit, start) in [(0, 5), (1, 1), (2, 2), (u32::MAX, 5)] {

@@ -1,10 +1,13 @@
 //! Leases and crashes.
 
+mod clocks;
 mod faults;
 
+pub use clocks::a_wrong_clock_changes_nothing;
 pub use faults::{
-    a_lost_answer_is_recognised, a_paused_store_costs_no_lease, a_stopped_controller_learns_it,
-    dead_keep_alive_is_not_hidden, keep_alive_survives_blocked_workers,
+    a_closed_manager_holds_nothing, a_lost_answer_is_recognised, a_paused_store_costs_no_lease,
+    a_stopped_controller_learns_it, dead_keep_alive_is_not_hidden,
+    keep_alive_survives_blocked_workers,
 };
 
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use crate::{Fixture, at_priority, durable, ephemeral, queued, repository, run, s
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 31. A run longer than both TTLs keeps its slot while its controller lives.
+/// (31) A run longer than both TTLs keeps its slot while its controller lives.
 pub async fn long_runs_keep_their_slots(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
     let web = repository("web");
@@ -50,7 +53,7 @@ pub async fn long_runs_keep_their_slots(fixture: &Fixture) {
     drop(fixture.turn(c).await);
 }
 
-/// 32. A waiter longer than both TTLs keeps its place (the prototype lost it after an hour).
+/// (32) A waiter longer than both TTLs keeps its place (the prototype lost it after an hour).
 pub async fn long_waiters_keep_their_places(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
     let web = repository("web");
@@ -76,7 +79,7 @@ pub async fn long_waiters_keep_their_places(fixture: &Fixture) {
     drop(fixture.turn(d).await);
 }
 
-/// 37. All controllers restart: same running set, same order, and the queue moves on without a
+/// (37) All controllers restart: same running set, same order, and the queue moves on without a
 /// new event.
 pub async fn everybody_restarts(fixture: &Fixture) {
     let web = repository("web");
@@ -131,9 +134,9 @@ pub async fn everybody_restarts(fixture: &Fixture) {
     drop(kept);
 }
 
-/// 33 to 35, as far as one process can be a crash: ephemeral entries go within the session TTL
-/// + 2 s and the next start; durable waiters keep their places for who adopts them; durable
-/// runners count as orphans until adopted, or until the lease TTL has passed.
+/// (33, 34, 35) As far as one process can be a crash: ephemeral entries go within the session
+/// TTL and 2 s, and the next start; durable waiters keep their places for who adopts them;
+/// durable runners count as orphans until adopted, or until the lease TTL has passed.
 pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     let options = fixture.options();
     let gate = Arc::new(Gate::default());

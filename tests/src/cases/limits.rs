@@ -1,13 +1,13 @@
 //! Limits.
 
-use pac_concurrency::{Admission, Limit, LimitVersion, RunOutcome};
+use pac_concurrency::{Admission, Lease, Limit, LimitVersion, RunOutcome};
 use tokio::task::JoinSet;
 
 use crate::{Fixture, durable, queued, repository, run, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 19. Raising the limit from 1 to 5 with 4 waiting starts exactly 4, in order, without any
+/// (19) Raising the limit from 1 to 5 with 4 waiting starts exactly 4, in order, without any
 /// other event.
 pub async fn raising_starts_exactly_as_many(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -43,7 +43,7 @@ pub async fn raising_starts_exactly_as_many(fixture: &Fixture) {
     }
 }
 
-/// 20. Lowering it from 5 to 2 evicts nobody; nothing starts until fewer than 2 run.
+/// (20) Lowering it from 5 to 2 evicts nobody; nothing starts until fewer than 2 run.
 pub async fn lowering_evicts_nobody(fixture: &Fixture) {
     let manager = fixture.manager().await;
     let web = repository("web");
@@ -77,7 +77,7 @@ pub async fn lowering_evicts_nobody(fixture: &Fixture) {
         .assert(&["run-4", "next"], &["last"]);
 }
 
-/// 21. Removing the limit starts every waiter, in order; setting one later counts the runs that
+/// (21) Removing the limit starts every waiter, in order; setting one later counts the runs that
 /// already run.
 pub async fn removing_the_limit_starts_everybody(fixture: &Fixture) {
     let manager = fixture.manager().await;
@@ -98,7 +98,7 @@ pub async fn removing_the_limit_starts_everybody(fixture: &Fixture) {
     for waiter in waiters {
         leases.push(fixture.turn(waiter).await);
     }
-    assert!(leases.is_sorted_by_key(|lease| lease.token()));
+    assert!(leases.is_sorted_by_key(Lease::token));
     leases.push(started(&manager, &web, durable("free")).await);
     assert_eq!(fixture.view(&web).await.running.len(), 8);
 
@@ -114,7 +114,7 @@ pub async fn removing_the_limit_starts_everybody(fixture: &Fixture) {
     assert_eq!(fixture.view(&web).await.running.len(), 3);
 }
 
-/// 22. Two controllers announce different limits: the store's limit is one value; the last
+/// (22) Two controllers announce different limits: the store's limit is one value; the last
 /// announced with the newer resource version wins, and an older one never overwrites it.
 pub async fn the_newest_announcement_holds(fixture: &Fixture) {
     let managers = [fixture.manager().await, fixture.manager().await];
@@ -169,7 +169,7 @@ pub async fn the_newest_announcement_holds(fixture: &Fixture) {
     }
 }
 
-/// 23. A limit given by a global default is stored as the repository's effective limit and
+/// (23) A limit given by a global default is stored as the repository's effective limit and
 /// survives a restart.
 pub async fn a_default_limit_is_stored(fixture: &Fixture) {
     let web = repository("web");

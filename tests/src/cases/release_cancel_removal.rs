@@ -13,7 +13,7 @@ use crate::{Fixture, durable, ephemeral, queued, repository, run, started, uid};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 13. Release starts exactly the next waiter; a waiter that vanished is skipped and the one
+/// (13) Release starts exactly the next waiter; a waiter that vanished is skipped and the one
 /// after it starts.
 pub async fn release_starts_exactly_the_next(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -64,7 +64,7 @@ pub async fn release_starts_exactly_the_next(fixture: &Fixture) {
     fixture.view(&web).await.assert(&[], &[]);
 }
 
-/// 14. Releasing twice, releasing what never ran, releasing with an older token: no effect, and
+/// (14) Releasing twice, releasing what never ran, releasing with an older token: no effect, and
 /// the answer says which.
 pub async fn releases_without_effect_say_so(fixture: &Fixture) {
     let manager = fixture.manager().await;
@@ -109,7 +109,7 @@ pub async fn releases_without_effect_say_so(fixture: &Fixture) {
     drop(b);
 }
 
-/// 15. A stale holder cannot free the lease of the one that came after it (fencing).
+/// (15) A stale holder cannot free the lease of the one that came after it (fencing).
 pub async fn a_stale_holder_frees_nothing(fixture: &Fixture) {
     let gate = Arc::new(Gate::default());
     let (stale, live) = (fixture.manager_behind(&gate).await, fixture.manager().await);
@@ -146,7 +146,7 @@ pub async fn a_stale_holder_frees_nothing(fixture: &Fixture) {
     assert!(live.holds(&taken) && live.holds(&c));
 }
 
-/// 16. Cancelling a waiter removes it and shifts the positions; cancelling the head wakes nobody
+/// (16) Cancelling a waiter removes it and shifts the positions; cancelling the head wakes nobody
 /// wrongly; cancelling a running run frees its slot.
 pub async fn cancel_ends_a_run_wherever_it_is(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -207,7 +207,7 @@ pub async fn cancel_ends_a_run_wherever_it_is(fixture: &Fixture) {
     drop(c);
 }
 
-/// 17. Removing a repository with runners and waiters ends all of them with an event each, and
+/// (17) Removing a repository with runners and waiters ends all of them with an event each, and
 /// leaves no key or row behind.
 pub async fn removal_ends_everything_and_leaves_nothing(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -261,7 +261,7 @@ pub async fn removal_ends_everything_and_leaves_nothing(fixture: &Fixture) {
     fixture.view(&web).await.assert(&["a"], &[]);
 }
 
-/// 18. Release needs no in-memory state: a manager that never saw the run can release it by its
+/// (18) Release needs no in-memory state: a manager that never saw the run can release it by its
 /// key, uid and token, or by force with an explicit call.
 pub async fn anybody_can_release_by_name(fixture: &Fixture) {
     let manager = fixture.manager().await;

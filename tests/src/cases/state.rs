@@ -11,7 +11,7 @@ use crate::{Fixture, durable, ephemeral, finished, queued, repository, run, star
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 45. queued, started, completed, failed, cancelled, expired can be read per run; an unknown
+/// (45) queued, started, completed, failed, cancelled, expired can be read per run; an unknown
 /// run answers "unknown", never "started".
 pub async fn every_state_can_be_read(fixture: &Fixture) {
     let gate = Arc::new(Gate::default());
@@ -82,7 +82,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
     drop((lost, queued));
 }
 
-/// 46. Finished states vanish after the retention, by themselves; the store's size stays flat
+/// (46) Finished states vanish after the retention, by themselves; the store's size stays flat
 /// over 10,000 runs.
 pub async fn finished_states_vanish_by_themselves(fixture: &Fixture) {
     let manager = fixture.manager().await;
@@ -137,7 +137,7 @@ pub async fn finished_states_vanish_by_themselves(fixture: &Fixture) {
     );
 }
 
-/// 47. Timestamps of every transition are the store's, so queue wait and run time can be
+/// (47) Timestamps of every transition are the store's, so queue wait and run time can be
 /// computed by anybody.
 pub async fn every_transition_has_its_time(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -187,7 +187,7 @@ pub async fn every_transition_has_its_time(fixture: &Fixture) {
     }
 }
 
-/// 48. All repositories with state can be listed, also with 10,000 of them, in pages.
+/// (48) All repositories with state can be listed, also with 10,000 of them, in pages.
 pub async fn all_repositories_can_be_listed(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
     let mut keys: Vec<RepositoryKey> = (0..10_000)

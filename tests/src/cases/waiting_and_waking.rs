@@ -16,7 +16,7 @@ use crate::{Fixture, durable, ephemeral, queued, repository, run, started};
 const DONE: RunOutcome = RunOutcome::Completed;
 const LONG: Duration = Duration::from_secs(60 * 60);
 
-/// 24. A release on one manager starts a waiter of another within 50 ms (p99 on one machine),
+/// (24) A release on one manager starts a waiter of another within 50 ms (p99 on one machine),
 /// without polling.
 pub async fn a_release_wakes_another_manager(fixture: &Fixture) {
     let options = ManagerOptions {
@@ -53,7 +53,7 @@ pub async fn a_release_wakes_another_manager(fixture: &Fixture) {
     assert!(p99 <= Duration::from_millis(50), "p99 {p99:?}, {delays:?}");
 }
 
-/// 25. All notifications lost: the waiter still starts within the back-stop interval. Late or
+/// (25) All notifications lost: the waiter still starts within the back-stop interval. Late or
 /// doubled ones do no harm.
 pub async fn without_hints_the_back_stop_starts_waiters(fixture: &Fixture) {
     let manager = fixture.manager().await;
@@ -105,7 +105,7 @@ pub async fn without_hints_the_back_stop_starts_waiters(fixture: &Fixture) {
     }
 }
 
-/// 26. A watcher that is slow, or never read, neither blocks admission nor grows without bound:
+/// (26) A watcher that is slow, or never read, neither blocks admission nor grows without bound:
 /// it sees the latest state, and a mark that it missed steps.
 pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -169,7 +169,7 @@ pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
     assert!(!first.status.exists && first.missed == 0, "{first:?}");
 }
 
-/// 27. A watch survives a lost connection, and misses no state change for good.
+/// (27) A watch survives a lost connection, and misses no state change for good.
 pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     let gate = Arc::new(Gate::default());
     let options = ManagerOptions {
@@ -221,7 +221,7 @@ pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     drop(fixture.turn(c).await);
 }
 
-/// 30. Queue position, reason for waiting and the runs ahead can be read and watched.
+/// (30) Queue position, reason for waiting and the runs ahead can be read and watched.
 pub async fn places_can_be_read_and_watched(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
     let web = repository("web");

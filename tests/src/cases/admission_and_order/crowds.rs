@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::faults::Conflicts;
 use crate::{Fixture, History, at_priority, durable, queued, repository, run, started};
 
-/// 6. A newcomer never takes a slot while somebody waits (no barging), also in the instant of a
+/// (6) A newcomer never takes a slot while somebody waits (no barging), also in the instant of a
 /// release.
 pub async fn no_barging(fixture: &Fixture) {
     let managers = [fixture.manager().await, fixture.manager().await];
@@ -65,7 +65,7 @@ pub async fn no_barging(fixture: &Fixture) {
     }
 }
 
-/// 11. Runs of 64 tasks and 4 managers on one repository with limit 5: at no time more than 5
+/// (11) Runs of 64 tasks and 4 managers on one repository with limit 5: at no time more than 5
 /// live leases (the store's own view and the holders' view).
 pub async fn limit_holds_under_contention(fixture: &Fixture) {
     let repository = repository("web");
@@ -124,7 +124,7 @@ pub async fn limit_holds_under_contention(fixture: &Fixture) {
     );
 }
 
-/// 12. 100 repositories with concurrent admit, release, cancel and removal: no deadlock, no
+/// (12) 100 repositories with concurrent admit, release, cancel and removal: no deadlock, no
 /// panic, everything drains.
 pub async fn hundred_repositories_drain(fixture: &Fixture) {
     let repositories: Arc<Vec<_>> =
@@ -214,8 +214,14 @@ async fn act(manager: &ConcurrencyManager, repository: &RepositoryKey, random: &
             match manager.admit(repository, request).await {
                 Ok(Admission::Started(lease)) => end(manager, lease, random).await,
                 Ok(Admission::Queued(waiter)) => match random.u32(..4) {
-                    0 => Ok(drop(waiter)),
-                    1 => Ok(waiter.detach()),
+                    0 => {
+                        drop(waiter);
+                        Ok(())
+                    }
+                    1 => {
+                        waiter.detach();
+                        Ok(())
+                    }
                     _ => match waiter
                         .wait_for(Duration::from_millis(random.u64(..3)))
                         .await

@@ -13,7 +13,7 @@ use crate::{Fixture, durable, ephemeral, queued, repository, run, started, uid};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 36. A controller stopped beyond its session TTL and continued: it learns that it lost its
+/// (36) A controller stopped beyond its session TTL and continued: it learns that it lost its
 /// leases before it acts, and its token is refused.
 pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     let options = fixture.options();
@@ -55,7 +55,26 @@ pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     assert!(stopped.holds(&c));
 }
 
-/// 40. A commit whose answer was lost is recognised as one's own: no second slot, no lost slot.
+/// (36) The same for one that ended its session itself: what it held is somebody else's at once.
+pub async fn a_closed_manager_holds_nothing(fixture: &Fixture) {
+    let (closing, live) = (fixture.manager().await, fixture.manager().await);
+    let web = repository("web");
+    live.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&closing, &web, ephemeral("a")).await;
+    let b = queued(&live, &web, ephemeral("b")).await;
+    closing.close().await.unwrap();
+    let b = fixture.turn(b).await;
+    assert!(live.holds(&b));
+    let refused = closing.status(&web).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
+    assert!(!closing.health().is_ready());
+    assert!(
+        !closing.holds(&a),
+        "two managers call themselves the holder"
+    );
+}
+
+/// (40) A commit whose answer was lost is recognised as one's own: no second slot, no lost slot.
 pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
     let faulty = Arc::new(LostAnswer::default());
     let manager = fixture.manager_behind(&faulty).await;
@@ -137,7 +156,7 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
     assert_eq!(manager.health().panics, 0);
 }
 
-/// 42. Keep-alive goes on while the application's tasks block a runtime worker. (All of them:
+/// (42) Keep-alive goes on while the application's tasks block a runtime worker. (All of them:
 /// a store behind a network is kept in touch with from a thread of its own.)
 pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
     let options = fixture.options();
@@ -165,7 +184,7 @@ pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
     drop(fixture.turn(b).await);
 }
 
-/// 43. The keep-alive task dies or panics: the manager says so (health, error on use), it never
+/// (43) The keep-alive task dies or panics: the manager says so (health, error on use), it never
 /// pretends.
 pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     let options = fixture.options();
@@ -195,7 +214,7 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     fixture.view(&web).await.assert(&["b"], &[]);
 }
 
-/// 44. Store paused for half a session TTL: no lease lost.
+/// (44) Store paused for half a session TTL: no lease lost.
 pub async fn a_paused_store_costs_no_lease(fixture: &Fixture) {
     let options = fixture.options();
     let gate = Arc::new(Gate::default());

@@ -13,7 +13,7 @@ use crate::{Fixture, durable, ephemeral, poll_times, queued, repository, started
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// 28. A waiter can wait with a timeout, and giving up removes it from the queue in all cases,
+/// (28) A waiter can wait with a timeout, and giving up removes it from the queue in all cases,
 /// also when the grant raced with the timeout: then the slot is given back.
 pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
     let (manager, other) = (fixture.manager().await, fixture.manager().await);
@@ -97,7 +97,7 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
     );
 }
 
-/// 29. Dropping the future of an admission in flight leaks no slot and no queue entry.
+/// (29) Dropping the future of an admission in flight leaks no slot and no queue entry.
 pub async fn dropped_admissions_leak_nothing(fixture: &Fixture) {
     let slow = Arc::new(Slow(3));
     let manager = fixture.manager_behind(&slow).await;
