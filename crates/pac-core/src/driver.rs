@@ -5,7 +5,8 @@
 //! and the sessions that they name are alive*, in one atomic step.
 
 use std::fmt;
-use std::sync::Arc;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -83,18 +84,14 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// `changes.alive` live, then write the head with a new and higher revision, write the
     /// entries with that revision and the store's time put in ([`Entry::stamp`]), or delete all.
     ///
-    /// Takes the driver along, because a commit on its way outlives whoever asked for it.
+    /// What it returns owns what it needs: a commit on its way outlives whoever asked for it.
     ///
     /// # Errors
     /// `SessionLost` when `session` is dead; nothing was written. Else the store's own, for
     /// the whole batch.
     ///
     /// [`Entry::stamp`]: crate::state::Entry::stamp
-    async fn commit(
-        self: Arc<Self>,
-        session: SessionId,
-        batch: Vec<RepositoryCommit>,
-    ) -> Result<Vec<CommitOutcome>, Error>;
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit;
 
     /// Opens a stream of hints of what changed from now on, by whomever. Commits of `session`
     /// itself may be left out.
@@ -151,6 +148,33 @@ pub struct RepositoryCommit {
     pub repository: RepositoryKey,
     /// What, on which condition.
     pub changes: Changes,
+}
+
+/// What came of a batch, one outcome for each of its repositories.
+pub type BatchOutcome = Result<Vec<CommitOutcome>, Error>;
+
+/// A batch on its way.
+pub enum Commit {
+    /// Nothing had to be waited for.
+    Done(BatchOutcome),
+    /// The answer comes with this.
+    Pending(Pin<Box<dyn Future<Output = BatchOutcome> + Send>>),
+}
+
+impl Commit {
+    /// A batch whose answer comes with `answer`.
+    pub fn pending(answer: impl Future<Output = BatchOutcome> + Send + 'static) -> Self {
+        Self::Pending(Box::pin(answer))
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Done(outcome) => f.debug_tuple("Done").field(outcome).finish(),
+            Self::Pending(_) => f.write_str("Pending"),
+        }
+    }
 }
 
 /// What came of the commit to one repository.

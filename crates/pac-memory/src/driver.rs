@@ -1,9 +1,9 @@
 //! The driver over the store.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use pac_core::driver::{CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch};
+use pac_core::driver::{
+    Commit, CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
+};
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
@@ -11,7 +11,7 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 use crate::MemoryOptions;
 use crate::clock::Clock;
 use crate::sessions::Sessions;
-use crate::store::Store;
+use crate::store::{Store, Terms};
 use crate::watch::Watches;
 
 /// A store in the memory of this process.
@@ -73,7 +73,7 @@ impl Driver for MemoryDriver {
 
     async fn close_session(&self, session: SessionId) -> Result<(), Error> {
         self.sessions.close(session, self.clock.now());
-        self.watches.session_died();
+        self.watches.read().session_died();
         Ok(())
     }
 
@@ -103,30 +103,31 @@ impl Driver for MemoryDriver {
         Ok(self.store.load(repository, since, self.clock.now()))
     }
 
-    async fn commit(
-        self: Arc<Self>,
-        session: SessionId,
-        batch: Vec<RepositoryCommit>,
-    ) -> Result<Vec<CommitOutcome>, Error> {
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let now = self.clock.now();
-        if !self.sessions.is_alive(session, now) {
-            return Err(session_lost("commit", session));
+        let sessions = self.sessions.read();
+        if !sessions.is_alive(session, now) {
+            return Commit::Done(Err(session_lost("commit", session)));
         }
-        let alive = |session| self.sessions.is_alive(session, now);
+        let watches = self.watches.read();
+        let terms = Terms {
+            now,
+            alive: &|session| sessions.is_alive(session, now),
+            log: watches.others_than(session),
+        };
         let mut outcomes = Vec::with_capacity(batch.len());
         for RepositoryCommit {
             repository,
             changes,
         } in batch
         {
-            let outcome = self.store.commit(&repository, changes, now, alive);
+            let outcome = self.store.commit(&repository, changes, &terms);
             if let CommitOutcome::Committed(snapshot) = &outcome {
-                let revision = snapshot.head.revision;
-                self.watches.changed(session, &repository, revision);
+                watches.changed(session, &repository, snapshot.head.revision);
             }
             outcomes.push(outcome);
         }
-        Ok(outcomes)
+        Commit::Done(Ok(outcomes))
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -1,84 +1,117 @@
 //! Who is alive.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use dashmap::DashMap;
-use foldhash::fast::RandomState;
+use arc_swap::ArcSwap;
 use pac_core::driver::SessionTtl;
 use pac_core::protocol::Death;
 use pac_core::{SessionId, Timestamp};
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Session {
     ttl: SessionTtl,
-    /// Alive before this; then dead, for good.
-    session_deadline: Timestamp,
-    /// Its durable runs keep their slots before this.
-    lease_deadline: Timestamp,
+    /// Alive before this; then dead, for good. In milliseconds.
+    deadline: AtomicI64,
+    /// Its durable runs keep their slots before this. In milliseconds.
+    lease_deadline: AtomicI64,
 }
 
 /// The sessions of a store. A session that was closed or not renewed in time stays dead: time
 /// does not run back, and nothing sets a passed deadline again.
+///
+/// Asked with every commit and seldom changed: readers share nothing that they would have to
+/// write.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     last: AtomicU64,
-    sessions: DashMap<SessionId, Session, RandomState>,
+    known: ArcSwap<Known>,
+}
+
+/// The sessions at a moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known(HashMap<SessionId, Arc<Session>>);
+
+impl Known {
+    pub(crate) fn is_alive(&self, id: SessionId, now: Timestamp) -> bool {
+        self.0.get(&id).is_some_and(|session| session.is_alive(now))
+    }
 }
 
 impl Sessions {
+    pub(crate) fn read(&self) -> impl Deref<Target = Arc<Known>> + use<> {
+        self.known.load()
+    }
+
     pub(crate) fn open(&self, ttl: SessionTtl, now: Timestamp) -> SessionId {
         let id = SessionId::new(self.last.fetch_add(1, Ordering::Relaxed) + 1);
-        self.sessions.insert(id, Session::renewed(ttl, now));
+        let session = Arc::new(Session {
+            ttl,
+            deadline: AtomicI64::new(now.plus(ttl.session).as_unix_millis()),
+            lease_deadline: AtomicI64::new(now.plus(ttl.lease).as_unix_millis()),
+        });
+        self.known.rcu(|known| {
+            let mut known = Known::clone(known);
+            known.0.insert(id, Arc::clone(&session));
+            known
+        });
         id
     }
 
     /// False when the session is dead.
     pub(crate) fn renew(&self, id: SessionId, now: Timestamp) -> bool {
-        match self.sessions.get_mut(&id) {
-            Some(mut session) if now < session.session_deadline => {
-                *session = Session::renewed(session.ttl, now);
-                true
-            }
-            _ => false,
-        }
+        let known = self.known.load();
+        known.0.get(&id).is_some_and(|session| session.renew(now))
     }
 
     pub(crate) fn close(&self, id: SessionId, now: Timestamp) {
-        if let Some(mut session) = self.sessions.get_mut(&id) {
-            session.session_deadline = session.session_deadline.min(now);
+        if let Some(session) = self.known.load().0.get(&id) {
+            let now = now.as_unix_millis();
+            session.deadline.fetch_min(now, Ordering::AcqRel);
         }
     }
 
-    pub(crate) fn is_alive(&self, id: SessionId, now: Timestamp) -> bool {
-        self.sessions
-            .get(&id)
-            .is_some_and(|session| now < session.session_deadline)
-    }
-
     pub(crate) fn dead(&self, now: Timestamp) -> Vec<(SessionId, Death)> {
-        let death = |session: &Session| match session {
-            _ if now < session.session_deadline => None,
-            _ if now < session.lease_deadline => Some(Death::Session),
-            _ => Some(Death::Lease),
-        };
-        self.sessions
-            .iter()
-            .filter_map(|session| Some((*session.key(), death(&session)?)))
+        let known = self.known.load();
+        let dead = known.0.iter().filter(|(_, session)| !session.is_alive(now));
+        dead.map(|(id, session)| (*id, session.death(now)))
             .collect()
     }
 
     pub(crate) fn forget(&self, id: SessionId) {
-        self.sessions.remove(&id);
+        self.known.rcu(|known| {
+            let mut known = Known::clone(known);
+            known.0.remove(&id);
+            known
+        });
     }
 }
 
 impl Session {
-    fn renewed(ttl: SessionTtl, now: Timestamp) -> Self {
-        Self {
-            ttl,
-            session_deadline: now.plus(ttl.session),
-            lease_deadline: now.plus(ttl.lease),
+    fn is_alive(&self, now: Timestamp) -> bool {
+        now.as_unix_millis() < self.deadline.load(Ordering::Acquire)
+    }
+
+    fn death(&self, now: Timestamp) -> Death {
+        if now.as_unix_millis() < self.lease_deadline.load(Ordering::Acquire) {
+            Death::Session
+        } else {
+            Death::Lease
         }
+    }
+
+    fn renew(&self, now: Timestamp) -> bool {
+        let next = now.plus(self.ttl.session).as_unix_millis();
+        let alive = |deadline| (now.as_unix_millis() < deadline).then_some(next);
+        let order = Ordering::AcqRel;
+        let renewed = self.deadline.fetch_update(order, Ordering::Acquire, alive);
+        if renewed.is_ok() {
+            let next = now.plus(self.ttl.lease).as_unix_millis();
+            self.lease_deadline.store(next, Ordering::Release);
+        }
+        renewed.is_ok()
     }
 }
 
@@ -97,9 +130,10 @@ mod tests {
             lease: Duration::from_millis(30),
         };
         let id = sessions.open(ttl, at(0));
-        assert!(sessions.renew(id, at(9)) && sessions.is_alive(id, at(18)));
+        let is_alive = |now| sessions.read().is_alive(id, at(now));
+        assert!(sessions.renew(id, at(9)) && is_alive(18));
         assert_eq!(sessions.dead(at(18)), []);
-        assert!(!sessions.is_alive(id, at(19)) && !sessions.renew(id, at(19)));
+        assert!(!is_alive(19) && !sessions.renew(id, at(19)));
         assert_eq!(sessions.dead(at(38)), [(id, Death::Session)]);
         assert_eq!(sessions.dead(at(39)), [(id, Death::Lease)]);
         let other = sessions.open(ttl, at(40));

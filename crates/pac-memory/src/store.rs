@@ -21,6 +21,14 @@ const LOG: usize = 128;
 /// the same moment seldom share one.
 const SHARDS: usize = 256;
 
+/// What a commit has to know beside its changes.
+pub(crate) struct Terms<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) alive: &'a dyn Fn(SessionId) -> bool,
+    /// Whether anybody but the committer may ask what has changed.
+    pub(crate) log: bool,
+}
+
 #[derive(Debug)]
 struct Repository {
     state: RepositoryState,
@@ -62,21 +70,21 @@ impl Store {
         }
     }
 
-    /// Commits to one repository; `alive` and `now` are asked under its guard.
+    /// Commits to one repository.
     pub(crate) fn commit(
         &self,
         key: &RepositoryKey,
         changes: Changes,
-        now: Timestamp,
-        alive: impl Fn(SessionId) -> bool,
+        terms: &Terms<'_>,
     ) -> CommitOutcome {
-        if let Some(dead) = changes.alive.iter().find(|session| !alive(**session)) {
+        let alive = &changes.alive;
+        if let Some(dead) = alive.iter().find(|session| !(terms.alive)(**session)) {
             return CommitOutcome::SessionDead(*dead);
         }
         if !changes.remove
             && let Some(mut repository) = self.repositories.get_mut(key)
         {
-            return repository.commit(changes, now, self.retention);
+            return repository.commit(changes, terms, self.retention);
         }
         match self.repositories.entry(key.clone()) {
             Slot::Vacant(slot) => {
@@ -88,7 +96,7 @@ impl Store {
                     return CommitOutcome::Committed(Snapshot::absent(floor));
                 }
                 let mut repository = Repository::new(floor);
-                let outcome = repository.write(changes, now);
+                let outcome = repository.write(changes, terms);
                 slot.insert(repository);
                 outcome
             }
@@ -96,7 +104,7 @@ impl Store {
                 let repository = slot.get_mut();
                 let head = *repository.state.head();
                 if !changes.remove || changes.expected != head.revision {
-                    return repository.commit(changes, now, self.retention);
+                    return repository.commit(changes, terms, self.retention);
                 }
                 let after = head.floor_after_removal();
                 let floor = self.floor.fetch_max(after, Ordering::AcqRel).max(after);
@@ -157,21 +165,26 @@ impl Repository {
     }
 
     /// Anything but a removal.
-    fn commit(&mut self, changes: Changes, now: Timestamp, retention: Retention) -> CommitOutcome {
+    fn commit(
+        &mut self,
+        changes: Changes,
+        terms: &Terms<'_>,
+        retention: Retention,
+    ) -> CommitOutcome {
         if changes.expected != self.state.head().revision {
             let snapshot = self.snapshot(Some(changes.expected));
             return CommitOutcome::Conflict(Some(snapshot));
         }
-        let outcome = self.write(changes, now);
-        self.forget_finished(now, retention);
+        let outcome = self.write(changes, terms);
+        self.forget_finished(terms.now, retention);
         outcome
     }
 
-    fn write(&mut self, changes: Changes, now: Timestamp) -> CommitOutcome {
+    fn write(&mut self, changes: Changes, terms: &Terms<'_>) -> CommitOutcome {
         let revision = changes.expected.next();
         let mut entries = changes.entries;
         for entry in &mut entries {
-            Arc::make_mut(entry).stamp(revision, now);
+            Arc::make_mut(entry).stamp(revision, terms.now);
         }
         let snapshot = Snapshot {
             since: Some(changes.expected),
@@ -184,7 +197,12 @@ impl Repository {
         };
         match self.state.absorb(&snapshot, |_, _| ()) {
             Ok(Absorb::Applied) => {
-                self.remember(&snapshot.entries);
+                if terms.log {
+                    self.remember(&snapshot.entries);
+                } else {
+                    self.log.clear();
+                    self.log_start = revision;
+                }
                 CommitOutcome::Committed(snapshot)
             }
             Ok(Absorb::Stale | Absorb::Incomplete) => refused("its counts do not add up"),

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pac_core::driver::{Watch, WatchEvent};
 use pac_core::{Error, RepositoryKey, Revision, SessionId};
@@ -16,7 +18,7 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct Subscriber {
+pub(crate) struct Subscriber {
     pending: Mutex<Pending>,
     wake: Notify,
 }
@@ -28,53 +30,59 @@ impl Subscriber {
     }
 }
 
-/// Where hints go.
+/// Where hints go. Read with every commit and seldom changed: readers share nothing that they
+/// would have to write.
 #[derive(Debug, Default)]
-pub(crate) struct Watches {
-    subscribers: RwLock<Vec<(SessionId, Weak<Subscriber>)>>,
-}
+pub(crate) struct Watches(ArcSwap<Subscribers>);
+
+/// Who listens at a moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Subscribers(Vec<(SessionId, Weak<Subscriber>)>);
 
 impl Watches {
+    pub(crate) fn read(&self) -> impl Deref<Target = Arc<Subscribers>> + use<> {
+        self.0.load()
+    }
+
     pub(crate) fn subscribe(&self, session: SessionId) -> Box<dyn Watch> {
         let subscriber = Arc::new(Subscriber {
             pending: Mutex::default(),
             wake: Notify::new(),
         });
-        let mut subscribers = self
-            .subscribers
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        subscribers.retain(|(_, known)| known.strong_count() > 0);
-        subscribers.push((session, Arc::downgrade(&subscriber)));
+        self.0.rcu(|known| {
+            let mut subscribers = Subscribers::clone(known);
+            subscribers.0.retain(|(_, known)| known.strong_count() > 0);
+            subscribers.0.push((session, Arc::downgrade(&subscriber)));
+            subscribers
+        });
         Box::new(MemoryWatch(subscriber))
+    }
+}
+
+impl Subscribers {
+    /// Whether anybody but `session` listens.
+    pub(crate) fn others_than(&self, session: SessionId) -> bool {
+        self.0.iter().any(|(of, _)| *of != session)
     }
 
     /// Tells everybody but the session that made the change.
     pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, revision: Revision) {
-        self.for_each_but(Some(by), |subscriber| {
-            let mut pending = subscriber.pending();
-            pending.changed.insert(repository.clone(), revision);
-            drop(pending);
-            subscriber.wake.notify_one();
-        });
+        for (of, subscriber) in &self.0 {
+            if *of != by
+                && let Some(subscriber) = subscriber.upgrade()
+            {
+                let mut pending = subscriber.pending();
+                pending.changed.insert(repository.clone(), revision);
+                drop(pending);
+                subscriber.wake.notify_one();
+            }
+        }
     }
 
     pub(crate) fn session_died(&self) {
-        self.for_each_but(None, |subscriber| {
+        for subscriber in self.0.iter().filter_map(|(_, known)| known.upgrade()) {
             subscriber.pending().session_died = true;
             subscriber.wake.notify_one();
-        });
-    }
-
-    fn for_each_but(&self, session: Option<SessionId>, tell: impl Fn(&Subscriber)) {
-        let subscribers = self
-            .subscribers
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        for (_, known) in subscribers.iter().filter(|(of, _)| Some(*of) != session) {
-            if let Some(subscriber) = known.upgrade() {
-                tell(&subscriber);
-            }
         }
     }
 }

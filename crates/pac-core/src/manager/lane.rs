@@ -4,14 +4,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 
 use tokio::time::sleep;
 
 use super::repository::{Next, Repository};
 use super::round::Step;
 use super::shared::Shared;
-use crate::driver::{CommitOutcome, RepositoryCommit};
+use crate::driver::{BatchOutcome, Commit, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
 use crate::value::Revision;
 
@@ -129,17 +128,17 @@ impl Shared {
                 repository: repository.key().clone(),
                 changes,
             }];
-            let mut commit = self.commit(batch);
-            let mut context = Context::from_waker(Waker::noop());
-            let Poll::Ready(answer) = commit.request.as_mut().poll(&mut context) else {
-                let shared = Arc::clone(self);
-                return self.spawn(async move {
-                    let answer = shared.committed(commit).await;
-                    let next = settle_one(&shared, &repository, answer);
-                    resume(&shared, duty, next);
-                });
+            let answer = match self.commit(batch) {
+                (session, Commit::Done(answer)) => self.heard(session, answer),
+                commit => {
+                    let shared = Arc::clone(self);
+                    return self.spawn(async move {
+                        let answer = shared.committed(commit).await;
+                        let next = settle_one(&shared, &repository, answer);
+                        resume(&shared, duty, next);
+                    });
+                }
             };
-            let answer = self.heard(commit.session, answer);
             match settle_one(self, &repository, answer) {
                 Next::Plan => {}
                 next => return resume(self, duty, next),
@@ -227,11 +226,7 @@ async fn commit(
     }
 }
 
-fn settle_one(
-    shared: &Shared,
-    repository: &Arc<Repository>,
-    answer: Result<Vec<CommitOutcome>, Error>,
-) -> Next {
+fn settle_one(shared: &Shared, repository: &Arc<Repository>, answer: BatchOutcome) -> Next {
     match checked(answer, 1).map(|mut outcomes| outcomes.pop()) {
         Ok(Some(outcome)) => repository.settle(shared, outcome),
         Ok(None) => Next::Plan,
@@ -239,10 +234,7 @@ fn settle_one(
     }
 }
 
-fn checked(
-    answer: Result<Vec<CommitOutcome>, Error>,
-    asked: usize,
-) -> Result<Vec<CommitOutcome>, Error> {
+fn checked(answer: BatchOutcome, asked: usize) -> BatchOutcome {
     match answer {
         Ok(outcomes) if outcomes.len() != asked => Err(Error::new(
             ErrorKind::Internal,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -18,7 +17,7 @@ use super::lane::{Duty, Lanes};
 use super::options::ManagerOptions;
 use super::repository::{Reply, Repository, Request};
 use super::session::{self, Session};
-use crate::driver::{CommitOutcome, Descriptor, Driver, RepositoryCommit};
+use crate::driver::{BatchOutcome, Commit, Descriptor, Driver, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
 use crate::hash::RandomState;
 use crate::name::RepositoryKey;
@@ -51,12 +50,6 @@ impl fmt::Debug for Shared {
             .field("repositories", &self.repositories.len())
             .finish_non_exhaustive()
     }
-}
-
-/// A batch on its way.
-pub(super) struct Committing {
-    pub(super) session: SessionId,
-    pub(super) request: Pin<Box<dyn Future<Output = Result<Vec<CommitOutcome>, Error>> + Send>>,
 }
 
 /// Shards of the map of repositories, a power of two. Many more than cores, so that two
@@ -206,20 +199,20 @@ impl Shared {
     }
 
     /// Sends a batch off, as far as that goes without waiting.
-    pub(super) fn commit(&self, batch: Vec<RepositoryCommit>) -> Committing {
+    pub(super) fn commit(&self, batch: Vec<RepositoryCommit>) -> (SessionId, Commit) {
         let session = self.session.id();
-        let request = Arc::clone(&self.driver).commit(session, batch);
-        Committing { session, request }
+        (session, self.driver.commit(session, batch))
     }
 
     /// The answer to a batch, within the deadline of a request.
-    pub(super) async fn committed(
-        &self,
-        Committing { session, request }: Committing,
-    ) -> Result<Vec<CommitOutcome>, Error> {
-        let answer = self
-            .within_deadline(request, ErrorKind::Indeterminate, "commit")
-            .await;
+    pub(super) async fn committed(&self, (session, commit): (SessionId, Commit)) -> BatchOutcome {
+        let answer = match commit {
+            Commit::Done(answer) => answer,
+            Commit::Pending(request) => {
+                self.within_deadline(request, ErrorKind::Indeterminate, "commit")
+                    .await
+            }
+        };
         self.heard(session, answer)
     }
 
