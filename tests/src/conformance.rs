@@ -44,6 +44,7 @@ macro_rules! conformance {
                 Paused s27_a_watch_survives_a_lost_connection a_watch_survives_a_lost_connection;
                 Paused s28_a_waiter_that_gives_up_leaves_nothing
                     a_waiter_that_gives_up_leaves_nothing;
+                Paused s28_giving_up_outlives_the_session giving_up_outlives_the_session;
                 Paused s29_dropped_admissions_leak_nothing dropped_admissions_leak_nothing;
                 Paused s30_places_can_be_read_and_watched places_can_be_read_and_watched;
             }

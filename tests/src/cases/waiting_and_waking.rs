@@ -2,7 +2,10 @@
 
 mod giving_up;
 
-pub use giving_up::{a_waiter_that_gives_up_leaves_nothing, dropped_admissions_leak_nothing};
+pub use giving_up::{
+    a_waiter_that_gives_up_leaves_nothing, dropped_admissions_leak_nothing,
+    giving_up_outlives_the_session,
+};
 
 use std::sync::Arc;
 use std::time::Duration;

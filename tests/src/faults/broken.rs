@@ -8,7 +8,7 @@ use pac_concurrency::driver::{CommitOutcome, Driver, RepositoryCommit};
 use pac_concurrency::state::{EntryState, Snapshot};
 use pac_concurrency::{Error, ErrorKind, FencingToken, RepositoryKey, Revision, SessionId};
 
-use super::Fault;
+use super::layer::{Fault, commit_to};
 
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,14 +103,14 @@ impl Fault for BrokenRepository {
 
     async fn commit(
         &self,
-        inner: Arc<dyn Driver>,
+        inner: &dyn Driver,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
         let mine = |commit: &&RepositoryCommit| commit.repository == self.repository;
         let commits = batch.iter().filter(mine).count() as u64;
         self.commits.fetch_add(commits, Ordering::SeqCst);
-        inner.commit(session, batch).await
+        commit_to(inner, session, batch).await
     }
 }
 

@@ -1,13 +1,12 @@
 //! Conflicts that nobody else's commit is the cause of.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use pac_concurrency::driver::{CommitOutcome, Driver, RepositoryCommit};
 use pac_concurrency::{Error, SessionId};
 
-use super::Fault;
+use super::layer::{Fault, commit_to};
 
 /// Every so manieth commit is answered with a conflict and not written.
 #[derive(Debug)]
@@ -31,13 +30,13 @@ impl Conflicts {
 impl Fault for Conflicts {
     async fn commit(
         &self,
-        inner: Arc<dyn Driver>,
+        inner: &dyn Driver,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
         let number = self.commits.fetch_add(1, Ordering::Relaxed) + 1;
         if !number.is_multiple_of(self.every) {
-            return inner.commit(session, batch).await;
+            return commit_to(inner, session, batch).await;
         }
         Ok(batch
             .iter()

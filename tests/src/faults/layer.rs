@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pac_concurrency::driver::{
-    CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
+    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
 };
 use pac_concurrency::protocol::Death;
 use pac_concurrency::state::{Head, Snapshot};
@@ -45,11 +45,11 @@ pub trait Fault: Debug + Send + Sync + 'static {
     /// Around [`Driver::commit`].
     async fn commit(
         &self,
-        inner: Arc<dyn Driver>,
+        inner: &dyn Driver,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
-        inner.commit(session, batch).await
+        commit_to(inner, session, batch).await
     }
 
     /// What becomes of a watch.
@@ -121,13 +121,14 @@ impl<F: Fault> Driver for Faulty<F> {
             .await
     }
 
-    async fn commit(
-        self: Arc<Self>,
-        session: SessionId,
-        batch: Vec<RepositoryCommit>,
-    ) -> Result<Vec<CommitOutcome>, Error> {
-        let inner = Arc::clone(&self.inner);
-        self.pass(self.fault.commit(inner, session, batch)).await
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
+        let (inner, fault) = (Arc::clone(&self.inner), Arc::clone(&self.fault));
+        Commit::pending(async move {
+            fault.before().await?;
+            let answer = fault.commit(&*inner, session, batch).await;
+            fault.after().await;
+            answer
+        })
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
@@ -141,5 +142,17 @@ impl<F: Fault> Driver for Faulty<F> {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         self.pass(self.inner.list(after, limit)).await
+    }
+}
+
+/// Commits as the store itself does.
+pub(super) async fn commit_to(
+    inner: &dyn Driver,
+    session: SessionId,
+    batch: Vec<RepositoryCommit>,
+) -> BatchOutcome {
+    match inner.commit(session, batch) {
+        Commit::Done(outcome) => outcome,
+        Commit::Pending(answer) => answer.await,
     }
 }

@@ -1,13 +1,12 @@
 //! Commits whose outcome nobody is told.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use pac_concurrency::driver::{CommitOutcome, Driver, RepositoryCommit};
 use pac_concurrency::{Error, ErrorKind, SessionId};
 
-use super::Fault;
+use super::layer::{Fault, commit_to};
 
 /// What got lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +56,14 @@ impl LostAnswer {
 impl Fault for LostAnswer {
     async fn commit(
         &self,
-        inner: Arc<dyn Driver>,
+        inner: &dyn Driver,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
         if self.take(Lost::Question) {
             return Err(lost());
         }
-        let answer = inner.commit(session, batch).await;
+        let answer = commit_to(inner, session, batch).await;
         if self.take(Lost::Answer) {
             return Err(lost());
         }

@@ -8,7 +8,7 @@ use pac_concurrency::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::Slow;
+use crate::faults::{Gate, Slow};
 use crate::{Fixture, durable, ephemeral, poll_times, queued, repository, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -95,6 +95,29 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
         outcomes.iter().all(|times| *times > 0),
         "not both orders: {outcomes:?}"
     );
+}
+
+/// (28) Also when the store could not be told, and the session ended meanwhile: the run is
+/// nobody's then, but it is not to start although its waiter has gone.
+pub async fn giving_up_outlives_the_session(fixture: &Fixture) {
+    let gate = Arc::new(Gate::default());
+    let (live, cut) = (fixture.manager().await, fixture.manager_behind(&gate).await);
+    let web = repository("web");
+    live.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&live, &web, durable("a")).await;
+    let b = queued(&cut, &web, durable("b")).await;
+    let c = queued(&cut, &web, ephemeral("c")).await;
+    let d = queued(&cut, &web, durable("d")).await;
+    let options = fixture.options();
+    gate.cut();
+    drop(b);
+    drop(c);
+    sleep(options.session_ttl * 2).await;
+    gate.open();
+    sleep(options.session_ttl).await;
+    fixture.view(&web).await.assert(&["a"], &["d"]);
+    live.release(a, DONE).await.unwrap();
+    drop(fixture.turn(d).await);
 }
 
 /// (29) Dropping the future of an admission in flight leaks no slot and no queue entry.
