@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use pac_concurrency::driver::Driver;
+use pac_concurrency::driver::{Driver, ListFilter};
 use pac_concurrency::{
     Admission, ConcurrencyManager, Ending, Lease, ManagerOptions, RepositoryKey, RunOutcome,
     RunRequest, Turn, Waiter,
@@ -189,7 +189,7 @@ impl Fixture {
         for manager in managers {
             assert_eq!(manager.health().panics, 0, "{:?}", manager.health());
         }
-        for (repository, head) in self.driver.list(None, 500).await.unwrap() {
+        for (repository, head) in self.driver.list(ListFilter::All, None, 500).await.unwrap() {
             let view = self.view(&repository).await;
             assert!(view.exists && view.head.revision >= head.revision);
         }

@@ -36,7 +36,9 @@ fn main() -> Result<()> {
     for (depth, cost) in DEPTHS.into_iter().zip(deep) {
         let line = |name: &str, cost: Duration, base: Duration| {
             let ratio = cost.as_secs_f64() / base.as_secs_f64();
-            report(&format!("deep_queue: {name} with {depth} waiting: {cost:?}, {ratio:.2}"));
+            report(&format!(
+                "deep_queue: {name} with {depth} waiting: {cost:?}, {ratio:.2}"
+            ));
         };
         line("admit", cost.admit, shallow.admit);
         line("cancel", cost.cancel, shallow.cancel);
@@ -97,7 +99,10 @@ async fn cycles(
 
 fn request(name: &str) -> Result<RunRequest> {
     let uid: Uid = name.parse()?;
-    Ok(RunRequest::durable(PipelineRunKey::new("bench", name)?, uid))
+    Ok(RunRequest::durable(
+        PipelineRunKey::new("bench", name)?,
+        uid,
+    ))
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -100,16 +100,38 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// The store's own.
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error>;
 
-    /// A page of the repositories that exist, in the order of their keys: at most `limit`,
-    /// those after `after`.
+    /// A page of the repositories that exist and pass `filter`, in the order of their keys: at
+    /// most `limit`, those after `after`.
     ///
     /// # Errors
     /// The store's own.
     async fn list(
         &self,
+        filter: ListFilter,
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error>;
+}
+
+/// Which repositories to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListFilter {
+    /// All.
+    All,
+    /// Those where runs wait although the limit admits one more: rare, and short-lived unless
+    /// all that wait there have lost their owners.
+    Startable,
+}
+
+impl ListFilter {
+    /// Whether a repository with this head passes.
+    #[must_use]
+    pub fn passes(self, head: &Head) -> bool {
+        match self {
+            Self::All => true,
+            Self::Startable => head.queued > 0 && head.limit.admits(head.started),
+        }
+    }
 }
 
 /// A stream of hints. They may come late, twice, merged, or not at all (the manager polls as

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    Commit, CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
+    Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
 };
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
@@ -104,15 +104,15 @@ impl Driver for MemoryDriver {
     }
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
-        let now = self.clock.now();
         let sessions = self.sessions.read();
-        if !sessions.is_alive(session, now) {
+        if !sessions.is_alive(session, self.clock.now()) {
             return Commit::Done(Err(session_lost("commit", session)));
         }
         let watches = self.watches.read();
         let terms = Terms {
-            now,
-            alive: &|session| sessions.is_alive(session, now),
+            clock: &self.clock,
+            sessions: &sessions,
+            session,
             log: watches.others_than(session),
         };
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -136,10 +136,11 @@ impl Driver for MemoryDriver {
 
     async fn list(
         &self,
+        filter: ListFilter,
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
-        Ok(self.store.list(after, limit))
+        Ok(self.store.list(filter, after, limit))
     }
 }
 

@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use foldhash::fast::RandomState;
-use pac_core::driver::{CommitOutcome, Retention};
+use pac_core::driver::{CommitOutcome, ListFilter, Retention};
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, Head, RepositoryState, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+
+use crate::clock::Clock;
+use crate::sessions::Known;
 
 /// Changes of a repository that can be read as "what changed since": a manager that is further
 /// behind reads all.
@@ -23,10 +26,25 @@ const SHARDS: usize = 256;
 
 /// What a commit has to know beside its changes.
 pub(crate) struct Terms<'a> {
-    pub(crate) now: Timestamp,
-    pub(crate) alive: &'a dyn Fn(SessionId) -> bool,
+    pub(crate) clock: &'a Clock,
+    pub(crate) sessions: &'a Known,
+    /// The committer.
+    pub(crate) session: SessionId,
     /// Whether anybody but the committer may ask what has changed.
     pub(crate) log: bool,
+}
+
+impl Terms<'_> {
+    /// The time of a commit, at which all whom it depends on are alive; else who is not. To be
+    /// asked when nothing else can happen to the repository any more.
+    fn now(&self, changes: &Changes) -> Result<Timestamp, SessionId> {
+        let now = self.clock.now();
+        let needed = changes.alive.iter().chain([&self.session]);
+        match needed.copied().find(|id| !self.sessions.is_alive(*id, now)) {
+            Some(dead) => Err(dead),
+            None => Ok(now),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -77,10 +95,6 @@ impl Store {
         changes: Changes,
         terms: &Terms<'_>,
     ) -> CommitOutcome {
-        let alive = &changes.alive;
-        if let Some(dead) = alive.iter().find(|session| !(terms.alive)(**session)) {
-            return CommitOutcome::SessionDead(*dead);
-        }
         if !changes.remove
             && let Some(mut repository) = self.repositories.get_mut(key)
         {
@@ -96,8 +110,10 @@ impl Store {
                     return CommitOutcome::Committed(Snapshot::absent(floor));
                 }
                 let mut repository = Repository::new(floor);
-                let outcome = repository.write(changes, terms);
-                slot.insert(repository);
+                let outcome = repository.commit(changes, terms, self.retention);
+                if matches!(outcome, CommitOutcome::Committed(_)) {
+                    slot.insert(repository);
+                }
                 outcome
             }
             Slot::Occupied(mut slot) => {
@@ -105,6 +121,9 @@ impl Store {
                 let head = *repository.state.head();
                 if !changes.remove || changes.expected != head.revision {
                     return repository.commit(changes, terms, self.retention);
+                }
+                if let Err(dead) = terms.now(&changes) {
+                    return CommitOutcome::SessionDead(dead);
                 }
                 let after = head.floor_after_removal();
                 let floor = self.floor.fetch_max(after, Ordering::AcqRel).max(after);
@@ -138,6 +157,7 @@ impl Store {
 
     pub(crate) fn list(
         &self,
+        filter: ListFilter,
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Vec<(RepositoryKey, Head)> {
@@ -145,6 +165,7 @@ impl Store {
             .repositories
             .iter()
             .filter(|repository| after.is_none_or(|after| repository.key() > after))
+            .filter(|repository| filter.passes(repository.state.head()))
             .map(|repository| (repository.key().clone(), *repository.state.head()))
             .collect();
         page.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -175,16 +196,20 @@ impl Repository {
             let snapshot = self.snapshot(Some(changes.expected));
             return CommitOutcome::Conflict(Some(snapshot));
         }
-        let outcome = self.write(changes, terms);
-        self.forget_finished(terms.now, retention);
+        let now = match terms.now(&changes) {
+            Ok(now) => now,
+            Err(dead) => return CommitOutcome::SessionDead(dead),
+        };
+        let outcome = self.write(changes, now, terms.log);
+        self.forget_finished(now, retention);
         outcome
     }
 
-    fn write(&mut self, changes: Changes, terms: &Terms<'_>) -> CommitOutcome {
+    fn write(&mut self, changes: Changes, now: Timestamp, log: bool) -> CommitOutcome {
         let revision = changes.expected.next();
         let mut entries = changes.entries;
         for entry in &mut entries {
-            Arc::make_mut(entry).stamp(revision, terms.now);
+            Arc::make_mut(entry).stamp(revision, now);
         }
         let snapshot = Snapshot {
             since: Some(changes.expected),
@@ -195,9 +220,12 @@ impl Repository {
             },
             entries,
         };
+        if let Err(reason) = self.state.check(&snapshot) {
+            return refused(reason);
+        }
         match self.state.absorb(&snapshot, |_, _| ()) {
             Ok(Absorb::Applied) => {
-                if terms.log {
+                if log {
                     self.remember(&snapshot.entries);
                 } else {
                     self.log.clear();
@@ -233,7 +261,10 @@ impl Repository {
                     let now = self.state.entry(&entry.run);
                     now.is_some_and(|now| Arc::ptr_eq(now, entry))
                 };
-                later.filter(latest).cloned().collect()
+                // Oldest first, as they happened.
+                let mut changed: Vec<_> = later.filter(latest).cloned().collect();
+                changed.reverse();
+                changed
             }
         };
         Snapshot {
@@ -246,8 +277,20 @@ impl Repository {
 
     fn forget_finished(&mut self, now: Timestamp, retention: Retention) {
         let before = now.minus(retention.age);
+        let start = &mut self.log_start;
         self.state
-            .forget_finished(before, retention.per_repository, |_| ());
+            .forget_finished(before, retention.per_repository, |gone| {
+                // Whoever has not heard of its end cannot be told of it any more.
+                *start = gone.revision.max(*start);
+            });
+        let start = *start;
+        while self
+            .log
+            .front()
+            .is_some_and(|entry| entry.revision <= start)
+        {
+            self.log.pop_front();
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Hints for managers: merged while nobody reads, so never more than one a repository.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,8 +14,25 @@ use tokio::sync::Notify;
 
 #[derive(Debug, Default)]
 struct Pending {
+    /// In the order in which they changed first since they were last told.
+    order: VecDeque<RepositoryKey>,
     changed: HashMap<RepositoryKey, Revision>,
     session_died: bool,
+}
+
+impl Pending {
+    fn add(&mut self, repository: &RepositoryKey, revision: Revision) {
+        match self.changed.entry(repository.clone()) {
+            Entry::Occupied(mut known) => {
+                let latest = revision.max(*known.get());
+                known.insert(latest);
+            }
+            Entry::Vacant(new) => {
+                new.insert(revision);
+                self.order.push_back(repository.clone());
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,7 +90,7 @@ impl Subscribers {
                 && let Some(subscriber) = subscriber.upgrade()
             {
                 let mut pending = subscriber.pending();
-                pending.changed.insert(repository.clone(), revision);
+                pending.add(repository, revision);
                 drop(pending);
                 subscriber.wake.notify_one();
             }
@@ -107,7 +125,7 @@ impl MemoryWatch {
         if mem::take(&mut pending.session_died) {
             return Some(WatchEvent::SessionDied);
         }
-        let repository = pending.changed.keys().next()?.clone();
+        let repository = pending.order.pop_front()?;
         let revision = pending.changed.remove(&repository)?;
         Some(WatchEvent::Changed {
             repository,

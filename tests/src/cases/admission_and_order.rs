@@ -6,6 +6,7 @@ pub use crowds::{hundred_repositories_drain, limit_holds_under_contention, no_ba
 
 use std::collections::BTreeMap;
 
+use pac_concurrency::driver::ListFilter;
 use pac_concurrency::{Admission, Ended, Limit, LimitVersion, RunOutcome, RunRequest, Turn};
 use tokio::task::JoinSet;
 
@@ -33,7 +34,11 @@ pub async fn no_limit_starts_everything(fixture: &Fixture) {
             );
         }
     }
-    let counted = fixture.driver().list(None, 10).await.unwrap();
+    let counted = fixture
+        .driver()
+        .list(ListFilter::All, None, 10)
+        .await
+        .unwrap();
     let counts: Vec<_> = counted.iter().map(|(_, head)| head.started).collect();
     assert_eq!(counts, [20, 20]);
 }
@@ -380,7 +385,11 @@ pub async fn repositories_never_mix(fixture: &Fixture) {
         fixture.view(key).await.assert(&["b"], &[]);
     }
     keys.sort();
-    let listed = fixture.driver().list(None, 100).await.unwrap();
+    let listed = fixture
+        .driver()
+        .list(ListFilter::All, None, 100)
+        .await
+        .unwrap();
     assert_eq!(
         listed.into_iter().map(|(key, _)| key).collect::<Vec<_>>(),
         keys

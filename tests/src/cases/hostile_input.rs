@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pac_concurrency::driver::ListFilter;
 use pac_concurrency::{
     ConcurrencyManager, Ended, ErrorKind, Limit, LimitVersion, PipelineRunKey, Priority,
     RepositoryKey, RunOutcome, RunRequest, Uid,
@@ -141,7 +142,11 @@ pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
         assert_eq!((head.limit, head.started, head.queued), expected, "{key}");
     }
     keys.sort();
-    let listed = fixture.driver().list(None, 100).await.unwrap();
+    let listed = fixture
+        .driver()
+        .list(ListFilter::All, None, 100)
+        .await
+        .unwrap();
     assert!(listed.iter().map(|(key, _)| key).eq(&keys));
 }
 

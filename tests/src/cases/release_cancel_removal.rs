@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pac_concurrency::driver::ListFilter;
 use pac_concurrency::{
     Admission, ConcurrencyManager, Ended, Event, Events, FencingToken, Heard, Limit, RunOutcome,
     Turn,
@@ -238,7 +239,11 @@ pub async fn removal_ends_everything_and_leaves_nothing(fixture: &Fixture) {
     }
     let view = fixture.view(&web).await;
     assert!(!view.exists && view.entries().next().is_none(), "{view:#?}");
-    let listed = fixture.driver().list(None, 10).await.unwrap();
+    let listed = fixture
+        .driver()
+        .list(ListFilter::All, None, 10)
+        .await
+        .unwrap();
     assert_eq!(listed.len(), 1, "{listed:?}");
     for manager in [&manager, &other] {
         let left = fixture

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pac_concurrency::driver::{
-    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, RepositoryCommit, SessionTtl, Watch,
+    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit,
+    SessionTtl, Watch,
 };
 use pac_concurrency::protocol::Death;
 use pac_concurrency::state::{Head, Snapshot};
@@ -138,10 +139,11 @@ impl<F: Fault> Driver for Faulty<F> {
 
     async fn list(
         &self,
+        filter: ListFilter,
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
-        self.pass(self.inner.list(after, limit)).await
+        self.pass(self.inner.list(filter, after, limit)).await
     }
 }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::ConcurrencyManager;
 use super::repository::Repository;
+use super::session::session_lost;
 use super::view::WaitReason;
+use super::waiting::{Farewell, Grant, Notice, Place};
 use crate::error::Error;
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::protocol::{Command, Ended};
+use crate::protocol::Ended;
 use crate::state::{Entry, RunKind, RunOutcome};
 use crate::value::{FencingToken, SessionId, Timestamp};
 
@@ -119,8 +119,8 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(manager) = self.guard.take() {
-            let (run, uid) = (self.grant.entry.run.clone(), self.grant.entry.uid.clone());
-            manager.send(&self.grant.repository, Command::Abandon { run, uid });
+            let abandon = manager.shared().abandon(&self.grant.entry);
+            manager.shared().send(&self.grant.repository, abandon);
         }
     }
 }
@@ -147,32 +147,11 @@ pub struct Waiter {
     repository: Arc<Repository>,
     entry: Arc<Entry>,
     place: Place,
+    /// Set while it is not known whether the grant is still ours.
+    doubt: Option<Doubt>,
 }
 
-/// The end of the channel on which the manager says that the turn has come.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) number: u64,
-    pub(super) notice: oneshot::Receiver<Notice>,
-}
-
-/// What the manager says on that channel.
-#[derive(Debug)]
-pub(super) enum Notice {
-    Started(Grant),
-    Ended(RunOutcome),
-    TakenOver,
-    Gone,
-}
-
-/// What a [`Lease`] is made of.
-#[derive(Debug)]
-pub(super) struct Grant {
-    pub(super) repository: Arc<Repository>,
-    pub(super) entry: Arc<Entry>,
-    pub(super) token: FencingToken,
-    pub(super) session: SessionId,
-}
+type Doubt = (Grant, Pin<Box<dyn Future<Output = bool> + Send>>);
 
 impl Waiter {
     pub(super) fn new(
@@ -186,6 +165,7 @@ impl Waiter {
             repository,
             entry,
             place,
+            doubt: None,
         }
     }
 
@@ -230,10 +210,7 @@ impl Waiter {
         if let Ok(turn) = tokio::time::timeout(timeout, &mut self).await {
             return turn.map(Some);
         }
-        let give_up = Command::Abandon {
-            run: self.entry.run.clone(),
-            uid: self.entry.uid.clone(),
-        };
+        let give_up = self.manager.shared().abandon(&self.entry);
         // Dropping `self` afterwards gives up once more, should this fail.
         self.manager.ask(&self.repository, give_up).await?;
         Ok(None)
@@ -242,44 +219,66 @@ impl Waiter {
     /// Leaves the run in the queue without a waiter: when its turn comes, its lease comes out
     /// of [`ConcurrencyManager::grants`].
     pub fn detach(mut self) {
-        self.repository
-            .stop_waiting(&self.entry.run, self.place.number);
-        if let Ok(Notice::Started(grant)) = self.place.notice.try_recv() {
-            self.manager.deliver(grant);
+        let shared = Arc::clone(self.manager.shared());
+        let Self {
+            repository,
+            entry,
+            place,
+            doubt,
+            ..
+        } = &mut self;
+        if let Some((grant, _)) = doubt.take() {
+            shared.grants.push(grant);
         }
+        shared.detach(repository, &entry.run, place);
     }
 }
 
 impl Future for Waiter {
     type Output = Result<Turn, Error>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let notice = ready!(Pin::new(&mut self.place.notice).poll(cx));
-        Poll::Ready(match notice {
-            Ok(Notice::Started(grant)) => {
-                let held = self.manager.check_session(grant.session, "wait");
-                held.map(|()| Turn::Started(Lease::new(&self.manager, grant, true)))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let shared = this.manager.shared();
+        loop {
+            if let Some((_, is_held)) = &mut this.doubt {
+                let held = ready!(is_held.as_mut().poll(cx));
+                let grant = this.doubt.take().map(|(grant, _)| grant);
+                return Poll::Ready(match grant {
+                    Some(grant) if held => {
+                        Ok(Turn::Started(Lease::new(&this.manager, grant, true)))
+                    }
+                    grant => Err(session_lost(
+                        grant.map_or_else(|| shared.session.id(), |g| g.session),
+                    )),
+                });
             }
-            Ok(Notice::Ended(outcome)) => Ok(Turn::Ended(outcome)),
-            Ok(Notice::TakenOver) => Ok(Turn::TakenOver),
-            Ok(Notice::Gone) => Ok(Turn::Gone),
-            // The manager forgets a waiter without a word only when it ends itself.
-            Err(_) => Err(self.manager.closed("wait")),
-        })
+            match ready!(Pin::new(&mut this.place.notice).poll(cx)) {
+                Ok(Notice::Started(grant)) => {
+                    let (shared, session) = (Arc::clone(shared), grant.session);
+                    let is_held = async move { shared.session.is_held(session).await };
+                    this.doubt = Some((grant, Box::pin(is_held)));
+                }
+                Ok(Notice::Over(over)) => {
+                    return Poll::Ready(match over {
+                        Farewell::Ended(outcome) => Ok(Turn::Ended(outcome)),
+                        Farewell::TakenOver => Ok(Turn::TakenOver),
+                        Farewell::Gone => Ok(Turn::Gone),
+                        Farewell::Lost(session) => Err(session_lost(session)),
+                    });
+                }
+                // The manager forgets a waiter without a word only when it ends itself.
+                Err(_) => return Poll::Ready(Err(shared.closed("wait"))),
+            }
+        }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let waits = self
-            .repository
-            .stop_waiting(&self.entry.run, self.place.number);
-        let granted = matches!(self.place.notice.try_recv(), Ok(Notice::Started(_)));
-        if waits || granted {
-            let (run, uid) = (self.entry.run.clone(), self.entry.uid.clone());
-            self.manager
-                .send(&self.repository, Command::Abandon { run, uid });
-        }
+        let granted = self.doubt.is_some();
+        let shared = self.manager.shared();
+        shared.give_up(&self.repository, &self.entry, &mut self.place, granted);
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::ConcurrencyManager;
-use super::admission::{Admission, Ending, Grant, Lease, Waiter};
-use super::repository::{Reply, Repository};
+use super::admission::{Admission, Ending, Lease, Waiter};
+use super::lane::Duty;
+use super::repository::Repository;
+use super::request::Reply;
+use super::waiting::Grant;
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Admitted, Command, Outcome};
 use crate::state::{EntryState, RepositoryState};
-use crate::value::SessionId;
 
 /// The answer to a command on its way. Dropped before it was taken, an admission is taken back.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ impl<'a> Awaited<'a> {
     /// Waits until the answer is there to be taken.
     pub(super) async fn arrive(&mut self) -> Result<(), Error> {
         let answer = (&mut self.answer).await;
-        let answer = answer.unwrap_or_else(|_| Err(self.manager.closed("command")));
+        let answer = answer.unwrap_or_else(|_| Err(self.manager.shared().closed("command")));
         match self.arrived.insert(answer) {
             Ok(reply) => refusal(self.repository, reply).map_or(Ok(()), Err),
             Err(error) => Err(error.replicate()),
@@ -48,7 +50,7 @@ impl<'a> Awaited<'a> {
 
     pub(super) fn take(mut self) -> Result<Reply, Error> {
         let arrived = self.arrived.take();
-        arrived.unwrap_or_else(|| Err(self.manager.closed("command")))
+        arrived.unwrap_or_else(|| Err(self.manager.shared().closed("command")))
     }
 }
 
@@ -57,13 +59,8 @@ impl Drop for Awaited<'_> {
         // From here on an answer that comes finds nobody, and takes the admission back itself.
         self.answer.close();
         let answer = self.arrived.take().or_else(|| self.answer.try_recv().ok());
-        if let Some(Ok(reply)) = answer
-            && let (Outcome::Admitted { fresh: true, .. }, Some(entry)) =
-                (&reply.outcome, &reply.entry)
-        {
-            let (run, uid) = (entry.run.clone(), entry.uid.clone());
-            self.manager
-                .send(self.repository, Command::Abandon { run, uid });
+        if let Some(Ok(reply)) = answer {
+            self.manager.shared().unheard(self.repository, &reply);
         }
     }
 }
@@ -141,10 +138,6 @@ impl ConcurrencyManager {
         awaited.take()
     }
 
-    pub(super) fn send(&self, repository: &Arc<Repository>, command: Command) {
-        self.shared().send(repository, command);
-    }
-
     /// What an answer means for who asked for a slot: where the run stands by now, which may be
     /// further on than the commit left it.
     pub(super) fn admission(
@@ -152,10 +145,12 @@ impl ConcurrencyManager {
         repository: &Arc<Repository>,
         reply: Reply,
     ) -> Result<Admission, Error> {
-        let (Outcome::Admitted { fresh, .. }, Some(entry)) = (&reply.outcome, reply.entry) else {
+        let (&Outcome::Admitted { created, .. }, Some(entry)) = (&reply.outcome, reply.entry)
+        else {
             return Err(unexpected("admit", &reply.outcome));
         };
-        let fresh = *fresh;
+        // Asked for again, a run still ends with its first lease; given back, with its new one.
+        let guarded = created || matches!(reply.command, Command::Requeue { .. });
         Ok(match (entry.state, reply.place) {
             (EntryState::Started { token, session, .. }, _) => {
                 let grant = Grant {
@@ -164,7 +159,7 @@ impl ConcurrencyManager {
                     token,
                     session,
                 };
-                Admission::Started(Lease::new(self, grant, fresh))
+                Admission::Started(Lease::new(self, grant, guarded))
             }
             (EntryState::Queued { .. }, Some(place)) => {
                 let repository = Arc::clone(repository);
@@ -187,44 +182,16 @@ impl ConcurrencyManager {
         let mut since = repository.revision();
         loop {
             let snapshot = self.shared().load(key, since).await?;
-            if let Some(shown) = repository.shown(self.shared(), &snapshot, &view)? {
+            let (shown, lead) = repository.shown(self.shared(), &snapshot, &view)?;
+            if lead {
+                self.shared()
+                    .attend_later(Duty::new(Arc::clone(&repository)));
+            }
+            if let Some(shown) = shown {
                 return Ok(shown);
             }
-            if since.take().is_none() {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    "read",
-                    "the store answered with a part where all was asked for",
-                )
-                .in_repository(key));
-            }
+            since = None;
         }
-    }
-
-    /// # Errors
-    /// `SessionLost` unless `session` is this manager's, and it may act in its name.
-    pub(super) fn check_session(
-        &self,
-        session: SessionId,
-        operation: &'static str,
-    ) -> Result<(), Error> {
-        let own = &self.shared().session;
-        if own.id() == session && !own.remaining().is_zero() {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::SessionLost,
-            operation,
-            format!("session {session} is over, or was not renewed in time; its leases are lost"),
-        ))
-    }
-
-    pub(super) fn deliver(&self, grant: Grant) {
-        self.shared().grants.push(grant);
-    }
-
-    pub(super) fn closed(&self, operation: &'static str) -> Error {
-        self.shared().closed(operation)
     }
 }
 

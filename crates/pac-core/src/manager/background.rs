@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lane::Duty;
 use super::shared::Shared;
-use crate::driver::{Watch, WatchEvent};
+use crate::driver::{ListFilter, Watch, WatchEvent};
 use crate::error::Error;
 use crate::protocol::{Command, Death};
 use crate::value::SessionId;
@@ -24,13 +24,16 @@ const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 
+/// Repositories looked at in one request.
+const PAGE: usize = 500;
+
 /// Runs a part of the manager that never ends by itself: when it does, by a panic, the manager
 /// says so instead of pretending.
 pub(super) async fn vital(shared: Arc<Shared>, part: &'static str, work: impl Future<Output = ()>) {
     struct Alarm(Arc<Shared>, &'static str);
     impl Drop for Alarm {
         fn drop(&mut self) {
-            self.0.pulse.died(self.1);
+            self.0.end(self.1);
         }
     }
     let _alarm = Alarm(shared, part);
@@ -83,11 +86,7 @@ fn hint(shared: &Arc<Shared>, event: WatchEvent) {
             else {
                 return;
             };
-            if let Some(snapshot) = snapshot {
-                repository.told(shared, &snapshot);
-            }
-            let lead = repository.desk().is_said_to_be_at(revision);
-            if lead {
+            if repository.hinted(shared, revision, snapshot.as_ref()) {
                 shared.attend(Duty::new(repository));
             }
         }
@@ -138,27 +137,73 @@ async fn sweep_once(
 ) -> Result<(), Error> {
     let dead = shared.read(shared.driver.dead_sessions(), "sweep").await?;
     seen_to.retain(|session, _| dead.iter().any(|(other, _)| other == session));
+    // One repository or session that cannot be seen to does not hold up the others.
+    let mut failed = None;
     for (session, death) in dead {
         if seen_to.get(&session) == Some(&death) {
             continue;
         }
-        let left = shared.driver.repositories_of(session);
-        let mut answers = Vec::new();
-        for key in shared.read(left, "sweep").await? {
-            let repository = shared.repository(&key);
-            answers.push(shared.submit(&repository, Command::Expire { session, death }));
+        match bury(shared, session, death).await {
+            Ok(()) => {
+                seen_to.insert(session, death);
+            }
+            Err(error) => failed = Some(error),
         }
-        let mut failed = None;
-        for answer in answers {
-            let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("sweep")));
-            failed = answer.err().or(failed);
-        }
-        match failed {
-            None => seen_to.insert(session, death),
-            Some(error) => return Err(error),
-        };
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
+}
+
+async fn bury(shared: &Arc<Shared>, session: SessionId, death: Death) -> Result<(), Error> {
+    let left = shared.driver.repositories_of(session);
+    let mut answers = Vec::new();
+    for key in shared.read(left, "sweep").await? {
+        let repository = shared.repository(&key);
+        let mut desk = repository.desk();
+        if !desk.dead.contains(&session) {
+            desk.dead.push(session);
+        }
+        drop(desk);
+        answers.push(shared.submit(&repository, Command::Expire { session, death }));
+    }
+    let mut failed = None;
+    for answer in answers {
+        let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("sweep")));
+        failed = answer.err().or(failed);
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Looks for runs without an owner that could start, in the name of a manager that takes them:
+/// whoever has disowned them may not have been one.
+pub(super) async fn adopt(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = sleep(jittered(shared.options.poll_interval)) => {}
+            () = shared.grants.opened() => {}
+        }
+        if shared.grants.is_read()
+            && let Err(error) = promote_all(&shared).await
+        {
+            tracing::warn!(%error, "could not look for runs without an owner; trying again");
+        }
+    }
+}
+
+async fn promote_all(shared: &Arc<Shared>) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = shared
+            .driver
+            .list(ListFilter::Startable, after.as_ref(), PAGE);
+        let page = shared.read(page, "list").await?;
+        for (key, _) in &page {
+            shared.send(&shared.repository(key), Command::Promote);
+        }
+        if page.len() < PAGE {
+            return Ok(());
+        }
+        after = page.into_iter().next_back().map(|(key, _)| key);
+    }
 }
 
 /// Up to a fifth more or less, so that controllers started together do not poll together.

@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, broadcast};
 
 use super::ConcurrencyManager;
-use super::admission::{Grant, Lease};
+use super::admission::Lease;
+use super::waiting::Grant;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::state::RunOutcome;
 use crate::value::SessionId;
@@ -83,10 +84,14 @@ pub struct Grants(pub(super) ConcurrencyManager);
 impl Grants {
     /// Waits for the next lease. Cancel-safe.
     pub async fn next(&mut self) -> Lease {
+        let shared = self.0.shared();
         loop {
-            let grant = self.0.shared().grants.next().await;
-            if self.0.check_session(grant.session, "grant").is_ok() {
-                return Lease::new(&self.0, grant, true);
+            // Taken only after the wait, so that a dropped future loses nothing.
+            let session = shared.grants.session_of_first().await;
+            let held = shared.session.is_held(session).await;
+            match shared.grants.take_first() {
+                Some(grant) if held => return Lease::new(&self.0, grant, true),
+                _ => {}
             }
         }
     }
@@ -94,11 +99,7 @@ impl Grants {
 
 impl Drop for Grants {
     fn drop(&mut self) {
-        self.0
-            .shared()
-            .grants
-            .is_read
-            .store(false, Ordering::Release);
+        self.0.shared().grants.close();
     }
 }
 
@@ -106,6 +107,7 @@ impl Drop for Grants {
 #[derive(Debug, Default)]
 pub(super) struct GrantQueue {
     is_read: AtomicBool,
+    opened: Notify,
     waiting: Mutex<VecDeque<Grant>>,
     wake: Notify,
 }
@@ -117,8 +119,21 @@ impl GrantQueue {
     }
 
     /// False when somebody reads already.
-    pub(super) fn read(&self) -> bool {
-        !self.is_read.swap(true, Ordering::AcqRel)
+    pub(super) fn open(&self) -> bool {
+        let first = !self.is_read.swap(true, Ordering::AcqRel);
+        if first {
+            self.opened.notify_one();
+        }
+        first
+    }
+
+    pub(super) fn close(&self) {
+        self.is_read.store(false, Ordering::Release);
+    }
+
+    /// Waits until somebody begins to read.
+    pub(super) async fn opened(&self) {
+        self.opened.notified().await;
     }
 
     pub(super) fn push(&self, grant: Grant) {
@@ -126,15 +141,18 @@ impl GrantQueue {
         self.wake.notify_one();
     }
 
-    async fn next(&self) -> Grant {
+    async fn session_of_first(&self) -> SessionId {
         loop {
-            // Taken in a statement of its own: the guard must not live over the await.
-            let next = self.waiting().pop_front();
-            if let Some(grant) = next {
-                return grant;
+            let first = self.waiting().front().map(|grant| grant.session);
+            if let Some(session) = first {
+                return session;
             }
             self.wake.notified().await;
         }
+    }
+
+    fn take_first(&self) -> Option<Grant> {
+        self.waiting().pop_front()
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Grant>> {

@@ -1,10 +1,8 @@
 //! Whether a manager does what it is there for.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-use tokio::task::JoinError;
 
 use crate::error::{Error, ErrorKind};
 use crate::value::SessionId;
@@ -44,7 +42,10 @@ pub(super) struct Pulse {
 
 impl Pulse {
     pub(super) fn died(&self, part: &'static str) {
-        *self.dead.lock().unwrap_or_else(PoisonError::into_inner) = Some(part);
+        // The first cause is the one to tell.
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        dead.get_or_insert(part);
+        drop(dead);
         self.is_dead.store(true, Ordering::Release);
     }
 
@@ -80,16 +81,23 @@ impl Pulse {
             .clone()
     }
 
-    pub(super) fn task_ended(&self, ended: &Result<(), JoinError>) {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            tracing::error!("a task of the manager panicked: this is a bug");
-            self.panics.fetch_add(1, Ordering::Relaxed);
-        }
+    /// To be dropped with a task: notices if that is because of a panic.
+    pub(super) fn watch_task(self: &Arc<Self>) -> impl Drop + Send + use<> {
+        Watched(Arc::clone(self))
     }
 
     pub(super) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)
+    }
+}
+
+struct Watched(Arc<Pulse>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a task of the manager panicked: this is a bug");
+            self.0.panics.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::round::Step;
 use super::shared::Shared;
 use crate::driver::{BatchOutcome, Commit, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
-use crate::value::Revision;
+use crate::value::{Revision, SessionId};
 
 /// The obligation to see to what is pending at a repository. Exactly one exists while its desk
 /// says that it is attended; it ends with [`Duty::done`], or everybody who waits hears of it.
@@ -52,7 +52,7 @@ impl Drop for Duty {
         desk.attended = false;
         desk.put_back();
         for request in std::mem::take(&mut desk.pending) {
-            request.fail(ended.replicate());
+            request.fail(&ended);
         }
     }
 }
@@ -118,7 +118,9 @@ impl Shared {
     /// after all.
     fn attend_alone(self: &Arc<Self>, duty: Duty) {
         while let Some(repository) = duty.repository() {
-            let changes = match repository.plan(self) {
+            let issuer = self.issuer();
+            let session = issuer.session;
+            let changes = match repository.plan(self, issuer) {
                 Step::Rest => return duty.done(),
                 Step::Load(since) => return self.run(load(Arc::clone(self), duty, since)),
                 Step::Commit(changes) => changes,
@@ -128,18 +130,18 @@ impl Shared {
                 repository: repository.key().clone(),
                 changes,
             }];
-            let answer = match self.commit(batch) {
-                (session, Commit::Done(answer)) => self.heard(session, answer),
-                commit => {
+            let answer = match self.driver.commit(session, batch) {
+                Commit::Done(answer) => self.heard(session, answer),
+                commit @ Commit::Pending(_) => {
                     let shared = Arc::clone(self);
                     return self.spawn(async move {
-                        let answer = shared.committed(commit).await;
-                        let next = settle_one(&shared, &repository, answer);
+                        let answer = shared.committed(session, commit).await;
+                        let next = settle_one(&shared, session, &repository, answer);
                         resume(&shared, duty, next);
                     });
                 }
             };
-            match settle_one(self, &repository, answer) {
+            match settle_one(self, session, &repository, answer) {
                 Next::Plan => {}
                 next => return resume(self, duty, next),
             }
@@ -170,13 +172,14 @@ async fn run_lane(lane: Lane, first: Duty) {
     let shared = &lane.0;
     let mut work = vec![first];
     while !work.is_empty() {
+        let issuer = shared.issuer();
         let mut batch = Vec::with_capacity(work.len());
         let mut leaving = Vec::with_capacity(work.len());
         for duty in work.drain(..) {
             let Some(repository) = duty.repository() else {
                 continue;
             };
-            match repository.plan(shared) {
+            match repository.plan(shared, issuer) {
                 Step::Rest => duty.done(),
                 Step::Load(since) => shared.run(load(Arc::clone(shared), duty, since)),
                 Step::Commit(changes) => {
@@ -189,7 +192,7 @@ async fn run_lane(lane: Lane, first: Duty) {
             }
         }
         if !batch.is_empty() {
-            commit(shared, batch, leaving, &mut work).await;
+            commit(shared, issuer.session, batch, leaving, &mut work).await;
         }
         let mut queue = shared.lanes.queue();
         let most = shared.descriptor.repositories_per_batch;
@@ -201,12 +204,13 @@ async fn run_lane(lane: Lane, first: Duty) {
 /// Commits a batch, and puts back to `work` what has to be planned again.
 async fn commit(
     shared: &Arc<Shared>,
+    session: SessionId,
     batch: Vec<RepositoryCommit>,
     leaving: Vec<Duty>,
     work: &mut Vec<Duty>,
 ) {
-    let commit = shared.commit(batch);
-    let answer = shared.committed(commit).await;
+    let commit = shared.driver.commit(session, batch);
+    let answer = shared.committed(session, commit).await;
     let mut outcomes = checked(answer, leaving.len()).map(Vec::into_iter);
     for duty in leaving {
         let Some(repository) = duty.repository() else {
@@ -214,7 +218,7 @@ async fn commit(
         };
         let next = match &mut outcomes {
             Ok(outcomes) => match outcomes.next() {
-                Some(outcome) => repository.settle(shared, outcome),
+                Some(outcome) => repository.settle(shared, session, outcome),
                 None => Next::Plan,
             },
             Err(error) => repository.unsettled(shared, error),
@@ -226,9 +230,14 @@ async fn commit(
     }
 }
 
-fn settle_one(shared: &Shared, repository: &Arc<Repository>, answer: BatchOutcome) -> Next {
+fn settle_one(
+    shared: &Shared,
+    session: SessionId,
+    repository: &Arc<Repository>,
+    answer: BatchOutcome,
+) -> Next {
     match checked(answer, 1).map(|mut outcomes| outcomes.pop()) {
-        Ok(Some(outcome)) => repository.settle(shared, outcome),
+        Ok(Some(outcome)) => repository.settle(shared, session, outcome),
         Ok(None) => Next::Plan,
         Err(error) => repository.unsettled(shared, &error),
     }
@@ -257,6 +266,8 @@ async fn load(shared: Arc<Shared>, duty: Duty, since: Option<Revision>) {
 
 fn resume(shared: &Arc<Shared>, duty: Duty, next: Next) {
     match next {
+        // Nobody is left to keep its session, nor to hear of it.
+        Next::PlanAfter(_) if shared.is_gone() => drop(duty),
         Next::Rest => duty.done(),
         Next::Plan => shared.attend(duty),
         Next::PlanAfter(delay) => {

@@ -1,5 +1,6 @@
 //! The manager: the protocol over a driver, for the many tasks of one process.
 
+mod absorb;
 mod admission;
 mod asking;
 mod background;
@@ -8,11 +9,14 @@ mod health;
 mod lane;
 mod options;
 mod repository;
+mod request;
 mod round;
 mod session;
 mod shared;
 mod view;
+mod waiting;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
@@ -30,7 +34,7 @@ use asking::{Awaited, unexpected};
 use session::{KeepAlive, Session};
 use shared::Shared;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::{Admitted, Command, Death, Outcome, RunRequest};
@@ -68,6 +72,25 @@ struct ManagerHandle {
     background: Mutex<JoinSet<()>>,
 }
 
+impl ManagerHandle {
+    fn stop(&self) {
+        self.keep_alive.stop();
+        let mut background = self
+            .background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        background.abort_all();
+    }
+}
+
+impl Drop for ManagerHandle {
+    fn drop(&mut self) {
+        self.shared.gone.store(true, Ordering::Release);
+        self.stop();
+        self.shared.end("last handle");
+    }
+}
+
 impl ConcurrencyManager {
     /// Opens a session at the store and starts to keep it, to listen and to sweep, on the
     /// tokio runtime that this is called from.
@@ -84,6 +107,10 @@ impl ConcurrencyManager {
             (
                 "watch",
                 background::boxed(background::listen(Arc::clone(&shared), watch)),
+            ),
+            (
+                "search for runs without an owner",
+                background::boxed(background::adopt(Arc::clone(&shared))),
             ),
             (
                 "back-stop poll",
@@ -133,14 +160,14 @@ impl ConcurrencyManager {
         limit: Option<(Limit, LimitVersion)>,
         requests: Vec<RunRequest>,
     ) -> Result<Vec<Admission>, Error> {
-        let most = self.shared().descriptor.entries_per_commit;
-        if requests.len() >= most {
+        let most = (self.shared().descriptor.entries_per_commit / 2).max(1);
+        if requests.len() > most {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "admit",
                 format!(
-                    "{} runs do not fit into one commit to this store; admit fewer than {most} \
-                     at once",
+                    "{} runs do not fit into one commit to this store; admit at most {most} at \
+                     once",
                     requests.len()
                 ),
             ));
@@ -189,7 +216,6 @@ impl ConcurrencyManager {
     /// # Errors
     /// Those common to all commands.
     pub async fn requeue(&self, mut lease: Lease) -> Result<Option<Admission>, Error> {
-        lease.disarm();
         let command = Command::Requeue {
             run: lease.run().clone(),
             token: lease.token(),
@@ -197,6 +223,7 @@ impl ConcurrencyManager {
         let repository = Arc::clone(&lease.grant().repository);
         self.shared().pulse.check("requeue")?;
         let reply = self.ask(&repository, command).await?;
+        lease.disarm();
         if let Outcome::Admitted {
             admitted: Admitted::NotHeld,
             ..
@@ -212,15 +239,18 @@ impl ConcurrencyManager {
     /// # Errors
     /// Those common to all commands.
     pub async fn release(&self, mut lease: Lease, outcome: RunOutcome) -> Result<Ending, Error> {
-        lease.disarm();
         let command = Command::Release {
             run: lease.run().clone(),
             uid: lease.uid().clone(),
             token: Some(lease.token()),
             outcome,
         };
-        self.end(&lease.grant().repository, command, "release")
-            .await
+        let ending = self
+            .end(&lease.grant().repository, command, "release")
+            .await?;
+        // Until here, dropping the lease of an ephemeral run would still have ended it.
+        lease.disarm();
+        Ok(ending)
     }
 
     /// Ends a run that any manager started, by its name, uid and token. Without a token it is
@@ -350,7 +380,7 @@ impl ConcurrencyManager {
     ) -> Result<Vec<RepositorySummary>, Error> {
         let shared = self.shared();
         let page = shared
-            .read(shared.driver.list(after, limit), "list")
+            .read(shared.driver.list(ListFilter::All, after, limit), "list")
             .await?;
         let summary = |(repository, head): (RepositoryKey, Head)| RepositorySummary {
             repository,
@@ -369,8 +399,8 @@ impl ConcurrencyManager {
         let known = self.find(repository, "watch")?;
         // Counting starts before the state is read, so no change can fall between.
         let steps = known.steps();
-        let seen = *steps.borrow() - 1;
         self.read(repository, |_| ()).await?;
+        let seen = steps.borrow().saturating_sub(1);
         Ok(RepositoryWatch {
             repository: known,
             steps,
@@ -388,7 +418,7 @@ impl ConcurrencyManager {
     /// runs whose owner died, so take it only to start them. `None` while another one lives.
     #[must_use]
     pub fn grants(&self) -> Option<Grants> {
-        let first = self.shared().grants.read();
+        let first = self.shared().grants.open();
         first.then(|| Grants(self.clone()))
     }
 
@@ -416,7 +446,8 @@ impl ConcurrencyManager {
     /// the holder may do. Reads two clocks, and asks nobody.
     #[must_use]
     pub fn holds(&self, lease: &Lease) -> bool {
-        self.check_session(lease.session(), "hold").is_ok()
+        let session = &self.shared().session;
+        session.id() == lease.session() && !session.remaining().is_zero()
     }
 
     /// Ends the session: ephemeral runs end, waiting durable runs keep their places without an
@@ -427,34 +458,34 @@ impl ConcurrencyManager {
     pub async fn close(&self) -> Result<(), Error> {
         let shared = self.shared();
         shared.pulse.check("close")?;
+        shared.gone.store(true, Ordering::Release);
         let session = shared.session.id();
+        let disowned = self.disown(session).await;
+        let over = Error::new(ErrorKind::Closed, "close", "the manager was closed");
+        shared.lost(session, &over);
+        shared.end("session (closed)");
+        self.handle.stop();
+        let closed = shared.driver.close_session(session);
+        let closed = shared.read(closed, "close").await;
+        disowned.and(closed)
+    }
+
+    /// Ends or disowns the runs of this manager's own session.
+    async fn disown(&self, session: SessionId) -> Result<(), Error> {
+        let shared = self.shared();
         let left = shared.driver.repositories_of(session);
-        let answers: Vec<_> = shared
-            .read(left, "close")
-            .await?
-            .iter()
-            .map(|key| {
-                let death = Death::Session;
-                shared.submit(&shared.repository(key), Command::Expire { session, death })
-            })
-            .collect();
-        shared.pulse.died("session (closed)");
+        let mut answers = Vec::new();
+        for key in shared.read(left, "close").await? {
+            let death = Death::Session;
+            let command = Command::Expire { session, death };
+            answers.push(shared.submit(&shared.repository(&key), command));
+        }
+        let mut outcome = Ok(());
         for answer in answers {
-            // What could not be disowned now, is when the session has expired.
-            drop(answer.await);
+            let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("close")));
+            outcome = outcome.and(answer.map(drop));
         }
-        self.handle.keep_alive.stop();
-        self.handle
-            .background
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .abort_all();
-        for repository in shared.known_repositories() {
-            repository.desk().waiters.clear();
-        }
-        shared
-            .read(shared.driver.close_session(session), "close")
-            .await
+        outcome
     }
 
     fn shared(&self) -> &Arc<Shared> {

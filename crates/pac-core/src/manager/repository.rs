@@ -2,21 +2,21 @@
 //! combined into the next commit, and who waits for a turn.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::admission::{Notice, Place};
+use super::request::Request;
 use super::view::{RepositoryStatus, WaitReason, wait_reason};
+use super::waiting::Waiting;
 use crate::error::{Error, ErrorKind};
-use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::{Command, Outcome};
-use crate::state::{Entry, EntryState, RepositoryState};
-use crate::value::Revision;
+use crate::state::{EntryState, RepositoryState};
+use crate::value::{Revision, SessionId};
 
 /// Between attempts: doubles from the first to the longest, with jitter.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -37,32 +37,6 @@ pub(super) enum Next {
     PlanAfter(Duration),
 }
 
-/// A command on its way, and who is to hear of it.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) command: Command,
-    /// How many requests, from this one on, are to be planned together.
-    pub(super) group: usize,
-    /// Absent for what the manager does of its own accord, and never gives up.
-    pub(super) reply: Option<oneshot::Sender<Result<Reply, Error>>>,
-    /// When it was put in, counted in requests.
-    pub(super) serial: u64,
-    /// Set when the first attempt failed.
-    pub(super) deadline: Option<Instant>,
-    /// An attempt may have succeeded without our knowing.
-    pub(super) uncertain: bool,
-}
-
-/// What is said to who asked.
-#[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) outcome: Outcome,
-    /// The run's entry as it stands now.
-    pub(super) entry: Option<Arc<Entry>>,
-    /// Where its turn will be announced, if it waits for us.
-    pub(super) place: Option<Place>,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Repository {
@@ -70,30 +44,34 @@ pub(super) struct Repository {
     desk: Mutex<Desk>,
 }
 
-/// What the lock of a [`Repository`] guards. Only ever held between two awaits.
+/// What the lock of a [`Repository`] guards. Only ever held between two awaits, and never while
+/// another one is taken.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     /// As of the newest snapshot; `None` until read for the first time, and when what was read
     /// did not add up.
     pub(super) state: Option<RepositoryState>,
+    /// There was a state, and something of ours may be in it.
+    pub(super) lost_track: bool,
     /// The store is said to be at this revision, or a later one.
     pub(super) wanted: Revision,
-    /// What was `wanted` when the state was last asked for.
-    pub(super) asked_for: Revision,
     /// Read before anything else: hints may have been lost.
     pub(super) recheck: bool,
     /// In the order in which they came.
     pub(super) pending: VecDeque<Request>,
     /// In the commit that is on its way, with what each comes to if that succeeds.
     pub(super) in_flight: Vec<(Request, Outcome)>,
+    /// That commit is not large enough for all that its commands would change.
+    pub(super) more: bool,
     pub(super) next_serial: u64,
     /// Requests before this one were put in before the state was last read.
     pub(super) covered: u64,
-    /// Somebody has the [`Duty`](super::duty::Duty) to see to what is pending.
+    /// Somebody has the [`Duty`](super::lane::Duty) to see to what is pending.
     pub(super) attended: bool,
     pub(super) backoff: Option<ExponentialBackoff>,
-    pub(super) waiters: HashMap<PipelineRunKey, (u64, oneshot::Sender<Notice>)>,
-    pub(super) next_waiter: u64,
+    /// Sessions that a commit found to be dead, until their entries say so.
+    pub(super) dead: Vec<SessionId>,
+    pub(super) waiting: Waiting,
     /// How many queued and started entries of `state` are this session's.
     pub(super) own: usize,
     /// Counts the states that watchers could have seen.
@@ -153,19 +131,21 @@ impl Repository {
         before.map(|entry| entry.run.clone()).collect()
     }
 
-    /// Takes a waiter out; false when it was not waiting any more.
-    pub(super) fn stop_waiting(&self, run: &PipelineRunKey, number: u64) -> bool {
-        let mut desk = self.desk();
-        let waits = desk.waiters.get(run).is_some_and(|known| known.0 == number);
-        waits && desk.waiters.remove(run).is_some()
-    }
-
     /// Counts states from now on, for a watcher.
     pub(super) fn steps(&self) -> watch::Receiver<u64> {
         let mut desk = self.desk();
         // 1: there is a state to be seen from the start.
         let steps = desk.steps.get_or_insert_with(|| watch::Sender::new(1));
         steps.subscribe()
+    }
+
+    /// The manager has ended: whoever waits or watches here hears that nothing more will come.
+    pub(super) fn end(&self) {
+        let mut desk = self.desk();
+        desk.steps = None;
+        let waiting = std::mem::take(&mut desk.waiting);
+        drop(desk);
+        drop(waiting);
     }
 }
 
@@ -183,35 +163,38 @@ impl Desk {
             });
             group -= 1;
         }
-        !std::mem::replace(&mut self.attended, true)
+        self.take_duty()
     }
 
-    /// Puts a command of the manager's own in, to be seen to by whoever is at it now.
+    /// Puts a command of the manager's own in, to be seen to by whoever is at it, or asks
+    /// [`needs_attention`](Self::needs_attention) next.
     pub(super) fn add(&mut self, command: Command) {
         self.pending.push_back(Request::new(command, None));
     }
 
-    /// Registers the waiter of a run, in place of an earlier one. If the run is not `ours` any
-    /// more, the waiter hears that first thing.
-    pub(super) fn wait(&mut self, run: &PipelineRunKey, ours: bool) -> Place {
-        let (sender, notice) = oneshot::channel();
-        let number = self.next_waiter;
-        self.next_waiter += 1;
-        let earlier = if ours {
-            self.waiters.insert(run.clone(), (number, sender))
-        } else {
-            Some((number, sender))
-        };
-        if let Some((_, earlier)) = earlier {
-            // Nobody may be listening any more.
-            let _ = earlier.send(Notice::TakenOver);
-        }
-        Place { number, notice }
+    /// True when the caller has to see to something that came without a request.
+    pub(super) fn needs_attention(&mut self) -> bool {
+        let interest = self.is_of_interest() && (self.recheck || self.is_behind());
+        (interest || !self.pending.is_empty()) && self.take_duty()
+    }
+
+    fn take_duty(&mut self) -> bool {
+        !std::mem::replace(&mut self.attended, true)
+    }
+
+    /// Takes in a hint.
+    pub(super) fn is_said_to_be_at(&mut self, revision: Revision) {
+        self.wanted = self.wanted.max(revision);
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        let known = self.state.as_ref().map(|state| state.head().revision);
+        self.wanted > known.unwrap_or_default()
     }
 
     /// Whether nothing would be lost if this record was made anew.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_of_interest() && !self.attended && self.waiters.is_empty()
+        !self.is_of_interest() && !self.attended
     }
 
     /// Whether hints matter: a run of ours waits or runs, or somebody watches.
@@ -220,23 +203,13 @@ impl Desk {
             .steps
             .as_ref()
             .is_some_and(|steps| steps.receiver_count() > 0);
-        watched || self.own > 0
+        watched || self.own > 0 || self.lost_track || !self.waiting.is_empty()
     }
 
-    /// Asks for the state to be read again. True when the caller has to see to it.
-    pub(super) fn look_again(&mut self) -> bool {
-        self.recheck = true;
-        self.is_of_interest() && !std::mem::replace(&mut self.attended, true)
-    }
-
-    /// Takes in a hint. True when the caller has to see to it.
-    pub(super) fn is_said_to_be_at(&mut self, revision: Revision) -> bool {
-        let known = self.state.as_ref().map(|state| state.head().revision);
-        if known.is_some_and(|known| known >= revision) {
-            return false;
-        }
-        self.wanted = self.wanted.max(revision);
-        self.is_of_interest() && !std::mem::replace(&mut self.attended, true)
+    /// Whether this very run is about to be given up.
+    pub(super) fn gives_up(&self, run: &PipelineRunKey) -> bool {
+        let is = |request: &Request| matches!(&request.command, Command::Abandon { run: other, .. } if other == run);
+        self.pending.iter().any(is) || self.in_flight.iter().any(|(request, _)| is(request))
     }
 
     /// What was in flight is pending again, before all that came later.
@@ -248,78 +221,69 @@ impl Desk {
 
     /// What was read does not add up: nothing is known.
     pub(super) fn forget(&mut self) {
-        self.state = None;
+        self.lost_track |= self.state.take().is_some();
+        self.recheck = true;
         self.own = 0;
+    }
+
+    /// Counts what is ours, after the state or the session was replaced.
+    pub(super) fn recount(&mut self, session: SessionId) {
+        let state = self.state.as_ref();
+        let entries = state.into_iter().flat_map(RepositoryState::entries);
+        self.own = entries
+            .filter(|entry| entry.owner() == Some(session))
+            .count();
+    }
+
+    /// A session was found to be dead by a commit to this repository.
+    pub(super) fn bury(&mut self, session: SessionId, expire: Command) {
+        if !self.dead.contains(&session) {
+            self.dead.push(session);
+            self.pending.push_front(Request::new(expire, None));
+        }
     }
 
     /// An attempt came to nothing: whoever has waited for too long hears of it, or everybody
     /// when trying again would not help.
     pub(super) fn failed(&mut self, timeout: Duration, error: &Error) -> Next {
+        let kind = error.kind();
         let again = matches!(
-            error.kind(),
+            kind,
             ErrorKind::Unavailable
                 | ErrorKind::Contended
                 | ErrorKind::Indeterminate
                 | ErrorKind::SessionLost
         );
+        let broken = matches!(
+            kind,
+            ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::Closed
+        );
         let now = Instant::now();
         for mut request in std::mem::take(&mut self.pending) {
             let deadline = *request.deadline.get_or_insert(now + timeout);
-            if again && (request.reply.is_none() || now < deadline) {
+            let keep = match request.reply {
+                // What the manager does of its own accord is not given up for a passing cause.
+                None => !broken,
+                Some(_) => again && now < deadline,
+            };
+            if keep {
                 self.pending.push_back(request);
             } else {
-                request.fail(error.replicate());
+                request.fail(error);
             }
         }
-        if !again {
+        if !again && self.pending.is_empty() {
             self.recheck = false;
             self.wanted = Revision::default();
             return Next::Plan;
         }
         let first = self.backoff.is_none();
         let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
-        if first && error.kind() == ErrorKind::Contended {
+        if first && kind == ErrorKind::Contended {
             // The state that came with the conflict is new: usually the next attempt succeeds.
             return Next::Plan;
         }
-        Next::PlanAfter(backoff.next().unwrap_or(LONGEST_BACKOFF))
-    }
-}
-
-impl Request {
-    pub(super) fn new(
-        command: Command,
-        reply: Option<oneshot::Sender<Result<Reply, Error>>>,
-    ) -> Self {
-        Self {
-            command,
-            group: 1,
-            reply,
-            serial: 0,
-            deadline: None,
-            uncertain: false,
-        }
-    }
-
-    /// A slot is asked for, and whoever asked has gone before anything was tried.
-    pub(super) fn is_moot(&self) -> bool {
-        let gone = self.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
-        gone && !self.uncertain && self.admits().is_some()
-    }
-
-    /// The run that this asks a slot for.
-    pub(super) fn admits(&self) -> Option<&PipelineRunKey> {
-        match &self.command {
-            Command::Admit(request) | Command::Adopt(request) => Some(&request.run),
-            Command::Requeue { run, .. } => Some(run),
-            _ => None,
-        }
-    }
-
-    pub(super) fn fail(self, error: Error) {
-        if let Some(reply) = self.reply {
-            // Nobody may be listening any more.
-            let _ = reply.send(Err(error));
-        }
+        let delay = backoff.next().unwrap_or(LONGEST_BACKOFF);
+        Next::PlanAfter(if again { delay } else { LONGEST_BACKOFF })
     }
 }

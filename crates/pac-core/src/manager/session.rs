@@ -20,7 +20,11 @@ use crate::value::SessionId;
 pub(super) struct Session {
     ttl: SessionTtl,
     id: AtomicU64,
+    /// The one before, 0 if there was none.
+    former: AtomicU64,
     lost: AtomicBool,
+    /// Held by whoever changes the above.
+    changing: Mutex<()>,
     acknowledged: Mutex<Moment>,
     /// Wakes the keep-alive when somebody else has noticed the loss.
     over: Notify,
@@ -67,6 +71,8 @@ impl Session {
         Ok(Self {
             ttl,
             id: AtomicU64::new(id.get()),
+            former: AtomicU64::new(0),
+            changing: Mutex::new(()),
             lost: AtomicBool::new(false),
             acknowledged: Mutex::new(sent),
             over: Notify::new(),
@@ -75,6 +81,28 @@ impl Session {
 
     pub(super) fn id(&self) -> SessionId {
         SessionId::new(self.id.load(Ordering::Acquire))
+    }
+
+    pub(super) fn former(&self) -> SessionId {
+        SessionId::new(self.former.load(Ordering::Acquire))
+    }
+
+    /// Whether that was this manager's session before, or is one that it has lost.
+    pub(super) fn was(&self, id: SessionId) -> bool {
+        id == self.former() || (id == self.id() && self.is_lost())
+    }
+
+    /// Waits until it is known whether `id` is still this manager's session, and alive.
+    pub(super) async fn is_held(&self, id: SessionId) -> bool {
+        loop {
+            if self.id() != id || self.is_lost() {
+                return false;
+            }
+            if !self.remaining().is_zero() {
+                return true;
+            }
+            sleep(self.ttl.session / 20).await;
+        }
     }
 
     /// How long this process may still call itself a holder: the TTL less a margin, counted
@@ -95,11 +123,17 @@ impl Session {
 
     /// True for the first to notice.
     fn lose(&self, id: SessionId) -> bool {
+        let changing = self.changing();
         let first = self.id() == id && !self.lost.swap(true, Ordering::AcqRel);
+        drop(changing);
         if first {
             self.over.notify_one();
         }
         first
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn acknowledged(&self) -> MutexGuard<'_, Moment> {
@@ -113,7 +147,9 @@ impl Session {
     }
 
     fn reopened(&self, id: SessionId, sent: Moment) {
+        let _changing = self.changing();
         self.renewed(sent);
+        self.former.store(self.id().get(), Ordering::Release);
         self.id.store(id.get(), Ordering::Release);
         self.lost.store(false, Ordering::Release);
     }
@@ -176,8 +212,8 @@ async fn keep_alive(shared: Arc<Shared>) {
         while !session.is_lost() {
             match renew(&shared, id).await {
                 Ok(()) => break,
-                Err(error) if error.kind() == ErrorKind::SessionLost => lost(&shared, id, &error),
-                Err(error) if session.remaining().is_zero() => lost(&shared, id, &error),
+                Err(error) if error.kind() == ErrorKind::SessionLost => shared.lost(id, &error),
+                Err(error) if session.remaining().is_zero() => shared.lost(id, &error),
                 Err(error) => {
                     tracing::warn!(session = %id, %error, "keep-alive failed, trying again");
                     sleep(session.ttl.session / 20).await;
@@ -203,11 +239,13 @@ async fn renew(shared: &Shared, id: SessionId) -> Result<(), Error> {
     }
 }
 
-/// Notes that a session is over, once.
-pub(super) fn lost(shared: &Shared, id: SessionId, error: &Error) {
-    if shared.session.lose(id) {
-        tracing::warn!(session = %id, %error, "the session is lost, and all leases with it");
-        shared.tell(Event::SessionLost(id));
+impl Shared {
+    /// Notes that a session is over, once.
+    pub(super) fn lost(&self, id: SessionId, error: &Error) {
+        if self.session.lose(id) {
+            tracing::warn!(session = %id, %error, "the session is lost, and all leases with it");
+            self.tell(Event::SessionLost(id));
+        }
     }
 }
 
@@ -218,7 +256,7 @@ async fn reopen(shared: &Arc<Shared>) {
         Ok(Ok(id)) => {
             shared.session.reopened(id, sent);
             tracing::info!(session = %id, "opened a new session");
-            shared.readmit_waiting();
+            shared.reclaim_waiting();
             shared.tell(Event::SessionOpened(id));
         }
         Ok(Err(error)) => {
@@ -227,6 +265,14 @@ async fn reopen(shared: &Arc<Shared>) {
         }
         Err(_) => tracing::warn!("no new session yet: no answer"),
     }
+}
+
+pub(super) fn session_lost(session: SessionId) -> Error {
+    Error::new(
+        ErrorKind::SessionLost,
+        "hold",
+        format!("session {session} is over, or was not renewed in time; its leases are lost"),
+    )
 }
 
 #[cfg(test)]

@@ -2,27 +2,30 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, broadcast, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::{Notify, Semaphore, broadcast, oneshot};
 use tokio::time::timeout;
 
 use super::event::{Event, GrantQueue};
 use super::health::Pulse;
 use super::lane::{Duty, Lanes};
 use super::options::ManagerOptions;
-use super::repository::{Reply, Repository, Request};
-use super::session::{self, Session};
-use crate::driver::{BatchOutcome, Commit, Descriptor, Driver, RepositoryCommit};
+use super::repository::Repository;
+use super::request::{Reply, Request};
+use super::session::Session;
+use super::waiting::{Notice, Place};
+use crate::driver::{BatchOutcome, Commit, Descriptor, Driver};
 use crate::error::{Error, ErrorKind};
 use crate::hash::RandomState;
-use crate::name::RepositoryKey;
+use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::{Command, Issuer};
-use crate::state::{RunKind, Snapshot};
+use crate::state::{Entry, Snapshot};
 use crate::value::{Revision, SessionId};
 
 pub(super) struct Shared {
@@ -34,12 +37,15 @@ pub(super) struct Shared {
     pub(super) lanes: Lanes,
     pub(super) grants: GrantQueue,
     pub(super) events: broadcast::Sender<Event>,
-    pub(super) pulse: Pulse,
+    pub(super) pulse: Arc<Pulse>,
     /// A session may have died.
     pub(super) death: Notify,
+    /// Set when the last handle was dropped.
+    pub(super) gone: AtomicBool,
+    /// Reads of repositories that may be on their way at once.
+    loads: Semaphore,
     /// Where the manager was opened, and its work is done.
     runtime: Handle,
-    tasks: Mutex<JoinSet<()>>,
 }
 
 impl fmt::Debug for Shared {
@@ -56,6 +62,9 @@ impl fmt::Debug for Shared {
 /// repositories in use at the same moment seldom share one.
 const SHARDS: usize = 256;
 
+/// A store that was away makes every repository be read again: not all at once.
+const LOADS: usize = 64;
+
 impl Shared {
     pub(super) fn new(driver: Arc<dyn Driver>, options: ManagerOptions, session: Session) -> Self {
         let descriptor = driver.descriptor();
@@ -68,17 +77,19 @@ impl Shared {
             lanes: Lanes::new(descriptor.batches_in_flight),
             grants: GrantQueue::default(),
             events: broadcast::Sender::new(super::event::EVENTS),
-            pulse: Pulse::default(),
+            pulse: Arc::default(),
             death: Notify::new(),
+            gone: AtomicBool::new(false),
+            loads: Semaphore::new(LOADS),
             runtime: Handle::current(),
-            tasks: Mutex::default(),
         }
     }
 
     pub(super) fn issuer(&self) -> Issuer {
         Issuer {
             session: self.session.id(),
-            takes_ownerless: self.grants.is_read(),
+            // A manager that closes leaves what it disowns to others.
+            takes_ownerless: self.grants.is_read() && !self.is_gone(),
         }
     }
 
@@ -144,7 +155,10 @@ impl Shared {
 
     /// Has a repository read again, now if that matters to anybody, else when it is next used.
     pub(super) fn look_again(self: &Arc<Self>, repository: &Arc<Repository>) {
-        let lead = repository.desk().look_again();
+        let mut desk = repository.desk();
+        desk.recheck = true;
+        let lead = desk.needs_attention();
+        drop(desk);
         if lead {
             self.attend_later(Duty::new(Arc::clone(repository)));
         }
@@ -152,20 +166,65 @@ impl Shared {
 
     /// In the name of a new session: what still waits is waited for again. Ephemeral runs ended
     /// with the old session; their waiters hear of it when that has been recorded.
-    pub(super) fn readmit_waiting(self: &Arc<Self>) {
+    pub(super) fn reclaim_waiting(self: &Arc<Self>) {
         for repository in self.known_repositories() {
-            let mut desk = repository.desk();
-            desk.own = 0;
-            let state = desk.state.as_ref();
-            let waiting = desk.waiters.keys().filter_map(|run| state?.entry(run));
-            let durable = waiting.filter(|entry| entry.kind == RunKind::Durable);
-            let again: Vec<_> = durable.map(|entry| entry.request()).collect();
-            drop(desk);
-            for request in again {
-                self.send(&repository, Command::Admit(request));
+            if repository.reclaim(self) {
+                self.attend_later(Duty::new(repository));
             }
         }
         self.death.notify_one();
+    }
+
+    /// Gives a place in the queue up, and the slot if it was granted in this instant.
+    pub(super) fn give_up(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        entry: &Entry,
+        place: &mut Place,
+        granted: bool,
+    ) {
+        let mut desk = repository.desk();
+        let last = desk.waiting.remove(&entry.run, place.number);
+        // Nothing is sent to a place that is not there any more: this is the final answer.
+        let started = matches!(place.notice.try_recv(), Ok(Notice::Started(_)));
+        if last || started || granted {
+            desk.add(self.abandon(entry));
+        }
+        let lead = desk.needs_attention();
+        drop(desk);
+        if lead {
+            self.attend_later(Duty::new(Arc::clone(repository)));
+        }
+    }
+
+    /// The command that takes a run back which was asked for in this manager's name.
+    pub(super) fn abandon(&self, entry: &Entry) -> Command {
+        Command::Abandon {
+            run: entry.run.clone(),
+            uid: entry.uid.clone(),
+            owner: entry.owner().unwrap_or_else(|| self.session.id()),
+        }
+    }
+
+    /// Takes back what an answer gave to somebody who did not wait for it.
+    pub(super) fn unheard(self: &Arc<Self>, repository: &Arc<Repository>, reply: &Reply) {
+        let mut desk = repository.desk();
+        repository.unheard(&mut desk, self, reply);
+        let lead = desk.needs_attention();
+        drop(desk);
+        if lead {
+            self.attend_later(Duty::new(Arc::clone(repository)));
+        }
+    }
+
+    /// Leaves a run in the queue, to the stream of grants.
+    pub(super) fn detach(&self, repository: &Repository, run: &PipelineRunKey, place: &mut Place) {
+        let mut desk = repository.desk();
+        if desk.waiting.remove(run, place.number) {
+            desk.waiting.detach(run);
+        } else if let Ok(Notice::Started(grant)) = place.notice.try_recv() {
+            self.grants.push(grant);
+        }
     }
 
     /// Why an answer did not come although its question was taken.
@@ -182,30 +241,45 @@ impl Shared {
 
     /// Runs `work` as far as it goes without waiting, and the rest in a task of the manager's.
     pub(super) fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // The caller may be on another runtime, or on none.
+        let runtime = self.runtime.enter();
         let mut work = Box::pin(work);
         let first = work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(runtime);
         if first.is_pending() {
             self.spawn(work);
         }
     }
 
-    /// Runs `work` in a task of the manager's. One that dies is counted in the health.
+    /// Runs `work` in a task of the manager's. One that panics is counted in the health.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(ended) = tasks.try_join_next() {
-            self.pulse.task_ended(&ended);
-        }
-        tasks.spawn_on(work, &self.runtime);
+        let watched = self.pulse.watch_task();
+        self.runtime.spawn(async move {
+            let _watched = watched;
+            work.await;
+        });
     }
 
-    /// Sends a batch off, as far as that goes without waiting.
-    pub(super) fn commit(&self, batch: Vec<RepositoryCommit>) -> (SessionId, Commit) {
-        let session = self.session.id();
-        (session, self.driver.commit(session, batch))
+    /// How long a command is tried.
+    pub(super) fn patience(&self) -> Duration {
+        self.options.command_timeout
+    }
+
+    /// Nobody holds this manager any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// The manager has ended, by whatever cause: nothing goes on waiting in its name.
+    pub(super) fn end(&self, part: &'static str) {
+        self.pulse.died(part);
+        for repository in self.known_repositories() {
+            repository.end();
+        }
     }
 
     /// The answer to a batch, within the deadline of a request.
-    pub(super) async fn committed(&self, (session, commit): (SessionId, Commit)) -> BatchOutcome {
+    pub(super) async fn committed(&self, session: SessionId, commit: Commit) -> BatchOutcome {
         let answer = match commit {
             Commit::Done(answer) => answer,
             Commit::Pending(request) => {
@@ -225,7 +299,7 @@ impl Shared {
         if let Err(error) = &answer
             && error.kind() == ErrorKind::SessionLost
         {
-            session::lost(self, session, error);
+            self.lost(session, error);
         }
         answer
     }
@@ -236,6 +310,8 @@ impl Shared {
         repository: &RepositoryKey,
         since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
+        // Closed never: then nothing is limited.
+        let _permit = self.loads.acquire().await.ok();
         let request = self.driver.load(repository, since);
         self.read(request, "load").await
     }

@@ -19,12 +19,10 @@ impl Plan<'_> {
                 token,
                 outcome,
             } => self.release(run, uid, *token, *outcome),
-            Command::Cancel { run, uid } => self.cancel(run, uid.as_ref(), |_| true),
-            Command::Abandon { run, uid } => {
-                let issuer = self.issuer.session;
-                self.cancel(run, Some(uid), |entry| entry.owner() == Some(issuer))
-            }
+            Command::Cancel { run, uid } => self.cancel(run, uid.as_ref()),
+            Command::Abandon { run, uid, owner } => self.abandon(run, uid, *owner),
             Command::Requeue { run, token } => self.requeue(run, *token),
+            Command::Reclaim { run, uid, former } => self.reclaim(run, uid, *former),
             Command::Adopt(request) => self.adopt(request),
             Command::SetLimit { limit, version } => self.set_limit(*limit, *version),
             Command::Expire { session, death } => self.expire(*session, *death),
@@ -44,6 +42,7 @@ impl Plan<'_> {
                 self.supersede(&request.run);
                 return self.enqueue(request);
             }
+            Some(entry) if entry.is_abandoned() => return self.enqueue(request),
             Some(entry) => entry,
         };
         let ephemeral = entry.kind == RunKind::Ephemeral;
@@ -56,7 +55,7 @@ impl Plan<'_> {
             } if session != issuer => {
                 let entry = Entry::clone(entry);
                 self.start(entry, issuer);
-                self.standing(&request.run, true)
+                self.standing(&request.run, false)
             }
             EntryState::Started { session, .. } if ephemeral && session != issuer => {
                 known_as(Admitted::HeldElsewhere(session))
@@ -116,11 +115,11 @@ impl Plan<'_> {
         }
     }
 
-    fn standing(&self, run: &PipelineRunKey, fresh: bool) -> Outcome {
+    fn standing(&self, run: &PipelineRunKey, created: bool) -> Outcome {
         let admitted = self
             .current(run)
             .map_or(Admitted::NotHeld, |entry| Admitted::of(entry));
-        Outcome::Admitted { admitted, fresh }
+        Outcome::Admitted { admitted, created }
     }
 
     fn release(
@@ -150,21 +149,34 @@ impl Plan<'_> {
         self.ended(ended)
     }
 
-    fn cancel(
-        &mut self,
-        run: &PipelineRunKey,
-        uid: Option<&Uid>,
-        may: impl FnOnce(&Entry) -> bool,
-    ) -> Outcome {
+    fn cancel(&mut self, run: &PipelineRunKey, uid: Option<&Uid>) -> Outcome {
         let same = |entry: &&Arc<Entry>| uid.is_none_or(|uid| entry.uid == *uid);
         let ended = match self.current(run).filter(same) {
             None => Ended::Unknown,
             Some(entry) => match entry.state {
                 EntryState::Finished { outcome, .. } => Ended::Before(outcome),
-                _ if !may(entry) => Ended::Unknown,
                 EntryState::Queued { .. } | EntryState::Started { .. } => {
                     let entry = Entry::clone(entry);
                     self.end(entry, RunOutcome::Cancelled);
+                    Ended::Done
+                }
+            },
+        };
+        self.ended(ended)
+    }
+
+    fn abandon(&mut self, run: &PipelineRunKey, uid: &Uid, owner: SessionId) -> Outcome {
+        let issuer = self.issuer.session;
+        let is_ours = |session| session == issuer || session == owner;
+        let ended = match self.current(run).filter(|entry| entry.uid == *uid) {
+            None => Ended::Unknown,
+            Some(entry) => match entry.state {
+                EntryState::Finished { outcome, .. } => Ended::Before(outcome),
+                EntryState::Queued { owner } if !owner.is_none_or(is_ours) => Ended::Unknown,
+                EntryState::Started { session, .. } if !is_ours(session) => Ended::Unknown,
+                EntryState::Queued { .. } | EntryState::Started { .. } => {
+                    let entry = Entry::clone(entry);
+                    self.give_up(entry);
                     Ended::Done
                 }
             },
@@ -197,13 +209,33 @@ impl Plan<'_> {
             ..entry
         });
         self.promote();
-        self.standing(run, true)
+        self.standing(run, false)
+    }
+
+    fn reclaim(&mut self, run: &PipelineRunKey, uid: &Uid, former: SessionId) -> Outcome {
+        let left = self.current(run).filter(|entry| {
+            let owner = match entry.state {
+                EntryState::Queued { owner } => owner.is_none_or(|owner| owner == former),
+                EntryState::Started { .. } | EntryState::Finished { .. } => false,
+            };
+            owner && entry.kind == RunKind::Durable && entry.uid == *uid
+        });
+        let Some(entry) = left.map(|entry| Entry::clone(entry)) else {
+            return known_as(Admitted::NotHeld);
+        };
+        let owner = Some(self.issuer.session);
+        self.change(entry, |entry| Entry {
+            state: EntryState::Queued { owner },
+            ..entry
+        });
+        self.promote();
+        self.standing(run, false)
     }
 
     fn adopt(&mut self, request: &RunRequest) -> Outcome {
         let issuer = self.issuer.session;
         let known = self.current(&request.run);
-        let entry = match known.filter(|entry| entry.uid == request.uid) {
+        let entry = match known.filter(|entry| entry.uid == request.uid && !entry.is_abandoned()) {
             None => {
                 self.supersede(&request.run);
                 let entry = self.arrival(request);
@@ -285,7 +317,7 @@ impl Plan<'_> {
 fn known_as(admitted: Admitted) -> Outcome {
     Outcome::Admitted {
         admitted,
-        fresh: false,
+        created: false,
     }
 }
 
@@ -294,6 +326,7 @@ fn after_death(entry: &Entry, session: SessionId, death: Death) -> Option<EntryS
     let expired = EntryState::Finished {
         outcome: RunOutcome::Expired,
         token: entry.token(),
+        abandoned: false,
     };
     match (entry.state, entry.kind) {
         (EntryState::Queued { owner }, kind) if owner == Some(session) => match kind {

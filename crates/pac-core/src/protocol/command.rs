@@ -101,12 +101,25 @@ pub enum Command {
         /// For how long.
         death: Death,
     },
-    /// Whoever asked for this run has gone: end it, if it still is the issuer's.
+    /// A durable run that waited in the name of a session which is over: go on waiting for it in
+    /// the issuer's. Changes nothing if the run waits no more, or somebody else has taken it.
+    Reclaim {
+        /// The run.
+        run: PipelineRunKey,
+        /// Which run of that name.
+        uid: Uid,
+        /// The issuer's session before.
+        former: SessionId,
+    },
+    /// Whoever asked for this run has gone: end it, unless somebody else has taken it. It may
+    /// be asked for again.
     Abandon {
         /// The run.
         run: PipelineRunKey,
         /// Which run of that name.
         uid: Uid,
+        /// In whose name it was asked for; the issuer's session, or one that it had before.
+        owner: SessionId,
     },
     /// Start whoever may start: after a change that started fewer runs than it could.
     Promote,
@@ -123,6 +136,7 @@ impl Command {
             Self::Release { run, .. }
             | Self::Cancel { run, .. }
             | Self::Requeue { run, .. }
+            | Self::Reclaim { run, .. }
             | Self::Abandon { run, .. } => Some(run),
             Self::SetLimit { .. }
             | Self::Expire { .. }
@@ -132,7 +146,7 @@ impl Command {
     }
 }
 
-/// What came of an [`Command::Admit`], [`Command::Adopt`] or [`Command::Requeue`].
+/// What came of asking for a slot, or a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
     /// It holds a slot.
@@ -151,7 +165,7 @@ pub enum Admitted {
     Finished(RunOutcome),
     /// Refused: an ephemeral run belongs to the process that admitted it first.
     HeldElsewhere(SessionId),
-    /// Refused: the repository has no such run, or not with this token (requeue only).
+    /// Refused: there is no such run, or it is not held with this token, or is somebody else's.
     NotHeld,
 }
 
@@ -187,12 +201,12 @@ pub enum Ended {
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Of `Admit`, `Adopt` and `Requeue`.
+    /// Of `Admit`, `Adopt`, `Requeue` and `Reclaim`.
     Admitted {
         /// Where the run stands now.
         admitted: Admitted,
-        /// Whether this command put it there.
-        fresh: bool,
+        /// Whether the run was not waiting or running before this command.
+        created: bool,
     },
     /// Of `Release`, `Cancel` and `Abandon`.
     Ended {

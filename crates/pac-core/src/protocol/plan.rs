@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::overlay::Overlay;
 use crate::name::PipelineRunKey;
-use crate::state::{Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunOutcome};
+use crate::state::{
+    Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunKind, RunOutcome,
+};
 use crate::value::{Revision, SessionId};
 
 /// On whose behalf commands are applied.
@@ -50,14 +52,16 @@ pub struct Plan<'a> {
     waiting: Option<Peekable<QueueIter<'a>>>,
     /// The runs that this plan put into the queue, or moved in it.
     arrivals: BTreeMap<Rank, PipelineRunKey>,
-    /// Most entries that the commit may write.
+    /// Sessions that are known to be dead although their entries do not say so yet.
+    dead: &'a [SessionId],
+    /// Entries from which on no further run is started.
     budget: usize,
     more: bool,
 }
 
 impl<'a> Plan<'a> {
-    /// A plan over `base` on behalf of `issuer` that writes at most about `budget` entries: a
-    /// command that would go on beyond stops early, and [`Plan::has_more`] says so.
+    /// A plan over `base` on behalf of `issuer` of about `budget` entries: a command that would
+    /// go on beyond stops early, and [`Plan::has_more`] says so.
     #[must_use]
     pub fn new(base: &'a RepositoryState, issuer: Issuer, budget: usize) -> Self {
         Self {
@@ -69,9 +73,17 @@ impl<'a> Plan<'a> {
             alive: Vec::new(),
             waiting: None,
             arrivals: BTreeMap::new(),
+            dead: &[],
             budget,
             more: false,
         }
+    }
+
+    /// Grants nothing to sessions that are known to be dead, although their entries do not say
+    /// so yet. Without this, two of them could be granted each other's slots without an end.
+    #[must_use]
+    pub fn without(self, dead: &'a [SessionId]) -> Self {
+        Self { dead, ..self }
     }
 
     /// How many entries the commit would write so far.
@@ -162,10 +174,20 @@ impl<'a> Plan<'a> {
     }
 
     pub(super) fn end(&mut self, entry: Entry, outcome: RunOutcome) {
+        self.finish_entry(entry, outcome, false);
+    }
+
+    /// Ends a run in such a way that it may come again.
+    pub(super) fn give_up(&mut self, entry: Entry) {
+        self.finish_entry(entry, RunOutcome::Cancelled, true);
+    }
+
+    fn finish_entry(&mut self, entry: Entry, outcome: RunOutcome, abandoned: bool) {
         self.change(entry, |entry| Entry {
             state: EntryState::Finished {
                 outcome,
                 token: entry.token(),
+                abandoned,
             },
             finished: Moment::AtCommit,
             ..entry
@@ -254,10 +276,13 @@ impl<'a> Plan<'a> {
     /// The first waiter that can be granted a slot, and to whom. A durable run without a live
     /// owner goes to the issuer if that can start it; else it keeps its place for one who can.
     fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
-        let issuer = self.issuer;
+        let (issuer, dead) = (self.issuer, self.dead);
         let grantee = |entry: &Entry| match entry.state {
-            EntryState::Queued { owner: Some(owner) } => Some(owner),
-            EntryState::Queued { owner: None } => issuer.takes_ownerless.then_some(issuer.session),
+            EntryState::Queued { owner: Some(owner) } if !dead.contains(&owner) => Some(owner),
+            EntryState::Queued { .. } => {
+                let takes = issuer.takes_ownerless && entry.kind == RunKind::Durable;
+                takes.then_some(issuer.session)
+            }
             EntryState::Started { .. } | EntryState::Finished { .. } => None,
         };
         let arrival = self.arrivals.iter().find_map(|(rank, run)| {

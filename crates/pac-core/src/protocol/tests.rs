@@ -424,6 +424,7 @@ fn only_the_owner_abandons() {
     let abandon = Command::Abandon {
         run: run("a"),
         uid: "uid-a".parse().unwrap(),
+        owner: SessionId::new(3),
     };
     assert_eq!(book.ended(B, &abandon).0, Ended::Unknown);
     assert_eq!(book.ended(A, &abandon).0, Ended::Done);

@@ -64,6 +64,8 @@ pub enum EntryState {
         outcome: RunOutcome,
         /// The token that it held, if it ever started.
         token: Option<FencingToken>,
+        /// It was given up by whoever had asked for it, who may ask again.
+        abandoned: bool,
     },
 }
 
@@ -157,6 +159,18 @@ impl Entry {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         matches!(self.state, EntryState::Finished { .. })
+    }
+
+    /// Whether it was given up by whoever had asked for it: it may be asked for again.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        matches!(
+            self.state,
+            EntryState::Finished {
+                abandoned: true,
+                ..
+            }
+        )
     }
 
     /// The token of its last grant.

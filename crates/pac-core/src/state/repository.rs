@@ -216,6 +216,33 @@ impl RepositoryState {
         }
     }
 
+    /// Whether a delta adds up with this state: asked by a store that would rather refuse what
+    /// a broken client sends than be broken by it.
+    ///
+    /// # Errors
+    /// A sentence saying what does not add up.
+    pub fn check(&self, delta: &Snapshot) -> Result<(), String> {
+        let mut queued = i128::from(delta.head.queued) - self.queue.len() as i128;
+        let mut started = i128::from(delta.head.started) - self.started as i128;
+        for entry in &delta.entries {
+            for (state, sign) in [
+                (self.entry(&entry.run).map(|before| before.state), 1),
+                (Some(entry.state), -1),
+            ] {
+                match state {
+                    Some(EntryState::Queued { .. }) => queued += sign,
+                    Some(EntryState::Started { .. }) => started += sign,
+                    Some(EntryState::Finished { .. }) | None => {}
+                }
+            }
+        }
+        if (queued, started) == (0, 0) {
+            Ok(())
+        } else {
+            Err("the head does not count the runs that are there".to_owned())
+        }
+    }
+
     fn put(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Option<Arc<Entry>>, String> {
         if entry.ticket > head.last_ticket || entry.token() > Some(head.last_token) {
             return Err(format!(
@@ -315,6 +342,7 @@ mod tests {
             state: EntryState::Finished {
                 outcome: RunOutcome::Completed,
                 token: None,
+                abandoned: false,
             },
             finished: Moment::At(Timestamp::from_unix_millis(at)),
             ..queued(ticket, 0)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use pac_concurrency::driver::ListFilter;
 use pac_concurrency::{
     Admission, ConcurrencyManager, ErrorKind, Lease, Limit, RepositoryKey, RunOutcome, Turn,
 };
@@ -161,7 +162,14 @@ pub async fn hundred_repositories_drain(fixture: &Fixture) {
         fixture.comes_to(repository, &[], &[]).await;
         managers[1].remove_repository(repository).await.unwrap();
     }
-    assert_eq!(fixture.driver().list(None, 200).await.unwrap(), []);
+    assert_eq!(
+        fixture
+            .driver()
+            .list(ListFilter::All, None, 200)
+            .await
+            .unwrap(),
+        []
+    );
     for manager in &managers {
         let driver = fixture.driver();
         assert_eq!(driver.repositories_of(manager.session()).await.unwrap(), []);

@@ -1,0 +1,141 @@
+//! A command on its way.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::waiting::Place;
+use crate::error::{Error, ErrorKind};
+use crate::name::PipelineRunKey;
+use crate::protocol::{Admitted, Command, Ended, Outcome};
+use crate::state::{Entry, RunOutcome};
+use crate::value::SessionId;
+
+/// A command on its way, and who is to hear of it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) command: Command,
+    /// How many requests, from this one on, are to be planned together.
+    pub(super) group: usize,
+    /// Absent for what the manager does of its own accord.
+    pub(super) reply: Option<oneshot::Sender<Result<Reply, Error>>>,
+    /// When it was put in, counted in requests.
+    pub(super) serial: u64,
+    /// Set when the first attempt failed.
+    pub(super) deadline: Option<Instant>,
+    /// What an attempt came to that may have succeeded without our knowing.
+    pub(super) uncertain: Option<Outcome>,
+}
+
+/// What is said to who asked.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) command: Command,
+    pub(super) outcome: Outcome,
+    /// The run's entry as it stands now.
+    pub(super) entry: Option<Arc<Entry>>,
+    /// Where its turn will be announced, if it waits.
+    pub(super) place: Option<Place>,
+}
+
+impl Request {
+    pub(super) fn new(
+        command: Command,
+        reply: Option<oneshot::Sender<Result<Reply, Error>>>,
+    ) -> Self {
+        Self {
+            command,
+            group: 1,
+            reply,
+            serial: 0,
+            deadline: None,
+            uncertain: None,
+        }
+    }
+
+    /// A slot is asked for, and whoever asked has gone before anything was tried. Anything else
+    /// is carried out whether or not somebody waits for the answer.
+    pub(super) fn is_moot(&self) -> bool {
+        let gone = self.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
+        gone && self.uncertain.is_none() && matches!(self.command, Command::Admit(_))
+    }
+
+    /// The run that this asks a slot for.
+    pub(super) fn admits(&self) -> Option<&PipelineRunKey> {
+        match &self.command {
+            Command::Admit(request) | Command::Adopt(request) => Some(&request.run),
+            Command::Requeue { run, .. } => Some(run),
+            _ => None,
+        }
+    }
+
+    /// Tells who asked of a failure; an attempt that may have succeeded makes it unknown.
+    pub(super) fn fail(self, error: &Error) {
+        let Some(reply) = self.reply else { return };
+        let error = if self.uncertain.is_some() {
+            Error::new(
+                ErrorKind::Indeterminate,
+                error.operation(),
+                "the answer to an attempt was lost, and what came of it could not be read; read \
+                 the run's status before you act",
+            )
+            .caused_by(error.to_string())
+        } else {
+            error.replicate()
+        };
+        // Nobody may be listening any more.
+        let _ = reply.send(Err(error));
+    }
+}
+
+/// What the outcome of a command is when an earlier attempt, whose answer was lost, may have
+/// carried it out: finding done what one asked for is success.
+pub(super) fn recognise(
+    command: &Command,
+    uncertain: &Outcome,
+    outcome: Outcome,
+    entry: Option<&Entry>,
+    session: SessionId,
+) -> Outcome {
+    let own = entry.is_some_and(|entry| entry.owner() == Some(session));
+    match (command, outcome) {
+        (Command::Release { outcome: asked, .. }, outcome) => ended_as(*asked, outcome),
+        (Command::Cancel { .. } | Command::Abandon { .. }, outcome) => {
+            ended_as(RunOutcome::Cancelled, outcome)
+        }
+        (Command::Requeue { .. }, Outcome::Admitted { created, .. }) if own => Outcome::Admitted {
+            admitted: entry.map_or(Admitted::NotHeld, Admitted::of),
+            created,
+        },
+        (
+            Command::SetLimit { limit: asked, .. },
+            Outcome::LimitSet {
+                limit, promoted, ..
+            },
+        ) => Outcome::LimitSet {
+            limit,
+            accepted: *asked == limit,
+            promoted,
+        },
+        (Command::Admit(_), Outcome::Admitted { admitted, created }) => Outcome::Admitted {
+            admitted,
+            created: created
+                || (own && matches!(uncertain, Outcome::Admitted { created: true, .. })),
+        },
+        (_, outcome) => outcome,
+    }
+}
+
+fn ended_as(asked: RunOutcome, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Ended {
+            ended: Ended::Before(before),
+            promoted,
+        } if before == asked => Outcome::Ended {
+            ended: Ended::Done,
+            promoted,
+        },
+        outcome => outcome,
+    }
+}
