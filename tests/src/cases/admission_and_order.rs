@@ -97,7 +97,7 @@ pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
         fixture.view(&repository).await.assert(&["a"], &[]);
 
         let full = started(&manager, &repository, kind("full")).await;
-        let b = queued(&manager, &repository, kind("b")).await;
+        let mut b = queued(&manager, &repository, kind("b")).await;
         let mut c = queued(&manager, &repository, kind("c")).await;
         let before = fixture.view(&repository).await;
         let again = started(&manager, &repository, kind("a")).await;
@@ -107,15 +107,23 @@ pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
         let after = fixture.view(&repository).await;
         after.assert(&["a", "full"], &["b", "c"]);
         assert_eq!(after.head, before.head, "a question was a change");
-        // The place goes with the latest question; dropping the former one changes nothing.
-        let taken = fixture.soon("the news", b).await.unwrap();
-        assert!(matches!(taken, Turn::TakenOver), "{taken:?}");
+        // Both wait; the place is given up only with the last of them.
+        fixture.waits_on(&mut b).await;
         fixture.waits_on(&mut b_again).await;
+        let b_once_more = queued(&manager, &repository, kind("b")).await;
+        drop(b_once_more);
+        fixture.settle().await;
+        fixture
+            .view(&repository)
+            .await
+            .assert(&["a", "full"], &["b", "c"]);
 
         let first = manager.release(a, RunOutcome::Completed).await.unwrap();
         assert_eq!(first.ended, Ended::Done);
         let twice = manager.release(again, RunOutcome::Completed).await.unwrap();
         assert_eq!(twice.ended, Ended::Before(RunOutcome::Completed));
+        let taken = fixture.soon("the news", b).await.unwrap();
+        assert!(matches!(taken, Turn::TakenOver), "{taken:?}");
         let b = fixture.turn(b_again).await;
         fixture.waits_on(&mut c).await;
         fixture

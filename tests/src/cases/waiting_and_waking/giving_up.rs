@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Limit, LimitVersion, RepositoryKey, RunOutcome, RunRequest, Turn,
+    Admission, ConcurrencyManager, Ended, Limit, LimitVersion, RepositoryKey, RunOutcome,
+    RunRequest, RunStatus, Turn,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -193,6 +194,9 @@ impl Trial<'_> {
                     self.manager.release(lease, DONE).await.unwrap();
                 }
             }
+            if matches!(way, Way::Adopt) {
+                self.end_what_was_adopted().await;
+            }
             // Settled by virtue of the manager's own work; no back-stop is waited for.
             fixture
                 .comes_to(repository, &["blocker-1", "blocker-2"], &[])
@@ -209,6 +213,31 @@ impl Trial<'_> {
             }
         }
         unreachable!("the range has no end")
+    }
+
+    /// What is recorded of a run that runs already stays true when nobody awaits the answer: it
+    /// is held, or it was never recorded, but it is never ended.
+    async fn end_what_was_adopted(&self) {
+        self.fixture.settle().await;
+        let run = (self.kind)("x");
+        match self
+            .manager
+            .run_status(self.repository, &run.run)
+            .await
+            .unwrap()
+        {
+            RunStatus::Unknown => {}
+            RunStatus::Started(_) => {
+                let ended = self
+                    .manager
+                    .release_run(self.repository, &run.run, &run.uid, None, DONE)
+                    .await
+                    .unwrap();
+                assert_eq!(ended.ended, Ended::Done);
+            }
+            RunStatus::Finished(run) if run.outcome == DONE => {}
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The call under trial, to its end; what holds a slot then.
