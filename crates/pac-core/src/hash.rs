@@ -1,5 +1,10 @@
 //! The maps of this workspace: keys are short and hashed several times with every command.
 
+use std::hash::BuildHasher;
+
+use foldhash::SharedSeed;
+use foldhash::fast::SeedableRandomState;
+
 /// Seeded per process, and quick on short keys. Keys are names that a cluster has admitted, and
 /// a map holds those of one repository or one process: what remains of hash flooding is slow
 /// for whoever does it.
@@ -10,3 +15,8 @@ pub(crate) type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
 
 /// The standard set with [`RandomState`].
 pub(crate) type HashSet<T> = std::collections::HashSet<T, RandomState>;
+
+/// The hash of a name, the same for equal texts of this process and seeded anew in the next.
+pub(crate) fn of_name(text: &str) -> u64 {
+    SeedableRandomState::with_seed(0, SharedSeed::global_random()).hash_one(text.as_bytes())
+}

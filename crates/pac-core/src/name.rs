@@ -1,6 +1,8 @@
 //! The names of things: parsed once at the edge, and types from there on.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -17,12 +19,43 @@ const MAX_UID: usize = 128;
 ///
 /// Neither part can contain a slash, so two different pairs never have the same text, and no
 /// part can climb out of a store's key space (`..`, `%`, control characters are all refused).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Eq)]
 struct NamespacedName {
     text: Arc<str>,
+    /// Of the text, computed once: every command looks its run up several times.
+    hash: u64,
+}
+
+impl PartialEq for NamespacedName {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl PartialOrd for NamespacedName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NamespacedName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for NamespacedName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
 impl NamespacedName {
+    fn checked(text: Arc<str>) -> Self {
+        let hash = crate::hash::of_name(&text);
+        Self { text, hash }
+    }
+
     fn parse(what: &'static str, text: &str) -> Result<Self, InvalidValue> {
         let Some((namespace, name)) = text.split_once('/') else {
             return Err(InvalidValue::new(
@@ -32,7 +65,7 @@ impl NamespacedName {
             ));
         };
         Self::check(what, text, namespace, name)?;
-        Ok(Self { text: text.into() })
+        Ok(Self::checked(text.into()))
     }
 
     fn new(what: &'static str, namespace: &str, name: &str) -> Result<Self, InvalidValue> {
@@ -41,7 +74,7 @@ impl NamespacedName {
         text.push('/');
         text.push_str(name);
         Self::check(what, &text, namespace, name)?;
-        Ok(Self { text: text.into() })
+        Ok(Self::checked(text.into()))
     }
 
     fn check(

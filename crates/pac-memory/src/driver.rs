@@ -105,9 +105,6 @@ impl Driver for MemoryDriver {
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let sessions = self.sessions.read();
-        if !sessions.is_alive(session, self.clock.now()) {
-            return Commit::Done(Err(session_lost("commit", session)));
-        }
         let watches = self.watches.read();
         let terms = Terms {
             clock: &self.clock,
@@ -122,8 +119,14 @@ impl Driver for MemoryDriver {
         } in batch
         {
             let outcome = self.store.commit(&repository, changes, &terms);
-            if let CommitOutcome::Committed(snapshot) = &outcome {
-                watches.changed(session, &repository, snapshot.head.revision);
+            match &outcome {
+                CommitOutcome::SessionDead(dead) if *dead == session => {
+                    return Commit::Done(Err(session_lost("commit", session)));
+                }
+                CommitOutcome::Committed(snapshot) => {
+                    watches.changed(session, &repository, snapshot.head.revision);
+                }
+                _ => {}
             }
             outcomes.push(outcome);
         }

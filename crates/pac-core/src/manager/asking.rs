@@ -8,7 +8,7 @@ use super::ConcurrencyManager;
 use super::admission::{Admission, Ending, Lease, Waiter};
 use super::lane::Duty;
 use super::repository::Repository;
-use super::request::Reply;
+use super::request::{Asked, Reply};
 use super::waiting::Grant;
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
@@ -150,7 +150,7 @@ impl ConcurrencyManager {
             return Err(unexpected("admit", &reply.outcome));
         };
         // Asked for again, a run still ends with its first lease; given back, with its new one.
-        let guarded = created || matches!(reply.command, Command::Requeue { .. });
+        let guarded = created || reply.asked == Asked::Requeue;
         Ok(match (entry.state, reply.place) {
             (EntryState::Started { token, session, .. }, _) => {
                 let grant = Grant {

@@ -25,18 +25,26 @@ pub(super) struct Request {
     /// Set when the first attempt failed.
     pub(super) deadline: Option<Instant>,
     /// What an attempt came to that may have succeeded without our knowing.
-    pub(super) uncertain: Option<Outcome>,
+    pub(super) uncertain: Option<Box<Outcome>>,
 }
 
 /// What is said to who asked.
 #[derive(Debug)]
 pub(super) struct Reply {
-    pub(super) command: Command,
+    pub(super) asked: Asked,
     pub(super) outcome: Outcome,
     /// The run's entry as it stands now.
     pub(super) entry: Option<Arc<Entry>>,
     /// Where its turn will be announced, if it waits.
     pub(super) place: Option<Place>,
+}
+
+/// What was asked for, as far as it matters to whom no answer can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Admission,
+    Requeue,
+    Other,
 }
 
 impl Request {
@@ -59,6 +67,14 @@ impl Request {
     pub(super) fn is_moot(&self) -> bool {
         let gone = self.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
         gone && self.uncertain.is_none() && matches!(self.command, Command::Admit(_))
+    }
+
+    pub(super) fn asked(&self) -> Asked {
+        match &self.command {
+            Command::Admit(_) => Asked::Admission,
+            Command::Requeue { .. } => Asked::Requeue,
+            _ => Asked::Other,
+        }
     }
 
     /// The run that this asks a slot for.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::absorb::{Concern, Source};
 use super::repository::{Desk, Next, Repository};
-use super::request::{Reply, Request, recognise};
+use super::request::{Asked, Reply, Request, recognise};
 use super::shared::Shared;
 use super::waiting::{Farewell, Place};
 use crate::driver::CommitOutcome;
@@ -173,7 +173,9 @@ impl Repository {
         if error.kind() == ErrorKind::Indeterminate {
             // Read what is there, then ask again: commands know what they have done already.
             for (request, outcome) in &mut desk.in_flight {
-                request.uncertain.get_or_insert_with(|| outcome.clone());
+                request
+                    .uncertain
+                    .get_or_insert_with(|| Box::new(outcome.clone()));
             }
             desk.recheck = true;
         }
@@ -187,7 +189,7 @@ impl Repository {
         let session = shared.session.id();
         let mut answered = std::mem::take(&mut desk.in_flight);
         for (request, outcome) in answered.drain(..) {
-            let admits = request.admits().is_some();
+            let (admits, asked) = (request.admits().is_some(), request.asked());
             let Request {
                 command,
                 reply: Some(reply),
@@ -218,7 +220,7 @@ impl Repository {
                 .map(|entry| entry.run.clone())
                 .filter(|_| !desk.waiting.is_empty());
             let unheard = reply.send(Ok(Reply {
-                command,
+                asked,
                 outcome,
                 entry,
                 place,
@@ -254,9 +256,9 @@ impl Repository {
             Some(place) => desk.waiting.remove(&entry.run, place.number),
             None => false,
         };
-        match reply.command {
-            Command::Admit(_) if *created => desk.add(shared.abandon(entry)),
-            Command::Requeue { .. } => self.leave(desk, shared, entry),
+        match reply.asked {
+            Asked::Admission if *created => desk.add(shared.abandon(entry)),
+            Asked::Requeue => self.leave(desk, shared, entry),
             _ if last => desk.waiting.detach(&entry.run),
             _ if desk.waiting.knows(&entry.run) => {
                 if let Some(Concern::Started(grant)) = self.concern(shared, None, Some(entry)) {
