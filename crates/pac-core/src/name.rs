@@ -28,7 +28,7 @@ struct NamespacedName {
 
 impl PartialEq for NamespacedName {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.text == other.text
+        self.hash == other.hash && (Arc::ptr_eq(&self.text, &other.text) || self.text == other.text)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use pac_core::driver::SessionTtl;
 use pac_core::protocol::Death;
 use pac_core::{SessionId, Timestamp};
@@ -32,7 +33,7 @@ pub(crate) struct Sessions {
 
 /// The sessions at a moment.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known(HashMap<SessionId, Arc<Session>>);
+pub(crate) struct Known(HashMap<SessionId, Arc<Session>, RandomState>);
 
 impl Known {
     pub(crate) fn is_alive(&self, id: SessionId, now: Timestamp) -> bool {

@@ -53,7 +53,7 @@ impl Repository {
         let mut concerned = Vec::new();
         let mut own = desk.own;
         let state = desk.state.get_or_insert_with(|| RepositoryState::absent(0));
-        let waiting = &desk.waiting;
+        let waiting = &mut desk.waiting;
         let absorbed = state.absorb(snapshot, |before, after| {
             let is_own =
                 |entry: Option<&Arc<Entry>>| entry.and_then(|e| e.owner()) == Some(session);
@@ -62,7 +62,10 @@ impl Repository {
                 return;
             };
             let waited_for = !waiting.is_empty() && waiting.knows(&entry.run);
-            let was_queued = before.is_some_and(|before| before.is_queued());
+            let was_queued = match before {
+                Some(before) => before.is_queued(),
+                None => waiting.find_again(&entry.run),
+            };
             if waited_for || was_queued {
                 let ticket = waiting.ticket(&entry.run);
                 if let Some(concern) = self.concern(shared, ticket, after) {
@@ -107,12 +110,8 @@ impl Repository {
         let desk = &mut *desk;
         desk.recount(shared.session.id());
         desk.recheck = true;
-        let state = desk.state.as_ref();
-        let waiting = desk
-            .waiting
-            .runs()
-            .filter_map(|run| state?.entry(run).cloned());
-        for entry in waiting.collect::<Vec<_>>() {
+        let queued = desk.state.iter().flat_map(RepositoryState::queue);
+        for entry in queued.cloned().collect::<Vec<_>>() {
             match self.concern(shared, None, Some(&entry)) {
                 Some(Concern::Reclaim) => desk.reclaim(shared, &entry),
                 Some(Concern::Over(over)) => desk.waiting.end(&entry.run, over),
@@ -156,7 +155,6 @@ impl Repository {
             // Whoever asks for it now is told by the answer; nobody is, of what is given up.
             return;
         }
-        desk.waiting.attach(run);
         if let Some(grant) = desk.waiting.start(grant) {
             shared.grants.push(grant);
         }
@@ -174,8 +172,9 @@ impl Repository {
                     session,
                 });
             }
-            EntryState::Queued { .. } => desk.waiting.detach(&entry.run),
-            EntryState::Started { .. } | EntryState::Finished { .. } => {}
+            EntryState::Queued { .. }
+            | EntryState::Started { .. }
+            | EntryState::Finished { .. } => {}
         }
     }
 
@@ -264,12 +263,9 @@ impl Repository {
 
 impl Desk {
     fn reclaim(&mut self, shared: &Shared, entry: &Entry) {
-        let is = |request: &Request| {
-            let same = request.command.run() == Some(&entry.run);
-            same && matches!(request.command, Command::Reclaim { .. })
-        };
-        let asked = self.pending.iter().any(is) || self.in_flight.iter().any(|sent| is(&sent.0));
-        if !asked && self.waiting.knows(&entry.run) {
+        let ours = self.waiting.knows(&entry.run) || entry.owner() == Some(shared.session.former());
+        // Put in twice, the second changes nothing.
+        if ours {
             self.add(Command::Reclaim {
                 run: entry.run.clone(),
                 uid: entry.uid.clone(),

@@ -125,7 +125,6 @@ impl Shared {
                 Step::Load(since) => return self.run(load(Arc::clone(self), duty, since)),
                 Step::Commit(changes) => changes,
             };
-            let repository = Arc::clone(repository);
             let batch = vec![RepositoryCommit {
                 repository: repository.key().clone(),
                 changes,
@@ -133,7 +132,7 @@ impl Shared {
             let answer = match self.driver.commit(session, batch) {
                 Commit::Done(answer) => self.heard(session, answer),
                 commit @ Commit::Pending(_) => {
-                    let shared = Arc::clone(self);
+                    let (shared, repository) = (Arc::clone(self), Arc::clone(repository));
                     return self.spawn(async move {
                         let answer = shared.committed(session, commit).await;
                         let next = settle_one(&shared, session, &repository, answer);
@@ -141,7 +140,7 @@ impl Shared {
                     });
                 }
             };
-            match settle_one(self, session, &repository, answer) {
+            match settle_one(self, session, repository, answer) {
                 Next::Plan => {}
                 next => return resume(self, duty, next),
             }

@@ -221,7 +221,14 @@ impl Desk {
 
     /// What was read does not add up: nothing is known.
     pub(super) fn forget(&mut self) {
-        self.lost_track |= self.state.take().is_some();
+        let Some(state) = self.state.take() else {
+            self.recheck = true;
+            return;
+        };
+        for entry in state.queue().filter(|entry| entry.owner().is_some()) {
+            self.waiting.leave(&entry.run);
+        }
+        self.lost_track = true;
         self.recheck = true;
         self.own = 0;
     }

@@ -252,14 +252,12 @@ impl Repository {
         else {
             return;
         };
-        let last = match &reply.place {
-            Some(place) => desk.waiting.remove(&entry.run, place.number),
-            None => false,
-        };
+        if let Some(place) = &reply.place {
+            desk.waiting.remove(&entry.run, place.number);
+        }
         match reply.asked {
             Asked::Admission if *created => desk.add(shared.abandon(entry)),
             Asked::Requeue => self.leave(desk, shared, entry),
-            _ if last => desk.waiting.detach(&entry.run),
             _ if desk.waiting.knows(&entry.run) => {
                 if let Some(Concern::Started(grant)) = self.concern(shared, None, Some(entry)) {
                     self.started(desk, shared, grant);

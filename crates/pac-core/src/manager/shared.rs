@@ -220,9 +220,9 @@ impl Shared {
     /// Leaves a run in the queue, to the stream of grants.
     pub(super) fn detach(&self, repository: &Repository, run: &PipelineRunKey, place: &mut Place) {
         let mut desk = repository.desk();
-        if desk.waiting.remove(run, place.number) {
-            desk.waiting.detach(run);
-        } else if let Ok(Notice::Started(grant)) = place.notice.try_recv() {
+        if !desk.waiting.remove(run, place.number)
+            && let Ok(Notice::Started(grant)) = place.notice.try_recv()
+        {
             self.grants.push(grant);
         }
     }

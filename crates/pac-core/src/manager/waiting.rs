@@ -56,14 +56,15 @@ struct Waiter {
 pub(super) struct Waiting {
     /// By run; admitted more than once, the last one comes first.
     waiters: HashMap<PipelineRunKey, Vec<Waiter>>,
-    /// Runs of ours that wait without a waiter: their grants go to the stream.
-    detached: HashSet<PipelineRunKey>,
+    /// Runs that waited without a waiter when the state was forgotten: what has become of them
+    /// since is news, although nothing is known from before.
+    left: HashSet<PipelineRunKey>,
     next: u64,
 }
 
 impl Waiting {
     pub(super) fn is_empty(&self) -> bool {
-        self.waiters.is_empty() && self.detached.is_empty()
+        self.waiters.is_empty() && self.left.is_empty()
     }
 
     /// Has somebody waiting for the turn of `entry`.
@@ -71,7 +72,6 @@ impl Waiting {
         let (sender, notice) = oneshot::channel();
         let number = self.next;
         self.next += 1;
-        self.attach(&entry.run);
         let waiters = self.waiters.entry(entry.run.clone()).or_default();
         waiters.push(Waiter {
             number,
@@ -96,24 +96,21 @@ impl Waiting {
         removed && none
     }
 
-    /// Leaves a run in the queue without a waiter.
-    pub(super) fn detach(&mut self, run: &PipelineRunKey) {
-        self.detached.insert(run.clone());
-    }
-
-    /// Whether the run was left in the queue; it is not any more.
-    pub(super) fn attach(&mut self, run: &PipelineRunKey) -> bool {
-        !self.detached.is_empty() && self.detached.remove(run)
-    }
-
-    /// Whether a run is waited for, or was detached.
+    /// Whether a run is waited for.
     pub(super) fn knows(&self, run: &PipelineRunKey) -> bool {
-        self.waiters.contains_key(run) || self.detached.contains(run)
+        self.waiters.contains_key(run)
     }
 
-    /// The runs that are waited for or were detached.
-    pub(super) fn runs(&self) -> impl Iterator<Item = &PipelineRunKey> {
-        self.waiters.keys().chain(&self.detached)
+    /// The state is forgotten, and with it that this run waited.
+    pub(super) fn leave(&mut self, run: &PipelineRunKey) {
+        if !self.knows(run) {
+            self.left.insert(run.clone());
+        }
+    }
+
+    /// Whether a run waited when the state was forgotten; asked once.
+    pub(super) fn find_again(&mut self, run: &PipelineRunKey) -> bool {
+        !self.left.is_empty() && self.left.remove(run)
     }
 
     /// The ticket that the waiters of a run wait with.
@@ -123,7 +120,6 @@ impl Waiting {
 
     /// Says to all waiters of a run that there is nothing to wait for.
     pub(super) fn end(&mut self, run: &PipelineRunKey, farewell: Farewell) {
-        self.attach(run);
         for waiter in self.waiters.remove(run).unwrap_or_default() {
             // One that was dropped in this instant gives its run up by itself.
             let _ = waiter.notice.send(Notice::Over(farewell));
