@@ -1,0 +1,81 @@
+//! What becomes of the runs of a process that is gone.
+
+use super::*;
+
+#[test]
+fn ephemeral_runs_belong_to_their_process() {
+    let mut book = Book::with_limit(1);
+    book.apply(A, &Command::Admit(request("a", RunKind::Ephemeral)));
+    book.apply(A, &Command::Admit(request("b", RunKind::Ephemeral)));
+    for name in ["a", "b"] {
+        let other = Command::Admit(request(name, RunKind::Ephemeral));
+        assert_eq!(
+            book.admitted(B, &other),
+            Admitted::HeldElsewhere(SessionId::new(A))
+        );
+    }
+    book.admit(B, "c");
+    let (affected, promoted) = book.swept(B, &death(A, Death::Session));
+    assert_eq!(
+        (affected, promoted),
+        (vec!["a".into(), "b".into()], vec!["c".into()])
+    );
+}
+
+#[test]
+fn the_death_of_a_session_orphans_durable_runs_and_frees_them_in_a_second_step() {
+    let mut book = Book::with_limit(1);
+    book.takes_ownerless = false;
+    book.admit(A, "a");
+    book.admit(A, "b");
+    book.admit(B, "c");
+    let (affected, promoted) = book.swept(B, &death(A, Death::Session));
+    assert_eq!((affected, promoted), (vec!["a".into(), "b".into()], vec![]));
+    assert_eq!((book.owner("a"), book.owner("b")), (None, None));
+    assert_eq!(book.swept(B, &death(A, Death::Session)), (vec![], vec![]));
+    // B cannot start what it has not admitted: `b` keeps its place.
+    assert_eq!(
+        book.swept(B, &death(A, Death::Lease)),
+        (vec!["a".into()], vec!["c".into()])
+    );
+    assert_eq!(book.waiting(), ["b"]);
+    book.takes_ownerless = true;
+    assert_eq!(book.release(B, "c", None).1, ["b"]);
+    assert_eq!(book.owner("b"), Some(B));
+}
+
+#[test]
+fn an_orphan_is_taken_over_with_a_new_token_and_counted_once() {
+    let mut book = Book::with_limit(1);
+    book.admit(A, "a");
+    let old = book.token("a");
+    book.apply(B, &death(A, Death::Session));
+    assert!(matches!(book.admit(B, "a"), Admitted::Started { .. }));
+    assert!(book.token("a") > old && book.running() == ["a"]);
+    assert!(matches!(book.release(A, "a", Some(old)).0, Ended::Stale(_)));
+    // Given up for dead, but found to be running all the same.
+    book.apply(A, &death(B, Death::Lease));
+    assert_eq!(book.running(), Vec::<String>::new());
+    book.apply(A, &Command::Adopt(request("a", RunKind::Durable)));
+    assert_eq!(
+        (book.running(), book.owner("a")),
+        (vec!["a".into()], Some(A))
+    );
+}
+
+#[test]
+fn only_the_owner_abandons() {
+    let mut book = Book::with_limit(1);
+    book.admit(A, "a");
+    let abandon = Command::Abandon {
+        run: run("a"),
+        uid: "uid-a".parse().unwrap(),
+        owner: SessionId::new(3),
+    };
+    assert_eq!(book.ended(B, &abandon).0, Ended::Unknown);
+    assert_eq!(book.ended(A, &abandon).0, Ended::Done);
+    assert_eq!(
+        book.ended(A, &abandon).0,
+        Ended::Before(RunOutcome::Cancelled)
+    );
+}
