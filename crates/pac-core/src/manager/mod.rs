@@ -7,6 +7,7 @@ mod background;
 mod event;
 mod health;
 mod lane;
+mod lifecycle;
 mod options;
 mod repository;
 mod request;
@@ -16,10 +17,7 @@ mod shared;
 mod view;
 mod waiting;
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::task::JoinSet;
+use std::sync::Arc;
 
 pub use admission::{Admission, Ending, Lease, Turn, Waiter};
 pub use event::{Event, Events, Grants, Heard};
@@ -31,13 +29,13 @@ pub use view::{
 };
 
 use asking::{Awaited, unexpected};
-use session::{KeepAlive, Session};
+use lifecycle::ManagerHandle;
 use shared::Shared;
 
-use crate::driver::{Driver, ListFilter};
+use crate::driver::ListFilter;
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::protocol::{Admitted, Command, Death, Outcome, RunRequest};
+use crate::protocol::{Admitted, Command, Outcome, RunRequest};
 use crate::state::{Head, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
 
@@ -64,76 +62,7 @@ pub struct ConcurrencyManager {
     handle: Arc<ManagerHandle>,
 }
 
-#[derive(Debug)]
-struct ManagerHandle {
-    shared: Arc<Shared>,
-    keep_alive: KeepAlive,
-    /// Aborted when this is dropped.
-    background: Mutex<JoinSet<()>>,
-}
-
-impl ManagerHandle {
-    fn stop(&self) {
-        self.keep_alive.stop();
-        let mut background = self
-            .background
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        background.abort_all();
-    }
-}
-
-impl Drop for ManagerHandle {
-    fn drop(&mut self) {
-        self.shared.gone.store(true, Ordering::Release);
-        self.stop();
-        self.shared.end("last handle");
-    }
-}
-
 impl ConcurrencyManager {
-    /// Opens a session at the store and starts to keep it, to listen and to sweep, on the
-    /// tokio runtime that this is called from.
-    ///
-    /// # Errors
-    /// `Config` when options contradict each other; else why the store could not be reached.
-    pub async fn open(driver: Arc<dyn Driver>, options: ManagerOptions) -> Result<Self, Error> {
-        options.check()?;
-        let session = Session::open(&*driver, options.ttl()).await?;
-        let watch = driver.watch(session.id()).await?;
-        let shared = Arc::new(Shared::new(driver, options, session));
-        let mut background = JoinSet::new();
-        for (part, work) in [
-            (
-                "watch",
-                background::boxed(background::listen(Arc::clone(&shared), watch)),
-            ),
-            (
-                "search for runs without an owner",
-                background::boxed(background::adopt(Arc::clone(&shared))),
-            ),
-            (
-                "back-stop poll",
-                background::boxed(background::poll(Arc::clone(&shared))),
-            ),
-            (
-                "sweep for dead sessions",
-                background::boxed(background::sweep(Arc::clone(&shared))),
-            ),
-        ] {
-            background.spawn(background::vital(Arc::clone(&shared), part, work));
-        }
-        let keep_alive = KeepAlive::start(&shared, &mut background)?;
-        shared.death.notify_one();
-        Ok(Self {
-            handle: Arc::new(ManagerHandle {
-                shared,
-                keep_alive,
-                background: Mutex::new(background),
-            }),
-        })
-    }
-
     /// Asks for a slot. A run that has one already, or waits, gets what it has: the same lease,
     /// or its old place. Asking again from another manager makes that one its owner; asking
     /// with another priority moves it.
@@ -448,44 +377,6 @@ impl ConcurrencyManager {
     pub fn holds(&self, lease: &Lease) -> bool {
         let session = &self.shared().session;
         session.id() == lease.session() && !session.remaining().is_zero()
-    }
-
-    /// Ends the session: ephemeral runs end, waiting durable runs keep their places without an
-    /// owner, and running ones can be adopted within the lease TTL. Every later call fails.
-    ///
-    /// # Errors
-    /// When the store could not be told: the session then expires by itself.
-    pub async fn close(&self) -> Result<(), Error> {
-        let shared = self.shared();
-        shared.pulse.check("close")?;
-        shared.gone.store(true, Ordering::Release);
-        let session = shared.session.id();
-        let disowned = self.disown(session).await;
-        let over = Error::new(ErrorKind::Closed, "close", "the manager was closed");
-        shared.lost(session, &over);
-        shared.end("session (closed)");
-        self.handle.stop();
-        let closed = shared.driver.close_session(session);
-        let closed = shared.read(closed, "close").await;
-        disowned.and(closed)
-    }
-
-    /// Ends or disowns the runs of this manager's own session.
-    async fn disown(&self, session: SessionId) -> Result<(), Error> {
-        let shared = self.shared();
-        let left = shared.driver.repositories_of(session);
-        let mut answers = Vec::new();
-        for key in shared.read(left, "close").await? {
-            let death = Death::Session;
-            let command = Command::Expire { session, death };
-            answers.push(shared.submit(&shared.repository(&key), command));
-        }
-        let mut outcome = Ok(());
-        for answer in answers {
-            let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("close")));
-            outcome = outcome.and(answer.map(drop));
-        }
-        outcome
     }
 
     fn shared(&self) -> &Arc<Shared> {

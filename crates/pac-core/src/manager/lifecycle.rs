@@ -1,0 +1,124 @@
+//! The beginning and the end of a manager.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinSet;
+
+use super::session::{KeepAlive, Session};
+use super::shared::Shared;
+use super::{ConcurrencyManager, ManagerOptions, background};
+use crate::driver::Driver;
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Command, Death};
+use crate::value::SessionId;
+
+/// What all clones of a manager share; its end is the manager's.
+#[derive(Debug)]
+pub(super) struct ManagerHandle {
+    pub(super) shared: Arc<Shared>,
+    keep_alive: KeepAlive,
+    /// Aborted when this is dropped.
+    background: Mutex<JoinSet<()>>,
+}
+
+impl ManagerHandle {
+    fn stop(&self) {
+        self.keep_alive.stop();
+        let mut background = self
+            .background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        background.abort_all();
+    }
+}
+
+impl Drop for ManagerHandle {
+    fn drop(&mut self) {
+        self.shared.gone.store(true, Ordering::Release);
+        self.stop();
+        self.shared.end("last handle");
+    }
+}
+
+impl ConcurrencyManager {
+    /// Opens a session at the store and starts to keep it, to listen and to sweep, on the
+    /// tokio runtime that this is called from.
+    ///
+    /// # Errors
+    /// `Config` when options contradict each other; else why the store could not be reached.
+    pub async fn open(driver: Arc<dyn Driver>, options: ManagerOptions) -> Result<Self, Error> {
+        options.check()?;
+        let session = Session::open(&*driver, options.ttl()).await?;
+        let watch = driver.watch(session.id()).await?;
+        let shared = Arc::new(Shared::new(driver, options, session));
+        let mut background = JoinSet::new();
+        for (part, work) in [
+            (
+                "watch",
+                background::boxed(background::listen(Arc::clone(&shared), watch)),
+            ),
+            (
+                "search for runs without an owner",
+                background::boxed(background::adopt(Arc::clone(&shared))),
+            ),
+            (
+                "back-stop poll",
+                background::boxed(background::poll(Arc::clone(&shared))),
+            ),
+            (
+                "sweep for dead sessions",
+                background::boxed(background::sweep(Arc::clone(&shared))),
+            ),
+        ] {
+            background.spawn(background::vital(Arc::clone(&shared), part, work));
+        }
+        let keep_alive = KeepAlive::start(&shared, &mut background)?;
+        shared.death.notify_one();
+        Ok(Self {
+            handle: Arc::new(ManagerHandle {
+                shared,
+                keep_alive,
+                background: Mutex::new(background),
+            }),
+        })
+    }
+
+    /// Ends the session: ephemeral runs end, waiting durable runs keep their places without an
+    /// owner, and running ones can be adopted within the lease TTL. Every later call fails.
+    ///
+    /// # Errors
+    /// When the store could not be told: the session then expires by itself.
+    pub async fn close(&self) -> Result<(), Error> {
+        let shared = self.shared();
+        shared.pulse.check("close")?;
+        shared.gone.store(true, Ordering::Release);
+        let session = shared.session.id();
+        let disowned = self.disown(session).await;
+        let over = Error::new(ErrorKind::Closed, "close", "the manager was closed");
+        shared.lost(session, &over);
+        shared.end("session (closed)");
+        self.handle.stop();
+        let closed = shared.driver.close_session(session);
+        let closed = shared.read(closed, "close").await;
+        disowned.and(closed)
+    }
+
+    /// Ends or disowns the runs of this manager's own session.
+    async fn disown(&self, session: SessionId) -> Result<(), Error> {
+        let shared = self.shared();
+        let left = shared.driver.repositories_of(session);
+        let mut answers = Vec::new();
+        for key in shared.read(left, "close").await? {
+            let death = Death::Session;
+            let command = Command::Expire { session, death };
+            answers.push(shared.submit(&shared.repository(&key), command));
+        }
+        let mut outcome = Ok(());
+        for answer in answers {
+            let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("close")));
+            outcome = outcome.and(answer.map(drop));
+        }
+        outcome
+    }
+}
