@@ -2,6 +2,7 @@
 
 mod broken;
 mod conflicts;
+mod distant;
 mod gate;
 mod hints;
 mod layer;
@@ -11,6 +12,7 @@ mod slow;
 
 pub use broken::{Breakage, BrokenRepository};
 pub use conflicts::Conflicts;
+pub use distant::Distant;
 pub use gate::Gate;
 pub use hints::{Hints, HintsLost};
 pub use layer::{Fault, Faulty};

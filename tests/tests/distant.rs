@@ -1,0 +1,80 @@
+//! The memory driver at the end of a line against all cases: as a server would be, with lanes,
+//! batches and answers that take their time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::sync::Arc;
+
+use pac_concurrency::driver::Driver;
+use pac_concurrency::{Admission, Limit, MemoryDriver, MemoryOptions, RunOutcome};
+use pac_tests::faults::{Distant, Faulty};
+use pac_tests::{Fixture, Time, durable, repository, run_case};
+
+pac_tests::conformance!(crate::distant);
+
+async fn distant(time: Time) -> Fixture {
+    over(&Arc::default(), time)
+}
+
+fn over(line: &Arc<Distant>, time: Time) -> Fixture {
+    let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
+    Fixture::over(Faulty::over(&memory, line), time)
+}
+
+const CYCLES: usize = 20;
+
+/// 64 tasks of one manager, over so many repositories: how many batches and commits that took.
+fn cycles(repositories: usize) -> (usize, usize) {
+    let line = Arc::<Distant>::default();
+    let open = async |time| over(&line, time);
+    let case = async |fixture: &Fixture| {
+        let manager = fixture.manager().await;
+        let tasks = (0..64).map(|task| {
+            let manager = manager.clone();
+            let repository = repository(&format!("repository-{}", task % repositories));
+            tokio::spawn(async move {
+                let limit = Limit::new(1_000);
+                manager.set_limit(&repository, limit, None).await.unwrap();
+                for cycle in 0..CYCLES {
+                    let request = durable(&format!("run-{task}-{cycle}"));
+                    match manager.admit(&repository, request).await.unwrap() {
+                        Admission::Started(lease) => {
+                            let outcome = RunOutcome::Completed;
+                            manager.release(lease, outcome).await.unwrap();
+                        }
+                        other => panic!("there is room for all, but: {other:?}"),
+                    }
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+    };
+    run_case(Time::Paused, open, case);
+    (line.batches(), line.commits())
+}
+
+#[test]
+fn commits_of_many_repositories_share_batches() {
+    let (batches, commits) = cycles(64);
+    assert_eq!(commits, 64 * (2 * CYCLES + 1));
+    assert!(
+        batches < commits / 8,
+        "{commits} commits in {batches} batches"
+    );
+}
+
+#[test]
+fn commands_of_one_repository_share_commits() {
+    let operations = 64 * 2 * CYCLES;
+    let (_, commits) = cycles(1);
+    assert!(
+        commits < operations / 8,
+        "{operations} operations in {commits} commits"
+    );
+}
