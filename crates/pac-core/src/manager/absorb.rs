@@ -7,7 +7,8 @@ use super::repository::{Desk, Repository};
 use super::request::Request;
 use super::shared::Shared;
 use super::waiting::{Farewell, Grant};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Plan};
 use crate::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, Snapshot};
 use crate::value::Ticket;
@@ -41,12 +42,9 @@ impl Repository {
         snapshot: &Snapshot,
         source: Source,
     ) -> Result<Absorb, Error> {
-        let corrupt = |reason: String| {
-            Error::new(ErrorKind::Corrupt, "read", reason).in_repository(self.key())
-        };
         if desk.state.is_none() && snapshot.since.is_some() {
-            let reason = "the store answered with a part where all was asked for";
-            return Err(corrupt(reason.to_owned()));
+            // Forgotten while this was on its way.
+            return Ok(Absorb::Incomplete);
         }
         let session = shared.session.id();
         let full = snapshot.since.is_none();
@@ -54,6 +52,12 @@ impl Repository {
         let mut own = desk.own;
         let state = desk.state.get_or_insert_with(|| RepositoryState::absent(0));
         let waiting = &mut desk.waiting;
+        let in_flight = &desk.in_flight;
+        // What a commit of ours that is on its way does, nobody else has done.
+        let ending = |run: &PipelineRunKey| {
+            let mut requests = in_flight.iter();
+            requests.any(|(request, _)| request.command.run() == Some(run))
+        };
         let absorbed = state.absorb(snapshot, |before, after| {
             let is_own =
                 |entry: Option<&Arc<Entry>>| entry.and_then(|e| e.owner()) == Some(session);
@@ -72,7 +76,7 @@ impl Repository {
                     concerned.push((Arc::clone(entry), concern));
                 }
             }
-            let taken = is_own(before) && source == Source::Read;
+            let taken = is_own(before) && source == Source::Read && !ending(&entry.run);
             if let Some(event) = self.event_of(taken, before, after) {
                 shared.tell(event);
             }
@@ -83,7 +87,7 @@ impl Repository {
                 desk.forget();
                 // It will not mend by itself: whoever asks next, reads again.
                 desk.recheck = false;
-                return Err(corrupt(reason));
+                return Err(self.corrupt(reason));
             }
         };
         desk.own = own;
@@ -92,6 +96,9 @@ impl Repository {
             if full {
                 desk.lost_track = false;
                 desk.recount(session);
+                if let Some(state) = &desk.state {
+                    desk.waiting.end_unknown(|run| state.entry(run).is_some());
+                }
             }
         }
         for (entry, concern) in concerned {
@@ -146,35 +153,21 @@ impl Repository {
         }
     }
 
-    /// A run of ours has a slot: its waiter takes it, or the stream of grants.
-    pub(super) fn started(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, grant: Grant) {
-        let run = &grant.entry.run;
-        let asks = |(request, _): &(Request, _)| request.admits() == Some(run);
-        let answered = desk.in_flight.iter().any(asks);
-        if answered || desk.gives_up(run) {
-            // Whoever asks for it now is told by the answer; nobody is, of what is given up.
-            return;
-        }
-        if let Some(grant) = desk.waiting.start(grant) {
-            shared.grants.push(grant);
+    /// A run of ours has a slot: whoever asks for it just now hears of it with the answer, else
+    /// its waiter, else the stream of grants.
+    fn started(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, grant: Grant) {
+        let asks = |(request, _): &(Request, _)| request.asks_for(&grant.entry);
+        if desk.in_flight.iter().any(asks) {
+            desk.deferred.push(grant);
+        } else if !desk.gives_up(&grant.entry) {
+            self.deliver(desk, shared, grant);
         }
     }
 
-    /// Leaves a run of ours to the stream of grants, waiting or started.
-    pub(super) fn leave(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, entry: &Arc<Entry>) {
-        match entry.state {
-            _ if entry.kind == RunKind::Ephemeral => desk.add(shared.abandon(entry)),
-            EntryState::Started { token, session, .. } if session == shared.session.id() => {
-                shared.grants.push(Grant {
-                    repository: Arc::clone(self),
-                    entry: Arc::clone(entry),
-                    token,
-                    session,
-                });
-            }
-            EntryState::Queued { .. }
-            | EntryState::Started { .. }
-            | EntryState::Finished { .. } => {}
+    /// To the waiter of the run, else to the stream of grants.
+    pub(super) fn deliver(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, grant: Grant) {
+        if let Some(grant) = desk.waiting.start(grant) {
+            shared.grants.push(grant);
         }
     }
 
@@ -192,8 +185,10 @@ impl Repository {
         match after.state {
             EntryState::Queued { owner } if owner == Some(session) => None,
             EntryState::Queued { owner } if owner.is_none_or(|of| shared.session.was(of)) => {
-                // An ephemeral one ends with its session; that is news of its own.
-                (after.kind == RunKind::Durable).then_some(Concern::Reclaim)
+                // An ephemeral one ends with its session; that is news of its own. And a manager
+                // that closes does not take back what it disowns.
+                let reclaim = after.kind == RunKind::Durable && !shared.is_gone();
+                reclaim.then_some(Concern::Reclaim)
             }
             EntryState::Queued { .. } => Some(Concern::Over(Farewell::TakenOver)),
             EntryState::Started {
@@ -263,13 +258,14 @@ impl Repository {
 
 impl Desk {
     fn reclaim(&mut self, shared: &Shared, entry: &Entry) {
-        let ours = self.waiting.knows(&entry.run) || entry.owner() == Some(shared.session.former());
+        let former = entry.owner().filter(|owner| shared.session.was(*owner));
+        let ours = former.is_some() || self.waiting.knows(&entry.run);
         // Put in twice, the second changes nothing.
         if ours {
             self.add(Command::Reclaim {
                 run: entry.run.clone(),
                 uid: entry.uid.clone(),
-                former: shared.session.former(),
+                former: former.unwrap_or_else(|| shared.session.id()),
             });
         }
     }

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::ConcurrencyManager;
 use super::repository::Repository;
+use super::request::Reply;
 use super::session::session_lost;
 use super::view::WaitReason;
 use super::waiting::{Farewell, Grant, Notice, Place};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::Ended;
 use crate::state::{Entry, RunKind, RunOutcome};
@@ -210,10 +213,25 @@ impl Waiter {
         if let Ok(turn) = tokio::time::timeout(timeout, &mut self).await {
             return turn.map(Some);
         }
-        let give_up = self.manager.shared().abandon(&self.entry);
-        // Dropping `self` afterwards gives up once more, should this fail.
-        self.manager.ask(&self.repository, give_up).await?;
+        // It goes on being tried should this be dropped, or be too impatient.
+        if let Some(answer) = self.give_up() {
+            let patience = self.manager.shared().patience();
+            match tokio::time::timeout(patience, answer).await {
+                Ok(Ok(answer)) => drop(answer?),
+                Ok(Err(_)) => return Err(self.manager.shared().closed("wait")),
+                Err(_) => {
+                    let message = "the place is not given up yet: the store did not answer";
+                    return Err(Error::new(ErrorKind::Unavailable, "wait", message));
+                }
+            }
+        }
         Ok(None)
+    }
+
+    fn give_up(&mut self) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
+        let granted = self.doubt.take().is_some();
+        let shared = self.manager.shared();
+        shared.give_up(&self.repository, &self.entry, &mut self.place, granted)
     }
 
     /// Leaves the run in the queue without a waiter: when its turn comes, its lease comes out
@@ -276,9 +294,7 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let granted = self.doubt.is_some();
-        let shared = self.manager.shared();
-        shared.give_up(&self.repository, &self.entry, &mut self.place, granted);
+        drop(self.give_up());
     }
 }
 

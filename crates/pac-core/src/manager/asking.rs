@@ -59,8 +59,8 @@ impl Drop for Awaited<'_> {
         // From here on an answer that comes finds nobody, and takes the admission back itself.
         self.answer.close();
         let answer = self.arrived.take().or_else(|| self.answer.try_recv().ok());
-        if let Some(Ok(reply)) = answer {
-            self.manager.shared().unheard(self.repository, &reply);
+        if let Some(Ok(mut reply)) = answer {
+            self.manager.shared().unheard(self.repository, &mut reply);
         }
     }
 }
@@ -79,7 +79,7 @@ fn refusal(repository: &Repository, reply: &Reply) -> Option<Error> {
                  another name, or wait until it has ended"
             ),
         ),
-        (Admitted::NotHeld, _) | (_, Some(_)) => return None,
+        (Admitted::NotHeld | Admitted::Finished(_), _) | (_, Some(_)) => return None,
         (_, None) => Error::new(
             ErrorKind::Contended,
             "admit",
@@ -145,12 +145,17 @@ impl ConcurrencyManager {
         repository: &Arc<Repository>,
         reply: Reply,
     ) -> Result<Admission, Error> {
+        if let (Outcome::Admitted { admitted, .. }, None) = (&reply.outcome, &reply.entry)
+            && let Admitted::Finished(outcome) = admitted
+        {
+            return Ok(Admission::Finished(*outcome));
+        }
         let (&Outcome::Admitted { created, .. }, Some(entry)) = (&reply.outcome, reply.entry)
         else {
             return Err(unexpected("admit", &reply.outcome));
         };
         // Asked for again, a run still ends with its first lease; given back, with its new one.
-        let guarded = created || reply.asked == Asked::Requeue;
+        let guarded = created || reply.carries.is_some() || reply.asked == Asked::Requeue;
         Ok(match (entry.state, reply.place) {
             (EntryState::Started { token, session, .. }, _) => {
                 let grant = Grant {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -118,39 +118,42 @@ pub(super) async fn poll(shared: Arc<Shared>) {
 
 /// Ends or disowns the runs of dead sessions.
 pub(super) async fn sweep(shared: Arc<Shared>) {
-    let mut seen_to = HashMap::new();
+    // A session is here from the moment on at which somebody sees to it.
+    let seen_to = Arc::new(Mutex::new(HashMap::new()));
     loop {
         let next = Instant::now() + jittered(shared.options.sweep_interval);
         tokio::select! {
             () = sleep_until(next) => {}
             () = shared.death.notified() => {}
         }
-        if let Err(error) = sweep_once(&shared, &mut seen_to).await {
-            tracing::warn!(%error, "could not look for dead sessions; trying again");
+        match shared.read(shared.driver.dead_sessions(), "sweep").await {
+            Ok(dead) => see_to(&shared, &seen_to, dead),
+            Err(error) => {
+                tracing::warn!(%error, "could not look for dead sessions; trying again");
+            }
         }
     }
 }
 
-async fn sweep_once(
-    shared: &Arc<Shared>,
-    seen_to: &mut HashMap<SessionId, Death>,
-) -> Result<(), Error> {
-    let dead = shared.read(shared.driver.dead_sessions(), "sweep").await?;
-    seen_to.retain(|session, _| dead.iter().any(|(other, _)| other == session));
-    // One repository or session that cannot be seen to does not hold up the others.
-    let mut failed = None;
+type SeenTo = Mutex<HashMap<SessionId, Death>>;
+
+/// Each in a task of its own: one that cannot be seen to does not hold up the others.
+fn see_to(shared: &Arc<Shared>, seen_to: &Arc<SeenTo>, dead: Vec<(SessionId, Death)>) {
+    let mut seen = seen_to.lock().unwrap_or_else(PoisonError::into_inner);
+    seen.retain(|session, _| dead.iter().any(|(other, _)| other == session));
     for (session, death) in dead {
-        if seen_to.get(&session) == Some(&death) {
+        if seen.insert(session, death) == Some(death) {
             continue;
         }
-        match bury(shared, session, death).await {
-            Ok(()) => {
-                seen_to.insert(session, death);
+        let (shared, seen_to) = (Arc::clone(shared), Arc::clone(seen_to));
+        Arc::clone(&shared).spawn(async move {
+            if let Err(error) = bury(&shared, session, death).await {
+                tracing::warn!(%session, %error, "could not see to a dead session; trying again");
+                let mut seen = seen_to.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.remove(&session);
             }
-            Err(error) => failed = Some(error),
-        }
+        });
     }
-    failed.map_or(Ok(()), Err)
 }
 
 async fn bury(shared: &Arc<Shared>, session: SessionId, death: Death) -> Result<(), Error> {

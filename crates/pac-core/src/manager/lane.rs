@@ -266,7 +266,9 @@ async fn load(shared: Arc<Shared>, duty: Duty, since: Option<Revision>) {
 fn resume(shared: &Arc<Shared>, duty: Duty, next: Next) {
     match next {
         // Nobody is left to keep its session, nor to hear of it.
-        Next::PlanAfter(_) if shared.is_gone() => drop(duty),
+        Next::PlanAfter(_) if shared.is_gone() && shared.session.remaining().is_zero() => {
+            drop(duty);
+        }
         Next::Rest => duty.done(),
         Next::Plan => shared.attend(duty),
         Next::PlanAfter(delay) => {

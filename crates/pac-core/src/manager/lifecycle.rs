@@ -96,9 +96,9 @@ impl ConcurrencyManager {
         let session = shared.session.id();
         let disowned = self.disown(session).await;
         let over = Error::new(ErrorKind::Closed, "close", "the manager was closed");
+        self.handle.stop();
         shared.lost(session, &over);
         shared.end("session (closed)");
-        self.handle.stop();
         let closed = shared.driver.close_session(session);
         let closed = shared.read(closed, "close").await;
         disowned.and(closed)

@@ -11,20 +11,28 @@ use tokio::time::Instant;
 
 use super::request::Request;
 use super::view::{RepositoryStatus, WaitReason, wait_reason};
-use super::waiting::Waiting;
+use super::waiting::{Grant, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::{Command, Outcome};
-use crate::state::{EntryState, RepositoryState};
+use crate::state::{Entry, EntryState, RepositoryState};
 use crate::value::{Revision, SessionId};
 
-/// Between attempts: doubles from the first to the longest, with jitter.
+/// Between attempts at a store that cannot be reached: doubles, with jitter.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(2))
     .with_max_delay(LONGEST_BACKOFF)
     .with_jitter()
     .without_max_times();
 const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+
+/// Between attempts that others were faster at: the longest must stay near the time of a
+/// commit, or who has lost once goes on losing.
+const CONTENTION: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(1))
+    .with_max_delay(Duration::from_millis(20))
+    .with_jitter()
+    .without_max_times();
 
 /// How to go on after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +77,10 @@ pub(super) struct Desk {
     /// Somebody has the [`Duty`](super::lane::Duty) to see to what is pending.
     pub(super) attended: bool,
     pub(super) backoff: Option<ExponentialBackoff>,
+    /// Grants that the answer to a request is to carry.
+    pub(super) deferred: Vec<Grant>,
+    /// The last read was of everything.
+    pub(super) asked_all: bool,
     /// Sessions that a commit found to be dead, until their entries say so.
     pub(super) dead: Vec<SessionId>,
     pub(super) waiting: Waiting,
@@ -207,9 +219,30 @@ impl Desk {
     }
 
     /// Whether this very run is about to be given up.
-    pub(super) fn gives_up(&self, run: &PipelineRunKey) -> bool {
-        let is = |request: &Request| matches!(&request.command, Command::Abandon { run: other, .. } if other == run);
-        self.pending.iter().any(is) || self.in_flight.iter().any(|(request, _)| is(request))
+    pub(super) fn gives_up(&self, entry: &Entry) -> bool {
+        self.requests().any(|request| match &request.command {
+            Command::Abandon { run, uid, .. } => *run == entry.run && *uid == entry.uid,
+            _ => false,
+        })
+    }
+
+    fn requests(&self) -> impl Iterator<Item = &Request> {
+        let in_flight = self.in_flight.iter().map(|(request, _)| request);
+        in_flight.chain(&self.pending)
+    }
+
+    /// Takes out the grants that no request is left to carry.
+    pub(super) fn undelivered(&mut self) -> Vec<Grant> {
+        if self.deferred.is_empty() {
+            return Vec::new();
+        }
+        let deferred = std::mem::take(&mut self.deferred);
+        let (kept, left) = deferred.into_iter().partition(|grant| {
+            self.requests()
+                .any(|request| request.asks_for(&grant.entry))
+        });
+        self.deferred = kept;
+        left
     }
 
     /// What was in flight is pending again, before all that came later.
@@ -261,17 +294,14 @@ impl Desk {
                 | ErrorKind::Indeterminate
                 | ErrorKind::SessionLost
         );
-        let broken = matches!(
-            kind,
-            ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::Closed
-        );
         let now = Instant::now();
         for mut request in std::mem::take(&mut self.pending) {
             let deadline = *request.deadline.get_or_insert(now + timeout);
-            let keep = match request.reply {
-                // What the manager does of its own accord is not given up for a passing cause.
-                None => !broken,
-                Some(_) => again && now < deadline,
+            let keep = if request.reply.is_none() || request.patient {
+                // What the manager does of its own accord is not given up for what may pass.
+                again || kind == ErrorKind::Unauthorised
+            } else {
+                again && now < deadline
             };
             if keep {
                 self.pending.push_back(request);
@@ -280,13 +310,13 @@ impl Desk {
             }
         }
         if !again && self.pending.is_empty() {
-            self.recheck = false;
-            self.wanted = Revision::default();
             return Next::Plan;
         }
+        let contended = kind == ErrorKind::Contended;
         let first = self.backoff.is_none();
-        let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
-        if first && kind == ErrorKind::Contended {
+        let builder = if contended { CONTENTION } else { BACKOFF };
+        let backoff = self.backoff.get_or_insert_with(|| builder.build());
+        if first && contended {
             // The state that came with the conflict is new: usually the next attempt succeeds.
             return Next::Plan;
         }

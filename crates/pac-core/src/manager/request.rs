@@ -5,9 +5,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::waiting::Place;
+use super::waiting::{Grant, Place};
 use crate::error::{Error, ErrorKind};
-use crate::name::PipelineRunKey;
 use crate::protocol::{Admitted, Command, Ended, Outcome};
 use crate::state::{Entry, RunOutcome};
 use crate::value::SessionId;
@@ -24,6 +23,8 @@ pub(super) struct Request {
     pub(super) serial: u64,
     /// Set when the first attempt failed.
     pub(super) deadline: Option<Instant>,
+    /// Without a deadline.
+    pub(super) patient: bool,
     /// What an attempt came to that may have succeeded without our knowing.
     pub(super) uncertain: Option<Box<Outcome>>,
 }
@@ -37,6 +38,8 @@ pub(super) struct Reply {
     pub(super) entry: Option<Arc<Entry>>,
     /// Where its turn will be announced, if it waits.
     pub(super) place: Option<Place>,
+    /// Somebody else's commit has started the run: this answer is how that is heard of.
+    pub(super) carries: Option<Grant>,
 }
 
 /// What was asked for, as far as it matters to whom no answer can be given.
@@ -58,7 +61,16 @@ impl Request {
             reply,
             serial: 0,
             deadline: None,
+            patient: false,
             uncertain: None,
+        }
+    }
+
+    /// Is tried until it succeeds, even if somebody waits for the answer.
+    pub(super) fn never_given_up(self) -> Self {
+        Self {
+            patient: true,
+            ..self
         }
     }
 
@@ -77,12 +89,22 @@ impl Request {
         }
     }
 
-    /// The run that this asks a slot for.
-    pub(super) fn admits(&self) -> Option<&PipelineRunKey> {
+    /// Whether this asks for a slot or a place.
+    pub(super) fn admits(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Admit(_) | Command::Adopt(_) | Command::Requeue { .. }
+        )
+    }
+
+    /// Whether this asks for a slot for this very run.
+    pub(super) fn asks_for(&self, entry: &Entry) -> bool {
         match &self.command {
-            Command::Admit(request) | Command::Adopt(request) => Some(&request.run),
-            Command::Requeue { run, .. } => Some(run),
-            _ => None,
+            Command::Admit(request) | Command::Adopt(request) => {
+                request.run == entry.run && request.uid == entry.uid
+            }
+            Command::Requeue { run, .. } => *run == entry.run,
+            _ => false,
         }
     }
 

@@ -1,16 +1,17 @@
 //! One round of a repository: plan what is pending, commit it, make of the answer what it is.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::absorb::{Concern, Source};
 use super::repository::{Desk, Next, Repository};
 use super::request::{Asked, Reply, Request, recognise};
 use super::shared::Shared;
-use super::waiting::{Farewell, Place};
+use super::waiting::{Farewell, Notice, Place};
 use crate::driver::CommitOutcome;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Changes, Command, Death, Issuer, Outcome, Plan};
-use crate::state::{Absorb, Entry, RepositoryState, Snapshot};
+use crate::protocol::{Admitted, Changes, Command, Death, Issuer, Outcome, Plan};
+use crate::state::{Absorb, Entry, RepositoryState, RunKind, RunOutcome, Snapshot};
 use crate::value::{Revision, SessionId};
 
 /// What has to be done next for a repository.
@@ -79,6 +80,7 @@ impl Repository {
             if early == 0 {
                 return desk.load();
             }
+            desk.expiry_is_recorded();
             self.answer(desk, shared, None);
         }
     }
@@ -90,7 +92,14 @@ impl Repository {
         answer: Result<Snapshot, Error>,
     ) -> Next {
         let mut desk = self.desk();
-        match answer.and_then(|snapshot| self.absorb(&mut desk, shared, &snapshot, Source::Read)) {
+        let asked_all = desk.asked_all;
+        let absorbed = answer.and_then(|snapshot| {
+            if asked_all && snapshot.since.is_some() {
+                return Err(self.corrupt("the store answered with a part where all was asked for"));
+            }
+            self.absorb(&mut desk, shared, &snapshot, Source::Read)
+        });
+        let next = match absorbed {
             Ok(Absorb::Applied | Absorb::Stale) => Next::Plan,
             Ok(Absorb::Incomplete) => {
                 desk.forget();
@@ -98,10 +107,14 @@ impl Repository {
             }
             Err(error) => {
                 desk.covered = 0;
-                desk.recheck = true;
-                desk.failed(shared.patience(), &error)
+                let next = desk.failed(shared.patience(), &error);
+                // What cannot be read now is read again when somebody asks, or a hint comes.
+                desk.recheck = next != Next::Plan;
+                next
             }
-        }
+        };
+        self.hand_over(&mut desk, shared);
+        next
     }
 
     /// Takes in the answer to a commit of this repository by `session`.
@@ -141,7 +154,9 @@ impl Repository {
                     Some(Ok(Absorb::Incomplete)) => desk.forget(),
                     _ => desk.recheck = true,
                 }
-                desk.failed(shared.patience(), &self.contended())
+                let next = desk.failed(shared.patience(), &self.contended());
+                self.hand_over(desk, shared);
+                next
             }
             CommitOutcome::SessionDead(dead) if dead == session => {
                 let error = Error::new(
@@ -168,7 +183,7 @@ impl Repository {
     }
 
     /// Takes in that the whole batch came to nothing, or that nobody knows.
-    pub(super) fn unsettled(&self, shared: &Shared, error: &Error) -> Next {
+    pub(super) fn unsettled(self: &Arc<Self>, shared: &Shared, error: &Error) -> Next {
         let mut desk = self.desk();
         if error.kind() == ErrorKind::Indeterminate {
             // Read what is there, then ask again: commands know what they have done already.
@@ -180,7 +195,9 @@ impl Repository {
             desk.recheck = true;
         }
         desk.put_back();
-        desk.failed(shared.patience(), error)
+        let next = desk.failed(shared.patience(), error);
+        self.hand_over(&mut desk, shared);
+        next
     }
 
     /// Answers everything in flight, according to the state as it is now, or to what was
@@ -189,7 +206,12 @@ impl Repository {
         let session = shared.session.id();
         let mut answered = std::mem::take(&mut desk.in_flight);
         for (request, outcome) in answered.drain(..) {
-            let (admits, asked) = (request.admits().is_some(), request.asked());
+            let (admits, asked) = (request.admits(), request.asked());
+            let carries = desk
+                .deferred
+                .iter()
+                .position(|g| request.asks_for(&g.entry));
+            let carries = carries.map(|at| desk.deferred.swap_remove(at));
             let Request {
                 command,
                 reply: Some(reply),
@@ -199,20 +221,25 @@ impl Repository {
             else {
                 continue;
             };
-            let entry = command.run().and_then(|run| match (&desk.state, written) {
-                (Some(state), _) => state.entry(run).cloned(),
-                (None, Some(written)) => {
-                    let mut entries = written.entries.iter();
-                    entries.find(|entry| entry.run == *run).cloned()
-                }
-                (None, None) => None,
-            });
-            let outcome = match &uncertain {
+            let entry = entry_of(&command, desk.state.as_ref(), written);
+            let mut outcome = match &uncertain {
                 Some(before) => recognise(&command, before, outcome, entry.as_deref(), session),
                 None => outcome,
             };
-            let place = match &entry {
-                Some(entry) if admits && entry.is_queued() => Some(self.queue(desk, shared, entry)),
+            let other = |entry: &Arc<Entry>| command.uid().is_some_and(|uid| entry.uid != *uid);
+            let entry = entry.filter(|entry| {
+                let replaced = admits && other(entry);
+                if replaced && let Outcome::Admitted { admitted, .. } = &mut outcome {
+                    *admitted = Admitted::Finished(RunOutcome::Cancelled);
+                }
+                !replaced
+            });
+            let place = match (&entry, &outcome) {
+                (Some(entry), Outcome::Admitted { admitted, .. })
+                    if entry.is_queued() && admitted.has_a_place() =>
+                {
+                    Some(self.queue(desk, shared, entry))
+                }
                 _ => None,
             };
             let started = entry.as_ref().filter(|entry| admits && entry.is_started());
@@ -224,9 +251,10 @@ impl Repository {
                 outcome,
                 entry,
                 place,
+                carries,
             }));
             match (unheard, started) {
-                (Err(Ok(reply)), _) => self.unheard(desk, shared, &reply),
+                (Err(Ok(mut reply)), _) => self.unheard(desk, shared, &mut reply),
                 (Err(Err(_)), _) | (Ok(()), None) => {}
                 // Whoever waited for it before has lost it to who asked last.
                 (Ok(()), Some(run)) => desk.waiting.end(&run, Farewell::TakenOver),
@@ -234,6 +262,7 @@ impl Repository {
         }
         // Keeps its capacity for the next round.
         desk.in_flight = answered;
+        self.hand_over(desk, shared);
     }
 
     /// Has whoever asked wait for the turn of a queued run; for nothing, if it is not ours.
@@ -245,26 +274,45 @@ impl Repository {
         place
     }
 
-    /// Whoever asked has gone. A slot or a place that they did not have before is taken back;
-    /// else the run stays as if they had not asked.
-    pub(super) fn unheard(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, reply: &Reply) {
+    /// Whoever asked has gone. A slot or a place that they did not have before, and nobody else
+    /// waits for, is taken back; else the run stays as if they had not asked.
+    pub(super) fn unheard(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, reply: &mut Reply) {
         let (Outcome::Admitted { created, .. }, Some(entry)) = (&reply.outcome, &reply.entry)
         else {
             return;
         };
-        if let Some(place) = &reply.place {
+        let mut grant = reply.carries.take();
+        if let Some(place) = &mut reply.place {
             desk.waiting.remove(&entry.run, place.number);
+            // Nothing is sent to a place that is not there any more: this is the final answer.
+            if let Ok(Notice::Started(granted)) = place.notice.try_recv() {
+                grant = Some(granted);
+            }
         }
-        match reply.asked {
-            Asked::Admission if *created => desk.add(shared.abandon(entry)),
-            Asked::Requeue => self.leave(desk, shared, entry),
-            _ if desk.waiting.knows(&entry.run) => {
+        let alone = !desk.waiting.knows(&entry.run);
+        let ephemeral = entry.kind == RunKind::Ephemeral;
+        match (reply.asked, grant) {
+            (Asked::Admission, _) if *created && alone => desk.add(shared.abandon(entry)),
+            (Asked::Requeue, _) if ephemeral && alone => desk.add(shared.abandon(entry)),
+            (_, Some(grant)) => self.deliver(desk, shared, grant),
+            (Asked::Requeue, None) => {
                 if let Some(Concern::Started(grant)) = self.concern(shared, None, Some(entry)) {
-                    self.started(desk, shared, grant);
+                    self.deliver(desk, shared, grant);
                 }
             }
             _ => {}
         }
+    }
+
+    /// Hands over the grants that no answer is left to carry.
+    fn hand_over(self: &Arc<Self>, desk: &mut Desk, shared: &Shared) {
+        for grant in desk.undelivered() {
+            self.deliver(desk, shared, grant);
+        }
+    }
+
+    pub(super) fn corrupt(&self, reason: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Corrupt, "read", reason).in_repository(self.key())
     }
 
     fn contended(&self) -> Error {
@@ -274,6 +322,23 @@ impl Repository {
             "other controllers changed the repository at every attempt; try again",
         )
         .in_repository(self.key())
+    }
+}
+
+/// The entry that a command was about: as it is now, or as it was written if nothing is known.
+fn entry_of(
+    command: &Command,
+    state: Option<&RepositoryState>,
+    written: Option<&Snapshot>,
+) -> Option<Arc<Entry>> {
+    let run = command.run()?;
+    match (state, written) {
+        (Some(state), _) => state.entry(run).cloned(),
+        (None, Some(written)) => {
+            let mut entries = written.entries.iter();
+            entries.find(|entry| entry.run == *run).cloned()
+        }
+        (None, None) => None,
     }
 }
 
@@ -289,6 +354,7 @@ impl Desk {
         self.recheck = false;
         self.wanted = Revision::default();
         self.covered = self.next_serial;
+        self.asked_all = self.state.is_none();
         Step::Load(self.state.as_ref().map(|state| state.head().revision))
     }
 
@@ -339,7 +405,10 @@ impl Repository {
         snapshot: Option<&Snapshot>,
     ) -> bool {
         let mut desk = self.desk();
-        if let Some(snapshot) = snapshot.filter(|_| desk.state.is_some())
+        let known = desk.state.as_ref().map(|state| state.head().revision);
+        let follows =
+            |snapshot: &&Snapshot| known.is_some_and(|known| snapshot.since <= Some(known));
+        if let Some(snapshot) = snapshot.filter(follows)
             && !matches!(
                 self.absorb(&mut desk, shared, snapshot, Source::Read),
                 Ok(Absorb::Applied | Absorb::Stale)

@@ -15,13 +15,16 @@ use crate::driver::{Driver, SessionTtl};
 use crate::error::{Error, ErrorKind};
 use crate::value::SessionId;
 
+/// So many sessions before are remembered: their runs have been seen to long since.
+const FORMER: usize = 16;
+
 /// The session of a manager as its holders see it.
 #[derive(Debug)]
 pub(super) struct Session {
     ttl: SessionTtl,
     id: AtomicU64,
-    /// The one before, 0 if there was none.
-    former: AtomicU64,
+    /// Those before, oldest first.
+    former: Mutex<Vec<SessionId>>,
     lost: AtomicBool,
     /// Held by whoever changes the above.
     changing: Mutex<()>,
@@ -71,7 +74,7 @@ impl Session {
         Ok(Self {
             ttl,
             id: AtomicU64::new(id.get()),
-            former: AtomicU64::new(0),
+            former: Mutex::default(),
             changing: Mutex::new(()),
             lost: AtomicBool::new(false),
             acknowledged: Mutex::new(sent),
@@ -83,13 +86,10 @@ impl Session {
         SessionId::new(self.id.load(Ordering::Acquire))
     }
 
-    pub(super) fn former(&self) -> SessionId {
-        SessionId::new(self.former.load(Ordering::Acquire))
-    }
-
-    /// Whether that was this manager's session before, or is one that it has lost.
+    /// Whether that was a session of this manager, or is one that it has lost.
     pub(super) fn was(&self, id: SessionId) -> bool {
-        id == self.former() || (id == self.id() && self.is_lost())
+        let former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.contains(&id) || (id == self.id() && self.is_lost())
     }
 
     /// Waits until it is known whether `id` is still this manager's session, and alive.
@@ -149,7 +149,12 @@ impl Session {
     fn reopened(&self, id: SessionId, sent: Moment) {
         let _changing = self.changing();
         self.renewed(sent);
-        self.former.store(self.id().get(), Ordering::Release);
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        former.push(self.id());
+        if former.len() > FORMER {
+            former.remove(0);
+        }
+        drop(former);
         self.id.store(id.get(), Ordering::Release);
         self.lost.store(false, Ordering::Release);
     }
@@ -221,6 +226,9 @@ async fn keep_alive(shared: Arc<Shared>) {
             }
         }
         while session.is_lost() {
+            if shared.is_gone() {
+                return;
+            }
             reopen(&shared).await;
         }
     }

@@ -175,26 +175,30 @@ impl Shared {
         self.death.notify_one();
     }
 
-    /// Gives a place in the queue up, and the slot if it was granted in this instant.
+    /// Gives a place in the queue up, and the slot if it was granted in this instant, unless
+    /// somebody else waits for the same run. What comes of it can be awaited, but need not.
     pub(super) fn give_up(
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         entry: &Entry,
         place: &mut Place,
         granted: bool,
-    ) {
+    ) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
         let mut desk = repository.desk();
         let last = desk.waiting.remove(&entry.run, place.number);
         // Nothing is sent to a place that is not there any more: this is the final answer.
         let started = matches!(place.notice.try_recv(), Ok(Notice::Started(_)));
-        if last || started || granted {
-            desk.add(self.abandon(entry));
+        if !(last || started || granted) {
+            return None;
         }
-        let lead = desk.needs_attention();
+        let (reply, answer) = oneshot::channel();
+        let abandon = Request::new(self.abandon(entry), Some(reply));
+        let lead = desk.submit(std::iter::once(abandon.never_given_up()));
         drop(desk);
         if lead {
             self.attend_later(Duty::new(Arc::clone(repository)));
         }
+        Some(answer)
     }
 
     /// The command that takes a run back which was asked for in this manager's name.
@@ -207,7 +211,7 @@ impl Shared {
     }
 
     /// Takes back what an answer gave to somebody who did not wait for it.
-    pub(super) fn unheard(self: &Arc<Self>, repository: &Arc<Repository>, reply: &Reply) {
+    pub(super) fn unheard(self: &Arc<Self>, repository: &Arc<Repository>, reply: &mut Reply) {
         let mut desk = repository.desk();
         repository.unheard(&mut desk, self, reply);
         let lead = desk.needs_attention();

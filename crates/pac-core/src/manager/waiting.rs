@@ -126,6 +126,15 @@ impl Waiting {
         }
     }
 
+    /// Everything was read: who waits for what is not there, waits in vain.
+    pub(super) fn end_unknown(&mut self, exists: impl Fn(&PipelineRunKey) -> bool) {
+        self.left.clear();
+        let unknown = self.waiters.extract_if(|run, _| !exists(run));
+        for waiter in unknown.flat_map(|(_, waiters)| waiters) {
+            let _ = waiter.notice.send(Notice::Over(Farewell::Gone));
+        }
+    }
+
     /// Hands a grant to the last waiter of its run; earlier ones hear that it is not theirs.
     /// Gives it back when nobody was there to take it.
     pub(super) fn start(&mut self, mut grant: Grant) -> Option<Grant> {

@@ -146,6 +146,21 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Which run of its name the command is about, if it says so.
+    #[must_use]
+    pub fn uid(&self) -> Option<&Uid> {
+        match self {
+            Self::Admit(request) | Self::Adopt(request) => Some(&request.uid),
+            Self::Release { uid, .. } | Self::Reclaim { uid, .. } | Self::Abandon { uid, .. } => {
+                Some(uid)
+            }
+            Self::Cancel { uid, .. } => uid.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// What came of asking for a slot, or a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
@@ -170,6 +185,12 @@ pub enum Admitted {
 }
 
 impl Admitted {
+    /// Whether the run waits or runs for who asked.
+    #[must_use]
+    pub fn has_a_place(&self) -> bool {
+        matches!(self, Self::Started { .. } | Self::Queued { .. })
+    }
+
     /// What an entry amounts to for who asked for it.
     #[must_use]
     pub fn of(entry: &Entry) -> Self {
