@@ -37,6 +37,9 @@ Rows are replayed in the order of \"at\", wherever in the file they stand; rows 
 moment keep the order of the file. Blank lines are skipped.
 The whole trace is checked before anything is replayed.
 
+Table: `waited` counts the runs that started later than they arrived; the mean, the 95th
+percentile and the maximum are over all runs that started, those that did not wait included.
+
 Exit codes:
    0  replayed, and no limit was ever exceeded
    1  replayed, and a limit was exceeded

@@ -73,6 +73,9 @@ impl Driver for MemoryDriver {
 
     async fn close_session(&self, session: SessionId) -> Result<(), Error> {
         self.sessions.close(session, self.clock.now());
+        if self.entries_of(session).is_empty() {
+            self.sessions.forget(session);
+        }
         self.watches.read().session_died();
         Ok(())
     }
@@ -105,12 +108,11 @@ impl Driver for MemoryDriver {
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let sessions = self.sessions.read();
-        let watches = self.watches.read();
         let terms = Terms {
             clock: &self.clock,
             sessions: &sessions,
             session,
-            log: watches.others_than(session),
+            log: self.watches.read().others_than(session),
         };
         let mut outcomes = Vec::with_capacity(batch.len());
         for RepositoryCommit {
@@ -120,10 +122,12 @@ impl Driver for MemoryDriver {
         {
             let outcome = self.store.commit(&repository, changes, &terms);
             match &outcome {
-                CommitOutcome::SessionDead(dead) if *dead == session => {
+                CommitOutcome::SessionDead(dead) if *dead == session && outcomes.is_empty() => {
                     return Commit::Done(Err(session_lost("commit", session)));
                 }
                 CommitOutcome::Committed(snapshot) => {
+                    // Asked only now: who listens before the commit, hears of it.
+                    let watches = self.watches.read();
                     watches.changed(session, &repository, snapshot.head.revision);
                 }
                 _ => {}

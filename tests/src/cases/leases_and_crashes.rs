@@ -126,7 +126,7 @@ pub async fn everybody_restarts(fixture: &Fixture) {
         ("z-1", "y-1"),
     ] {
         fixture.release_named(&fresh, &web, ends).await;
-        let lease = fixture.soon("the grant", grants.next()).await;
+        let lease = fixture.soon("the grant", grants.next()).await.unwrap();
         assert_eq!(lease.run(), &run(starts));
         assert!(fresh.holds(&lease));
     }

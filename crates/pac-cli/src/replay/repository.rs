@@ -155,14 +155,7 @@ impl RepositoryReplay {
                 };
                 self.arrive(run, (limit, version), priority).await
             }
-            Event::SetLimit(limit) => {
-                let manager = self.manager(controller)?;
-                let changed = manager
-                    .set_limit(&self.repository, limit, Some(version))
-                    .await?;
-                self.announced(limit);
-                self.started(&changed.promoted).await
-            }
+            Event::SetLimit(limit) => self.announce(controller, (limit, version)).await,
             Event::Cancel(run) => self.cancel(controller, row.line, run).await,
         }
     }
@@ -176,45 +169,42 @@ impl RepositoryReplay {
         let uid = format!("line-{}", run.record.line).parse()?;
         let request = RunRequest::durable(run.record.run.clone(), uid).with_priority(priority);
         let manager = self.manager(run.controller)?;
-        let before = self.limit;
-        let mut admitted = manager
-            .admit_all(&self.repository, Some(limit), vec![request])
-            .await?;
-        self.announced(limit.0);
+        self.announce(run.controller, limit).await?;
+        let admitted = manager.admit(&self.repository, request).await?;
         let index = self.runs.len();
         self.index.insert(run.record.run.clone(), index);
-        match admitted.pop() {
-            Some(Admission::Started(lease)) => {
+        match admitted {
+            Admission::Started(lease) => {
                 run.record.queued_at = self.moment(lease.queued_at());
                 self.runs.push(run);
                 self.start(index, lease)?;
             }
-            Some(Admission::Queued(waiter)) => {
+            Admission::Queued(waiter) => {
                 run.record.queued_at = self.moment(waiter.queued_at());
                 self.runs.push(run);
                 self.wait(index, waiter);
             }
             other => return Err(internal(format!("a new run was answered {other:?}"))),
         }
-        if before.is_some_and(|before| before != limit.0) {
-            // The announcement may have started others, which the answer does not name.
-            self.settle().await?;
-        }
         Ok(())
     }
 
-    /// Waits for the turn of every run that the store says has started.
-    async fn settle(&mut self) -> Result<(), Error> {
-        let manager = self.manager(0)?;
-        let status = manager.status(&self.repository).await?;
-        let running: Vec<_> = status.running.into_iter().map(|run| run.run).collect();
-        self.started(&running).await
-    }
-
-    fn announced(&mut self, limit: Limit) {
-        if self.limit.replace(limit) != Some(limit) {
-            self.watchdog.announce(self.clock.now(), limit);
+    /// Announces a limit that is not in force already, and waits for whom it starts.
+    async fn announce(
+        &mut self,
+        controller: usize,
+        (limit, version): (Limit, LimitVersion),
+    ) -> Result<(), Error> {
+        if self.limit == Some(limit) {
+            return Ok(());
         }
+        let manager = self.manager(controller)?;
+        let changed = manager
+            .set_limit(&self.repository, limit, Some(version))
+            .await?;
+        self.limit = Some(limit);
+        self.watchdog.announce(self.clock.now(), limit);
+        self.started(&changed.promoted).await
     }
 
     fn wait(&mut self, run: usize, waiter: Waiter) {

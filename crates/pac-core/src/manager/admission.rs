@@ -143,7 +143,9 @@ impl fmt::Debug for Lease {
 ///
 /// Dropping it before gives the place up, and the slot too if it was granted in that instant.
 /// A timeout is that: `tokio::time::timeout(after, waiter)`, or [`Waiter::wait_for`], which
-/// also waits until the place is given up. [`Waiter::detach`] leaves the run in the queue.
+/// also waits until the place is given up. To be polled no more once it was ready.
+/// A manager that shuts down is to be [closed](ConcurrencyManager::close) before its waiters
+/// are dropped: durable runs then keep their places. [`Waiter::detach`] leaves the run in the queue.
 #[must_use = "dropping a place in the queue gives it up"]
 pub struct Waiter {
     manager: ConcurrencyManager,

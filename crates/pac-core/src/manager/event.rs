@@ -54,7 +54,7 @@ pub enum Event {
 
 /// The events of a manager from the moment on at which this was asked for.
 #[derive(Debug)]
-pub struct Events(pub(super) broadcast::Receiver<Event>);
+pub struct Events(pub(super) broadcast::Receiver<Option<Event>>);
 
 /// An [`Event`], or how many a slow reader has missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,10 +66,12 @@ pub enum Heard {
 }
 
 impl Events {
-    /// Waits for the next event; `None` when the manager is gone. Cancel-safe.
+    /// Waits for the next event; `None` when the manager was closed, has died or is gone.
+    /// Cancel-safe.
     pub async fn next(&mut self) -> Option<Heard> {
         match self.0.recv().await {
-            Ok(event) => Some(Heard::Event(event)),
+            Ok(None) => None,
+            Ok(Some(event)) => Some(Heard::Event(event)),
             Err(broadcast::error::RecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
             Err(broadcast::error::RecvError::Closed) => None,
         }
@@ -82,15 +84,15 @@ impl Events {
 pub struct Grants(pub(super) ConcurrencyManager);
 
 impl Grants {
-    /// Waits for the next lease. Cancel-safe.
-    pub async fn next(&mut self) -> Lease {
+    /// Waits for the next lease; `None` when the manager was closed or has died. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Lease> {
         let shared = self.0.shared();
         loop {
             // Taken only after the wait, so that a dropped future loses nothing.
-            let session = shared.grants.session_of_first().await;
+            let session = shared.grants.session_of_first().await?;
             let held = shared.session.is_held(session).await;
             match shared.grants.take_first() {
-                Some(grant) if held => return Lease::new(&self.0, grant, true),
+                Some(grant) if held => return Some(Lease::new(&self.0, grant, true)),
                 _ => {}
             }
         }
@@ -107,6 +109,8 @@ impl Drop for Grants {
 #[derive(Debug, Default)]
 pub(super) struct GrantQueue {
     is_read: AtomicBool,
+    /// Nothing more comes.
+    ended: AtomicBool,
     opened: Notify,
     waiting: Mutex<VecDeque<Grant>>,
     wake: Notify,
@@ -131,6 +135,12 @@ impl GrantQueue {
         self.is_read.store(false, Ordering::Release);
     }
 
+    /// Says that nothing more comes.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
     /// Waits until somebody begins to read.
     pub(super) async fn opened(&self) {
         self.opened.notified().await;
@@ -141,11 +151,14 @@ impl GrantQueue {
         self.wake.notify_one();
     }
 
-    async fn session_of_first(&self) -> SessionId {
+    async fn session_of_first(&self) -> Option<SessionId> {
         loop {
             let first = self.waiting().front().map(|grant| grant.session);
-            if let Some(session) = first {
-                return session;
+            if first.is_some() {
+                return first;
+            }
+            if self.ended.load(Ordering::Acquire) {
+                return None;
             }
             self.wake.notified().await;
         }

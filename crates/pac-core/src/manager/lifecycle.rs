@@ -100,7 +100,8 @@ impl ConcurrencyManager {
         shared.lost(session, &over);
         shared.end("session (closed)");
         let closed = shared.driver.close_session(session);
-        let closed = shared.read(closed, "close").await;
+        let unknown = ErrorKind::Indeterminate;
+        let closed = shared.within_deadline(closed, unknown, "close").await;
         disowned.and(closed)
     }
 

@@ -78,7 +78,8 @@ impl ConcurrencyManager {
     }
 
     /// Asks for a slot for each of several runs: they start and queue in this order, and no
-    /// other run comes between them. With `limit`, announces that first, in the same commit.
+    /// other run comes between them. With `limit`, announces that first, in the same commit; it
+    /// stays announced whatever becomes of the runs.
     ///
     /// # Errors
     /// As [`admit`](Self::admit), for the first run that fails: places that others got are
@@ -143,7 +144,8 @@ impl ConcurrencyManager {
     /// `None` when the lease had been lost before.
     ///
     /// # Errors
-    /// Those common to all commands.
+    /// Those common to all commands. The lease is used up all the same; admitting the run again
+    /// tells where it stands.
     pub async fn requeue(&self, mut lease: Lease) -> Result<Option<Admission>, Error> {
         let command = Command::Requeue {
             run: lease.run().clone(),
@@ -166,7 +168,9 @@ impl ConcurrencyManager {
     /// Ends a run that has a lease; the next one starts in the same commit.
     ///
     /// # Errors
-    /// Those common to all commands.
+    /// Those common to all commands. The lease is used up all the same: an ephemeral run is
+    /// then ended in the background; for a durable one [`release_run`](Self::release_run) with
+    /// its name, uid and token tries again.
     pub async fn release(&self, mut lease: Lease, outcome: RunOutcome) -> Result<Ending, Error> {
         let command = Command::Release {
             run: lease.run().clone(),

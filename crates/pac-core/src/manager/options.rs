@@ -14,7 +14,7 @@ pub struct ManagerOptions {
     pub lease_ttl: Duration,
     /// How long a command is tried before it fails. Default: 10 s.
     pub command_timeout: Duration,
-    /// How long one request to the store may take. Default: 5 s.
+    /// How long one request to a store behind a network may take. Default: 5 s.
     pub request_timeout: Duration,
     /// How often waiting runs are looked after although no hint came. Default: 10 s.
     pub poll_interval: Duration,

@@ -126,9 +126,6 @@ impl Session {
         let changing = self.changing();
         let first = self.id() == id && !self.lost.swap(true, Ordering::AcqRel);
         drop(changing);
-        if first {
-            self.over.notify_one();
-        }
         first
     }
 
@@ -217,8 +214,12 @@ async fn keep_alive(shared: Arc<Shared>) {
         while !session.is_lost() {
             match renew(&shared, id).await {
                 Ok(()) => break,
-                Err(error) if error.kind() == ErrorKind::SessionLost => shared.lost(id, &error),
-                Err(error) if session.remaining().is_zero() => shared.lost(id, &error),
+                Err(error) if error.kind() == ErrorKind::SessionLost => {
+                    shared.note_loss(id, &error);
+                }
+                Err(error) if session.remaining().is_zero() => {
+                    shared.note_loss(id, &error);
+                }
                 Err(error) => {
                     tracing::warn!(session = %id, %error, "keep-alive failed, trying again");
                     sleep(session.ttl.session / 20).await;
@@ -248,12 +249,21 @@ async fn renew(shared: &Shared, id: SessionId) -> Result<(), Error> {
 }
 
 impl Shared {
-    /// Notes that a session is over, once.
+    /// Somebody has heard that a session is over: the keep-alive opens another one.
     pub(super) fn lost(&self, id: SessionId, error: &Error) {
-        if self.session.lose(id) {
+        if self.note_loss(id, error) {
+            self.session.over.notify_one();
+        }
+    }
+
+    /// Notes that a session is over; true for the first time.
+    fn note_loss(&self, id: SessionId, error: &Error) -> bool {
+        let first = self.session.lose(id);
+        if first {
             tracing::warn!(session = %id, %error, "the session is lost, and all leases with it");
             self.tell(Event::SessionLost(id));
         }
+        first
     }
 }
 

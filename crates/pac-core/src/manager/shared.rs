@@ -36,7 +36,8 @@ pub(super) struct Shared {
     pub(super) repositories: DashMap<RepositoryKey, Arc<Repository>, RandomState>,
     pub(super) lanes: Lanes,
     pub(super) grants: GrantQueue,
-    pub(super) events: broadcast::Sender<Event>,
+    /// `None` is the end.
+    pub(super) events: broadcast::Sender<Option<Event>>,
     pub(super) pulse: Arc<Pulse>,
     /// A session may have died.
     pub(super) death: Notify,
@@ -240,7 +241,7 @@ impl Shared {
 
     pub(super) fn tell(&self, event: Event) {
         // Nobody may be listening.
-        let _ = self.events.send(event);
+        let _ = self.events.send(Some(event));
     }
 
     /// Runs `work` as far as it goes without waiting, and the rest in a task of the manager's.
@@ -280,6 +281,8 @@ impl Shared {
         for repository in self.known_repositories() {
             repository.end();
         }
+        self.grants.end();
+        let _ = self.events.send(None);
     }
 
     /// The answer to a batch, within the deadline of a request.
@@ -330,7 +333,7 @@ impl Shared {
             .await
     }
 
-    async fn within_deadline<T>(
+    pub(super) async fn within_deadline<T>(
         &self,
         request: impl Future<Output = Result<T, Error>>,
         missed: ErrorKind,

@@ -282,7 +282,7 @@ impl Plan<'_> {
     fn expire(&mut self, session: SessionId, death: Death) -> Outcome {
         let mut bereaved: Vec<_> = self
             .current_entries()
-            .filter_map(|entry| Some((Entry::clone(entry), after_death(entry, session, death)?)))
+            .filter_map(|entry| Some((Arc::clone(entry), after_death(entry, session, death)?)))
             .collect();
         // The entries come in no order of their own; the outcome must not depend on that.
         bereaved.sort_unstable_by_key(|(entry, _)| entry.ticket);
@@ -292,6 +292,7 @@ impl Plan<'_> {
                 break;
             }
             affected.push(entry.run.clone());
+            let entry = Entry::clone(&entry);
             match after {
                 EntryState::Finished { outcome, .. } => self.end(entry, outcome),
                 state => self.change(entry, |entry| Entry { state, ..entry }),

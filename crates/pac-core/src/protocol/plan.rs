@@ -39,7 +39,8 @@ pub struct Changes {
 
 /// Commands applied to a state so far.
 ///
-/// Costs O(log n) a command for n waiting runs, and keeps only what changes.
+/// A command costs O(√n) at worst for n waiting runs, and keeps only what changes; but the
+/// death of a session and the removal of a repository look at every run.
 #[derive(Debug)]
 pub struct Plan<'a> {
     pub(super) base: &'a RepositoryState,
