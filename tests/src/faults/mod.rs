@@ -7,6 +7,7 @@ mod gate;
 mod hints;
 mod layer;
 mod lost_answer;
+mod outage;
 mod remote;
 mod slow;
 
@@ -17,5 +18,6 @@ pub use gate::Gate;
 pub use hints::{Hints, HintsLost};
 pub use layer::{Fault, Faulty};
 pub use lost_answer::{Lost, LostAnswer};
+pub use outage::Outage;
 pub use remote::{KeepAlivePanics, Remote};
 pub use slow::Slow;

@@ -62,7 +62,10 @@ impl Repository {
                 }
             }
             desk.more = plan.has_more();
-            if let Some(changes) = plan.finish() {
+            let changes = plan.finish();
+            // A request that was moot may have been the one to carry a grant.
+            self.hand_over(desk, shared);
+            if let Some(changes) = changes {
                 return Step::Commit(changes);
             }
             if desk.in_flight.is_empty() {

@@ -1,0 +1,147 @@
+//! What a manager owes its callers beyond the behaviours that every driver is held to: the ways
+//! in which a grant could get lost between them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_concurrency::{
+    Admission, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunStatus, Turn,
+};
+use pac_tests::faults::{Distant, Faulty, Outage};
+use pac_tests::{
+    Fixture, Time, durable, ephemeral, poll_times, queued, repository, run_case, started,
+};
+use tokio::time::{sleep, timeout};
+
+const DONE: RunOutcome = RunOutcome::Completed;
+
+async fn memory(time: Time) -> Fixture {
+    Fixture::over(Arc::new(MemoryDriver::new(MemoryOptions::default())), time)
+}
+
+async fn distant(time: Time) -> Fixture {
+    let line = Arc::<Distant>::default();
+    let memory = memory(time).await;
+    Fixture::over(Faulty::over(memory.driver(), &line), time)
+}
+
+#[test]
+fn a_waiter_outlives_the_loss_of_two_sessions() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let outage = Arc::<Outage>::default();
+        let (other, ours) = (
+            fixture.manager().await,
+            fixture.manager_behind(&outage).await,
+        );
+        other.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let a = started(&other, &web, durable("a")).await;
+        let mut b = queued(&ours, &web, durable("b")).await;
+
+        outage.set(true);
+        for _ in 0..2 {
+            let session = ours.session();
+            while ours.session() == session {
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+        outage.set(false);
+        assert!(
+            timeout(Duration::from_secs(3), &mut b).await.is_err(),
+            "it still waits"
+        );
+        other.release(a, DONE).await.unwrap();
+        let turn = fixture.soon("the turn", b).await.unwrap();
+        assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
+    });
+}
+
+#[test]
+fn a_manager_that_was_closed_ends_its_streams_and_waiters() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let (manager, other) = (fixture.manager().await, fixture.manager().await);
+        let (mut grants, mut events) = (manager.grants().unwrap(), manager.events());
+        let mut others = other.grants().unwrap();
+        other.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let a = started(&manager, &web, ephemeral("a")).await;
+        let b = queued(&manager, &web, durable("b")).await;
+
+        manager.close().await.unwrap();
+        assert!(fixture.soon("the end", b).await.is_err());
+        assert!(fixture.soon("the end", grants.next()).await.is_none());
+        while let Some(heard) = fixture.soon("the end", events.next()).await {
+            assert!(matches!(heard, Heard::Event(_)), "{heard:?}");
+        }
+        assert!(!manager.holds(&a));
+        // What it has disowned goes to a controller that lives, and not back to itself.
+        let lease = others.next().await.unwrap();
+        assert_eq!(
+            (lease.run(), lease.session()),
+            (&durable("b").run, other.session())
+        );
+    });
+}
+
+/// However far the second question got before its asker went: the first waiter, or the stream
+/// of grants, gets the slot.
+#[test]
+fn asking_again_and_going_away_loses_no_grant() {
+    run_case(Time::Paused, distant, async |fixture: &Fixture| {
+        let manager = fixture.manager().await;
+        let other = fixture.manager().await;
+        let mut grants = manager.grants().unwrap();
+        for polls in 0..60 {
+            let web = repository(&format!("web-{polls}"));
+            other.set_limit(&web, Limit::new(1), None).await.unwrap();
+            let a = started(&other, &web, durable("a")).await;
+            let waiter = queued(&manager, &web, durable("b")).await;
+            let releasing = tokio::spawn({
+                let other = other.clone();
+                async move { other.release(a, DONE).await.unwrap() }
+            });
+            let again = poll_times(manager.admit(&web, durable("b")), polls).await;
+            releasing.await.unwrap();
+            let lease = match again {
+                Some(Ok(Admission::Started(lease))) => lease,
+                Some(Ok(Admission::Queued(later))) => fixture.turn(later).await,
+                Some(answer) => unreachable!("{answer:?}"),
+                None => match fixture.soon("the news", waiter).await.unwrap() {
+                    Turn::Started(lease) => lease,
+                    Turn::TakenOver => fixture.soon("the grant", grants.next()).await.unwrap(),
+                    turn => unreachable!("{turn:?}"),
+                },
+            };
+            assert!(manager.holds(&lease), "after {polls} polls");
+            manager.release(lease, DONE).await.unwrap();
+            let b = manager.run_status(&web, &durable("b").run).await.unwrap();
+            assert!(
+                matches!(b, RunStatus::Finished(ref b) if b.outcome == DONE),
+                "{b:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn giving_up_leaves_the_run_to_who_else_waits_for_it() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let manager = fixture.manager().await;
+        manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let a = started(&manager, &web, durable("a")).await;
+        let first = queued(&manager, &web, durable("b")).await;
+        let second = queued(&manager, &web, durable("b")).await;
+        assert!(
+            first
+                .wait_for(Duration::from_millis(1))
+                .await
+                .unwrap()
+                .is_none()
+        );
+        manager.release(a, DONE).await.unwrap();
+        fixture.turn(second).await;
+    });
+}
