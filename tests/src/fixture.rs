@@ -46,10 +46,13 @@ impl Fixture {
     #[must_use]
     pub fn options(&self) -> ManagerOptions {
         match self.time {
-            Time::Paused => ManagerOptions::default(),
+            Time::Paused => ManagerOptions {
+                lease_ttl: Some(Duration::from_secs(60 * 60)),
+                ..ManagerOptions::default()
+            },
             Time::Real => ManagerOptions {
                 session_ttl: Duration::from_secs(2),
-                lease_ttl: Duration::from_secs(5),
+                lease_ttl: Some(Duration::from_secs(5)),
                 poll_interval: Duration::from_secs(1),
                 sweep_interval: Duration::from_millis(200),
                 ..ManagerOptions::default()

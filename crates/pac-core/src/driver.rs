@@ -246,6 +246,8 @@ pub struct Descriptor {
     pub repositories_per_batch: usize,
     /// Most entries in a commit to one repository.
     pub entries_per_commit: usize,
+    /// How long the slots of durable runs usually outlive their controller.
+    pub lease_ttl: Duration,
     /// How long finished runs can be read.
     pub retention: Retention,
 }

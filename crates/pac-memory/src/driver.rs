@@ -1,5 +1,7 @@
 //! The driver over the store.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use pac_core::driver::{
     Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
@@ -13,6 +15,9 @@ use crate::clock::Clock;
 use crate::sessions::Sessions;
 use crate::store::{Store, Terms};
 use crate::watch::Watches;
+
+/// The guides' `memory-lease-ttl`.
+const LEASE_TTL: Duration = Duration::from_secs(30 * 60);
 
 /// A store in the memory of this process.
 ///
@@ -55,6 +60,7 @@ impl Driver for MemoryDriver {
             batches_in_flight: usize::MAX,
             repositories_per_batch: 1,
             entries_per_commit: 10_000,
+            lease_ttl: LEASE_TTL,
             retention: self.options.retention,
         }
     }

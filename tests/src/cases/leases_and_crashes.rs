@@ -31,7 +31,7 @@ pub async fn long_runs_keep_their_slots(fixture: &Fixture) {
     let mut c = queued(&other, &web, durable("c")).await;
     let options = fixture.options();
     for part in 1..=9 {
-        sleep(options.lease_ttl.max(options.session_ttl) / 3).await;
+        sleep(options.lease_ttl.unwrap().max(options.session_ttl) / 3).await;
         assert!(
             manager.holds(&a) && manager.holds(&b),
             "after {part} thirds"
@@ -63,7 +63,7 @@ pub async fn long_waiters_keep_their_places(fixture: &Fixture) {
     let c = queued(&manager, &web, ephemeral("c")).await;
     let before = fixture.view(&web).await;
     let options = fixture.options();
-    sleep(options.lease_ttl.max(options.session_ttl) * 3).await;
+    sleep(options.lease_ttl.unwrap().max(options.session_ttl) * 3).await;
     let d = queued(&other, &web, durable("d")).await;
     let view = fixture.view(&web).await;
     view.assert(&["a"], &["b", "c", "d"]);
@@ -176,6 +176,7 @@ pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     sleep(
         options
             .lease_ttl
+            .unwrap()
             .saturating_sub(died.elapsed() + options.session_ttl),
     )
     .await;

@@ -178,7 +178,7 @@ pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     let options = ManagerOptions {
         poll_interval: LONG,
         session_ttl: LONG,
-        lease_ttl: LONG,
+        lease_ttl: Some(LONG),
         ..fixture.options()
     };
     let manager = fixture.manager_with(options).await;

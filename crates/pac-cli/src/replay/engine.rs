@@ -79,7 +79,7 @@ fn manager_options(clock: Clock) -> ManagerOptions {
         Clock::Real { .. } => ManagerOptions::default(),
         Clock::Virtual => ManagerOptions {
             session_ttl: VIRTUAL,
-            lease_ttl: VIRTUAL,
+            lease_ttl: Some(VIRTUAL),
             poll_interval: VIRTUAL,
             sweep_interval: VIRTUAL,
             ..ManagerOptions::default()

@@ -49,7 +49,7 @@ impl ConcurrencyManager {
     /// `Config` when options contradict each other; else why the store could not be reached.
     pub async fn open(driver: Arc<dyn Driver>, options: ManagerOptions) -> Result<Self, Error> {
         options.check()?;
-        let session = Session::open(&*driver, options.ttl()).await?;
+        let session = Session::open(&*driver, options.ttl(driver.descriptor().lease_ttl)).await?;
         let watch = driver.watch(session.id()).await?;
         let shared = Arc::new(Shared::new(driver, options, session));
         let mut background = JoinSet::new();

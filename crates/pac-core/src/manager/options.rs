@@ -10,8 +10,10 @@ use crate::error::{Error, ErrorKind};
 pub struct ManagerOptions {
     /// How long this process counts as alive after it was last heard of. Default: 15 s.
     pub session_ttl: Duration,
-    /// How long the slots of its durable runs outlive it. Default: 1 h.
-    pub lease_ttl: Duration,
+    /// How long the slots of its durable runs outlive it. Default: what is usual for the store
+    /// ([`Descriptor::lease_ttl`](crate::driver::Descriptor::lease_ttl)), and not below the
+    /// session TTL.
+    pub lease_ttl: Option<Duration>,
     /// How long a command is tried before it fails. Default: 10 s.
     pub command_timeout: Duration,
     /// How long one request to a store behind a network may take. Default: 5 s.
@@ -26,7 +28,7 @@ impl Default for ManagerOptions {
     fn default() -> Self {
         Self {
             session_ttl: Duration::from_secs(15),
-            lease_ttl: Duration::from_secs(60 * 60),
+            lease_ttl: None,
             command_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             poll_interval: Duration::from_secs(10),
@@ -36,10 +38,10 @@ impl Default for ManagerOptions {
 }
 
 impl ManagerOptions {
-    pub(super) fn ttl(&self) -> SessionTtl {
+    pub(super) fn ttl(&self, usual: Duration) -> SessionTtl {
         SessionTtl {
             session: self.session_ttl,
-            lease: self.lease_ttl,
+            lease: self.lease_ttl.unwrap_or(usual.max(self.session_ttl)),
         }
     }
 
@@ -48,7 +50,7 @@ impl ManagerOptions {
         if self.session_ttl < Duration::from_millis(100) {
             return wrong("the session TTL must be at least 100 ms; usual is 15 s");
         }
-        if self.lease_ttl < self.session_ttl {
+        if self.lease_ttl.is_some_and(|lease| lease < self.session_ttl) {
             return wrong("the lease TTL must not be shorter than the session TTL");
         }
         let intervals = [

@@ -15,7 +15,7 @@ pub async fn a_wrong_clock_changes_nothing(fixture: &Fixture, store_starts_at: T
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let a = started(&manager, &web, ephemeral("a")).await;
     let mut b = queued(&live, &web, durable("b")).await;
-    sleep(options.lease_ttl * 2).await;
+    sleep(options.lease_ttl.unwrap() * 2).await;
     assert!(manager.holds(&a) && manager.health().is_ready());
     fixture.waits_on(&mut b).await;
     // As if it had crashed: its session ends by the store's clock.
