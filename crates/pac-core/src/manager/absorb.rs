@@ -223,12 +223,13 @@ impl Repository {
             before.is_some_and(|before| before.ticket != after.ticket && !before.is_finished())
         });
         let (repository, run) = (|| self.key().clone(), || entry.run.clone());
+        let ended = |outcome| Event::Ended {
+            repository: repository(),
+            run: run(),
+            outcome,
+        };
         match after.map(|after| after.state) {
-            _ if replaced && taken => Some(Event::Ended {
-                repository: repository(),
-                run: run(),
-                outcome: None,
-            }),
+            _ if replaced && taken => Some(ended(None)),
             Some(state @ EntryState::Queued { owner: None }) if !was(state) => {
                 Some(Event::OwnerLost {
                     repository: repository(),
@@ -241,16 +242,8 @@ impl Repository {
                     run: run(),
                 })
             }
-            Some(EntryState::Finished { outcome, .. }) if taken => Some(Event::Ended {
-                repository: repository(),
-                run: run(),
-                outcome: Some(outcome),
-            }),
-            None if before.is_some_and(|before| !before.is_finished()) => Some(Event::Ended {
-                repository: repository(),
-                run: run(),
-                outcome: None,
-            }),
+            Some(EntryState::Finished { outcome, .. }) if taken => Some(ended(Some(outcome))),
+            None if before.is_some_and(|before| !before.is_finished()) => Some(ended(None)),
             _ => None,
         }
     }

@@ -6,7 +6,6 @@ use tokio::sync::oneshot;
 
 use super::ConcurrencyManager;
 use super::admission::{Admission, Ending, Lease, Waiter};
-use super::lane::Duty;
 use super::repository::Repository;
 use super::request::{Asked, Reply};
 use super::waiting::Grant;
@@ -188,10 +187,7 @@ impl ConcurrencyManager {
         loop {
             let snapshot = self.shared().load(key, since).await?;
             let (shown, lead) = repository.shown(self.shared(), &snapshot, &view)?;
-            if lead {
-                self.shared()
-                    .attend_later(Duty::new(Arc::clone(&repository)));
-            }
+            self.shared().follow_up(&repository, lead);
             if let Some(shown) = shown {
                 return Ok(shown);
             }

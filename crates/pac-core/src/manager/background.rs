@@ -147,7 +147,7 @@ fn see_to(shared: &Arc<Shared>, seen_to: &Arc<SeenTo>, dead: Vec<(SessionId, Dea
         }
         let (shared, seen_to) = (Arc::clone(shared), Arc::clone(seen_to));
         Arc::clone(&shared).spawn(async move {
-            if let Err(error) = bury(&shared, session, death).await {
+            if let Err(error) = bury(&shared, session, death, "sweep").await {
                 tracing::warn!(%session, %error, "could not see to a dead session; trying again");
                 let mut seen = seen_to.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.remove(&session);
@@ -156,10 +156,16 @@ fn see_to(shared: &Arc<Shared>, seen_to: &Arc<SeenTo>, dead: Vec<(SessionId, Dea
     }
 }
 
-async fn bury(shared: &Arc<Shared>, session: SessionId, death: Death) -> Result<(), Error> {
+/// Has the death of a session recorded in every repository in which it has entries.
+pub(super) async fn bury(
+    shared: &Arc<Shared>,
+    session: SessionId,
+    death: Death,
+    operation: &'static str,
+) -> Result<(), Error> {
     let left = shared.driver.repositories_of(session);
     let mut answers = Vec::new();
-    for key in shared.read(left, "sweep").await? {
+    for key in shared.read(left, operation).await? {
         let repository = shared.repository(&key);
         let mut desk = repository.desk();
         if !desk.dead.contains(&session) {
@@ -170,7 +176,9 @@ async fn bury(shared: &Arc<Shared>, session: SessionId, death: Death) -> Result<
     }
     let mut failed = None;
     for answer in answers {
-        let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("sweep")));
+        let answer = answer
+            .await
+            .unwrap_or_else(|_| Err(shared.closed(operation)));
         failed = answer.err().or(failed);
     }
     failed.map_or(Ok(()), Err)

@@ -10,8 +10,7 @@ use super::shared::Shared;
 use super::{ConcurrencyManager, ManagerOptions, background};
 use crate::driver::Driver;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Command, Death};
-use crate::value::SessionId;
+use crate::protocol::Death;
 
 /// What all clones of a manager share; its end is the manager's.
 #[derive(Debug)]
@@ -94,7 +93,7 @@ impl ConcurrencyManager {
         shared.pulse.check("close")?;
         shared.gone.store(true, Ordering::Release);
         let session = shared.session.id();
-        let disowned = self.disown(session).await;
+        let disowned = background::bury(shared, session, Death::Session, "close").await;
         let over = Error::new(ErrorKind::Closed, "close", "the manager was closed");
         self.handle.stop();
         shared.lost(session, &over);
@@ -103,23 +102,5 @@ impl ConcurrencyManager {
         let unknown = ErrorKind::Indeterminate;
         let closed = shared.within_deadline(closed, unknown, "close").await;
         disowned.and(closed)
-    }
-
-    /// Ends or disowns the runs of this manager's own session.
-    async fn disown(&self, session: SessionId) -> Result<(), Error> {
-        let shared = self.shared();
-        let left = shared.driver.repositories_of(session);
-        let mut answers = Vec::new();
-        for key in shared.read(left, "close").await? {
-            let death = Death::Session;
-            let command = Command::Expire { session, death };
-            answers.push(shared.submit(&shared.repository(&key), command));
-        }
-        let mut outcome = Ok(());
-        for answer in answers {
-            let answer = answer.await.unwrap_or_else(|_| Err(shared.closed("close")));
-            outcome = outcome.and(answer.map(drop));
-        }
-        outcome
     }
 }

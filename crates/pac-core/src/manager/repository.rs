@@ -163,6 +163,7 @@ impl Repository {
 
 impl Desk {
     /// Puts requests in that belong together. True when the caller has to see to them.
+    #[must_use = "a duty that nobody has leaves the repository unattended for good"]
     pub(super) fn submit(&mut self, requests: impl ExactSizeIterator<Item = Request>) -> bool {
         let mut group = requests.len();
         for request in requests {
@@ -185,6 +186,7 @@ impl Desk {
     }
 
     /// True when the caller has to see to something that came without a request.
+    #[must_use = "a duty that nobody has leaves the repository unattended for good"]
     pub(super) fn needs_attention(&mut self) -> bool {
         let interest = self.is_of_interest() && (self.recheck || self.is_behind());
         (interest || !self.pending.is_empty()) && self.take_duty()

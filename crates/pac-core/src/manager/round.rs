@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::absorb::{Concern, Source};
 use super::repository::{Desk, Next, Repository};
 use super::request::{Asked, Reply, Request, recognise};
+use super::session::session_lost;
 use super::shared::Shared;
 use super::waiting::{Farewell, Notice, Place};
 use crate::driver::CommitOutcome;
@@ -85,6 +86,7 @@ impl Repository {
             }
             desk.expiry_is_recorded();
             self.answer(desk, shared, None);
+            self.hand_over(desk, shared);
         }
     }
 
@@ -129,7 +131,7 @@ impl Repository {
     ) -> Next {
         let mut desk = self.desk();
         let desk = &mut *desk;
-        match outcome {
+        let next = match outcome {
             CommitOutcome::Committed(snapshot) => {
                 let absorbed = match desk.state {
                     Some(_) => self.absorb(desk, shared, &snapshot, Source::Commit),
@@ -144,9 +146,10 @@ impl Repository {
                 }
                 if desk.pending.is_empty() && !desk.recheck && !desk.is_behind() {
                     desk.rest();
-                    return Next::Rest;
+                    Next::Rest
+                } else {
+                    Next::Plan
                 }
-                Next::Plan
             }
             CommitOutcome::Conflict(snapshot) => {
                 desk.put_back();
@@ -157,16 +160,10 @@ impl Repository {
                     Some(Ok(Absorb::Incomplete)) => desk.forget(),
                     _ => desk.recheck = true,
                 }
-                let next = desk.failed(shared.patience(), &self.contended());
-                self.hand_over(desk, shared);
-                next
+                desk.failed(shared.patience(), &self.contended())
             }
             CommitOutcome::SessionDead(dead) if dead == session => {
-                let error = Error::new(
-                    ErrorKind::SessionLost,
-                    "commit",
-                    "the session of this manager has ended",
-                );
+                let error = session_lost(session);
                 shared.lost(session, &error);
                 desk.put_back();
                 desk.failed(shared.patience(), &error.in_repository(self.key()))
@@ -182,7 +179,9 @@ impl Repository {
                 desk.forget();
                 desk.failed(shared.patience(), &error.in_repository(self.key()))
             }
-        }
+        };
+        self.hand_over(desk, shared);
+        next
     }
 
     /// Takes in that the whole batch came to nothing, or that nobody knows.
@@ -225,18 +224,19 @@ impl Repository {
                 continue;
             };
             let entry = entry_of(&command, desk.state.as_ref(), written);
-            let mut outcome = match &uncertain {
+            let outcome = match &uncertain {
                 Some(before) => recognise(&command, before, outcome, entry.as_deref(), session),
                 None => outcome,
             };
             let other = |entry: &Arc<Entry>| command.uid().is_some_and(|uid| entry.uid != *uid);
-            let entry = entry.filter(|entry| {
-                let replaced = admits && other(entry);
-                if replaced && let Outcome::Admitted { admitted, .. } = &mut outcome {
-                    *admitted = Admitted::Finished(RunOutcome::Cancelled);
-                }
-                !replaced
-            });
+            let (entry, outcome) = if admits && entry.as_ref().is_some_and(other) {
+                // A new run has taken the name already, and ended this one with that.
+                let admitted = Admitted::Finished(RunOutcome::Cancelled);
+                let created = false;
+                (None, Outcome::Admitted { admitted, created })
+            } else {
+                (entry, outcome)
+            };
             let place = match (&entry, &outcome) {
                 (Some(entry), Outcome::Admitted { admitted, .. })
                     if entry.is_queued() && admitted.has_a_place() =>
@@ -265,7 +265,6 @@ impl Repository {
         }
         // Keeps its capacity for the next round.
         desk.in_flight = answered;
-        self.hand_over(desk, shared);
     }
 
     /// Has whoever asked wait for the turn of a queued run; for nothing, if it is not ours.

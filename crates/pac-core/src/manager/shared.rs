@@ -114,9 +114,7 @@ impl Shared {
     pub(super) fn send(self: &Arc<Self>, repository: &Arc<Repository>, command: Command) {
         let request = std::iter::once(Request::new(command, None));
         let lead = repository.desk().submit(request);
-        if lead {
-            self.attend_later(Duty::new(Arc::clone(repository)));
-        }
+        self.follow_up(repository, lead);
     }
 
     /// Puts a command in, and says what comes of it. It is carried out, or fails, whether or
@@ -154,24 +152,28 @@ impl Shared {
         answers
     }
 
+    /// Has a repository seen to in a task, if its desk has said that the caller has to.
+    pub(super) fn follow_up(self: &Arc<Self>, repository: &Arc<Repository>, lead: bool) {
+        if lead {
+            self.attend_later(Duty::new(Arc::clone(repository)));
+        }
+    }
+
     /// Has a repository read again, now if that matters to anybody, else when it is next used.
     pub(super) fn look_again(self: &Arc<Self>, repository: &Arc<Repository>) {
         let mut desk = repository.desk();
         desk.recheck = true;
         let lead = desk.needs_attention();
         drop(desk);
-        if lead {
-            self.attend_later(Duty::new(Arc::clone(repository)));
-        }
+        self.follow_up(repository, lead);
     }
 
     /// In the name of a new session: what still waits is waited for again. Ephemeral runs ended
     /// with the old session; their waiters hear of it when that has been recorded.
     pub(super) fn reclaim_waiting(self: &Arc<Self>) {
         for repository in self.known_repositories() {
-            if repository.reclaim(self) {
-                self.attend_later(Duty::new(repository));
-            }
+            let lead = repository.reclaim(self);
+            self.follow_up(&repository, lead);
         }
         self.death.notify_one();
     }
@@ -196,9 +198,7 @@ impl Shared {
         let abandon = Request::new(self.abandon(entry), Some(reply));
         let lead = desk.submit(std::iter::once(abandon.never_given_up()));
         drop(desk);
-        if lead {
-            self.attend_later(Duty::new(Arc::clone(repository)));
-        }
+        self.follow_up(repository, lead);
         Some(answer)
     }
 
@@ -217,9 +217,7 @@ impl Shared {
         repository.unheard(&mut desk, self, reply);
         let lead = desk.needs_attention();
         drop(desk);
-        if lead {
-            self.attend_later(Duty::new(Arc::clone(repository)));
-        }
+        self.follow_up(repository, lead);
     }
 
     /// Leaves a run in the queue, to the stream of grants.
