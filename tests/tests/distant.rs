@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use pac_concurrency::driver::Driver;
 use pac_concurrency::{Admission, Limit, MemoryDriver, MemoryOptions, RunOutcome};
-use pac_tests::faults::{Distant, Faulty};
-use pac_tests::{Fixture, Time, durable, repository, run_case};
+use pac_conformance::faults::{Distant, Faulty};
+use pac_conformance::{Fixture, Time, durable, repository, run_case};
 
-pac_tests::conformance!(crate::distant);
+pac_conformance::conformance!(crate::distant);
 
 async fn distant(time: Time) -> Fixture {
     over(&Arc::default(), time)

@@ -9,8 +9,8 @@ use std::time::Duration;
 use pac_concurrency::{
     Admission, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunStatus, Turn,
 };
-use pac_tests::faults::{Distant, Faulty, Outage};
-use pac_tests::{
+use pac_conformance::faults::{Distant, Faulty, Outage};
+use pac_conformance::{
     Fixture, Time, durable, ephemeral, poll_times, queued, repository, run_case, started,
 };
 use tokio::time::{sleep, timeout};

@@ -1,0 +1,198 @@
+//! Leases and crashes.
+
+mod clocks;
+mod faults;
+
+pub use clocks::a_wrong_clock_changes_nothing;
+pub use faults::{
+    a_closed_manager_holds_nothing, a_lost_answer_is_recognised, a_paused_store_costs_no_lease,
+    a_stopped_controller_learns_it, dead_keep_alive_is_not_hidden,
+    keep_alive_survives_blocked_workers,
+};
+
+use std::sync::Arc;
+
+use pac_core::manager::RunStatus;
+use pac_core::manager::Turn;
+use pac_core::protocol::Ended;
+use pac_core::state::RunOutcome;
+use pac_core::{Limit, Ticket};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::faults::Gate;
+use crate::{Fixture, at_priority, durable, ephemeral, queued, repository, run, started};
+
+const DONE: RunOutcome = RunOutcome::Completed;
+
+/// (31) A run longer than both TTLs keeps its slot while its controller lives.
+pub async fn long_runs_keep_their_slots(fixture: &Fixture) {
+    let (manager, other) = (fixture.manager().await, fixture.manager().await);
+    let web = repository("web");
+    manager.set_limit(&web, Limit::new(2), None).await.unwrap();
+    let a = started(&manager, &web, durable("a")).await;
+    let b = started(&manager, &web, ephemeral("b")).await;
+    let mut c = queued(&other, &web, durable("c")).await;
+    let options = fixture.options();
+    for part in 1..=9 {
+        sleep(options.lease_ttl.unwrap().max(options.session_ttl) / 3).await;
+        assert!(
+            manager.holds(&a) && manager.holds(&b),
+            "after {part} thirds"
+        );
+        let view = fixture.view(&web).await;
+        view.assert(&["a", "b"], &["c"]);
+        assert_eq!((view.token("a"), view.token("b")), (a.token(), b.token()));
+        for name in ["a", "b"] {
+            let RunStatus::Started(status) = other.run_status(&web, &run(name)).await.unwrap()
+            else {
+                panic!("{name} is lost");
+            };
+            assert!(!status.orphaned && status.session == manager.session());
+        }
+    }
+    fixture.waits_on(&mut c).await;
+    let ending = manager.release(b, DONE).await.unwrap();
+    assert_eq!(ending.ended, Ended::Done);
+    drop(fixture.turn(c).await);
+}
+
+/// (32) A waiter longer than both TTLs keeps its place (the prototype lost it after an hour).
+pub async fn long_waiters_keep_their_places(fixture: &Fixture) {
+    let (manager, other) = (fixture.manager().await, fixture.manager().await);
+    let web = repository("web");
+    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&manager, &web, durable("a")).await;
+    let b = queued(&other, &web, durable("b")).await;
+    let c = queued(&manager, &web, ephemeral("c")).await;
+    let before = fixture.view(&web).await;
+    let options = fixture.options();
+    sleep(options.lease_ttl.unwrap().max(options.session_ttl) * 3).await;
+    let d = queued(&other, &web, durable("d")).await;
+    let view = fixture.view(&web).await;
+    view.assert(&["a"], &["b", "c", "d"]);
+    for name in ["b", "c"] {
+        assert_eq!(view.entry(name), before.entry(name), "its record changed");
+    }
+    manager.release(a, DONE).await.unwrap();
+    let b = fixture.turn(b).await;
+    assert_eq!(b.queued_at(), before.times("b")[0]);
+    other.release(b, DONE).await.unwrap();
+    let c = fixture.turn(c).await;
+    manager.release(c, DONE).await.unwrap();
+    drop(fixture.turn(d).await);
+}
+
+/// (37) All controllers restart: same running set, same order, and the queue moves on without a
+/// new event.
+pub async fn everybody_restarts(fixture: &Fixture) {
+    let web = repository("web");
+    let gates = [Arc::new(Gate::default()), Arc::new(Gate::default())];
+    let mut kept = Vec::new();
+    for (n, gate) in gates.iter().enumerate() {
+        let manager = fixture.manager_behind(gate).await;
+        manager.set_limit(&web, Limit::new(2), None).await.unwrap();
+        for name in ["x", "y", "z"] {
+            let request = at_priority(&format!("{name}-{n}"), i32::from(name == "z"));
+            kept.push((manager.clone(), manager.admit(&web, request).await.unwrap()));
+        }
+    }
+    let before = fixture.view(&web).await;
+    before.assert(&["x-0", "y-0"], &["z-0", "z-1", "x-1", "y-1"]);
+    // Killed, all of them at once: nobody says goodbye.
+    for gate in &gates {
+        gate.cut();
+    }
+    let options = fixture.options();
+    sleep(options.session_ttl + options.sweep_interval * 2).await;
+
+    let fresh = fixture.manager().await;
+    let mut grants = fresh.grants().unwrap();
+    sleep(options.sweep_interval * 2).await;
+    let view = fixture.view(&web).await;
+    assert_eq!(view.running_names(), before.running_names());
+    assert_eq!(view.waiting_names(), before.waiting_names());
+    let tickets: Vec<Ticket> = view.waiting.iter().map(|entry| entry.ticket).collect();
+    let same: Vec<Ticket> = before.waiting.iter().map(|entry| entry.ticket).collect();
+    assert_eq!(tickets, same);
+    // It learns what runs from the cluster, and the rest follows from the ends of runs alone.
+    for name in ["x-0", "y-0"] {
+        drop(started(&fresh, &web, durable(name)).await);
+    }
+    fixture
+        .view(&web)
+        .await
+        .assert(&["x-0", "y-0"], &["z-0", "z-1", "x-1", "y-1"]);
+    for (ends, starts) in [
+        ("x-0", "z-0"),
+        ("y-0", "z-1"),
+        ("z-0", "x-1"),
+        ("z-1", "y-1"),
+    ] {
+        fixture.release_named(&fresh, &web, ends).await;
+        let lease = fixture.soon("the grant", grants.next()).await.unwrap();
+        assert_eq!(lease.run(), &run(starts));
+        assert!(fresh.holds(&lease));
+    }
+    fixture.view(&web).await.assert(&["x-1", "y-1"], &[]);
+    drop(kept);
+}
+
+/// (33, 34, 35) As far as one process can be a crash: ephemeral entries go within the session
+/// TTL and 2 s, and the next start; durable waiters keep their places for who adopts them;
+/// durable runners count as orphans until adopted, or until the lease TTL has passed.
+pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
+    let options = fixture.options();
+    let gate = Arc::new(Gate::default());
+    let (doomed, live) = (fixture.manager_behind(&gate).await, fixture.manager().await);
+    let (web, left) = (repository("web"), repository("left"));
+    live.set_limit(&web, Limit::new(3), None).await.unwrap();
+    let eph = started(&doomed, &web, ephemeral("ephemeral")).await;
+    let adopted = started(&doomed, &web, durable("adopted")).await;
+    let orphan = started(&doomed, &web, durable("orphan")).await;
+    let waiting = queued(&doomed, &web, ephemeral("gone")).await;
+    let durable_waiter = queued(&doomed, &web, durable("kept")).await;
+    let next = queued(&live, &web, durable("next")).await;
+    let last = queued(&live, &web, durable("last")).await;
+    let other = started(&doomed, &left, durable("orphan")).await;
+    gate.cut();
+    let died = Instant::now();
+    let longest = options.session_ttl + std::time::Duration::from_secs(2);
+    let turn = timeout(longest * 2, next)
+        .await
+        .expect("next was forgotten");
+    assert!(died.elapsed() <= longest, "{:?}", died.elapsed());
+    assert!(matches!(turn, Ok(Turn::Started(_))), "{turn:?}");
+    let view = fixture.view(&web).await;
+    view.assert(&["adopted", "orphan", "next"], &["kept", "last"]);
+    assert_eq!(view.session("kept"), None, "a slot could go to the dead");
+    for name in ["ephemeral", "gone"] {
+        assert_eq!(view.outcome(name), Some(RunOutcome::Expired));
+    }
+
+    let again = started(&live, &web, durable("adopted")).await;
+    assert!(again.token() > adopted.token());
+    let kept = queued(&live, &web, durable("kept")).await;
+    let view = fixture.view(&web).await;
+    view.assert(&["adopted", "orphan", "next"], &["kept", "last"]);
+    assert_eq!(view.session("kept"), Some(live.session()));
+    // Not before the lease TTL; then soon after, and in the other repository too.
+    sleep(
+        options
+            .lease_ttl
+            .unwrap()
+            .saturating_sub(died.elapsed() + options.session_ttl),
+    )
+    .await;
+    fixture
+        .view(&web)
+        .await
+        .assert(&["adopted", "orphan", "next"], &["kept", "last"]);
+    sleep(options.session_ttl + options.sweep_interval * 2).await;
+    let view = fixture.view(&web).await;
+    view.assert(&["adopted", "kept", "next"], &["last"]);
+    assert_eq!(view.outcome("orphan"), Some(RunOutcome::Expired));
+    let view = fixture.view(&left).await;
+    assert_eq!(view.outcome("orphan"), Some(RunOutcome::Expired));
+    drop(fixture.turn(kept).await);
+    drop((eph, orphan, waiting, durable_waiter, last, other));
+}

@@ -1,0 +1,250 @@
+//! What the connection, the machine and the manager's own parts can do to leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_core::manager::{Admission, Event, Heard, Turn};
+use pac_core::protocol::Ended;
+use pac_core::state::RunOutcome;
+use pac_core::{ErrorKind, Limit, LimitVersion};
+use tokio::time::{sleep, timeout};
+
+use crate::faults::{Gate, KeepAlivePanics, Lost, LostAnswer, Remote};
+use crate::{Fixture, durable, ephemeral, queued, repository, run, started, uid};
+
+const DONE: RunOutcome = RunOutcome::Completed;
+
+/// (36) A controller stopped beyond its session TTL and continued: it learns that it lost its
+/// leases before it acts, and its token is refused.
+pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
+    let options = fixture.options();
+    let gate = Arc::new(Gate::default());
+    let (stopped, live) = (fixture.manager_behind(&gate).await, fixture.manager().await);
+    let web = repository("web");
+    live.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&stopped, &web, ephemeral("a")).await;
+    let b = queued(&live, &web, ephemeral("b")).await;
+    let mut events = stopped.events();
+    let session = stopped.session();
+    gate.hold();
+    // It knows by its own clock, before anybody else can hold the slot.
+    let fenced = async {
+        while stopped.holds(&a) {
+            sleep(options.session_ttl / 100).await;
+        }
+        fixture.view(&web).await.assert(&["a"], &["b"]);
+    };
+    timeout(options.session_ttl, fenced)
+        .await
+        .expect("it went on as if it held the slot");
+    sleep(options.session_ttl + options.sweep_interval * 2).await;
+    let b = fixture.turn(b).await;
+    gate.open();
+    fixture.settle().await;
+    let heard = fixture.soon("the loss", events.next()).await;
+    assert_eq!(heard, Some(Heard::Event(Event::SessionLost(session))));
+    assert!(!stopped.holds(&a) && live.holds(&b));
+    let ending = stopped.release(a, DONE).await.unwrap();
+    assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
+    fixture.view(&web).await.assert(&["b"], &[]);
+    // With a new session it is a controller like any other.
+    sleep(options.session_ttl).await;
+    assert!(stopped.session() != session && stopped.health().is_ready());
+    let c = queued(&stopped, &web, durable("c")).await;
+    live.release(b, DONE).await.unwrap();
+    let c = fixture.turn(c).await;
+    assert!(stopped.holds(&c));
+}
+
+/// (36) The same for one that ended its session itself: what it held is somebody else's at once.
+pub async fn a_closed_manager_holds_nothing(fixture: &Fixture) {
+    let (closing, live) = (fixture.manager().await, fixture.manager().await);
+    let web = repository("web");
+    live.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&closing, &web, ephemeral("a")).await;
+    let b = queued(&live, &web, ephemeral("b")).await;
+    closing.close().await.unwrap();
+    let b = fixture.turn(b).await;
+    assert!(live.holds(&b));
+    let refused = closing.status(&web).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
+    assert!(!closing.health().is_ready());
+    assert!(
+        !closing.holds(&a),
+        "two managers call themselves the holder"
+    );
+}
+
+/// (40) A commit whose answer was lost is recognised as one's own: no second slot, no lost slot.
+pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
+    let faulty = Arc::new(LostAnswer::default());
+    let manager = fixture.manager_behind(&faulty).await;
+    let mut round = 0;
+    // An answer cannot get lost twice: what was done is recognised, not done again.
+    for (lost, times) in [
+        (Lost::Answer, 1),
+        (Lost::Question, 1),
+        (Lost::Question, 2),
+        (Lost::Question, 5),
+    ] {
+        round += 1;
+        let web = repository(&format!("web-{round}"));
+        let lose = || {
+            assert_eq!(faulty.left(), 0, "nothing got lost");
+            faulty.lose(lost, times);
+        };
+        // Counting goes on where a removed repository left it.
+        let base = fixture.view(&web).await.head.last_token.get();
+        lose();
+        let limit = (Limit::new(2), Some(LimitVersion::new(1)));
+        let change = manager.set_limit(&web, limit.0, limit.1).await.unwrap();
+        assert_eq!((change.accepted, change.limit), (true, limit.0));
+        lose();
+        let a = started(&manager, &web, durable("a")).await;
+        lose();
+        let own = started(&manager, &web, ephemeral("own")).await;
+        lose();
+        let c = queued(&manager, &web, durable("c")).await;
+        lose();
+        let batch = ["d", "e", "f"].map(durable).to_vec();
+        let waiting = manager.admit_all(&web, None, batch).await.unwrap();
+        let view = fixture.view(&web).await;
+        view.assert(&["a", "own"], &["c", "d", "e", "f"]);
+        assert_eq!(
+            (view.token("a"), view.token("own")),
+            (a.token(), own.token())
+        );
+        let counters = (
+            view.head.last_token.get() - base,
+            view.head.last_ticket.get(),
+        );
+        assert_eq!(counters, (2, 6), "something was done twice");
+
+        lose();
+        let ending = manager.release(own, RunOutcome::Failed).await.unwrap();
+        assert_eq!(ending.ended, Ended::Done);
+        let c = fixture.turn(c).await;
+        lose();
+        let ending = manager
+            .cancel(&web, &run("d"), Some(&uid("d")))
+            .await
+            .unwrap();
+        assert_eq!(ending.ended, Ended::Done);
+        lose();
+        let Some(Admission::Started(c)) = manager.requeue(c).await.unwrap() else {
+            panic!("c was first in the queue, and a slot was free");
+        };
+        lose();
+        let adopted = manager.adopt(&web, durable("g")).await.unwrap();
+        let view = fixture.view(&web).await;
+        view.assert(&["a", "c", "g"], &["e", "f"]);
+        assert_eq!(
+            view.head.last_token.get(),
+            base + 5,
+            "something was granted twice"
+        );
+        assert_eq!(view.outcome("own"), Some(RunOutcome::Failed));
+
+        lose();
+        let gone = manager.remove_repository(&web).await.unwrap();
+        // What an unheard commit removed is not there any more to be named.
+        if lost == Lost::Question {
+            assert_eq!(gone, ["a", "c", "e", "f", "g"].map(run));
+        }
+        assert!(!fixture.view(&web).await.exists);
+        drop((a, c, adopted, waiting));
+    }
+    assert_eq!(manager.health().panics, 0);
+}
+
+/// (42) Keep-alive goes on while the application's tasks block a runtime worker. (All of them:
+/// a store behind a network is kept in touch with from a thread of its own.)
+pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
+    let options = fixture.options();
+    let manager = fixture.manager_behind(&Arc::new(Remote)).await;
+    let other = fixture.manager_behind(&Arc::new(Remote)).await;
+    let web = repository("web");
+    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&manager, &web, ephemeral("a")).await;
+    let mut b = queued(&other, &web, ephemeral("b")).await;
+    let session = manager.session();
+    let blocked: Vec<_> = (0..8)
+        .map(|_| {
+            let longer = options.session_ttl + options.session_ttl / 4;
+            tokio::spawn(async move { std::thread::sleep(longer) })
+        })
+        .collect();
+    for task in blocked {
+        task.await.unwrap();
+    }
+    assert!(manager.holds(&a) && manager.session() == session);
+    assert!(manager.health().is_ready() && other.health().is_ready());
+    fixture.waits_on(&mut b).await;
+    fixture.view(&web).await.assert(&["a"], &["b"]);
+    manager.release(a, DONE).await.unwrap();
+    drop(fixture.turn(b).await);
+}
+
+/// (43) The keep-alive task dies or panics: the manager says so (health, error on use), it never
+/// pretends.
+pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
+    let options = fixture.options();
+    let live = fixture.manager().await;
+    let manager = fixture.manager_behind(&Arc::new(KeepAlivePanics)).await;
+    let web = repository("web");
+    live.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&manager, &web, ephemeral("a")).await;
+    let b = queued(&live, &web, durable("b")).await;
+    assert!(manager.health().is_ready());
+    sleep(options.session_ttl / 2).await;
+    let health = manager.health();
+    assert!(!health.is_ready(), "{health:?}");
+    assert!(
+        health.dead.is_some_and(|part| part.contains("keep-alive")),
+        "{health:?}"
+    );
+    let refused = manager.admit(&web, durable("c")).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
+    assert!(!refused.is_retryable());
+    let refused = manager.status(&web).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
+    sleep(options.session_ttl / 2 + options.sweep_interval * 2).await;
+    assert!(!manager.holds(&a));
+    // Everybody else goes on.
+    drop(fixture.turn(b).await);
+    fixture.view(&web).await.assert(&["b"], &[]);
+}
+
+/// (44) Store paused for half a session TTL: no lease lost.
+pub async fn a_paused_store_costs_no_lease(fixture: &Fixture) {
+    let options = fixture.options();
+    let gate = Arc::new(Gate::default());
+    let (manager, other) = (
+        fixture.manager_behind(&gate).await,
+        fixture.manager_behind(&gate).await,
+    );
+    let web = repository("web");
+    manager.set_limit(&web, Limit::new(2), None).await.unwrap();
+    let a = started(&manager, &web, ephemeral("a")).await;
+    let b = started(&manager, &web, durable("b")).await;
+    let mut c = queued(&other, &web, ephemeral("c")).await;
+    let mut events = manager.events();
+    // Wherever in the rhythm of the keep-alive the pause begins.
+    for n in 0..12 {
+        sleep(options.session_ttl / 36 * n).await;
+        gate.hold();
+        sleep(options.session_ttl / 2).await;
+        gate.open();
+        sleep(options.session_ttl / 2).await;
+        assert!(manager.holds(&a) && manager.holds(&b), "lost in round {n}");
+        let view = fixture.view(&web).await;
+        view.assert(&["a", "b"], &["c"]);
+        assert_eq!((view.token("a"), view.token("b")), (a.token(), b.token()));
+    }
+    let heard = timeout(Duration::from_millis(100), events.next()).await;
+    assert!(heard.is_err(), "{heard:?}");
+    fixture.waits_on(&mut c).await;
+    manager.release(a, DONE).await.unwrap();
+    let turn = fixture.soon("the turn of c", c).await.unwrap();
+    assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
+}

@@ -1,0 +1,249 @@
+//! State.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use pac_core::manager::RunStatus;
+use pac_core::state::RunOutcome;
+use pac_core::{Limit, RepositoryKey, Timestamp};
+use tokio::time::{Instant, sleep};
+
+use crate::faults::Gate;
+use crate::{Fixture, durable, ephemeral, finished, queued, repository, run, started};
+
+const DONE: RunOutcome = RunOutcome::Completed;
+
+/// (45) queued, started, completed, failed, cancelled, expired can be read per run; an unknown
+/// run answers "unknown", never "started".
+pub async fn every_state_can_be_read(fixture: &Fixture) {
+    let gate = Arc::new(Gate::default());
+    let (manager, reader) = (fixture.manager().await, fixture.manager().await);
+    let doomed = fixture.manager_behind(&gate).await;
+    let web = repository("web");
+    for name in ["completed", "failed"] {
+        let lease = started(&manager, &web, durable(name)).await;
+        let outcome = if name == "failed" {
+            RunOutcome::Failed
+        } else {
+            DONE
+        };
+        manager.release(lease, outcome).await.unwrap();
+        // Else they end in the same instant.
+        fixture.settle().await;
+    }
+    drop(started(&manager, &web, durable("cancelled")).await);
+    fixture.settle().await;
+    manager.cancel(&web, &run("cancelled"), None).await.unwrap();
+    let lost = started(&doomed, &web, ephemeral("expired")).await;
+    gate.cut();
+    let options = fixture.options();
+    sleep(options.session_ttl + options.sweep_interval * 2).await;
+    let started = started(&manager, &web, durable("started")).await;
+    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let queued = queued(&manager, &web, durable("queued")).await;
+    for reader in [&manager, &reader] {
+        for (name, expected) in [
+            ("completed", DONE),
+            ("failed", RunOutcome::Failed),
+            ("cancelled", RunOutcome::Cancelled),
+            ("expired", RunOutcome::Expired),
+        ] {
+            let RunStatus::Finished(run) = reader.run_status(&web, &run(name)).await.unwrap()
+            else {
+                panic!("{name} has ended");
+            };
+            assert_eq!((run.run.name(), run.outcome), (name, expected));
+        }
+        let RunStatus::Started(run_started) =
+            reader.run_status(&web, &run("started")).await.unwrap()
+        else {
+            panic!("it runs");
+        };
+        assert_eq!(
+            (run_started.token, run_started.session, run_started.orphaned),
+            (started.token(), manager.session(), false)
+        );
+        let RunStatus::Queued(run_queued) = reader.run_status(&web, &run("queued")).await.unwrap()
+        else {
+            panic!("it waits");
+        };
+        assert_eq!(
+            (run_queued.position, run_queued.owner),
+            (1, Some(manager.session()))
+        );
+        for (repository, name) in [(&web, "unknown"), (&repository("unknown"), "started")] {
+            let status = reader.run_status(repository, &run(name)).await.unwrap();
+            assert_eq!(status, RunStatus::Unknown);
+        }
+        let status = reader.status(&web).await.unwrap();
+        let ended: Vec<_> = status.finished.iter().map(|run| run.run.name()).collect();
+        assert_eq!(ended, ["completed", "failed", "cancelled", "expired"]);
+    }
+    // Reading makes nothing.
+    assert!(!fixture.view(&repository("unknown")).await.exists);
+    drop((lost, queued));
+}
+
+/// (46) Finished states vanish after the retention, by themselves; the store's size stays flat
+/// over 10,000 runs.
+pub async fn finished_states_vanish_by_themselves(fixture: &Fixture) {
+    // The second one only watches: for its sake a store may keep more than is read.
+    let (manager, _watches) = (fixture.manager().await, fixture.manager().await);
+    let (web, quiet) = (repository("web"), repository("quiet"));
+    let retention = fixture.driver().descriptor().retention;
+    let once = started(&manager, &quiet, durable("once")).await;
+    manager.release(once, DONE).await.unwrap();
+    manager.set_limit(&web, Limit::new(2), None).await.unwrap();
+    let runs = 10_000;
+    for n in 0..runs {
+        let lease = started(&manager, &web, durable(&format!("run-{n}"))).await;
+        manager.release(lease, DONE).await.unwrap();
+        if n % 1_000 == 999 {
+            let view = fixture.view(&web).await;
+            let kept = (n + 1).min(retention.per_repository);
+            assert_eq!(view.finished.len(), kept, "after {} runs", n + 1);
+            assert_eq!(manager.status(&web).await.unwrap().finished.len(), kept);
+            // The latest are kept.
+            assert_eq!(view.finished[kept - 1].run.name(), format!("run-{n}"));
+        }
+    }
+    let last = format!("run-{}", runs - 1);
+    assert_eq!(finished(&manager, &web, durable(&last)).await, DONE);
+
+    // For their age they stay; then nobody holds the records any more, and without anybody's
+    // looking at them: neither the store nor the manager.
+    let options = fixture.options();
+    let mut records: Vec<Weak<_>> = Vec::new();
+    for repository in [&web, &quiet] {
+        let view = fixture.view(repository).await;
+        records.extend(view.finished.iter().map(Arc::downgrade));
+    }
+    sleep(retention.age.saturating_sub(options.sweep_interval * 3)).await;
+    assert_eq!(fixture.view(&quiet).await.outcome("once"), Some(DONE));
+    sleep(options.sweep_interval * 6 + options.poll_interval * 2).await;
+    let left = records
+        .iter()
+        .filter(|record| record.upgrade().is_some())
+        .count();
+    assert_eq!(left, 0, "of {} records", records.len());
+    for repository in [&web, &quiet] {
+        assert_eq!(fixture.view(repository).await.entries().count(), 0);
+    }
+    assert_eq!(
+        manager.run_status(&web, &run(&last)).await.unwrap(),
+        RunStatus::Unknown
+    );
+    assert_eq!(
+        fixture.view(&web).await.head.limit,
+        Limit::new(2),
+        "the limit is no run"
+    );
+}
+
+/// (47) Timestamps of every transition are the store's, so queue wait and run time can be
+/// computed by anybody.
+pub async fn every_transition_has_its_time(fixture: &Fixture) {
+    let (manager, other) = (fixture.manager().await, fixture.manager().await);
+    let web = repository("web");
+    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let [short, long] = [Duration::from_millis(300), Duration::from_millis(700)];
+    let a = started(&manager, &web, durable("a")).await;
+    let begin = Instant::now();
+    sleep(short).await;
+    let b = queued(&other, &web, durable("b")).await;
+    let c = queued(&other, &web, durable("c")).await;
+    let (a_times, b_queued) = ((a.queued_at(), a.started_at()), b.queued_at());
+    sleep(long).await;
+    let a_for = begin.elapsed();
+    manager.release(a, DONE).await.unwrap();
+    let b = fixture.turn(b).await;
+    sleep(short).await;
+    // Never started: it ends with two times.
+    manager.cancel(&web, &run("c"), None).await.unwrap();
+    let b_for = (b.queued_at(), b.started_at());
+    manager.cancel(&web, &run("b"), None).await.unwrap();
+    drop(c);
+
+    let view = fixture.view(&web).await;
+    let [queued, started, ended] = view.times("a");
+    assert_eq!((queued, started), a_times);
+    assert_eq!(queued, started, "it never waited");
+    fixture.assert_took(started, ended, a_for);
+    let [queued, started, ended] = view.times("b");
+    assert_eq!((queued, b_for), (b_queued, (queued, started)));
+    fixture.assert_took(queued, started, long);
+    fixture.assert_took(started, ended, short);
+    assert_eq!(
+        started,
+        view.times("a")[2],
+        "a's slot went to b in the same instant"
+    );
+    let [queued, started, ended] = view.times("c");
+    assert_eq!(started, None);
+    fixture.assert_took(queued, ended, long + short);
+    // The same for everybody who asks.
+    for reader in [&manager, &other] {
+        for run in reader.status(&web).await.unwrap().finished {
+            let times = [run.queued_at, run.started_at, run.finished_at];
+            assert_eq!(times, view.times(run.run.name()));
+        }
+    }
+}
+
+/// (48) All repositories with state can be listed, also with 10,000 of them, in pages.
+pub async fn all_repositories_can_be_listed(fixture: &Fixture) {
+    let (manager, other) = (fixture.manager().await, fixture.manager().await);
+    let mut keys: Vec<RepositoryKey> = (0..10_000)
+        .map(|n| RepositoryKey::new(&format!("team-{}", n % 7), &format!("repo-{n}")).unwrap())
+        .collect();
+    for (n, key) in keys.iter().enumerate() {
+        if n % 3 == 0 {
+            manager
+                .set_limit(key, Limit::new(n as u32 + 1), None)
+                .await
+                .unwrap();
+        } else {
+            drop(started(&manager, key, durable("a")).await);
+        }
+    }
+    let removed = keys.remove(5_000);
+    manager.remove_repository(&removed).await.unwrap();
+    let by_number = keys.clone();
+    keys.sort();
+    for page_size in [1_000, 999, 20_000] {
+        let mut listed = Vec::new();
+        loop {
+            let after = listed
+                .last()
+                .map(|summary: &pac_core::manager::RepositorySummary| &summary.repository);
+            let page = other.list(after, page_size).await.unwrap();
+            assert!(page.len() <= page_size);
+            if page.is_empty() {
+                break;
+            }
+            listed.extend(page);
+        }
+        assert!(listed.iter().map(|summary| &summary.repository).eq(&keys));
+        for (n, key) in by_number.iter().enumerate().step_by(499) {
+            let n = if n >= 5_000 { n + 1 } else { n };
+            let at = keys.binary_search(key).unwrap();
+            let expected = if n % 3 == 0 {
+                (Limit::new(n as u32 + 1), 0)
+            } else {
+                (Limit::UNLIMITED, 1)
+            };
+            assert_eq!((listed[at].limit, listed[at].running), expected, "{key}");
+        }
+    }
+    assert_eq!(other.list(keys.last(), 10).await.unwrap(), []);
+}
+
+impl Fixture {
+    #[track_caller]
+    fn assert_took(&self, from: Option<Timestamp>, to: Option<Timestamp>, expected: Duration) {
+        let (from, to) = (from.unwrap(), to.unwrap());
+        assert!(from <= to);
+        let off = to.since(from).abs_diff(expected);
+        assert!(off <= self.tolerance(), "{off:?} away from {expected:?}");
+    }
+}

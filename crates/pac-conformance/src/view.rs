@@ -1,0 +1,164 @@
+//! What the store holds of a repository, read past every manager.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pac_core::state::RunOutcome;
+use pac_core::state::{Entry, EntryState, Head, Snapshot};
+use pac_core::{FencingToken, SessionId, Timestamp};
+
+/// A full snapshot, sorted. Who waits in which order is decided here anew, from the records.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Whether the store has anything of the repository.
+    pub exists: bool,
+    /// The head.
+    pub head: Head,
+    /// By token.
+    pub running: Vec<Arc<Entry>>,
+    /// By priority, then ticket.
+    pub waiting: Vec<Arc<Entry>>,
+    /// By ticket.
+    pub finished: Vec<Arc<Entry>>,
+}
+
+impl View {
+    pub(crate) fn of(snapshot: Snapshot) -> Self {
+        assert_eq!(snapshot.since, None, "a part where all was asked for");
+        let mut view = Self {
+            exists: snapshot.exists,
+            head: snapshot.head,
+            running: Vec::new(),
+            waiting: Vec::new(),
+            finished: Vec::new(),
+        };
+        for entry in snapshot.entries {
+            let list = match entry.state {
+                EntryState::Queued { .. } => &mut view.waiting,
+                EntryState::Started { .. } => &mut view.running,
+                EntryState::Finished { .. } => &mut view.finished,
+            };
+            list.push(entry);
+        }
+        view.running.sort_by_key(|entry| token_of(entry));
+        view.waiting
+            .sort_by_key(|entry| (Reverse(entry.priority), entry.ticket));
+        view.finished.sort_by_key(|entry| entry.ticket);
+        view
+    }
+
+    /// The names of those who hold a slot, in the order of their grants.
+    #[must_use]
+    pub fn running_names(&self) -> Vec<&str> {
+        names(&self.running)
+    }
+
+    /// The names of those who wait, next first.
+    #[must_use]
+    pub fn waiting_names(&self) -> Vec<&str> {
+        names(&self.waiting)
+    }
+
+    /// The names of all that ever held a slot and are still on record, in the order of their
+    /// last grants.
+    #[must_use]
+    pub fn granted_names(&self) -> Vec<&str> {
+        let mut granted: Vec<_> = self.entries().filter(|e| token_of(e).is_some()).collect();
+        granted.sort_by_key(|entry| token_of(entry));
+        granted.iter().map(|entry| entry.run.name()).collect()
+    }
+
+    /// How the run of this name ended.
+    #[must_use]
+    pub fn outcome(&self, name: &str) -> Option<RunOutcome> {
+        match self.entry(name)?.state {
+            EntryState::Finished { outcome, .. } => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The token of the run of this name.
+    #[must_use]
+    #[track_caller]
+    pub fn token(&self, name: &str) -> FencingToken {
+        let token = self.entry(name).and_then(|entry| token_of(&entry));
+        token.unwrap_or_else(|| panic!("{name} holds no token: {self:?}"))
+    }
+
+    /// The session that a queued run's grant goes to, or that a started one's slot is held by.
+    #[must_use]
+    pub fn session(&self, name: &str) -> Option<SessionId> {
+        match self.entry(name)?.state {
+            EntryState::Queued { owner } => owner,
+            EntryState::Started { session, .. } => Some(session),
+            EntryState::Finished { .. } => None,
+        }
+    }
+
+    /// When the run of this name was queued, started and finished.
+    #[must_use]
+    #[track_caller]
+    pub fn times(&self, name: &str) -> [Option<Timestamp>; 3] {
+        let entry = self.entry(name).unwrap();
+        [entry.queued.at(), entry.started.at(), entry.finished.at()]
+    }
+
+    /// The record of the run of this name.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<Arc<Entry>> {
+        let found = self.entries().find(|entry| entry.run.name() == name);
+        found.cloned()
+    }
+
+    /// All records.
+    pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let live = self.running.iter().chain(&self.waiting);
+        live.chain(&self.finished)
+    }
+
+    /// Who holds slots and who waits, exactly.
+    #[track_caller]
+    pub fn assert(&self, running: &[&str], waiting: &[&str]) {
+        let mut started = self.running_names();
+        started.sort_unstable();
+        let mut expected = running.to_vec();
+        expected.sort_unstable();
+        assert_eq!(
+            (started, self.waiting_names()),
+            (expected, waiting.to_vec()),
+            "(running, waiting) in the store"
+        );
+    }
+
+    /// What must hold of any repository at any time.
+    pub fn audit(&self) {
+        assert_eq!(self.head.started as usize, self.running.len(), "{self:#?}");
+        assert_eq!(self.head.queued as usize, self.waiting.len(), "{self:#?}");
+        let mut tokens = BTreeSet::new();
+        let mut tickets = BTreeSet::new();
+        let mut runs = BTreeSet::new();
+        for entry in self.entries() {
+            assert!(runs.insert(&entry.run), "{} twice", entry.run);
+            assert!(tickets.insert(entry.ticket), "ticket twice: {entry:?}");
+            assert!(entry.ticket <= self.head.last_ticket, "{entry:?}");
+            if let Some(token) = token_of(entry) {
+                assert!(tokens.insert(token), "token twice: {entry:?}");
+                assert!(token <= self.head.last_token, "{entry:?}");
+            }
+            assert!(entry.revision <= self.head.revision, "{entry:?}");
+        }
+    }
+}
+
+fn names(entries: &[Arc<Entry>]) -> Vec<&str> {
+    entries.iter().map(|entry| entry.run.name()).collect()
+}
+
+fn token_of(entry: &Entry) -> Option<FencingToken> {
+    match entry.state {
+        EntryState::Queued { .. } => None,
+        EntryState::Started { token, .. } => Some(token),
+        EntryState::Finished { token, .. } => token,
+    }
+}
