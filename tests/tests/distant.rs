@@ -10,19 +10,21 @@
 use std::sync::Arc;
 
 use pac_concurrency::driver::Driver;
-use pac_concurrency::{Admission, Limit, MemoryDriver, MemoryOptions, RunOutcome};
+use pac_concurrency::{Admission, Limit, MemoryDriver, MemoryOptions, RunOutcome, Timestamp};
 use pac_conformance::faults::{Distant, Faulty};
 use pac_conformance::{Fixture, Time, durable, repository, run_case};
 
 pac_conformance::conformance!(crate::distant);
 
 async fn distant(time: Time) -> Fixture {
-    over(&Arc::default(), time)
+    let now = MemoryOptions::default().epoch;
+    Fixture::over(open(&Arc::default(), now), time).with_clock(|now| open(&Arc::default(), now))
 }
 
-fn over(line: &Arc<Distant>, time: Time) -> Fixture {
-    let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
-    Fixture::over(Faulty::over(&memory, line), time)
+fn open(line: &Arc<Distant>, epoch: Timestamp) -> Arc<dyn Driver> {
+    let usual = MemoryOptions::default();
+    let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions { epoch, ..usual }));
+    Faulty::over(&memory, line)
 }
 
 const CYCLES: usize = 20;
@@ -30,7 +32,8 @@ const CYCLES: usize = 20;
 /// 64 tasks of one manager, over so many repositories: how many batches and commits that took.
 fn cycles(repositories: usize) -> (usize, usize) {
     let line = Arc::<Distant>::default();
-    let open = async |time| over(&line, time);
+    let now = MemoryOptions::default().epoch;
+    let open = async |time| Fixture::over(open(&line, now), time);
     let case = async |fixture: &Fixture| {
         let manager = fixture.manager().await;
         let tasks = (0..64).map(|task| {

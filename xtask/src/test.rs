@@ -1,7 +1,9 @@
 //! `cargo xtask test`: the tests of the workspace, and a word on what was
 //! left out.
 
+use std::collections::BTreeMap;
 use std::env;
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
@@ -14,7 +16,14 @@ const ABSENT: &str = "not part of the workspace yet";
 
 /// What may be skipped where `CI` is set. The list is exact: a skip that is
 /// not in it fails, and so does an entry that skips nothing any more.
-const EXPECTED_SKIPS: [(&str, &str); 2] = [("driver etcd", ABSENT), ("driver postgres", ABSENT)];
+const EXPECTED_SKIPS: [(&str, &str); 3] = [
+    ("driver etcd", ABSENT),
+    ("driver postgres", ABSENT),
+    (
+        "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
+        "nobody can set the clock of a server",
+    ),
+];
 
 /// What to test; everything by default.
 #[derive(Debug, Default, clap::Args)]
@@ -39,13 +48,16 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 
     let skips = skips(&present, &tally);
     println!("\n{}", report(&skips, options));
+    for (driver, cases) in &tally.conformance {
+        println!("conformance of {driver}: {cases}");
+    }
     println!("{} passed, {} failed", tally.passed, tally.failed);
 
     ensure!(success, "tests failed");
-    ensure!(
-        tally.passed > 0 || !options.args.is_empty(),
-        "no test ran at all"
-    );
+    if options.args.is_empty() {
+        ensure!(tally.passed > 0, "no test ran at all");
+        tally.check_conformance(&tested(options, &present))?;
+    }
     if is_ci(env::var("CI").ok().as_deref()) {
         check_expected(&skips, &EXPECTED_SKIPS)?;
     }
@@ -53,28 +65,99 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 }
 
 /// Something that was not tested, and why.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Skip {
     what: String,
-    why: &'static str,
+    why: String,
 }
 
-/// The sums of the result lines of all test binaries.
+/// The sums of the result lines of all test binaries, and what single lines tell.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     passed: u64,
     failed: u64,
     ignored: u64,
+    /// Those ignored for a reason that they name.
+    named: Vec<Skip>,
+    /// By driver.
+    conformance: BTreeMap<String, Cases>,
+}
+
+/// What came of the cases of the conformance suite.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Cases {
+    passed: u64,
+    failed: u64,
+    left_out: u64,
+}
+
+impl fmt::Display for Cases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            left_out,
+        } = self;
+        write!(
+            f,
+            "{passed} cases passed, {failed} failed, {left_out} left out"
+        )
+    }
 }
 
 impl Tally {
-    /// Adds a line like `test result: ok. 3 passed; 0 failed; 1 ignored; …`;
-    /// any other counts nothing.
+    /// Adds a line like `test result: ok. 3 passed; 0 failed; 1 ignored; …`, or like
+    /// `test memory::limits::s19_it_holds ... ok`; any other counts nothing.
     fn read(&mut self, line: &str) {
-        let Some((_, counts)) = line
-            .strip_prefix("test result: ")
-            .and_then(|result| result.split_once(". "))
-        else {
+        let Some(line) = line.strip_prefix("test ") else {
+            return;
+        };
+        match line.strip_prefix("result: ") {
+            Some(result) => self.add(result),
+            None => {
+                if let Some((name, result)) = line.split_once(" ... ") {
+                    self.note(name, result);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, name: &str, result: &str) {
+        let why = result.strip_prefix("ignored, ");
+        if let Some(why) = why {
+            self.named.push(Skip {
+                what: name.to_owned(),
+                why: why.to_owned(),
+            });
+        }
+        if let Some(driver) = driver_of_case(name) {
+            let cases = self.conformance.entry(driver.to_owned()).or_default();
+            match result {
+                "ok" => cases.passed += 1,
+                "FAILED" => cases.failed += 1,
+                _ => cases.left_out += 1,
+            }
+        }
+    }
+
+    /// A driver whose cases did not run is not tested, whatever else of it is.
+    fn check_conformance(&self, drivers: &[&str]) -> Result<()> {
+        for driver in drivers {
+            let passed = self
+                .conformance
+                .get(*driver)
+                .map_or(0, |cases| cases.passed);
+            ensure!(
+                passed > 0,
+                "no case of the conformance suite ran for driver {driver}; \
+                 its test file names the opener `{driver}`"
+            );
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, result: &str) {
+        let Some((_, counts)) = result.split_once(". ") else {
             return;
         };
         for count in counts.split("; ") {
@@ -114,18 +197,38 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
     Ok(command)
 }
 
+/// The driver whose case it is that a test is named after: `memory::limits::s19_it_holds`.
+fn driver_of_case(test: &str) -> Option<&str> {
+    let mut parts = test.split("::");
+    let (driver, _group, case) = (parts.next()?, parts.next()?, parts.next()?);
+    let number = case.strip_prefix('s')?.split('_').next()?;
+    let is_case = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    (is_case && parts.next().is_none()).then_some(driver)
+}
+
+/// The drivers that this run tests.
+fn tested<'a>(options: &'a Options, present: &[&'a str]) -> Vec<&'a str> {
+    if options.drivers.is_empty() {
+        present.to_vec()
+    } else {
+        options.drivers.iter().map(String::as_str).collect()
+    }
+}
+
 fn skips(present: &[&str], tally: &Tally) -> Vec<Skip> {
     let absent = DRIVERS.iter().filter(|driver| !present.contains(driver));
     let mut skips: Vec<Skip> = absent
         .map(|driver| Skip {
             what: format!("driver {driver}"),
-            why: ABSENT,
+            why: ABSENT.to_owned(),
         })
         .collect();
-    if tally.ignored > 0 {
+    skips.extend(tally.named.iter().cloned());
+    let nameless = tally.ignored.saturating_sub(tally.named.len() as u64);
+    if nameless > 0 {
         skips.push(Skip {
-            what: format!("{} tests", tally.ignored),
-            why: "marked to be ignored",
+            what: format!("{nameless} tests"),
+            why: "marked to be ignored".to_owned(),
         });
     }
     skips
@@ -155,7 +258,7 @@ fn report(skips: &[Skip], options: &Options) -> String {
 fn check_expected(skips: &[Skip], expected: &[(&str, &str)]) -> Result<()> {
     for Skip { what, why } in skips {
         ensure!(
-            expected.contains(&(what.as_str(), *why)),
+            expected.contains(&(what.as_str(), why.as_str())),
             "{what} skipped ({why}), which CI does not expect; \
              run it, or add it to EXPECTED_SKIPS in xtask/src/test.rs"
         );
@@ -228,9 +331,53 @@ mod tests {
             Tally {
                 passed: 7,
                 failed: 2,
-                ignored: 1
+                ignored: 1,
+                ..Tally::default()
             }
         );
+    }
+
+    #[test]
+    fn cases_are_counted_for_each_driver() {
+        let mut tally = Tally::default();
+        for line in [
+            "test memory::limits::s19_raising_starts_exactly_as_many ... ok",
+            "test memory::leases_and_crashes::s33_s34_s35_a_crash_frees ... ok",
+            "test etcd::limits::s19_raising_starts_exactly_as_many ... FAILED",
+            "test etcd::leases_and_crashes::s41_a_wrong_clock ... ignored, no clock to set",
+            "test postgres::store::rows_are_read_back ... ok",
+            "test sessions::tests::spans_add_up ... ok",
+            "test src/lib.rs - s19_x (line 8) ... ok",
+        ] {
+            tally.read(line);
+        }
+        let memory = tally.conformance["memory"];
+        assert_eq!(memory.to_string(), "2 cases passed, 0 failed, 0 left out");
+        let etcd = tally.conformance["etcd"];
+        assert_eq!(etcd.to_string(), "0 cases passed, 1 failed, 1 left out");
+        assert_eq!(tally.conformance.len(), 2);
+        tally.check_conformance(&["memory"]).unwrap();
+        let error = tally.check_conformance(&["memory", "postgres"]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("ran for driver postgres"), "{error}");
+    }
+
+    #[test]
+    fn a_case_that_is_left_out_is_a_skip_with_its_reason() {
+        let mut tally = Tally::default();
+        tally.read("test etcd::leases_and_crashes::s41_a_clock ... ignored, no clock to set");
+        tally.read("test result: ok. 9 passed; 0 failed; 1 ignored; 0 measured");
+        let skips = skips(&DRIVERS, &tally);
+        let left_out = ("etcd::leases_and_crashes::s41_a_clock", "no clock to set");
+        check_expected(&skips, &[left_out]).unwrap();
+        assert!(check_expected(&skips, &[]).is_err());
+    }
+
+    #[test]
+    fn the_drivers_that_are_tested_have_to_run_their_cases() {
+        let present = ["memory", "etcd"];
+        assert_eq!(tested(&Options::default(), &present), present);
+        assert_eq!(tested(&of_drivers(&["etcd"]), &present), ["etcd"]);
     }
 
     #[test]
@@ -245,7 +392,10 @@ mod tests {
         let error = check_expected(&today, &[]).unwrap_err().to_string();
         assert!(error.starts_with("driver etcd skipped"), "{error}");
 
-        let ignored = Tally { ignored: 2, ..none };
+        let ignored = Tally {
+            ignored: 2,
+            ..Tally::default()
+        };
         let error = check_expected(&skips(&DRIVERS, &ignored), &[])
             .unwrap_err()
             .to_string();

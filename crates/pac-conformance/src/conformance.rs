@@ -1,93 +1,189 @@
 //! One test per case.
 
-/// Expands to one test per case, in modules named after the groups. `$open` is the path of an
-/// `async fn(Time) -> Fixture`.
+/// Expands to one test per case, in modules named after the driver and the groups.
+///
+/// ```text
+/// conformance!(crate::OPEN);
+/// conformance!(crate::OPEN, time = Real);
+/// conformance!(crate::OPEN, time = Real, except {
+///     s41_a_wrong_clock_changes_nothing: "nobody can set the clock of a server",
+/// });
+/// ```
+///
+/// `OPEN` is the name of an `async fn(Time) -> Fixture` at the root of the test file, best the
+/// driver's name: every test is called `OPEN::GROUP::CASE`, whereby it is told from the same
+/// case of another driver.
+///
+/// Without `time`, a case runs on paused time unless it needs threads: for stores in this
+/// process alone. With `time = Real` no case meets paused time, as a store behind a socket
+/// needs; durations are then those of [`Fixture::options`](crate::Fixture::options).
+///
+/// A case named in `except` is a test all the same, but an ignored one that shows the reason: no
+/// case is left out in silence. A name that is no case's does not compile.
 #[macro_export]
 macro_rules! conformance {
-    ($open:path) => {
-        $crate::conformance! { @expand $open;
+    (
+        $root:tt::$open:ident $(, time = $time:ident)?
+        $(, except { $($left_out:ident: $why:literal),* $(,)? })? $(,)?
+    ) => {
+        $crate::conformance! { @expand
+            ($root $open)
+            (None$(.or(Some($crate::Time::$time)))?)
+            [$($($left_out $why)*)?]
             admission_and_order {
-                Paused s01_no_limit_starts_everything no_limit_starts_everything;
-                Paused s02_limit_one_starts_one_after_the_other limit_one_starts_one_after_the_other;
-                Paused s03_admitting_again_changes_nothing admitting_again_changes_nothing;
-                Paused s04_a_batch_keeps_its_order a_batch_keeps_its_order;
-                Paused s05_batches_never_pass_each_other batches_never_pass_each_other;
-                Real s06_no_barging no_barging;
-                Paused s07_priority_goes_before_age priority_goes_before_age;
-                Paused s08_requeued_runs_get_their_old_place requeued_runs_get_their_old_place;
-                Paused s09_repositories_never_mix repositories_never_mix;
-                Paused s10_a_new_uid_is_a_new_run a_new_uid_is_a_new_run;
-                Real s11_limit_holds_under_contention limit_holds_under_contention;
-                Real s12_hundred_repositories_drain hundred_repositories_drain;
+                Nothing s01_no_limit_starts_everything no_limit_starts_everything;
+                Nothing s02_limit_one_starts_one_after_the_other
+                    limit_one_starts_one_after_the_other;
+                Nothing s03_admitting_again_changes_nothing admitting_again_changes_nothing;
+                Nothing s04_a_batch_keeps_its_order a_batch_keeps_its_order;
+                Nothing s05_batches_never_pass_each_other batches_never_pass_each_other;
+                Threads s06_no_barging no_barging;
+                Nothing s07_priority_goes_before_age priority_goes_before_age;
+                Nothing s08_requeued_runs_get_their_old_place requeued_runs_get_their_old_place;
+                Nothing s09_repositories_never_mix repositories_never_mix;
+                Nothing s10_a_new_uid_is_a_new_run a_new_uid_is_a_new_run;
+                Threads s11_limit_holds_under_contention limit_holds_under_contention;
+                Threads s12_hundred_repositories_drain hundred_repositories_drain;
             }
             release_cancel_removal {
-                Paused s13_release_starts_exactly_the_next release_starts_exactly_the_next;
-                Paused s14_releases_without_effect_say_so releases_without_effect_say_so;
-                Paused s15_a_stale_holder_frees_nothing a_stale_holder_frees_nothing;
-                Paused s16_cancel_ends_a_run_wherever_it_is cancel_ends_a_run_wherever_it_is;
-                Paused s17_removal_ends_everything_and_leaves_nothing
+                Nothing s13_release_starts_exactly_the_next release_starts_exactly_the_next;
+                Nothing s14_releases_without_effect_say_so releases_without_effect_say_so;
+                Nothing s15_a_stale_holder_frees_nothing a_stale_holder_frees_nothing;
+                Nothing s16_cancel_ends_a_run_wherever_it_is cancel_ends_a_run_wherever_it_is;
+                Nothing s17_removal_ends_everything_and_leaves_nothing
                     removal_ends_everything_and_leaves_nothing;
-                Paused s18_anybody_can_release_by_name anybody_can_release_by_name;
+                Nothing s18_anybody_can_release_by_name anybody_can_release_by_name;
             }
             limits {
-                Paused s19_raising_starts_exactly_as_many raising_starts_exactly_as_many;
-                Paused s20_lowering_evicts_nobody lowering_evicts_nobody;
-                Paused s21_removing_the_limit_starts_everybody removing_the_limit_starts_everybody;
-                Paused s22_the_newest_announcement_holds the_newest_announcement_holds;
-                Paused s23_a_default_limit_is_stored a_default_limit_is_stored;
+                Nothing s19_raising_starts_exactly_as_many raising_starts_exactly_as_many;
+                Nothing s20_lowering_evicts_nobody lowering_evicts_nobody;
+                Nothing s21_removing_the_limit_starts_everybody
+                    removing_the_limit_starts_everybody;
+                Nothing s22_the_newest_announcement_holds the_newest_announcement_holds;
+                Nothing s23_a_default_limit_is_stored a_default_limit_is_stored;
             }
             waiting_and_waking {
-                Real s24_a_release_wakes_another_manager a_release_wakes_another_manager;
-                Paused s25_without_hints_the_back_stop_starts_waiters
+                ThreadsAndTiming s24_a_release_wakes_another_manager
+                    a_release_wakes_another_manager;
+                Timing s25_without_hints_the_back_stop_starts_waiters
                     without_hints_the_back_stop_starts_waiters;
-                Paused s26_slow_watchers_hold_nothing_up slow_watchers_hold_nothing_up;
-                Paused s27_a_watch_survives_a_lost_connection a_watch_survives_a_lost_connection;
-                Paused s28_a_waiter_that_gives_up_leaves_nothing
+                Nothing s26_slow_watchers_hold_nothing_up slow_watchers_hold_nothing_up;
+                Nothing s27_a_watch_survives_a_lost_connection a_watch_survives_a_lost_connection;
+                Timing s28_a_waiter_that_gives_up_leaves_nothing
                     a_waiter_that_gives_up_leaves_nothing;
-                Paused s28_giving_up_outlives_the_session giving_up_outlives_the_session;
-                Paused s29_dropped_admissions_leak_nothing dropped_admissions_leak_nothing;
-                Paused s30_places_can_be_read_and_watched places_can_be_read_and_watched;
+                Nothing s28_giving_up_outlives_the_session giving_up_outlives_the_session;
+                Nothing s29_dropped_admissions_leak_nothing dropped_admissions_leak_nothing;
+                Nothing s30_places_can_be_read_and_watched places_can_be_read_and_watched;
             }
             leases_and_crashes {
-                Paused s31_long_runs_keep_their_slots long_runs_keep_their_slots;
-                Paused s32_long_waiters_keep_their_places long_waiters_keep_their_places;
-                Paused s33_s34_s35_a_crash_frees_what_it_has_to a_crash_frees_what_it_has_to;
-                Paused s36_a_stopped_controller_learns_it a_stopped_controller_learns_it;
-                Paused s36_a_closed_manager_holds_nothing a_closed_manager_holds_nothing;
-                Paused s37_everybody_restarts everybody_restarts;
-                Paused s40_a_lost_answer_is_recognised a_lost_answer_is_recognised;
-                Real s42_keep_alive_survives_blocked_workers keep_alive_survives_blocked_workers;
-                Paused s43_dead_keep_alive_is_not_hidden dead_keep_alive_is_not_hidden;
-                Paused s44_a_paused_store_costs_no_lease a_paused_store_costs_no_lease;
+                Nothing s31_long_runs_keep_their_slots long_runs_keep_their_slots;
+                Nothing s32_long_waiters_keep_their_places long_waiters_keep_their_places;
+                Timing s33_s34_s35_a_crash_frees_what_it_has_to a_crash_frees_what_it_has_to;
+                Timing s36_a_stopped_controller_learns_it a_stopped_controller_learns_it;
+                Nothing s36_a_closed_manager_holds_nothing a_closed_manager_holds_nothing;
+                Nothing s37_everybody_restarts everybody_restarts;
+                Nothing s40_a_lost_answer_is_recognised a_lost_answer_is_recognised;
+                Nothing s41_a_wrong_clock_changes_nothing a_wrong_clock_changes_nothing;
+                ThreadsAndTiming s42_keep_alive_survives_blocked_workers
+                    keep_alive_survives_blocked_workers;
+                Timing s43_dead_keep_alive_is_not_hidden dead_keep_alive_is_not_hidden;
+                Timing s44_a_paused_store_costs_no_lease a_paused_store_costs_no_lease;
             }
             state {
-                Paused s45_every_state_can_be_read every_state_can_be_read;
-                Paused s46_finished_states_vanish_by_themselves
+                Nothing s45_every_state_can_be_read every_state_can_be_read;
+                Nothing s46_finished_states_vanish_by_themselves
                     finished_states_vanish_by_themselves;
-                Paused s47_every_transition_has_its_time every_transition_has_its_time;
-                Paused s48_all_repositories_can_be_listed all_repositories_can_be_listed;
+                Timing s47_every_transition_has_its_time every_transition_has_its_time;
+                Nothing s48_all_repositories_can_be_listed all_repositories_can_be_listed;
             }
             hostile_input {
-                Paused s57_hostile_keys_are_refused_or_kept_apart
+                Nothing s57_hostile_keys_are_refused_or_kept_apart
                     hostile_keys_are_refused_or_kept_apart;
-                Paused s58_corrupt_state_is_reported_and_left_alone
+                Nothing s58_corrupt_state_is_reported_and_left_alone
                     corrupt_state_is_reported_and_left_alone;
-                Paused s59_newer_state_is_not_overwritten newer_state_is_not_overwritten;
-                Paused s60_numbers_at_their_ends numbers_at_their_ends;
+                Nothing s59_newer_state_is_not_overwritten newer_state_is_not_overwritten;
+                Nothing s60_numbers_at_their_ends numbers_at_their_ends;
             }
         }
     };
-    (@expand $open:path; $($group:ident {
-        $($time:ident $test:ident $case:ident;)*
+    (@expand ($root:tt $open:ident) $store:tt [$($left_out:ident $why:literal)*] $($group:ident {
+        $($needs:ident $test:ident $case:ident;)*
     })*) => {
-        $(mod $group {
-            $(
-                #[test]
-                fn $test() {
-                    const { assert!($crate::ends_with(stringify!($test), stringify!($case))) };
-                    $crate::run_case($crate::Time::$time, $open, $crate::cases::$group::$case);
-                }
-            )*
-        })*
+        macro_rules! unless_left_out {
+            $(($left_out $item:item) => {
+                #[ignore = $why]
+                $item
+            };)*
+            ($name:ident $item:item) => {
+                $item
+            };
+        }
+        mod $open {
+            $(mod $group {
+                $(
+                    unless_left_out! { $test
+                        #[test]
+                        fn $test() {
+                            let case = $crate::cases::$group::$case;
+                            let store = $store;
+                            $crate::run_case_that($crate::Needs::$needs, store, $root::$open, case);
+                        }
+                    }
+                    const _: () = assert!($crate::ends_with(stringify!($test), stringify!($case)));
+                )*
+            })*
+        }
+        const _: () = assert!(
+            $crate::are_among(
+                &[$(stringify!($left_out)),*],
+                &[$($(stringify!($test)),*),*]
+            ),
+            "`except` names something that is no case"
+        );
     };
+}
+
+/// Whether a test's name is its case's name with a number before it.
+#[doc(hidden)]
+#[must_use]
+pub const fn ends_with(name: &str, end: &str) -> bool {
+    let (name, end) = (name.as_bytes(), end.as_bytes());
+    let mut at = 0;
+    while at < end.len() {
+        if name[name.len() - 1 - at] != end[end.len() - 1 - at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// Whether all of some names are names of tests.
+#[doc(hidden)]
+#[must_use]
+pub const fn are_among(names: &[&str], tests: &[&str]) -> bool {
+    let mut found = 0;
+    let mut at = 0;
+    while found < names.len() && at < tests.len() {
+        let (name, test) = (names[found], tests[at]);
+        if name.len() == test.len() && ends_with(test, name) {
+            found += 1;
+            at = 0;
+        } else {
+            at += 1;
+        }
+    }
+    found == names.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_has_to_be_there() {
+        let tests = ["s01_a", "s02_b", "s03_c"];
+        assert!(are_among(&[], &tests) && are_among(&["s03_c", "s01_a"], &tests));
+        assert!(!are_among(&["s01_b"], &tests) && !are_among(&["s01_a", "a"], &tests));
+    }
 }

@@ -1,40 +1,142 @@
 //! One store, and the managers that a case opens on it.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use pac_core::RepositoryKey;
+use futures_util::future::join_all;
 use pac_core::driver::{Driver, ListFilter};
 use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Lease, ManagerOptions, Turn, Waiter,
 };
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
+use pac_core::{RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::faults::{Fault, Faulty};
-use crate::{Time, View, run, uid};
+use crate::{Time, Vandal, View, run, uid};
 
-/// Over one store, empty at the start.
+/// Over one store, empty at the start, on which a case opens as many managers as it needs.
+///
+/// The driver's test file says what the store cannot do as fast or as exactly as memory, by the
+/// `with_` methods; cases name durations as multiples of [`options`](Self::options).
 #[derive(Debug)]
 pub struct Fixture {
     driver: Arc<dyn Driver>,
     time: Time,
+    options: ManagerOptions,
+    tolerance: Duration,
+    expiry_delay: Duration,
+    scale: f64,
+    reset: Option<Reset>,
+    vandal: Option<Arc<dyn Vandal>>,
     managers: Mutex<Vec<ConcurrencyManager>>,
 }
 
 impl Fixture {
     /// Over the store of a driver. Nobody else writes to it while the case runs.
+    ///
+    /// On paused time, where waiting costs nothing, managers have the settings of production. In
+    /// real time sessions live for 2 s and leases for 5 s; tolerance and expiry delay are 250 ms.
     #[must_use]
     pub fn over(driver: Arc<dyn Driver>, time: Time) -> Self {
+        let (options, tolerance) = match time {
+            Time::Paused => {
+                let options = ManagerOptions {
+                    lease_ttl: Some(Duration::from_secs(60 * 60)),
+                    ..ManagerOptions::default()
+                };
+                (options, Duration::from_millis(1))
+            }
+            Time::Real => {
+                let options = ManagerOptions {
+                    session_ttl: Duration::from_secs(2),
+                    lease_ttl: Some(Duration::from_secs(5)),
+                    // Longer than the patience of a case: nothing is to be woken by it.
+                    poll_interval: Duration::from_secs(20),
+                    sweep_interval: Duration::from_millis(200),
+                    ..ManagerOptions::default()
+                };
+                (options, Duration::from_millis(250))
+            }
+        };
         Self {
             driver,
             time,
+            options,
+            tolerance,
+            expiry_delay: tolerance,
+            scale: 1.0,
+            reset: None,
+            vandal: None,
             managers: Mutex::default(),
         }
+    }
+
+    /// With sessions that live this long: the shortest that the store can keep, and not so
+    /// short that a busy machine loses them.
+    #[must_use]
+    pub fn with_session_ttl(mut self, ttl: Duration) -> Self {
+        self.options.session_ttl = ttl;
+        self
+    }
+
+    /// With leases that live this long; at least twice as long as the sessions.
+    #[must_use]
+    pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
+        self.options.lease_ttl = Some(ttl);
+        self
+    }
+
+    /// How far a duration that was measured may be from what it has to be, and how long an
+    /// answer and the hint of a change may take at most on a busy machine.
+    #[must_use]
+    pub fn with_tolerance(mut self, tolerance: Duration) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// How much later than its TTL the store may notice that a session is over. (Never earlier.)
+    /// At most 2 s: then the next run has to have started.
+    #[must_use]
+    pub fn with_expiry_delay(mut self, delay: Duration) -> Self {
+        self.expiry_delay = delay;
+        self
+    }
+
+    /// Which part of their full number of runs the cases do that need many: 1 unless said
+    /// otherwise, 0.1 for a store where every commit is a durable write.
+    #[must_use]
+    pub fn with_scale(mut self, scale: f64) -> Self {
+        assert!(
+            scale > 0.0 && scale <= 1.0,
+            "a part of the whole, not {scale}"
+        );
+        self.scale = scale;
+        self
+    }
+
+    /// How to open another, empty store, whose clock shows what it is told to. A driver that
+    /// cannot leaves case 41 out.
+    #[must_use]
+    pub fn with_clock(
+        mut self,
+        open: impl Fn(Timestamp) -> Arc<dyn Driver> + Send + Sync + 'static,
+    ) -> Self {
+        self.reset = Some(Reset(Box::new(open)));
+        self
+    }
+
+    /// Who can write into the store past its driver. Without one, the cases on broken records
+    /// break what is read on its way to the manager; with one, also what is stored.
+    #[must_use]
+    pub fn with_vandal(mut self, vandal: impl Vandal) -> Self {
+        self.vandal = Some(Arc::new(vandal));
+        self
     }
 
     /// The driver itself: the store as it is, past every manager and every fault.
@@ -43,31 +145,99 @@ impl Fixture {
         &self.driver
     }
 
-    /// The settings of managers: those of production where time costs nothing, else as short
-    /// as a busy machine allows. Cases name durations as multiples of these.
+    /// Who can write into the store past its driver, if anybody can.
+    #[must_use]
+    pub fn vandal(&self) -> Option<&Arc<dyn Vandal>> {
+        self.vandal.as_ref()
+    }
+
+    /// The settings of managers. Nothing of a case is fast by virtue of the back-stop poll: it
+    /// takes longer than a case waits for anything.
     #[must_use]
     pub fn options(&self) -> ManagerOptions {
-        match self.time {
-            Time::Paused => ManagerOptions {
-                lease_ttl: Some(Duration::from_secs(60 * 60)),
-                ..ManagerOptions::default()
+        self.options
+    }
+
+    /// The same with a back-stop that is worth waiting for.
+    #[must_use]
+    pub fn polling_options(&self) -> ManagerOptions {
+        ManagerOptions {
+            poll_interval: match self.time {
+                Time::Paused => self.options.poll_interval,
+                Time::Real => Duration::from_secs(1),
             },
-            Time::Real => ManagerOptions {
-                session_ttl: Duration::from_secs(2),
-                lease_ttl: Some(Duration::from_secs(5)),
-                poll_interval: Duration::from_secs(1),
-                sweep_interval: Duration::from_millis(200),
-                ..ManagerOptions::default()
-            },
+            ..self.options
         }
+    }
+
+    /// How long the slots of durable runs outlive their manager.
+    #[must_use]
+    pub fn lease_ttl(&self) -> Duration {
+        let usual = self.driver.descriptor().lease_ttl;
+        self.options.lease_ttl.unwrap_or(usual)
     }
 
     /// How far a duration that was measured may be from what it has to be.
     #[must_use]
     pub fn tolerance(&self) -> Duration {
-        match self.time {
-            Time::Paused => Duration::from_millis(1),
-            Time::Real => Duration::from_millis(250),
+        self.tolerance
+    }
+
+    /// How long after its last renewal a session may still not have been seen to: its TTL, what
+    /// the store takes to notice, and what the managers take to hear of it.
+    #[must_use]
+    pub fn session_end(&self) -> Duration {
+        self.options.session_ttl + self.notice()
+    }
+
+    /// What store and managers take to notice that a TTL has passed.
+    #[must_use]
+    pub fn notice(&self) -> Duration {
+        self.expiry_delay + self.options.sweep_interval * 2
+    }
+
+    /// Whether time passes by itself, and waiting is dear.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        self.time == Time::Real
+    }
+
+    /// So many, or the part of them that the store has time for.
+    #[must_use]
+    pub fn scaled(&self, number: usize) -> usize {
+        ((number as f64 * self.scale) as usize).max(1)
+    }
+
+    /// The same driver over another, empty store whose clock shows `now`.
+    #[must_use]
+    pub fn at(&self, now: Timestamp) -> Self {
+        let reset = self.reset.as_ref().unwrap_or_else(|| {
+            panic!(
+                "nobody can set the clock of this store: give the fixture `with_clock`, or name \
+                 the case in `except`"
+            )
+        });
+        Self {
+            options: self.options,
+            tolerance: self.tolerance,
+            ..Self::over((reset.0)(now), self.time)
+        }
+    }
+
+    /// Does `work` with each of `items`: one after the other, unless waiting is dear; then all
+    /// at once.
+    pub async fn each<T, F: Future<Output = ()>>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        work: impl Fn(T) -> F,
+    ) {
+        let work = items.into_iter().map(work);
+        if self.is_real() {
+            join_all(work).await;
+        } else {
+            for one in work {
+                one.await;
+            }
         }
     }
 
@@ -126,7 +296,19 @@ impl Fixture {
 
     /// Lets everything happen that is under way, without any back-stop coming to help.
     pub async fn settle(&self) {
-        sleep(Duration::from_millis(100)).await;
+        sleep(self.quiet()).await;
+    }
+
+    /// What comes later than this is not under way.
+    #[must_use]
+    pub fn quiet(&self) -> Duration {
+        self.tolerance.max(Duration::from_millis(100))
+    }
+
+    /// Lets a session end that was renewed just now for the last time, and the managers see to
+    /// what it leaves.
+    pub async fn outlive_session(&self) {
+        sleep(self.session_end()).await;
     }
 
     /// Awaits something that has to come without a back-stop's help.
@@ -204,8 +386,17 @@ impl Fixture {
         match self.time {
             // Longer than any backoff, shorter than any back-stop.
             Time::Paused => Duration::from_millis(700),
-            Time::Real => Duration::from_secs(10),
+            Time::Real => self.options.poll_interval / 2,
         }
+    }
+}
+
+/// How to open a store whose clock shows a certain time.
+struct Reset(Box<dyn Fn(Timestamp) -> Arc<dyn Driver> + Send + Sync>);
+
+impl fmt::Debug for Reset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reset")
     }
 }
 

@@ -1,24 +1,66 @@
 //! What every store has to do, as cases that run against a [`Fixture`] over that store.
 //!
-//! A driver's test file names the function that opens a fixture, and gets one test per case,
-//! grouped and numbered as in the list of behaviours:
+//! A driver's test file says how to open a fixture, and gets one test per case, grouped and
+//! numbered as in the list of behaviours. For a store in this process that is all:
 //!
-//! ```no_run
+//! ```
 //! use std::sync::Arc;
 //!
-//! use pac_memory::{MemoryDriver, MemoryOptions};
 //! use pac_conformance::{Fixture, Time};
+//! use pac_memory::{MemoryDriver, MemoryOptions};
 //!
-//! pac_conformance::conformance!(crate::memory);
+//! pac_conformance::conformance!(crate::memory, except {
+//!     s41_a_wrong_clock_changes_nothing: "this example does not say how to set the clock",
+//! });
 //!
 //! async fn memory(time: Time) -> Fixture {
 //!     Fixture::over(Arc::new(MemoryDriver::new(MemoryOptions::default())), time)
 //! }
-//! # fn main() {}
+//! # fn main() {
+//! #     pac_conformance::run_case(
+//! #         Time::Paused,
+//! #         memory,
+//! #         pac_conformance::cases::limits::lowering_evicts_nobody,
+//! #     );
+//! # }
 //! ```
 //!
+//! # For a server
+//!
+//! Paused time never meets a socket: it would jump while the socket waits. A driver of a server
+//! says `time = Real`, and its opener what the server can keep:
+//!
+//! ```text
+//! pac_conformance::conformance!(crate::etcd, time = Real, except {
+//!     s41_a_wrong_clock_changes_nothing: "nobody can set the clock of a server",
+//! });
+//!
+//! async fn etcd(time: Time) -> Fixture {
+//!     Fixture::over(empty_store_of_its_own().await, time)
+//!         .with_session_ttl(Duration::from_secs(3))
+//!         .with_lease_ttl(Duration::from_secs(6))
+//!         .with_tolerance(Duration::from_millis(300))
+//!         .with_expiry_delay(Duration::from_secs(1))
+//!         .with_scale(0.1)
+//!         .with_vandal(EtcdVandal)
+//! }
+//! ```
+//!
+//! What the opener has to see to:
+//! - Every fixture has an empty store of its own (a prefix, a schema): cases run at the same time.
+//! - Finished runs are kept for 10 to 45 s, or case 46 cannot wait for their end.
+//! - Settings are the driver's usual ones otherwise; cases open managers, and cut their
+//!   connections by [`faults`], not the server's.
+//!
+//! In real time cases run beside each other; one that measures how long something takes has the
+//! machine to itself. With 3 s and 6 s the whole suite takes about two minutes on two cores.
+//!
+//! # What is checked
+//!
 //! Cases judge by what they keep themselves (a [`History`] of who held a slot when) and by what
-//! the store holds ([`Fixture::view`]), not by what the manager says of itself.
+//! the store holds ([`Fixture::view`]), not by what the manager says of itself. After each, what
+//! is left in the store is audited: counts, tokens and tickets add up for every repository, and
+//! no task of a manager has panicked.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,11 +82,15 @@ mod history;
 mod names;
 mod rules;
 mod run;
+mod vandal;
 mod view;
 
+#[doc(hidden)]
+pub use conformance::{are_among, ends_with};
 pub use fixture::{Fixture, finished, poll_times, queued, started};
 pub use history::{History, Span};
 pub use names::{PREFIX_NAMES, at_priority, durable, ephemeral, repository, run, uid};
 pub use rules::{Production, Rules};
-pub use run::{Time, ends_with, run_case};
+pub use run::{Needs, Time, run_case, run_case_that};
+pub use vandal::{Harm, Vandal};
 pub use view::View;

@@ -1,4 +1,4 @@
-//! How a case is run: on which clock, and for how long at most.
+//! How a case is run: on which clock, beside what, and for how long at most.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -18,19 +18,58 @@ pub enum Time {
     Real,
 }
 
-/// Real-time cases measure: none of them shares the machine with another case of this process.
+/// What a case needs to prove anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Any clock will do.
+    Nothing,
+    /// It measures how long things take: in real time nothing else may load the machine.
+    Timing,
+    /// Several threads, hence real time.
+    Threads,
+    /// Both.
+    ThreadsAndTiming,
+}
+
+impl Needs {
+    /// The clock of a case over a store that bears any, or over one that bears only `Real`.
+    const fn time(self, store: Option<Time>) -> Time {
+        match (self, store) {
+            (_, Some(time)) => time,
+            (Self::Nothing | Self::Timing, None) => Time::Paused,
+            (Self::Threads | Self::ThreadsAndTiming, None) => Time::Real,
+        }
+    }
+}
+
+/// Held while a case runs, and by one that measures alone: so that no other case of this
+/// process shares the machine with it.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Runs one case against a fixture of its own, then audits what it leaves behind.
+/// Runs one case, which measures nothing, against a fixture of its own, then audits what it
+/// leaves behind.
 pub fn run_case(
     time: Time,
     open: impl AsyncFnOnce(Time) -> Fixture,
     case: impl AsyncFnOnce(&Fixture),
 ) {
+    run_case_that(Needs::Nothing, Some(time), open, case);
+}
+
+/// The same on the clock that the case needs, unless the store bears only one.
+pub fn run_case_that(
+    needs: Needs,
+    store: Option<Time>,
+    open: impl AsyncFnOnce(Time) -> Fixture,
+    case: impl AsyncFnOnce(&Fixture),
+) {
+    let time = needs.time(store);
+    let measures = matches!(needs, Needs::Timing | Needs::ThreadsAndTiming);
     let (_shared, _alone);
-    match time {
-        Time::Paused => _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner),
-        Time::Real => _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner),
+    if time == Time::Real && measures {
+        _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    } else {
+        _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     }
     time.runtime().block_on(async {
         let fixture = open(time).await;
@@ -59,21 +98,26 @@ impl Time {
     fn longest_case(self) -> Duration {
         match self {
             Self::Paused => Duration::from_secs(7 * 24 * 60 * 60),
-            Self::Real => Duration::from_secs(60),
+            Self::Real => Duration::from_secs(2 * 60),
         }
     }
 }
 
-/// Whether a test's name is its case's name with a number before it.
-#[must_use]
-pub const fn ends_with(name: &str, end: &str) -> bool {
-    let (name, end) = (name.as_bytes(), end.as_bytes());
-    let mut at = 0;
-    while at < end.len() {
-        if name[name.len() - 1 - at] != end[end.len() - 1 - at] {
-            return false;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_behind_a_socket_never_meets_paused_time() {
+        for needs in [
+            Needs::Nothing,
+            Needs::Timing,
+            Needs::Threads,
+            Needs::ThreadsAndTiming,
+        ] {
+            assert_eq!(needs.time(Some(Time::Real)), Time::Real);
         }
-        at += 1;
+        assert_eq!(Needs::Timing.time(None), Time::Paused);
+        assert_eq!(Needs::Threads.time(None), Time::Real);
     }
-    true
 }

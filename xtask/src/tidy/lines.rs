@@ -13,6 +13,10 @@ const UNFINISHED: [&str; 4] = [
     concat!("```", "ignore"),
 ];
 
+/// Where a test is switched off by its name, for a reason that `cargo xtask test` reads and CI
+/// has to expect.
+const SWITCHES_OFF: &str = "crates/pac-conformance/src/conformance.rs";
+
 /// Directories that exist on somebody's machine.
 const MACHINE_PATHS: [&str; 4] = [
     concat!("/wo", "rk/"),
@@ -32,7 +36,8 @@ pub(super) fn unfinished(tree: &Tree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in tree.with_extension("rs") {
         for (number, line) in numbered(text) {
-            for mark in UNFINISHED.iter().filter(|mark| line.contains(**mark)) {
+            let marks = UNFINISHED.iter().filter(|mark| line.contains(**mark));
+            for mark in marks.filter(|mark| path != SWITCHES_OFF || **mark != UNFINISHED[2]) {
                 let cure = format!("finish what `{mark}` leaves open, or take it out");
                 breaches.push(Breach::new(path, number, "unfinished", cure));
             }

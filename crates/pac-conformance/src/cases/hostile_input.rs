@@ -9,8 +9,10 @@ use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, LimitVersion, PipelineRunKey, Priority, RepositoryKey, Uid};
 use tokio::time::sleep;
 
-use crate::faults::{Breakage, BrokenRepository, Gate};
-use crate::{Fixture, at_priority, durable, ephemeral, queued, repository, run, started, uid};
+use crate::faults::{Breakage, BrokenRepositories, Gate};
+use crate::{
+    Fixture, Harm, at_priority, durable, ephemeral, queued, repository, run, started, uid,
+};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
@@ -153,20 +155,22 @@ pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
 /// (58) Foreign or corrupt values under our prefix or in our tables: that repository reports
 /// `Corrupt` with the key; the others go on; nothing is deleted.
 pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
-    for breakage in [
+    let ways = [
         Breakage::Unreadable,
         Breakage::MiscountedQueue,
         Breakage::MiscountedSlots,
         Breakage::Twice,
         Breakage::TokenFromNowhere,
-    ] {
-        refused_and_left_alone(fixture, breakage, ErrorKind::Corrupt).await;
-    }
+    ];
+    let read = ways.map(Way::Read);
+    let stored = [Harm::CorruptHead, Harm::CorruptEntry].map(Way::Stored);
+    refused_and_left_alone(fixture, read.into_iter().chain(stored), ErrorKind::Corrupt).await;
 }
 
 /// (59) A record written by a newer version is not overwritten by an older one.
 pub async fn newer_state_is_not_overwritten(fixture: &Fixture) {
-    refused_and_left_alone(fixture, Breakage::Newer, ErrorKind::Incompatible).await;
+    let ways = [Way::Read(Breakage::Newer), Way::Stored(Harm::NewerHead)];
+    refused_and_left_alone(fixture, ways, ErrorKind::Incompatible).await;
 }
 
 /// (60) Limit 0, 1, u32::MAX; priority at both ends of its range.
@@ -236,80 +240,125 @@ pub async fn numbers_at_their_ends(fixture: &Fixture) {
     }
 }
 
-async fn refused_and_left_alone(fixture: &Fixture, breakage: Breakage, kind: ErrorKind) {
+/// Repositories that are read, or stored, in a way that cannot be understood.
+struct Ruins<'a> {
+    fixture: &'a Fixture,
+    faults: Arc<BrokenRepositories>,
+    broken: Vec<(RepositoryKey, Way)>,
+}
+
+/// How a repository comes to be broken.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// What is read of it, on the way to one manager.
+    Read(Breakage),
+    /// What is stored of it.
+    Stored(Harm),
+}
+
+impl Ruins<'_> {
+    async fn damage(&self) {
+        for (key, way) in &self.broken {
+            match *way {
+                Way::Read(breakage) => self.faults.damage(key, breakage),
+                Way::Stored(harm) => self.fixture.vandal().unwrap().damage(key, harm).await,
+            }
+        }
+    }
+
+    async fn mend(&self) {
+        for (key, way) in &self.broken {
+            match way {
+                Way::Read(_) => self.faults.mend(key),
+                Way::Stored(_) => self.fixture.vandal().unwrap().mend(key).await,
+            }
+        }
+    }
+}
+
+/// Each of `ways` happens to a repository of its own, all of them beside a sound one.
+async fn refused_and_left_alone(
+    fixture: &Fixture,
+    ways: impl IntoIterator<Item = Way>,
+    kind: ErrorKind,
+) {
+    let possible = |way: &Way| matches!(way, Way::Read(_)) || fixture.vandal().is_some();
+    let ways = ways.into_iter().filter(possible).enumerate();
+    let ruins = Ruins {
+        fixture,
+        faults: Arc::default(),
+        broken: ways
+            .map(|(n, way)| (repository(&format!("broken-{n}")), way))
+            .collect(),
+    };
+    let keys = || ruins.broken.iter().map(|(key, _)| key);
+    let sound = repository("sound");
     let intact = fixture.manager().await;
-    let broken_key = repository(&format!("broken-{breakage:?}").to_lowercase());
-    let sound = repository(&format!("sound-{breakage:?}").to_lowercase());
-    // Of a session that dies, so that the sweep meets the broken one among others.
+    // Of a session that dies, so that the sweep meets the broken ones among others.
     let gate = Arc::new(Gate::default());
     let doomed = fixture.manager_behind(&gate).await;
     let mut kept = Vec::new();
-    for repository in [&broken_key, &sound] {
-        intact
-            .set_limit(repository, Limit::new(1), None)
-            .await
-            .unwrap();
-        kept.push(doomed.admit(repository, ephemeral("doomed")).await.unwrap());
-        kept.push(doomed.admit(repository, durable("waits")).await.unwrap());
+    for key in keys().chain([&sound]) {
+        intact.set_limit(key, Limit::new(1), None).await.unwrap();
+        kept.push(doomed.admit(key, ephemeral("doomed")).await.unwrap());
+        kept.push(doomed.admit(key, durable("waits")).await.unwrap());
     }
     intact.close().await.unwrap();
-    let before = fixture.view(&broken_key).await;
-
-    let broken = Arc::new(BrokenRepository::new(&broken_key, breakage));
-    let manager = fixture.manager_behind(&broken).await;
-    let refusals = every_call(&manager, &broken_key).await;
-    for (call, error) in refusals {
-        assert_eq!(
-            (error.kind(), error.is_retryable()),
-            (kind, false),
-            "{call}: {error}"
-        );
-        assert_eq!(error.repository(), Some(&broken_key), "{call}: {error}");
-        assert!(
-            error.to_string().contains(broken_key.as_str()),
-            "{call}: {error}"
-        );
+    let mut before = Vec::new();
+    for key in keys() {
+        before.push(fixture.view(key).await);
     }
-    assert!(broken.loads() > 0);
+
+    ruins.damage().await;
+    let options = fixture.polling_options();
+    let manager = fixture.manager_behind_with(&ruins.faults, options).await;
+    for (key, way) in &ruins.broken {
+        for (call, error) in every_call(&manager, key).await {
+            let told = (error.kind(), error.is_retryable(), error.repository());
+            assert_eq!(told, (kind, false, Some(key)), "{way:?}, {call}: {error}");
+            assert!(error.to_string().contains(key.as_str()), "{call}: {error}");
+        }
+        assert!(ruins.faults.loads(key) > 0, "{way:?} was never met");
+    }
 
     // The others go on, in the same calls and in the manager's own work.
     let next = queued(&manager, &sound, durable("next")).await;
     gate.cut();
-    let options = fixture.options();
-    sleep(options.session_ttl + options.sweep_interval * 3).await;
+    fixture.outlive_session().await;
     let view = fixture.view(&sound).await;
-    assert_eq!(
-        view.outcome("doomed"),
-        Some(RunOutcome::Expired),
-        "{breakage:?}"
-    );
+    assert_eq!(view.outcome("doomed"), Some(RunOutcome::Expired));
     let next = fixture.turn(next).await;
-    assert_eq!(
-        manager.release(next, DONE).await.unwrap().ended,
-        Ended::Done
-    );
+    let ending = manager.release(next, DONE).await.unwrap();
+    assert_eq!(ending.ended, Ended::Done);
     sleep(options.poll_interval * 3).await;
     let listed = manager.list(None, 100).await.unwrap();
     assert!(listed.iter().any(|summary| summary.repository == sound));
     assert!(manager.health().is_ready() && manager.health().panics == 0);
 
-    assert_eq!(broken.commits(), 0, "{breakage:?}: it was written to");
-    let after = fixture.view(&broken_key).await;
-    assert_eq!(after.head, before.head);
-    assert!(
-        after.entries().eq(before.entries()),
-        "{breakage:?}: something changed"
-    );
-    // Repaired, it is one like any other, and what was to be done meanwhile is done.
-    broken.heal();
-    sleep(options.sweep_interval * 3).await;
-    let view = fixture.view(&broken_key).await;
-    assert_eq!(
-        view.outcome("doomed"),
-        Some(RunOutcome::Expired),
-        "{breakage:?}"
-    );
-    drop(started(&manager, &broken_key, durable("waits")).await);
+    for (key, way) in &ruins.broken {
+        if matches!(way, Way::Read(_)) {
+            assert_eq!(ruins.faults.commits(key), 0, "{way:?}: it was written to");
+        }
+    }
+    ruins.mend().await;
+    // Repaired, each is one like any other, and what was to be done meanwhile is done: perhaps
+    // in the instant of its repair, but never to anything else.
+    for ((key, way), before) in ruins.broken.iter().zip(before) {
+        let view = fixture.view(key).await;
+        let waits = view.entry("waits");
+        assert_eq!(
+            waits.map(|w| w.ticket),
+            before.entry("waits").map(|w| w.ticket),
+            "{way:?}"
+        );
+        assert_eq!(view.entries().count(), 2, "{way:?}: something is gone");
+    }
+    sleep(fixture.notice() + options.sweep_interval).await;
+    for (key, way) in &ruins.broken {
+        let view = fixture.view(key).await;
+        assert_eq!(view.outcome("doomed"), Some(RunOutcome::Expired), "{way:?}");
+        drop(started(&manager, key, durable("waits")).await);
+    }
     drop(kept);
 }
 

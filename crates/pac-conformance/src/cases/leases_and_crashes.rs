@@ -32,9 +32,8 @@ pub async fn long_runs_keep_their_slots(fixture: &Fixture) {
     let a = started(&manager, &web, durable("a")).await;
     let b = started(&manager, &web, ephemeral("b")).await;
     let mut c = queued(&other, &web, durable("c")).await;
-    let options = fixture.options();
     for part in 1..=9 {
-        sleep(options.lease_ttl.unwrap().max(options.session_ttl) / 3).await;
+        sleep(fixture.lease_ttl() / 3).await;
         assert!(
             manager.holds(&a) && manager.holds(&b),
             "after {part} thirds"
@@ -65,8 +64,7 @@ pub async fn long_waiters_keep_their_places(fixture: &Fixture) {
     let b = queued(&other, &web, durable("b")).await;
     let c = queued(&manager, &web, ephemeral("c")).await;
     let before = fixture.view(&web).await;
-    let options = fixture.options();
-    sleep(options.lease_ttl.unwrap().max(options.session_ttl) * 3).await;
+    sleep(fixture.lease_ttl() * 3).await;
     let d = queued(&other, &web, durable("d")).await;
     let view = fixture.view(&web).await;
     view.assert(&["a"], &["b", "c", "d"]);
@@ -102,12 +100,12 @@ pub async fn everybody_restarts(fixture: &Fixture) {
     for gate in &gates {
         gate.cut();
     }
-    let options = fixture.options();
-    sleep(options.session_ttl + options.sweep_interval * 2).await;
+    fixture.outlive_session().await;
 
     let fresh = fixture.manager().await;
     let mut grants = fresh.grants().unwrap();
-    sleep(options.sweep_interval * 2).await;
+    fixture.settle().await;
+    sleep(fixture.notice()).await;
     let view = fixture.view(&web).await;
     assert_eq!(view.running_names(), before.running_names());
     assert_eq!(view.waiting_names(), before.waiting_names());
@@ -176,18 +174,14 @@ pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     view.assert(&["adopted", "orphan", "next"], &["kept", "last"]);
     assert_eq!(view.session("kept"), Some(live.session()));
     // Not before the lease TTL; then soon after, and in the other repository too.
-    sleep(
-        options
-            .lease_ttl
-            .unwrap()
-            .saturating_sub(died.elapsed() + options.session_ttl),
-    )
-    .await;
+    // It was renewed for the last time up to a third of its TTL before it died.
+    let certain = fixture.lease_ttl() - options.session_ttl / 3;
+    sleep(certain.saturating_sub(died.elapsed() + fixture.tolerance())).await;
     fixture
         .view(&web)
         .await
         .assert(&["adopted", "orphan", "next"], &["kept", "last"]);
-    sleep(options.session_ttl + options.sweep_interval * 2).await;
+    sleep(options.session_ttl / 3 + fixture.tolerance() + fixture.notice()).await;
     let view = fixture.view(&web).await;
     view.assert(&["adopted", "kept", "next"], &["last"]);
     assert_eq!(view.outcome("orphan"), Some(RunOutcome::Expired));

@@ -7,7 +7,7 @@ use pac_core::manager::{Admission, ConcurrencyManager, Event, Events, Heard, Tur
 use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
 use pac_core::{FencingToken, Limit};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::faults::Gate;
 use crate::{Fixture, durable, ephemeral, queued, repository, run, started, uid};
@@ -119,9 +119,8 @@ pub async fn a_stale_holder_frees_nothing(fixture: &Fixture) {
     let a = started(&stale, &web, durable("a")).await;
     let own = started(&stale, &web, ephemeral("own")).await;
     let c = queued(&live, &web, ephemeral("c")).await;
-    let options = fixture.options();
     gate.cut();
-    sleep(options.session_ttl + options.sweep_interval * 2).await;
+    fixture.outlive_session().await;
     // What the stale one ran itself went with it; what the cluster runs is taken over.
     let c = fixture.turn(c).await;
     let taken = started(&live, &web, durable("a")).await;
@@ -203,7 +202,7 @@ pub async fn cancel_ends_a_run_wherever_it_is(fixture: &Fixture) {
     assert_eq!(cancel(&other, "nobody").await, Ended::Unknown);
     fixture.view(&web).await.assert(&["c"], &["e"]);
     // Its manager hears of each of its runs that another one ended.
-    let told = ends_heard(&mut own).await;
+    let told = ends_heard(fixture, &mut own).await;
     assert_eq!(told, [("d", "cancelled"), ("a", "cancelled")].map(owned));
     drop(c);
 }
@@ -233,7 +232,7 @@ pub async fn removal_ends_everything_and_leaves_nothing(fixture: &Fixture) {
         assert!(matches!(turn, Turn::Gone), "{turn:?}");
     }
     for events in [&mut left, &mut right] {
-        let mut told = ends_heard(events).await;
+        let mut told = ends_heard(fixture, events).await;
         told.sort();
         assert_eq!(told, ["a", "b", "c", "d"].map(|name| owned((name, "gone"))));
     }
@@ -304,9 +303,9 @@ pub async fn anybody_can_release_by_name(fixture: &Fixture) {
 }
 
 /// The runs whose end is told now, and how they ended.
-async fn ends_heard(events: &mut Events) -> Vec<(String, String)> {
+async fn ends_heard(fixture: &Fixture, events: &mut Events) -> Vec<(String, String)> {
     let mut told = Vec::new();
-    while let Ok(heard) = timeout(std::time::Duration::from_millis(100), events.next()).await {
+    while let Ok(heard) = timeout(fixture.quiet(), events.next()).await {
         match heard {
             Some(Heard::Event(Event::Ended { run, outcome, .. })) => {
                 let how = outcome.map_or("gone".to_owned(), |outcome| outcome.to_string());

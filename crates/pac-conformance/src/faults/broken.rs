@@ -1,6 +1,6 @@
-//! One repository whose records cannot be understood.
+//! Repositories whose records cannot be understood.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -10,7 +10,7 @@ use pac_core::{Error, ErrorKind, FencingToken, RepositoryKey, Revision, SessionI
 
 use super::layer::{Fault, commit_to};
 
-/// What is wrong with it.
+/// What is wrong with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Breakage {
     /// The driver says that it cannot read it.
@@ -23,78 +23,89 @@ pub enum Breakage {
     MiscountedSlots,
     /// A run is there twice.
     Twice,
-    /// A run holds a token that the head has never given out.
+    /// A run has a token that the head has never given out.
     TokenFromNowhere,
 }
 
-/// A store in which one repository is broken; see how it is treated.
-#[derive(Debug)]
-pub struct BrokenRepository {
-    repository: RepositoryKey,
-    breakage: Mutex<Option<Breakage>>,
-    commits: AtomicU64,
-    loads: AtomicU64,
+/// A store in which some repositories are broken; see how they are treated.
+#[derive(Debug, Default)]
+pub struct BrokenRepositories(Mutex<HashMap<RepositoryKey, Record>>);
+
+#[derive(Debug, Default)]
+struct Record {
+    breakage: Option<Breakage>,
+    commits: u64,
+    loads: u64,
 }
 
-impl BrokenRepository {
-    /// This repository, in this way.
-    #[must_use]
-    pub fn new(repository: &RepositoryKey, breakage: Breakage) -> Self {
-        Self {
-            repository: repository.clone(),
-            breakage: Mutex::new(Some(breakage)),
-            commits: AtomicU64::default(),
-            loads: AtomicU64::default(),
-        }
+impl BrokenRepositories {
+    /// From now on it is read so.
+    pub fn damage(&self, repository: &RepositoryKey, breakage: Breakage) {
+        self.with(repository, |record| record.breakage = Some(breakage));
     }
 
     /// As if somebody had repaired it.
-    pub fn heal(&self) {
-        *self.breakage.lock().unwrap() = None;
+    pub fn mend(&self, repository: &RepositoryKey) {
+        self.with(repository, |record| record.breakage = None);
     }
 
     /// How often somebody tried to commit to it.
     #[must_use]
-    pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::SeqCst)
+    pub fn commits(&self, repository: &RepositoryKey) -> u64 {
+        self.with(repository, |record| record.commits)
     }
 
-    /// How often it was read while it was broken.
+    /// How often somebody tried to read it.
     #[must_use]
-    pub fn loads(&self) -> u64 {
-        self.loads.load(Ordering::SeqCst)
+    pub fn loads(&self, repository: &RepositoryKey) -> u64 {
+        self.with(repository, |record| record.loads)
+    }
+
+    fn with<T>(&self, repository: &RepositoryKey, look: impl FnOnce(&mut Record) -> T) -> T {
+        look(
+            self.0
+                .lock()
+                .unwrap()
+                .entry(repository.clone())
+                .or_default(),
+        )
     }
 }
 
 #[async_trait]
-impl Fault for BrokenRepository {
+impl Fault for BrokenRepositories {
     async fn load(
         &self,
         inner: &dyn Driver,
         repository: &RepositoryKey,
         since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
-        let breakage = *self.breakage.lock().unwrap();
-        let Some(breakage) = breakage.filter(|_| *repository == self.repository) else {
+        let breakage = self.with(repository, |record| {
+            record.loads += 1;
+            record.breakage
+        });
+        let Some(breakage) = breakage else {
             return inner.load(repository, since).await;
         };
-        self.loads.fetch_add(1, Ordering::SeqCst);
         let refuse = |kind| Error::new(kind, "load", "says the test").in_repository(repository);
         let mut snapshot = inner.load(repository, None).await?;
         match breakage {
             Breakage::Unreadable => return Err(refuse(ErrorKind::Corrupt)),
             Breakage::Newer => return Err(refuse(ErrorKind::Incompatible)),
             Breakage::MiscountedQueue => snapshot.head.queued += 1,
-            Breakage::MiscountedSlots => snapshot.head.started -= 1,
-            Breakage::Twice => {
-                let twice = Arc::clone(&snapshot.entries[0]);
-                snapshot.entries.push(twice);
+            Breakage::MiscountedSlots => {
+                snapshot.head.started = snapshot.head.started.saturating_sub(1);
             }
+            Breakage::Twice => snapshot.entries.extend(snapshot.entries.first().cloned()),
             Breakage::TokenFromNowhere => {
-                let started = |entry: &&mut Arc<_>| is_started(entry);
-                let entry = snapshot.entries.iter_mut().find(started).unwrap();
-                if let EntryState::Started { token, .. } = &mut Arc::make_mut(entry).state {
-                    *token = FencingToken::new(u64::MAX);
+                for entry in snapshot
+                    .entries
+                    .iter_mut()
+                    .filter(|entry| entry.is_started())
+                {
+                    if let EntryState::Started { token, .. } = &mut Arc::make_mut(entry).state {
+                        *token = FencingToken::new(u64::MAX);
+                    }
                 }
             }
         }
@@ -107,13 +118,9 @@ impl Fault for BrokenRepository {
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> Result<Vec<CommitOutcome>, Error> {
-        let mine = |commit: &&RepositoryCommit| commit.repository == self.repository;
-        let commits = batch.iter().filter(mine).count() as u64;
-        self.commits.fetch_add(commits, Ordering::SeqCst);
+        for commit in &batch {
+            self.with(&commit.repository, |record| record.commits += 1);
+        }
         commit_to(inner, session, batch).await
     }
-}
-
-fn is_started(entry: &pac_core::state::Entry) -> bool {
-    entry.is_started()
 }

@@ -11,7 +11,7 @@ mod outage;
 mod remote;
 mod slow;
 
-pub use broken::{Breakage, BrokenRepository};
+pub use broken::{Breakage, BrokenRepositories};
 pub use conflicts::Conflicts;
 pub use distant::Distant;
 pub use gate::Gate;

@@ -26,17 +26,18 @@ pub async fn no_barging(fixture: &Fixture) {
         .unwrap();
     let history = Arc::new(History::default());
     let mut tasks = JoinSet::new();
+    let runs = fixture.scaled(40);
     for task in 0..16 {
         let manager = managers[task % 2].clone();
         let (repository, history) = (web.clone(), Arc::clone(&history));
         tasks.spawn(async move {
-            for n in 0..40 {
+            for n in 0..runs {
                 live(&manager, &repository, &format!("{task}-{n}"), &history).await;
             }
         });
     }
     tasks.join_all().await;
-    assert_eq!(history.len(), 16 * 40);
+    assert_eq!(history.len(), 16 * runs);
     assert_eq!(history.assert_limit(3), 3, "it was never crowded");
     history.assert_tokens_increase();
     history.assert_first_in_first_out();
@@ -47,7 +48,7 @@ pub async fn no_barging(fixture: &Fixture) {
         .set_limit(&instant, Limit::new(1), None)
         .await
         .unwrap();
-    for n in 0..200 {
+    for n in 0..fixture.scaled(200) {
         let names = ["a", "b", "c"].map(|name| format!("{name}-{n}"));
         let (left, right) = (&managers[n % 2], &managers[(n + n / 2) % 2]);
         let a = started(left, &instant, durable(&names[0])).await;
@@ -83,11 +84,12 @@ pub async fn limit_holds_under_contention(fixture: &Fixture) {
         .unwrap();
     let history = Arc::new(History::default());
     let mut tasks = JoinSet::new();
+    let runs = fixture.scaled(12);
     for task in 0..64 {
         let manager = managers[task % 4].clone();
         let (repository, history) = (repository.clone(), Arc::clone(&history));
         tasks.spawn(async move {
-            for n in 0..12 {
+            for n in 0..runs {
                 live(&manager, &repository, &format!("{task}-{n}"), &history).await;
             }
         });
@@ -108,7 +110,7 @@ pub async fn limit_holds_under_contention(fixture: &Fixture) {
         over.store(true, Ordering::Relaxed);
     };
     let (peak, ()) = tokio::join!(watch_store, work);
-    assert_eq!(history.len(), 64 * 12);
+    assert_eq!(history.len(), 64 * runs);
     assert_eq!(
         (history.assert_limit(5), peak),
         (5, 5),
@@ -120,7 +122,7 @@ pub async fn limit_holds_under_contention(fixture: &Fixture) {
     view.assert(&[], &[]);
     assert_eq!(
         view.head.last_token.get(),
-        64 * 12,
+        64 * runs as u64,
         "a run got more than one grant"
     );
 }
@@ -135,13 +137,14 @@ pub async fn hundred_repositories_drain(fixture: &Fixture) {
         managers.push(fixture.manager().await);
     }
     let mut tasks = JoinSet::new();
+    let steps = fixture.scaled(400);
     for task in 0..16 {
         let manager = managers[task % 4].clone();
         let repositories = Arc::clone(&repositories);
         tasks.spawn(async move {
             // A seed for each, so that a failure can be seen again.
             let mut random = Rng::with_seed(task as u64);
-            for _ in 0..400 {
+            for _ in 0..steps {
                 let repository = &repositories[random.usize(..repositories.len())];
                 act(&manager, repository, &mut random).await;
             }

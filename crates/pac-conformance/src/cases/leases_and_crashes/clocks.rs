@@ -1,22 +1,32 @@
 //! Clocks that disagree.
 
+use std::time::{Duration, SystemTime};
+
 use pac_core::state::RunOutcome;
 use pac_core::{Limit, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use crate::{Fixture, durable, ephemeral, queued, repository, started};
 
-/// (41) A wall clock set an hour forward or back on a client changes nothing: to be run on
-/// stores whose clock is far from the clients'. Expiry is on time, and times are the store's.
-pub async fn a_wrong_clock_changes_nothing(fixture: &Fixture, store_starts_at: Timestamp) {
-    let options = fixture.options();
+/// (41) A wall clock set an hour forward or back on a client changes nothing: on stores whose
+/// clock is so far from the client's. Expiry is on time, and times are the store's.
+pub async fn a_wrong_clock_changes_nothing(fixture: &Fixture) {
+    let hour = Duration::from_secs(60 * 60);
+    let now = Timestamp::from(SystemTime::now());
+    let year_1970 = Timestamp::from_unix_millis(0);
+    for store_shows in [now.plus(hour), now.minus(hour), year_1970] {
+        nothing_changes(&fixture.at(store_shows), store_shows).await;
+    }
+}
+
+async fn nothing_changes(fixture: &Fixture, store_starts_at: Timestamp) {
     let opened = Instant::now();
     let (manager, live) = (fixture.manager().await, fixture.manager().await);
     let web = repository("web");
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let a = started(&manager, &web, ephemeral("a")).await;
     let mut b = queued(&live, &web, durable("b")).await;
-    sleep(options.lease_ttl.unwrap() * 2).await;
+    sleep(fixture.lease_ttl() * 2).await;
     assert!(manager.holds(&a) && manager.health().is_ready());
     fixture.waits_on(&mut b).await;
     // As if it had crashed: its session ends by the store's clock.
@@ -33,4 +43,5 @@ pub async fn a_wrong_clock_changes_nothing(fixture: &Fixture, store_starts_at: T
     live.release(b, RunOutcome::Completed).await.unwrap();
     drop(started(&live, &web, durable("c")).await);
     fixture.view(&web).await.assert(&["c"], &[]);
+    fixture.audit().await;
 }

@@ -1,0 +1,28 @@
+//! Harm done to what the store itself holds.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use pac_core::RepositoryKey;
+
+/// Writes into a store past its driver, as a foreign program, a failing disk or a newer version
+/// of this software would.
+#[async_trait]
+pub trait Vandal: fmt::Debug + Send + Sync + 'static {
+    /// Does this to a repository that exists, and keeps what is needed to undo it.
+    async fn damage(&self, repository: &RepositoryKey, harm: Harm);
+
+    /// Restores what was there before the damage.
+    async fn mend(&self, repository: &RepositoryKey);
+}
+
+/// What can be done to the records of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// Its head cannot be understood: not the format, or foreign bytes.
+    CorruptHead,
+    /// The record of one of its runs cannot be understood.
+    CorruptEntry,
+    /// Its head says that a newer version of this software has written it.
+    NewerHead,
+}
