@@ -11,27 +11,27 @@ use std::sync::Arc;
 
 use pac_concurrency::driver::Driver;
 use pac_concurrency::{Admission, Limit, MemoryDriver, MemoryOptions, RunOutcome, Timestamp};
-use pac_conformance::faults::{Distant, Faulty};
+use pac_conformance::faults::{Faults, Request};
 use pac_conformance::{Fixture, Time, durable, repository, run_case};
 
 pac_conformance::conformance!(crate::distant);
 
 async fn distant(time: Time) -> Fixture {
     let now = MemoryOptions::default().epoch;
-    Fixture::over(open(&Arc::default(), now), time).with_clock(|now| open(&Arc::default(), now))
+    Fixture::over(open(&Faults::line(), now), time).with_clock(|now| open(&Faults::line(), now))
 }
 
-fn open(line: &Arc<Distant>, epoch: Timestamp) -> Arc<dyn Driver> {
+fn open(line: &Arc<Faults>, epoch: Timestamp) -> Arc<dyn Driver> {
     let usual = MemoryOptions::default();
     let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions { epoch, ..usual }));
-    Faulty::over(&memory, line)
+    line.over(&memory)
 }
 
-const CYCLES: usize = 20;
+const CYCLES: u64 = 20;
 
 /// 64 tasks of one manager, over so many repositories: how many batches and commits that took.
-fn cycles(repositories: usize) -> (usize, usize) {
-    let line = Arc::<Distant>::default();
+fn cycles(repositories: u64) -> (u64, u64) {
+    let line = Faults::line();
     let now = MemoryOptions::default().epoch;
     let open = async |time| Fixture::over(open(&line, now), time);
     let case = async |fixture: &Fixture| {
@@ -59,7 +59,7 @@ fn cycles(repositories: usize) -> (usize, usize) {
         }
     };
     run_case(Time::Paused, open, case);
-    (line.batches(), line.commits())
+    (line.requests(Request::Commit), line.total_traffic().commits)
 }
 
 #[test]

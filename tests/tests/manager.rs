@@ -9,7 +9,7 @@ use std::time::Duration;
 use pac_concurrency::{
     Admission, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunStatus, Turn,
 };
-use pac_conformance::faults::{Distant, Faulty, Outage};
+use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{
     Fixture, Time, durable, ephemeral, poll_times, queued, repository, run_case, started,
 };
@@ -22,16 +22,15 @@ async fn memory(time: Time) -> Fixture {
 }
 
 async fn distant(time: Time) -> Fixture {
-    let line = Arc::<Distant>::default();
     let memory = memory(time).await;
-    Fixture::over(Faulty::over(memory.driver(), &line), time)
+    Fixture::over(Faults::line().over(memory.driver()), time)
 }
 
 #[test]
 fn a_waiter_outlives_the_loss_of_two_sessions() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
         let web = repository("web");
-        let outage = Arc::<Outage>::default();
+        let outage = Faults::none();
         let (other, ours) = (
             fixture.manager().await,
             fixture.manager_behind(&outage).await,
@@ -40,14 +39,16 @@ fn a_waiter_outlives_the_loss_of_two_sessions() {
         let a = started(&other, &web, durable("a")).await;
         let mut b = queued(&ours, &web, durable("b")).await;
 
-        outage.set(true);
+        // Sessions can be opened, but neither kept nor used.
+        let used = [Request::KeepAlive, Request::Load, Request::Commit];
+        outage.inject(used, Fault::Fail, When::Always);
         for _ in 0..2 {
             let session = ours.session();
             while ours.session() == session {
                 sleep(Duration::from_millis(50)).await;
             }
         }
-        outage.set(false);
+        outage.clear();
         assert!(
             timeout(Duration::from_secs(3), &mut b).await.is_err(),
             "it still waits"

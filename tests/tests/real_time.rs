@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_concurrency::driver::{Driver, Retention};
+use pac_concurrency::driver::{Descriptor, Driver, Retention};
 use pac_concurrency::{MemoryDriver, MemoryOptions};
-use pac_conformance::faults::{Distant, Faulty, Remote};
+use pac_conformance::faults::Faults;
 use pac_conformance::{Fixture, Time};
 
 pac_conformance::conformance!(
@@ -29,9 +29,12 @@ async fn server(time: Time) -> Fixture {
         ..MemoryOptions::default()
     });
     let memory: Arc<dyn Driver> = Arc::new(memory);
-    let distant = Faulty::over(&memory, &Arc::<Distant>::default());
-    let server = Faulty::over(&distant, &Arc::new(Remote));
-    Fixture::over(server, time)
+    let wire = Faults::none();
+    wire.describe(|inner| Descriptor {
+        remote: true,
+        ..inner
+    });
+    Fixture::over(wire.over(&Faults::line().over(&memory)), time)
         .with_session_ttl(Duration::from_millis(1_500))
         .with_lease_ttl(Duration::from_secs(4))
         .with_scale(0.1)

@@ -17,7 +17,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::{Fault, Faulty};
+use crate::faults::Faults;
 use crate::{Time, Vandal, View, run, uid};
 
 /// Over one store, empty at the start, on which a case opens as many managers as it needs.
@@ -254,18 +254,18 @@ impl Fixture {
         manager
     }
 
-    /// A manager with a fault between it and the store. The case may kill it.
-    pub async fn manager_behind<F: Fault>(&self, fault: &Arc<F>) -> ConcurrencyManager {
-        self.manager_behind_with(fault, self.options()).await
+    /// A manager with faults between it and the store. The case may kill it.
+    pub async fn manager_behind(&self, faults: &Arc<Faults>) -> ConcurrencyManager {
+        self.manager_behind_with(faults, self.options()).await
     }
 
     /// The same with settings of its own.
-    pub async fn manager_behind_with<F: Fault>(
+    pub async fn manager_behind_with(
         &self,
-        fault: &Arc<F>,
+        faults: &Arc<Faults>,
         options: ManagerOptions,
     ) -> ConcurrencyManager {
-        let driver = Faulty::over(&self.driver, fault);
+        let driver = faults.over(&self.driver);
         ConcurrencyManager::open(driver, options).await.unwrap()
     }
 

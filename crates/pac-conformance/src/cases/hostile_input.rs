@@ -9,7 +9,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, LimitVersion, PipelineRunKey, Priority, RepositoryKey, Uid};
 use tokio::time::sleep;
 
-use crate::faults::{Breakage, BrokenRepositories, Gate};
+use crate::faults::{Faults, Ruin};
 use crate::{
     Fixture, Harm, at_priority, durable, ephemeral, queued, repository, run, started, uid,
 };
@@ -156,11 +156,11 @@ pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
 /// `Corrupt` with the key; the others go on; nothing is deleted.
 pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
     let ways = [
-        Breakage::Unreadable,
-        Breakage::MiscountedQueue,
-        Breakage::MiscountedSlots,
-        Breakage::Twice,
-        Breakage::TokenFromNowhere,
+        Ruin::Unreadable,
+        Ruin::MiscountedQueue,
+        Ruin::MiscountedSlots,
+        Ruin::Twice,
+        Ruin::TokenFromNowhere,
     ];
     let read = ways.map(Way::Read);
     let stored = [Harm::CorruptHead, Harm::CorruptEntry].map(Way::Stored);
@@ -169,7 +169,7 @@ pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
 
 /// (59) A record written by a newer version is not overwritten by an older one.
 pub async fn newer_state_is_not_overwritten(fixture: &Fixture) {
-    let ways = [Way::Read(Breakage::Newer), Way::Stored(Harm::NewerHead)];
+    let ways = [Way::Read(Ruin::Newer), Way::Stored(Harm::NewerHead)];
     refused_and_left_alone(fixture, ways, ErrorKind::Incompatible).await;
 }
 
@@ -243,7 +243,7 @@ pub async fn numbers_at_their_ends(fixture: &Fixture) {
 /// Repositories that are read, or stored, in a way that cannot be understood.
 struct Ruins<'a> {
     fixture: &'a Fixture,
-    faults: Arc<BrokenRepositories>,
+    faults: Arc<Faults>,
     broken: Vec<(RepositoryKey, Way)>,
 }
 
@@ -251,7 +251,7 @@ struct Ruins<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Way {
     /// What is read of it, on the way to one manager.
-    Read(Breakage),
+    Read(Ruin),
     /// What is stored of it.
     Stored(Harm),
 }
@@ -260,7 +260,7 @@ impl Ruins<'_> {
     async fn damage(&self) {
         for (key, way) in &self.broken {
             match *way {
-                Way::Read(breakage) => self.faults.damage(key, breakage),
+                Way::Read(ruin) => self.faults.ruin(key, ruin),
                 Way::Stored(harm) => self.fixture.vandal().unwrap().damage(key, harm).await,
             }
         }
@@ -286,7 +286,7 @@ async fn refused_and_left_alone(
     let ways = ways.into_iter().filter(possible).enumerate();
     let ruins = Ruins {
         fixture,
-        faults: Arc::default(),
+        faults: Faults::none(),
         broken: ways
             .map(|(n, way)| (repository(&format!("broken-{n}")), way))
             .collect(),
@@ -295,7 +295,7 @@ async fn refused_and_left_alone(
     let sound = repository("sound");
     let intact = fixture.manager().await;
     // Of a session that dies, so that the sweep meets the broken ones among others.
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let doomed = fixture.manager_behind(&gate).await;
     let mut kept = Vec::new();
     for key in keys().chain([&sound]) {
@@ -318,7 +318,7 @@ async fn refused_and_left_alone(
             assert_eq!(told, (kind, false, Some(key)), "{way:?}, {call}: {error}");
             assert!(error.to_string().contains(key.as_str()), "{call}: {error}");
         }
-        assert!(ruins.faults.loads(key) > 0, "{way:?} was never met");
+        assert!(ruins.faults.traffic(key).loads > 0, "{way:?} was never met");
     }
 
     // The others go on, in the same calls and in the manager's own work.
@@ -337,7 +337,11 @@ async fn refused_and_left_alone(
 
     for (key, way) in &ruins.broken {
         if matches!(way, Way::Read(_)) {
-            assert_eq!(ruins.faults.commits(key), 0, "{way:?}: it was written to");
+            assert_eq!(
+                ruins.faults.traffic(key).commits,
+                0,
+                "{way:?}: it was written to"
+            );
         }
     }
     ruins.mend().await;

@@ -10,8 +10,6 @@ pub use faults::{
     keep_alive_survives_blocked_workers,
 };
 
-use std::sync::Arc;
-
 use pac_core::manager::RunStatus;
 use pac_core::manager::Turn;
 use pac_core::protocol::Ended;
@@ -19,7 +17,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{Limit, Ticket};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::Gate;
+use crate::faults::Faults;
 use crate::{Fixture, at_priority, durable, ephemeral, queued, repository, run, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -84,7 +82,7 @@ pub async fn long_waiters_keep_their_places(fixture: &Fixture) {
 /// new event.
 pub async fn everybody_restarts(fixture: &Fixture) {
     let web = repository("web");
-    let gates = [Arc::new(Gate::default()), Arc::new(Gate::default())];
+    let gates = [Faults::none(), Faults::none()];
     let mut kept = Vec::new();
     for (n, gate) in gates.iter().enumerate() {
         let manager = fixture.manager_behind(gate).await;
@@ -140,7 +138,7 @@ pub async fn everybody_restarts(fixture: &Fixture) {
 /// durable runners count as orphans until adopted, or until the lease TTL has passed.
 pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     let options = fixture.options();
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let (doomed, live) = (fixture.manager_behind(&gate).await, fixture.manager().await);
     let (web, left) = (repository("web"), repository("left"));
     live.set_limit(&web, Limit::new(3), None).await.unwrap();

@@ -1,7 +1,5 @@
 //! Release, cancel, removal.
 
-use std::sync::Arc;
-
 use pac_core::driver::ListFilter;
 use pac_core::manager::{Admission, ConcurrencyManager, Event, Events, Heard, Turn};
 use pac_core::protocol::Ended;
@@ -9,7 +7,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{FencingToken, Limit};
 use tokio::time::timeout;
 
-use crate::faults::Gate;
+use crate::faults::Faults;
 use crate::{Fixture, durable, ephemeral, queued, repository, run, started, uid};
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -112,7 +110,7 @@ pub async fn releases_without_effect_say_so(fixture: &Fixture) {
 
 /// (15) A stale holder cannot free the lease of the one that came after it (fencing).
 pub async fn a_stale_holder_frees_nothing(fixture: &Fixture) {
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let (stale, live) = (fixture.manager_behind(&gate).await, fixture.manager().await);
     let web = repository("web");
     live.set_limit(&web, Limit::new(2), None).await.unwrap();

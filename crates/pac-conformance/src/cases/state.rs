@@ -8,7 +8,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{Limit, RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep};
 
-use crate::faults::Gate;
+use crate::faults::Faults;
 use crate::{Fixture, durable, ephemeral, finished, queued, repository, run, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -16,7 +16,7 @@ const DONE: RunOutcome = RunOutcome::Completed;
 /// (45) queued, started, completed, failed, cancelled, expired can be read per run; an unknown
 /// run answers "unknown", never "started".
 pub async fn every_state_can_be_read(fixture: &Fixture) {
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let (manager, reader) = (fixture.manager().await, fixture.manager().await);
     let doomed = fixture.manager_behind(&gate).await;
     let web = repository("web");

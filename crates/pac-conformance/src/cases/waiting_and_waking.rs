@@ -7,7 +7,6 @@ pub use giving_up::{
     giving_up_outlives_the_session,
 };
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::Limit;
@@ -16,7 +15,7 @@ use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::{Gate, Hints, HintsLost};
+use crate::faults::{Faults, HintFault, When};
 use crate::{Fixture, durable, ephemeral, queued, repository, run, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -69,21 +68,23 @@ pub async fn without_hints_the_back_stop_starts_waiters(fixture: &Fixture) {
     let longest = poll.mul_f64(1.2) + fixture.tolerance();
     let late = poll / 20;
     let fates = [
-        ("silent", HintsLost::Silently, longest),
+        ("silent", HintFault::Drop, longest),
         (
             "late",
-            HintsLost::Late(late),
+            HintFault::Late(late),
             late * 3 + fixture.tolerance(),
         ),
-        ("twice", HintsLost::Twice, fixture.tolerance()),
+        ("twice", HintFault::Twice, fixture.tolerance()),
+        ("overtaken", HintFault::Overtaken, longest),
     ];
-    let suffer = async |(name, fate, longest): (&str, HintsLost, Duration)| {
+    let suffer = async |(name, fate, longest): (&str, HintFault, Duration)| {
         let repository = repository(name);
         manager
             .set_limit(&repository, Limit::new(1), None)
             .await
             .unwrap();
-        let hints = Arc::new(Hints::new(fate));
+        let hints = Faults::none();
+        hints.inject_hints(fate, When::Always);
         let deaf = fixture.manager_behind_with(&hints, options).await;
         for n in 0..5 {
             let names = ["a", "b", "c"].map(|name| format!("{name}-{n}"));
@@ -108,7 +109,7 @@ pub async fn without_hints_the_back_stop_starts_waiters(fixture: &Fixture) {
             let c = fixture.turn(c).await;
             manager.release(c, DONE).await.unwrap();
         }
-        assert!(hints.seen() > 0, "no hint was there to be lost");
+        assert!(hints.hints_hit() > 0, "no hint was there to be lost");
         fixture.view(&repository).await.assert(&[], &[]);
     };
     fixture.each(fates, suffer).await;
@@ -177,7 +178,7 @@ pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
 
 /// (27) A watch survives a lost connection, and misses no state change for good.
 pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let options = ManagerOptions {
         poll_interval: LONG,
         session_ttl: LONG,

@@ -1,23 +1,70 @@
-//! Drivers that do to another driver's answers what networks, crashes and bugs do.
+//! What networks, crashes and bugs do between a manager and its store, for anybody's tests.
+//!
+//! [`Faults`] is a plan of what goes wrong. [`Faults::over`] puts it before a driver; what comes
+//! out is a driver too, so several plans can be put before one another, and managers that share
+//! a plan share its connection. A plan can be changed while it is in use.
+//!
+//! - The whole connection: [`cut`](Faults::cut), [`hold`](Faults::hold), [`open`](Faults::open).
+//! - Requests of some kinds, now and then or so many of them: [`inject`](Faults::inject) a
+//!   [`Fault`]: delayed, failed, question or answer lost, conflict, hanging, a panic.
+//! - Hints of the watch: [`inject_hints`](Faults::inject_hints) a [`HintFault`]: dropped,
+//!   late, twice, overtaken by others.
+//! - What is read of one repository: [`ruin`](Faults::ruin) it.
+//! - What the driver says of itself: [`describe`](Faults::describe).
+//!
+//! What is left to chance is drawn from a seed: the same requests in the same order meet the
+//! same faults.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use pac_conformance::faults::{Fault, Faults, HintFault, Request, When};
+//! use pac_core::driver::Driver;
+//! use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions};
+//! use pac_core::protocol::RunRequest;
+//! use pac_core::{Error, ErrorKind, Limit};
+//! use pac_memory::{MemoryDriver, MemoryOptions};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
+//! // A slow line, before a store that is busy with others.
+//! let line = Faults::seeded(7);
+//! line.inject(Request::ALL, Fault::Delay(Duration::from_millis(2)), When::Always);
+//! let store_is_busy = Faults::seeded(8);
+//! store_is_busy.inject([Request::Commit], Fault::Conflict, When::Chance(0.3));
+//! store_is_busy.inject_hints(HintFault::Drop, When::Chance(0.5));
+//! let driver = line.over(&store_is_busy.over(&store));
+//!
+//! let options = ManagerOptions::default();
+//! let manager = ConcurrencyManager::open(driver, options).await?;
+//! let repository = "team/web".parse()?;
+//! manager.set_limit(&repository, Limit::new(1), None).await?;
+//!
+//! // The commit is done, and nobody is told: it is recognised, not done again.
+//! line.inject([Request::Commit], Fault::LoseAnswer, When::Next(1));
+//! let run = RunRequest::durable("team/run-1".parse()?, "uid-1".parse()?);
+//! let admission = manager.admit(&repository, run).await?;
+//! assert!(matches!(admission, Admission::Started(_)));
+//! assert!(line.is_used_up());
+//!
+//! // Away for longer than anybody waits.
+//! line.cut();
+//! let failed: Error = manager.status(&repository).await.unwrap_err();
+//! assert_eq!(failed.kind(), ErrorKind::Unavailable);
+//! line.open();
+//! assert_eq!(manager.status(&repository).await?.running.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
 
-mod broken;
-mod conflicts;
-mod distant;
-mod gate;
-mod hints;
-mod layer;
-mod lost_answer;
-mod outage;
-mod remote;
-mod slow;
+mod driver;
+mod fault;
+mod plan;
+mod ruin;
+mod watch;
 
-pub use broken::{Breakage, BrokenRepositories};
-pub use conflicts::Conflicts;
-pub use distant::Distant;
-pub use gate::Gate;
-pub use hints::{Hints, HintsLost};
-pub use layer::{Fault, Faulty};
-pub use lost_answer::{Lost, LostAnswer};
-pub use outage::Outage;
-pub use remote::{KeepAlivePanics, Remote};
-pub use slow::Slow;
+pub use fault::{Fault, HintFault, Request, When};
+pub use plan::{Faults, Traffic};
+pub use ruin::Ruin;

@@ -12,7 +12,7 @@ use pac_core::{ErrorKind, Limit, RepositoryKey};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::sleep;
 
-use crate::faults::Conflicts;
+use crate::faults::{Fault, Faults, Request, When};
 use crate::{Fixture, History, at_priority, durable, queued, repository, run, started};
 
 /// (6) A newcomer never takes a slot while somebody waits (no barging), also in the instant of a
@@ -26,7 +26,7 @@ pub async fn no_barging(fixture: &Fixture) {
         .unwrap();
     let history = Arc::new(History::default());
     let mut tasks = JoinSet::new();
-    let runs = fixture.scaled(40);
+    let runs = fixture.scaled(40).max(10);
     for task in 0..16 {
         let manager = managers[task % 2].clone();
         let (repository, history) = (web.clone(), Arc::clone(&history));
@@ -71,7 +71,8 @@ pub async fn no_barging(fixture: &Fixture) {
 /// live leases (the store's own view and the holders' view).
 pub async fn limit_holds_under_contention(fixture: &Fixture) {
     let repository = repository("web");
-    let conflicts = Arc::new(Conflicts::every(7));
+    let conflicts = Faults::none();
+    conflicts.inject([Request::Commit], Fault::Conflict, When::Every(7));
     let managers = [
         fixture.manager().await,
         fixture.manager().await,
@@ -84,7 +85,7 @@ pub async fn limit_holds_under_contention(fixture: &Fixture) {
         .unwrap();
     let history = Arc::new(History::default());
     let mut tasks = JoinSet::new();
-    let runs = fixture.scaled(12);
+    let runs = fixture.scaled(12).max(4);
     for task in 0..64 {
         let manager = managers[task % 4].clone();
         let (repository, history) = (repository.clone(), Arc::clone(&history));
@@ -198,7 +199,12 @@ async fn live(
         Admission::Finished(outcome) => panic!("{name} is {outcome}"),
     };
     span.held(lease.token());
-    yield_now().await;
+    // Most for as short as can be, so that all hurry; some for long enough to be met.
+    if lease.token().get().is_multiple_of(4) {
+        sleep(Duration::from_millis(2)).await;
+    } else {
+        yield_now().await;
+    }
     span.gives_back();
     manager.release(lease, RunOutcome::Completed).await.unwrap();
 }

@@ -1,14 +1,13 @@
 //! What the connection, the machine and the manager's own parts can do to leases.
 
-use std::sync::Arc;
-
+use pac_core::driver::Descriptor;
 use pac_core::manager::{Admission, Event, Heard, Turn};
 use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, LimitVersion};
 use tokio::time::{sleep, timeout};
 
-use crate::faults::{Gate, KeepAlivePanics, Lost, LostAnswer, Remote};
+use crate::faults::{Fault, Faults, Request, When};
 use crate::{Fixture, durable, ephemeral, queued, repository, run, started, uid};
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -17,7 +16,7 @@ const DONE: RunOutcome = RunOutcome::Completed;
 /// leases before it acts, and its token is refused.
 pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     let options = fixture.options();
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let (stopped, live) = (fixture.manager_behind(&gate).await, fixture.manager().await);
     let web = repository("web");
     live.set_limit(&web, Limit::new(1), None).await.unwrap();
@@ -76,21 +75,22 @@ pub async fn a_closed_manager_holds_nothing(fixture: &Fixture) {
 
 /// (40) A commit whose answer was lost is recognised as one's own: no second slot, no lost slot.
 pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
-    let faulty = Arc::new(LostAnswer::default());
+    let faulty = Faults::none();
     let manager = fixture.manager_behind(&faulty).await;
     let mut round = 0;
     // An answer cannot get lost twice: what was done is recognised, not done again.
     for (lost, times) in [
-        (Lost::Answer, 1),
-        (Lost::Question, 1),
-        (Lost::Question, 2),
-        (Lost::Question, 5),
+        (Fault::LoseAnswer, 1),
+        (Fault::LoseQuestion, 1),
+        (Fault::LoseQuestion, 2),
+        (Fault::LoseQuestion, 5),
     ] {
         round += 1;
         let web = repository(&format!("web-{round}"));
         let lose = || {
-            assert_eq!(faulty.left(), 0, "nothing got lost");
-            faulty.lose(lost, times);
+            assert!(faulty.is_used_up(), "nothing got lost");
+            faulty.clear();
+            faulty.inject([Request::Commit], lost, When::Next(times));
         };
         // Counting goes on where a removed repository left it.
         let base = fixture.view(&web).await.head.last_token.get();
@@ -147,7 +147,7 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
         lose();
         let gone = manager.remove_repository(&web).await.unwrap();
         // What an unheard commit removed is not there any more to be named.
-        if lost == Lost::Question {
+        if lost == Fault::LoseQuestion {
             assert_eq!(gone, ["a", "c", "e", "f", "g"].map(run));
         }
         assert!(!fixture.view(&web).await.exists);
@@ -160,8 +160,13 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
 /// a store behind a network is kept in touch with from a thread of its own.)
 pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
     let options = fixture.options();
-    let manager = fixture.manager_behind(&Arc::new(Remote)).await;
-    let other = fixture.manager_behind(&Arc::new(Remote)).await;
+    let line = Faults::none();
+    line.describe(|inner| Descriptor {
+        remote: true,
+        ..inner
+    });
+    let manager = fixture.manager_behind(&line).await;
+    let other = fixture.manager_behind(&line).await;
     let web = repository("web");
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let a = started(&manager, &web, ephemeral("a")).await;
@@ -189,7 +194,9 @@ pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
 pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     let options = fixture.options();
     let live = fixture.manager().await;
-    let manager = fixture.manager_behind(&Arc::new(KeepAlivePanics)).await;
+    let bug = Faults::none();
+    bug.inject([Request::KeepAlive], Fault::Panic, When::Always);
+    let manager = fixture.manager_behind(&bug).await;
     let web = repository("web");
     live.set_limit(&web, Limit::new(1), None).await.unwrap();
     let a = started(&manager, &web, ephemeral("a")).await;
@@ -219,7 +226,7 @@ pub async fn a_paused_store_costs_no_lease(fixture: &Fixture) {
     let options = fixture.options();
     // Wherever in the rhythm of the keep-alive the pause begins.
     let pause = async |n: u32| {
-        let gate = Arc::new(Gate::default());
+        let gate = Faults::none();
         let (manager, other) = (
             fixture.manager_behind(&gate).await,
             fixture.manager_behind(&gate).await,

@@ -1,6 +1,5 @@
 //! Who gives up leaves nothing behind, whenever it does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::manager::{Admission, ConcurrencyManager, RunStatus, Turn};
@@ -9,8 +8,8 @@ use pac_core::state::RunOutcome;
 use pac_core::{Limit, LimitVersion, RepositoryKey};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::faults::{Gate, Slow};
-use crate::{Fixture, durable, ephemeral, poll_times, queued, repository, started};
+use crate::faults::{Fault, Faults, Request, When};
+use crate::{Fixture, durable, ephemeral, poll_times, queued, repository, run, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
@@ -105,7 +104,7 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
 /// (28) Also when the store could not be told, and the session ended meanwhile: the run is
 /// nobody's then, but it is not to start although its waiter has gone.
 pub async fn giving_up_outlives_the_session(fixture: &Fixture) {
-    let gate = Arc::new(Gate::default());
+    let gate = Faults::none();
     let (live, cut) = (fixture.manager().await, fixture.manager_behind(&gate).await);
     let web = repository("web");
     live.set_limit(&web, Limit::new(1), None).await.unwrap();
@@ -127,12 +126,13 @@ pub async fn giving_up_outlives_the_session(fixture: &Fixture) {
 
 /// (29) Dropping the future of an admission in flight leaks no slot and no queue entry.
 pub async fn dropped_admissions_leak_nothing(fixture: &Fixture) {
-    let slow = if fixture.is_real() {
-        Slow::Time(Duration::from_millis(5))
+    let slow = Faults::none();
+    let delay = if fixture.is_real() {
+        Fault::Delay(Duration::from_millis(5))
     } else {
-        Slow::Turns(3)
+        Fault::Turns(3)
     };
-    let slow = Arc::new(slow);
+    slow.inject(Request::ALL, delay, When::Always);
     let manager = fixture.manager_behind(&slow).await;
     let mut trials = Vec::new();
     for (kind_name, kind) in [
@@ -209,6 +209,12 @@ impl Trial<'_> {
             if matches!(way, Way::Adopt) {
                 self.end_what_was_adopted().await;
             }
+            // Answered after what was dropped has been seen to: commands keep their order.
+            let nobody = run("nobody");
+            self.manager
+                .cancel(repository, &nobody, None)
+                .await
+                .unwrap();
             // Settled by virtue of the manager's own work; no back-stop is waited for.
             fixture
                 .comes_to(repository, &["blocker-1", "blocker-2"], &[])

@@ -1,0 +1,178 @@
+//! The driver with faults before it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pac_core::driver::{
+    Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+};
+use pac_core::protocol::Death;
+use pac_core::state::{Head, Snapshot};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use super::fault::{Fault, Request};
+use super::plan::{Faults, lost};
+use super::watch::FaultyWatch;
+
+#[derive(Debug, Clone)]
+pub(super) struct Faulty {
+    inner: Arc<dyn Driver>,
+    faults: Arc<Faults>,
+}
+
+impl Faulty {
+    pub(super) fn new(inner: &Arc<dyn Driver>, faults: &Arc<Faults>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            faults: Arc::clone(faults),
+        }
+    }
+
+    /// A request with all that happens to it. What is in conflict is answered by `conflict`.
+    async fn pass<T>(
+        &self,
+        request: Request,
+        work: impl Future<Output = Result<T, Error>> + Send,
+        conflict: impl FnOnce() -> Option<T> + Send,
+    ) -> Result<T, Error> {
+        let faults = self.faults.meet(request).await?;
+        for fault in &faults {
+            match *fault {
+                Fault::Hang => self.faults.hang(request).await,
+                Fault::Panic => panic!("a bug that the test has put into `{}`", request.name()),
+                Fault::LoseQuestion => return Err(lost(request)),
+                Fault::Fail => {
+                    let message = "the test lets this request fail";
+                    return Err(Error::new(ErrorKind::Unavailable, request.name(), message));
+                }
+                Fault::Conflict | Fault::LoseAnswer => {}
+                delay => self.delay(delay).await,
+            }
+        }
+        let answer = match conflict().filter(|_| faults.contains(&Fault::Conflict)) {
+            Some(conflict) => Ok(conflict),
+            None => work.await,
+        };
+        for fault in &faults {
+            match *fault {
+                Fault::LoseAnswer => return Err(lost(request)),
+                fault => self.delay(fault).await,
+            }
+        }
+        answer
+    }
+
+    async fn send<T>(
+        &self,
+        request: Request,
+        work: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        self.pass(request, work, || None).await
+    }
+
+    async fn delay(&self, fault: Fault) {
+        match fault {
+            Fault::Delay(time) => sleep(time).await,
+            Fault::DelayUpTo(longest) => sleep(self.faults.drawn(longest)).await,
+            Fault::Turns(turns) => {
+                for _ in 0..turns {
+                    yield_now().await;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for Faulty {
+    fn descriptor(&self) -> Descriptor {
+        self.faults.descriptor(self.inner.descriptor())
+    }
+
+    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+        let work = self.inner.open_session(ttl);
+        self.send(Request::OpenSession, work).await
+    }
+
+    async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
+        let work = self.inner.keep_alive(session);
+        self.send(Request::KeepAlive, work).await
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), Error> {
+        let work = self.inner.close_session(session);
+        self.send(Request::CloseSession, work).await
+    }
+
+    async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+        let work = self.inner.dead_sessions();
+        self.send(Request::DeadSessions, work).await
+    }
+
+    async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
+        let work = self.inner.repositories_of(session);
+        self.send(Request::RepositoriesOf, work).await
+    }
+
+    async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        self.faults.note(repository, |traffic| traffic.loads += 1);
+        let work = async {
+            match self.faults.ruin_of(repository) {
+                None => self.inner.load(repository, since).await,
+                Some(ruin) => ruin.of(repository, self.inner.load(repository, None).await?),
+            }
+        };
+        self.send(Request::Load, work).await
+    }
+
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
+        let most = self.descriptor();
+        assert!(
+            batch.len() <= most.repositories_per_batch,
+            "{} in a batch",
+            batch.len()
+        );
+        for commit in &batch {
+            let entries = commit.changes.entries.len();
+            assert!(entries <= most.entries_per_commit, "{entries} in a commit");
+            self.faults
+                .note(&commit.repository, |traffic| traffic.commits += 1);
+        }
+        let this = self.clone();
+        Commit::pending(async move {
+            let refuse = |_: usize| CommitOutcome::Conflict(None);
+            let repositories = batch.len();
+            let conflict = move || Some((0..repositories).map(refuse).collect());
+            let work = async {
+                match this.inner.commit(session, batch) {
+                    Commit::Done(outcome) => outcome,
+                    Commit::Pending(answer) => answer.await,
+                }
+            };
+            this.pass(Request::Commit, work, conflict).await
+        })
+    }
+
+    async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        let work = self.inner.watch(session);
+        let watch = self.send(Request::Watch, work).await?;
+        Ok(Box::new(FaultyWatch::new(watch, &self.faults)))
+    }
+
+    async fn list(
+        &self,
+        filter: ListFilter,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        let work = self.inner.list(filter, after, limit);
+        self.send(Request::List, work).await
+    }
+}

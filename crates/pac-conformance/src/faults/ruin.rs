@@ -1,0 +1,55 @@
+//! Repositories that are read in a way that cannot be true.
+
+use std::sync::Arc;
+
+use pac_core::state::{EntryState, Snapshot};
+use pac_core::{Error, ErrorKind, FencingToken, RepositoryKey};
+
+/// What is wrong with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ruin {
+    /// The driver says that it cannot understand it.
+    Unreadable,
+    /// The driver says that a newer version wrote it.
+    Newer,
+    /// The head counts more waiting runs than there are.
+    MiscountedQueue,
+    /// The head counts fewer running runs than there are.
+    MiscountedSlots,
+    /// A run is there twice.
+    Twice,
+    /// A run has a token that the head has never given out.
+    TokenFromNowhere,
+}
+
+impl Ruin {
+    pub(super) fn of(
+        self,
+        repository: &RepositoryKey,
+        mut snapshot: Snapshot,
+    ) -> Result<Snapshot, Error> {
+        let refuse = |kind| {
+            let message = "the test has ruined this repository";
+            Err(Error::new(kind, "load", message).in_repository(repository))
+        };
+        match self {
+            Self::Unreadable => return refuse(ErrorKind::Corrupt),
+            Self::Newer => return refuse(ErrorKind::Incompatible),
+            Self::MiscountedQueue => snapshot.head.queued += 1,
+            Self::MiscountedSlots => {
+                snapshot.head.started = snapshot.head.started.saturating_sub(1);
+            }
+            Self::Twice => snapshot.entries.extend(snapshot.entries.first().cloned()),
+            Self::TokenFromNowhere => {
+                for entry in &mut snapshot.entries {
+                    if entry.is_started()
+                        && let EntryState::Started { token, .. } = &mut Arc::make_mut(entry).state
+                    {
+                        *token = FencingToken::new(u64::MAX);
+                    }
+                }
+            }
+        }
+        Ok(snapshot)
+    }
+}
