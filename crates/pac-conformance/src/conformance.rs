@@ -82,6 +82,10 @@ macro_rules! conformance {
                 Timing s36_a_stopped_controller_learns_it a_stopped_controller_learns_it;
                 Nothing s36_a_closed_manager_holds_nothing a_closed_manager_holds_nothing;
                 Nothing s37_everybody_restarts everybody_restarts;
+                Timing s38_a_restart_of_the_store_loses_nothing
+                    a_restart_of_the_store_loses_nothing;
+                Timing s39_a_long_outage_fails_calls_and_passes
+                    a_long_outage_fails_calls_and_passes;
                 Nothing s40_a_lost_answer_is_recognised a_lost_answer_is_recognised;
                 Nothing s41_a_wrong_clock_changes_nothing a_wrong_clock_changes_nothing;
                 ThreadsAndTiming s42_keep_alive_survives_blocked_workers
@@ -95,6 +99,10 @@ macro_rules! conformance {
                     finished_states_vanish_by_themselves;
                 Timing s47_every_transition_has_its_time every_transition_has_its_time;
                 Nothing s48_all_repositories_can_be_listed all_repositories_can_be_listed;
+            }
+            recovery {
+                Nothing s52_a_malformed_record_stops_no_recovery
+                    a_malformed_record_stops_no_recovery;
             }
             hostile_input {
                 Nothing s57_hostile_keys_are_refused_or_kept_apart

@@ -14,7 +14,7 @@ use pac_core::manager::{
 };
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
-use pac_core::{RepositoryKey, Timestamp};
+use pac_core::{Error, PipelineRunKey, RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::faults::Faults;
@@ -318,13 +318,28 @@ impl Fixture {
         came.unwrap_or_else(|_| panic!("{what} did not come within {longest:?}"))
     }
 
+    /// Awaits something that has to come once the connection is back: reconnecting is tried
+    /// every few seconds at most.
+    pub async fn reconnected<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
+        let longest = Duration::from_secs(10);
+        let came = timeout(longest, future).await;
+        came.unwrap_or_else(|_| panic!("{what} did not come within {longest:?} of the outage"))
+    }
+
     /// The lease that a waiter gets now.
     pub async fn turn(&self, waiter: Waiter) -> Lease {
         let run = waiter.run().clone();
-        match self.soon(&format!("the turn of {run}"), waiter).await {
-            Ok(Turn::Started(lease)) => lease,
-            other => panic!("{run} waited for a lease and got {other:?}"),
-        }
+        let turn = self.soon(&format!("the turn of {run}"), waiter).await;
+        lease_of(&run, turn)
+    }
+
+    /// The lease that a waiter gets once the connection is back.
+    pub async fn turn_when_reconnected(&self, waiter: Waiter) -> Lease {
+        let run = waiter.run().clone();
+        let turn = self
+            .reconnected(&format!("the turn of {run}"), waiter)
+            .await;
+        lease_of(&run, turn)
     }
 
     /// Fails unless the waiter goes on waiting.
@@ -388,6 +403,13 @@ impl Fixture {
             Time::Paused => Duration::from_millis(700),
             Time::Real => self.options.poll_interval / 2,
         }
+    }
+}
+
+fn lease_of(run: &PipelineRunKey, turn: Result<Turn, Error>) -> Lease {
+    match turn {
+        Ok(Turn::Started(lease)) => lease,
+        other => panic!("{run} waited for a lease and got {other:?}"),
     }
 }
 

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use pac_core::driver::ListFilter;
-use pac_core::manager::ConcurrencyManager;
 use pac_core::protocol::{Ended, RunRequest};
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, LimitVersion, PipelineRunKey, Priority, RepositoryKey, Uid};
 use tokio::time::sleep;
 
+use super::calls::every_call_fails;
 use crate::faults::{Faults, Ruin};
-use crate::{
-    Fixture, Harm, at_priority, durable, ephemeral, queued, repository, run, started, uid,
-};
+use crate::{Fixture, Harm, at_priority, durable, ephemeral, queued, repository, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
@@ -313,7 +311,7 @@ async fn refused_and_left_alone(
     let options = fixture.polling_options();
     let manager = fixture.manager_behind_with(&ruins.faults, options).await;
     for (key, way) in &ruins.broken {
-        for (call, error) in every_call(&manager, key).await {
+        for (call, error) in every_call_fails(&manager, key).await {
             let told = (error.kind(), error.is_retryable(), error.repository());
             assert_eq!(told, (kind, false, Some(key)), "{way:?}, {call}: {error}");
             assert!(error.to_string().contains(key.as_str()), "{call}: {error}");
@@ -364,45 +362,4 @@ async fn refused_and_left_alone(
         drop(started(&manager, key, durable("waits")).await);
     }
     drop(kept);
-}
-
-/// Everything that can be asked of a repository, and the refusal.
-async fn every_call(
-    manager: &ConcurrencyManager,
-    key: &RepositoryKey,
-) -> Vec<(&'static str, pac_core::Error)> {
-    let (run, uid) = (run("doomed"), uid("doomed"));
-    let batch = vec![durable("x"), durable("y")];
-    let version = LimitVersion::new(9);
-    let limit = Limit::new(9);
-    let admit = manager.admit(key, durable("x")).await.map(drop);
-    let admit_all = manager
-        .admit_all(key, Some((limit, version)), batch)
-        .await
-        .map(drop);
-    let adopt = manager.adopt(key, durable("x")).await.map(drop);
-    let release = manager
-        .release_run(key, &run, &uid, None, DONE)
-        .await
-        .map(drop);
-    let cancel = manager.cancel(key, &run, None).await.map(drop);
-    let set_limit = manager.set_limit(key, limit, None).await.map(drop);
-    let remove = manager.remove_repository(key).await.map(drop);
-    let status = manager.status(key).await.map(drop);
-    let run_status = manager.run_status(key, &run).await.map(drop);
-    let watch = manager.watch(key).await.map(drop);
-    [
-        ("admit", admit),
-        ("admit all", admit_all),
-        ("adopt", adopt),
-        ("release", release),
-        ("cancel", cancel),
-        ("set limit", set_limit),
-        ("remove", remove),
-        ("status", status),
-        ("run status", run_status),
-        ("watch", watch),
-    ]
-    .map(|(call, answer)| (call, answer.expect_err(call)))
-    .into()
 }

@@ -2,6 +2,7 @@
 
 mod clocks;
 mod faults;
+mod outages;
 
 pub use clocks::a_wrong_clock_changes_nothing;
 pub use faults::{
@@ -9,6 +10,7 @@ pub use faults::{
     a_stopped_controller_learns_it, dead_keep_alive_is_not_hidden,
     keep_alive_survives_blocked_workers,
 };
+pub use outages::{a_long_outage_fails_calls_and_passes, a_restart_of_the_store_loses_nothing};
 
 use pac_core::manager::RunStatus;
 use pac_core::manager::Turn;

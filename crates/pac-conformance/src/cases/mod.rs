@@ -1,9 +1,11 @@
 //! The cases, in the groups of the list of behaviours that they prove.
 
 pub mod admission_and_order;
+mod calls;
 pub mod hostile_input;
 pub mod leases_and_crashes;
 pub mod limits;
+pub mod recovery;
 pub mod release_cancel_removal;
 pub mod state;
 pub mod waiting_and_waking;

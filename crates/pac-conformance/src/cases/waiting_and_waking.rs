@@ -204,15 +204,7 @@ pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     fixture.settle().await;
     fixture.view(&web).await.assert(&["b"], &[]);
     gate.open();
-    // Reconnecting is tried every few seconds at most.
-    let longest = Duration::from_secs(10);
-    let b = timeout(longest, b)
-        .await
-        .expect("b's start was missed for good");
-    assert!(
-        matches!(b, Ok(pac_core::manager::Turn::Started(_))),
-        "{b:?}"
-    );
+    drop(fixture.turn_when_reconnected(b).await);
     let seen = async {
         loop {
             let status = watch.next().await.unwrap().status;
@@ -221,9 +213,7 @@ pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
             }
         }
     };
-    timeout(longest, seen)
-        .await
-        .expect("a change was missed for good");
+    fixture.reconnected("the change", seen).await;
     assert_eq!(cut.health().watch_error, None);
     // And it hears of what comes from now on.
     let c = queued(&cut, &web, durable("c")).await;

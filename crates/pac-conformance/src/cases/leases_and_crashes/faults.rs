@@ -202,7 +202,14 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     let a = started(&manager, &web, ephemeral("a")).await;
     let b = queued(&live, &web, durable("b")).await;
     assert!(manager.health().is_ready());
-    sleep(options.session_ttl / 2).await;
+    // It is due after a third of the TTL. (The report of a panic takes a while.)
+    sleep(options.session_ttl / 3).await;
+    let alarm = async {
+        while manager.health().dead.is_none() {
+            sleep(options.session_ttl / 100).await;
+        }
+    };
+    fixture.soon("the alarm", alarm).await;
     let health = manager.health();
     assert!(!health.is_ready(), "{health:?}");
     assert!(
@@ -214,11 +221,35 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     assert!(!refused.is_retryable());
     let refused = manager.status(&web).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
-    sleep(options.session_ttl / 2 + fixture.notice()).await;
+    fixture.outlive_session().await;
     assert!(!manager.holds(&a));
     // Everybody else goes on.
-    drop(fixture.turn(b).await);
+    let b = fixture.turn(b).await;
     fixture.view(&web).await.assert(&["b"], &[]);
+    live.release(b, DONE).await.unwrap();
+
+    // It stands still, while everything else of its manager goes on.
+    let pause = Faults::none();
+    let paused = fixture.manager_behind(&pause).await;
+    let session = paused.session();
+    let mut events = paused.events();
+    let d = started(&paused, &web, ephemeral("d")).await;
+    let e = queued(&live, &web, durable("e")).await;
+    pause.inject([Request::KeepAlive], Fault::Hang, When::Always);
+    sleep(options.session_ttl).await;
+    assert!(!paused.holds(&d), "{:?}", paused.health());
+    sleep(fixture.notice()).await;
+    drop(fixture.turn(e).await);
+    let told = async {
+        let lost = Heard::Event(Event::SessionLost(session));
+        while events.next().await.expect("it goes on") != lost {}
+    };
+    fixture.soon("the loss", told).await;
+    pause.clear();
+    sleep(options.session_ttl).await;
+    assert!(paused.session() != session && paused.health().is_ready());
+    let ending = paused.release(d, DONE).await.unwrap();
+    assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
 }
 
 /// (44) Store paused for half a session TTL: no lease lost.

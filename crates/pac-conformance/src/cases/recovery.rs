@@ -1,0 +1,137 @@
+//! Recovery against the cluster, as far as the store has a part in it.
+
+use std::collections::BTreeSet;
+
+use pac_core::manager::{Admission, ConcurrencyManager, Grants, Lease};
+use pac_core::state::RunOutcome;
+use pac_core::{ErrorKind, Limit, RepositoryKey};
+use tokio::time::timeout;
+
+use crate::faults::{Faults, Ruin};
+use crate::{Fixture, Harm, durable, ephemeral, queued, repository, run, started};
+
+/// (52) One malformed run or record does not stop the recovery of the others: neither what the
+/// cluster runs from being adopted, nor who waits from being started.
+pub async fn a_malformed_record_stops_no_recovery(fixture: &Fixture) {
+    let options = fixture.polling_options();
+    for ruin in [Ruin::Unreadable, Ruin::Twice] {
+        let left = Left::behind(fixture, &format!("{ruin:?}").to_lowercase()).await;
+        let ruins = Faults::none();
+        ruins.ruin(left.broken(), ruin);
+        let fresh = fixture.manager_behind_with(&ruins, options).await;
+        let mut grants = left.is_recovered_by(&fresh).await;
+        ruins.mend(left.broken());
+        left.rest_is_recovered_by(&fresh, &mut grants).await;
+        // What is left behind next is not for this one.
+        fresh.close().await.unwrap();
+    }
+    if let Some(vandal) = fixture.vandal() {
+        let left = Left::behind(fixture, "stored").await;
+        vandal.damage(left.broken(), Harm::CorruptEntry).await;
+        let fresh = fixture.manager_with(options).await;
+        let mut grants = left.is_recovered_by(&fresh).await;
+        vandal.mend(left.broken()).await;
+        left.rest_is_recovered_by(&fresh, &mut grants).await;
+    }
+}
+
+/// Repositories of a manager that has crashed, each with a run and one that waits. The runs of
+/// the first half go on in the cluster, those of the second died with their process.
+struct Left<'a> {
+    fixture: &'a Fixture,
+    keys: Vec<RepositoryKey>,
+    _leases: Vec<Lease>,
+}
+
+impl<'a> Left<'a> {
+    const IN_CLUSTER: usize = 3;
+
+    async fn behind(fixture: &'a Fixture, name: &str) -> Self {
+        let connection = Faults::none();
+        let doomed = fixture.manager_behind(&connection).await;
+        let number = Self::IN_CLUSTER * 2;
+        let keys = (0..number).map(|n| repository(&format!("{name}-{n}")));
+        let keys: Vec<_> = keys.collect();
+        let mut leases = Vec::new();
+        for (n, key) in keys.iter().enumerate() {
+            doomed.set_limit(key, Limit::new(1), None).await.unwrap();
+            let kind = if n < Self::IN_CLUSTER {
+                durable
+            } else {
+                ephemeral
+            };
+            leases.push(started(&doomed, key, kind("runs")).await);
+            queued(&doomed, key, durable("waits")).await.detach();
+        }
+        connection.cut();
+        Self {
+            fixture,
+            keys,
+            _leases: leases,
+        }
+    }
+
+    /// The one that is to be broken: neither the first nor the last that is looked at.
+    fn broken(&self) -> &RepositoryKey {
+        &self.keys[1]
+    }
+
+    /// What a controller does that has just started: it adopts what it finds running, ends what
+    /// has ended, and starts what it is granted.
+    async fn is_recovered_by(&self, fresh: &ConcurrencyManager) -> Grants {
+        let mut grants = fresh.grants().unwrap();
+        self.fixture.outlive_session().await;
+        for key in &self.keys[..Self::IN_CLUSTER] {
+            if key == self.broken() {
+                let refused = fresh.adopt(key, durable("runs")).await.unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+            } else {
+                adopt_and_end(fresh, key).await;
+            }
+        }
+        let mut waiting: BTreeSet<_> = self.keys.iter().collect();
+        waiting.remove(self.broken());
+        while !waiting.is_empty() {
+            let lease = self.next(&mut grants).await;
+            assert!(
+                waiting.remove(lease.repository()),
+                "not to be started: {lease:?}"
+            );
+        }
+        for key in self.keys.iter().filter(|key| *key != self.broken()) {
+            self.fixture.view(key).await.assert(&["waits"], &[]);
+        }
+        assert!(fresh.health().is_ready() && fresh.health().panics == 0);
+        grants
+    }
+
+    /// Repaired, the last one is recovered as the others were.
+    async fn rest_is_recovered_by(&self, fresh: &ConcurrencyManager, grants: &mut Grants) {
+        let view = self.fixture.view(self.broken()).await;
+        view.assert(&["runs"], &["waits"]);
+        adopt_and_end(fresh, self.broken()).await;
+        assert_eq!(self.next(grants).await.repository(), self.broken());
+        self.fixture
+            .view(self.broken())
+            .await
+            .assert(&["waits"], &[]);
+    }
+
+    /// By the back-stop at the latest, which looks for runs without an owner.
+    async fn next(&self, grants: &mut Grants) -> Lease {
+        let longest = self.fixture.polling_options().poll_interval * 3 + self.fixture.session_end();
+        let grant = timeout(longest, grants.next()).await;
+        let lease = grant.expect("a run was forgotten").unwrap();
+        assert_eq!(lease.run(), &run("waits"));
+        lease
+    }
+}
+
+async fn adopt_and_end(manager: &ConcurrencyManager, key: &RepositoryKey) {
+    match manager.adopt(key, durable("runs")).await {
+        Ok(Admission::Started(lease)) => {
+            manager.release(lease, RunOutcome::Completed).await.unwrap();
+        }
+        other => panic!("{key}: it runs, and is not adopted: {other:?}"),
+    }
+}
