@@ -1,15 +1,14 @@
-//! The memory driver as a server would be, against all cases on real time: what drivers of
-//! servers are held to is thereby proven to be possible before they come.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! The memory driver as a server would be, against all cases in real time: what drivers of
+//! servers are held to can be done.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pac_concurrency::driver::{Descriptor, Driver, Retention};
-use pac_concurrency::{MemoryDriver, MemoryOptions};
-use pac_conformance::faults::Faults;
-use pac_conformance::{Fixture, Time};
+use pac_concurrency::{MemoryDriver, MemoryOptions, RepositoryKey};
+use pac_conformance::faults::{Faults, Ruin};
+use pac_conformance::{Fixture, Harm, Time, Vandal};
 
 pac_conformance::conformance!(
     crate::server,
@@ -24,18 +23,38 @@ async fn server(time: Time) -> Fixture {
         age: Duration::from_secs(10),
         per_repository: usize::MAX,
     };
-    let memory = MemoryDriver::new(MemoryOptions {
+    let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions {
         retention,
         ..MemoryOptions::default()
-    });
-    let memory: Arc<dyn Driver> = Arc::new(memory);
-    let wire = Faults::none();
-    wire.describe(|inner| Descriptor {
+    }));
+    let disk = Faults::none();
+    disk.describe(|inner| Descriptor {
         remote: true,
         ..inner
     });
-    Fixture::over(wire.over(&Faults::line().over(&memory)), time)
+    Fixture::over(disk.over(&Faults::line().over(&memory)), time)
         .with_session_ttl(Duration::from_millis(1_500))
         .with_lease_ttl(Duration::from_secs(4))
         .with_scale(0.1)
+        .with_vandal(Scratches(disk))
+}
+
+/// What everybody reads from now on is as good as stored.
+#[derive(Debug)]
+struct Scratches(Arc<Faults>);
+
+#[async_trait]
+impl Vandal for Scratches {
+    async fn damage(&self, repository: &RepositoryKey, harm: Harm) {
+        let ruin = match harm {
+            Harm::CorruptHead => Ruin::Unreadable,
+            Harm::CorruptEntry => Ruin::TokenFromNowhere,
+            Harm::NewerHead => Ruin::Newer,
+        };
+        self.0.ruin(repository, ruin);
+    }
+
+    async fn mend(&self, repository: &RepositoryKey) {
+        self.0.mend(repository);
+    }
 }

@@ -30,30 +30,46 @@
 //! Paused time never meets a socket: it would jump while the socket waits. A driver of a server
 //! says `time = Real`, and its opener what the server can keep:
 //!
-//! ```text
-//! pac_conformance::conformance!(crate::etcd, time = Real, except {
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use pac_conformance::{Fixture, Time};
+//! # use pac_core::driver::Driver;
+//!
+//! pac_conformance::conformance!(crate::server, time = Real, except {
 //!     s41_a_wrong_clock_changes_nothing: "nobody can set the clock of a server",
 //! });
 //!
-//! async fn etcd(time: Time) -> Fixture {
+//! async fn server(time: Time) -> Fixture {
 //!     Fixture::over(empty_store_of_its_own().await, time)
-//!         .with_session_ttl(Duration::from_secs(3))
-//!         .with_lease_ttl(Duration::from_secs(6))
+//!         .with_session_ttl(Duration::from_secs(2))
+//!         .with_lease_ttl(Duration::from_secs(5))
 //!         .with_tolerance(Duration::from_millis(300))
 //!         .with_expiry_delay(Duration::from_secs(1))
 //!         .with_scale(0.1)
-//!         .with_vandal(EtcdVandal)
 //! }
+//! # async fn empty_store_of_its_own() -> Arc<dyn Driver> {
+//! #     Arc::new(pac_memory::MemoryDriver::new(pac_memory::MemoryOptions::default()))
+//! # }
+//! # fn main() {
+//! #     let case = pac_conformance::cases::limits::lowering_evicts_nobody;
+//! #     pac_conformance::run_case(Time::Real, server, case);
+//! # }
 //! ```
 //!
-//! What the opener has to see to:
-//! - Every fixture has an empty store of its own (a prefix, a schema): cases run at the same time.
-//! - Finished runs are kept for 10 to 45 s, or case 46 cannot wait for their end.
-//! - Settings are the driver's usual ones otherwise; cases open managers, and cut their
-//!   connections by [`faults`], not the server's.
+//! In real time cases run beside each other, but for those that measure how long something takes:
+//! each of them has the machine to itself. What a case needs is in the table of [`conformance!`].
 //!
-//! In real time cases run beside each other; one that measures how long something takes has the
-//! machine to itself. With 3 s and 6 s the whole suite takes about two minutes on two cores.
+//! # What a driver has to offer
+//!
+//! - An empty store of its own for every fixture (a prefix, a schema): nobody else writes there.
+//! - A retention of finished runs that case 46 can wait for: 10 to 45 s in real time, not less,
+//!   since other cases read what has ended a while ago.
+//! - Where it can, a [`Vandal`] that writes into the store past the driver, for what is to be done
+//!   with records that somebody else has broken or a newer version has written, and a
+//!   [clock](Fixture::with_clock) that can be set. The rest a case does itself: it opens managers,
+//!   and puts [`faults`] between them and the store.
 //!
 //! # What is checked
 //!
