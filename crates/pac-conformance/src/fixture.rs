@@ -1,18 +1,13 @@
 //! One store, and the managers that a case opens on it.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use pac_core::driver::{Driver, ListFilter};
-use pac_core::manager::{
-    Admission, ConcurrencyManager, Ending, Lease, ManagerOptions, Turn, Waiter,
-};
-use pac_core::protocol::RunRequest;
+use pac_core::manager::{ConcurrencyManager, Ending, Lease, ManagerOptions, Turn, Waiter};
 use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
@@ -104,6 +99,7 @@ impl Fixture {
     /// At most 2 s: then the next run has to have started.
     #[must_use]
     pub fn with_expiry_delay(mut self, delay: Duration) -> Self {
+        assert!(delay <= Duration::from_secs(2), "{delay:?} is too late");
         self.expiry_delay = delay;
         self
     }
@@ -190,10 +186,10 @@ impl Fixture {
         self.options.session_ttl + self.notice()
     }
 
-    /// What store and managers take to notice that a TTL has passed.
+    /// What the store and the managers take at most to see to a TTL that has passed.
     #[must_use]
     pub fn notice(&self) -> Duration {
-        self.expiry_delay + self.options.sweep_interval * 2
+        self.expiry_delay + self.options.sweep_interval * 2 + self.tolerance
     }
 
     /// Whether time passes by itself, and waiting is dear.
@@ -420,63 +416,4 @@ impl fmt::Debug for Reset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reset")
     }
-}
-
-/// Admits a run that has to start.
-pub async fn started(
-    manager: &ConcurrencyManager,
-    repository: &RepositoryKey,
-    request: RunRequest,
-) -> Lease {
-    let run = request.run.clone();
-    match manager.admit(repository, request).await {
-        Ok(Admission::Started(lease)) => lease,
-        other => panic!("{run} had to start, not {other:?}"),
-    }
-}
-
-/// Admits a run that has to wait.
-pub async fn queued(
-    manager: &ConcurrencyManager,
-    repository: &RepositoryKey,
-    request: RunRequest,
-) -> Waiter {
-    let run = request.run.clone();
-    match manager.admit(repository, request).await {
-        Ok(Admission::Queued(waiter)) => waiter,
-        other => panic!("{run} had to wait, not {other:?}"),
-    }
-}
-
-/// Admits a run that has ended before.
-pub async fn finished(
-    manager: &ConcurrencyManager,
-    repository: &RepositoryKey,
-    request: RunRequest,
-) -> RunOutcome {
-    let run = request.run.clone();
-    match manager.admit(repository, request).await {
-        Ok(Admission::Finished(outcome)) => outcome,
-        other => panic!("{run} had ended, not {other:?}"),
-    }
-}
-
-/// Polls a future so many times, with everything else going on a little in between, and then
-/// drops it. Its output if it was ready before.
-pub async fn poll_times<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
-    /// Paused time goes on only when nothing else does; so many polls are without it.
-    const TIMELESS: usize = 50;
-    let mut future = pin!(future);
-    for n in 0..times {
-        let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
-        if let Poll::Ready(output) = polled {
-            return Some(output);
-        }
-        if n < TIMELESS {
-            tokio::task::yield_now().await;
-        } else {
-            sleep(Duration::from_millis(1)).await;
-        }
-    }
-    None
 }

@@ -90,6 +90,7 @@
     reason = "panicking is what all of this is for"
 )]
 
+mod asking;
 pub mod cases;
 mod conformance;
 pub mod faults;
@@ -101,9 +102,10 @@ mod run;
 mod vandal;
 mod view;
 
+pub use asking::{finished, poll_times, queued, started};
 #[doc(hidden)]
 pub use conformance::{are_among, ends_with};
-pub use fixture::{Fixture, finished, poll_times, queued, started};
+pub use fixture::Fixture;
 pub use history::{History, Span};
 pub use names::{PREFIX_NAMES, at_priority, durable, ephemeral, repository, run, uid};
 pub use rules::{Production, Rules};
