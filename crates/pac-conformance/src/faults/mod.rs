@@ -68,3 +68,101 @@ mod watch;
 pub use fault::{Fault, HintFault, Request, When};
 pub use plan::{Faults, Traffic};
 pub use ruin::Ruin;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use pac_core::RepositoryKey;
+    use pac_core::driver::{Driver, SessionTtl, Watch, WatchEvent};
+    use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+    use pac_memory::{MemoryDriver, MemoryOptions};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{durable, repository, started};
+
+    fn memory() -> Arc<dyn Driver> {
+        Arc::new(MemoryDriver::new(MemoryOptions::default()))
+    }
+
+    async fn watch(driver: &dyn Driver) -> Box<dyn Watch> {
+        let ttl = SessionTtl {
+            session: Duration::from_secs(60),
+            lease: Duration::from_secs(60),
+        };
+        let session = driver.open_session(ttl).await.unwrap();
+        driver.watch(session).await.unwrap()
+    }
+
+    async fn changed(watch: &mut Box<dyn Watch>) -> RepositoryKey {
+        match watch.next().await.unwrap() {
+            WatchEvent::Changed { repository, .. } => repository,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_seed_draws_the_same_faults() {
+        let mut drawn = Vec::new();
+        for seed in [1, 1, 2] {
+            let faults = Faults::seeded(seed);
+            faults.inject(Request::ALL, Fault::Conflict, When::Chance(0.5));
+            faults.inject([Request::Load], Fault::Fail, When::Chance(0.1));
+            let mut met = Vec::new();
+            for _ in 0..100 {
+                met.push(faults.meet(Request::Load).await.unwrap());
+            }
+            drawn.push(met);
+        }
+        assert!(drawn[0] == drawn[1] && drawn[0] != drawn[2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn plans_are_stacked_and_delay_both_ways() {
+        let (near, far) = (Faults::none(), Faults::none());
+        let step = Duration::from_millis(10);
+        near.inject([Request::List], Fault::Delay(step), When::Always);
+        far.inject([Request::List], Fault::Delay(step * 2), When::Every(2));
+        let driver = near.over(&far.over(&memory()));
+        for expected in [2, 6] {
+            let asked = Instant::now();
+            let filter = pac_core::driver::ListFilter::All;
+            driver.list(filter, None, 1).await.unwrap();
+            assert_eq!(asked.elapsed(), step * expected);
+        }
+        assert_eq!(
+            (near.requests(Request::List), far.requests(Request::List)),
+            (2, 2)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hints_are_late_overtaken_and_held() {
+        let store = memory();
+        let manager = ConcurrencyManager::open(Arc::clone(&store), ManagerOptions::default());
+        let manager = manager.await.unwrap();
+        let faults = Faults::none();
+        let mut watch = watch(&*faults.over(&store)).await;
+        let late = Duration::from_secs(1);
+        faults.inject_hints(HintFault::Late(late), When::Next(1));
+        faults.inject_hints(HintFault::Overtaken, When::Next(1));
+        let begun = Instant::now();
+        for name in ["late", "overtaken", "first"] {
+            drop(started(&manager, &repository(name), durable("a")).await);
+        }
+        for name in ["first", "overtaken"] {
+            assert_eq!(changed(&mut watch).await, repository(name));
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        faults.hold();
+        let held = tokio::time::timeout(late * 2, watch.next()).await;
+        assert!(held.is_err(), "{held:?}");
+        faults.open();
+        assert_eq!(changed(&mut watch).await, repository("late"));
+        assert!(faults.hints_hit() == 2 && faults.is_used_up());
+        faults.cut();
+        assert!(watch.next().await.is_err());
+    }
+}

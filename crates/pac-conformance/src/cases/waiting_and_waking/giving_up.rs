@@ -206,15 +206,15 @@ impl Trial<'_> {
                     self.manager.release(lease, DONE).await.unwrap();
                 }
             }
-            if matches!(way, Way::Adopt) {
-                self.end_what_was_adopted().await;
-            }
             // Answered after what was dropped has been seen to: commands keep their order.
             let nobody = run("nobody");
             self.manager
                 .cancel(repository, &nobody, None)
                 .await
                 .unwrap();
+            if matches!(way, Way::Adopt) {
+                self.end_what_was_adopted().await;
+            }
             // Settled by virtue of the manager's own work; no back-stop is waited for.
             fixture
                 .comes_to(repository, &["blocker-1", "blocker-2"], &[])
