@@ -97,12 +97,17 @@ pub async fn a_restart_of_the_store_loses_nothing(fixture: &Fixture) {
 /// a clear error, and work again when it is back.
 pub async fn a_long_outage_fails_calls_and_passes(fixture: &Fixture) {
     let usual = fixture.options();
-    // Shorter than any session, so that nothing but the calls is at stake.
+    // Much shorter than the session, so that nothing but the calls is at stake.
     let options = ManagerOptions {
         command_timeout: usual.session_ttl / 4,
         request_timeout: usual.session_ttl / 8,
+        session_ttl: usual.session_ttl * 4,
+        lease_ttl: Some(fixture.lease_ttl() * 4),
         ..usual
     };
+    // The last attempt begins up to a backoff after the timeout; that doubles, with jitter.
+    let backoff = options.command_timeout * 2;
+    let longest = options.command_timeout + backoff + options.request_timeout + fixture.tolerance();
     // Gone; or silent, which only a client that has deadlines can tell.
     let is_remote = fixture.driver().descriptor().remote;
     for (name, silent) in [("gone", false), ("silent", true)] {
@@ -122,7 +127,6 @@ pub async fn a_long_outage_fails_calls_and_passes(fixture: &Fixture) {
         } else {
             store.cut();
         }
-        let longest = options.command_timeout + options.request_timeout + fixture.tolerance();
         let failures = timeout(longest, every_call_fails(&manager, &web)).await;
         let failures = failures.expect("a call was tried for longer than its budget");
         for (call, error) in failures {
