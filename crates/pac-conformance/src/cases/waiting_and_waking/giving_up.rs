@@ -187,10 +187,10 @@ impl Trial<'_> {
     /// Polls the call once, twice, … before it is dropped, until it is over before that.
     async fn drop_everywhere(&self, way: Way) -> usize {
         let (fixture, repository) = (self.fixture, &self.repository);
+        let other = fixture.manager().await;
         let mut polls = 0;
         loop {
             assert!(polls < 500, "{way:?} never comes to its end");
-            let other = fixture.manager().await;
             let limit = Limit::new(2 + u32::from(!self.full) * 3);
             other.set_limit(repository, limit, None).await.unwrap();
             for blocker in ["blocker-1", "blocker-2"] {
@@ -225,12 +225,12 @@ impl Trial<'_> {
                 .await
                 .assert(&["blocker-1", "blocker-2"], &[]);
             other.remove_repository(repository).await.unwrap();
-            other.close().await.unwrap();
             if is_over {
+                other.close().await.unwrap();
                 return polls;
             }
             // Where waiting is dear, not at every place.
-            polls += if fixture.is_real() { 1 + polls / 4 } else { 1 };
+            polls += if fixture.is_real() { 1 + polls / 2 } else { 1 };
         }
     }
 
