@@ -97,6 +97,10 @@ pub mod faults;
 mod fixture;
 mod history;
 mod names;
+#[cfg(feature = "random")]
+pub mod random;
+#[cfg(feature = "random")]
+mod reference;
 mod rules;
 mod run;
 mod vandal;

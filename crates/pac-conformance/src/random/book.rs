@@ -1,0 +1,142 @@
+//! A repository under given rules, committed as a store does, with every commit judged.
+
+use std::sync::Arc;
+
+use pac_core::Timestamp;
+use pac_core::protocol::{Changes, Outcome};
+use pac_core::state::{Absorb, Head, RepositoryState, Snapshot};
+
+use super::check::Check;
+use super::edge;
+use super::invariants::{Findings, Transition, judge};
+use crate::Rules;
+use crate::reference::{Answer, Ask, Asker, Repository};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Book<'a> {
+    rules: &'a dyn Rules,
+    state: RepositoryState,
+    findings: Findings,
+}
+
+impl<'a> Book<'a> {
+    pub(crate) fn new(rules: &'a dyn Rules) -> Self {
+        Self {
+            rules,
+            state: RepositoryState::absent(0),
+            findings: Vec::new(),
+        }
+    }
+
+    /// What is in it, as the reference model would have it.
+    pub(crate) fn picture(&self) -> Repository {
+        edge::picture(self.state.exists(), self.state.head(), self.state.entries())
+    }
+
+    /// The queue, in the order in which the state itself keeps it.
+    pub(crate) fn queue(&self) -> Vec<u8> {
+        let queue = self.state.queue();
+        queue.map(|entry| edge::number(&entry.run)).collect()
+    }
+
+    /// What was found since this was last asked.
+    pub(crate) fn findings(&mut self) -> Findings {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// Asks until the store takes it; `None` when it never does.
+    pub(crate) fn ask(&mut self, asker: Asker, ask: &Ask, dead: &[u64]) -> Option<Answer> {
+        loop {
+            let (outcome, changes) = self.apply(asker, ask);
+            let Some(changes) = changes else {
+                return Some(edge::answer(&outcome));
+            };
+            // The store refuses it, and the death is taken note of first.
+            let condition = changes.alive.iter().map(|session| session.get());
+            if let Some(session) = condition.into_iter().find(|s| dead.contains(s)) {
+                let lease_too = false;
+                let expire = Ask::Expire { session, lease_too };
+                let revision = self.state.head().revision;
+                self.ask(asker, &expire, dead)?;
+                if self.state.head().revision == revision {
+                    self.found(
+                        Check::LiveOwner,
+                        "a death changes nothing, and so no end of it",
+                    );
+                    return None;
+                }
+                continue;
+            }
+            let before = self.picture();
+            let conditions: Vec<_> = changes.alive.iter().map(|s| s.get()).collect();
+            self.commit(changes)?;
+            self.findings.extend(judge(&Transition {
+                before: &before,
+                after: &self.picture(),
+                asker,
+                ask: *ask,
+                conditions: &conditions,
+                dead,
+            }));
+            if self.apply(asker, ask).1.is_some() {
+                let again = format!("{ask}: once more, and something changes again");
+                self.found(Check::Idempotent, &again);
+            }
+            return Some(edge::answer(&outcome));
+        }
+    }
+
+    fn apply(&self, asker: Asker, ask: &Ask) -> (Outcome, Option<Changes>) {
+        let (issuer, command) = (edge::issuer(asker), edge::command(ask));
+        self.rules.apply(&self.state, issuer, &command)
+    }
+
+    /// What a store does with a commit.
+    fn commit(&mut self, changes: Changes) -> Option<()> {
+        let head = *self.state.head();
+        if changes.expected != head.revision {
+            self.found(Check::Records, "planned at a revision that is not there");
+            return None;
+        }
+        let snapshot = if changes.remove {
+            Snapshot::absent(head.floor_after_removal())
+        } else {
+            let revision = changes.expected.next();
+            let mut entries = changes.entries;
+            for entry in &mut entries {
+                Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));
+            }
+            Snapshot {
+                since: Some(changes.expected),
+                exists: true,
+                head: Head {
+                    revision,
+                    ..changes.head
+                },
+                entries,
+            }
+        };
+        if snapshot.exists
+            && let Err(reason) = self.state.check(&snapshot)
+        {
+            self.found(Check::Records, &reason);
+            return None;
+        }
+        match self.state.absorb(&snapshot, |_, _| ()) {
+            Ok(Absorb::Applied) => Some(()),
+            Ok(other) => {
+                self.found(Check::Records, &format!("{other:?}"));
+                None
+            }
+            Err(reason) => {
+                self.found(Check::Records, &reason);
+                None
+            }
+        }
+    }
+
+    fn found(&mut self, check: Check, what: &str) {
+        self.findings.push((check, what.to_owned()));
+    }
+}

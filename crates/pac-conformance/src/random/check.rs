@@ -1,0 +1,50 @@
+//! What can be found wrong, by name.
+
+use std::fmt;
+
+/// A check of the random commands. The numbers are those of the invariants in the crate's
+/// documentation of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// The answer to a command is the one that the reference model gives.
+    Answer,
+    /// The state after a command is the one that the reference model is in.
+    State,
+    /// The store can take what is written: counts, tickets and tokens add up.
+    Records,
+    /// No grant exceeds the limit in force, and only a newer announcement replaces it.
+    Limit,
+    /// Grants go by priority, then ticket; tickets are given in the commit and kept.
+    Order,
+    /// Runs leave the queue and their slots only for a reason.
+    NothingLost,
+    /// A free slot and a waiter with a live owner do not coexist.
+    NoIdleSlot,
+    /// The same command again changes nothing.
+    Idempotent,
+    /// Tokens strictly increase, and older ones change nothing.
+    Fencing,
+    /// A grant goes to the owner of the run, and only as long as that lives.
+    LiveOwner,
+    /// What managers hand out, and tell their waiters, is what the store holds.
+    Told,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answer => "reference model: answer",
+            Self::State => "reference model: state",
+            Self::Records => "the store's own check",
+            Self::Limit => "invariant 1: limit",
+            Self::Order => "invariant 2: order",
+            Self::NothingLost => "invariant 3: nothing lost",
+            Self::NoIdleSlot => "invariant 4: no idle slot",
+            Self::Idempotent => "invariant 5: idempotent",
+            Self::Fencing => "invariant 7: fencing",
+            Self::LiveOwner => "invariant: grants go to live owners",
+            Self::Told => "what managers tell",
+        })
+    }
+}

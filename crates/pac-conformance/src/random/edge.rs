@@ -1,0 +1,211 @@
+//! Between the types of the reference model and those of the protocol.
+
+use std::sync::Arc;
+
+use pac_core::protocol::{Admitted, Command, Death, Ended, Issuer, Outcome, RunRequest};
+use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
+use pac_core::{FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, SessionId, Uid};
+
+use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Run, Wish};
+
+/// The run of a number.
+pub(crate) fn key(name: u8) -> PipelineRunKey {
+    crate::run(&format!("run-{name}"))
+}
+
+/// The uid of a number.
+pub(crate) fn uid(uid: u8) -> Uid {
+    uid.to_string().parse().unwrap()
+}
+
+/// The number of a run.
+pub(crate) fn number(run: &PipelineRunKey) -> u8 {
+    let number = run.name().strip_prefix("run-");
+    number.and_then(|number| number.parse().ok()).unwrap()
+}
+
+pub(crate) fn issuer(asker: Asker) -> Issuer {
+    Issuer {
+        session: SessionId::new(asker.session),
+        takes_ownerless: asker.takes_ownerless,
+    }
+}
+
+pub(crate) fn request(wish: Wish) -> RunRequest {
+    RunRequest {
+        run: key(wish.name),
+        uid: uid(wish.uid),
+        kind: if wish.durable {
+            RunKind::Durable
+        } else {
+            RunKind::Ephemeral
+        },
+        priority: Priority::new(wish.priority),
+    }
+}
+
+pub(crate) fn command(ask: &Ask) -> Command {
+    match *ask {
+        Ask::Admit(wish) => Command::Admit(request(wish)),
+        Ask::Adopt(wish) => Command::Adopt(request(wish)),
+        Ask::Release {
+            name,
+            uid: number,
+            token,
+            how,
+        } => Command::Release {
+            run: key(name),
+            uid: uid(number),
+            token: token.map(FencingToken::new),
+            outcome: outcome(how),
+        },
+        Ask::Cancel { name, uid: number } => Command::Cancel {
+            run: key(name),
+            uid: number.map(uid),
+        },
+        Ask::Requeue { name, token } => Command::Requeue {
+            run: key(name),
+            token: FencingToken::new(token),
+        },
+        Ask::Reclaim {
+            name,
+            uid: number,
+            former,
+        } => Command::Reclaim {
+            run: key(name),
+            uid: uid(number),
+            former: SessionId::new(former),
+        },
+        Ask::Abandon {
+            name,
+            uid: number,
+            owner,
+        } => Command::Abandon {
+            run: key(name),
+            uid: uid(number),
+            owner: SessionId::new(owner),
+        },
+        Ask::SetLimit { limit, version } => Command::SetLimit {
+            limit: Limit::new(limit),
+            version: version.map(LimitVersion::new),
+        },
+        Ask::Expire { session, lease_too } => Command::Expire {
+            session: SessionId::new(session),
+            death: if lease_too {
+                Death::Lease
+            } else {
+                Death::Session
+            },
+        },
+        Ask::Promote => Command::Promote,
+        Ask::Remove => Command::RemoveRepository,
+    }
+}
+
+pub(crate) fn answer(outcome: &Outcome) -> Answer {
+    match outcome {
+        Outcome::Admitted { admitted, created } => match *admitted {
+            Admitted::Started { token, session } => Answer::Runs {
+                token: token.get(),
+                session: session.get(),
+                created: *created,
+            },
+            Admitted::Queued { ticket } => Answer::Waits {
+                ticket: ticket.get(),
+                created: *created,
+            },
+            Admitted::Finished(outcome) => Answer::Finished(how(outcome)),
+            Admitted::HeldElsewhere(session) => Answer::HeldElsewhere(session.get()),
+            Admitted::NotHeld => Answer::NotHeld,
+        },
+        Outcome::Ended { ended, promoted } => match *ended {
+            Ended::Done => Answer::Ended(numbers(promoted)),
+            Ended::Before(outcome) => Answer::EndedBefore(how(outcome)),
+            Ended::NotStarted => Answer::NotStarted,
+            Ended::Stale(token) => Answer::Stale(token.get()),
+            Ended::Unknown => Answer::Unknown,
+        },
+        Outcome::LimitSet {
+            limit,
+            accepted,
+            promoted,
+        } => Answer::Limit(limit.get().unwrap_or(0), *accepted, numbers(promoted)),
+        Outcome::Swept { affected, promoted } => {
+            Answer::Swept(numbers(affected), numbers(promoted))
+        }
+        Outcome::Removed(ended) => Answer::Removed(numbers(ended)),
+    }
+}
+
+/// A repository as the reference model would have it.
+pub(crate) fn picture<'a>(
+    exists: bool,
+    head: &Head,
+    entries: impl Iterator<Item = &'a Arc<Entry>>,
+) -> Repository {
+    Repository {
+        exists,
+        limit: head.limit.get().unwrap_or(0),
+        announced: head.limit_version.map(LimitVersion::get),
+        commits: head.revision.get(),
+        tickets: head.last_ticket.get(),
+        tokens: head.last_token.get(),
+        runs: entries.map(|entry| run(entry)).collect(),
+    }
+    .sorted()
+}
+
+fn run(entry: &Entry) -> Run {
+    Run {
+        name: number(&entry.run),
+        uid: entry.uid.as_str().parse().unwrap(),
+        durable: entry.kind == RunKind::Durable,
+        priority: entry.priority.get(),
+        ticket: entry.ticket.get(),
+        place: match entry.state {
+            EntryState::Queued { owner } => Place::Waiting {
+                owner: owner.map(SessionId::get),
+            },
+            EntryState::Started {
+                token,
+                session,
+                orphaned,
+            } => Place::Running {
+                token: token.get(),
+                session: session.get(),
+                orphaned,
+            },
+            EntryState::Finished {
+                outcome,
+                token,
+                abandoned,
+            } => Place::Over {
+                how: how(outcome),
+                token: token.map(FencingToken::get),
+                abandoned,
+            },
+        },
+    }
+}
+
+pub(crate) fn outcome(how: How) -> RunOutcome {
+    match how {
+        How::Completed => RunOutcome::Completed,
+        How::Failed => RunOutcome::Failed,
+        How::Cancelled => RunOutcome::Cancelled,
+        How::Expired => RunOutcome::Expired,
+    }
+}
+
+pub(crate) fn how(outcome: RunOutcome) -> How {
+    match outcome {
+        RunOutcome::Completed => How::Completed,
+        RunOutcome::Failed => How::Failed,
+        RunOutcome::Cancelled => How::Cancelled,
+        RunOutcome::Expired => How::Expired,
+    }
+}
+
+pub(crate) fn numbers(runs: &[PipelineRunKey]) -> Vec<u8> {
+    runs.iter().map(number).collect()
+}

@@ -1,0 +1,135 @@
+//! Random commands against the pure protocol.
+
+use std::collections::BTreeSet;
+
+use proptest::test_runner::{TestCaseError, TestError};
+use proptest_state_machine::ReferenceStateMachine;
+
+use super::book::Book;
+use super::check::Check;
+use super::invariants::Findings;
+use super::search::{Failure, Search, shortest};
+use super::steps::{Event, Step, Steps, World};
+use crate::Rules;
+
+/// Steps of a sequence, at most.
+const STEPS: usize = 60;
+
+/// Holds rules to the reference model and to the invariants, over random commands of three
+/// parties whose sessions come and go.
+///
+/// # Errors
+/// The first thing found wrong, with as few steps as show it.
+pub fn rules(rules: &dyn Rules, search: Search) -> Result<(), Failure> {
+    let strategy = Steps::sequential_strategy(1..=STEPS);
+    let run = search.runner().run(&strategy, |(world, steps, seen)| {
+        let mut play = Play::new(rules, world);
+        for step in &steps {
+            if let Some(seen) = &seen {
+                seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+            if let Some((check, what)) = play.take(step).into_iter().next() {
+                return Err(TestCaseError::fail(format!("{check}: {what}")));
+            }
+        }
+        Ok(())
+    });
+    let (world, steps) = match run {
+        Ok(()) => return Ok(()),
+        Err(TestError::Fail(_, (world, steps, _))) => (world, steps),
+        Err(TestError::Abort(reason)) => panic!("no steps to try: {reason}"),
+    };
+    let play = |steps: &[Step]| {
+        let mut play = Play::new(rules, world.clone());
+        let found = steps
+            .iter()
+            .find_map(|step| play.take(step).into_iter().next());
+        found.map(|found| (found, play.told))
+    };
+    let steps = shortest(steps, |steps| play(steps).is_some());
+    let Some(((check, message), steps)) = play(&steps) else {
+        panic!("the same steps show nothing wrong any more: the rules are not pure");
+    };
+    Err(Failure {
+        check,
+        message,
+        steps,
+        search,
+    })
+}
+
+/// Every check that finds something wrong with these rules.
+pub(crate) fn survey(rules: &dyn Rules, search: Search) -> BTreeSet<Check> {
+    let strategy = Steps::sequential_strategy(1..=STEPS);
+    let found = std::cell::RefCell::new(BTreeSet::new());
+    let run = search.runner().run(&strategy, |(world, steps, _)| {
+        let mut play = Play::new(rules, world);
+        for step in &steps {
+            let findings = play.take(step);
+            found
+                .borrow_mut()
+                .extend(findings.iter().map(|(check, _)| *check));
+        }
+        Ok(())
+    });
+    run.unwrap();
+    found.into_inner()
+}
+
+/// One sequence.
+struct Play<'a> {
+    book: Book<'a>,
+    world: World,
+    /// The two are not in the same state any more: what the model says is of no use.
+    apart: bool,
+    /// The store has refused: nothing can go on.
+    stuck: bool,
+    told: Vec<String>,
+}
+
+impl<'a> Play<'a> {
+    fn new(rules: &'a dyn Rules, world: World) -> Self {
+        Self {
+            book: Book::new(rules),
+            world,
+            apart: false,
+            stuck: false,
+            told: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) -> Findings {
+        let Some(event) = self.world.event(step).filter(|_| !self.stuck) else {
+            return Vec::new();
+        };
+        let expected = self.world.take(step);
+        let Event::Asked(asker, ask) = event else {
+            self.told.push(event.to_string());
+            return Vec::new();
+        };
+        let answer = self.book.ask(asker, &ask, &self.world.dead());
+        let mut findings = self.book.findings();
+        self.stuck = answer.is_none();
+        let picture = self.book.picture();
+        let answered = answer
+            .as_ref()
+            .map_or("refused".into(), |a| format!("{a:?}"));
+        self.told.push(format!(
+            "{event}\n        -> {answered}\n        -> {picture}"
+        ));
+        if self.apart || self.stuck {
+            return findings;
+        }
+        if answer != expected {
+            let expected = expected.map_or("nothing".into(), |answer| format!("{answer:?}"));
+            findings.push((Check::Answer, format!("expected {expected}")));
+        }
+        let model = self.world.repository.clone().sorted();
+        let queue: Vec<_> = model.queue().iter().map(|run| run.name).collect();
+        if picture != model || self.book.queue() != queue {
+            findings.push((Check::State, format!("expected {model}")));
+            self.apart = true;
+        }
+        findings
+    }
+}

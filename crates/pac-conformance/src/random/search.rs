@@ -1,0 +1,77 @@
+//! Looking for a sequence of steps that shows something wrong, and making it short.
+
+use std::fmt;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::check::Check;
+
+/// How many random sequences to try, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Search {
+    /// The same seed tries the same sequences.
+    pub seed: u64,
+    /// How many.
+    pub cases: u32,
+}
+
+impl Search {
+    pub(super) fn runner(self) -> TestRunner {
+        let config = Config {
+            cases: self.cases,
+            // A failure is repeated by its seed, not by a file beside the sources.
+            failure_persistence: None,
+            source_file: None,
+            max_shrink_iters: 4_000,
+            ..Config::default()
+        };
+        let mut seed = [0; 32];
+        for (part, byte) in seed.chunks_mut(8).zip(1_u64..) {
+            part.copy_from_slice(&(self.seed.wrapping_mul(byte)).to_le_bytes());
+        }
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        TestRunner::new_with_rng(config, rng)
+    }
+}
+
+/// Something that is wrong, shown by a sequence from which nothing could be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Which check says so.
+    pub check: Check,
+    /// What it says.
+    pub message: String,
+    /// The steps, in words, and what came of each.
+    pub steps: Vec<String>,
+    /// The search that found it; again, it finds it again.
+    pub search: Search,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.check, self.message)?;
+        writeln!(f, "shown by these {} steps:", self.steps.len())?;
+        for (number, step) in (1..).zip(&self.steps) {
+            writeln!(f, "{number:>4}. {step}")?;
+        }
+        let Search { seed, cases } = self.search;
+        write!(f, "found with seed {seed} in at most {cases} cases")
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Leaves out, one after the other, the steps without which it still fails.
+pub(super) fn shortest<S: Clone>(mut steps: Vec<S>, fails: impl Fn(&[S]) -> bool) -> Vec<S> {
+    let mut at = steps.len();
+    while at > 0 {
+        at -= 1;
+        let mut fewer = steps.clone();
+        fewer.remove(at);
+        if fails(&fewer) {
+            steps = fewer;
+            at = steps.len();
+        }
+    }
+    steps
+}

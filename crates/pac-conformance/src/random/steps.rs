@@ -1,0 +1,335 @@
+//! Random commands: what three parties ask of one repository, and who of them dies meanwhile.
+
+use std::fmt;
+
+use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
+use proptest::sample::select;
+use proptest_state_machine::ReferenceStateMachine;
+
+use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Wish};
+
+/// Those who ask.
+pub(crate) const PARTIES: usize = 3;
+/// Few names, so that commands meet.
+pub(crate) const NAMES: u8 = 5;
+
+/// One step, in terms that stay meaningful when other steps are left out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    party: usize,
+    takes_ownerless: bool,
+    deed: Deed,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Admit(Wish),
+    Adopt(Wish),
+    Release {
+        name: u8,
+        uid: u8,
+        token: Token,
+        how: How,
+    },
+    Cancel {
+        name: u8,
+        uid: Option<u8>,
+    },
+    Requeue {
+        name: u8,
+        token: Token,
+    },
+    /// From a session that the party had before.
+    Reclaim {
+        name: u8,
+        uid: u8,
+    },
+    Abandon {
+        name: u8,
+        uid: u8,
+        owner: usize,
+    },
+    SetLimit {
+        limit: u32,
+        version: Option<u64>,
+    },
+    /// Somebody notices the death of the party's session before this one.
+    Expire {
+        of: usize,
+        lease_too: bool,
+    },
+    Promote,
+    Remove,
+    /// The party's session dies, and it opens another one.
+    Die,
+}
+
+/// Which token is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Token {
+    /// That of the run's slot.
+    Right,
+    /// The one before.
+    Older,
+    /// None: by force.
+    None,
+}
+
+/// The reference model, and who is alive.
+#[derive(Debug, Clone)]
+pub(crate) struct World {
+    pub(crate) repository: Repository,
+    /// Each party's sessions; the last one lives.
+    sessions: Vec<Vec<u64>>,
+    opened: u64,
+}
+
+/// What a step comes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Event {
+    Asked(Asker, Ask),
+    Died(u64),
+}
+
+impl World {
+    fn new() -> Self {
+        let opened = PARTIES as u64;
+        Self {
+            repository: Repository::default(),
+            sessions: (1..=opened).map(|session| vec![session]).collect(),
+            opened,
+        }
+    }
+
+    /// The sessions that are dead.
+    pub(crate) fn dead(&self) -> Vec<u64> {
+        let former = self.sessions.iter().flat_map(|all| &all[..all.len() - 1]);
+        former.copied().collect()
+    }
+
+    fn session(&self, party: usize) -> u64 {
+        *self.sessions[party].last().unwrap()
+    }
+
+    fn session_before(&self, party: usize) -> Option<u64> {
+        self.sessions[party].iter().rev().nth(1).copied()
+    }
+
+    /// What a step means here; `None` when nothing.
+    pub(crate) fn event(&self, step: &Step) -> Option<Event> {
+        let asker = Asker {
+            session: self.session(step.party),
+            takes_ownerless: step.takes_ownerless,
+        };
+        let ask = match step.deed {
+            Deed::Die => return Some(Event::Died(asker.session)),
+            Deed::Admit(wish) => Ask::Admit(wish),
+            Deed::Adopt(wish) => Ask::Adopt(wish),
+            Deed::Release {
+                name,
+                uid,
+                token,
+                how,
+            } => Ask::Release {
+                name,
+                uid,
+                token: token.shown(&self.repository, name),
+                how,
+            },
+            Deed::Cancel { name, uid } => Ask::Cancel { name, uid },
+            Deed::Requeue { name, token } => Ask::Requeue {
+                name,
+                token: token.shown(&self.repository, name)?,
+            },
+            Deed::Reclaim { name, uid } => Ask::Reclaim {
+                name,
+                uid,
+                former: self.session_before(step.party)?,
+            },
+            Deed::Abandon { name, uid, owner } => Ask::Abandon {
+                name,
+                uid,
+                owner: self.session(owner),
+            },
+            Deed::SetLimit { limit, version } => Ask::SetLimit { limit, version },
+            Deed::Expire { of, lease_too } => Ask::Expire {
+                session: self.session_before(of)?,
+                lease_too,
+            },
+            Deed::Promote => Ask::Promote,
+            Deed::Remove => Ask::Remove,
+        };
+        Some(Event::Asked(asker, ask))
+    }
+
+    /// Goes through a step; what is answered, if anything is asked.
+    pub(crate) fn take(&mut self, step: &Step) -> Option<Answer> {
+        match self.event(step)? {
+            Event::Died(_) => {
+                self.opened += 1;
+                self.sessions[step.party].push(self.opened);
+                None
+            }
+            Event::Asked(asker, ask) => Some(self.ask(asker, &ask)),
+        }
+    }
+
+    /// A slot for a dead session is none: its death is taken note of first, and then again.
+    fn ask(&mut self, asker: Asker, ask: &Ask) -> Answer {
+        let dead = self.dead();
+        loop {
+            let mut after = self.repository.clone();
+            let answer = after.ask(asker, ask);
+            let mut grants: Vec<_> = after
+                .runs
+                .iter()
+                .filter_map(|run| held(run.place))
+                .collect();
+            grants.sort_unstable();
+            let to_the_dead = grants
+                .into_iter()
+                .find(|(token, session)| *token > self.repository.tokens && dead.contains(session));
+            let Some((_, session)) = to_the_dead else {
+                self.repository = after;
+                return answer;
+            };
+            let lease_too = false;
+            let expire = Ask::Expire { session, lease_too };
+            self.ask(asker, &expire);
+        }
+    }
+}
+
+fn held(place: Place) -> Option<(u64, u64)> {
+    match place {
+        Place::Running { token, session, .. } => Some((token, session)),
+        Place::Waiting { .. } | Place::Over { .. } => None,
+    }
+}
+
+impl Token {
+    /// For a run that holds no slot, a token that it might have had.
+    pub(crate) fn shown(self, repository: &Repository, name: u8) -> Option<u64> {
+        let held = repository.run(name).and_then(|run| held(run.place));
+        let token = held.map_or(repository.tokens, |(token, _)| token);
+        match self {
+            Self::Right => Some(token),
+            Self::Older => Some(token.saturating_sub(1)),
+            Self::None => None,
+        }
+    }
+
+    pub(crate) fn any() -> impl Strategy<Value = Self> {
+        prop_oneof![
+            4 => Just(Self::Right),
+            1 => Just(Self::None),
+            1 => Just(Self::Older),
+        ]
+    }
+}
+
+/// The steps that may come next: any, but more often such as meet what is there.
+#[derive(Debug)]
+pub(crate) struct Steps;
+
+impl ReferenceStateMachine for Steps {
+    type State = World;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<World> {
+        Just(World::new()).boxed()
+    }
+
+    fn transitions(world: &World) -> BoxedStrategy<Step> {
+        let known: Vec<_> = world.repository.runs.iter().map(|r| r.name).collect();
+        let running = world.repository.runs.iter();
+        let running = running.filter(|run| held(run.place).is_some());
+        let running: Vec<_> = running.map(|run| run.name).collect();
+        (0..PARTIES, any::<bool>(), deed(&known, &running))
+            .prop_map(|(party, takes_ownerless, deed)| Step {
+                party,
+                takes_ownerless,
+                deed,
+            })
+            .boxed()
+    }
+
+    fn apply(mut world: World, step: &Step) -> World {
+        world.take(step);
+        world
+    }
+}
+
+fn deed(known: &[u8], running: &[u8]) -> impl Strategy<Value = Deed> + use<> {
+    let any_name = || 0..NAMES;
+    let name = move |among: &[u8]| match among {
+        [] => any_name().boxed(),
+        among => prop_oneof![3 => select(among.to_vec()), 1 => any_name()].boxed(),
+    };
+    let release = (name(running), any_uid(), Token::any(), any_end());
+    let cancel = (name(known), proptest::option::of(any_uid()));
+    prop_oneof![
+        8 => any_wish().prop_map(Deed::Admit),
+        4 => release.prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
+        2 => cancel.prop_map(|(name, uid)| Deed::Cancel { name, uid }),
+        2 => (name(running), Token::any())
+            .prop_map(|(name, token)| Deed::Requeue { name, token }),
+        2 => (any_limit(), any_version())
+            .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
+        1 => any_wish().prop_map(Deed::Adopt),
+        2 => (0..PARTIES, any::<bool>())
+            .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
+        1 => (name(known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
+        1 => (name(known), any_uid(), 0..PARTIES)
+            .prop_map(|(name, uid, owner)| Deed::Abandon { name, uid, owner }),
+        1 => Just(Deed::Promote),
+        1 => Just(Deed::Die),
+        1 => proptest::bool::weighted(0.2)
+            .prop_map(|remove| if remove { Deed::Remove } else { Deed::Promote }),
+    ]
+}
+
+pub(crate) fn any_wish() -> impl Strategy<Value = Wish> {
+    let priority = prop_oneof![3 => Just(0), 1 => -1..=1, 1 => any::<i32>()];
+    (0..NAMES, any_uid(), any::<bool>(), priority).prop_map(|(name, uid, ephemeral, priority)| {
+        Wish {
+            name,
+            uid,
+            durable: !ephemeral,
+            priority,
+        }
+    })
+}
+
+/// Mostly the same.
+pub(crate) fn any_uid() -> impl Strategy<Value = u8> {
+    prop_oneof![5 => Just(0), 1 => Just(1)]
+}
+
+pub(crate) fn any_limit() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 1..=3_u32, 1 => Just(0), 1 => Just(u32::MAX)]
+}
+
+pub(crate) fn any_version() -> impl Strategy<Value = Option<u64>> {
+    proptest::option::of(0..4_u64)
+}
+
+pub(crate) fn any_end() -> impl Strategy<Value = How> {
+    select(vec![How::Completed, How::Failed, How::Cancelled])
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Asked(asker, ask) => {
+                let session = asker.session;
+                write!(f, "session {session}: {ask}")?;
+                if asker.takes_ownerless {
+                    f.write_str(" [takes runs without an owner]")?;
+                }
+                Ok(())
+            }
+            Self::Died(session) => write!(f, "session {session} dies"),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! What a repository has to do, said once more and as plainly as possible: a list and some
+//! counters, looked through from end to end. Shares no code and no types with the protocol that
+//! it is the measure of; what is slow here is slow on purpose.
+
+mod commands;
+
+use std::fmt;
+
+/// One repository.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Repository {
+    /// Whether anything is known of it.
+    pub(crate) exists: bool,
+    /// How many may run at once; 0 is no limit.
+    pub(crate) limit: u32,
+    /// The version of the newest announcement of a limit.
+    pub(crate) announced: Option<u64>,
+    /// How many commits there were, and what removals add.
+    pub(crate) commits: u64,
+    /// The last ticket given out.
+    pub(crate) tickets: u64,
+    /// The last token given out.
+    pub(crate) tokens: u64,
+    /// Every run that is known of, in no order that would mean anything.
+    pub(crate) runs: Vec<Run>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Run {
+    /// Its name.
+    pub(crate) name: u8,
+    /// Which run of that name.
+    pub(crate) uid: u8,
+    /// Whether it outlives whoever asked for it.
+    pub(crate) durable: bool,
+    /// Higher goes first.
+    pub(crate) priority: i32,
+    /// When it came.
+    pub(crate) ticket: u64,
+    /// Where it is.
+    pub(crate) place: Place,
+}
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// In the queue.
+    Waiting {
+        /// Whose session its grant goes to.
+        owner: Option<u64>,
+    },
+    /// In a slot.
+    Running {
+        /// The token of the grant.
+        token: u64,
+        /// Whose session holds the slot.
+        session: u64,
+        /// That session is dead.
+        orphaned: bool,
+    },
+    /// Nowhere any more.
+    Over {
+        /// How it ended.
+        how: How,
+        /// The token that it had when it ended.
+        token: Option<u64>,
+        /// Whoever asked for it has gone; it may come again.
+        abandoned: bool,
+    },
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum How {
+    /// It succeeded.
+    Completed,
+    /// It failed.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// It was given up for dead.
+    Expired,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// Its session.
+    pub(crate) session: u64,
+    /// Whether it is given runs that have no owner.
+    pub(crate) takes_ownerless: bool,
+}
+
+/// A run that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wish {
+    /// Its name.
+    pub(crate) name: u8,
+    /// Which run of that name.
+    pub(crate) uid: u8,
+    /// Whether it outlives whoever asks for it.
+    pub(crate) durable: bool,
+    /// Higher goes first.
+    pub(crate) priority: i32,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Admit(Wish),
+    Adopt(Wish),
+    Release {
+        name: u8,
+        uid: u8,
+        token: Option<u64>,
+        how: How,
+    },
+    Cancel {
+        name: u8,
+        uid: Option<u8>,
+    },
+    Requeue {
+        name: u8,
+        token: u64,
+    },
+    Reclaim {
+        name: u8,
+        uid: u8,
+        former: u64,
+    },
+    Abandon {
+        name: u8,
+        uid: u8,
+        owner: u64,
+    },
+    SetLimit {
+        limit: u32,
+        version: Option<u64>,
+    },
+    Expire {
+        session: u64,
+        lease_too: bool,
+    },
+    Promote,
+    Remove,
+}
+
+/// What comes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It holds a slot; and whether it was waiting or running already.
+    Runs {
+        token: u64,
+        session: u64,
+        created: bool,
+    },
+    /// It waits; and whether it was waiting or running already.
+    Waits { ticket: u64, created: bool },
+    /// It does not run again.
+    Finished(How),
+    /// It belongs to that session.
+    HeldElsewhere(u64),
+    /// There is no such run, or not in this way.
+    NotHeld,
+    /// The run ended, and these start instead.
+    Ended(Vec<u8>),
+    /// It had ended before.
+    EndedBefore(How),
+    /// It waits.
+    NotStarted,
+    /// It has this token by now.
+    Stale(u64),
+    /// There is no such run.
+    Unknown,
+    /// The limit in force, whether the announcement counted, and who starts.
+    Limit(u32, bool, Vec<u8>),
+    /// Whom a death touched, and who starts.
+    Swept(Vec<u8>, Vec<u8>),
+    /// Who waited or ran.
+    Removed(Vec<u8>),
+}
+
+impl Repository {
+    /// The run of a name.
+    pub(crate) fn run(&self, name: u8) -> Option<&Run> {
+        self.runs.iter().find(|run| run.name == name)
+    }
+
+    /// How many hold a slot.
+    pub(crate) fn running(&self) -> usize {
+        let running = |run: &&Run| matches!(run.place, Place::Running { .. });
+        self.runs.iter().filter(running).count()
+    }
+
+    /// Whether one more may start.
+    pub(crate) fn has_room(&self) -> bool {
+        self.limit == 0 || self.running() < self.limit as usize
+    }
+
+    /// Who waits, next first.
+    pub(crate) fn queue(&self) -> Vec<&Run> {
+        let waiting = |run: &&Run| matches!(run.place, Place::Waiting { .. });
+        let mut queue: Vec<&Run> = self.runs.iter().filter(waiting).collect();
+        queue.sort_by_key(|run| (-i64::from(run.priority), run.ticket));
+        queue
+    }
+
+    /// The same whatever the order in which runs are kept.
+    pub(crate) fn sorted(mut self) -> Self {
+        self.runs.sort();
+        self
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.exists {
+            return write!(f, "nothing (counting from {})", self.tokens);
+        }
+        match self.limit {
+            0 => f.write_str("no limit")?,
+            limit => write!(f, "limit {limit}")?,
+        }
+        if let Some(version) = self.announced {
+            write!(f, " (version {version})")?;
+        }
+        let (tickets, tokens) = (self.tickets, self.tokens);
+        write!(f, "; last ticket {tickets}, last token {tokens}")?;
+        let mut runs: Vec<_> = self.runs.iter().collect();
+        runs.sort_by_key(|run| (run.name, run.uid));
+        for run in runs {
+            write!(f, "; {run}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.durable { "" } else { " ephemeral" };
+        write!(f, "run-{}/{}{kind} {}", self.name, self.uid, self.place)?;
+        write!(f, " (priority {}, ticket {})", self.priority, self.ticket)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting { owner: Some(owner) } => write!(f, "waits for session {owner}"),
+            Self::Waiting { owner: None } => f.write_str("waits for nobody"),
+            Self::Running {
+                token,
+                session,
+                orphaned,
+            } => {
+                let orphaned = if *orphaned { ", orphaned" } else { "" };
+                write!(f, "runs with token {token} of session {session}{orphaned}")
+            }
+            Self::Over { how, abandoned, .. } => {
+                let abandoned = if *abandoned { ", abandoned" } else { "" };
+                write!(f, "is over: {how:?}{abandoned}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admit(wish) => write!(f, "admit {wish}"),
+            Self::Adopt(wish) => write!(f, "adopt {wish}"),
+            Self::Release {
+                name,
+                uid,
+                token: Some(token),
+                how,
+            } => write!(f, "release run-{name}/{uid} with token {token} as {how:?}"),
+            Self::Release { name, uid, how, .. } => {
+                write!(f, "release run-{name}/{uid} by force as {how:?}")
+            }
+            Self::Cancel {
+                name,
+                uid: Some(uid),
+            } => write!(f, "cancel run-{name}/{uid}"),
+            Self::Cancel { name, uid: None } => write!(f, "cancel run-{name} of any uid"),
+            Self::Requeue { name, token } => write!(f, "requeue run-{name} with token {token}"),
+            Self::Reclaim { name, uid, former } => {
+                write!(f, "reclaim run-{name}/{uid} from session {former}")
+            }
+            Self::Abandon { name, uid, owner } => {
+                write!(f, "abandon run-{name}/{uid} in the name of session {owner}")
+            }
+            Self::SetLimit {
+                limit,
+                version: Some(version),
+            } => write!(f, "announce limit {limit} in version {version}"),
+            Self::SetLimit { limit, .. } => write!(f, "set limit {limit}"),
+            Self::Expire { session, lease_too } => {
+                let ttl = if *lease_too { "lease" } else { "session" };
+                write!(f, "expire session {session} ({ttl} TTL)")
+            }
+            Self::Promote => f.write_str("promote"),
+            Self::Remove => f.write_str("remove the repository"),
+        }
+    }
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.durable { "durable" } else { "ephemeral" };
+        let (name, uid, priority) = (self.name, self.uid, self.priority);
+        write!(f, "run-{name}/{uid} ({kind}, priority {priority})")
+    }
+}
