@@ -11,5 +11,6 @@ mod steps;
 
 pub use check::Check;
 pub use rules::rules;
+#[cfg(feature = "mutants")]
 pub(crate) use rules::survey;
 pub use search::{Failure, Search};

@@ -59,6 +59,7 @@ pub fn rules(rules: &dyn Rules, search: Search) -> Result<(), Failure> {
 }
 
 /// Every check that finds something wrong with these rules.
+#[cfg(feature = "mutants")]
 pub(crate) fn survey(rules: &dyn Rules, search: Search) -> BTreeSet<Check> {
     let strategy = Steps::sequential_strategy(1..=STEPS);
     let found = std::cell::RefCell::new(BTreeSet::new());

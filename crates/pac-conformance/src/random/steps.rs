@@ -115,6 +115,23 @@ impl World {
         self.sessions[party].iter().rev().nth(1).copied()
     }
 
+    /// The parties whose last death left something behind.
+    fn unnoticed(&self) -> Vec<usize> {
+        let left = |session: u64| {
+            self.repository.runs.iter().any(|run| match run.place {
+                Place::Waiting { owner } => owner == Some(session),
+                Place::Running {
+                    session: of,
+                    orphaned,
+                    ..
+                } => of == session && !orphaned,
+                Place::Over { .. } => false,
+            })
+        };
+        let died = |party: &usize| self.session_before(*party).is_some_and(left);
+        (0..PARTIES).filter(died).collect()
+    }
+
     /// What a step means here; `None` when nothing.
     pub(crate) fn event(&self, step: &Step) -> Option<Event> {
         let asker = Asker {
@@ -241,11 +258,7 @@ impl ReferenceStateMachine for Steps {
     }
 
     fn transitions(world: &World) -> BoxedStrategy<Step> {
-        let known: Vec<_> = world.repository.runs.iter().map(|r| r.name).collect();
-        let running = world.repository.runs.iter();
-        let running = running.filter(|run| held(run.place).is_some());
-        let running: Vec<_> = running.map(|run| run.name).collect();
-        (0..PARTIES, any::<bool>(), deed(&known, &running))
+        (0..PARTIES, any::<bool>(), deed(world))
             .prop_map(|(party, takes_ownerless, deed)| Step {
                 party,
                 takes_ownerless,
@@ -260,32 +273,44 @@ impl ReferenceStateMachine for Steps {
     }
 }
 
-fn deed(known: &[u8], running: &[u8]) -> impl Strategy<Value = Deed> + use<> {
-    let any_name = || 0..NAMES;
-    let name = move |among: &[u8]| match among {
-        [] => any_name().boxed(),
-        among => prop_oneof![3 => select(among.to_vec()), 1 => any_name()].boxed(),
+fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
+    let runs = &world.repository.runs;
+    let known: Vec<_> = runs.iter().map(|run| run.name).collect();
+    let running = runs.iter().filter(|run| held(run.place).is_some());
+    let running: Vec<_> = running.map(|run| run.name).collect();
+    let name = |among: &[u8]| match among {
+        [] => (0..NAMES).boxed(),
+        among => prop_oneof![3 => select(among.to_vec()), 1 => 0..NAMES].boxed(),
     };
-    let release = (name(running), any_uid(), Token::any(), any_end());
-    let cancel = (name(known), proptest::option::of(any_uid()));
+    // Without a limit nobody waits, and nothing much happens.
+    let limited = (1..NAMES.into()).contains(&world.repository.limit);
+    let limit = if limited { 2 } else { 10 };
+    // A death that nobody has noticed yet, soon is.
+    let unnoticed = world.unnoticed();
+    let expire = if unnoticed.is_empty() { 1 } else { 6 };
+    let of = match unnoticed {
+        unnoticed if unnoticed.is_empty() => (0..PARTIES).boxed(),
+        unnoticed => select(unnoticed).boxed(),
+    };
+    let release = (name(&running), any_uid(), Token::any(), any_end());
+    let cancel = (name(&known), proptest::option::of(any_uid()));
     prop_oneof![
-        8 => any_wish().prop_map(Deed::Admit),
-        4 => release.prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
+        10 => any_wish().prop_map(Deed::Admit),
+        5 => release.prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
         2 => cancel.prop_map(|(name, uid)| Deed::Cancel { name, uid }),
-        2 => (name(running), Token::any())
+        2 => (name(&running), Token::any())
             .prop_map(|(name, token)| Deed::Requeue { name, token }),
-        2 => (any_limit(), any_version())
+        limit => (any_limit(), any_version())
             .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
         1 => any_wish().prop_map(Deed::Adopt),
-        2 => (0..PARTIES, any::<bool>())
+        expire => (of, proptest::bool::weighted(0.3))
             .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
-        1 => (name(known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
-        1 => (name(known), any_uid(), 0..PARTIES)
+        1 => (name(&known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
+        1 => (name(&known), any_uid(), 0..PARTIES)
             .prop_map(|(name, uid, owner)| Deed::Abandon { name, uid, owner }),
-        1 => Just(Deed::Promote),
-        1 => Just(Deed::Die),
         1 => proptest::bool::weighted(0.2)
             .prop_map(|remove| if remove { Deed::Remove } else { Deed::Promote }),
+        2 => Just(Deed::Die),
     ]
 }
 
