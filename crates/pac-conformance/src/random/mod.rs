@@ -1,15 +1,21 @@
 //! Random commands, judged by a reference model and by the invariants themselves, and made short
 //! when something is found.
 
+mod allowed;
 mod book;
 mod check;
 mod edge;
 mod invariants;
+mod manager;
+mod moves;
+mod process;
 mod rules;
 mod search;
+mod session;
 mod steps;
 
 pub use check::Check;
+pub use manager::{OpenStore, manager};
 pub use rules::rules;
 #[cfg(feature = "mutants")]
 pub(crate) use rules::survey;

@@ -115,9 +115,8 @@ impl<'a> Play<'a> {
         let answered = answer
             .as_ref()
             .map_or("refused".into(), |a| format!("{a:?}"));
-        self.told.push(format!(
-            "{event}\n        -> {answered}\n        -> {picture}"
-        ));
+        self.told
+            .push(format!("{event}\n      -> {answered}\n      -> {picture}"));
         if self.apart || self.stuck {
             return findings;
         }

@@ -22,7 +22,7 @@ impl Search {
             // A failure is repeated by its seed, not by a file beside the sources.
             failure_persistence: None,
             source_file: None,
-            max_shrink_iters: 4_000,
+            max_shrink_iters: 1_000,
             ..Config::default()
         };
         let mut seed = [0; 32];

@@ -1,0 +1,97 @@
+//! Random use of managers on one store, judged by the reference model.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use pac_core::driver::Driver;
+use proptest::test_runner::{TestCaseError, TestError};
+use tokio::runtime::Builder;
+
+use super::check::Check;
+use super::moves::{Line, Move, moves};
+use super::search::{Failure, Search, shortest};
+use super::session::Session;
+
+/// Opens an empty store.
+pub type OpenStore<'a> = &'a dyn Fn() -> Arc<dyn Driver>;
+
+/// Holds managers over a store that never waits for a network to the reference model: three of
+/// them on paused time, each alone with the store, behind a connection that is cut now and
+/// then, or far away from it.
+///
+/// # Errors
+/// The first thing found wrong, with as few moves as show it.
+pub fn manager(open: OpenStore<'_>, search: Search) -> Result<(), Failure> {
+    let run = search.runner().run(&moves(), |(line, moves)| {
+        match play(open, line, &moves, search.seed) {
+            Ok(()) => Ok(()),
+            Err(found) => Err(TestCaseError::fail(format!(
+                "{}: {}",
+                found.check, found.message
+            ))),
+        }
+    });
+    let (line, moves) = match run {
+        Ok(()) => return Ok(()),
+        Err(TestError::Fail(_, found)) => found,
+        Err(TestError::Abort(reason)) => panic!("no moves to try: {reason}"),
+    };
+    let fails = |moves: &[Move]| play(open, line, moves, search.seed).is_err();
+    let moves = shortest(moves, fails);
+    match play(open, line, &moves, search.seed) {
+        Err(mut found) => {
+            found
+                .steps
+                .insert(0, format!("three processes, {line:?} line"));
+            Err(Failure {
+                check: found.check,
+                message: found.message,
+                steps: found.steps,
+                search,
+            })
+        }
+        Ok(()) => panic!("the same moves show nothing wrong any more: chance has a part in this"),
+    }
+}
+
+/// What was found, and on the way to what.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) check: Check,
+    pub(super) message: String,
+    pub(super) steps: Vec<String>,
+}
+
+fn play(open: OpenStore<'_>, line: Line, moves: &[Move], seed: u64) -> Result<(), Found> {
+    // What managers leave to chance, their intervals, is the same again with the same moves.
+    fastrand::seed(seed);
+    let played = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build();
+        runtime.unwrap().block_on(async {
+            let mut session = Session::start(open(), line).await;
+            for a_move in moves {
+                if let Err((check, message)) = session.play(a_move).await {
+                    let steps = session.told();
+                    return Err(Found {
+                        check,
+                        message,
+                        steps,
+                    });
+                }
+            }
+            Ok(())
+        })
+    }));
+    played.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        Err(Found {
+            check: Check::Told,
+            message: message.or(text).unwrap_or_else(|| "a panic".to_owned()),
+            steps: moves.iter().map(ToString::to_string).collect(),
+        })
+    })
+}

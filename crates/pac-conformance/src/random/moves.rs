@@ -1,0 +1,196 @@
+//! Random use of managers: what three processes do with one repository, and what befalls them.
+
+use std::fmt;
+
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+
+use super::steps::{NAMES, PARTIES, Token, any_end, any_limit, any_uid, any_version, any_wish};
+use crate::reference::{How, Wish};
+
+/// Moves of a sequence, at most.
+const MOVES: usize = 25;
+
+/// What lies between managers and the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// Nothing: answers are there at once.
+    Direct,
+    /// A connection that can be cut.
+    Gated,
+    /// One that takes a while, too, and carries batches.
+    Distant,
+}
+
+/// One move, in terms that stay meaningful when other moves are left out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Move {
+    /// One process asks.
+    One(usize, Deed),
+    /// Two ask at the same time.
+    Both((usize, Deed), (usize, Deed)),
+    /// A process asks for a slot, and has gone after so many polls.
+    Impatient(usize, Wish, usize),
+    /// It gives up waiting for one of its runs.
+    DropWaiter(usize, usize),
+    /// It leaves one of its runs in the queue, to hear of it from its stream of grants.
+    Detach(usize, usize),
+    /// It forgets one of its leases.
+    DropLease(usize, usize),
+    /// It releases one of its leases.
+    Release(usize, usize, How),
+    /// It gives one of its leases back to the queue.
+    Requeue(usize, usize),
+    /// It shuts down, and is started again.
+    Close(usize),
+    /// It is gone without a word; another one is started.
+    Crash(usize),
+    /// It is cut off for longer than its session lives.
+    CutOff(usize),
+    /// The lease TTL passes.
+    LeaseTtl,
+}
+
+/// What is asked for by name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Deed {
+    Admit(Wish),
+    Adopt(Wish),
+    Release {
+        name: u8,
+        uid: u8,
+        token: Token,
+        how: How,
+    },
+    Cancel {
+        name: u8,
+        uid: Option<u8>,
+    },
+    SetLimit {
+        limit: u32,
+        version: Option<u64>,
+    },
+    Remove,
+}
+
+/// A line, and moves over it.
+pub(crate) fn moves() -> impl Strategy<Value = (Line, Vec<Move>)> {
+    let line = prop_oneof![Just(Line::Direct), Just(Line::Gated), Just(Line::Distant)];
+    (line, vec(one_move(), 1..=MOVES))
+}
+
+fn one_move() -> impl Strategy<Value = Move> {
+    let party = || 0..PARTIES;
+    let which = || 0..3_usize;
+    prop_oneof![
+        16 => (party(), deed()).prop_map(|(party, deed)| Move::One(party, deed)),
+        4 => ((party(), deed()), (party(), deed())).prop_map(|(a, b)| Move::Both(a, b)),
+        2 => (party(), any_wish(), 0..80_usize)
+            .prop_map(|(party, wish, polls)| Move::Impatient(party, wish, polls)),
+        2 => (party(), which()).prop_map(|(party, which)| Move::DropWaiter(party, which)),
+        1 => (party(), which()).prop_map(|(party, which)| Move::Detach(party, which)),
+        1 => (party(), which()).prop_map(|(party, which)| Move::DropLease(party, which)),
+        5 => (party(), which(), any_end())
+            .prop_map(|(party, which, how)| Move::Release(party, which, how)),
+        2 => (party(), which()).prop_map(|(party, which)| Move::Requeue(party, which)),
+        1 => party().prop_map(Move::Close),
+        1 => party().prop_map(Move::Crash),
+        1 => party().prop_map(Move::CutOff),
+        1 => proptest::bool::weighted(0.3)
+            .prop_map(|long| if long { Move::LeaseTtl } else { Move::Crash(0) }),
+    ]
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let name = || 0..NAMES;
+    let limit = prop_oneof![4 => 1..=2_u32, 1 => any_limit()];
+    prop_oneof![
+        10 => any_wish().prop_map(Deed::Admit),
+        1 => any_wish().prop_map(Deed::Adopt),
+        3 => (name(), any_uid(), Token::any(), any_end())
+            .prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
+        2 => (name(), proptest::option::of(any_uid()))
+            .prop_map(|(name, uid)| Deed::Cancel { name, uid }),
+        5 => (limit, any_version())
+            .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
+        1 => any::<bool>().prop_map(|remove| match remove {
+            true => Deed::Remove,
+            false => Deed::SetLimit { limit: 1, version: None },
+        }),
+    ]
+}
+
+impl fmt::Display for Move {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(party, deed) => write!(f, "process {party}: {deed}"),
+            Self::Both((one, a), (other, b)) => {
+                write!(
+                    f,
+                    "process {one}: {a} | at the same time process {other}: {b}"
+                )
+            }
+            Self::Impatient(party, wish, polls) => {
+                write!(
+                    f,
+                    "process {party}: admit {wish}, and gone after {polls} polls"
+                )
+            }
+            Self::DropWaiter(party, which) => {
+                write!(f, "process {party}: drop the waiter in place {which}")
+            }
+            Self::Detach(party, which) => {
+                write!(f, "process {party}: detach the waiter in place {which}")
+            }
+            Self::DropLease(party, which) => {
+                write!(f, "process {party}: drop the lease in place {which}")
+            }
+            Self::Release(party, which, how) => {
+                write!(
+                    f,
+                    "process {party}: release the lease in place {which} as {how:?}"
+                )
+            }
+            Self::Requeue(party, which) => {
+                write!(f, "process {party}: requeue the lease in place {which}")
+            }
+            Self::Close(party) => write!(f, "process {party}: close, and start again"),
+            Self::Crash(party) => write!(f, "process {party}: crash, and start again"),
+            Self::CutOff(party) => write!(f, "process {party}: cut off for a while"),
+            Self::LeaseTtl => f.write_str("the lease TTL passes"),
+        }
+    }
+}
+
+impl fmt::Display for Deed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Admit(wish) => write!(f, "admit {wish}"),
+            Self::Adopt(wish) => write!(f, "adopt {wish}"),
+            Self::Release {
+                name,
+                uid,
+                token,
+                how,
+            } => {
+                let token = match token {
+                    Token::Right => "with its token",
+                    Token::Older => "with an older token",
+                    Token::None => "by force",
+                };
+                write!(f, "release run-{name}/{uid} {token} as {how:?}")
+            }
+            Self::Cancel { name, uid: None } => write!(f, "cancel run-{name} of any uid"),
+            Self::Cancel {
+                name,
+                uid: Some(uid),
+            } => write!(f, "cancel run-{name}/{uid}"),
+            Self::SetLimit {
+                limit,
+                version: Some(version),
+            } => write!(f, "announce limit {limit} in version {version}"),
+            Self::SetLimit { limit, .. } => write!(f, "set limit {limit}"),
+            Self::Remove => f.write_str("remove the repository"),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! One process: a manager, and what it holds of leases and places.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_core::driver::Driver;
+use pac_core::manager::{
+    Admission, ConcurrencyManager, Grants, Lease, ManagerOptions, Turn, Waiter,
+};
+use pac_core::state::RunOutcome;
+use tokio::time::timeout;
+
+use super::edge;
+use super::moves::Line;
+use crate::faults::{Distant, Faulty, Gate};
+use crate::reference::{Asker, Place, Repository};
+
+/// When leases are given up, long after sessions.
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) manager: ConcurrencyManager,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) leases: Vec<Lease>,
+    /// With the uid of the run.
+    pub(crate) waiters: Vec<(u8, Waiter)>,
+    /// The runs that it left in the queue.
+    pub(crate) detached: BTreeSet<u8>,
+    /// The runs of others that it asked for and was not there to hear of.
+    pub(crate) unheard: BTreeSet<u8>,
+    /// The tokens of leases that it dropped although the run goes on.
+    forgotten: BTreeSet<u64>,
+    /// Some take over what has no owner.
+    grants: Option<Grants>,
+}
+
+impl Process {
+    pub(crate) async fn start(store: &Arc<dyn Driver>, line: Line, takes_ownerless: bool) -> Self {
+        let gate = Arc::new(Gate::default());
+        let driver = match line {
+            Line::Direct => Arc::clone(store),
+            Line::Gated => Faulty::over(store, &gate),
+            Line::Distant => {
+                Faulty::over(&Faulty::over(store, &gate), &Arc::new(Distant::default()))
+            }
+        };
+        let options = ManagerOptions {
+            lease_ttl: Some(LEASE_TTL),
+            ..ManagerOptions::default()
+        };
+        let manager = ConcurrencyManager::open(driver, options).await.unwrap();
+        let grants = takes_ownerless.then(|| manager.grants().unwrap());
+        Self {
+            manager,
+            gate,
+            leases: Vec::new(),
+            waiters: Vec::new(),
+            detached: BTreeSet::new(),
+            unheard: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
+            grants,
+        }
+    }
+
+    pub(crate) fn session(&self) -> u64 {
+        self.manager.session().get()
+    }
+
+    pub(crate) fn asker(&self) -> Asker {
+        Asker {
+            session: self.session(),
+            takes_ownerless: self.takes_ownerless(),
+        }
+    }
+
+    pub(crate) fn takes_ownerless(&self) -> bool {
+        self.grants.is_some()
+    }
+
+    /// The runs that it waits for: their names and uids.
+    pub(crate) fn awaited(&self) -> Vec<(u8, u8)> {
+        let awaited = self.waiters.iter();
+        let awaited = awaited.map(|(uid, waiter)| (edge::number(waiter.run()), *uid));
+        awaited.collect()
+    }
+
+    /// Keeps what came of asking for a run.
+    pub(crate) fn keep(&mut self, uid: u8, admission: Admission) {
+        match admission {
+            Admission::Started(lease) => self.keep_lease(lease),
+            Admission::Queued(waiter) => {
+                let known = (edge::number(waiter.run()), uid);
+                self.detached.remove(&known.0);
+                self.unheard.remove(&known.0);
+                // The one before is dropped after this one is there, and gives nothing up.
+                let before = self.awaited().iter().position(|other| *other == known);
+                self.waiters.push((uid, waiter));
+                if let Some(before) = before {
+                    drop(self.waiters.remove(before));
+                }
+            }
+            Admission::Finished(_) => {}
+        }
+    }
+
+    /// A lease that it has already, or that is somebody else's, is nothing to keep.
+    fn keep_lease(&mut self, lease: Lease) {
+        let known = self.leases.iter().any(|known| {
+            known.run() == lease.run()
+                && known.uid() == lease.uid()
+                && known.token() == lease.token()
+        });
+        if !known && lease.session() == self.manager.session() {
+            self.leases.push(lease);
+        }
+    }
+
+    /// Forgets a lease. That of an ephemeral run ends it.
+    pub(crate) fn drop_lease(&mut self, which: usize, ends: bool) {
+        let lease = self.leases.remove(which);
+        if !ends {
+            self.forgotten.insert(lease.token().get());
+        }
+    }
+
+    /// Takes in what it has been told by now, and judges it by what the store holds.
+    pub(crate) async fn hear(&mut self, store: &Repository) -> Result<(), String> {
+        for (uid, mut waiter) in std::mem::take(&mut self.waiters) {
+            let told = timeout(Duration::from_millis(1), &mut waiter).await;
+            let name = edge::number(waiter.run());
+            let expected = self.due(store, name, uid);
+            match told {
+                Err(_) if expected == Due::Wait => self.waiters.push((uid, waiter)),
+                Ok(Ok(Turn::Started(lease))) if expected == Due::Lease(lease.token().get()) => {
+                    self.leases.push(lease);
+                }
+                Ok(Ok(Turn::Ended(outcome))) if expected == Due::Ended(outcome) => {}
+                Ok(Ok(Turn::TakenOver)) if expected == Due::TakenOver => {}
+                Ok(Ok(Turn::Gone)) if expected == Due::Gone => {}
+                told => {
+                    return Err(format!(
+                        "the waiter of run-{name} heard {told:?}, and it was time for {expected:?}"
+                    ));
+                }
+            }
+        }
+        if let Some(grants) = &mut self.grants {
+            while let Ok(Some(lease)) = timeout(Duration::from_millis(1), grants.next()).await {
+                self.leases.push(lease);
+            }
+        }
+        self.has_heard_of_all(store)
+    }
+
+    fn due(&self, store: &Repository, name: u8, uid: u8) -> Due {
+        let Some(run) = store.run(name).filter(|run| run.uid == uid) else {
+            return Due::Gone;
+        };
+        let mine = self.session();
+        match run.place {
+            Place::Waiting { owner } if owner == Some(mine) => Due::Wait,
+            // Whoever asked for it again has it with the answer to that.
+            Place::Running { token, session, .. } if session == mine => match self.has(token) {
+                true => Due::TakenOver,
+                false => Due::Lease(token),
+            },
+            Place::Waiting { .. } | Place::Running { .. } => Due::TakenOver,
+            Place::Over { how, .. } => Due::Ended(edge::outcome(how)),
+        }
+    }
+
+    fn has(&self, token: u64) -> bool {
+        self.leases.iter().any(|lease| lease.token().get() == token)
+    }
+
+    fn has_heard_of_all(&mut self, store: &Repository) -> Result<(), String> {
+        let mine = self.session();
+        let waits = |name: &u8| {
+            let place = store.run(*name).map(|run| run.place);
+            matches!(place, Some(Place::Waiting { owner }) if owner.is_none_or(|of| of == mine))
+        };
+        for run in &store.runs {
+            match run.place {
+                Place::Running {
+                    token,
+                    session,
+                    orphaned: false,
+                } if session == mine => {
+                    if self.unheard.contains(&run.name) && !self.has(token) {
+                        self.forgotten.insert(token);
+                    }
+                    let lease = self
+                        .leases
+                        .iter()
+                        .find(|lease| lease.token().get() == token);
+                    if lease.is_none() && !self.forgotten.contains(&token) {
+                        return Err(format!("nobody has been told that {run}"));
+                    }
+                    if lease.is_some_and(|lease| !self.manager.holds(lease)) {
+                        return Err(format!("{run}, but its lease does not count as held"));
+                    }
+                }
+                Place::Waiting { owner } if owner == Some(mine) => {
+                    let awaited = self.awaited().contains(&(run.name, run.uid));
+                    let left = |names: &BTreeSet<u8>| names.contains(&run.name);
+                    if !awaited && !left(&self.detached) && !left(&self.unheard) {
+                        return Err(format!("{run}, and nobody there waits"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.detached.retain(waits);
+        self.unheard.retain(waits);
+        let health = self.manager.health();
+        match (health.dead, health.panics) {
+            (None, 0) => Ok(()),
+            _ => Err(format!("{health:?}")),
+        }
+    }
+}
+
+/// What a waiter is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Wait,
+    Lease(u64),
+    Ended(RunOutcome),
+    TakenOver,
+    Gone,
+}

@@ -1,0 +1,518 @@
+//! Three processes on one store, one move after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_core::driver::Driver;
+use pac_core::manager::{Admission, Ending};
+use pac_core::{Error, ErrorKind, FencingToken, Limit, LimitVersion, RepositoryKey};
+use tokio::time::{sleep, timeout};
+
+use super::allowed::{Allowed, Background};
+use super::check::Check;
+use super::edge;
+use super::moves::{Deed, Line, Move};
+use super::process::{LEASE_TTL, Process};
+use super::steps::PARTIES;
+use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Wish};
+use crate::{poll_times, repository};
+
+/// For what happens at once, without any interval having passed.
+const AT_ONCE: Duration = Duration::from_millis(50);
+/// For what happens at some time: a session dies (15 s), is looked for (1.2 s), and what has no
+/// owner is found (12 s, and once more).
+const AT_LAST: Duration = Duration::from_secs(45);
+/// For nothing to hang.
+const LONGEST: Duration = Duration::from_secs(60);
+
+type Verdict = Result<(), (Check, String)>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Session {
+    store: Arc<dyn Driver>,
+    line: Line,
+    key: RepositoryKey,
+    processes: Vec<Process>,
+    /// What the store held when everything had come to rest.
+    known: Repository,
+    /// The sessions that are dead, and whether their leases are over too.
+    dead: Vec<(u64, bool)>,
+    told: Vec<String>,
+}
+
+/// What one of them asks, and what it saw of the answer.
+struct Asked {
+    asker: Asker,
+    ask: Ask,
+    seen: Seen,
+}
+
+enum Seen {
+    Admission(u8, Result<Admission, Error>),
+    Ending(Result<Ending, Error>),
+    Limit(Result<(u32, bool), Error>),
+    Removed(Result<Vec<u8>, Error>),
+}
+
+impl Session {
+    pub(super) async fn start(store: Arc<dyn Driver>, line: Line) -> Self {
+        let mut processes = Vec::new();
+        for party in 0..PARTIES {
+            processes.push(Process::start(&store, line, is_controller(party)).await);
+        }
+        Self {
+            store,
+            line,
+            key: repository("random"),
+            processes,
+            known: Repository::default(),
+            dead: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// What has happened so far.
+    pub(super) fn told(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Something that came of the latest move.
+    fn tell(&mut self, what: &str) {
+        if let Some(latest) = self.told.last_mut() {
+            latest.push_str("\n      ");
+            latest.push_str(what);
+        }
+    }
+
+    pub(super) async fn play(&mut self, a_move: &Move) -> Verdict {
+        self.told.push(a_move.to_string());
+        let played = timeout(LONGEST * 100, self.moved(a_move)).await;
+        match played {
+            Ok(verdict) => verdict,
+            Err(_) => Err((Check::Told, "this never comes to an end".to_owned())),
+        }
+    }
+
+    async fn moved(&mut self, a_move: &Move) -> Verdict {
+        match *a_move {
+            Move::One(party, deed) => {
+                let asked = self.does(party, deed).await;
+                let allowed = Allowed::only(self.known.clone());
+                let allowed = allowed.ask(asked.asker, &asked.ask, |a| fits(a, &asked.seen));
+                self.answered(&[&asked], &allowed)?;
+                self.keep(party, asked);
+                self.comes_to(allowed).await
+            }
+            Move::Both((one, _), (other, _)) if one == other => Ok(()),
+            Move::Both((one, deed), (other, second)) => {
+                let (a, b) = tokio::join!(self.does(one, deed), self.does(other, second));
+                let before = || Allowed::only(self.known.clone());
+                // The answer may be of a moment at which the other one had been answered, too.
+                let in_order = |first: &Asked, second: &Asked| {
+                    let then = before().ask(first.asker, &first.ask, |a| may_fit(a, &first.seen));
+                    then.ask(second.asker, &second.ask, |a| may_fit(a, &second.seen))
+                };
+                let allowed = in_order(&a, &b).or(in_order(&b, &a));
+                self.answered(&[&a, &b], &allowed)?;
+                self.keep(one, a);
+                self.keep(other, b);
+                self.comes_to(allowed).await
+            }
+            Move::Impatient(party, wish, polls) => self.impatient(party, wish, polls).await,
+            Move::DropWaiter(party, which) => self.drop_waiter(party, which).await,
+            Move::Detach(party, which) => {
+                let process = &mut self.processes[party];
+                if process.takes_ownerless() && which < process.waiters.len() {
+                    let (_, waiter) = process.waiters.remove(which);
+                    process.detached.insert(edge::number(waiter.run()));
+                    waiter.detach();
+                }
+                self.comes_to(Allowed::only(self.known.clone())).await
+            }
+            Move::DropLease(party, which) => self.drop_lease(party, which).await,
+            Move::Release(party, which, how) => self.release(party, which, how).await,
+            Move::Requeue(party, which) => self.requeue(party, which).await,
+            Move::Close(party) => self.close(party).await,
+            Move::Crash(party) if self.line == Line::Direct => self.close(party).await,
+            Move::Crash(party) => self.crash(party).await,
+            Move::CutOff(_) if self.line == Line::Direct => Ok(()),
+            Move::CutOff(party) => self.cut_off(party).await,
+            Move::LeaseTtl => {
+                sleep(LEASE_TTL + AT_LAST).await;
+                for (_, lease_too) in &mut self.dead {
+                    *lease_too = true;
+                }
+                self.comes_to(Allowed::only(self.known.clone())).await
+            }
+        }
+    }
+
+    /// Asks by name.
+    async fn does(&self, party: usize, deed: Deed) -> Asked {
+        let process = &self.processes[party];
+        let (manager, key) = (&process.manager, &self.key);
+        let (ask, seen) = match deed {
+            Deed::Admit(wish) => {
+                let admission = manager.admit(key, edge::request(wish)).await;
+                (Ask::Admit(wish), Seen::Admission(wish.uid, admission))
+            }
+            Deed::Adopt(wish) => {
+                let admission = manager.adopt(key, edge::request(wish)).await;
+                (Ask::Adopt(wish), Seen::Admission(wish.uid, admission))
+            }
+            Deed::Release {
+                name,
+                uid,
+                token,
+                how,
+            } => {
+                let token = token.shown(&self.known, name);
+                let ask = Ask::Release {
+                    name,
+                    uid,
+                    token,
+                    how,
+                };
+                let (run, uid) = (edge::key(name), edge::uid(uid));
+                let (token, how) = (token.map(FencingToken::new), edge::outcome(how));
+                let ending = manager.release_run(key, &run, &uid, token, how).await;
+                (ask, Seen::Ending(ending))
+            }
+            Deed::Cancel { name, uid } => {
+                let (run, of) = (edge::key(name), uid.map(edge::uid));
+                let ending = manager.cancel(key, &run, of.as_ref()).await;
+                (Ask::Cancel { name, uid }, Seen::Ending(ending))
+            }
+            Deed::SetLimit { limit, version } => {
+                let announced = version.map(LimitVersion::new);
+                let change = manager.set_limit(key, Limit::new(limit), announced).await;
+                let change = change.map(|c| (c.limit.get().unwrap_or(0), c.accepted));
+                (Ask::SetLimit { limit, version }, Seen::Limit(change))
+            }
+            Deed::Remove => {
+                let ended = manager.remove_repository(key).await;
+                (
+                    Ask::Remove,
+                    Seen::Removed(ended.map(|runs| edge::numbers(&runs))),
+                )
+            }
+        };
+        Asked {
+            asker: process.asker(),
+            ask,
+            seen,
+        }
+    }
+
+    fn answered(&mut self, asked: &[&Asked], allowed: &Allowed) -> Verdict {
+        for asked in asked {
+            let answer = asked.seen.to_string();
+            self.tell(&format!("{} -> {answer}", asked.ask));
+        }
+        if allowed.is_empty() {
+            let expected: Vec<_> = asked
+                .iter()
+                .map(|asked| self.known.clone().ask(asked.asker, &asked.ask))
+                .collect();
+            return Err((Check::Answer, format!("expected {expected:?}")));
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, party: usize, asked: Asked) {
+        if let Seen::Admission(uid, Ok(admission)) = asked.seen {
+            self.processes[party].keep(uid, admission);
+        }
+    }
+
+    /// Waits until everything has come to rest, and judges what is there then.
+    async fn comes_to(&mut self, allowed: Allowed) -> Verdict {
+        let background = self.background();
+        let longest = match allowed.is_restless(&background) {
+            true => AT_LAST,
+            false => AT_ONCE,
+        };
+        sleep(longest).await;
+        let seen = self.store.load(&self.key, None).await;
+        let seen = seen.map_err(|error| (Check::Records, error.to_string()))?;
+        let seen = edge::picture(seen.exists, &seen.head, seen.entries.iter());
+        self.tell(&format!("-> {seen}"));
+        allowed.rest(&background).check(&seen)?;
+        if seen.tokens < self.known.tokens {
+            return Err((Check::Fencing, "tokens have gone back".to_owned()));
+        }
+        for process in &mut self.processes {
+            let heard = process.hear(&seen).await;
+            heard.map_err(|what| (Check::Told, what))?;
+        }
+        self.known = seen;
+        Ok(())
+    }
+
+    /// What managers do of their own accord.
+    fn background(&self) -> Background {
+        let mut background = Background::default();
+        for process in &self.processes {
+            let asker = process.asker();
+            for (session, lease_too) in self.dead.iter().copied() {
+                background
+                    .certain
+                    .push((asker, Ask::Expire { session, lease_too }));
+            }
+            if asker.takes_ownerless {
+                background.certain.push((asker, Ask::Promote));
+            }
+        }
+        background
+    }
+
+    async fn impatient(&mut self, party: usize, wish: Wish, polls: usize) -> Verdict {
+        let process = &self.processes[party];
+        let asker = process.asker();
+        let admission = process.manager.admit(&self.key, edge::request(wish));
+        let admission = poll_times(admission, polls).await;
+        let before = Allowed::only(self.known.clone());
+        let admit = Ask::Admit(wish);
+        let allowed = match admission {
+            Some(admission) => {
+                let seen = Seen::Admission(wish.uid, admission);
+                let asked = Asked {
+                    asker,
+                    ask: admit,
+                    seen,
+                };
+                let allowed = before.ask(asker, &admit, |answer| fits(answer, &asked.seen));
+                self.answered(&[&asked], &allowed)?;
+                self.keep(party, asked);
+                allowed
+            }
+            None => {
+                let owner = asker.session;
+                let (name, uid) = (wish.name, wish.uid);
+                let asked = before.ask(asker, &admit, |_| true);
+                // What it did not have before, is taken back.
+                let mut after = self.known.clone();
+                let created = match after.ask(asker, &admit) {
+                    Answer::Runs { created, .. } | Answer::Waits { created, .. } => created,
+                    _ => false,
+                };
+                let taken_back = match created {
+                    true => asked.ask(asker, &Ask::Abandon { name, uid, owner }, |_| true),
+                    false => {
+                        // It stays what it was, but for who owns it.
+                        self.processes[party].unheard.insert(name);
+                        asked
+                    }
+                };
+                before.or(taken_back)
+            }
+        };
+        self.comes_to(allowed).await
+    }
+
+    async fn drop_waiter(&mut self, party: usize, which: usize) -> Verdict {
+        let process = &mut self.processes[party];
+        let mut allowed = Allowed::only(self.known.clone());
+        if which < process.waiters.len() {
+            let (uid, waiter) = process.waiters.remove(which);
+            let name = edge::number(waiter.run());
+            let (asker, owner) = (process.asker(), process.session());
+            drop(waiter);
+            allowed = allowed.ask(asker, &Ask::Abandon { name, uid, owner }, |_| true);
+        }
+        self.comes_to(allowed).await
+    }
+
+    async fn drop_lease(&mut self, party: usize, which: usize) -> Verdict {
+        let process = &mut self.processes[party];
+        let mut allowed = Allowed::only(self.known.clone());
+        if let Some(lease) = process.leases.get(which) {
+            let (name, token) = (edge::number(lease.run()), lease.token().get());
+            let (asker, owner) = (process.asker(), process.session());
+            let run = self.known.run(name).filter(|run| match run.place {
+                Place::Running { token: held, .. } => held == token,
+                _ => false,
+            });
+            let uid = run.filter(|run| !run.durable).map(|run| run.uid);
+            process.drop_lease(which, uid.is_some());
+            if let Some(uid) = uid {
+                allowed = allowed.ask(asker, &Ask::Abandon { name, uid, owner }, |_| true);
+            }
+        }
+        self.comes_to(allowed).await
+    }
+
+    async fn release(&mut self, party: usize, which: usize, how: How) -> Verdict {
+        let process = &mut self.processes[party];
+        if which >= process.leases.len() {
+            return Ok(());
+        }
+        let lease = process.leases.remove(which);
+        let ask = Ask::Release {
+            name: edge::number(lease.run()),
+            uid: lease.uid().as_str().parse().unwrap(),
+            token: Some(lease.token().get()),
+            how,
+        };
+        let asker = process.asker();
+        let ending = process.manager.release(lease, edge::outcome(how)).await;
+        let seen = Seen::Ending(ending);
+        let asked = Asked { asker, ask, seen };
+        let allowed = Allowed::only(self.known.clone());
+        let allowed = allowed.ask(asker, &ask, |answer| fits(answer, &asked.seen));
+        self.answered(&[&asked], &allowed)?;
+        self.comes_to(allowed).await
+    }
+
+    async fn requeue(&mut self, party: usize, which: usize) -> Verdict {
+        let process = &mut self.processes[party];
+        if which >= process.leases.len() {
+            return Ok(());
+        }
+        let lease = process.leases.remove(which);
+        let uid = lease.uid().as_str().parse().unwrap();
+        let (name, token) = (edge::number(lease.run()), lease.token().get());
+        let (asker, ask) = (process.asker(), Ask::Requeue { name, token });
+        let requeued = process.manager.requeue(lease).await;
+        let allowed = Allowed::only(self.known.clone());
+        let allowed = match requeued {
+            Ok(None) => allowed.ask(asker, &ask, |answer| *answer == Answer::NotHeld),
+            Ok(Some(admission)) => {
+                let seen = Seen::Admission(uid, Ok(admission));
+                let asked = Asked { asker, ask, seen };
+                let allowed = allowed.ask(asker, &ask, |answer| fits(answer, &asked.seen));
+                self.answered(&[&asked], &allowed)?;
+                self.keep(party, asked);
+                allowed
+            }
+            Err(error) => return Err((Check::Answer, error.to_string())),
+        };
+        if allowed.is_empty() {
+            return Err((
+                Check::Answer,
+                "the lease is not what it was held for".to_owned(),
+            ));
+        }
+        self.comes_to(allowed).await
+    }
+
+    async fn close(&mut self, party: usize) -> Verdict {
+        let session = self.processes[party].session();
+        let closed = self.processes[party].manager.close().await;
+        closed.map_err(|error| (Check::Answer, error.to_string()))?;
+        self.replace(party).await;
+        self.dead.push((session, false));
+        // Who closes, takes nothing over any more.
+        let asker = Asker {
+            session,
+            takes_ownerless: false,
+        };
+        let lease_too = false;
+        let expire = Ask::Expire { session, lease_too };
+        let allowed = Allowed::only(self.known.clone()).ask(asker, &expire, |_| true);
+        self.comes_to(allowed).await
+    }
+
+    async fn crash(&mut self, party: usize) -> Verdict {
+        self.processes[party].gate.cut();
+        self.dead.push((self.processes[party].session(), false));
+        self.replace(party).await;
+        self.comes_to(Allowed::only(self.known.clone())).await
+    }
+
+    async fn cut_off(&mut self, party: usize) -> Verdict {
+        let former = self.processes[party].session();
+        self.processes[party].gate.cut();
+        sleep(AT_LAST).await;
+        self.processes[party].gate.open();
+        sleep(AT_LAST).await;
+        self.dead.push((former, false));
+        let process = &self.processes[party];
+        if process.session() == former {
+            return Err((Check::Told, format!("session {former} is thought to live")));
+        }
+        let mut background = self.background();
+        let asker = process.asker();
+        let reclaim = |name, uid| (asker, Ask::Reclaim { name, uid, former });
+        for (name, uid) in process.awaited() {
+            background.certain.push(reclaim(name, uid));
+        }
+        for name in &process.detached {
+            if let Some(run) = self.known.run(*name) {
+                background.possible.push(reclaim(*name, run.uid));
+            }
+        }
+        let allowed = Allowed::only(self.known.clone()).rest(&background);
+        self.comes_to(allowed).await
+    }
+
+    async fn replace(&mut self, party: usize) {
+        let new = Process::start(&self.store, self.line, is_controller(party)).await;
+        drop(std::mem::replace(&mut self.processes[party], new));
+    }
+}
+
+/// Two of them take over what has no owner.
+fn is_controller(party: usize) -> bool {
+    party < 2
+}
+
+/// Whether this is what the answer looks like.
+fn fits(answer: &Answer, seen: &Seen) -> bool {
+    match (answer, seen) {
+        (
+            Answer::Runs { token, session, .. },
+            Seen::Admission(_, Ok(Admission::Started(lease))),
+        ) => lease.token().get() == *token && lease.session().get() == *session,
+        (Answer::Waits { .. }, Seen::Admission(_, Ok(Admission::Queued(_)))) => true,
+        (Answer::Finished(how), Seen::Admission(_, Ok(Admission::Finished(outcome)))) => {
+            edge::outcome(*how) == *outcome
+        }
+        (Answer::HeldElsewhere(_), Seen::Admission(_, Err(error))) => {
+            error.kind() == ErrorKind::InvalidInput
+        }
+        (_, Seen::Ending(Ok(ending))) => {
+            let outcome = pac_core::protocol::Outcome::Ended {
+                ended: ending.ended,
+                promoted: ending.promoted.clone(),
+            };
+            edge::answer(&outcome) == *answer
+        }
+        (Answer::Limit(limit, accepted, _), Seen::Limit(Ok(seen))) => (*limit, *accepted) == *seen,
+        (Answer::Removed(runs), Seen::Removed(Ok(seen))) => runs == seen,
+        _ => false,
+    }
+}
+
+/// The same when something else went on: of an admission is said where the run stands by now.
+fn may_fit(answer: &Answer, seen: &Seen) -> bool {
+    let has_a_place = matches!(answer, Answer::Runs { .. } | Answer::Waits { .. });
+    let moved_on = match seen {
+        Seen::Admission(_, Ok(_)) => has_a_place,
+        // Its repository was removed in this instant.
+        Seen::Admission(_, Err(error)) => has_a_place && error.kind() == ErrorKind::Contended,
+        _ => false,
+    };
+    moved_on || fits(answer, seen)
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Admission(_, Ok(Admission::Started(lease))) => {
+                let (token, session) = (lease.token(), lease.session());
+                write!(f, "started with token {token} of session {session}")
+            }
+            Self::Admission(_, Ok(Admission::Queued(_))) => f.write_str("queued"),
+            Self::Admission(_, Ok(Admission::Finished(how))) => write!(f, "over: {how}"),
+            Self::Admission(_, Err(error)) => write!(f, "{error}"),
+            Self::Ending(ending) => match ending {
+                Ok(ending) => write!(f, "{:?}", ending.ended),
+                Err(error) => write!(f, "{error}"),
+            },
+            Self::Limit(limit) => write!(f, "{limit:?}"),
+            Self::Removed(removed) => write!(f, "{removed:?}"),
+        }
+    }
+}
