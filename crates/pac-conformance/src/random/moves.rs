@@ -9,7 +9,7 @@ use super::steps::{NAMES, PARTIES, Token, any_end, any_limit, any_uid, any_versi
 use crate::reference::{How, Wish};
 
 /// Moves of a sequence, at most.
-const MOVES: usize = 25;
+const MOVES: usize = 20;
 
 /// What lies between managers and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ fn one_move() -> impl Strategy<Value = Move> {
         1 => party().prop_map(Move::Close),
         1 => party().prop_map(Move::Crash),
         1 => party().prop_map(Move::CutOff),
-        1 => proptest::bool::weighted(0.3)
+        1 => proptest::bool::weighted(0.2)
             .prop_map(|long| if long { Move::LeaseTtl } else { Move::Crash(0) }),
     ]
 }

@@ -16,8 +16,8 @@ use super::moves::Line;
 use crate::faults::{Distant, Faulty, Gate};
 use crate::reference::{Asker, Place, Repository};
 
-/// When leases are given up, long after sessions.
-pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
+/// When leases are given up: later than a whole sequence of moves takes.
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(40 * 60);
 
 /// See the module.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ impl Process {
         };
         let options = ManagerOptions {
             lease_ttl: Some(LEASE_TTL),
+            // Hours of paused time are spent here.
+            sweep_interval: Duration::from_secs(10),
             ..ManagerOptions::default()
         };
         let manager = ConcurrencyManager::open(driver, options).await.unwrap();
@@ -126,8 +128,9 @@ impl Process {
         }
     }
 
-    /// Takes in what it has been told by now, and judges it by what the store holds.
-    pub(crate) async fn hear(&mut self, store: &Repository) -> Result<(), String> {
+    /// Takes in what it has been told by now, and judges it by what the store holds. What was
+    /// `crowded` had a state in between, which it may have been told of.
+    pub(crate) async fn hear(&mut self, store: &Repository, crowded: bool) -> Result<(), String> {
         for (uid, mut waiter) in std::mem::take(&mut self.waiters) {
             let told = timeout(Duration::from_millis(1), &mut waiter).await;
             let name = edge::number(waiter.run());
@@ -140,6 +143,10 @@ impl Process {
                 Ok(Ok(Turn::Ended(outcome))) if expected == Due::Ended(outcome) => {}
                 Ok(Ok(Turn::TakenOver)) if expected == Due::TakenOver => {}
                 Ok(Ok(Turn::Gone)) if expected == Due::Gone => {}
+                Ok(Ok(Turn::Started(lease))) if crowded && expected.is_over() => {
+                    self.leases.push(lease);
+                }
+                Ok(Ok(_)) if crowded && expected.is_over() => {}
                 told => {
                     return Err(format!(
                         "the waiter of run-{name} heard {told:?}, and it was time for {expected:?}"
@@ -231,4 +238,10 @@ enum Due {
     Ended(RunOutcome),
     TakenOver,
     Gone,
+}
+
+impl Due {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Ended(_) | Self::TakenOver | Self::Gone)
+    }
 }

@@ -19,8 +19,8 @@ use crate::{poll_times, repository};
 
 /// For what happens at once, without any interval having passed.
 const AT_ONCE: Duration = Duration::from_millis(50);
-/// For what happens at some time: a session dies (15 s), is looked for (1.2 s), and what has no
-/// owner is found (12 s, and once more).
+/// For what happens at some time: a session dies (15 s), is looked for (12 s), and what has no
+/// owner is found (12 s).
 const AT_LAST: Duration = Duration::from_secs(45);
 /// For nothing to hang.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -38,6 +38,8 @@ pub(super) struct Session {
     known: Repository,
     /// The sessions that are dead, and whether their leases are over too.
     dead: Vec<(u64, bool)>,
+    /// The latest move was of two at the same time.
+    crowded: bool,
     told: Vec<String>,
 }
 
@@ -68,6 +70,7 @@ impl Session {
             processes,
             known: Repository::default(),
             dead: Vec::new(),
+            crowded: false,
             told: Vec::new(),
         }
     }
@@ -87,6 +90,7 @@ impl Session {
 
     pub(super) async fn play(&mut self, a_move: &Move) -> Verdict {
         self.told.push(a_move.to_string());
+        self.crowded = matches!(a_move, Move::Both(..));
         let played = timeout(LONGEST * 100, self.moved(a_move)).await;
         match played {
             Ok(verdict) => verdict,
@@ -243,7 +247,7 @@ impl Session {
             return Err((Check::Fencing, "tokens have gone back".to_owned()));
         }
         for process in &mut self.processes {
-            let heard = process.hear(&seen).await;
+            let heard = process.hear(&seen, self.crowded).await;
             heard.map_err(|what| (Check::Told, what))?;
         }
         self.known = seen;
