@@ -1,33 +1,87 @@
 //! Which checks catch a mutant: found by running them.
 
-use super::{Level, Mutant};
-use crate::random::{self, Search};
-use crate::{Production, Rules};
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::{Level, Mutant};
+use crate::random::{self, OpenStore, Search};
+use crate::{Fixture, Production, Rules, Time, cases, run_case};
+
+/// A table of cases.
+macro_rules! candidates {
+    ($($group:ident::$case:ident,)*) => {
+        [$((stringify!($case), |open| fails(open, cases::$group::$case))),*]
+    };
+}
 /// Enough for everything that a few commands can show.
-const SEARCH: Search = Search {
+const COMMANDS: Search = Search {
     seed: 7,
     cases: 250,
 };
 
-/// What a check is called.
-pub type Catcher = String;
+/// The same of what managers do.
+const MANAGERS: Search = Search { seed: 7, cases: 60 };
 
-/// The checks that catch a mutant, in the order of their names.
+/// The checks that catch a mutant, in the order of their names. `open` opens a good, empty
+/// store in this process.
 #[must_use]
-pub fn catchers(mutant: &Mutant) -> Vec<Catcher> {
+pub fn catchers(mutant: &Mutant, open: OpenStore<'_>) -> BTreeSet<String> {
     match &mutant.level {
-        Level::Rules(rules) => catch_rules(&**rules),
+        Level::Rules(rules) => of_rules(&**rules),
+        Level::Store(breaks) => of_store(&|| breaks(open())),
     }
 }
 
-/// The checks that find something wrong with what ships.
+/// The checks that find something wrong with what ships, over a good store.
 #[must_use]
-pub fn catchers_of_production() -> Vec<Catcher> {
-    catch_rules(&Production)
+pub fn catchers_of_production(open: OpenStore<'_>) -> BTreeSet<String> {
+    let mut catchers = of_rules(&Production);
+    catchers.extend(of_store(open));
+    catchers
 }
 
-fn catch_rules(rules: &dyn Rules) -> Vec<Catcher> {
-    let found = random::survey(rules, SEARCH);
-    found.into_iter().map(|check| check.to_string()).collect()
+fn of_rules(rules: &dyn Rules) -> BTreeSet<String> {
+    let found = random::survey(rules, COMMANDS).into_iter();
+    found.map(|check| format!("commands: {check}")).collect()
+}
+
+fn of_store(open: OpenStore<'_>) -> BTreeSet<String> {
+    let found = random::survey_managers(open, MANAGERS).into_iter();
+    let mut catchers: BTreeSet<_> = found.map(|check| format!("managers: {check}")).collect();
+    for (name, fails) in CASES {
+        if fails(open) {
+            catchers.insert(format!("case: {name}"));
+        }
+    }
+    catchers
+}
+
+/// The cases that may catch a broken store: those in which more than one manager depends on
+/// it, or somebody dies. Which of them do is for the run to tell.
+const CASES: [Case; 14] = candidates! {
+    admission_and_order::limit_one_starts_one_after_the_other,
+    admission_and_order::batches_never_pass_each_other,
+    admission_and_order::priority_goes_before_age,
+    release_cancel_removal::a_stale_holder_frees_nothing,
+    release_cancel_removal::removal_ends_everything_and_leaves_nothing,
+    release_cancel_removal::anybody_can_release_by_name,
+    limits::raising_starts_exactly_as_many,
+    waiting_and_waking::a_watch_survives_a_lost_connection,
+    waiting_and_waking::dropped_admissions_leak_nothing,
+    waiting_and_waking::places_can_be_read_and_watched,
+    leases_and_crashes::long_runs_keep_their_slots,
+    leases_and_crashes::a_crash_frees_what_it_has_to,
+    leases_and_crashes::a_stopped_controller_learns_it,
+    leases_and_crashes::everybody_restarts,
+};
+
+/// A case by name, and whether it fails over a store.
+type Case = (&'static str, fn(OpenStore<'_>) -> bool);
+
+fn fails(open: OpenStore<'_>, case: impl AsyncFnOnce(&Fixture)) -> bool {
+    // Intervals are left to chance, and have to be the same in every run.
+    fastrand::seed(MANAGERS.seed);
+    let fixture = async |time| Fixture::over(open(), time);
+    let run = || run_case(Time::Paused, fixture, case);
+    catch_unwind(AssertUnwindSafe(run)).is_err()
 }

@@ -7,11 +7,15 @@
 mod catchers;
 mod edit;
 mod rules;
+mod store;
+mod store_layer;
 
 use std::fmt;
 use std::sync::Arc;
 
-pub use catchers::{Catcher, catchers, catchers_of_production};
+use pac_core::driver::Driver;
+
+pub use catchers::{catchers, catchers_of_production};
 
 use crate::Rules;
 
@@ -32,12 +36,15 @@ pub struct Mutant {
 pub enum Level {
     /// In what decides over a repository.
     Rules(Arc<dyn Rules>),
+    /// In what a store does: makes a broken one of a good one.
+    Store(fn(Arc<dyn Driver>) -> Arc<dyn Driver>),
 }
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Rules(_) => "rules",
+            Self::Store(_) => "store",
         })
     }
 }
@@ -50,5 +57,10 @@ pub fn all() -> Vec<Mutant> {
         breaks,
         level: Level::Rules(Arc::new(rules)),
     });
-    rules.collect()
+    let stores = store::ALL.into_iter().map(|(name, breaks, how)| Mutant {
+        name,
+        breaks,
+        level: Level::Store(how),
+    });
+    rules.chain(stores).collect()
 }

@@ -54,6 +54,20 @@ pub fn manager(open: OpenStore<'_>, search: Search) -> Result<(), Failure> {
     }
 }
 
+/// Every check that finds something wrong with managers over this store.
+#[cfg(feature = "mutants")]
+pub(crate) fn survey(open: OpenStore<'_>, search: Search) -> std::collections::BTreeSet<Check> {
+    let found = std::cell::RefCell::default();
+    let run = search.runner().run(&moves(), |(line, moves)| {
+        if let Err(Found { check, .. }) = play(open, line, &moves, search.seed) {
+            std::cell::RefCell::<std::collections::BTreeSet<_>>::borrow_mut(&found).insert(check);
+        }
+        Ok(())
+    });
+    run.unwrap();
+    found.into_inner()
+}
+
 /// What was found, and on the way to what.
 #[derive(Debug)]
 pub(super) struct Found {

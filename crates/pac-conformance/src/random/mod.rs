@@ -18,5 +18,7 @@ pub use check::Check;
 pub use manager::{OpenStore, manager};
 pub use rules::rules;
 #[cfg(feature = "mutants")]
+pub(crate) use manager::survey as survey_managers;
+#[cfg(feature = "mutants")]
 pub(crate) use rules::survey;
 pub use search::{Failure, Search};

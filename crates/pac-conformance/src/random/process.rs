@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::edge;
 use super::moves::Line;
-use crate::faults::{Distant, Faulty, Gate};
+use crate::faults::Faults;
 use crate::reference::{Asker, Place, Repository};
 
 /// When leases are given up: later than a whole sequence of moves takes.
@@ -23,7 +23,7 @@ pub(crate) const LEASE_TTL: Duration = Duration::from_secs(40 * 60);
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) manager: ConcurrencyManager,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) gate: Arc<Faults>,
     pub(crate) leases: Vec<Lease>,
     /// With the uid of the run.
     pub(crate) waiters: Vec<(u8, Waiter)>,
@@ -39,13 +39,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) async fn start(store: &Arc<dyn Driver>, line: Line, takes_ownerless: bool) -> Self {
-        let gate = Arc::new(Gate::default());
+        let gate = match line {
+            Line::Direct | Line::Gated => Faults::none(),
+            Line::Distant => Faults::line(),
+        };
         let driver = match line {
             Line::Direct => Arc::clone(store),
-            Line::Gated => Faulty::over(store, &gate),
-            Line::Distant => {
-                Faulty::over(&Faulty::over(store, &gate), &Arc::new(Distant::default()))
-            }
+            Line::Gated | Line::Distant => gate.over(store),
         };
         let options = ManagerOptions {
             lease_ttl: Some(LEASE_TTL),

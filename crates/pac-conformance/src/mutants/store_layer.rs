@@ -1,0 +1,139 @@
+//! A driver over another one that does something else instead.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pac_core::driver::{
+    BatchOutcome, Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+};
+use pac_core::protocol::Death;
+use pac_core::state::{Head, Snapshot};
+use pac_core::{Error, RepositoryKey, Revision, SessionId};
+
+pub(crate) type Store = Arc<dyn Driver>;
+
+/// What a store does wrong; everything else, the real one does.
+#[async_trait]
+pub(crate) trait Wrong: Debug + Send + Sync + 'static {
+    async fn open_session(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
+        store.open_session(ttl).await
+    }
+
+    async fn keep_alive(&self, store: &Store, session: SessionId) -> Result<(), Error> {
+        store.keep_alive(session).await
+    }
+
+    async fn dead_sessions(&self, store: &Store) -> Result<Vec<(SessionId, Death)>, Error> {
+        store.dead_sessions().await
+    }
+
+    async fn repositories_of(
+        &self,
+        store: &Store,
+        session: SessionId,
+    ) -> Result<Vec<RepositoryKey>, Error> {
+        store.repositories_of(session).await
+    }
+
+    async fn load(
+        &self,
+        store: &Store,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        store.load(repository, since).await
+    }
+
+    async fn commit(
+        &self,
+        store: &Store,
+        session: SessionId,
+        batch: Vec<RepositoryCommit>,
+    ) -> BatchOutcome {
+        commit_to(store, session, batch).await
+    }
+
+    fn watch(&self, watch: Box<dyn Watch>) -> Box<dyn Watch> {
+        watch
+    }
+}
+
+/// As the store itself does.
+pub(crate) async fn commit_to(
+    store: &Store,
+    session: SessionId,
+    batch: Vec<RepositoryCommit>,
+) -> BatchOutcome {
+    match store.commit(session, batch) {
+        Commit::Done(outcome) => outcome,
+        Commit::Pending(answer) => answer.await,
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct BrokenStore<W> {
+    store: Store,
+    wrong: Arc<W>,
+}
+
+impl<W: Wrong> BrokenStore<W> {
+    pub(crate) fn over(store: Store, wrong: W) -> Store {
+        let wrong = Arc::new(wrong);
+        Arc::new(Self { store, wrong })
+    }
+}
+
+#[async_trait]
+impl<W: Wrong> Driver for BrokenStore<W> {
+    fn descriptor(&self) -> Descriptor {
+        self.store.descriptor()
+    }
+
+    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+        self.wrong.open_session(&self.store, ttl).await
+    }
+
+    async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
+        self.wrong.keep_alive(&self.store, session).await
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), Error> {
+        self.store.close_session(session).await
+    }
+
+    async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+        self.wrong.dead_sessions(&self.store).await
+    }
+
+    async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
+        self.wrong.repositories_of(&self.store, session).await
+    }
+
+    async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        self.wrong.load(&self.store, repository, since).await
+    }
+
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
+        let (store, wrong) = (Arc::clone(&self.store), Arc::clone(&self.wrong));
+        Commit::pending(async move { wrong.commit(&store, session, batch).await })
+    }
+
+    async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        Ok(self.wrong.watch(self.store.watch(session).await?))
+    }
+
+    async fn list(
+        &self,
+        filter: ListFilter,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        self.store.list(filter, after, limit).await
+    }
+}
