@@ -1,25 +1,129 @@
-//! Every mutant is caught, and nothing that ships is.
+//! Every mutant is caught, nothing that ships is, and what `docs/testing.md` says of that is so.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::{env, fs, panic, thread};
 
-use pac_conformance::mutants;
+use pac_conformance::mutants::{self, Mutant};
 use pac_core::driver::Driver;
 use pac_memory::{MemoryDriver, MemoryOptions};
+
+/// Around the table in the document.
+const BEGIN: &str = "<!-- mutants: begin -->\n";
+const END: &str = "<!-- mutants: end -->";
+
+/// Set where the document is to be written instead of compared.
+const WRITE: &str = "PAC_WRITE_MUTANTS";
+
+#[test]
+fn every_mutant_is_caught_and_nothing_that_ships_is() {
+    let mutants = mutants::all();
+    assert!(
+        mutants.len() >= 12,
+        "{} mutants prove little",
+        mutants.len()
+    );
+    let rows = caught(&mutants);
+    for (mutant, catchers) in mutants.iter().zip(&rows) {
+        let name = mutant.name;
+        assert!(!catchers.is_empty(), "no check catches the mutant {name}");
+    }
+    compare(&table(&mutants, &rows));
+}
+
+#[test]
+fn names_of_mutants_are_used_once() {
+    let mutants = mutants::all();
+    let names: BTreeSet<_> = mutants.iter().map(|mutant| mutant.name).collect();
+    assert_eq!(names.len(), mutants.len());
+}
+
+/// The catchers of each, found by all cores together.
+fn caught(mutants: &[Mutant]) -> Vec<BTreeSet<String>> {
+    let rows = Mutex::new(vec![BTreeSet::new(); mutants.len()]);
+    let next = AtomicUsize::new(0);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    // A mutant is caught by panics, of which nobody wants to read.
+    let loud = panic::take_hook();
+    panic::set_hook(Box::new(|_| ()));
+    thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some((at, mutant)) = pick(mutants, &next) {
+                    let catchers = mutants::catchers(mutant, &memory);
+                    rows.lock().unwrap()[at] = catchers;
+                }
+            });
+        }
+    });
+    let innocent = mutants::catchers_of_production(&memory);
+    panic::set_hook(loud);
+    assert_eq!(
+        innocent,
+        BTreeSet::new(),
+        "caught, although nothing is broken"
+    );
+    rows.into_inner().unwrap()
+}
+
+fn pick<'a>(mutants: &'a [Mutant], next: &AtomicUsize) -> Option<(usize, &'a Mutant)> {
+    let at = next.fetch_add(1, Ordering::Relaxed);
+    Some((at, mutants.get(at)?))
+}
 
 fn memory() -> Arc<dyn Driver> {
     Arc::new(MemoryDriver::new(MemoryOptions::default()))
 }
 
-#[test]
-fn every_mutant_is_caught() {
-    std::panic::set_hook(Box::new(|_| {}));
-    for mutant in mutants::all() {
-        if std::env::var("ONLY").is_ok_and(|o| o != mutant.level.to_string()) { continue }
-        let start = std::time::Instant::now();
-        let catchers = mutants::catchers(&mutant, &memory);
-        eprintln!("{}: {:?}", mutant.name, start.elapsed());
-        for c in catchers { eprintln!("      {c}"); }
+fn table(mutants: &[Mutant], rows: &[BTreeSet<String>]) -> String {
+    let mut table = "| Mutant | Level | What is broken | Caught by |\n".to_owned();
+    table.push_str("| --- | --- | --- | --- |\n");
+    for (mutant, catchers) in mutants.iter().zip(rows) {
+        table.push_str(&format!(
+            "| `{}` | {} | {} | {} |\n",
+            mutant.name,
+            mutant.level,
+            mutant.breaks,
+            grouped(catchers)
+        ));
     }
-    let start = std::time::Instant::now();
-    eprintln!("production: {:?} {:?}", mutants::catchers_of_production(&memory), start.elapsed());
+    table
+}
+
+/// `case: a`, `case: b`, `managers: c` as `case: a, b; managers: c`.
+fn grouped(catchers: &BTreeSet<String>) -> String {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (kind, name) in catchers
+        .iter()
+        .filter_map(|catcher| catcher.split_once(": "))
+    {
+        groups.entry(kind).or_default().push(name);
+    }
+    let groups = groups.iter();
+    let groups: Vec<_> = groups
+        .map(|(kind, names)| format!("{kind}: {}", names.join(", ")))
+        .collect();
+    groups.join("; ")
+}
+
+fn compare(table: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/testing.md");
+    let document = fs::read_to_string(&path).unwrap();
+    let (before, rest) = document.split_once(BEGIN).unwrap();
+    let (written, after) = rest.split_once(END).unwrap();
+    if env::var_os(WRITE).is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        return;
+    }
+    let differs = |(written, now): (&str, &str)| (written != now).then(|| now.to_owned());
+    let lines = written.lines().zip(table.lines());
+    let changed: Vec<_> = lines.filter_map(differs).collect();
+    assert!(
+        written == table,
+        "the table of mutants in docs/testing.md is not what was found now; look at the \
+         difference, and if it is right write it with `cargo xtask mutants --write`:\n{}",
+        changed.join("\n")
+    );
 }

@@ -2,6 +2,7 @@
 
 pub mod admission_and_order;
 mod calls;
+pub mod driver_contract;
 pub mod hostile_input;
 pub mod leases_and_crashes;
 pub mod limits;

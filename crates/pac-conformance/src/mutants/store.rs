@@ -332,14 +332,18 @@ impl Wrong for ClientsClock {
     async fn keep_alive(&self, store: &Store, session: SessionId) -> Result<(), Error> {
         store.keep_alive(session).await?;
         let mut heard = self.0.lock().unwrap();
-        heard.entry(session).and_modify(|(at, _)| *at = Instant::now());
+        heard
+            .entry(session)
+            .and_modify(|(at, _)| *at = Instant::now());
         Ok(())
     }
 
     async fn dead_sessions(&self, store: &Store) -> Result<Vec<(SessionId, Death)>, Error> {
         let mut dead = store.dead_sessions().await?;
         let heard = self.0.lock().unwrap();
-        let late = heard.iter().filter(|(_, (at, ttl))| at.elapsed() * 4 > *ttl);
+        let late = heard
+            .iter()
+            .filter(|(_, (at, ttl))| at.elapsed() * 4 > *ttl);
         for (session, _) in late {
             if !dead.iter().any(|(known, _)| known == session) {
                 dead.push((*session, Death::Session));

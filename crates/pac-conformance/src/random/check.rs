@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A check of the random commands. The numbers are those of the invariants in the crate's
-/// documentation of the protocol.
+/// A check of the random commands: two against the reference model, and one per invariant of
+/// the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Check {
@@ -34,17 +34,17 @@ pub enum Check {
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Answer => "reference model: answer",
-            Self::State => "reference model: state",
-            Self::Records => "the store's own check",
-            Self::Limit => "invariant 1: limit",
-            Self::Order => "invariant 2: order",
-            Self::NothingLost => "invariant 3: nothing lost",
-            Self::NoIdleSlot => "invariant 4: no idle slot",
-            Self::Idempotent => "invariant 5: idempotent",
-            Self::Fencing => "invariant 7: fencing",
-            Self::LiveOwner => "invariant: grants go to live owners",
-            Self::Told => "what managers tell",
+            Self::Answer => "answer",
+            Self::State => "state",
+            Self::Records => "records",
+            Self::Limit => "limit",
+            Self::Order => "order",
+            Self::NothingLost => "nothing lost",
+            Self::NoIdleSlot => "no idle slot",
+            Self::Idempotent => "idempotent",
+            Self::Fencing => "fencing",
+            Self::LiveOwner => "live owner",
+            Self::Told => "told",
         })
     }
 }

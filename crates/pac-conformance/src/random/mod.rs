@@ -15,10 +15,10 @@ mod session;
 mod steps;
 
 pub use check::Check;
-pub use manager::{OpenStore, manager};
-pub use rules::rules;
 #[cfg(feature = "mutants")]
 pub(crate) use manager::survey as survey_managers;
+pub use manager::{OpenStore, manager};
+pub use rules::rules;
 #[cfg(feature = "mutants")]
 pub(crate) use rules::survey;
 pub use search::{Failure, Search};

@@ -139,6 +139,9 @@ impl World {
             takes_ownerless: step.takes_ownerless,
         };
         let ask = match step.deed {
+            // Two that nobody has noticed could be granted each other's slots without an end:
+            // managers keep that from happening, and the rules alone cannot.
+            Deed::Die if !self.unnoticed().is_empty() => return None,
             Deed::Die => return Some(Event::Died(asker.session)),
             Deed::Admit(wish) => Ask::Admit(wish),
             Deed::Adopt(wish) => Ask::Adopt(wish),

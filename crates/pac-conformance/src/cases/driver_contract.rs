@@ -1,0 +1,123 @@
+//! The contract of the driver, asked straight: what no manager does as long as all is well.
+
+use std::time::Duration;
+
+use pac_core::driver::{Commit, CommitOutcome, RepositoryCommit, SessionTtl};
+use pac_core::protocol::{Command, Issuer, apply};
+use pac_core::state::RepositoryState;
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
+use tokio::time::sleep;
+
+use crate::{Fixture, durable, repository};
+
+/// A session that is over commits nothing, and is never renewed again.
+pub async fn a_dead_session_does_nothing_more(fixture: &Fixture) {
+    let repository = repository("contract");
+    let session = died(fixture).await;
+    for _ in 0..2 {
+        let renewed = fixture.driver().keep_alive(session).await;
+        assert_eq!(renewed.unwrap_err().kind(), ErrorKind::SessionLost);
+        let admit = Command::Admit(durable("a"));
+        let answer = commits(fixture, &repository, session, &admit, &[]).await;
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::SessionLost);
+    }
+    assert!(!fixture.view(&repository).await.exists);
+}
+
+/// Nothing is written that depends on the life of a session that is over.
+pub async fn nothing_is_granted_to_the_dead(fixture: &Fixture) {
+    let repository = repository("contract");
+    let (dead, session) = (died(fixture).await, lives(fixture).await);
+    let admit = Command::Admit(durable("a"));
+    let outcome = commits(fixture, &repository, session, &admit, &[dead]).await;
+    let outcome = outcome.unwrap();
+    assert!(
+        matches!(outcome, CommitOutcome::SessionDead(which) if which == dead),
+        "{outcome:?}"
+    );
+    assert!(!fixture.view(&repository).await.exists);
+}
+
+/// Of two commits planned at the same revision, one is written.
+pub async fn a_commit_is_of_its_revision(fixture: &Fixture) {
+    let repository = repository("contract");
+    let session = lives(fixture).await;
+    let batch = |name| {
+        let absent = RepositoryState::absent(0);
+        planned(
+            &absent,
+            &repository,
+            session,
+            &Command::Admit(durable(name)),
+        )
+    };
+    for (name, written) in [("a", true), ("b", false)] {
+        let outcome = commit(fixture, session, batch(name)).await.unwrap();
+        let is_written = matches!(outcome, CommitOutcome::Committed(_));
+        assert_eq!(is_written, written, "{outcome:?}");
+    }
+    fixture.view(&repository).await.assert(&["a"], &[]);
+}
+
+async fn lives(fixture: &Fixture) -> SessionId {
+    let options = fixture.options();
+    let ttl = SessionTtl {
+        session: options.session_ttl,
+        lease: options.lease_ttl.unwrap_or(options.session_ttl),
+    };
+    fixture.driver().open_session(ttl).await.unwrap()
+}
+
+/// One that was not renewed in time.
+async fn died(fixture: &Fixture) -> SessionId {
+    let session = lives(fixture).await;
+    sleep(fixture.options().session_ttl + Duration::from_secs(2)).await;
+    session
+}
+
+/// Commits what comes of a command, on the condition that others live.
+async fn commits(
+    fixture: &Fixture,
+    repository: &RepositoryKey,
+    session: SessionId,
+    command: &Command,
+    alive: &[SessionId],
+) -> Result<CommitOutcome, Error> {
+    let snapshot = fixture.driver().load(repository, None).await?;
+    let state = RepositoryState::from_snapshot(&snapshot).unwrap();
+    let mut batch = planned(&state, repository, session, command);
+    for commit in &mut batch {
+        commit.changes.alive.extend(alive);
+    }
+    commit(fixture, session, batch).await
+}
+
+fn planned(
+    state: &RepositoryState,
+    repository: &RepositoryKey,
+    session: SessionId,
+    command: &Command,
+) -> Vec<RepositoryCommit> {
+    let issuer = Issuer {
+        session,
+        takes_ownerless: false,
+    };
+    let changes = apply(state, issuer, command).1.unwrap();
+    let repository = repository.clone();
+    vec![RepositoryCommit {
+        repository,
+        changes,
+    }]
+}
+
+async fn commit(
+    fixture: &Fixture,
+    session: SessionId,
+    batch: Vec<RepositoryCommit>,
+) -> Result<CommitOutcome, Error> {
+    let mut outcomes = match fixture.driver().commit(session, batch) {
+        Commit::Done(outcome) => outcome?,
+        Commit::Pending(answer) => answer.await?,
+    };
+    Ok(outcomes.pop().unwrap())
+}
