@@ -12,7 +12,10 @@
 mod ci;
 mod drivers;
 mod features;
+mod miri;
+mod mutants;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 mod tools;
@@ -33,6 +36,12 @@ enum Task {
     Features,
     /// Check the rules of this repository
     Tidy,
+    /// Try random commands for as long as one likes
+    Soak(soak::Options),
+    /// Check that every broken variant is caught
+    Mutants(mutants::Options),
+    /// Interpret the synchronous parts with Miri (needs a nightly toolchain)
+    Miri,
 }
 
 fn main() -> ExitCode {
@@ -42,6 +51,9 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&root, &options),
         Task::Features => features::run(&root),
         Task::Tidy => tidy::run(&root),
+        Task::Soak(options) => soak::run(&root, &options),
+        Task::Mutants(options) => mutants::run(&root, &options),
+        Task::Miri => miri::run(&root),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

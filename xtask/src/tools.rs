@@ -60,6 +60,15 @@ pub(crate) const CLIPPY: Tool = Tool {
     },
 };
 
+/// Interprets tests and finds undefined behaviour.
+pub(crate) const MIRI: Tool = Tool {
+    name: "Miri",
+    probe: "cargo +nightly miri --version",
+    install: Install::Person {
+        command: "rustup toolchain install nightly --component miri",
+    },
+};
+
 /// Makes sure that a tool can be used, or says what would make it so.
 pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
     let found = CommandLine::new(tool.probe).probe(root);
