@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pac_conformance::Production;
-use pac_conformance::random::{self, Search};
+use pac_conformance::random::{self, Failure, Search};
 use pac_core::driver::Driver;
 use pac_memory::{MemoryDriver, MemoryOptions};
 
@@ -13,9 +13,7 @@ fn the_protocol_does_what_the_reference_model_does() {
         seed: 1,
         cases: 8_000,
     };
-    if let Err(failure) = random::rules(&Production, search) {
-        panic!("{failure}");
-    }
+    nothing_found(random::rules(&Production, search));
 }
 
 #[test]
@@ -30,9 +28,12 @@ fn managers_do_what_the_reference_model_does_again() {
 
 fn managers(seed: u64) {
     let search = Search { seed, cases: 1_000 };
-    if let Err(failure) = random::manager(&memory, search) {
-        panic!("{failure}");
-    }
+    nothing_found(random::manager(&memory, search));
+}
+
+fn nothing_found(search: Result<(), Failure>) {
+    let found = search.err().map(|failure| failure.to_string());
+    assert!(found.is_none(), "{}", found.unwrap_or_default());
 }
 
 fn memory() -> Arc<dyn Driver> {

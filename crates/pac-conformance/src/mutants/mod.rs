@@ -30,7 +30,8 @@ pub struct Mutant {
     pub level: Level,
 }
 
-/// Where a mutant is broken.
+/// Where a mutant is broken. A level more, such as the manager's commit loop, is a variant here,
+/// a table like those of the others in [`all`], and an arm in [`catchers`] that runs its checks.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Level {

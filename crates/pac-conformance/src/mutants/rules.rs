@@ -9,11 +9,18 @@ use pac_core::{PipelineRunKey, SessionId};
 use super::edit::Edit;
 use crate::Rules;
 
-type Apply = fn(&RepositoryState, Issuer, &Command) -> (Outcome, Option<Changes>);
-
 /// One of them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct BrokenRules(Apply);
+pub(crate) struct BrokenRules(fn(&Asked<'_>) -> Answered);
+
+/// What rules are asked.
+struct Asked<'a> {
+    state: &'a RepositoryState,
+    issuer: Issuer,
+    command: &'a Command,
+}
+
+type Answered = (Outcome, Option<Changes>);
 
 impl Rules for BrokenRules {
     fn apply(
@@ -22,7 +29,11 @@ impl Rules for BrokenRules {
         issuer: Issuer,
         command: &Command,
     ) -> (Outcome, Option<Changes>) {
-        self.0(state, issuer, command)
+        self.0(&Asked {
+            state,
+            issuer,
+            command,
+        })
     }
 }
 
@@ -130,97 +141,72 @@ pub(crate) const ALL: [(&str, &str, BrokenRules); 20] = [
     ),
 ];
 
-fn stale_count(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let (outcome, changes) = apply(state, issuer, command);
-    let Command::Admit(RunRequest { run, .. }) = command else {
+fn stale_count(asked: &Asked<'_>) -> Answered {
+    let (outcome, changes) = asked.honest();
+    let Command::Admit(RunRequest { run, .. }) = asked.command else {
         return (outcome, changes);
     };
-    let mut edit = Edit::of(state, changes);
-    let latest = state.head().revision;
+    let mut edit = Edit::of(asked.state, changes);
+    let latest = asked.state.head().revision;
     let seen = |entry: &&std::sync::Arc<Entry>| entry.is_started() && entry.revision < latest;
-    let counted = state.entries().filter(seen).count();
+    let counted = asked.state.entries().filter(seen).count();
     let counted = u32::try_from(counted).unwrap_or(u32::MAX);
     if edit.entry(run).is_some_and(|entry| entry.is_queued()) && edit.head.limit.admits(counted) {
-        edit.start(run, issuer, issuer.session);
+        edit.start(run, asked.issuer, asked.issuer.session);
     }
     stands(run, edit, outcome)
 }
 
-fn new_ticket_on_asking_again(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let (outcome, changes) = apply(state, issuer, command);
-    match command {
+fn new_ticket_on_asking_again(asked: &Asked<'_>) -> Answered {
+    let (outcome, changes) = asked.honest();
+    match asked.command {
         Command::Admit(RunRequest { run, .. })
-            if state.entry(run).is_some_and(|before| before.is_queued()) =>
+            if asked
+                .state
+                .entry(run)
+                .is_some_and(|before| before.is_queued()) =>
         {
-            to_the_back(run, Edit::of(state, changes), outcome)
+            to_the_back(run, Edit::of(asked.state, changes), outcome)
         }
         _ => (outcome, changes),
     }
 }
 
-fn grant_to_the_releaser(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    edited(state, issuer, command, |edit| {
-        edit.regrant(|token, _| (token, issuer.session));
+fn grant_to_the_releaser(asked: &Asked<'_>) -> Answered {
+    asked.edited(|edit| {
+        edit.regrant(|token, _| (token, asked.issuer.session));
         edit.alive.clear();
     })
 }
 
-fn grant_unconditionally(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    edited(state, issuer, command, |edit| edit.alive.clear())
+fn grant_unconditionally(asked: &Asked<'_>) -> Answered {
+    asked.edited(|edit| edit.alive.clear())
 }
 
-fn anybody_takes_the_ownerless(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
+fn anybody_takes_the_ownerless(asked: &Asked<'_>) -> Answered {
     let issuer = Issuer {
         takes_ownerless: true,
-        ..issuer
+        ..asked.issuer
     };
-    apply(state, issuer, command)
+    apply(asked.state, issuer, asked.command)
 }
 
-fn release_without_token(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let mut command = command.clone();
+fn release_without_token(asked: &Asked<'_>) -> Answered {
+    let mut command = asked.command.clone();
     if let Command::Release { token, .. } = &mut command {
         *token = None;
     }
-    apply(state, issuer, &command)
+    asked.honest_to(&command)
 }
 
-fn barging(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let (outcome, changes) = apply(state, issuer, command);
-    match (command, &outcome) {
+fn barging(asked: &Asked<'_>) -> Answered {
+    let (outcome, changes) = asked.honest();
+    match (asked.command, &outcome) {
         (Command::Admit(RunRequest { run, .. }), Outcome::Admitted { created: true, .. }) => {
-            let mut edit = Edit::of(state, changes);
+            let mut edit = Edit::of(asked.state, changes);
             let has_to_wait = edit.entry(run).is_some_and(|entry| entry.is_queued());
             if has_to_wait && edit.put_back(0) > 0 {
-                edit.start(run, issuer, issuer.session);
+                edit.start(run, asked.issuer, asked.issuer.session);
             }
             stands(run, edit, outcome)
         }
@@ -228,158 +214,115 @@ fn barging(
     }
 }
 
-fn own_runs_first(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    if !matches!(command, Command::Release { .. }) {
-        return apply(state, issuer, command);
+fn own_runs_first(asked: &Asked<'_>) -> Answered {
+    if !matches!(asked.command, Command::Release { .. }) {
+        return asked.honest();
     }
-    edited(state, issuer, command, |edit| {
+    asked.edited(|edit| {
         let undone = edit.put_back(0);
-        edit.start_by(undone, issuer, |entry| {
-            let foreign = entry.owner() != Some(issuer.session);
+        edit.start_by(undone, asked.issuer, |entry| {
+            let foreign = entry.owner() != Some(asked.issuer.session);
             (foreign, Reverse(entry.priority), entry.ticket)
         });
     })
 }
 
-fn no_hand_over_on_release(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    match command {
-        Command::Release { .. } => edited(state, issuer, command, |edit| {
+fn no_hand_over_on_release(asked: &Asked<'_>) -> Answered {
+    match asked.command {
+        Command::Release { .. } => asked.edited(|edit| {
             edit.put_back(0);
         }),
-        _ => apply(state, issuer, command),
+        _ => asked.honest(),
     }
 }
 
-fn no_hand_over_on_cancel(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    match command {
-        Command::Cancel { .. } => edited(state, issuer, command, |edit| {
+fn no_hand_over_on_cancel(asked: &Asked<'_>) -> Answered {
+    match asked.command {
+        Command::Cancel { .. } => asked.edited(|edit| {
             edit.put_back(0);
         }),
-        _ => apply(state, issuer, command),
+        _ => asked.honest(),
     }
 }
 
-fn priority_ignored(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    match command {
-        Command::Release { .. } | Command::Cancel { .. } => {
-            edited(state, issuer, command, |edit| {
-                let undone = edit.put_back(0);
-                edit.start_by(undone, issuer, |entry| entry.ticket);
-            })
-        }
-        _ => apply(state, issuer, command),
+fn priority_ignored(asked: &Asked<'_>) -> Answered {
+    match asked.command {
+        Command::Release { .. } | Command::Cancel { .. } => asked.edited(|edit| {
+            let undone = edit.put_back(0);
+            edit.start_by(undone, asked.issuer, |entry| entry.ticket);
+        }),
+        _ => asked.honest(),
     }
 }
 
-fn requeue_to_the_back(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let (outcome, changes) = apply(state, issuer, command);
-    match command {
+fn requeue_to_the_back(asked: &Asked<'_>) -> Answered {
+    let (outcome, changes) = asked.honest();
+    match asked.command {
         Command::Requeue { run, .. } if changes.is_some() => {
-            to_the_back(run, Edit::of(state, changes), outcome)
+            to_the_back(run, Edit::of(asked.state, changes), outcome)
         }
         _ => (outcome, changes),
     }
 }
 
-fn adoption_within_the_limit(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let full = !state.head().limit.admits(state.head().started);
-    match command {
-        Command::Adopt(request) if full => apply(state, issuer, &Command::Admit(request.clone())),
-        _ => apply(state, issuer, command),
+fn adoption_within_the_limit(asked: &Asked<'_>) -> Answered {
+    let full = !asked.state.head().limit.admits(asked.state.head().started);
+    match asked.command {
+        Command::Adopt(request) if full => asked.honest_to(&Command::Admit(request.clone())),
+        _ => asked.honest(),
     }
 }
 
-fn adoption_uncounted(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let before = state.head().started;
-    match command {
-        Command::Adopt(_) => edited(state, issuer, command, |edit| edit.head.started = before),
-        _ => apply(state, issuer, command),
+fn adoption_uncounted(asked: &Asked<'_>) -> Answered {
+    let before = asked.state.head().started;
+    match asked.command {
+        Command::Adopt(_) => asked.edited(|edit| edit.head.started = before),
+        _ => asked.honest(),
     }
 }
 
-fn orphans_freed_at_once(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    match command {
+fn orphans_freed_at_once(asked: &Asked<'_>) -> Answered {
+    match asked.command {
         Command::Expire { session, .. } => {
             let (session, death) = (*session, Death::Lease);
-            apply(state, issuer, &Command::Expire { session, death })
+            asked.honest_to(&Command::Expire { session, death })
         }
-        _ => apply(state, issuer, command),
+        _ => asked.honest(),
     }
 }
 
-fn granted_again(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let (outcome, changes) = apply(state, issuer, command);
-    match (command, changes) {
-        (Command::Admit(RunRequest { run, .. }), None) if held_by(state, run, issuer.session) => {
-            let mut edit = Edit::of(state, None);
-            edit.start(run, issuer, issuer.session);
+fn granted_again(asked: &Asked<'_>) -> Answered {
+    let (outcome, changes) = asked.honest();
+    match (asked.command, changes) {
+        (Command::Admit(RunRequest { run, .. }), None)
+            if held_by(asked.state, run, asked.issuer.session) =>
+        {
+            let mut edit = Edit::of(asked.state, None);
+            edit.start(run, asked.issuer, asked.issuer.session);
             stands(run, edit, outcome)
         }
         (_, changes) => (outcome, changes),
     }
 }
 
-fn older_limit_holds(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let Command::SetLimit { limit, version } = command else {
-        return apply(state, issuer, command);
+fn older_limit_holds(asked: &Asked<'_>) -> Answered {
+    let Command::SetLimit { limit, version } = asked.command else {
+        return asked.honest();
     };
     let at_once = Command::SetLimit {
         limit: *limit,
         version: None,
     };
-    edited(state, issuer, &at_once, |edit| {
+    asked.to(&at_once).edited(|edit| {
         edit.head.limit_version = version.or(edit.head.limit_version);
     })
 }
 
-fn uid_ignored(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    match command {
+fn uid_ignored(asked: &Asked<'_>) -> Answered {
+    match asked.command {
         Command::Admit(request) => {
-            let known = state
+            let known = asked
+                .state
                 .entry(&request.run)
                 .filter(|entry| !entry.is_finished());
             let uid = known.map_or(&request.uid, |entry| &entry.uid).clone();
@@ -387,32 +330,24 @@ fn uid_ignored(
                 uid,
                 ..request.clone()
             };
-            apply(state, issuer, &Command::Admit(request))
+            asked.honest_to(&Command::Admit(request))
         }
-        _ => apply(state, issuer, command),
+        _ => asked.honest(),
     }
 }
 
-fn one_start_per_limit(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    match command {
-        Command::SetLimit { .. } => edited(state, issuer, command, |edit| {
+fn one_start_per_limit(asked: &Asked<'_>) -> Answered {
+    match asked.command {
+        Command::SetLimit { .. } => asked.edited(|edit| {
             edit.put_back(1);
         }),
-        _ => apply(state, issuer, command),
+        _ => asked.honest(),
     }
 }
 
-fn token_not_advanced(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-) -> (Outcome, Option<Changes>) {
-    let last = state.head().last_token;
-    edited(state, issuer, command, |edit| {
+fn token_not_advanced(asked: &Asked<'_>) -> Answered {
+    let last = asked.state.head().last_token;
+    asked.edited(|edit| {
         // The very first one has to come from somewhere.
         if last.get() > 0 {
             edit.regrant(|_, session| (last, session));
@@ -421,37 +356,42 @@ fn token_not_advanced(
     })
 }
 
-/// What production does, rewritten; with the outcome that fits.
-fn edited(
-    state: &RepositoryState,
-    issuer: Issuer,
-    command: &Command,
-    change: impl FnOnce(&mut Edit<'_>),
-) -> (Outcome, Option<Changes>) {
-    let (mut outcome, changes) = apply(state, issuer, command);
-    if changes.as_ref().is_none_or(|changes| changes.remove) {
-        return (outcome, changes);
+impl<'a> Asked<'a> {
+    fn to(&self, command: &'a Command) -> Self {
+        Self { command, ..*self }
     }
-    let mut edit = Edit::of(state, changes);
-    change(&mut edit);
-    if let Outcome::Ended { promoted, .. }
-    | Outcome::LimitSet { promoted, .. }
-    | Outcome::Swept { promoted, .. } = &mut outcome
-    {
-        *promoted = edit.promoted();
+
+    fn honest(&self) -> Answered {
+        apply(self.state, self.issuer, self.command)
     }
-    match command.run() {
-        Some(run) => stands(run, edit, outcome),
-        None => (outcome, edit.finish()),
+
+    fn honest_to(&self, command: &Command) -> Answered {
+        apply(self.state, self.issuer, command)
+    }
+
+    /// What production does, rewritten; with the outcome that fits.
+    fn edited(&self, change: impl FnOnce(&mut Edit<'_>)) -> Answered {
+        let (mut outcome, changes) = self.honest();
+        if changes.as_ref().is_none_or(|changes| changes.remove) {
+            return (outcome, changes);
+        }
+        let mut edit = Edit::of(self.state, changes);
+        change(&mut edit);
+        if let Outcome::Ended { promoted, .. }
+        | Outcome::LimitSet { promoted, .. }
+        | Outcome::Swept { promoted, .. } = &mut outcome
+        {
+            *promoted = edit.promoted();
+        }
+        match self.command.run() {
+            Some(run) => stands(run, edit, outcome),
+            None => (outcome, edit.finish()),
+        }
     }
 }
 
 /// Gives a run that waits the last place.
-fn to_the_back(
-    run: &PipelineRunKey,
-    mut edit: Edit<'_>,
-    outcome: Outcome,
-) -> (Outcome, Option<Changes>) {
+fn to_the_back(run: &PipelineRunKey, mut edit: Edit<'_>, outcome: Outcome) -> Answered {
     if let Some(entry) = edit.entry(run).filter(|entry| entry.is_queued()) {
         let entry = Entry::clone(entry);
         edit.head.last_ticket = edit.head.last_ticket.next();
@@ -465,7 +405,7 @@ fn to_the_back(
 }
 
 /// What was answered about a run, as the run stands now.
-fn stands(run: &PipelineRunKey, edit: Edit<'_>, outcome: Outcome) -> (Outcome, Option<Changes>) {
+fn stands(run: &PipelineRunKey, edit: Edit<'_>, outcome: Outcome) -> Answered {
     let outcome = match (outcome, edit.entry(run)) {
         (Outcome::Admitted { admitted, created }, Some(entry)) if admitted.has_a_place() => {
             let admitted = Admitted::of(entry);

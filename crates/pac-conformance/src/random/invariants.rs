@@ -85,11 +85,15 @@ impl Transition<'_> {
     fn nothing_lost(&self) -> Option<String> {
         self.before.runs.iter().find_map(|was| {
             let now = self.after.run(was.name).filter(|now| now.uid == was.uid);
-            let stays = now.is_some_and(|now| match (was.place, now.place) {
-                (Place::Waiting { .. }, Place::Waiting { .. } | Place::Running { .. }) => true,
-                (Place::Running { .. }, Place::Running { .. }) => true,
-                (Place::Over { .. }, _) => true,
-                _ => false,
+            let stays = now.is_some_and(|now| {
+                matches!(
+                    (was.place, now.place),
+                    (Place::Waiting { .. }, Place::Waiting { .. })
+                        | (
+                            Place::Waiting { .. } | Place::Running { .. },
+                            Place::Running { .. }
+                        )
+                )
             });
             let over = matches!(was.place, Place::Over { .. });
             let lost = !(stays || over || self.may_leave(was));

@@ -2,15 +2,17 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+#[cfg(feature = "mutants")]
+use std::{cell::RefCell, collections::BTreeSet};
 
 use pac_core::driver::Driver;
 use proptest::test_runner::{TestCaseError, TestError};
 use tokio::runtime::Builder;
 
 use super::check::Check;
+use super::cluster::Cluster;
 use super::moves::{Line, Move, moves};
 use super::search::{Failure, Search, shortest};
-use super::session::Session;
 
 /// Opens an empty store.
 pub type OpenStore<'a> = &'a dyn Fn() -> Arc<dyn Driver>;
@@ -56,11 +58,11 @@ pub fn manager(open: OpenStore<'_>, search: Search) -> Result<(), Failure> {
 
 /// Every check that finds something wrong with managers over this store.
 #[cfg(feature = "mutants")]
-pub(crate) fn survey(open: OpenStore<'_>, search: Search) -> std::collections::BTreeSet<Check> {
-    let found = std::cell::RefCell::default();
+pub(crate) fn survey(open: OpenStore<'_>, search: Search) -> BTreeSet<Check> {
+    let found = RefCell::new(BTreeSet::new());
     let run = search.runner().run(&moves(), |(line, moves)| {
         if let Err(Found { check, .. }) = play(open, line, &moves, search.seed) {
-            std::cell::RefCell::<std::collections::BTreeSet<_>>::borrow_mut(&found).insert(check);
+            found.borrow_mut().insert(check);
         }
         Ok(())
     });
@@ -85,10 +87,10 @@ fn play(open: OpenStore<'_>, line: Line, moves: &[Move], seed: u64) -> Result<()
             .start_paused(true)
             .build();
         runtime.unwrap().block_on(async {
-            let mut session = Session::start(open(), line).await;
+            let mut cluster = Cluster::start(open(), line).await;
             for a_move in moves {
-                if let Err((check, message)) = session.play(a_move).await {
-                    let steps = session.told();
+                if let Err((check, message)) = cluster.play(a_move).await {
+                    let steps = cluster.told();
                     return Err(Found {
                         check,
                         message,

@@ -2,8 +2,10 @@
 //! when something is found.
 
 mod allowed;
+mod asked;
 mod book;
 mod check;
+mod cluster;
 mod edge;
 mod invariants;
 mod manager;
@@ -11,7 +13,6 @@ mod moves;
 mod process;
 mod rules;
 mod search;
-mod session;
 mod steps;
 
 pub use check::Check;

@@ -1,6 +1,7 @@
 //! Random commands against the pure protocol.
 
-use std::collections::BTreeSet;
+#[cfg(feature = "mutants")]
+use std::{cell::RefCell, collections::BTreeSet};
 
 use proptest::test_runner::{TestCaseError, TestError};
 use proptest_state_machine::ReferenceStateMachine;
@@ -62,7 +63,7 @@ pub fn rules(rules: &dyn Rules, search: Search) -> Result<(), Failure> {
 #[cfg(feature = "mutants")]
 pub(crate) fn survey(rules: &dyn Rules, search: Search) -> BTreeSet<Check> {
     let strategy = Steps::sequential_strategy(1..=STEPS);
-    let found = std::cell::RefCell::new(BTreeSet::new());
+    let found = RefCell::new(BTreeSet::new());
     let run = search.runner().run(&strategy, |(world, steps, _)| {
         let mut play = Play::new(rules, world);
         for step in &steps {
@@ -131,5 +132,52 @@ impl<'a> Play<'a> {
             self.apart = true;
         }
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::Production;
+
+    /// What is never asked, or never answered so, is not checked either.
+    #[test]
+    fn every_kind_of_answer_is_met() {
+        let met = std::cell::RefCell::new(BTreeSet::new());
+        let search = Search {
+            seed: 3,
+            cases: 300,
+        };
+        let strategy = Steps::sequential_strategy(1..=STEPS);
+        let run = search.runner().run(&strategy, |(world, steps, _)| {
+            let mut play = Play::new(&Production, world);
+            for step in &steps {
+                play.take(step);
+            }
+            let answers = play.told.iter().filter_map(|told| told.split("-> ").nth(1));
+            let kind = |answer: &str| answer.split([' ', '(', '\n']).next().map(str::to_owned);
+            met.borrow_mut().extend(answers.filter_map(kind));
+            Ok(())
+        });
+        run.unwrap();
+        for kind in [
+            "Runs",
+            "Waits",
+            "Finished",
+            "HeldElsewhere",
+            "NotHeld",
+            "Ended",
+            "EndedBefore",
+            "NotStarted",
+            "Stale",
+            "Unknown",
+            "Limit",
+            "Swept",
+            "Removed",
+        ] {
+            assert!(met.borrow().contains(kind), "{kind} is not in {met:?}");
+        }
     }
 }

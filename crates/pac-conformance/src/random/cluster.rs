@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::driver::Driver;
-use pac_core::manager::{Admission, Ending};
-use pac_core::{Error, ErrorKind, FencingToken, Limit, LimitVersion, RepositoryKey};
+use pac_core::{FencingToken, Limit, LimitVersion, RepositoryKey};
 use tokio::time::{sleep, timeout};
 
 use super::allowed::{Allowed, Background};
+use super::asked::{Asked, Seen, fits, may_fit};
 use super::check::Check;
 use super::edge;
 use super::moves::{Deed, Line, Move};
@@ -29,7 +29,7 @@ type Verdict = Result<(), (Check, String)>;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct Cluster {
     store: Arc<dyn Driver>,
     line: Line,
     key: RepositoryKey,
@@ -43,21 +43,7 @@ pub(super) struct Session {
     told: Vec<String>,
 }
 
-/// What one of them asks, and what it saw of the answer.
-struct Asked {
-    asker: Asker,
-    ask: Ask,
-    seen: Seen,
-}
-
-enum Seen {
-    Admission(u8, Result<Admission, Error>),
-    Ending(Result<Ending, Error>),
-    Limit(Result<(u32, bool), Error>),
-    Removed(Result<Vec<u8>, Error>),
-}
-
-impl Session {
+impl Cluster {
     pub(super) async fn start(store: Arc<dyn Driver>, line: Line) -> Self {
         let mut processes = Vec::new();
         for party in 0..PARTIES {
@@ -460,63 +446,4 @@ impl Session {
 /// Two of them take over what has no owner.
 fn is_controller(party: usize) -> bool {
     party < 2
-}
-
-/// Whether this is what the answer looks like.
-fn fits(answer: &Answer, seen: &Seen) -> bool {
-    match (answer, seen) {
-        (
-            Answer::Runs { token, session, .. },
-            Seen::Admission(_, Ok(Admission::Started(lease))),
-        ) => lease.token().get() == *token && lease.session().get() == *session,
-        (Answer::Waits { .. }, Seen::Admission(_, Ok(Admission::Queued(_)))) => true,
-        (Answer::Finished(how), Seen::Admission(_, Ok(Admission::Finished(outcome)))) => {
-            edge::outcome(*how) == *outcome
-        }
-        (Answer::HeldElsewhere(_), Seen::Admission(_, Err(error))) => {
-            error.kind() == ErrorKind::InvalidInput
-        }
-        (_, Seen::Ending(Ok(ending))) => {
-            let outcome = pac_core::protocol::Outcome::Ended {
-                ended: ending.ended,
-                promoted: ending.promoted.clone(),
-            };
-            edge::answer(&outcome) == *answer
-        }
-        (Answer::Limit(limit, accepted, _), Seen::Limit(Ok(seen))) => (*limit, *accepted) == *seen,
-        (Answer::Removed(runs), Seen::Removed(Ok(seen))) => runs == seen,
-        _ => false,
-    }
-}
-
-/// The same when something else went on: of an admission is said where the run stands by now.
-fn may_fit(answer: &Answer, seen: &Seen) -> bool {
-    let has_a_place = matches!(answer, Answer::Runs { .. } | Answer::Waits { .. });
-    let moved_on = match seen {
-        Seen::Admission(_, Ok(_)) => has_a_place,
-        // Its repository was removed in this instant.
-        Seen::Admission(_, Err(error)) => has_a_place && error.kind() == ErrorKind::Contended,
-        _ => false,
-    };
-    moved_on || fits(answer, seen)
-}
-
-impl std::fmt::Display for Seen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Admission(_, Ok(Admission::Started(lease))) => {
-                let (token, session) = (lease.token(), lease.session());
-                write!(f, "started with token {token} of session {session}")
-            }
-            Self::Admission(_, Ok(Admission::Queued(_))) => f.write_str("queued"),
-            Self::Admission(_, Ok(Admission::Finished(how))) => write!(f, "over: {how}"),
-            Self::Admission(_, Err(error)) => write!(f, "{error}"),
-            Self::Ending(ending) => match ending {
-                Ok(ending) => write!(f, "{:?}", ending.ended),
-                Err(error) => write!(f, "{error}"),
-            },
-            Self::Limit(limit) => write!(f, "{limit:?}"),
-            Self::Removed(removed) => write!(f, "{removed:?}"),
-        }
-    }
 }
