@@ -137,6 +137,7 @@ impl<'a> Play<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::collections::BTreeSet;
 
     use super::*;
@@ -145,7 +146,7 @@ mod tests {
     /// What is never asked, or never answered so, is not checked either.
     #[test]
     fn every_kind_of_answer_is_met() {
-        let met = std::cell::RefCell::new(BTreeSet::new());
+        let met = RefCell::new(BTreeSet::new());
         let search = Search {
             seed: 3,
             cases: 300,
