@@ -104,6 +104,11 @@ macro_rules! conformance {
                 Nothing s52_a_malformed_record_stops_no_recovery
                     a_malformed_record_stops_no_recovery;
             }
+            driver_contract {
+                Nothing a_dead_session_does_nothing_more a_dead_session_does_nothing_more;
+                Nothing nothing_is_granted_to_the_dead nothing_is_granted_to_the_dead;
+                Nothing a_commit_is_of_its_revision a_commit_is_of_its_revision;
+            }
             hostile_input {
                 Nothing s57_hostile_keys_are_refused_or_kept_apart
                     hostile_keys_are_refused_or_kept_apart;

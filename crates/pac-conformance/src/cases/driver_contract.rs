@@ -42,15 +42,8 @@ pub async fn nothing_is_granted_to_the_dead(fixture: &Fixture) {
 pub async fn a_commit_is_of_its_revision(fixture: &Fixture) {
     let repository = repository("contract");
     let session = lives(fixture).await;
-    let batch = |name| {
-        let absent = RepositoryState::absent(0);
-        planned(
-            &absent,
-            &repository,
-            session,
-            &Command::Admit(durable(name)),
-        )
-    };
+    let state = state(fixture, &repository).await;
+    let batch = |name| planned(&state, &repository, session, &Command::Admit(durable(name)));
     for (name, written) in [("a", true), ("b", false)] {
         let outcome = commit(fixture, session, batch(name)).await.unwrap();
         let is_written = matches!(outcome, CommitOutcome::Committed(_));
@@ -83,13 +76,17 @@ async fn commits(
     command: &Command,
     alive: &[SessionId],
 ) -> Result<CommitOutcome, Error> {
-    let snapshot = fixture.driver().load(repository, None).await?;
-    let state = RepositoryState::from_snapshot(&snapshot).unwrap();
+    let state = state(fixture, repository).await;
     let mut batch = planned(&state, repository, session, command);
     for commit in &mut batch {
         commit.changes.alive.extend(alive);
     }
     commit(fixture, session, batch).await
+}
+
+async fn state(fixture: &Fixture, repository: &RepositoryKey) -> RepositoryState {
+    let snapshot = fixture.driver().load(repository, None).await.unwrap();
+    RepositoryState::from_snapshot(&snapshot).unwrap()
 }
 
 fn planned(
