@@ -20,7 +20,7 @@ const PARTS: [(&str, &[&str]); 2] = [
     ("pac-memory", &["sessions::"]),
 ];
 
-/// The queue's long comparison takes Miri half an hour.
+/// Twenty thousand steps are too many for an interpreter.
 const TOO_LONG: &str = "agrees_with_a_sorted_vector";
 
 /// Runs Miri, or says how to get it.
@@ -33,7 +33,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 
 fn command(package: &str, tests: &[&str]) -> CommandLine {
     let mut command = CommandLine::new("cargo +nightly miri test --locked --lib --package")
-        // A key or a hash seed is drawn at random: Miri allows that only so.
+        // Hash seeds are taken from the clock, which an isolated program has not.
         .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         .arg(package)
         .arg("--")
