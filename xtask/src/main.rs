@@ -16,6 +16,7 @@ mod miri;
 mod mutants;
 mod run;
 mod soak;
+mod servers;
 mod test;
 mod tidy;
 mod tools;

@@ -10,15 +10,15 @@ use anyhow::{Result, bail, ensure};
 
 use crate::drivers::{self, DRIVERS};
 use crate::run::CommandLine;
+use crate::servers::Servers;
 
 /// Why a driver that [`DRIVERS`] names is not tested.
 const ABSENT: &str = "not part of the workspace yet";
 
 /// What may be skipped where `CI` is set. The list is exact: a skip that is
 /// not in it fails, and so does an entry that skips nothing any more.
-const EXPECTED_SKIPS: [(&str, &str); 3] = [
+const EXPECTED_SKIPS: [(&str, &str); 2] = [
     ("driver etcd", ABSENT),
-    ("driver postgres", ABSENT),
     (
         "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
         "nobody can set the clock of a server",
@@ -37,16 +37,19 @@ pub(crate) struct Options {
     args: Vec<String>,
 }
 
-/// Runs the tests, documentation tests included.
-///
-/// The drivers of today need no server and no tool but cargo, so there is
-/// nothing to install first.
+/// Runs the tests, documentation tests included, with the servers that the
+/// drivers need.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let present = drivers::present(root);
     let mut tally = Tally::default();
-    let success = command(options, &present)?.run_watched(root, |line| tally.read(line))?;
+    let command = command(options, &present)?;
+    let servers = Servers::start(root, &tested(options, &present))?;
+    let command = with_servers(command, options, &servers);
+    let success = command.run_watched(root, |line| tally.read(line))?;
 
-    let skips = skips(&present, &tally);
+    let mut skips = skips(&present, &tally);
+    skips.extend_from_slice(servers.skips());
+    drop(servers);
     println!("\n{}", report(&skips, options));
     for (driver, cases) in &tally.conformance {
         println!("conformance of {driver}: {cases}");
@@ -66,9 +69,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
 
 /// Something that was not tested, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Skip {
-    what: String,
-    why: String,
+pub(crate) struct Skip {
+    pub(crate) what: String,
+    pub(crate) why: String,
 }
 
 /// The sums of the result lines of all test binaries, and what single lines tell.
@@ -188,12 +191,6 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
         }
         command = command.arg(format!("--package={}", drivers::crate_name(driver)));
     }
-    if !options.args.is_empty() {
-        command = command.arg("--");
-    }
-    for arg in &options.args {
-        command = command.arg(arg);
-    }
     Ok(command)
 }
 
@@ -213,6 +210,21 @@ fn tested<'a>(options: &'a Options, present: &[&'a str]) -> Vec<&'a str> {
     } else {
         options.drivers.iter().map(String::as_str).collect()
     }
+}
+
+fn with_servers(mut command: CommandLine, options: &Options, servers: &Servers) -> CommandLine {
+    for (name, value) in servers.env() {
+        command = command.env(name, value);
+    }
+    let skipped = servers
+        .unrunnable()
+        .iter()
+        .flat_map(|part| ["--skip", part]);
+    let args = options.args.iter().map(String::as_str).chain(skipped);
+    for (at, arg) in args.enumerate() {
+        command = if at == 0 { command.arg("--") } else { command }.arg(arg);
+    }
+    command
 }
 
 fn skips(present: &[&str], tally: &Tally) -> Vec<Skip> {
@@ -302,7 +314,8 @@ mod tests {
     fn a_driver_limits_the_run_and_arguments_are_handed_on() {
         let mut options = of_drivers(&["memory"]);
         options.args = vec!["scenario_07".to_owned(), "--nocapture".to_owned()];
-        let command = command(&options, &["memory"]).unwrap().to_string();
+        let command = command(&options, &["memory"]).unwrap();
+        let command = with_servers(command, &options, &Servers::default()).to_string();
         let packages = "--package=pac-core --package=pac-tests --package=pac-memory";
         assert!(command.contains(packages), "{command}");
         assert!(
