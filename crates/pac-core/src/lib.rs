@@ -1,7 +1,7 @@
 //! The core of pac-concurrency: who may run, decided once for every store.
 //!
 //! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
-//! - [`driver`]: the little that a store has to provide for them.
+//! - [`driver`]: the little that a store has to provide for them; [`hints`] helps with a part.
 //! - [`manager`]: both together, for the many tasks of one process.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
@@ -10,6 +10,7 @@
 pub mod driver;
 mod error;
 pub(crate) mod hash;
+pub mod hints;
 pub mod manager;
 mod name;
 pub mod protocol;

@@ -138,13 +138,10 @@ pub(crate) fn run_as() -> Vec<String> {
 
 /// A program to be run so.
 pub(crate) fn program(path: &Path) -> Command {
-    let words = run_as();
-    let (first, rest) = words
-        .split_first()
-        .map_or(("setpriv", &words[..0]), |w| (w.0.as_str(), w.1));
-    let mut command = Command::new(first);
+    let mut words = run_as().into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
     // A directory that the user may not enter is no place to start in.
-    command.args(rest).arg(path).current_dir("/");
+    command.args(words).arg(path).current_dir("/");
     command
 }
 

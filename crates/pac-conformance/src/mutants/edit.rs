@@ -14,6 +14,7 @@ pub(crate) struct Edit<'a> {
     pub(crate) head: Head,
     entries: Vec<Arc<Entry>>,
     pub(crate) alive: Vec<SessionId>,
+    adopted: Vec<PipelineRunKey>,
 }
 
 impl<'a> Edit<'a> {
@@ -24,12 +25,14 @@ impl<'a> Edit<'a> {
                 head: changes.head,
                 entries: changes.entries,
                 alive: changes.alive,
+                adopted: changes.adopted,
             },
             None => Self {
                 base,
                 head: *base.head(),
                 entries: Vec::new(),
                 alive: Vec::new(),
+                adopted: Vec::new(),
             },
         }
     }
@@ -41,6 +44,7 @@ impl<'a> Edit<'a> {
             head: self.head,
             entries: self.entries,
             alive: self.alive,
+            adopted: self.adopted,
             remove: false,
         })
     }

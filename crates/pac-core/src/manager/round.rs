@@ -45,7 +45,9 @@ impl Repository {
             let mut together = 0;
             while let Some(next) = desk.pending.front() {
                 let alone = matches!(next.command, Command::RemoveRepository);
-                let full = plan.len().saturating_add(next.group) > room || alone;
+                // What a commit grants, it grants under the limit that it writes.
+                let first = alone || matches!(next.command, Command::SetLimit { .. });
+                let full = plan.len().saturating_add(next.group) > room || first;
                 if together == 0 && full && !desk.in_flight.is_empty() {
                     break;
                 }

@@ -239,6 +239,7 @@ impl Plan<'_> {
             None => {
                 self.supersede(&request.run);
                 let entry = self.arrival(request);
+                self.record_adoption(&request.run);
                 self.start_new(entry, issuer);
                 return self.standing(&request.run, true);
             }
@@ -262,6 +263,9 @@ impl Plan<'_> {
                 EntryState::Queued { .. } | EntryState::Started { .. } => Entry::clone(entry),
             },
         };
+        if !entry.is_started() {
+            self.record_adoption(&request.run);
+        }
         self.start(entry, issuer);
         self.standing(&request.run, true)
     }

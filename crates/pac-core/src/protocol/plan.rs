@@ -33,6 +33,9 @@ pub struct Changes {
     pub entries: Vec<Arc<Entry>>,
     /// Sessions, besides the issuer's, that must be alive: runs are granted to them.
     pub alive: Vec<SessionId>,
+    /// Those of the entries that hold a slot because they ran already: for these alone the
+    /// number of slots may be above the limit of `head`.
+    pub adopted: Vec<PipelineRunKey>,
     /// Delete the repository with all that belongs to it, and write nothing.
     pub remove: bool,
 }
@@ -49,6 +52,7 @@ pub struct Plan<'a> {
     pub(super) overlay: Overlay,
     pub(super) removed: bool,
     alive: Vec<SessionId>,
+    adopted: Vec<PipelineRunKey>,
     /// The queue of `base` from the first place on that a promotion has not yet passed.
     waiting: Option<Peekable<QueueIter<'a>>>,
     /// The runs that this plan put into the queue, or moved in it.
@@ -72,6 +76,7 @@ impl<'a> Plan<'a> {
             overlay: Overlay::default(),
             removed: false,
             alive: Vec::new(),
+            adopted: Vec::new(),
             waiting: None,
             arrivals: BTreeMap::new(),
             dead: &[],
@@ -115,6 +120,7 @@ impl<'a> Plan<'a> {
                 head: self.head,
                 entries: Vec::new(),
                 alive: Vec::new(),
+                adopted: Vec::new(),
                 remove: true,
             });
         }
@@ -126,6 +132,7 @@ impl<'a> Plan<'a> {
             head: self.head,
             entries: self.overlay.into_entries(),
             alive: self.alive,
+            adopted: self.adopted,
             remove: false,
         })
     }
@@ -193,6 +200,13 @@ impl<'a> Plan<'a> {
             finished: Moment::AtCommit,
             ..entry
         });
+    }
+
+    /// Notes that a run takes a slot which it is not granted: it runs already.
+    pub(super) fn record_adoption(&mut self, run: &PipelineRunKey) {
+        if !self.adopted.contains(run) {
+            self.adopted.push(run.clone());
+        }
     }
 
     /// Gives the slot of the next token to `entry`, which has a place or a slot, for `session`.
