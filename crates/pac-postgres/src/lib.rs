@@ -1,1 +1,32 @@
-//! The PostgreSQL driver of pac-concurrency.
+//! The PostgreSQL driver of pac-concurrency: state that survives every controller and a restart
+//! of the server, shared by any number of processes.
+//!
+//! A commit to any number of repositories is one call of one function in the database: one round
+//! trip, one transaction, one durable write. Nothing depends on the state of a connection, so a
+//! proxy that pools transactions may be in between (hints are then polled for, which takes a
+//! little longer). PostgreSQL 15 and newer.
+//!
+//! ```no_run
+//! use pac_postgres::{Password, PostgresDriver, PostgresOptions};
+//!
+//! # async fn open() -> Result<PostgresDriver, pac_core::Error> {
+//! let mut options = PostgresOptions::default();
+//! options.hosts = vec![("db.example.org".to_owned(), 5432)];
+//! options.password = Password::in_file("/etc/pac/password");
+//! PostgresDriver::connect(options).await
+//! # }
+//! ```
+
+mod client;
+mod clock;
+mod driver;
+mod options;
+mod record;
+mod schema;
+mod sessions;
+mod store;
+mod tls;
+mod watch;
+
+pub use driver::PostgresDriver;
+pub use options::{Password, PostgresOptions, SslMode};

@@ -1,0 +1,301 @@
+//! The one place that talks to the client library: connections, the pool, statements.
+//!
+//! Statements are unnamed and leave nothing behind on a connection: a proxy may give each of them
+//! another one.
+
+mod failure;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Manager, Metrics, Object, Pool, PoolError, RecycleError};
+use pac_core::{Error, ErrorKind};
+use secrecy::ExposeSecret;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::{SslMode as ClientSslMode, TargetSessionAttrs};
+use tokio_postgres::tls::MakeTlsConnect;
+pub(crate) use tokio_postgres::types::{FromSql, ToSql, Type};
+use tokio_postgres::{AsyncMessage, CancelToken, Config, Connection, Socket};
+pub(crate) use tokio_postgres::{Error as RowError, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::options::{PostgresOptions, SslMode};
+use crate::tls;
+
+pub(crate) use failure::Effect;
+
+/// How long a peer may be silent before it counts as gone.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(3), 3);
+
+/// A parameter and its type.
+pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Connections to one database. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pool: Pool<Connector>,
+}
+
+impl Client {
+    /// Connects nothing yet.
+    pub(crate) fn new(options: PostgresOptions) -> Result<Self, Error> {
+        let limit = Some(options.connection_timeout);
+        let pool = Pool::builder(Connector(options.clone()))
+            .max_size(options.max_connections)
+            .wait_timeout(limit)
+            .create_timeout(limit)
+            .runtime(Runtime::Tokio1)
+            .build();
+        let pool = pool.map_err(|error| {
+            Error::new(ErrorKind::Internal, "connect", "cannot make a pool").caused_by(error)
+        })?;
+        Ok(Self { pool })
+    }
+
+    pub(crate) fn options(&self) -> &PostgresOptions {
+        &self.pool.manager().0
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.options().schema
+    }
+
+    /// Runs one statement on a connection of the pool.
+    pub(crate) async fn query(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let pooled = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(_) => self.options().pool_is_exhausted(operation),
+            error => Error::new(ErrorKind::Internal, operation, "the pool is closed")
+                .caused_by(error.to_string()),
+        })?;
+        // What has not been answered is not for the next one to find on the connection.
+        let borrowed = Borrowed(Some(pooled));
+        let Some(session) = borrowed.0.as_deref() else {
+            return Err(Error::new(ErrorKind::Internal, operation, "no connection"));
+        };
+        let answer = session.query(operation, effect, sql, params).await;
+        borrowed.give_back();
+        answer
+    }
+
+    /// A connection of the caller's own, driven by the runtime that this is called on.
+    pub(crate) async fn connect(&self, operation: &'static str) -> Result<Session, Error> {
+        self.pool.manager().session(operation).await
+    }
+
+    /// Listens to a channel on a connection of its own.
+    pub(crate) async fn listen(
+        &self,
+        channel: &str,
+        heard: impl Fn(&str) + Send + 'static,
+    ) -> Result<Session, Error> {
+        let connector = self.pool.manager();
+        let (client, mut connection) = connector.connect("listen").await?;
+        let driven = async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(notification) = message {
+                    heard(notification.payload());
+                }
+            }
+        };
+        let session = connector.session_of(client, driven);
+        session
+            .batch("listen", &format!("LISTEN {channel}"))
+            .await?;
+        Ok(session)
+    }
+}
+
+/// A connection that goes back to the pool only when its statement has been answered.
+struct Borrowed(Option<Object<Connector>>);
+
+impl Borrowed {
+    fn give_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        if let Some(object) = self.0.take() {
+            let session = Object::take(object);
+            session.cancel();
+        }
+    }
+}
+
+/// A connection.
+pub(crate) struct Session {
+    client: tokio_postgres::Client,
+    driven: JoinHandle<()>,
+    options: PostgresOptions,
+    cancel: CancelToken,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driven.abort();
+    }
+}
+
+impl Session {
+    /// Runs one statement, for the statement timeout at most.
+    pub(crate) async fn query(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let answer = self.client.query_typed(sql, params);
+        self.within_limit(operation, effect, answer).await
+    }
+
+    /// Runs statements without parameters or results.
+    pub(crate) async fn batch(&self, operation: &'static str, sql: &str) -> Result<(), Error> {
+        let answer = self.client.batch_execute(sql);
+        self.within_limit(operation, Effect::Write, answer).await
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    async fn within_limit<T>(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
+        match timeout(self.options.statement_timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| self.options.failure(operation, effect, error)),
+            Err(_) => {
+                self.cancel();
+                Err(self.options.statement_timed_out(operation, effect))
+            }
+        }
+    }
+
+    /// Asks the server to give up what nobody waits for any more. The connection is of no use
+    /// afterwards.
+    fn cancel(&self) {
+        let (token, options) = (self.cancel.clone(), self.options.clone());
+        let cancel = async move {
+            if let Ok(tls) = tls::config(&options) {
+                // It is a favour to the server, and may fail.
+                let asked = token.cancel_query(MakeRustlsConnect::new(tls));
+                let _ = timeout(options.statement_timeout, asked).await;
+            }
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(cancel);
+        }
+        self.driven.abort();
+    }
+}
+
+/// Makes connections.
+#[derive(Debug)]
+struct Connector(PostgresOptions);
+
+impl Connector {
+    async fn session(&self, operation: &'static str) -> Result<Session, Error> {
+        let (client, connection) = self.connect(operation).await?;
+        let driven = async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection to PostgreSQL ended");
+            }
+        };
+        Ok(self.session_of(client, driven))
+    }
+
+    fn session_of(
+        &self,
+        client: tokio_postgres::Client,
+        driven: impl Future<Output = ()> + Send + 'static,
+    ) -> Session {
+        Session {
+            cancel: client.cancel_token(),
+            client,
+            driven: tokio::spawn(driven),
+            options: self.0.clone(),
+        }
+    }
+
+    async fn connect(
+        &self,
+        operation: &'static str,
+    ) -> Result<
+        (
+            tokio_postgres::Client,
+            Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>,
+        ),
+        Error,
+    > {
+        let options = &self.0;
+        let config = config(options)?;
+        let tls = MakeRustlsConnect::new(tls::config(options)?);
+        match timeout(options.connection_timeout, config.connect(tls)).await {
+            Ok(connected) => {
+                connected.map_err(|error| options.failure(operation, Effect::Connect, error))
+            }
+            Err(_) => Err(options.connect_timed_out(operation)),
+        }
+    }
+}
+
+impl Manager for Connector {
+    type Type = Session;
+    type Error = Error;
+
+    async fn create(&self) -> Result<Session, Error> {
+        self.session("connect").await
+    }
+
+    async fn recycle(&self, session: &mut Session, _: &Metrics) -> managed::RecycleResult<Error> {
+        if session.is_closed() || session.driven.is_finished() {
+            return Err(RecycleError::message("the connection is closed"));
+        }
+        Ok(())
+    }
+}
+
+fn config(options: &PostgresOptions) -> Result<Config, Error> {
+    let mut config = Config::new();
+    for (host, port) in &options.hosts {
+        config.host(host).port(*port);
+    }
+    config
+        .dbname(&options.database)
+        .user(&options.username)
+        .application_name("pac-concurrency")
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
+        .connect_timeout(options.connection_timeout)
+        .tcp_user_timeout(options.statement_timeout)
+        .keepalives_idle(KEEPALIVE.0)
+        .keepalives_interval(KEEPALIVE.1)
+        .keepalives_retries(KEEPALIVE.2)
+        .ssl_mode(match options.ssl_mode {
+            SslMode::Disable => ClientSslMode::Disable,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
+        });
+    if let Some(password) = options.password.read()? {
+        config.password(password.expose_secret());
+    }
+    Ok(config)
+}

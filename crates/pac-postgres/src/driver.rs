@@ -1,0 +1,162 @@
+//! The driver over the tables.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pac_core::driver::{
+    Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+};
+use pac_core::protocol::Death;
+use pac_core::state::{Head, Snapshot};
+use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use tokio::task::JoinSet;
+
+use crate::PostgresOptions;
+use crate::client::Client;
+use crate::schema;
+use crate::sessions::Sessions;
+use crate::store::Store;
+use crate::watch::Watches;
+
+/// A store in a schema of a PostgreSQL database.
+///
+/// | operation | round trips | durable writes |
+/// | --- | --- | --- |
+/// | commit of any number of repositories | 1 | 1 |
+/// | load, list, repositories of a session | 1 | none |
+/// | open, renew or close a session | 1 | 1 |
+/// | look for dead sessions | 1 | none, if nobody has died |
+///
+/// Dropping it closes its connections.
+#[derive(Debug)]
+pub struct PostgresDriver {
+    options: PostgresOptions,
+    sessions: Sessions,
+    store: Arc<Store>,
+    watches: Arc<Watches>,
+    /// What sends and hears hints.
+    _tasks: JoinSet<()>,
+}
+
+impl PostgresDriver {
+    /// Connects, and brings the schema up to this version.
+    ///
+    /// The hints of the driver are sent and heard by tasks of the runtime that this is called
+    /// on; without them changes of other processes are found when a manager polls.
+    ///
+    /// # Errors
+    /// `Config` for settings that cannot be used and for a database or server that is not as they
+    /// say, `Unauthorised` for a role that may not connect or create what is missing,
+    /// `Incompatible` for a schema of a newer version, `Unavailable` when no server can be
+    /// reached that takes writes. Each says what to do about it.
+    pub async fn connect(options: PostgresOptions) -> Result<Self, Error> {
+        options.check()?;
+        let client = Client::new(options.clone())?;
+        schema::migrate(&client).await?;
+        let store = Arc::new(Store::new(client.clone()));
+        let watches = Arc::new(Watches::new(client.clone()));
+        let mut tasks = JoinSet::new();
+        if let Some(session) = watches.try_to_listen().await? {
+            tasks.spawn(Arc::clone(&watches).notify());
+            tasks.spawn(Arc::clone(&watches).keep_listening(session));
+        } else {
+            tracing::warn!(
+                "notifications of PostgreSQL do not get through, as behind a proxy that pools \
+                 transactions; polling for changes instead, which takes a little longer"
+            );
+            tasks.spawn(Arc::clone(&watches).poll(Arc::clone(&store)));
+        }
+        Ok(Self {
+            sessions: Sessions::new(client),
+            store,
+            watches,
+            options,
+            _tasks: tasks,
+        })
+    }
+}
+
+#[async_trait]
+impl Driver for PostgresDriver {
+    fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            name: "postgresql",
+            remote: true,
+            // Two gather while two are written; the rest of the pool is for reading.
+            batches_in_flight: (self.options.max_connections / 2).clamp(1, 4),
+            repositories_per_batch: 64,
+            entries_per_commit: 1_000,
+            lease_ttl: self.options.lease_ttl,
+            retention: self.options.retention,
+        }
+    }
+
+    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+        self.sessions.open(ttl).await
+    }
+
+    async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
+        self.sessions.renew(session).await
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), Error> {
+        self.sessions.close(session).await?;
+        self.watches.session_died();
+        Ok(())
+    }
+
+    async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+        let (dead, fresh) = self.sessions.dead().await?;
+        if fresh {
+            self.watches.session_died();
+        }
+        if let Err(error) = self.store.purge().await {
+            tracing::warn!(%error, "could not let finished runs go; trying again");
+        }
+        Ok(dead)
+    }
+
+    async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
+        self.sessions.repositories(session).await
+    }
+
+    async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        let snapshot = self.store.load(repository, since).await?;
+        self.watches.dealt_with(repository, snapshot.head.revision);
+        Ok(snapshot)
+    }
+
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
+        let (store, watches) = (Arc::clone(&self.store), Arc::clone(&self.watches));
+        Commit::pending(async move {
+            let keys: Vec<_> = batch
+                .iter()
+                .map(|commit| commit.repository.clone())
+                .collect();
+            let outcomes = store.commit(session, batch).await?;
+            for (key, outcome) in keys.iter().zip(&outcomes) {
+                if let CommitOutcome::Committed(snapshot) = outcome {
+                    watches.changed(session, key, snapshot.head.revision);
+                }
+            }
+            Ok(outcomes)
+        })
+    }
+
+    async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        Ok(self.watches.subscribe(session))
+    }
+
+    async fn list(
+        &self,
+        filter: ListFilter,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        self.store.list(filter, after, limit).await
+    }
+}

@@ -1,0 +1,310 @@
+//! What can be set.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pac_core::driver::Retention;
+use pac_core::{Error, ErrorKind};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Settings of a [`PostgresDriver`](crate::PostgresDriver). Start from the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PostgresOptions {
+    /// The servers, tried in this order for one that takes writes: name or address, and port.
+    /// With a primary and its standbys here, a fail-over is survived. Default: localhost, 5432.
+    pub hosts: Vec<(String, u16)>,
+    /// The database. Default: `pac_concurrency`.
+    pub database: String,
+    /// The role. Default: `pac_user`.
+    pub username: String,
+    /// How the role proves who it is. Default: not at all.
+    pub password: Password,
+    /// Whether connections are encrypted, and what is checked. Default: `require`.
+    pub ssl_mode: SslMode,
+    /// PEM file of the authorities that may have signed the server's certificate.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of a certificate, with its chain, and its private key, if the server asks for
+    /// one. Like all files here they are read for each new connection.
+    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// The schema that holds the tables, created if need be: 1 to 63 lower-case letters, digits
+    /// or `_`, not starting with a digit or `pg_`. Default: `pac`.
+    pub schema: String,
+    /// Most connections for requests; up to four more serve hints and the keep-alive of
+    /// sessions. At least 1. Default: 10.
+    pub max_connections: usize,
+    /// How long it may take to get a connection, new or from the pool. Default: 30 s.
+    pub connection_timeout: Duration,
+    /// How long one statement may take. Default: 10 s.
+    pub statement_timeout: Duration,
+    /// How long the slots of durable runs outlive their controller, where the manager's
+    /// settings do not say. Default: 1 h.
+    pub lease_ttl: Duration,
+    /// How long finished runs can be read. What is older, or beyond the number, goes within
+    /// seconds as long as a manager runs. Default: 24 h, and the latest 1,000 of a repository.
+    pub retention: Retention,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            hosts: vec![("localhost".to_owned(), 5432)],
+            database: "pac_concurrency".to_owned(),
+            username: "pac_user".to_owned(),
+            password: Password::default(),
+            ssl_mode: SslMode::Require,
+            ca_file: None,
+            client_certificate: None,
+            schema: "pac".to_owned(),
+            max_connections: 10,
+            connection_timeout: Duration::from_secs(30),
+            statement_timeout: Duration::from_secs(10),
+            lease_ttl: Duration::from_secs(60 * 60),
+            retention: Retention {
+                age: Duration::from_secs(24 * 60 * 60),
+                per_repository: 1_000,
+            },
+        }
+    }
+}
+
+impl PostgresOptions {
+    /// Whether the settings can be used together.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |message: String| Err(Error::new(ErrorKind::Config, "connect", message));
+        if self.hosts.is_empty() || self.hosts.iter().any(|(host, _)| host.is_empty()) {
+            return wrong(
+                "name at least one host of PostgreSQL, and none that is empty".to_owned(),
+            );
+        }
+        if !is_identifier(&self.schema) {
+            return wrong(format!(
+                "the schema {:?} must be 1 to 63 lower-case letters, digits or '_', and not start \
+                 with a digit or pg_",
+                self.schema.chars().take(80).collect::<String>()
+            ));
+        }
+        let texts = [&self.database, &self.username];
+        if texts
+            .iter()
+            .any(|text| text.is_empty() || text.contains('\0'))
+        {
+            return wrong(
+                "neither the database nor the username may be empty or hold a NUL".to_owned(),
+            );
+        }
+        if self.max_connections == 0 {
+            return wrong("the most connections must be at least 1; usual is 10".to_owned());
+        }
+        let times = [
+            self.connection_timeout,
+            self.statement_timeout,
+            self.lease_ttl,
+            self.retention.age,
+        ];
+        if times.iter().any(Duration::is_zero) || self.retention.per_repository == 0 {
+            return wrong(
+                "timeouts, the lease TTL and the retention must be above zero".to_owned(),
+            );
+        }
+        if self.ssl_mode.verifies() && self.ca_file.is_none() {
+            return wrong(format!(
+                "the SSL mode {} needs the file of the authority to verify against",
+                self.ssl_mode
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let start = |b: &u8| b.is_ascii_lowercase() || *b == b'_';
+    let bytes = name.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(start)
+        && bytes.iter().all(|b| start(b) || b.is_ascii_digit())
+        && !name.starts_with("pg_")
+}
+
+/// How connections are protected, with the meanings that libpq gives these words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SslMode {
+    /// Not at all.
+    Disable,
+    /// Encrypted. The server's certificate is not looked at, unless there is a CA file: then it
+    /// is as with `verify-ca`.
+    #[default]
+    Require,
+    /// Encrypted, and the certificate is signed by an authority of the CA file.
+    VerifyCa,
+    /// The same, and the certificate names the host that was connected to (as a subject
+    /// alternative name; a common name alone does not count).
+    VerifyFull,
+}
+
+impl SslMode {
+    fn verifies(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+}
+
+impl fmt::Display for SslMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disable => "disable",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        })
+    }
+}
+
+impl FromStr for SslMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let modes = [
+            Self::Disable,
+            Self::Require,
+            Self::VerifyCa,
+            Self::VerifyFull,
+        ];
+        let found = modes.into_iter().find(|mode| mode.to_string() == text);
+        found.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Config,
+                "parse",
+                format!(
+                    "there is no SSL mode {text:?}; choose disable, require, verify-ca or \
+                     verify-full"
+                ),
+            )
+        })
+    }
+}
+
+/// A password, or where it is. Never shown.
+#[derive(Clone, Default)]
+pub struct Password(Source);
+
+#[derive(Clone, Default)]
+enum Source {
+    #[default]
+    None,
+    Text(SecretString),
+    File(PathBuf),
+}
+
+impl Password {
+    /// This one.
+    #[must_use]
+    pub fn new(password: impl Into<String>) -> Self {
+        Self(Source::Text(SecretString::from(password.into())))
+    }
+
+    /// What a file holds, less line ends: read for each new connection, so that it can change.
+    #[must_use]
+    pub fn in_file(path: impl Into<PathBuf>) -> Self {
+        Self(Source::File(path.into()))
+    }
+
+    /// The password as it is now.
+    pub(crate) fn read(&self) -> Result<Option<SecretString>, Error> {
+        match &self.0 {
+            Source::None => Ok(None),
+            Source::Text(password) => Ok(Some(password.clone())),
+            Source::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).into())),
+                Err(error) => Err(Error::new(
+                    ErrorKind::Config,
+                    "connect",
+                    format!("cannot read the password file {}", path.display()),
+                )
+                .caused_by(error)),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::None => f.write_str("None"),
+            Source::Text(_) => f.write_str("[redacted]"),
+            Source::File(path) => write!(f, "in {}", path.display()),
+        }
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::None, Source::None) => true,
+            (Source::Text(a), Source::Text(b)) => a.expose_secret() == b.expose_secret(),
+            (Source::File(a), Source::File(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Password {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut PostgresOptions)) -> Result<(), Error> {
+        let mut options = PostgresOptions::default();
+        change(&mut options);
+        options.check()
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_the_rule() {
+        with(|_| ()).unwrap();
+        for schema in [
+            "",
+            "9a",
+            "pg_x",
+            "Pac",
+            "a\"b",
+            "a;drop",
+            "ä",
+            &"x".repeat(64),
+        ] {
+            let error = with(|o| schema.clone_into(&mut o.schema)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains("lower-case"), "{error}");
+        }
+        with(|o| o.schema = "x".repeat(63)).unwrap();
+        for change in [
+            |o: &mut PostgresOptions| o.hosts.clear(),
+            |o: &mut PostgresOptions| o.database.clear(),
+            |o: &mut PostgresOptions| o.max_connections = 0,
+            |o: &mut PostgresOptions| o.statement_timeout = Duration::ZERO,
+            |o: &mut PostgresOptions| o.ssl_mode = SslMode::VerifyFull,
+        ] {
+            assert_eq!(with(change).unwrap_err().kind(), ErrorKind::Config);
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let mut options = PostgresOptions::default();
+        options.password = Password::new("hunter2");
+        assert!(!format!("{options:?}").contains("hunter2"));
+        assert_ne!(options.password, Password::new("other"));
+        assert_eq!(options.password, Password::new("hunter2"));
+    }
+
+    #[test]
+    fn ssl_modes_go_by_their_names_in_libpq() {
+        for name in ["disable", "require", "verify-ca", "verify-full"] {
+            assert_eq!(name.parse::<SslMode>().unwrap().to_string(), name);
+        }
+        let error = "prefer".parse::<SslMode>().unwrap_err().to_string();
+        assert!(error.contains("choose disable"), "{error}");
+    }
+}

@@ -1,0 +1,313 @@
+//! Heads and entries as rows, and a commit as arrays.
+//!
+//! Numbers of the protocol have 64 bits without a sign, columns have one: counters above 2⁶³ are
+//! refused, which no counter will reach. The version of a limit is somebody else's number and is
+//! kept whole, bit for bit.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use pac_core::driver::RepositoryCommit;
+use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
+use pac_core::{
+    Error, ErrorKind, FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Ticket,
+};
+
+use crate::client::{FromSql, Param, Row, RowError, Type};
+use crate::clock;
+
+/// The version of the records that this software writes and reads.
+const FORMAT: i16 = 1;
+
+/// The columns of a head, as [`head`] reads them.
+pub(crate) const HEAD: &str = "format, revision, run_limit, limit_version, last_ticket, \
+                               last_token, queued, started";
+/// The columns of an entry, as [`entry`] reads them.
+pub(crate) const ENTRY: &str = "format, run, uid, kind, priority, ticket, state, token, session, \
+                                orphaned, outcome, abandoned, queued_at, started_at, \
+                                finished_at, revision";
+
+/// Reads a head from the columns from `at` on.
+pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
+    check_format(cell(row, at)?)?;
+    let limit: i64 = cell(row, at + 2)?;
+    let version: Option<i64> = cell(row, at + 3)?;
+    Ok(Head {
+        revision: Revision::new(counter(row, at + 1)?),
+        limit: Limit::new(narrow("run_limit", limit)?),
+        limit_version: version.map(|version| LimitVersion::new(version.cast_unsigned())),
+        last_ticket: Ticket::new(counter(row, at + 4)?),
+        last_token: FencingToken::new(counter(row, at + 5)?),
+        queued: narrow("queued", cell::<i64>(row, at + 6)?)?,
+        started: narrow("started", cell::<i64>(row, at + 7)?)?,
+    })
+}
+
+/// Reads an entry from the columns from `at` on.
+pub(crate) fn entry(row: &Row, at: usize) -> Result<Entry, Error> {
+    check_format(cell(row, at)?)?;
+    let token = optional_counter(row, at + 7)?.map(FencingToken::new);
+    let session = optional_counter(row, at + 8)?.map(SessionId::new);
+    let state = match (cell::<i16>(row, at + 6)?, token, session) {
+        (0, None, owner) => EntryState::Queued { owner },
+        (1, Some(token), Some(session)) => EntryState::Started {
+            token,
+            session,
+            orphaned: cell(row, at + 9)?,
+        },
+        (2, token, None) => EntryState::Finished {
+            outcome: match cell::<Option<i16>>(row, at + 10)? {
+                Some(0) => RunOutcome::Completed,
+                Some(1) => RunOutcome::Failed,
+                Some(2) => RunOutcome::Cancelled,
+                Some(3) => RunOutcome::Expired,
+                other => return Err(broken("outcome", format!("{other:?}"))),
+            },
+            token,
+            abandoned: cell(row, at + 11)?,
+        },
+        (state, ..) => {
+            return Err(broken(
+                "state",
+                format!("{state} with this token and session"),
+            ));
+        }
+    };
+    let (run, uid): (&str, &str) = (cell(row, at + 1)?, cell(row, at + 2)?);
+    Ok(Entry {
+        run: run.parse().map_err(|error| broken("run", error))?,
+        uid: uid.parse().map_err(|error| broken("uid", error))?,
+        kind: match cell::<i16>(row, at + 3)? {
+            0 => RunKind::Durable,
+            1 => RunKind::Ephemeral,
+            other => return Err(broken("kind", other)),
+        },
+        priority: Priority::new(cell(row, at + 4)?),
+        ticket: Ticket::new(counter(row, at + 5)?),
+        state,
+        queued: clock::stored(cell(row, at + 12)?),
+        started: clock::stored(cell(row, at + 13)?),
+        finished: clock::stored(cell(row, at + 14)?),
+        revision: Revision::new(counter(row, at + 15)?),
+    })
+}
+
+/// A value of a row.
+pub(crate) fn cell<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Error> {
+    row.try_get(at).map_err(|error: RowError| {
+        let column = row.columns().get(at).map_or("?", |column| column.name());
+        broken(column, error)
+    })
+}
+
+fn check_format(format: i16) -> Result<(), Error> {
+    match format {
+        FORMAT => Ok(()),
+        newer if newer > FORMAT => Err(Error::new(
+            ErrorKind::Incompatible,
+            "load",
+            format!(
+                "a record has format {newer}, and this software knows up to {FORMAT}: update it"
+            ),
+        )),
+        other => Err(broken("format", other)),
+    }
+}
+
+fn counter(row: &Row, at: usize) -> Result<u64, Error> {
+    let number: i64 = cell(row, at)?;
+    u64::try_from(number).map_err(|_| broken("number", number))
+}
+
+fn optional_counter(row: &Row, at: usize) -> Result<Option<u64>, Error> {
+    let number: Option<i64> = cell(row, at)?;
+    let unsigned = number.map(u64::try_from).transpose();
+    unsigned.map_err(|_| broken("number", format!("{number:?}")))
+}
+
+fn narrow(column: &str, number: i64) -> Result<u32, Error> {
+    u32::try_from(number).map_err(|_| broken(column, number))
+}
+
+fn broken(column: &str, value: impl Display) -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        "load",
+        format!(
+            "{column} holds {value}, which this software never writes: correct or remove the \
+             record"
+        ),
+    )
+}
+
+/// What `commit_batch` takes: the arguments in its order, after the session.
+#[derive(Debug, Default)]
+pub(crate) struct Batch<'a> {
+    repository: Vec<&'a str>,
+    expected: Vec<i64>,
+    remove: Vec<bool>,
+    limit: Vec<i64>,
+    limit_version: Vec<Option<i64>>,
+    last_ticket: Vec<i64>,
+    last_token: Vec<i64>,
+    queued: Vec<i64>,
+    started: Vec<i64>,
+    alive_of: Vec<i32>,
+    alive: Vec<i64>,
+    entries: Entries<'a>,
+}
+
+#[derive(Debug, Default)]
+struct Entries<'a> {
+    of: Vec<i32>,
+    run: Vec<&'a str>,
+    uid: Vec<&'a str>,
+    kind: Vec<i16>,
+    priority: Vec<i32>,
+    ticket: Vec<i64>,
+    state: Vec<i16>,
+    token: Vec<Option<i64>>,
+    owner: Vec<Option<i64>>,
+    orphaned: Vec<bool>,
+    outcome: Vec<Option<i16>>,
+    abandoned: Vec<bool>,
+    adopted: Vec<bool>,
+    queued_at: Vec<Option<i64>>,
+    started_at: Vec<Option<i64>>,
+    finished_at: Vec<Option<i64>>,
+}
+
+impl<'a> Batch<'a> {
+    /// Adds a repository; it has the number of those before it and one.
+    ///
+    /// # Errors
+    /// A counter that no column can hold. Nothing was added.
+    pub(crate) fn push(&mut self, commit: &'a RepositoryCommit) -> Result<(), Error> {
+        let changes = &commit.changes;
+        let head = &changes.head;
+        let numbers = [
+            changes.expected.get(),
+            head.last_ticket.get(),
+            head.last_token.get(),
+        ];
+        // One more is needed for the next revision.
+        let [expected, last_ticket, last_token] = numbers.map(|number| {
+            i64::try_from(number)
+                .ok()
+                .filter(|number| *number < i64::MAX)
+        });
+        let (Some(expected), Some(last_ticket), Some(last_token)) =
+            (expected, last_ticket, last_token)
+        else {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "commit",
+                "a revision, ticket or token is beyond 2^63, which is where this store ends",
+            )
+            .in_repository(&commit.repository));
+        };
+        let number = i32::try_from(self.repository.len() + 1).unwrap_or(i32::MAX);
+        self.repository.push(commit.repository.as_str());
+        self.expected.push(expected);
+        self.remove.push(changes.remove);
+        self.limit.push(head.limit.get().map_or(0, i64::from));
+        let version = head
+            .limit_version
+            .map(|version| version.get().cast_signed());
+        self.limit_version.push(version);
+        self.last_ticket.push(last_ticket);
+        self.last_token.push(last_token);
+        self.queued.push(i64::from(head.queued));
+        self.started.push(i64::from(head.started));
+        for session in &changes.alive {
+            self.alive_of.push(number);
+            self.alive.push(saturated(session.get()));
+        }
+        let adopted: HashSet<_> = changes.adopted.iter().collect();
+        for entry in changes.entries.iter().filter(|_| !changes.remove) {
+            let adopted = entry.is_started() && adopted.contains(&entry.run);
+            self.entries.push(number, entry, adopted);
+        }
+        Ok(())
+    }
+
+    /// The arguments.
+    pub(crate) fn params(&self) -> [Param<'_>; 27] {
+        let e = &self.entries;
+        [
+            (&self.repository, Type::TEXT_ARRAY),
+            (&self.expected, Type::INT8_ARRAY),
+            (&self.remove, Type::BOOL_ARRAY),
+            (&self.limit, Type::INT8_ARRAY),
+            (&self.limit_version, Type::INT8_ARRAY),
+            (&self.last_ticket, Type::INT8_ARRAY),
+            (&self.last_token, Type::INT8_ARRAY),
+            (&self.queued, Type::INT8_ARRAY),
+            (&self.started, Type::INT8_ARRAY),
+            (&self.alive_of, Type::INT4_ARRAY),
+            (&self.alive, Type::INT8_ARRAY),
+            (&e.of, Type::INT4_ARRAY),
+            (&e.run, Type::TEXT_ARRAY),
+            (&e.uid, Type::TEXT_ARRAY),
+            (&e.kind, Type::INT2_ARRAY),
+            (&e.priority, Type::INT4_ARRAY),
+            (&e.ticket, Type::INT8_ARRAY),
+            (&e.state, Type::INT2_ARRAY),
+            (&e.token, Type::INT8_ARRAY),
+            (&e.owner, Type::INT8_ARRAY),
+            (&e.orphaned, Type::BOOL_ARRAY),
+            (&e.outcome, Type::INT2_ARRAY),
+            (&e.abandoned, Type::BOOL_ARRAY),
+            (&e.adopted, Type::BOOL_ARRAY),
+            (&e.queued_at, Type::INT8_ARRAY),
+            (&e.started_at, Type::INT8_ARRAY),
+            (&e.finished_at, Type::INT8_ARRAY),
+        ]
+    }
+}
+
+impl<'a> Entries<'a> {
+    fn push(&mut self, of: i32, entry: &'a Arc<Entry>, adopted: bool) {
+        let (state, owner, orphaned, outcome, abandoned) = match entry.state {
+            EntryState::Queued { owner } => (0, owner, false, None, false),
+            EntryState::Started {
+                session, orphaned, ..
+            } => (1, Some(session), orphaned, None, false),
+            EntryState::Finished {
+                outcome, abandoned, ..
+            } => (2, None, false, Some(outcome), abandoned),
+        };
+        self.of.push(of);
+        self.run.push(entry.run.as_str());
+        self.uid.push(entry.uid.as_str());
+        self.kind.push(match entry.kind {
+            RunKind::Durable => 0,
+            RunKind::Ephemeral => 1,
+        });
+        self.priority.push(entry.priority.get());
+        self.ticket.push(saturated(entry.ticket.get()));
+        self.state.push(state);
+        self.token
+            .push(entry.token().map(|token| saturated(token.get())));
+        self.owner.push(owner.map(|owner| saturated(owner.get())));
+        self.orphaned.push(orphaned);
+        self.outcome.push(outcome.map(|outcome| match outcome {
+            RunOutcome::Completed => 0,
+            RunOutcome::Failed => 1,
+            RunOutcome::Cancelled => 2,
+            RunOutcome::Expired => 3,
+        }));
+        self.abandoned.push(abandoned);
+        self.adopted.push(adopted);
+        self.queued_at.push(clock::written(entry.queued));
+        self.started_at.push(clock::written(entry.started));
+        self.finished_at.push(clock::written(entry.finished));
+    }
+}
+
+/// A number that is at most one of the head's, which has been checked; or of a session, and then
+/// one that does not exist.
+pub(crate) fn saturated(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,66 @@
+-- Finished runs go by themselves, a few at a time. A head is locked while records of its
+-- repository go, and remembers up to which revision some are missing; one that is in use is
+-- left for the next time. Both return how many records went.
+
+CREATE FUNCTION purge_old(p_age bigint, p_most integer) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+  v_before bigint := now_millis() - p_age;
+  v_heads text[];
+  v_gone bigint;
+BEGIN
+  SELECT array_agg(h.repository) INTO v_heads FROM (
+    SELECT r.repository FROM repositories r
+      WHERE r.format = 1 AND r.repository IN (SELECT o.repository FROM (
+        SELECT e.repository FROM entries e
+          WHERE e.state = 2 AND e.finished_at < v_before
+          ORDER BY e.finished_at LIMIT p_most) o)
+      ORDER BY r.repository FOR NO KEY UPDATE SKIP LOCKED) h;
+  IF v_heads IS NULL THEN
+    RETURN 0;
+  END IF;
+  WITH gone AS (
+    DELETE FROM entries e USING (
+      SELECT o.repository, o.run FROM entries o
+        WHERE o.state = 2 AND o.finished_at < v_before AND o.repository = ANY (v_heads)
+        ORDER BY o.finished_at LIMIT p_most) o
+      WHERE e.repository = o.repository AND e.run = o.run
+      RETURNING e.repository, e.revision),
+  upto AS (SELECT g.repository, max(g.revision) AS revision, count(*) AS gone
+    FROM gone g GROUP BY g.repository),
+  noted AS (UPDATE repositories r SET purged = greatest(r.purged, u.revision)
+    FROM upto u WHERE r.repository = u.repository)
+  SELECT coalesce(sum(u.gone), 0) INTO v_gone FROM upto u;
+  RETURN v_gone;
+END
+$$;
+
+CREATE FUNCTION purge_excess(p_repositories text[], p_keep bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+DECLARE
+  v_heads text[];
+  v_gone bigint;
+BEGIN
+  SELECT array_agg(h.repository) INTO v_heads FROM (
+    SELECT r.repository FROM repositories r
+      WHERE r.format = 1 AND r.repository = ANY (p_repositories)
+      ORDER BY r.repository FOR NO KEY UPDATE SKIP LOCKED) h;
+  WITH cut AS (
+    SELECT h.repository, (SELECT e.revision FROM entries e
+        WHERE e.repository = h.repository AND e.state = 2
+        ORDER BY e.revision DESC OFFSET p_keep LIMIT 1) AS revision
+      FROM unnest(v_heads) h (repository)),
+  gone AS (
+    DELETE FROM entries e USING cut c
+      WHERE e.repository = c.repository AND e.state = 2 AND e.revision <= c.revision
+      RETURNING 1),
+  noted AS (UPDATE repositories r SET purged = greatest(r.purged, c.revision)
+    FROM cut c WHERE r.repository = c.repository AND c.revision IS NOT NULL)
+  SELECT count(*) INTO v_gone FROM gone;
+  RETURN coalesce(v_gone, 0);
+END
+$$;

@@ -1,0 +1,409 @@
+//! The repositories in their tables.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit};
+use pac_core::state::{Head, Snapshot};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+
+use crate::client::{Client, Effect, Row, Type};
+use crate::clock::millis;
+use crate::record::{self, Batch, ENTRY, HEAD, cell, saturated};
+use crate::sessions::session_lost;
+
+/// Finished runs that go in one statement: a commit that meets it waits no longer than for this.
+const PURGE: i32 = 500;
+/// Runs of a repository that this process ends before it looks whether there are too many.
+const ENDED: usize = 64;
+/// The longest time between two looks for finished runs that are too old.
+const PURGE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The tables. Each operation is one statement.
+#[derive(Debug)]
+pub(crate) struct Store {
+    client: Client,
+    load: String,
+    commit: String,
+    /// How many runs this process has ended where, since it last looked.
+    ended: Mutex<HashMap<RepositoryKey, usize>>,
+    next_purge: Mutex<Instant>,
+}
+
+impl Store {
+    pub(crate) fn new(client: Client) -> Self {
+        let schema = client.schema();
+        let prefixed = |prefix: &str, columns: &str| {
+            let columns = columns
+                .split(", ")
+                .map(|column| format!("{prefix}{column}"));
+            columns.collect::<Vec<_>>().join(", ")
+        };
+        // First the head with the floor, then the entries: one statement, so one moment.
+        let load = format!(
+            "SELECT f.value, h.purged, {head}, {no_entry} \
+             FROM {schema}.floor f LEFT JOIN {schema}.repositories h ON h.repository = $1 \
+             UNION ALL \
+             SELECT NULL, NULL, {no_head}, {entry} FROM {schema}.entries e \
+             WHERE e.repository = $1 AND e.revision > coalesce((SELECT $2::bigint \
+               FROM {schema}.repositories p WHERE p.repository = $1 AND p.purged <= $2), -1)",
+            head = prefixed("h.", HEAD),
+            no_head = vec!["NULL"; HEAD.split(", ").count()].join(", "),
+            entry = prefixed("e.", ENTRY),
+            no_entry = vec!["NULL"; ENTRY.split(", ").count()].join(", "),
+        );
+        let params: Vec<_> = (1..=28).map(|n| format!("${n}")).collect();
+        let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
+        Self {
+            load,
+            commit,
+            client,
+            ended: Mutex::default(),
+            next_purge: Mutex::new(Instant::now()),
+        }
+    }
+
+    pub(crate) async fn load(
+        &self,
+        key: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        let (name, known) = (key.as_str(), since.map(|since| saturated(since.get())));
+        let params = [(&name as _, Type::TEXT), (&known as _, Type::INT8)];
+        let rows = self
+            .client
+            .query("load", Effect::Read, &self.load, &params)
+            .await?;
+        snapshot(&rows, known).map_err(|error| error.in_repository(key))
+    }
+
+    /// Commits a batch; what one repository's records make the database refuse is that
+    /// repository's alone.
+    pub(crate) async fn commit(
+        &self,
+        session: SessionId,
+        batch: Vec<RepositoryCommit>,
+    ) -> BatchOutcome {
+        let answer = self.commit_together(session, &batch).await;
+        let refused = |error: &Error| {
+            let kinds = [
+                ErrorKind::Corrupt,
+                ErrorKind::Incompatible,
+                ErrorKind::Internal,
+            ];
+            kinds.contains(&error.kind())
+        };
+        match answer {
+            Err(error) if refused(&error) && batch.len() > 1 => {
+                let mut outcomes = Vec::with_capacity(batch.len());
+                for commit in batch.chunks(1) {
+                    match self.commit_together(session, commit).await {
+                        Ok(alone) => outcomes.extend(alone),
+                        Err(error) if refused(&error) => {
+                            outcomes.push(CommitOutcome::Refused(error));
+                        }
+                        // What went before is done; what comes is found out by reading.
+                        Err(error) => return Err(unknown_rest(error, outcomes.is_empty())),
+                    }
+                }
+                Ok(outcomes)
+            }
+            Err(error) if refused(&error) => Ok(vec![CommitOutcome::Refused(error)]),
+            answer => answer,
+        }
+    }
+
+    async fn commit_together(
+        &self,
+        session: SessionId,
+        commits: &[RepositoryCommit],
+    ) -> BatchOutcome {
+        let mut batch = Batch::default();
+        let refusals: Vec<_> = commits
+            .iter()
+            .map(|commit| batch.push(commit).err())
+            .collect();
+        let id = saturated(session.get());
+        let mut params = vec![(&id as _, Type::INT8)];
+        params.extend(batch.params());
+        let rows = self
+            .client
+            .query("commit", Effect::Write, &self.commit, &params)
+            .await?;
+        let mut answers = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let answer = Answer::of(row)?;
+            if answer.number == 0 {
+                return Err(session_lost("commit", session));
+            }
+            answers.insert(answer.number, answer);
+        }
+        let mut number = 0;
+        let outcomes = commits
+            .iter()
+            .zip(refusals)
+            .map(|(commit, refusal)| match refusal {
+                Some(error) => Ok(CommitOutcome::Refused(error)),
+                None => {
+                    number += 1;
+                    let answer = answers.get(&number).ok_or_else(|| {
+                        let message = "the server did not answer for every repository; read before \
+                                   acting";
+                        Error::new(ErrorKind::Indeterminate, "commit", message)
+                    })?;
+                    self.outcome(commit, answer)
+                }
+            });
+        outcomes.collect()
+    }
+
+    fn outcome(&self, commit: &RepositoryCommit, answer: &Answer) -> Result<CommitOutcome, Error> {
+        let changes = &commit.changes;
+        Ok(match answer {
+            Answer {
+                outcome: 0,
+                about: Some(floor),
+                ..
+            } if changes.remove => CommitOutcome::Committed(Snapshot::absent(*floor)),
+            Answer {
+                outcome: 0,
+                moment: Some(now),
+                ..
+            } => {
+                let revision = changes.expected.next();
+                let now = Timestamp::from_unix_millis(*now);
+                let mut entries = changes.entries.clone();
+                for entry in &mut entries {
+                    Arc::make_mut(entry).stamp(revision, now);
+                }
+                self.note_ended(&commit.repository, &entries);
+                CommitOutcome::Committed(Snapshot {
+                    since: Some(changes.expected),
+                    exists: true,
+                    head: Head {
+                        revision,
+                        ..changes.head
+                    },
+                    entries,
+                })
+            }
+            Answer { outcome: 1, .. } => CommitOutcome::Conflict(None),
+            Answer {
+                outcome: 2,
+                about: Some(dead),
+                ..
+            } => CommitOutcome::SessionDead(SessionId::new(*dead)),
+            answer => {
+                return Err(Error::new(
+                    ErrorKind::Indeterminate,
+                    "commit",
+                    format!("the server answered {answer:?}; read before acting"),
+                ));
+            }
+        })
+    }
+
+    pub(crate) async fn list(
+        &self,
+        filter: ListFilter,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        let schema = self.client.schema();
+        let sql = match filter {
+            ListFilter::All => format!(
+                "SELECT repository, {HEAD} FROM {schema}.repositories \
+                 WHERE repository > $1 ORDER BY repository LIMIT $2"
+            ),
+            // From one repository in which somebody waits to the next, along an index.
+            ListFilter::Startable => format!(
+                "WITH RECURSIVE waiting (repository) AS ( \
+                   SELECT min(repository) FROM {schema}.entries \
+                   WHERE state = 0 AND repository > $1 \
+                   UNION ALL \
+                   SELECT (SELECT min(e.repository) FROM {schema}.entries e \
+                     WHERE e.state = 0 AND e.repository > w.repository) \
+                   FROM waiting w WHERE w.repository IS NOT NULL) \
+                 SELECT repository, {HEAD} FROM {schema}.repositories \
+                 WHERE repository = ANY (ARRAY(SELECT w.repository FROM waiting w)) \
+                   AND queued > 0 AND (run_limit = 0 OR started < run_limit) \
+                 ORDER BY repository LIMIT $2"
+            ),
+        };
+        let mut page = Vec::new();
+        let mut after = after.map_or(String::new(), |key| key.as_str().to_owned());
+        while page.len() < limit {
+            let rest = i64::try_from(limit - page.len()).unwrap_or(i64::MAX);
+            let params = [(&after as _, Type::TEXT), (&rest as _, Type::INT8)];
+            let rows = self
+                .client
+                .query("list", Effect::Read, &sql, &params)
+                .await?;
+            for row in &rows {
+                let (name, head) = (cell::<&str>(row, 0)?, record::head(row, 1));
+                name.clone_into(&mut after);
+                match (name.parse::<RepositoryKey>(), head) {
+                    (Ok(key), Ok(head)) if filter.passes(&head) => page.push((key, head)),
+                    (Ok(_), Ok(_)) => {}
+                    (Err(error), _) => {
+                        tracing::warn!(%error, "left out of a list: not written by this software");
+                    }
+                    (_, Err(error)) => {
+                        tracing::warn!(repository = name, %error, "left out of a list");
+                    }
+                }
+            }
+            if i64::try_from(rows.len()).is_ok_and(|found| found < rest) {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The revisions of those that exist.
+    pub(crate) async fn revisions(&self, names: &[&str]) -> Result<Vec<(String, Revision)>, Error> {
+        let sql = format!(
+            "SELECT repository, revision FROM {}.repositories WHERE repository = ANY ($1)",
+            self.client.schema()
+        );
+        let params = [(&names as _, Type::TEXT_ARRAY)];
+        let rows = self
+            .client
+            .query("poll", Effect::Read, &sql, &params)
+            .await?;
+        let read = |row: &Row| {
+            let revision = u64::try_from(cell::<i64>(row, 1)?).unwrap_or(0);
+            Ok((cell(row, 0)?, Revision::new(revision)))
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Lets finished runs go, a few at a time and not at every call.
+    pub(crate) async fn purge(&self) -> Result<(), Error> {
+        let schema = self.client.schema();
+        let retention = self.client.options().retention;
+        let excess: Vec<_> = {
+            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let most = ENDED.min(retention.per_repository);
+            ended
+                .extract_if(|_, ended| *ended >= most)
+                .map(|(key, _)| key)
+                .collect()
+        };
+        if !excess.is_empty() {
+            let names: Vec<_> = excess.iter().map(RepositoryKey::as_str).collect();
+            let keep = i64::try_from(retention.per_repository).unwrap_or(i64::MAX);
+            let sql = format!("SELECT {schema}.purge_excess($1, $2)");
+            let params = [(&names as _, Type::TEXT_ARRAY), (&keep as _, Type::INT8)];
+            self.client
+                .query("purge", Effect::Write, &sql, &params)
+                .await?;
+        }
+        if self.is_purge_due(retention.age) {
+            let sql = format!("SELECT {schema}.purge_old($1, $2)");
+            let age = millis(retention.age);
+            let params = [(&age as _, Type::INT8), (&PURGE as _, Type::INT4)];
+            let rows = self
+                .client
+                .query("purge", Effect::Write, &sql, &params)
+                .await?;
+            let gone = rows.first().map_or(Ok(0), |row| cell::<i64>(row, 0))?;
+            if gone >= i64::from(PURGE) {
+                // There are more: at the next call.
+                *self.next_purge() = Instant::now();
+            }
+        }
+        Ok(())
+    }
+
+    fn is_purge_due(&self, age: Duration) -> bool {
+        let mut next = self.next_purge();
+        let due = *next <= Instant::now();
+        if due {
+            let interval = PURGE_INTERVAL.min(age / 4);
+            *next = Instant::now() + interval.mul_f64(0.8 + 0.4 * fastrand::f64());
+        }
+        due
+    }
+
+    fn next_purge(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.next_purge
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_ended(&self, key: &RepositoryKey, entries: &[Arc<pac_core::state::Entry>]) {
+        let ended = entries.iter().filter(|entry| entry.is_finished()).count();
+        if ended > 0 {
+            let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            *known.entry(key.clone()).or_default() += ended;
+        }
+    }
+}
+
+/// A row of `commit_batch`.
+#[derive(Debug)]
+struct Answer {
+    number: i32,
+    outcome: i16,
+    moment: Option<i64>,
+    about: Option<u64>,
+}
+
+impl Answer {
+    fn of(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            number: cell(row, 0)?,
+            outcome: cell(row, 1)?,
+            moment: cell(row, 2)?,
+            about: cell::<Option<i64>>(row, 3)?.and_then(|about| u64::try_from(about).ok()),
+        })
+    }
+}
+
+/// Of `known`, when that was what the answer was to start from.
+fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
+    /// The floor and the purged revision come first.
+    const HEAD_AT: usize = 2;
+    const ENTRY_AT: usize = HEAD_AT + 8;
+    let mut first = None;
+    let mut entries = Vec::with_capacity(rows.len().saturating_sub(1));
+    for row in rows {
+        match cell::<Option<i64>>(row, 0)? {
+            Some(floor) => first = Some((floor, row)),
+            None => entries.push(Arc::new(record::entry(row, ENTRY_AT)?)),
+        }
+    }
+    let Some((floor, row)) = first else {
+        let message = "the table floor is empty; restore its one row from a backup";
+        return Err(Error::new(ErrorKind::Corrupt, "load", message));
+    };
+    let Some(purged) = cell::<Option<i64>>(row, 1)? else {
+        if let Some(entry) = entries.first() {
+            let message = format!(
+                "run {} has a record, and its repository has none",
+                entry.run
+            );
+            return Err(Error::new(ErrorKind::Corrupt, "load", message));
+        }
+        return Ok(Snapshot::absent(u64::try_from(floor).unwrap_or(0)));
+    };
+    let since = known.filter(|known| purged <= *known);
+    let since = since.and_then(|since| u64::try_from(since).ok());
+    Ok(Snapshot {
+        since: since.map(Revision::new),
+        exists: true,
+        head: record::head(row, HEAD_AT)?,
+        entries,
+    })
+}
+
+/// The failure of one part of a batch, told for all of it.
+fn unknown_rest(error: Error, nothing_before: bool) -> Error {
+    if nothing_before {
+        return error;
+    }
+    let message = "a part of the batch was written, and then the store failed; read before acting";
+    Error::new(ErrorKind::Indeterminate, "commit", message).caused_by(error)
+}

@@ -1,0 +1,161 @@
+//! Hints on their way: merged, and as few payloads as they fit into.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+
+use pac_core::{RepositoryKey, Revision, SessionId};
+
+/// PostgreSQL takes less than 8000 bytes.
+const PAYLOAD: usize = 7_900;
+/// Above this it is quicker to have everybody look at what they care for.
+const MOST: usize = 10_000;
+
+/// Something that is to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Hint {
+    Changed(SessionId, RepositoryKey, Revision),
+    SessionDied,
+    Missed,
+}
+
+/// Hints that have not been sent yet.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    changed: HashMap<RepositoryKey, (SessionId, Revision)>,
+    session_died: bool,
+    missed: bool,
+}
+
+impl Outbox {
+    pub(super) fn changed(
+        &mut self,
+        by: SessionId,
+        repository: &RepositoryKey,
+        revision: Revision,
+    ) {
+        if self.changed.len() >= MOST {
+            return self.missed();
+        }
+        let hint = self
+            .changed
+            .entry(repository.clone())
+            .or_insert((by, revision));
+        hint.1 = hint.1.max(revision);
+        if hint.0 != by {
+            hint.0 = SessionId::new(0);
+        }
+    }
+
+    pub(super) fn session_died(&mut self) {
+        self.session_died = true;
+    }
+
+    /// All that is to be told, and some that was not, is one hint now.
+    pub(super) fn missed(&mut self) {
+        self.changed.clear();
+        self.missed = true;
+    }
+
+    /// The payloads to send.
+    pub(super) fn take(&mut self) -> Vec<String> {
+        let taken = std::mem::take(self);
+        let mut payloads = Vec::new();
+        let mut payload = String::new();
+        for (set, word) in [(taken.missed, "m"), (taken.session_died, "d")] {
+            if set {
+                payload.push_str(word);
+                payload.push(' ');
+            }
+        }
+        for (repository, (by, revision)) in taken.changed {
+            if payload.len() + repository.as_str().len() + 48 > PAYLOAD {
+                payloads.push(std::mem::take(&mut payload));
+            }
+            // Writing to a string does not fail.
+            let _ = write!(payload, "c{by}:{revision}:{repository} ");
+        }
+        if !payload.is_empty() {
+            payloads.push(payload);
+        }
+        payloads
+    }
+}
+
+/// What somebody has sent; none if it is nothing that this software sends.
+pub(super) fn parse(hint: &str) -> Option<Hint> {
+    match hint {
+        "d" => return Some(Hint::SessionDied),
+        "m" => return Some(Hint::Missed),
+        _ => {}
+    }
+    let mut parts = hint.strip_prefix('c')?.splitn(3, ':');
+    let by = parts.next()?.parse().ok()?;
+    let revision = parts.next()?.parse().ok()?;
+    let repository = parts.next()?.parse().ok()?;
+    Some(Hint::Changed(
+        SessionId::new(by),
+        repository,
+        Revision::new(revision),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> RepositoryKey {
+        let long = "x".repeat(60);
+        format!("{long}/{long}.{long}.{n}").parse().unwrap()
+    }
+
+    fn hints(outbox: &mut Outbox) -> Vec<Hint> {
+        let payloads = outbox.take();
+        assert!(payloads.iter().all(|payload| payload.len() < 8000));
+        let hints = payloads.iter().flat_map(|payload| payload.split(' '));
+        hints.filter_map(parse).collect()
+    }
+
+    #[test]
+    fn every_repository_is_told_once_in_payloads_that_fit() {
+        let mut outbox = Outbox::default();
+        let by = SessionId::new(7);
+        for revision in [1, 3, 2] {
+            for n in 0..300 {
+                outbox.changed(by, &key(n), Revision::new(revision));
+            }
+        }
+        outbox.changed(SessionId::new(8), &key(0), Revision::new(4));
+        outbox.session_died();
+        let hints = hints(&mut outbox);
+        assert_eq!(hints.len(), 301);
+        let several = SessionId::new(0);
+        assert!(hints.contains(&Hint::Changed(several, key(0), Revision::new(4))));
+        assert!(hints.contains(&Hint::Changed(by, key(299), Revision::new(3))));
+        assert!(hints.contains(&Hint::SessionDied));
+        assert!(outbox.take().is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_told_is_said_to_be_missed() {
+        let mut outbox = Outbox::default();
+        outbox.changed(SessionId::new(1), &key(1), Revision::new(1));
+        outbox.missed();
+        assert_eq!(hints(&mut outbox), [Hint::Missed]);
+    }
+
+    #[test]
+    fn what_others_send_is_no_hint() {
+        for text in [
+            "",
+            "c",
+            "c1",
+            "c1:2",
+            "c1:2:no-slash",
+            "c-1:2:ns/a",
+            "x",
+            "c1:2:NS/A",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
