@@ -1,0 +1,102 @@
+//! The PostgreSQL driver against all cases, on the system's server and on the newest.
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pac_conformance::{Fixture, Harm, Time, Vandal};
+use pac_core::RepositoryKey;
+use pac_core::driver::Retention;
+use pac_postgres::PostgresDriver;
+use support::{NEWEST, SYSTEM, options, port, raw};
+
+pac_conformance::conformance!(
+    crate::postgres,
+    time = Real,
+    except {
+        s41_a_wrong_clock_changes_nothing: "nobody can set the clock of a server",
+    }
+);
+
+pac_conformance::conformance!(
+    crate::newest_postgres,
+    time = Real,
+    except {
+        s41_a_wrong_clock_changes_nothing: "nobody can set the clock of a server",
+    }
+);
+
+async fn postgres(time: Time) -> Fixture {
+    fixture(port(SYSTEM), time).await
+}
+
+async fn newest_postgres(time: Time) -> Fixture {
+    fixture(port(NEWEST), time).await
+}
+
+async fn fixture(port: u16, time: Time) -> Fixture {
+    let mut options = options(port);
+    options.retention = Retention {
+        age: Duration::from_secs(10),
+        per_repository: 1_000,
+    };
+    let vandal = PostgresVandal {
+        port,
+        schema: options.schema.clone(),
+        done: Mutex::default(),
+    };
+    let driver = PostgresDriver::connect(options).await.unwrap();
+    Fixture::over(Arc::new(driver), time)
+        .with_session_ttl(Duration::from_secs(2))
+        .with_lease_ttl(Duration::from_secs(5))
+        .with_tolerance(Duration::from_millis(300))
+        .with_expiry_delay(Duration::from_millis(500))
+        .with_scale(0.1)
+        .with_vandal(vandal)
+}
+
+#[derive(Debug)]
+struct PostgresVandal {
+    port: u16,
+    schema: String,
+    done: Mutex<HashMap<RepositoryKey, Harm>>,
+}
+
+#[async_trait]
+impl Vandal for PostgresVandal {
+    async fn damage(&self, repository: &RepositoryKey, harm: Harm) {
+        self.done.lock().unwrap().insert(repository.clone(), harm);
+        self.change(repository, harm, '+').await;
+    }
+
+    async fn mend(&self, repository: &RepositoryKey) {
+        let harm = self.done.lock().unwrap().remove(repository).unwrap();
+        self.change(repository, harm, '-').await;
+    }
+}
+
+impl PostgresVandal {
+    async fn change(&self, repository: &RepositoryKey, harm: Harm, sign: char) {
+        let (table, change) = match harm {
+            Harm::CorruptHead => (
+                "repositories",
+                format!("last_token = last_token {sign} -100000"),
+            ),
+            Harm::CorruptEntry => ("entries", format!("kind = kind {sign} 9::smallint")),
+            Harm::NewerHead => (
+                "repositories",
+                format!("format = format {sign} 1::smallint"),
+            ),
+        };
+        let sql = format!(
+            "UPDATE {}.{table} SET {change} WHERE repository = $1",
+            self.schema
+        );
+        let client = raw(self.port).await;
+        let changed = client.execute(&sql, &[&repository.as_str()]).await.unwrap();
+        assert!(changed > 0);
+    }
+}

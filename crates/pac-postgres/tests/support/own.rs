@@ -1,0 +1,205 @@
+//! A server of a test's own, to be killed and restarted.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::variable;
+
+/// A PostgreSQL server in a temporary directory; it is killed, and all of it goes, with this.
+#[derive(Debug)]
+pub(crate) struct OwnServer {
+    pub(crate) port: u16,
+    programs: PathBuf,
+    directory: tempfile::TempDir,
+    server: Option<Child>,
+}
+
+impl OwnServer {
+    /// Starts the system's server, or another, with lines added to its configuration and its
+    /// `pg_hba.conf` replaced if it says anything.
+    pub(crate) fn start(which: &str, configuration: &str, hba: &str) -> Self {
+        let server = Self::prepare(which);
+        let data = server.data();
+        let mut text = fs::read_to_string(data.join("postgresql.conf")).unwrap();
+        text.push_str(configuration);
+        server.write("postgresql.conf", &text);
+        if !hba.is_empty() {
+            server.write("pg_hba.conf", hba);
+        }
+        let mut server = server;
+        server.start_again();
+        server
+    }
+
+    /// Everything but the start.
+    pub(crate) fn prepare(which: &str) -> Self {
+        let programs = PathBuf::from(variable(&format!("{which}_BIN")));
+        let directory = tempfile::tempdir().unwrap();
+        let run = Self {
+            port: free_port(),
+            programs,
+            directory,
+            server: None,
+        };
+        own(run.directory.path());
+        let mut initdb = run.program("initdb");
+        initdb.arg("-D").arg(run.data());
+        initdb.args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+        ]);
+        let output = initdb.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        run
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// Writes a file into the data directory that the server can read, and nobody else.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        let _ = fs::remove_file(&path);
+        fs::write(&path, text).unwrap();
+        chmod_600(&path);
+        own(&path);
+    }
+
+    /// Starts it where it does not run, and waits until it takes connections.
+    pub(crate) fn start_again(&mut self) {
+        self.start_again_with(&[]);
+    }
+
+    pub(crate) fn start_again_with(&mut self, args: &[&str]) {
+        assert!(self.server.is_none());
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        let mut command = self.program("postgres");
+        command
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string()]);
+        command.args([
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+        ]);
+        command.args(args).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.server = Some(command.spawn().unwrap());
+        let start = Instant::now();
+        loop {
+            let mut ready = Command::new(self.programs.join("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+            if ready.status().unwrap().success() {
+                return;
+            }
+            let ended = self.server.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none() && start.elapsed() < Duration::from_secs(60),
+                "did not start: {}",
+                fs::read_to_string(self.directory.path().join("log")).unwrap()
+            );
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills every process of it at once, as the loss of the machine does.
+    pub(crate) fn kill_9(&mut self) {
+        let mut server = self.server.take().unwrap();
+        let parent = server.id();
+        let children = Command::new("ps")
+            .args(["-o", "pid=", "--ppid", &parent.to_string()])
+            .output()
+            .unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        signal("KILL", &parent.to_string());
+        for child in children.split_whitespace() {
+            signal("KILL", child);
+        }
+        server.wait().unwrap();
+    }
+
+    /// Stops it as an administrator does.
+    pub(crate) fn stop(&mut self) {
+        let mut server = self.server.take().unwrap();
+        signal("INT", &server.id().to_string());
+        server.wait().unwrap();
+    }
+
+    /// Stops the processes where they are, or lets them go on.
+    pub(crate) fn pause(&self, paused: bool) {
+        let parent = self.server.as_ref().unwrap().id();
+        let children = Command::new("ps")
+            .args(["-o", "pid=", "--ppid", &parent.to_string()])
+            .output()
+            .unwrap();
+        let children = String::from_utf8(children.stdout).unwrap();
+        let name = if paused { "STOP" } else { "CONT" };
+        signal(name, &parent.to_string());
+        for child in children.split_whitespace() {
+            signal(name, child);
+        }
+    }
+
+    /// A program of this version, to be run without privileges.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let words = variable("PAC_TEST_RUN_AS");
+        let mut words = words.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .arg(self.programs.join(name))
+            .current_dir("/");
+        command
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        if self.server.is_some() {
+            self.kill_9();
+        }
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Gives a file to whom servers run as, where that is not who runs the tests.
+pub(crate) fn own(path: &Path) {
+    let words = variable("PAC_TEST_RUN_AS");
+    if let Some(user) = words
+        .split(' ')
+        .find_map(|word| word.strip_prefix("--reuid="))
+    {
+        let status = Command::new("chown").arg(user).arg(path).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+fn chmod_600(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn signal(name: &str, process: &str) {
+    // One that has gone meanwhile is no failure.
+    let _ = Command::new("kill")
+        .args(["-s", name, process])
+        .stderr(Stdio::null())
+        .status();
+}

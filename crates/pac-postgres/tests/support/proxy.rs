@@ -1,0 +1,120 @@
+//! A line between driver and server that can be cut.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Passes bytes on, counts requests, and can swallow an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// What has a request with such a text answered by a cut connection, so many times.
+    swallow: std::sync::Mutex<Option<String>>,
+    swallowed: AtomicUsize,
+    /// Requests that ended with a Sync or were simple queries.
+    requests: AtomicU64,
+    log: std::sync::Mutex<Vec<String>>,
+}
+
+impl Proxy {
+    pub(crate) async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let proxy = Self {
+            port: listener.local_addr().unwrap().port(),
+            shared: Arc::default(),
+        };
+        let shared = Arc::clone(&proxy.shared);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                tokio::spawn(pass(client, server, Arc::clone(&shared)));
+            }
+        });
+        proxy
+    }
+
+    /// The next request that holds this text reaches the server, and its answer does not come.
+    pub(crate) fn swallow_answer_to(&self, text: &str) {
+        *self.shared.swallow.lock().unwrap() = Some(text.to_owned());
+    }
+
+    pub(crate) fn swallowed(&self) -> usize {
+        self.shared.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// Round trips so far that held this text.
+    pub(crate) fn requests_with(&self, text: &str) -> usize {
+        let log = self.shared.log.lock().unwrap();
+        log.iter().filter(|request| request.contains(text)).count()
+    }
+
+    pub(crate) fn clear(&self) {
+        self.shared.log.lock().unwrap().clear();
+    }
+}
+
+async fn pass(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let cut = Arc::new(tokio::sync::Notify::new());
+    let (cut_there, requests) = (Arc::clone(&cut), Arc::clone(&shared));
+    let forth = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let n = from_client.read(&mut buffer).await.unwrap_or(0);
+            if n == 0 {
+                return;
+            }
+            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let swallow = {
+                let mut swallow = requests.swallow.lock().unwrap();
+                let hit = swallow
+                    .as_ref()
+                    .is_some_and(|word| text.contains(word.as_str()));
+                if hit {
+                    *swallow = None;
+                }
+                hit
+            };
+            requests.log.lock().unwrap().push(text);
+            if swallow {
+                cut_there.notify_one();
+            }
+            if to_server.write_all(&buffer[..n]).await.is_err() {
+                return;
+            }
+            if swallow {
+                // What the server says to this, it says to nobody.
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    let mut buffer = vec![0; 1 << 16];
+    let mut deaf = false;
+    loop {
+        tokio::select! {
+            () = cut.notified() => deaf = true,
+            read = from_server.read(&mut buffer) => {
+                let n = read.unwrap_or(0);
+                if n == 0 || deaf {
+                    if deaf {
+                        // The answer has come: what it answers is durable.
+                        shared.swallowed.fetch_add(1, Ordering::SeqCst);
+                    }
+                    break;
+                }
+                if to_client.write_all(&buffer[..n]).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    forth.abort();
+}
