@@ -14,11 +14,12 @@ use serde_json::Value;
 use crate::run::CommandLine;
 
 /// Who depends on the facade with default features builds none of these.
-const NOT_BY_DEFAULT: [&str; 6] = [
-    "deadpool-postgres",
+const NOT_BY_DEFAULT: [&str; 7] = [
+    "deadpool",
     "etcd-client",
     "pac-etcd",
     "pac-postgres",
+    "rustls",
     "tokio-postgres",
     "tonic",
 ];

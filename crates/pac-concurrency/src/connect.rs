@@ -41,7 +41,9 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
         #[cfg(feature = "etcd")]
         DriverKind::Etcd => Err(not_there_yet(DriverKind::Etcd)),
         #[cfg(feature = "postgres")]
-        DriverKind::Postgresql => Err(not_there_yet(DriverKind::Postgresql)),
+        DriverKind::Postgresql => Ok(Arc::new(
+            pac_postgres::PostgresDriver::connect(settings.postgres.clone()).await?,
+        )),
     }
 }
 
@@ -57,7 +59,7 @@ fn not_compiled_in(driver: DriverKind, feature: &str) -> Error {
     )
 }
 
-#[cfg(any(feature = "etcd", feature = "postgres"))]
+#[cfg(feature = "etcd")]
 fn not_there_yet(driver: DriverKind) -> Error {
     Error::new(
         ErrorKind::Config,
@@ -86,22 +88,32 @@ mod tests {
     #[tokio::test]
     async fn a_driver_that_is_not_there_names_the_cure() {
         let etcd = refusal(DriverKind::Etcd).await;
-        let postgresql = refusal(DriverKind::Postgresql).await;
-        let expect = |with: bool, feature: &str| {
-            if with {
-                "no driver for".to_owned()
-            } else {
-                format!("feature `{feature}`")
-            }
+        let cure = if cfg!(feature = "etcd") {
+            "no driver for"
+        } else {
+            "feature `etcd`"
         };
-        assert!(
-            etcd.contains(&expect(cfg!(feature = "etcd"), "etcd")),
-            "{etcd}"
-        );
-        assert!(
-            postgresql.contains(&expect(cfg!(feature = "postgres"), "postgres")),
-            "{postgresql}"
-        );
+        assert!(etcd.contains(cure), "{etcd}");
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    #[tokio::test]
+    async fn postgres_can_be_left_out() {
+        let error = refusal(DriverKind::Postgresql).await;
+        assert!(error.contains("feature `postgres`"), "{error}");
+    }
+
+    #[cfg(feature = "postgres")]
+    #[tokio::test]
+    async fn settings_lead_to_the_server_that_they_name() {
+        let mut settings = Settings {
+            driver: DriverKind::Postgresql,
+            ..Settings::default()
+        };
+        settings.postgres.hosts = vec![("127.0.0.1".to_owned(), 1)];
+        let error = open_driver(&settings).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     }
 
     #[cfg(not(feature = "memory"))]

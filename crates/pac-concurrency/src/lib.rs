@@ -35,7 +35,7 @@
 //! | --- | --- | --- |
 //! | `memory` | [`MemoryDriver`]: state in this process | yes |
 //! | `etcd` | the name is kept; there is no driver in this version yet | no |
-//! | `postgres` | the name is kept; there is no driver in this version yet | no |
+//! | `postgres` | `PostgresDriver`: state in PostgreSQL, for any number of processes | no |
 //! | `full` | all of them | no |
 
 mod connect;
@@ -56,6 +56,8 @@ pub use pac_core::{
 };
 #[cfg(feature = "memory")]
 pub use pac_memory::{MemoryDriver, MemoryOptions};
+#[cfg(feature = "postgres")]
+pub use pac_postgres::{Password as PostgresPassword, PostgresDriver, PostgresOptions, SslMode};
 pub use settings::{DriverKind, Settings};
 
 /// The examples of the README are tests.

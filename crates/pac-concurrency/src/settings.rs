@@ -16,6 +16,9 @@ pub struct Settings {
     /// Settings of the memory driver.
     #[cfg(feature = "memory")]
     pub memory: pac_memory::MemoryOptions,
+    /// Settings of the PostgreSQL driver.
+    #[cfg(feature = "postgres")]
+    pub postgres: pac_postgres::PostgresOptions,
 }
 
 /// The stores that there are drivers for.

@@ -21,7 +21,7 @@ use crate::client::{Client, Effect, Session, Type};
 use crate::store::Store;
 use outbox::Outbox;
 
-/// How long hints gather before they are sent.
+/// Hints leave at once, and gather for so long after the last that left.
 const GATHER: Duration = Duration::from_millis(5);
 /// Between two looks at a connection on which nothing has come.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -96,7 +96,6 @@ impl Watches {
         let mut session = None;
         loop {
             self.wake.notified().await;
-            sleep(GATHER).await;
             let mut backoff = RECONNECT.0;
             loop {
                 // Taken anew each time: what could not be sent has become one hint that is.
@@ -111,6 +110,7 @@ impl Watches {
                     }
                 }
             }
+            sleep(GATHER).await;
         }
     }
 
