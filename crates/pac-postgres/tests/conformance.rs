@@ -52,7 +52,7 @@ async fn fixture(port: u16, time: Time) -> Fixture {
     Fixture::over(Arc::new(driver), time)
         .with_session_ttl(Duration::from_secs(2))
         .with_lease_ttl(Duration::from_secs(5))
-        .with_tolerance(Duration::from_millis(300))
+        .with_tolerance(Duration::from_millis(700))
         .with_expiry_delay(Duration::from_millis(500))
         .with_scale(0.1)
         .with_vandal(vandal)

@@ -1,0 +1,313 @@
+//! Getting in: every way to fail has its own words, and TLS means what libpq says it means.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pac_core::driver::Driver;
+use pac_core::{Error, ErrorKind};
+use pac_postgres::{Password, PostgresDriver, PostgresOptions, SslMode};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+use support::own::{OwnServer, free_port};
+use support::{SYSTEM, TTL, options, port, raw, unique};
+
+const SECRET: &str = "correct-horse-battery";
+
+/// Fails to connect, and shows no secret on the way.
+async fn refusal(options: &PostgresOptions) -> Error {
+    let error = match PostgresDriver::connect(options.clone()).await {
+        Ok(_) => panic!("connected with {options:?}"),
+        Err(error) => error,
+    };
+    let mut shown = format!("{options:?} {error} {error:?}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        shown.push_str(&format!("{inner} {inner:?}"));
+        cause = inner.source();
+    }
+    assert!(
+        !shown.contains(SECRET) && !shown.contains("wrong-guess"),
+        "{shown}"
+    );
+    error
+}
+
+async fn refused(options: &PostgresOptions, kind: ErrorKind, words: &str) {
+    let error = refusal(options).await;
+    assert_eq!(error.kind(), kind, "{error} {error:?}");
+    assert!(error.to_string().contains(words), "{error} {error:?}");
+}
+
+#[tokio::test]
+async fn each_way_to_fail_has_its_own_words() {
+    let good = options(port(SYSTEM));
+    let with = |change: &dyn Fn(&mut PostgresOptions)| {
+        let mut options = good.clone();
+        change(&mut options);
+        options
+    };
+    let nobody_there = free_port();
+    let cases: [(PostgresOptions, ErrorKind, &str); 5] = [
+        (
+            with(&|o| o.hosts[0].1 = nobody_there),
+            ErrorKind::Unavailable,
+            "nothing listens",
+        ),
+        (
+            with(&|o| o.hosts[0].0 = "no-such-host.invalid".to_owned()),
+            ErrorKind::Unavailable,
+            "correct the name of the host",
+        ),
+        (
+            with(&|o| o.database = "no_such_database".to_owned()),
+            ErrorKind::Config,
+            "create it, or correct the name",
+        ),
+        (
+            with(&|o| o.ssl_mode = SslMode::Require),
+            ErrorKind::Config,
+            "enable ssl",
+        ),
+        (
+            with(&|o| o.password = Password::in_file("/no/such/file")),
+            ErrorKind::Config,
+            "/no/such/file",
+        ),
+    ];
+    for (options, kind, words) in cases {
+        refused(&options, kind, words).await;
+    }
+}
+
+#[tokio::test]
+async fn passwords_are_checked_with_scram_and_read_anew_from_their_file() {
+    let hba = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    let server = OwnServer::start(SYSTEM, "", hba);
+    let client = raw(server.port).await;
+    let sql = format!(
+        "CREATE ROLE pac_user LOGIN PASSWORD '{SECRET}'; CREATE DATABASE pac_concurrency OWNER pac_user"
+    );
+    for sql in sql.split("; ") {
+        client.batch_execute(sql).await.unwrap();
+    }
+    let mut options = options(server.port);
+    options.username = "pac_user".to_owned();
+    options.database = "pac_concurrency".to_owned();
+    refused(&options, ErrorKind::Unauthorised, "set the password").await;
+    options.password = Password::new("wrong-guess");
+    refused(&options, ErrorKind::Unauthorised, "refuses the password").await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    options.password = Password::in_file(file.path());
+    std::fs::write(file.path(), "wrong-guess\n").unwrap();
+    refused(&options, ErrorKind::Unauthorised, "refuses the password").await;
+    std::fs::write(file.path(), format!("{SECRET}\n")).unwrap();
+    let driver = PostgresDriver::connect(options.clone()).await.unwrap();
+    assert!(!format!("{driver:?}").contains(SECRET));
+    options.username = "nobody_knows_me".to_owned();
+    let error = refusal(&options).await;
+    assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
+}
+
+#[tokio::test]
+async fn a_full_server_and_an_exhausted_pool_say_so() {
+    let settings = "max_connections = 8\nsuperuser_reserved_connections = 0\n";
+    let server = OwnServer::start(SYSTEM, settings, "");
+    let mut options = options(server.port);
+    options.max_connections = 1;
+    options.connection_timeout = Duration::from_millis(500);
+    let driver = PostgresDriver::connect(options.clone()).await.unwrap();
+    let client = raw(server.port).await;
+    // Whoever holds the row keeps the only pooled connection waiting.
+    let block = format!("BEGIN; LOCK TABLE {}.repositories", options.schema);
+    client.batch_execute(&block).await.unwrap();
+    let session = driver.open_session(TTL).await.unwrap();
+    let key = support::key("web");
+    let (slow, error) = tokio::join!(
+        tokio::time::timeout(Duration::from_secs(2), driver.load(&key, None)),
+        async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            driver.load(&key, None).await.unwrap_err()
+        }
+    );
+    assert!(slow.is_err());
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("all 1 connections"), "{error}");
+    // The keep-alive does not care.
+    driver.keep_alive(session).await.unwrap();
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        let config = format!(
+            "host=127.0.0.1 port={} user=postgres dbname=postgres",
+            server.port
+        );
+        if let Ok((client, connection)) =
+            tokio_postgres::connect(&config, tokio_postgres::NoTls).await
+        {
+            tokio::spawn(connection);
+            all.push(client);
+        }
+    }
+    refused(&options, ErrorKind::Unavailable, "no connection left").await;
+}
+
+#[tokio::test]
+async fn a_standby_is_passed_over_for_the_server_that_takes_writes() {
+    let standby = OwnServer::start(SYSTEM, "default_transaction_read_only = on\n", "");
+    let mut options = options(standby.port);
+    refused(&options, ErrorKind::Unavailable, "is read-only").await;
+    options.hosts.push(("127.0.0.1".to_owned(), port(SYSTEM)));
+    PostgresDriver::connect(options).await.unwrap();
+}
+
+struct Pki {
+    directory: tempfile::TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Self {
+            ca: authority(),
+            directory,
+        };
+        pki.write("ca.pem", &pki.ca.pem());
+        pki.write("other-ca.pem", &authority().pem());
+        pki
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A certificate and its key.
+    fn issue(&self, name: &str, years: (i32, i32)) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
+        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let certificate = params.signed_by(&key, &self.ca).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn server(&self, name: &str, years: (i32, i32), hba: &str) -> OwnServer {
+        let mut server = OwnServer::prepare(SYSTEM);
+        let (certificate, key) = self.issue(name, years);
+        server.write("server.crt", &certificate);
+        server.write("server.key", &key);
+        server.write("ca.crt", &self.ca.pem());
+        server.write("pg_hba.conf", hba);
+        server.start_again_with(&["-c", "ssl=on", "-c", "ssl_ca_file=ca.crt"]);
+        server
+    }
+}
+
+fn authority() -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, unique("authority"));
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+const NOW: (i32, i32) = (2020, 2090);
+const TLS_ONLY: &str = "hostssl all all 127.0.0.1/32 trust\n";
+
+#[tokio::test]
+async fn every_ssl_mode_accepts_and_refuses_what_libpq_does() {
+    let pki = Pki::new();
+    let localhost = pki.server("localhost", NOW, TLS_ONLY);
+    let elsewhere = pki.server("db.example.org", NOW, TLS_ONLY);
+    let expired = pki.server("localhost", (2000, 2001), TLS_ONLY);
+    let (ca, other) = (Some("ca.pem"), Some("other-ca.pem"));
+    let unsigned = Some("not signed by an authority");
+    let unnamed = Some("does not name that host");
+    let outdated = Some("has expired");
+    let cases = [
+        (&localhost, SslMode::Disable, None, Some("over TLS only")),
+        (&localhost, SslMode::Require, None, None),
+        (&elsewhere, SslMode::Require, None, None),
+        (&expired, SslMode::Require, None, None),
+        // With a CA file it is verify-ca.
+        (&localhost, SslMode::Require, ca, None),
+        (&localhost, SslMode::Require, other, unsigned),
+        (&localhost, SslMode::VerifyCa, ca, None),
+        (&elsewhere, SslMode::VerifyCa, ca, None),
+        (&localhost, SslMode::VerifyCa, other, unsigned),
+        (&expired, SslMode::VerifyCa, ca, outdated),
+        (&localhost, SslMode::VerifyFull, ca, None),
+        (&elsewhere, SslMode::VerifyFull, ca, unnamed),
+        (&localhost, SslMode::VerifyFull, other, unsigned),
+        (&expired, SslMode::VerifyFull, ca, outdated),
+    ];
+    for (server, mode, authority, words) in cases {
+        let mut options = options(server.port);
+        options.hosts[0].0 = "localhost".to_owned();
+        options.ssl_mode = mode;
+        options.ca_file = authority.map(|name| pki.path(name));
+        match words {
+            None => {
+                PostgresDriver::connect(options).await.unwrap();
+            }
+            Some(words) => {
+                let error = refusal(&options).await;
+                assert!(
+                    error.to_string().contains(words),
+                    "{mode} {authority:?}: {error} {error:?}"
+                );
+                assert!(!error.is_retryable(), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_it_is_asked_for() {
+    let pki = Pki::new();
+    let hba = "hostssl all all 127.0.0.1/32 cert\n";
+    let server = pki.server("localhost", NOW, hba);
+    let mut options = options(server.port);
+    options.hosts[0].0 = "localhost".to_owned();
+    options.ssl_mode = SslMode::VerifyFull;
+    options.ca_file = Some(pki.path("ca.pem"));
+    let error = refusal(&options).await;
+    assert!(!error.is_retryable(), "{error} {error:?}");
+    let (certificate, key) = pki.issue("postgres", NOW);
+    let certificate = pki.write("client.pem", &certificate);
+    let key = pki.write("client.key", &key);
+    options.client_certificate = Some((certificate.clone(), key));
+    PostgresDriver::connect(options.clone()).await.unwrap();
+    let (_, foreign) = pki.issue("postgres", NOW);
+    options.client_certificate = Some((certificate, pki.write("foreign.key", &foreign)));
+    refused(&options, ErrorKind::Config, "do not belong together").await;
+    options.client_certificate = Some((pki.path("none.pem"), pki.path("none.key")));
+    refused(&options, ErrorKind::Config, "none.pem").await;
+    options.client_certificate = None;
+    options.ca_file = Some(pki.write("empty.pem", ""));
+    refused(&options, ErrorKind::Config, "holds no certificate").await;
+}

@@ -1,0 +1,256 @@
+//! What the database itself refuses, whoever asks; and what it lets a role without privileges do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use pac_core::ErrorKind;
+use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit};
+use pac_core::protocol::{Admitted, Command, Issuer, Outcome, apply};
+use pac_core::state::RepositoryState;
+use pac_postgres::{Password, PostgresDriver};
+use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, unique};
+
+/// A started run, as a program would write it that knows nothing of limits.
+fn started(schema: &str, run: &str, adopted: bool) -> String {
+    format!(
+        "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
+           state, token, session, orphaned, abandoned, adopted, revision) \
+         VALUES ('ns/web', '{run}', 1, 'u', 0, 0, 1, 1, 1, 1, false, false, {adopted}, \
+           (SELECT revision FROM {schema}.repositories WHERE repository = 'ns/web'))"
+    )
+}
+
+async fn with_limit_two(port: u16) -> (PostgresDriver, String) {
+    let options = options(port);
+    let schema = options.schema.clone();
+    let driver = PostgresDriver::connect(options).await.unwrap();
+    let session = driver.open_session(TTL).await.unwrap();
+    set_limit(&driver, session, &key("web"), 2).await;
+    command(&driver, session, &key("web"), &Command::Admit(durable("a"))).await;
+    (driver, schema)
+}
+
+#[tokio::test]
+async fn a_broken_client_cannot_start_more_than_the_limit() {
+    for server in [SYSTEM, NEWEST] {
+        let (_driver, schema) = with_limit_two(port(server)).await;
+        let client = raw(port(server)).await;
+        client
+            .batch_execute(&started(&schema, "ns/b", false))
+            .await
+            .unwrap();
+        let queue =
+            started(&schema, "ns/c", false).replace("0, 0, 1, 1, 1, 1,", "0, 0, 2, 0, NULL, 1,");
+        client.batch_execute(&queue).await.unwrap();
+        let refused = |error: tokio_postgres::Error| {
+            assert_eq!(error.code().unwrap().code(), "PAC01", "{error:?}");
+        };
+        refused(
+            client
+                .batch_execute(&started(&schema, "ns/d", false))
+                .await
+                .unwrap_err(),
+        );
+        let promote =
+            format!("UPDATE {schema}.entries SET state = 1, token = 9 WHERE run = 'ns/c'");
+        refused(client.batch_execute(&promote).await.unwrap_err());
+        let again = format!("UPDATE {schema}.entries SET state = 1 WHERE state = 1");
+        // What has a slot already may be written again.
+        client.batch_execute(&again).await.unwrap();
+        let elsewhere =
+            started(&schema, "ns/e", false).replace("'ns/web', 'ns/e'", "'ns/none', 'ns/e'");
+        refused(client.batch_execute(&elsewhere).await.unwrap_err());
+        let serializable = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ; {}",
+            started(&schema, "ns/f", false)
+        );
+        refused(client.batch_execute(&serializable).await.unwrap_err());
+        client.batch_execute("ROLLBACK").await.unwrap();
+        // Only what runs already may be beyond the limit.
+        client
+            .batch_execute(&started(&schema, "ns/g", true))
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn two_broken_clients_at_once_cannot_either() {
+    let (_driver, schema) = with_limit_two(port(SYSTEM)).await;
+    let (one, other) = (raw(port(SYSTEM)).await, raw(port(SYSTEM)).await);
+    one.batch_execute(&format!("BEGIN; {}", started(&schema, "ns/b", false)))
+        .await
+        .unwrap();
+    let sql = started(&schema, "ns/c", false);
+    let second = tokio::spawn(async move { other.batch_execute(&sql).await });
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(
+        !second.is_finished(),
+        "it has to wait for the first to be over"
+    );
+    one.batch_execute("COMMIT").await.unwrap();
+    let error = second.await.unwrap().unwrap_err();
+    assert_eq!(error.code().unwrap().code(), "PAC01");
+}
+
+#[tokio::test]
+async fn one_repository_that_the_database_refuses_spoils_no_other() {
+    let (driver, schema) = with_limit_two(port(SYSTEM)).await;
+    let session = driver.open_session(TTL).await.unwrap();
+    let issuer = Issuer {
+        session,
+        takes_ownerless: false,
+    };
+    let (web, api) = (key("web"), key("api"));
+    let mut batch = Vec::new();
+    for (repository, name) in [(&web, "c"), (&api, "x")] {
+        let state = driver.load(repository, None).await.unwrap();
+        let state = RepositoryState::from_snapshot(&state).unwrap();
+        let (_, changes) = apply(&state, issuer, &Command::Admit(durable(name)));
+        batch.push(RepositoryCommit {
+            repository: repository.clone(),
+            changes: changes.unwrap(),
+        });
+    }
+    // Somebody takes the last slot without telling the head.
+    let client = raw(port(SYSTEM)).await;
+    client
+        .batch_execute(&started(&schema, "ns/b", false))
+        .await
+        .unwrap();
+    let Commit::Pending(answer) = driver.commit(session, batch) else {
+        panic!("a server answers later");
+    };
+    let outcomes = answer.await.unwrap();
+    match &outcomes[0] {
+        CommitOutcome::Refused(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
+        other => panic!("{other:?}"),
+    }
+    assert!(
+        matches!(outcomes[1], CommitOutcome::Committed(_)),
+        "{outcomes:?}"
+    );
+    let error = RepositoryState::from_snapshot(&driver.load(&web, None).await.unwrap());
+    assert!(error.unwrap_err().contains("the head counts"));
+}
+
+/// Commands that are planned together end in one commit, which has to pass for what it is.
+#[tokio::test]
+async fn adoptions_beyond_the_limit_pass_with_what_was_granted_before_them() {
+    let (driver, _schema) = with_limit_two(port(SYSTEM)).await;
+    let session = driver.open_session(TTL).await.unwrap();
+    let issuer = Issuer {
+        session,
+        takes_ownerless: false,
+    };
+    let state = driver.load(&key("web"), None).await.unwrap();
+    let state = RepositoryState::from_snapshot(&state).unwrap();
+    let mut plan = pac_core::protocol::Plan::new(&state, issuer, 100);
+    plan.apply(&Command::Admit(durable("b")));
+    plan.apply(&Command::Adopt(durable("c")));
+    plan.apply(&Command::Adopt(durable("d")));
+    let changes = plan.finish().unwrap();
+    assert_eq!(changes.adopted.len(), 2);
+    let commit = RepositoryCommit {
+        repository: key("web"),
+        changes,
+    };
+    assert_eq!(
+        support::committed(&driver, session, vec![commit]).await,
+        [true]
+    );
+    let admitted = command(&driver, session, &key("web"), &Command::Admit(durable("e"))).await;
+    let queued = matches!(
+        admitted,
+        Outcome::Admitted {
+            admitted: Admitted::Queued { .. },
+            ..
+        }
+    );
+    assert!(queued, "{admitted:?}");
+}
+
+#[tokio::test]
+async fn the_documented_grants_are_enough_and_less_is_said() {
+    for server in [SYSTEM, NEWEST] {
+        let owner = options(port(server));
+        let schema = owner.schema.clone();
+        let role = unique("role");
+        let client = raw(port(server)).await;
+        client
+            .batch_execute(&format!("CREATE ROLE {role} LOGIN PASSWORD 'secret-word'"))
+            .await
+            .unwrap();
+        let mut options = owner.clone();
+        options.username = role.clone();
+        options.password = Password::new("secret-word");
+        // It may not create the schema,
+        let error = PostgresDriver::connect(options.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
+        assert!(
+            error.to_string().contains("docs/deploy/postgresql.sql"),
+            "{error}"
+        );
+        drop(PostgresDriver::connect(owner).await.unwrap());
+        // nor use one that it was not let into,
+        let error = PostgresDriver::connect(options.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
+        let grants = include_str!("../../../docs/deploy/postgresql.sql");
+        let grants = grants
+            .replace("pac_runtime", &role)
+            .replace("SCHEMA pac", &format!("SCHEMA {schema}"));
+        let grants = grants.replace(" pac.", &format!(" {schema}."));
+        let grants: String = grants
+            .lines()
+            .filter(|line| !line.starts_with("CREATE"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        client.batch_execute(&grants).await.unwrap();
+        // and with the grants of the guide it works.
+        let driver = PostgresDriver::connect(options.clone()).await.unwrap();
+        let session = driver.open_session(TTL).await.unwrap();
+        driver.keep_alive(session).await.unwrap();
+        set_limit(&driver, session, &key("web"), 1).await;
+        command(&driver, session, &key("web"), &Command::Admit(durable("a"))).await;
+        assert_eq!(driver.repositories_of(session).await.unwrap(), [key("web")]);
+        driver.dead_sessions().await.unwrap();
+        command(&driver, session, &key("web"), &Command::RemoveRepository).await;
+        driver.close_session(session).await.unwrap();
+        let config = format!(
+            "host=127.0.0.1 port={} user={role} dbname=postgres password=x",
+            port(server)
+        );
+        let (own, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        for sql in [
+            format!("DROP TABLE {schema}.entries"),
+            format!("CREATE TABLE {schema}.t ()"),
+        ] {
+            let error = own.batch_execute(&sql).await.unwrap_err();
+            assert_eq!(error.code().unwrap().code(), "42501", "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_start_at_once_and_a_newer_schema_is_refused() {
+    let options = options(port(SYSTEM));
+    let starts = (0..8).map(|_| tokio::spawn(PostgresDriver::connect(options.clone())));
+    for start in starts.collect::<Vec<_>>() {
+        start.await.unwrap().unwrap();
+    }
+    let client = raw(port(SYSTEM)).await;
+    let newer = format!("UPDATE {}.meta SET version = 99", options.schema);
+    client.batch_execute(&newer).await.unwrap();
+    let error = PostgresDriver::connect(options).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Incompatible);
+    assert!(error.to_string().contains("version 99"), "{error}");
+}
