@@ -1,7 +1,8 @@
 -- Finished runs go by themselves, a few at a time. A head is locked while records of its
--- repository go, and remembers up to which revision some are missing; one that is in use is
--- left for the next time. Both return how many records went.
+-- repository go, and remembers up to which revision some are missing. Both functions return how
+-- many records went.
 
+-- Those that ended more than `p_age` ago. A repository that is in use is left for the next time.
 CREATE FUNCTION purge_old(p_age bigint, p_most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -37,6 +38,8 @@ BEGIN
 END
 $$;
 
+-- All but the latest `p_keep` of each repository. Waits for those that are in use, which are
+-- the ones that need it.
 CREATE FUNCTION purge_excess(p_repositories text[], p_keep bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -48,7 +51,7 @@ BEGIN
   SELECT array_agg(h.repository) INTO v_heads FROM (
     SELECT r.repository FROM repositories r
       WHERE r.format = 1 AND r.repository = ANY (p_repositories)
-      ORDER BY r.repository FOR NO KEY UPDATE SKIP LOCKED) h;
+      ORDER BY r.repository FOR NO KEY UPDATE) h;
   WITH cut AS (
     SELECT h.repository, (SELECT e.revision FROM entries e
         WHERE e.repository = h.repository AND e.state = 2

@@ -79,52 +79,56 @@ impl OwnServer {
 
     pub(crate) fn start_again_with(&mut self, args: &[&str]) {
         assert!(self.server.is_none());
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.directory.path().join("log"))
-            .unwrap();
-        let mut command = self.program("postgres");
-        command
-            .arg("-D")
-            .arg(self.data())
-            .args(["-p", &self.port.to_string()]);
-        command.args([
-            "-c",
-            "listen_addresses=127.0.0.1",
-            "-c",
-            "unix_socket_directories=",
-        ]);
-        command.args(args).stdin(Stdio::null());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        self.server = Some(command.spawn().unwrap());
         let start = Instant::now();
-        loop {
-            let mut ready = Command::new(self.programs.join("pg_isready"));
-            ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
-            if ready.status().unwrap().success() {
-                return;
+        let mut server = self.spawn(args);
+        while !self.is_ready() {
+            if server.try_wait().unwrap().is_some() {
+                // What was killed may not be gone yet.
+                server = self.spawn(args);
             }
-            let ended = self.server.as_mut().unwrap().try_wait().unwrap();
             assert!(
-                ended.is_none() && start.elapsed() < Duration::from_secs(60),
+                start.elapsed() < Duration::from_secs(60),
                 "did not start: {}",
                 fs::read_to_string(self.directory.path().join("log")).unwrap()
             );
             sleep(Duration::from_millis(50));
         }
+        self.server = Some(server);
+    }
+
+    fn spawn(&self, args: &[&str]) -> Child {
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.directory.path().join("log"))
+            .unwrap();
+        let port = self.port.to_string();
+        let mut command = self.program("postgres");
+        command.arg("-D").arg(self.data()).args(["-p", &port]);
+        command.args(["-c", "listen_addresses=127.0.0.1"]);
+        command.args(["-c", "unix_socket_directories="]);
+        command.args(args).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        command.spawn().unwrap()
+    }
+
+    fn is_ready(&self) -> bool {
+        let port = self.port.to_string();
+        let mut ready = Command::new(self.programs.join("pg_isready"));
+        ready.args(["-q", "-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+        ready.status().unwrap().success()
     }
 
     /// Kills every process of it at once, as the loss of the machine does.
     pub(crate) fn kill_9(&mut self) {
         let mut server = self.server.take().unwrap();
-        let parent = server.id();
+        let parent = server.id().to_string();
         let children = Command::new("ps")
-            .args(["-o", "pid=", "--ppid", &parent.to_string()])
+            .args(["-o", "pid=", "--ppid", &parent])
             .output()
             .unwrap();
         let children = String::from_utf8(children.stdout).unwrap();
-        signal("KILL", &parent.to_string());
+        signal("KILL", &parent);
         for child in children.split_whitespace() {
             signal("KILL", child);
         }
@@ -136,21 +140,6 @@ impl OwnServer {
         let mut server = self.server.take().unwrap();
         signal("INT", &server.id().to_string());
         server.wait().unwrap();
-    }
-
-    /// Stops the processes where they are, or lets them go on.
-    pub(crate) fn pause(&self, paused: bool) {
-        let parent = self.server.as_ref().unwrap().id();
-        let children = Command::new("ps")
-            .args(["-o", "pid=", "--ppid", &parent.to_string()])
-            .output()
-            .unwrap();
-        let children = String::from_utf8(children.stdout).unwrap();
-        let name = if paused { "STOP" } else { "CONT" };
-        signal(name, &parent.to_string());
-        for child in children.split_whitespace() {
-            signal(name, child);
-        }
     }
 
     /// A program of this version, to be run without privileges.

@@ -1,0 +1,260 @@
+//! What operations cost: round trips, durable writes, indexes, space.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_core::driver::{Driver, ListFilter, Retention};
+use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions};
+use pac_core::protocol::Command;
+use pac_core::state::RunOutcome;
+use pac_core::{Limit, Revision};
+use pac_postgres::PostgresDriver;
+use support::own::OwnServer;
+use support::proxy::Proxy;
+use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
+
+/// Nothing that a manager does of its own accord.
+fn quiet() -> ManagerOptions {
+    ManagerOptions {
+        session_ttl: Duration::from_secs(600),
+        poll_interval: Duration::from_secs(600),
+        sweep_interval: Duration::from_secs(600),
+        ..ManagerOptions::default()
+    }
+}
+
+/// Commits that wait for the disk, on a server that nobody else uses.
+async fn durable_commits(client: &tokio_postgres::Client) -> i64 {
+    // Each flushes the log once; what is not durable is flushed by the writer of the log.
+    let sql = "SELECT wal_sync FROM pg_stat_wal";
+    value(client, sql).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() {
+    // Nothing but commits writes, and the counters are told at once.
+    let quiet_server = "autovacuum = off\ncheckpoint_timeout = 1h\nbgwriter_lru_maxpages = 0\n\
+                        wal_writer_delay = 10s\nstats_fetch_consistency = none\n";
+    let server = OwnServer::start(SYSTEM, quiet_server, "");
+    let proxy = Proxy::to(server.port).await;
+    let driver = Arc::new(PostgresDriver::connect(options(proxy.port)).await.unwrap());
+    let manager = ConcurrencyManager::open(Arc::clone(&driver) as _, quiet())
+        .await
+        .unwrap();
+    let web = key("web");
+    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let client = raw(server.port).await;
+    // The counters of a process are told when it has been idle for a second.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    proxy.clear();
+    let before = durable_commits(&client).await;
+    const CYCLES: usize = 50;
+    for n in 0..CYCLES {
+        let request = durable(&format!("run-{n}"));
+        let Admission::Started(lease) = manager.admit(&web, request).await.unwrap() else {
+            panic!("the slot is free");
+        };
+        manager.release(lease, RunOutcome::Completed).await.unwrap();
+    }
+    assert_eq!(proxy.requests_with("commit_batch"), 2 * CYCLES);
+    let hints = proxy.requests_with("pg_notify");
+    assert!(hints <= 2 * CYCLES, "{hints} hints");
+    // Statements of the driver are a packet each; nothing else was asked.
+    let all = proxy.requests_with("");
+    assert_eq!(all - hints, 2 * CYCLES, "other statements were sent");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let synced = durable_commits(&client).await - before;
+    let most = i64::try_from(2 * CYCLES).unwrap() + 10;
+    assert!(
+        synced <= most && synced > 0,
+        "{synced} syncs for {CYCLES} cycles"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repositories_of_many_share_one_commit() {
+    let proxy = Proxy::to(port(SYSTEM)).await;
+    let driver = Arc::new(PostgresDriver::connect(options(proxy.port)).await.unwrap());
+    let manager = ConcurrencyManager::open(driver, quiet()).await.unwrap();
+    let tasks = (0..200).map(|n| {
+        let manager = manager.clone();
+        tokio::spawn(async move {
+            let request = durable(&format!("run-{n}"));
+            manager
+                .admit(&key(&format!("repository-{n}")), request)
+                .await
+                .map(drop)
+                .unwrap();
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    let commits = proxy.requests_with("commit_batch");
+    assert!(commits < 60, "{commits} statements for 200 repositories");
+}
+
+/// Every statement, on tables with 100,000 waiting runs, finds what it needs along an index.
+#[tokio::test]
+async fn every_statement_uses_an_index_however_long_the_queue_is() {
+    for server in [SYSTEM, NEWEST] {
+        let options = options(port(server));
+        let schema = options.schema.clone();
+        let driver = PostgresDriver::connect(options).await.unwrap();
+        let session = driver.open_session(TTL).await.unwrap();
+        let web = key("web");
+        set_limit(&driver, session, &web, 1).await;
+        command(&driver, session, &web, &Command::Admit(durable("first"))).await;
+        let client = raw(port(server)).await;
+        client
+            .batch_execute(&format!(
+                "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
+                   ticket, state, session, orphaned, abandoned, adopted, queued_at, revision) \
+                 SELECT 'ns/web', 'ns/run-' || n, 1, 'u-' || n, 0, 0, n + 1, 0, 1, false, \
+                   false, false, 0, 2 FROM generate_series(1, 100000) n; \
+                 INSERT INTO {schema}.repositories SELECT 'ns/other-' || n, 1, 1, 0, 1, NULL, 0, \
+                   0, 0, 0 FROM generate_series(1, 20000) n; \
+                 UPDATE {schema}.repositories SET queued = 100000, last_ticket = 100001 \
+                   WHERE repository = 'ns/web'; \
+                 ANALYZE {schema}.entries; ANALYZE {schema}.repositories"
+            ))
+            .await
+            .unwrap();
+        // What a scan reads in all, less than a few rows of it each time.
+        let read = format!(
+            "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables \
+             WHERE schemaname = '{schema}' AND relname IN ('entries', 'repositories')"
+        );
+        let flush = "SELECT pg_stat_clear_snapshot()";
+        let settle = async || {
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            client.query(flush, &[]).await.unwrap();
+            value::<i64>(&client, &read).await
+        };
+        let before = settle().await;
+        let known = driver.load(&web, Some(Revision::new(2))).await.unwrap();
+        assert_eq!(known.entries.len(), 0);
+        let limit = Command::SetLimit {
+            limit: Limit::new(1),
+            version: None,
+        };
+        for name in ["new-1", "new-2", "new-3"] {
+            command(&driver, session, &key(name), &Command::Admit(durable(name))).await;
+            command(&driver, session, &key(name), &limit).await;
+            let cancel = Command::Cancel {
+                run: durable(name).run,
+                uid: None,
+            };
+            command(&driver, session, &key(name), &cancel).await;
+            command(&driver, session, &key(name), &Command::RemoveRepository).await;
+        }
+        driver.keep_alive(session).await.unwrap();
+        driver.dead_sessions().await.unwrap();
+        let other = driver.open_session(TTL).await.unwrap();
+        assert_eq!(driver.repositories_of(other).await.unwrap(), []);
+        assert_eq!(
+            driver
+                .list(ListFilter::All, Some(&key("a")), 10)
+                .await
+                .unwrap()
+                .len(),
+            10
+        );
+        assert_eq!(
+            driver
+                .list(ListFilter::Startable, None, 10)
+                .await
+                .unwrap()
+                .len(),
+            0
+        );
+        driver.close_session(other).await.unwrap();
+        let scanned = settle().await - before;
+        assert_eq!(scanned, 0, "rows read by scans of whole tables");
+        // And the plans of what is not inside of a function.
+        let plan = |sql: String| {
+            let (client, schema) = (&client, &schema);
+            async move {
+                let sql = format!("EXPLAIN {}", sql.replace("pac.", &format!("{schema}.")));
+                let rows = client.query(&sql, &[]).await.unwrap();
+                let lines = rows.iter().map(|row| row.get::<_, String>(0));
+                lines.collect::<Vec<_>>().join("\n")
+            }
+        };
+        for sql in [
+            "SELECT * FROM pac.entries WHERE repository = 'ns/web' AND revision > 5",
+            "SELECT count(*) FROM pac.entries WHERE repository = 'ns/web' AND state = 1",
+            "SELECT DISTINCT repository FROM pac.entries WHERE session = 77",
+            "SELECT * FROM pac.repositories WHERE repository > 'ns/a' ORDER BY repository LIMIT 5",
+            "SELECT min(repository) FROM pac.entries WHERE state = 0 AND repository > 'ns/b'",
+        ] {
+            let plan = plan(sql.to_owned()).await;
+            assert!(
+                plan.contains("Index") && !plan.contains("Seq Scan"),
+                "{sql}:\n{plan}"
+            );
+        }
+    }
+}
+
+/// (46) 10,000 runs that came and went leave the tables as large as a few hundred did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_finished_runs_leave_the_size_flat() {
+    let mut options = options(port(SYSTEM));
+    options.retention = Retention {
+        age: Duration::from_secs(3_600),
+        per_repository: 100,
+    };
+    let schema = options.schema.clone();
+    let driver = Arc::new(PostgresDriver::connect(options).await.unwrap());
+    let sweeping = ManagerOptions {
+        sweep_interval: Duration::from_millis(50),
+        session_ttl: Duration::from_secs(60),
+        ..ManagerOptions::default()
+    };
+    let manager = ConcurrencyManager::open(driver, sweeping).await.unwrap();
+    let client = raw(port(SYSTEM)).await;
+    let rows = format!("SELECT count(*) FROM {schema}.entries");
+    let bytes = format!(
+        "SELECT (pg_total_relation_size('{schema}.entries') \
+           + pg_total_relation_size('{schema}.repositories'))::bigint"
+    );
+    let mut sizes = Vec::new();
+    for round in 0..10 {
+        let tasks = (0..20).map(|task| {
+            let manager = manager.clone();
+            tokio::spawn(async move {
+                for n in 0..50 {
+                    let request = durable(&format!("run-{round}-{task}-{n}"));
+                    let web = key("web");
+                    let Admission::Started(lease) = manager.admit(&web, request).await.unwrap()
+                    else {
+                        panic!("there is no limit");
+                    };
+                    manager.release(lease, RunOutcome::Completed).await.unwrap();
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        // As autovacuum does, which comes once a minute.
+        let vacuum = format!("VACUUM {schema}.entries, {schema}.repositories");
+        client.batch_execute(&vacuum).await.unwrap();
+        let left: i64 = value(&client, &rows).await;
+        assert!(left <= 400, "{left} records are left after round {round}");
+        sizes.push(value::<i64>(&client, &bytes).await);
+    }
+    let (early, late) = (sizes[2], sizes[9]);
+    assert!(late <= early + early / 4, "it grows: {sizes:?}");
+}
