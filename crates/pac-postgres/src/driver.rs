@@ -34,6 +34,7 @@ pub struct PostgresDriver {
     sessions: Sessions,
     store: Arc<Store>,
     watches: Arc<Watches>,
+    notified: bool,
     /// What sends and hears hints.
     _tasks: JoinSet<()>,
 }
@@ -56,7 +57,9 @@ impl PostgresDriver {
         let store = Arc::new(Store::new(client.clone()));
         let watches = Arc::new(Watches::new(client.clone()));
         let mut tasks = JoinSet::new();
-        if let Some(session) = watches.try_to_listen().await? {
+        let listening = watches.try_to_listen().await?;
+        let notified = listening.is_some();
+        if let Some(session) = listening {
             tasks.spawn(Arc::clone(&watches).notify());
             tasks.spawn(Arc::clone(&watches).keep_listening(session));
         } else {
@@ -70,9 +73,17 @@ impl PostgresDriver {
             sessions: Sessions::new(client),
             store,
             watches,
+            notified,
             options,
             _tasks: tasks,
         })
+    }
+
+    /// Whether notifications of PostgreSQL got through when this driver connected. If not, as
+    /// behind a proxy that pools transactions, changes of other processes are polled for.
+    #[must_use]
+    pub fn is_notified(&self) -> bool {
+        self.notified
     }
 }
 
