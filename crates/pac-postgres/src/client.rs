@@ -41,7 +41,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects nothing yet.
-    pub(crate) fn new(options: PostgresOptions) -> Result<Self, Error> {
+    pub(crate) fn new(options: &PostgresOptions) -> Result<Self, Error> {
         let limit = Some(options.connection_timeout);
         let pool = Pool::builder(Connector(options.clone()))
             .max_size(options.max_connections)
@@ -183,7 +183,7 @@ impl Session {
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Error> {
         match timeout(self.options.statement_timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| self.options.failure(operation, effect, error)),
+            Ok(answer) => answer.map_err(|error| self.options.failure(operation, effect, &error)),
             Err(_) => {
                 self.cancel();
                 Err(self.options.statement_timed_out(operation, effect))
@@ -252,7 +252,7 @@ impl Connector {
         let tls = MakeRustlsConnect::new(tls::config(options)?);
         match timeout(options.connection_timeout, config.connect(tls)).await {
             Ok(connected) => {
-                connected.map_err(|error| options.failure(operation, Effect::Connect, error))
+                connected.map_err(|error| options.failure(operation, Effect::Connect, &error))
             }
             Err(_) => Err(options.connect_timed_out(operation)),
         }

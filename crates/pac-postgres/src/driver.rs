@@ -52,7 +52,7 @@ impl PostgresDriver {
     /// reached that takes writes. Each says what to do about it.
     pub async fn connect(options: PostgresOptions) -> Result<Self, Error> {
         options.check()?;
-        let client = Client::new(options.clone())?;
+        let client = Client::new(&options)?;
         schema::migrate(&client).await?;
         let store = Arc::new(Store::new(client.clone()));
         let watches = Arc::new(Watches::new(client.clone()));

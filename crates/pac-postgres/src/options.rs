@@ -292,8 +292,10 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        let mut options = PostgresOptions::default();
-        options.password = Password::new("hunter2");
+        let options = PostgresOptions {
+            password: Password::new("hunter2"),
+            ..PostgresOptions::default()
+        };
         assert!(!format!("{options:?}").contains("hunter2"));
         assert_ne!(options.password, Password::new("other"));
         assert_eq!(options.password, Password::new("hunter2"));

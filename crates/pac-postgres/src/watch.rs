@@ -175,7 +175,7 @@ impl Watches {
                     }
                 }
             };
-            self.tell(|hints| hints.missed());
+            self.tell(Hints::missed);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The PostgreSQL driver against all cases, on the system's server and on the newest.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::HashMap;

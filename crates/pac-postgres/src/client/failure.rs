@@ -43,7 +43,7 @@ impl PostgresOptions {
         &self,
         operation: &'static str,
         effect: Effect,
-        error: tokio_postgres::Error,
+        error: &tokio_postgres::Error,
     ) -> Error {
         let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
         let (kind, message) = if let Some(answer) = error.as_db_error() {
