@@ -7,6 +7,7 @@ mod failure;
 
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -43,7 +44,7 @@ impl Client {
     /// Connects nothing yet.
     pub(crate) fn new(options: &PostgresOptions) -> Result<Self, Error> {
         let limit = Some(options.connection_timeout);
-        let pool = Pool::builder(Connector(options.clone()))
+        let pool = Pool::builder(Connector(Arc::new(options.clone())))
             .max_size(options.max_connections)
             .wait_timeout(limit)
             .create_timeout(limit)
@@ -137,7 +138,7 @@ impl Drop for Borrowed {
 pub(crate) struct Session {
     client: tokio_postgres::Client,
     driven: JoinHandle<()>,
-    options: PostgresOptions,
+    options: Arc<PostgresOptions>,
     cancel: CancelToken,
 }
 
@@ -173,7 +174,13 @@ impl Session {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.driven.is_finished()
+    }
+
+    /// Waits until the connection is closed, by whomever.
+    pub(crate) async fn closed(mut self) {
+        // How it ended makes no difference.
+        let _ = (&mut self.driven).await;
     }
 
     async fn within_limit<T>(
@@ -194,7 +201,7 @@ impl Session {
     /// Asks the server to give up what nobody waits for any more. The connection is of no use
     /// afterwards.
     fn cancel(&self) {
-        let (token, options) = (self.cancel.clone(), self.options.clone());
+        let (token, options) = (self.cancel.clone(), Arc::clone(&self.options));
         let cancel = async move {
             if let Ok(tls) = tls::config(&options) {
                 // It is a favour to the server, and may fail.
@@ -211,7 +218,7 @@ impl Session {
 
 /// Makes connections.
 #[derive(Debug)]
-struct Connector(PostgresOptions);
+struct Connector(Arc<PostgresOptions>);
 
 impl Connector {
     async fn session(&self, operation: &'static str) -> Result<Session, Error> {
@@ -233,7 +240,7 @@ impl Connector {
             cancel: client.cancel_token(),
             client,
             driven: tokio::spawn(driven),
-            options: self.0.clone(),
+            options: Arc::clone(&self.0),
         }
     }
 
@@ -268,7 +275,7 @@ impl Manager for Connector {
     }
 
     async fn recycle(&self, session: &mut Session, _: &Metrics) -> managed::RecycleResult<Error> {
-        if session.is_closed() || session.driven.is_finished() {
+        if session.is_closed() {
             return Err(RecycleError::message("the connection is closed"));
         }
         Ok(())

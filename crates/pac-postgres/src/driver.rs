@@ -8,8 +8,8 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, RepositoryKey, Revision, SessionId};
-use tokio::task::JoinSet;
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::PostgresOptions;
 use crate::client::Client;
@@ -35,8 +35,9 @@ pub struct PostgresDriver {
     store: Arc<Store>,
     watches: Arc<Watches>,
     notified: bool,
-    /// What sends and hears hints.
-    _tasks: JoinSet<()>,
+    /// What sends and hears hints; ended with the set.
+    _hints: JoinSet<()>,
+    alive: Vec<AbortHandle>,
 }
 
 impl PostgresDriver {
@@ -56,18 +57,18 @@ impl PostgresDriver {
         schema::migrate(&client).await?;
         let store = Arc::new(Store::new(client.clone()));
         let watches = Arc::new(Watches::new(client.clone()));
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut alive) = (JoinSet::new(), Vec::new());
         let listening = watches.try_to_listen().await?;
         let notified = listening.is_some();
         if let Some(session) = listening {
-            tasks.spawn(Arc::clone(&watches).notify());
-            tasks.spawn(Arc::clone(&watches).keep_listening(session));
+            alive.push(tasks.spawn(Arc::clone(&watches).notify()));
+            alive.push(tasks.spawn(Arc::clone(&watches).keep_listening(session)));
         } else {
             tracing::warn!(
                 "notifications of PostgreSQL do not get through, as behind a proxy that pools \
                  transactions; polling for changes instead, which takes a little longer"
             );
-            tasks.spawn(Arc::clone(&watches).poll(Arc::clone(&store)));
+            alive.push(tasks.spawn(Arc::clone(&watches).poll(Arc::clone(&store))));
         }
         Ok(Self {
             sessions: Sessions::new(client),
@@ -75,7 +76,8 @@ impl PostgresDriver {
             watches,
             notified,
             options,
-            _tasks: tasks,
+            _hints: tasks,
+            alive,
         })
     }
 
@@ -93,7 +95,7 @@ impl Driver for PostgresDriver {
         Descriptor {
             name: "postgresql",
             remote: true,
-            // Two gather while two are written; the rest of the pool is for reading.
+            // Half of the pool at most: the rest is for reading.
             batches_in_flight: (self.options.max_connections / 2).clamp(1, 4),
             repositories_per_batch: 64,
             entries_per_commit: 1_000,
@@ -159,6 +161,11 @@ impl Driver for PostgresDriver {
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        if self.alive.iter().any(AbortHandle::is_finished) {
+            let message = "what sends and hears hints has ended: the runtime that the driver was \
+                           connected on was shut down, or there is a bug; connect anew";
+            return Err(Error::new(ErrorKind::Internal, "watch", message));
+        }
         Ok(self.watches.subscribe(session))
     }
 

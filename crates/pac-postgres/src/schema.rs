@@ -27,6 +27,11 @@ pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
     session
         .query("migrate", Effect::Write, lock, &[(&name, Type::TEXT)])
         .await?;
+    if !exists(&session, client.schema()).await? {
+        // IF NOT EXISTS would ask for the privilege to create it all the same.
+        let create = format!("CREATE SCHEMA {}", client.schema());
+        session.batch("migrate", &create).await?;
+    }
     for sql in statements(client.schema(), version(&session, client.schema()).await?) {
         session.batch("migrate", &sql).await?;
     }
@@ -47,6 +52,13 @@ async fn is_current(session: &Session, schema: &str) -> Result<bool, Error> {
         ));
     }
     Ok(found == VERSIONS.len())
+}
+
+async fn exists(session: &Session, schema: &str) -> Result<bool, Error> {
+    let sql = "SELECT FROM pg_namespace WHERE nspname = $1";
+    let params = [(&schema as _, Type::TEXT)];
+    let rows = session.query("connect", Effect::Read, sql, &params).await?;
+    Ok(!rows.is_empty())
 }
 
 /// 0 when there is none.
@@ -80,11 +92,7 @@ async fn version(session: &Session, schema: &str) -> Result<usize, Error> {
 /// What brings the schema from version `from` to the latest. The name has been checked: it needs
 /// no escapes.
 fn statements(schema: &str, from: usize) -> Vec<String> {
-    let mut statements = Vec::new();
-    if from == 0 {
-        statements.push(format!("CREATE SCHEMA IF NOT EXISTS {schema}"));
-    }
-    statements.push(format!("SET LOCAL search_path = {schema}, pg_temp"));
+    let mut statements = vec![format!("SET LOCAL search_path = {schema}, pg_temp")];
     for files in VERSIONS.iter().skip(from) {
         statements.extend(files.iter().map(|&sql| sql.to_owned()));
     }
@@ -101,7 +109,7 @@ mod tests {
         assert!(
             statements("pac", 0)
                 .iter()
-                .any(|sql| sql.contains("CREATE SCHEMA"))
+                .any(|sql| sql.contains("CREATE TABLE"))
         );
         let none = statements("pac", VERSIONS.len()).join("\n");
         assert!(!none.contains("CREATE"), "{none}");

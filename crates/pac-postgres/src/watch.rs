@@ -23,8 +23,6 @@ use outbox::Outbox;
 
 /// Hints leave at once, and gather for so long after the last that left.
 const GATHER: Duration = Duration::from_millis(5);
-/// Between two looks at a connection on which nothing has come.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a hint to oneself may take before it counts as not getting through.
 const SELF_TEST: Duration = Duration::from_secs(2);
 /// Between two polls, where there are no notifications.
@@ -160,10 +158,8 @@ impl Watches {
     /// Goes on listening, for ever.
     pub(crate) async fn keep_listening(self: Arc<Self>, mut session: Session) {
         loop {
-            while !session.is_closed() {
-                sleep(HEARTBEAT.min(POLL)).await;
-                // A peer that has gone without a word is found by the keep-alive of TCP.
-            }
+            // A peer that has gone without a word is found by the keep-alive of TCP.
+            session.closed().await;
             let mut backoff = RECONNECT.0;
             session = loop {
                 match self.listen().await {

@@ -52,9 +52,12 @@ impl PostgresOptions {
             (ErrorKind::Config, self.certificate(problem))
         } else if let Some(cause) = causes().find_map(|cause| cause.downcast_ref::<io::Error>()) {
             self.connection(effect, cause)
+        } else if error.is_closed() {
+            let (kind, message) = effect.unanswered();
+            (kind, message.to_owned())
         } else {
-            let text = error.to_string();
-            match text.as_str() {
+            // The library tells these apart by their texts alone.
+            match error.to_string().as_str() {
                 "error performing TLS handshake" => (
                     ErrorKind::Config,
                     format!(
@@ -73,10 +76,6 @@ impl PostgresOptions {
                         self.username
                     ),
                 ),
-                "connection closed" => {
-                    let (kind, message) = effect.unanswered();
-                    (kind, message.to_owned())
-                }
                 _ if effect == Effect::Write => (
                     ErrorKind::Indeterminate,
                     "the answer could not be understood; read before acting".to_owned(),
