@@ -42,7 +42,7 @@ async fn newest_postgres(time: Time) -> Fixture {
 async fn fixture(port: u16, time: Time) -> Fixture {
     let mut options = options(port);
     options.retention = Retention {
-        age: Duration::from_secs(10),
+        age: Duration::from_secs(30),
         per_repository: 1_000,
     };
     let vandal = PostgresVandal {
@@ -52,8 +52,8 @@ async fn fixture(port: u16, time: Time) -> Fixture {
     };
     let driver = PostgresDriver::connect(options).await.unwrap();
     Fixture::over(Arc::new(driver), time)
-        .with_session_ttl(Duration::from_secs(2))
-        .with_lease_ttl(Duration::from_secs(5))
+        .with_session_ttl(Duration::from_secs(3))
+        .with_lease_ttl(Duration::from_secs(6))
         .with_tolerance(Duration::from_millis(700))
         .with_expiry_delay(Duration::from_millis(500))
         .with_scale(0.1)

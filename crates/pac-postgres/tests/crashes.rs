@@ -320,7 +320,7 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
     let ttl = pac_core::driver::SessionTtl {
-        session: Duration::from_millis(500),
+        session: Duration::from_secs(2),
         lease: Duration::from_secs(60),
     };
     let session = driver.open_session(ttl).await.unwrap();
@@ -330,6 +330,7 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     // Keeps the commit waiting between its question whether the session lives and its end.
     let block = format!("BEGIN; LOCK TABLE {schema}.entries IN SHARE MODE");
     client.batch_execute(&block).await.unwrap();
+    driver.keep_alive(session).await.unwrap();
     let driver = Arc::new(driver);
     let late = Arc::clone(&driver);
     let commit = tokio::spawn(async move {
@@ -341,7 +342,7 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
         )
         .await
     });
-    sleep(Duration::from_millis(1_000)).await;
+    sleep(Duration::from_millis(2_500)).await;
     assert_eq!(driver.dead_sessions().await.unwrap(), []);
     client.batch_execute("ROLLBACK").await.unwrap();
     commit.await.unwrap();

@@ -66,7 +66,8 @@ BEGIN
 END
 $$;
 
--- Renews a session. False, for good, when it is too late.
+-- Renews a session. False, for good, when it is too late. Whoever holds the row must not wait for
+-- the lock: a sweep takes them the other way round, and will see to it where this does not.
 CREATE FUNCTION renew_session(renewing bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -77,7 +78,9 @@ BEGIN
   IF FOUND THEN
     RETURN true;
   END IF;
-  PERFORM close_session(renewing);
+  IF pg_try_advisory_xact_lock(lock_space(), lock_number(renewing)) THEN
+    UPDATE sessions s SET dead = true WHERE s.id = renewing AND NOT s.dead;
+  END IF;
   RETURN false;
 END
 $$;
