@@ -53,7 +53,7 @@ async fn fixture(port: u16, time: Time) -> Fixture {
     let driver = PostgresDriver::connect(options).await.unwrap();
     Fixture::over(Arc::new(driver), time)
         .with_session_ttl(Duration::from_secs(3))
-        .with_lease_ttl(Duration::from_secs(6))
+        .with_lease_ttl(Duration::from_secs(9))
         .with_tolerance(Duration::from_millis(700))
         .with_expiry_delay(Duration::from_millis(500))
         .with_scale(0.1)
