@@ -321,7 +321,7 @@ impl Store {
         let mut next = self.next_purge();
         let due = *next <= Instant::now();
         if due {
-            let interval = PURGE_INTERVAL.min(age / 4);
+            let interval = PURGE_INTERVAL.min(age / 20);
             *next = Instant::now() + interval.mul_f64(0.8 + 0.4 * fastrand::f64());
         }
         due
