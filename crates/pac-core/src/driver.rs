@@ -211,6 +211,9 @@ pub enum CommitOutcome {
     SessionDead(SessionId),
     /// This repository cannot be written; nothing was. The rest of the batch is not affected.
     Refused(Error),
+    /// What an error for the whole batch says, for this repository alone: its part of the batch
+    /// went to the store in a request of its own. `Indeterminate` where it may be written.
+    Failed(Error),
 }
 
 /// How long a session outlives the last time it was renewed.

@@ -1,6 +1,6 @@
 //! What drivers pass on to those who watch: hints, merged while nobody reads.
 
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,15 @@ use tokio::sync::Notify;
 use crate::driver::{Watch, WatchEvent};
 use crate::error::Error;
 use crate::name::RepositoryKey;
+use crate::state::{Entry, Snapshot};
 use crate::value::Revision;
+
+/// So many repositories are told apart for one who does not read; more are [`WatchEvent::Missed`].
+const MOST_REPOSITORIES: usize = 10_000;
+
+/// So many changed entries of one repository are kept for one who does not read; more are a
+/// hint without them.
+const MOST_ENTRIES: usize = 1_000;
 
 /// The hints of one watch that have not been read: at most one for each repository.
 #[derive(Debug, Default)]
@@ -24,24 +32,39 @@ pub struct Hints {
 struct Pending {
     /// In the order in which they changed first since they were last told.
     order: VecDeque<RepositoryKey>,
-    changed: HashMap<RepositoryKey, Revision>,
+    changed: HashMap<RepositoryKey, (Revision, Option<Snapshot>)>,
     session_died: bool,
     missed: bool,
+    broken: Option<Error>,
 }
 
 impl Hints {
     /// A repository is at this revision, or a later one.
     pub fn changed(&self, repository: &RepositoryKey, revision: Revision) {
+        self.add(repository, revision, None);
+    }
+
+    /// A repository has come to this, which says what changed.
+    pub fn changed_to(&self, repository: &RepositoryKey, snapshot: Snapshot) {
+        self.add(repository, snapshot.head.revision, Some(snapshot));
+    }
+
+    fn add(&self, repository: &RepositoryKey, revision: Revision, snapshot: Option<Snapshot>) {
         let mut pending = self.pending();
-        let merged = &mut *pending;
-        match merged.changed.entry(repository.clone()) {
-            Entry::Occupied(mut known) => {
-                let latest = revision.max(*known.get());
-                known.insert(latest);
+        let known = &mut *pending;
+        match known.changed.entry(repository.clone()) {
+            Slot::Occupied(mut known) => {
+                let (latest, told) = known.get_mut();
+                *latest = revision.max(*latest);
+                let both = told.take().zip(snapshot);
+                *told = both.and_then(|(earlier, later)| merged(earlier, later));
             }
-            Entry::Vacant(new) => {
-                new.insert(revision);
-                merged.order.push_back(repository.clone());
+            Slot::Vacant(new) => {
+                new.insert((revision, snapshot));
+                known.order.push_back(repository.clone());
+                if known.order.len() > MOST_REPOSITORIES {
+                    known.miss();
+                }
             }
         }
         drop(pending);
@@ -56,10 +79,13 @@ impl Hints {
 
     /// Some were lost; those that wait to be read are part of that.
     pub fn missed(&self) {
-        *self.pending() = Pending {
-            missed: true,
-            ..Pending::default()
-        };
+        self.pending().miss();
+        self.wake.notify_one();
+    }
+
+    /// Nothing more will come: whoever has read the rest hears why, and has to watch anew.
+    pub fn broken(&self, why: Error) {
+        self.pending().broken.get_or_insert(why);
         self.wake.notify_one();
     }
 
@@ -74,22 +100,56 @@ impl Hints {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<WatchEvent> {
-        let mut pending = self.pending();
-        if mem::take(&mut pending.missed) {
-            return Some(WatchEvent::Missed);
+    fn take(&self) -> Option<Result<WatchEvent, Error>> {
+        self.pending().take()
+    }
+}
+
+impl Pending {
+    fn miss(&mut self) {
+        *self = Self {
+            missed: true,
+            broken: self.broken.take(),
+            ..Self::default()
+        };
+    }
+
+    fn take(&mut self) -> Option<Result<WatchEvent, Error>> {
+        if mem::take(&mut self.missed) {
+            return Some(Ok(WatchEvent::Missed));
         }
-        if mem::take(&mut pending.session_died) {
-            return Some(WatchEvent::SessionDied);
+        if mem::take(&mut self.session_died) {
+            return Some(Ok(WatchEvent::SessionDied));
         }
-        let repository = pending.order.pop_front()?;
-        let revision = pending.changed.remove(&repository)?;
-        Some(WatchEvent::Changed {
+        let Some(repository) = self.order.pop_front() else {
+            return self.broken.as_ref().map(|why| Err(why.replicate()));
+        };
+        let (revision, snapshot) = self.changed.remove(&repository)?;
+        Some(Ok(WatchEvent::Changed {
             repository,
             revision,
-            snapshot: None,
-        })
+            snapshot,
+        }))
     }
+}
+
+/// What two commits changed, if one follows the other.
+fn merged(earlier: Snapshot, later: Snapshot) -> Option<Snapshot> {
+    let follows = later
+        .since
+        .is_some_and(|since| since <= earlier.head.revision);
+    if !follows || earlier.entries.len() + later.entries.len() > MOST_ENTRIES {
+        return None;
+    }
+    let mut entries = earlier.entries;
+    let replaced = |entry: &Arc<Entry>| later.entries.iter().any(|later| later.run == entry.run);
+    entries.retain(|entry| !replaced(entry));
+    entries.extend(later.entries);
+    Some(Snapshot {
+        since: earlier.since,
+        entries,
+        ..later
+    })
 }
 
 struct Reader(Arc<Hints>);
@@ -99,7 +159,7 @@ impl Watch for Reader {
     async fn next(&mut self) -> Result<WatchEvent, Error> {
         loop {
             if let Some(event) = self.0.take() {
-                return Ok(event);
+                return event;
             }
             self.0.wake.notified().await;
         }
@@ -109,6 +169,9 @@ impl Watch for Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
+    use crate::state::Head;
+    use crate::state::testing::queued;
 
     #[tokio::test]
     async fn what_nobody_reads_is_merged_and_what_was_lost_is_said_first() {
@@ -132,5 +195,65 @@ mod tests {
         assert_eq!(watch.next().await.unwrap(), WatchEvent::Missed);
         assert_eq!(watch.next().await.unwrap(), WatchEvent::SessionDied);
         assert!(hints.take().is_none());
+    }
+
+    fn delta(since: u64, to: u64) -> Snapshot {
+        let head = Head {
+            revision: Revision::new(to),
+            ..Head::absent(0)
+        };
+        Snapshot {
+            since: Some(Revision::new(since)),
+            exists: true,
+            head,
+            entries: vec![Arc::new(Entry {
+                revision: head.revision,
+                ..queued(1, 0)
+            })],
+        }
+    }
+
+    #[tokio::test]
+    async fn what_changed_is_merged_as_far_as_it_follows() {
+        let hints = Arc::new(Hints::default());
+        let key: RepositoryKey = "ns/a".parse().unwrap();
+        let mut watch = hints.watch();
+        for (deltas, revision, snapshot) in [
+            (
+                [(1, 4), (4, 7)],
+                7,
+                Some(Snapshot {
+                    since: Some(Revision::new(1)),
+                    ..delta(4, 7)
+                }),
+            ),
+            ([(7, 9), (12, 15)], 15, None),
+        ] {
+            for (since, to) in deltas {
+                hints.changed_to(&key, delta(since, to));
+            }
+            let expected = WatchEvent::Changed {
+                repository: key.clone(),
+                revision: Revision::new(revision),
+                snapshot,
+            };
+            assert_eq!(watch.next().await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_is_told_to_and_hears_of_the_end() {
+        let hints = Arc::new(Hints::default());
+        let mut watch = hints.watch();
+        for n in 0..=MOST_REPOSITORIES {
+            let key = format!("ns/repository-{n}").parse().unwrap();
+            hints.changed(&key, Revision::new(1));
+        }
+        hints.broken(Error::new(ErrorKind::Unavailable, "watch", "gone"));
+        assert_eq!(watch.next().await.unwrap(), WatchEvent::Missed);
+        for _ in 0..2 {
+            let end = watch.next().await.unwrap_err();
+            assert_eq!(end.kind(), ErrorKind::Unavailable);
+        }
     }
 }

@@ -131,6 +131,9 @@ impl Repository {
         session: SessionId,
         outcome: CommitOutcome,
     ) -> Next {
+        if let CommitOutcome::Failed(error) = &outcome {
+            return self.unsettled(shared, error);
+        }
         let mut desk = self.desk();
         let desk = &mut *desk;
         let next = match outcome {
@@ -176,7 +179,7 @@ impl Repository {
                 desk.bury(session, Command::Expire { session, death });
                 desk.failed(shared.patience(), &self.contended())
             }
-            CommitOutcome::Refused(error) => {
+            CommitOutcome::Refused(error) | CommitOutcome::Failed(error) => {
                 desk.put_back();
                 desk.forget();
                 desk.failed(shared.patience(), &error.in_repository(self.key()))
@@ -186,7 +189,7 @@ impl Repository {
         next
     }
 
-    /// Takes in that the whole batch came to nothing, or that nobody knows.
+    /// Takes in that a request for this repository came to nothing, or that nobody knows.
     pub(super) fn unsettled(self: &Arc<Self>, shared: &Shared, error: &Error) -> Next {
         let mut desk = self.desk();
         if error.kind() == ErrorKind::Indeterminate {
