@@ -1,0 +1,413 @@
+//! The only file that talks to the client library: one member, its requests and its streams.
+
+pub(crate) mod cluster;
+pub(crate) mod failure;
+
+use std::time::Duration;
+
+use etcd_client as etcd;
+use secrecy::ExposeSecret;
+
+use self::failure::{Cause, Failure};
+use crate::options::Access;
+
+/// The server closes connections that ask more often than every 5 s.
+const PING_INTERVAL: Duration = Duration::from_secs(6);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Largest answer that is taken. Requests ask for pages that stay far below.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// A key with its value and versions.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyValue {
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+    pub(crate) created: i64,
+    pub(crate) modified: i64,
+}
+
+/// What a transaction depends on.
+#[derive(Debug, Clone)]
+pub(crate) enum Compare {
+    /// The key was last written at this revision; 0: it does not exist.
+    ModifiedAt(String, i64),
+    /// The key exists.
+    Exists(String),
+    /// The key does not exist.
+    Absent(String),
+    /// The key was created at this revision or before; also true when it does not exist.
+    CreatedBy(String, i64),
+}
+
+/// Which keys to read, and how much of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Range {
+    pub(crate) key: String,
+    /// Up to this key, exclusive; the key alone when empty.
+    pub(crate) end: String,
+    /// 0: all.
+    pub(crate) limit: usize,
+    /// As of this revision; 0: now.
+    pub(crate) at: i64,
+    /// Those written at this revision or later. Makes the server look at the whole range.
+    pub(crate) modified_from: i64,
+    pub(crate) keys_only: bool,
+}
+
+/// One step of a transaction.
+#[derive(Debug, Clone)]
+pub(crate) enum Operation {
+    Get(Range),
+    Put {
+        key: String,
+        value: Vec<u8>,
+        /// 0: none.
+        lease: i64,
+    },
+    Delete(String),
+    DeletePrefix(String),
+    Transaction(Transaction),
+}
+
+/// Steps that all happen or none, and others if a comparison fails.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Transaction {
+    pub(crate) when: Vec<Compare>,
+    pub(crate) then: Vec<Operation>,
+    pub(crate) otherwise: Vec<Operation>,
+}
+
+/// What came of a transaction.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// The store's revision afterwards: that of all writes, if there were any. 0 for a nested
+    /// one.
+    pub(crate) revision: i64,
+    pub(crate) succeeded: bool,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What came of one step.
+#[derive(Debug)]
+pub(crate) enum Step {
+    Got(Page),
+    Written,
+    Transaction(Answer),
+}
+
+/// A part of a range.
+#[derive(Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) revision: i64,
+    pub(crate) entries: Vec<KeyValue>,
+    pub(crate) more: bool,
+}
+
+/// One member of the cluster. Connects when it is first needed, and again when it has to.
+#[derive(Clone)]
+pub(crate) struct Client(etcd::Client);
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Client")
+    }
+}
+
+impl Client {
+    /// Prepares to talk to a member. With credentials this asks it for a token.
+    pub(crate) async fn open(endpoint: &str, access: &Access) -> Result<Self, Failure> {
+        let mut options = etcd::ConnectOptions::new()
+            .with_connect_timeout(access.dial_timeout)
+            .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
+            .with_keep_alive_while_idle(false)
+            .with_require_leader(true);
+        if let Some((user, password)) = &access.credentials {
+            options = options.with_user(user, password.expose_secret());
+        }
+        if let Some(tls) = &access.tls {
+            let ca = etcd::Certificate::from_pem(&tls.ca);
+            let mut with = etcd::TlsOptions::new().ca_certificate(ca);
+            if let Some((certificate, key)) = &tls.identity {
+                with = with.identity(etcd::Identity::from_pem(certificate, key.expose_secret()));
+            }
+            if let Some(name) = &tls.server_name {
+                with = with.domain_name(name);
+            }
+            options = options.with_tls(with);
+        }
+        let opened = etcd::Client::connect([endpoint], Some(options)).await;
+        opened.map(Self).map_err(failed)
+    }
+
+    /// Gets another token, after the old one was refused.
+    pub(crate) async fn authenticate(&self) -> Result<(), Failure> {
+        self.0.refresh_token().await.map_err(failed)
+    }
+
+    /// The version of the member's software.
+    pub(crate) async fn version(&self) -> Result<String, Failure> {
+        let status = self.0.maintenance_client().status().await;
+        Ok(status.map_err(failed)?.version().to_owned())
+    }
+
+    pub(crate) async fn range(&self, range: Range) -> Result<Page, Failure> {
+        let mut kv = self.0.kv_client().max_decoding_message_size(MAX_ANSWER);
+        let (key, options) = get_options(range);
+        kv.get(key, Some(options)).await.map(page).map_err(failed)
+    }
+
+    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Answer, Failure> {
+        let mut kv = self.0.kv_client().max_decoding_message_size(MAX_ANSWER);
+        let answered = kv.txn(request(transaction)).await;
+        Ok(answer(&answered.map_err(failed)?))
+    }
+
+    /// A new lease of so many seconds, or more if the server has a higher minimum: its id and
+    /// what it got.
+    pub(crate) async fn grant(&self, seconds: i64) -> Result<(i64, i64), Failure> {
+        let granted = self.0.lease_client().grant(seconds, None).await;
+        granted.map(|l| (l.id(), l.ttl())).map_err(failed)
+    }
+
+    /// Ends a lease at once.
+    pub(crate) async fn revoke(&self, lease: i64) -> Result<(), Failure> {
+        let revoked = self.0.lease_client().revoke(lease).await;
+        revoked.map(drop).map_err(failed)
+    }
+
+    /// Renews a lease, and opens the stream to go on renewing it. `NoLease` when it is over.
+    pub(crate) async fn keep(&self, lease: i64) -> Result<Keeper, Failure> {
+        let opened = self.0.lease_client().keep_alive(lease).await;
+        let (keeper, answers) = opened.map_err(failed)?;
+        Ok(Keeper { keeper, answers })
+    }
+
+    /// Follows all keys with a prefix from a revision on.
+    pub(crate) async fn watch(&self, prefix: &str, from: i64) -> Result<Changes, Failure> {
+        let options = etcd::WatchOptions::new()
+            .with_prefix()
+            .with_progress_notify()
+            .with_start_revision(from);
+        let mut watch = self.0.watch_client().max_decoding_message_size(MAX_ANSWER);
+        let stream = watch.watch(prefix, Some(options)).await.map_err(failed)?;
+        Ok(Changes { stream, from })
+    }
+}
+
+/// The stream that renews a lease.
+pub(crate) struct Keeper {
+    keeper: etcd::LeaseKeeper,
+    answers: etcd::LeaseKeepAliveStream,
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Keeper").field(&self.keeper.id()).finish()
+    }
+}
+
+impl Keeper {
+    /// Renews the lease. After an error, or when dropped before the answer, the keeper is not
+    /// to be used again: an answer on its way would be taken for that to a later question.
+    pub(crate) async fn renew(&mut self) -> Result<(), Failure> {
+        self.keeper.keep_alive().await.map_err(failed)?;
+        match self.answers.message().await.map_err(failed)? {
+            Some(answer) if answer.ttl() > 0 => Ok(()),
+            Some(_) => Err(no_lease()),
+            None => Err(ended()),
+        }
+    }
+}
+
+/// The stream of changes.
+pub(crate) struct Changes {
+    stream: etcd::WatchStream,
+    from: i64,
+}
+
+/// Changes of whole revisions.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// All up to this revision has been told, this included.
+    pub(crate) revision: i64,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// One key was written or deleted.
+#[derive(Debug)]
+pub(crate) struct Change {
+    /// At this revision.
+    pub(crate) revision: i64,
+    pub(crate) key: Vec<u8>,
+    /// `None`: deleted.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+impl Changes {
+    /// Waits for the next changes. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Batch, Failure> {
+        let response = self.stream.message().await.map_err(failed)?;
+        let response = response.ok_or_else(ended)?;
+        if response.compact_revision() > 0 {
+            let reason = "the revision to go on from was compacted";
+            return Err(Failure::new(Cause::Compacted, reason));
+        }
+        if response.canceled() {
+            return Err(cancelled(response.cancel_reason()));
+        }
+        let told = |event: &etcd::Event| {
+            let kv = event.kv()?;
+            let put = event.event_type() == etcd::EventType::Put;
+            Some(Change {
+                revision: kv.mod_revision(),
+                key: kv.key().to_vec(),
+                value: put.then(|| kv.value().to_vec()),
+            })
+        };
+        let changes: Vec<_> = response.events().iter().filter_map(told).collect();
+        // A member that lags behind may tell what was before the revision asked for, and
+        // carries its own, older revision in its first answer.
+        let from = self.from;
+        let revision = match changes.last() {
+            Some(last) => last.revision,
+            None if response.created() => 0,
+            None => response.header().map_or(0, etcd::ResponseHeader::revision),
+        };
+        self.from = from.max(revision + 1);
+        Ok(Batch {
+            revision: self.from - 1,
+            changes: changes.into_iter().filter(|c| c.revision >= from).collect(),
+        })
+    }
+}
+
+fn request(transaction: Transaction) -> etcd::Txn {
+    let operations = |operations: Vec<Operation>| {
+        let operations = operations.into_iter().map(operation);
+        operations.collect::<Vec<_>>()
+    };
+    let when = transaction.when.into_iter().map(compare);
+    etcd::Txn::new()
+        .when(when.collect::<Vec<_>>())
+        .and_then(operations(transaction.then))
+        .or_else(operations(transaction.otherwise))
+}
+
+fn compare(compare: Compare) -> etcd::Compare {
+    use etcd::CompareOp::{Equal, Greater, Less};
+    match compare {
+        Compare::ModifiedAt(key, revision) => etcd::Compare::mod_revision(key, Equal, revision),
+        Compare::Exists(key) => etcd::Compare::create_revision(key, Greater, 0),
+        Compare::Absent(key) => etcd::Compare::create_revision(key, Equal, 0),
+        Compare::CreatedBy(key, revision) => {
+            etcd::Compare::create_revision(key, Less, revision.saturating_add(1))
+        }
+    }
+}
+
+fn operation(operation: Operation) -> etcd::TxnOp {
+    match operation {
+        Operation::Get(range) => {
+            let (key, options) = get_options(range);
+            etcd::TxnOp::get(key, Some(options))
+        }
+        Operation::Put { key, value, lease } => {
+            let options = etcd::PutOptions::new().with_lease(lease);
+            etcd::TxnOp::put(key, value, Some(options))
+        }
+        Operation::Delete(key) => etcd::TxnOp::delete(key, None),
+        Operation::DeletePrefix(prefix) => {
+            let options = etcd::DeleteOptions::new().with_prefix();
+            etcd::TxnOp::delete(prefix, Some(options))
+        }
+        Operation::Transaction(nested) => etcd::TxnOp::txn(request(nested)),
+    }
+}
+
+fn get_options(range: Range) -> (String, etcd::GetOptions) {
+    let limit = i64::try_from(range.limit).unwrap_or(i64::MAX);
+    let mut options = etcd::GetOptions::new()
+        .with_limit(limit)
+        .with_revision(range.at)
+        .with_min_mod_revision(range.modified_from);
+    if !range.end.is_empty() {
+        options = options.with_range(range.end);
+    }
+    if range.keys_only {
+        options = options.with_keys_only();
+    }
+    (range.key, options)
+}
+
+fn answer(answered: &etcd::TxnResponse) -> Answer {
+    let steps = answered.op_responses().into_iter().map(|step| match step {
+        etcd::TxnOpResponse::Get(got) => Step::Got(page(got)),
+        etcd::TxnOpResponse::Put(_) | etcd::TxnOpResponse::Delete(_) => Step::Written,
+        etcd::TxnOpResponse::Txn(nested) => Step::Transaction(answer(&nested)),
+    });
+    Answer {
+        revision: answered.header().map_or(0, etcd::ResponseHeader::revision),
+        succeeded: answered.succeeded(),
+        steps: steps.collect(),
+    }
+}
+
+fn page(mut got: etcd::GetResponse) -> Page {
+    let entries = got.take_kvs().into_iter().map(|kv| {
+        let (created, modified) = (kv.create_revision(), kv.mod_revision());
+        let (key, value) = kv.into_key_value();
+        KeyValue {
+            key,
+            value,
+            created,
+            modified,
+        }
+    });
+    Page {
+        entries: entries.collect(),
+        revision: got.header().map_or(0, etcd::ResponseHeader::revision),
+        more: got.more(),
+    }
+}
+
+/// What an error of the library means.
+fn failed(error: etcd::Error) -> Failure {
+    match error {
+        etcd::Error::GRpcStatus(status) => {
+            let source = std::error::Error::source(&status);
+            Failure::of_status(status.code(), status.message(), source)
+        }
+        etcd::Error::LeaseKeepAliveError(reason) if reason.contains("not found") => no_lease(),
+        // Of a certificate that is none, and the like: nothing is asked of anybody.
+        etcd::Error::TransportError(error) => {
+            let source: &dyn std::error::Error = &error;
+            let source = source.source().map(ToString::to_string);
+            let detail = source.unwrap_or_else(|| error.to_string());
+            Failure::new(Cause::Tls, detail)
+        }
+        etcd::Error::InvalidArgs(reason) => Failure::new(Cause::Other, reason),
+        etcd::Error::InvalidUri(error) => Failure::new(Cause::Unreachable, error.to_string()),
+        other => Failure::new(Cause::Unanswered, other.to_string()),
+    }
+}
+
+fn no_lease() -> Failure {
+    Failure::new(Cause::NoLease, "the lease is over")
+}
+
+fn ended() -> Failure {
+    Failure::new(Cause::Unanswered, "the stream ended")
+}
+
+/// The server ended a watch, with a reason in words alone.
+fn cancelled(reason: &str) -> Failure {
+    let cause = if reason.contains("permission denied") {
+        Cause::Denied
+    } else if reason.contains("auth token") || reason.contains("auth store is old") {
+        Cause::Token
+    } else {
+        Cause::Unanswered
+    };
+    Failure::new(cause, format!("the server ended the stream: {reason}"))
+}

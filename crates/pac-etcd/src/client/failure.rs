@@ -1,0 +1,352 @@
+//! What can go wrong between here and the store, and what to do about it.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+
+use pac_core::{Error, ErrorKind};
+use tonic::Code;
+
+/// Whether a request can change something at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Read,
+    Write,
+}
+
+/// Why a request did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// No connection: the request was never sent.
+    Unreachable,
+    /// No secure connection: the request was never sent.
+    Tls,
+    /// Sent, perhaps, and not answered.
+    Unanswered,
+    /// The member knows no leader, and refused the request for that.
+    NoLeader,
+    /// The member is too busy, and refused the request for that.
+    Busy,
+    /// The token is over, or users have changed since it was made.
+    Token,
+    /// User or password is wrong, or needed, or not wanted.
+    Credentials,
+    /// The user has no permission for the key.
+    Denied,
+    /// The database has reached its quota.
+    Full,
+    /// The request has more bytes than the server takes.
+    TooLarge,
+    /// The request has more operations than the server takes.
+    TooManyOperations,
+    /// The lease does not exist, or not any more.
+    NoLease,
+    /// The revision was compacted away.
+    Compacted,
+    /// None of the above: the server refused what it should not.
+    Other,
+}
+
+/// A failed request to one member.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    /// What the library or the server said. No request is ever repeated in it.
+    detail: String,
+}
+
+impl Failure {
+    pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self {
+            cause,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn unanswered() -> Self {
+        Self::new(Cause::Unanswered, "no answer in time")
+    }
+
+    /// What an answer with this status means. The texts are those of etcd's
+    /// `api/v3rpc/rpctypes/error.go`; where one of a write does not prove that nothing
+    /// happened, it counts as unanswered.
+    pub(crate) fn of_status(
+        code: Code,
+        message: &str,
+        source: Option<&(dyn StdError + 'static)>,
+    ) -> Self {
+        let detail = match source.map(innermost) {
+            Some(innermost) if !message.contains(&innermost) => format!("{message}: {innermost}"),
+            _ => message.to_owned(),
+        };
+        let cause = match (code, message) {
+            _ if source.is_some_and(was_not_connected) => {
+                let tls = ["certificate", "tls", "TLS", "alert", "InvalidContentType"];
+                if tls.iter().any(|hint| detail.contains(hint)) {
+                    Cause::Tls
+                } else {
+                    Cause::Unreachable
+                }
+            }
+            (Code::Unauthenticated, _) => Cause::Token,
+            (Code::InvalidArgument, m) if m.contains("revision of auth store is old") => {
+                Cause::Token
+            }
+            (Code::InvalidArgument | Code::FailedPrecondition, m)
+                if m.contains("authentication failed")
+                    || m.contains("authentication is not enabled")
+                    || m.contains("user name is empty")
+                    || m.contains("user name not found") =>
+            {
+                Cause::Credentials
+            }
+            (Code::PermissionDenied, _) => Cause::Denied,
+            (Code::ResourceExhausted, m) if m.contains("database space exceeded") => Cause::Full,
+            (Code::InvalidArgument, m) if m.contains("request is too large") => Cause::TooLarge,
+            (Code::ResourceExhausted, m) if m.contains("larger than max") => Cause::TooLarge,
+            (Code::InvalidArgument, m) if m.contains("too many operations") => {
+                Cause::TooManyOperations
+            }
+            (Code::ResourceExhausted, m) if m.contains("too many requests") => Cause::Busy,
+            (Code::Unavailable, m) if m.ends_with("no leader") => Cause::NoLeader,
+            (Code::NotFound, m) if m.contains("lease not found") => Cause::NoLease,
+            (Code::OutOfRange, m) if m.contains("compacted") => Cause::Compacted,
+            (
+                Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+                | Code::Unimplemented,
+                _,
+            ) => Cause::Other,
+            // A deadline, a reset stream, a server that stops, a leader that changes, and
+            // whatever is not known: it may have happened.
+            _ => Cause::Unanswered,
+        };
+        Self { cause, detail }
+    }
+
+    /// Whether nothing can have happened.
+    pub(crate) fn changed_nothing(&self) -> bool {
+        self.cause != Cause::Unanswered
+    }
+
+    /// Whether another member may do better.
+    pub(crate) fn may_pass_elsewhere(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::Unreachable | Cause::Tls | Cause::Unanswered | Cause::NoLeader | Cause::Busy
+        )
+    }
+
+    /// The error that a caller sees.
+    pub(crate) fn error(&self, operation: &'static str, effect: Effect) -> Error {
+        let (kind, message) = self.meaning(effect);
+        Error::new(kind, operation, message).caused_by(self.detail.clone())
+    }
+
+    fn meaning(&self, effect: Effect) -> (ErrorKind, Cow<'static, str>) {
+        let with_detail = |text: &str| Cow::Owned(format!("{text} ({})", self.detail));
+        match self.cause {
+            Cause::Unreachable => (
+                ErrorKind::Unavailable,
+                with_detail(
+                    "no member of etcd could be reached; check the endpoints and that etcd runs \
+                     there",
+                ),
+            ),
+            Cause::Tls => (
+                ErrorKind::Unavailable,
+                with_detail(
+                    "no secure connection to etcd; check that the endpoints speak TLS, the CA \
+                     file, the name in the server's certificate (server name), and the client's \
+                     certificate if the server asks for one",
+                ),
+            ),
+            Cause::Unanswered if effect == Effect::Write => (
+                ErrorKind::Indeterminate,
+                with_detail("etcd did not answer; it may have done what was asked, or not"),
+            ),
+            Cause::Unanswered => (
+                ErrorKind::Unavailable,
+                with_detail(
+                    "etcd did not answer; check the health of its members (without a majority \
+                     nothing can be read), whether they speak TLS, and whether they take the \
+                     client's certificate",
+                ),
+            ),
+            Cause::NoLeader => (
+                ErrorKind::Unavailable,
+                "etcd has no leader; it needs a majority of its members".into(),
+            ),
+            Cause::Busy => (
+                ErrorKind::Unavailable,
+                "etcd has more requests under way than it takes; try again".into(),
+            ),
+            Cause::Token => (
+                ErrorKind::Unauthorised,
+                with_detail("etcd does not take the token of the user; check user and password"),
+            ),
+            Cause::Credentials => (
+                ErrorKind::Unauthorised,
+                with_detail(
+                    "authentication failed; check user and password, and whether authentication \
+                     is enabled at the server",
+                ),
+            ),
+            Cause::Denied => (
+                ErrorKind::Unauthorised,
+                "permission denied; the user's role needs to read and write all keys that start \
+                 with the prefix"
+                    .into(),
+            ),
+            Cause::Full => (
+                ErrorKind::Unavailable,
+                "the database of etcd is full (alarm NOSPACE); compact and defragment it or \
+                 raise --quota-backend-bytes, then disarm the alarm with etcdctl"
+                    .into(),
+            ),
+            Cause::TooLarge => (
+                ErrorKind::InvalidInput,
+                "the request is too large for etcd; set max_request_bytes to the server's \
+                 --max-request-bytes, or ask for less at once"
+                    .into(),
+            ),
+            Cause::TooManyOperations => (
+                ErrorKind::Config,
+                "the request has too many operations for etcd; set max_txn_ops to the server's \
+                 --max-txn-ops"
+                    .into(),
+            ),
+            Cause::NoLease | Cause::Compacted | Cause::Other => {
+                (ErrorKind::Internal, with_detail("etcd refused the request"))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+/// Whether the request has never left: there was no connection to send it over.
+fn was_not_connected(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut last = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        last = error.to_string();
+        next = error.source();
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(code: Code, message: &str) -> (ErrorKind, ErrorKind, String) {
+        let failure = Failure::of_status(code, message, None);
+        let read = failure.error("test", Effect::Read);
+        let write = failure.error("test", Effect::Write);
+        (read.kind(), write.kind(), write.to_string())
+    }
+
+    #[test]
+    fn only_what_proves_that_nothing_happened_is_unavailable() {
+        for (code, message) in [
+            (Code::Cancelled, "Timeout expired"),
+            (Code::Unavailable, "etcdserver: request timed out"),
+            (
+                Code::Unavailable,
+                "etcdserver: request timed out, possibly due to previous leader failure",
+            ),
+            (Code::Unavailable, "etcdserver: leader changed"),
+            (Code::Unavailable, "etcdserver: server stopped"),
+            (Code::Unavailable, "error reading a body from connection"),
+            (Code::Unknown, "transport error"),
+            (Code::Unknown, "raft proposal dropped"),
+            (Code::Internal, "h2 protocol error"),
+            (Code::DeadlineExceeded, "context deadline exceeded"),
+        ] {
+            let (read, write, _) = kinds(code, message);
+            assert_eq!(read, ErrorKind::Unavailable, "{message}");
+            assert_eq!(write, ErrorKind::Indeterminate, "{message}");
+        }
+        let (_, write, _) = kinds(Code::Unavailable, "etcdserver: no leader");
+        assert_eq!(write, ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn every_cause_names_its_cure() {
+        use ErrorKind::{Config, InvalidInput, Unauthorised, Unavailable};
+        for (code, message, kind, cure) in [
+            (
+                Code::ResourceExhausted,
+                "etcdserver: mvcc: database space exceeded",
+                Unavailable,
+                "defragment",
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: request is too large",
+                InvalidInput,
+                "--max-request-bytes",
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: too many operations in txn request",
+                Config,
+                "--max-txn-ops",
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: authentication failed, invalid user ID or password",
+                Unauthorised,
+                "user and password",
+            ),
+            (
+                Code::InvalidArgument,
+                "etcdserver: user name is empty",
+                Unauthorised,
+                "user and password",
+            ),
+            (
+                Code::PermissionDenied,
+                "etcdserver: permission denied",
+                Unauthorised,
+                "start with the prefix",
+            ),
+            (
+                Code::Unauthenticated,
+                "etcdserver: invalid auth token",
+                Unauthorised,
+                "user and password",
+            ),
+        ] {
+            let (_, write, shown) = kinds(code, message);
+            assert_eq!(write, kind, "{message}");
+            assert!(shown.contains(cure), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_token_of_before_the_users_changed_is_to_be_renewed() {
+        let old = "etcdserver: revision of auth store is old";
+        let failure = Failure::of_status(Code::InvalidArgument, old, None);
+        assert_eq!(failure.cause, Cause::Token);
+        assert!(failure.changed_nothing());
+    }
+}

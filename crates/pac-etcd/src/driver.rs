@@ -1,0 +1,230 @@
+//! The driver over the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pac_core::driver::{
+    Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+};
+use pac_core::protocol::Death;
+use pac_core::state::{Head, Snapshot};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use tokio::time::timeout;
+
+use crate::EtcdOptions;
+use crate::client::cluster::Cluster;
+use crate::client::failure::Effect;
+use crate::client::{Client, Compare, Operation, Range, Transaction};
+use crate::keys::{Keys, end_of};
+use crate::sessions::Sessions;
+use crate::store::Store;
+use crate::store::retention::Finished;
+use crate::watch::Watches;
+
+/// The guides' `etcd-lease-ttl`.
+const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// How long a look for dead sessions may take longer for the sake of finished runs.
+const TIDY_FOR: Duration = Duration::from_secs(1);
+
+/// One is at the disk while the next one gathers and travels.
+const BATCHES_IN_FLIGHT: usize = 2;
+
+/// A store on an etcd cluster.
+#[derive(Debug)]
+pub struct EtcdDriver {
+    descriptor: Descriptor,
+    store: Arc<Store>,
+    sessions: Sessions,
+    watches: Watches,
+}
+
+impl EtcdDriver {
+    /// Connects to a cluster: reads, checks that the prefix may be written to, and looks at the
+    /// version of the server. Writes nothing.
+    ///
+    /// # Errors
+    /// `Config` when options contradict each other, a file cannot be read, or the server is too
+    /// old; `Unauthorised` when user or password is wrong, or the user may not read and write
+    /// the prefix; `Unavailable` when no member could be reached, or there is no leader.
+    pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
+        let keys = Keys::new(&options.prefix)?;
+        let cluster = Cluster::new(Arc::new(options.read()?));
+        probe(&cluster, &keys).await?;
+        check_version(&cluster).await?;
+        let finished = Finished::new(options.retention);
+        let sizes = (options.max_txn_ops, options.max_request_bytes);
+        Ok(Self {
+            descriptor: Descriptor {
+                name: "etcd",
+                remote: true,
+                batches_in_flight: BATCHES_IN_FLIGHT,
+                repositories_per_batch: options.max_txn_ops / 2,
+                entries_per_commit: options.max_txn_ops - BESIDE_ENTRIES,
+                lease_ttl: LEASE_TTL,
+                retention: options.retention,
+            },
+            store: Arc::new(Store::new(cluster, keys, finished, sizes)),
+            sessions: Sessions::default(),
+            watches: Watches::default(),
+        })
+    }
+}
+
+/// Operations of a commit to one repository that are not its entries: the transaction around
+/// it, the head, and the note that the session has runs there; and a little to spare, since
+/// comparisons count too.
+const BESIDE_ENTRIES: usize = 8;
+
+#[async_trait]
+impl Driver for EtcdDriver {
+    fn descriptor(&self) -> Descriptor {
+        self.descriptor
+    }
+
+    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+        self.sessions.open(&self.store, ttl).await
+    }
+
+    async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
+        self.sessions.keep_alive(&self.store, session).await
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), Error> {
+        self.sessions.close(&self.store, session).await
+    }
+
+    async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+        let dead = self.store.dead_sessions().await?;
+        // What is left over is seen to when more runs have ended.
+        let _ = timeout(TIDY_FOR, self.store.tidy()).await;
+        Ok(dead)
+    }
+
+    async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
+        self.store.repositories_of(session).await
+    }
+
+    async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        self.store.load(repository, since).await
+    }
+
+    fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
+        let store = Arc::clone(&self.store);
+        Commit::pending(async move { store.commit(session, batch).await })
+    }
+
+    async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        self.watches.subscribe(&self.store, session).await
+    }
+
+    async fn list(
+        &self,
+        filter: ListFilter,
+        after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        self.store.list(filter, after, limit).await
+    }
+}
+
+/// A transaction that would write what nobody reads if something was there that nobody writes:
+/// the server checks the permissions of what it does not do, too.
+async fn probe(cluster: &Cluster, keys: &Keys) -> Result<(), Error> {
+    let transaction = Transaction {
+        when: vec![Compare::Exists(keys.never())],
+        then: vec![Operation::Put {
+            key: keys.never(),
+            value: Vec::new(),
+            lease: 0,
+        }],
+        otherwise: vec![Operation::Get(Range {
+            key: keys.prefix().to_owned(),
+            end: end_of(keys.prefix()),
+            limit: 1,
+            keys_only: true,
+            ..Range::default()
+        })],
+    };
+    cluster
+        .commit(transaction, "connect", Effect::Read)
+        .await
+        .map(drop)
+}
+
+async fn check_version(cluster: &Cluster) -> Result<(), Error> {
+    let version = |client: Client| async move { client.version().await };
+    let version = match cluster.call(Effect::Read, version).await {
+        Ok(version) => version,
+        Err(failure) => {
+            tracing::debug!(%failure, "the version of etcd is not known");
+            return Ok(());
+        }
+    };
+    match advice(&version) {
+        Advice::None => Ok(()),
+        Advice::Upgrade => {
+            tracing::warn!(
+                version,
+                "this version of etcd may lose watch events or leases; upgrade to 3.5.23, 3.6.5 \
+                 or later"
+            );
+            Ok(())
+        }
+        Advice::Refuse => {
+            let message = format!("etcd is of version {version}; 3.4 or later is needed");
+            Err(Error::new(ErrorKind::Config, "connect", message))
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Advice {
+    None,
+    Upgrade,
+    Refuse,
+}
+
+/// From etcd's changelogs of 3.5.23 and 3.6.5.
+fn advice(version: &str) -> Advice {
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = release.split('.').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([3, minor, _]) if *minor < 4 => Advice::Refuse,
+        Some([major, ..]) if *major < 3 => Advice::Refuse,
+        Some([3, 4, _]) => Advice::Upgrade,
+        Some([3, 5, patch]) if *patch < 23 => Advice::Upgrade,
+        Some([3, 6, patch]) if *patch < 5 => Advice::Upgrade,
+        _ => Advice::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_refused_warned_of_or_taken() {
+        for (version, expected) in [
+            ("2.3.8", Advice::Refuse),
+            ("3.3.27", Advice::Refuse),
+            ("3.4.23", Advice::Upgrade),
+            ("3.5.1", Advice::Upgrade),
+            ("3.5.22", Advice::Upgrade),
+            ("3.5.23", Advice::None),
+            ("3.6.0-rc.1", Advice::Upgrade),
+            ("3.6.4", Advice::Upgrade),
+            ("3.6.5", Advice::None),
+            ("3.7.0", Advice::None),
+            ("4.0.0", Advice::None),
+            ("", Advice::None),
+        ] {
+            assert_eq!(advice(version), expected, "{version}");
+        }
+    }
+}

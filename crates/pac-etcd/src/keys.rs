@@ -1,0 +1,262 @@
+//! Where everything is.
+//!
+//! | key, after the prefix | value |
+//! | --- | --- |
+//! | `heads/<namespace>/<name>` | the head of a repository |
+//! | `entries/<namespace>/<name>/<namespace of run>/<run>` | a run |
+//! | `sessions/<id>/record` | a session, until it is forgotten |
+//! | `sessions/<id>/alive` | is there while the session lives; on a lease of its TTL |
+//! | `sessions/<id>/lease` | is there while its durable runs keep their slots; on a lease too |
+//! | `held/<id>/<namespace>/<name>` | the session may have runs in that repository |
+//! | `floor` | what counting goes on from in a repository that comes back |
+//! | `never` | nothing: named where a write is asked for that does not happen |
+//!
+//! No part of a name contains a slash, so the keys of two things are never the same, and no
+//! repository's entries start like those of another.
+
+use pac_core::{Error, ErrorKind, PipelineRunKey, RepositoryKey, SessionId};
+
+/// Makes keys under one prefix, and takes them apart.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    prefix: String,
+}
+
+/// What a key is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Head(RepositoryKey),
+    Entry(RepositoryKey, PipelineRunKey),
+    Record(SessionId),
+    Alive(SessionId),
+    Lease(SessionId),
+    Held(SessionId, RepositoryKey),
+    Floor,
+}
+
+impl Keys {
+    /// # Errors
+    /// `Config` for a prefix that would be hard to type or to grant a role for.
+    pub(crate) fn new(prefix: &str) -> Result<Self, Error> {
+        let mut prefix = prefix.to_owned();
+        if !prefix.ends_with('/') {
+            prefix.push('/');
+        }
+        let plain = |c: char| c.is_ascii_graphic();
+        if prefix.len() < 2 || prefix.len() > 256 || !prefix.chars().all(plain) {
+            let message = format!(
+                "prefix {prefix:?}: must be 1 to 255 visible ASCII characters, such as /pac/v1/"
+            );
+            return Err(Error::new(ErrorKind::Config, "connect", message));
+        }
+        Ok(Self { prefix })
+    }
+
+    /// What all keys start with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn head(&self, repository: &RepositoryKey) -> String {
+        format!("{}heads/{repository}", self.prefix)
+    }
+
+    /// What all heads start with.
+    pub(crate) fn heads(&self) -> String {
+        format!("{}heads/", self.prefix)
+    }
+
+    pub(crate) fn entry(&self, repository: &RepositoryKey, run: &PipelineRunKey) -> String {
+        format!("{}entries/{repository}/{run}", self.prefix)
+    }
+
+    /// What all entries of a repository start with, and nothing else.
+    pub(crate) fn entries(&self, repository: &RepositoryKey) -> String {
+        format!("{}entries/{repository}/", self.prefix)
+    }
+
+    pub(crate) fn record(&self, session: SessionId) -> String {
+        format!("{}sessions/{:016x}/record", self.prefix, session.get())
+    }
+
+    pub(crate) fn alive(&self, session: SessionId) -> String {
+        format!("{}sessions/{:016x}/alive", self.prefix, session.get())
+    }
+
+    pub(crate) fn lease(&self, session: SessionId) -> String {
+        format!("{}sessions/{:016x}/lease", self.prefix, session.get())
+    }
+
+    /// What all of sessions starts with.
+    pub(crate) fn sessions(&self) -> String {
+        format!("{}sessions/", self.prefix)
+    }
+
+    pub(crate) fn held(&self, session: SessionId, repository: &RepositoryKey) -> String {
+        format!("{}held/{:016x}/{repository}", self.prefix, session.get())
+    }
+
+    /// What all repositories of a session start with.
+    pub(crate) fn held_by(&self, session: SessionId) -> String {
+        format!("{}held/{:016x}/", self.prefix, session.get())
+    }
+
+    pub(crate) fn floor(&self) -> String {
+        format!("{}floor", self.prefix)
+    }
+
+    pub(crate) fn never(&self) -> String {
+        format!("{}never", self.prefix)
+    }
+
+    /// What a key is of; `None` for one that this driver has not made.
+    pub(crate) fn place(&self, key: &[u8]) -> Option<Place> {
+        let key = std::str::from_utf8(key).ok()?;
+        let key = key.strip_prefix(&self.prefix)?;
+        let Some((kind, rest)) = key.split_once('/') else {
+            return (key == "floor").then_some(Place::Floor);
+        };
+        match kind {
+            "heads" => Some(Place::Head(rest.parse().ok()?)),
+            "entries" => {
+                let second = rest.match_indices('/').nth(1)?.0;
+                let (repository, run) = rest.split_at_checked(second)?;
+                let run = run.strip_prefix('/')?;
+                Some(Place::Entry(repository.parse().ok()?, run.parse().ok()?))
+            }
+            "sessions" => {
+                let (id, part) = rest.split_once('/')?;
+                let id = session(id)?;
+                match part {
+                    "record" => Some(Place::Record(id)),
+                    "alive" => Some(Place::Alive(id)),
+                    "lease" => Some(Place::Lease(id)),
+                    _ => None,
+                }
+            }
+            "held" => {
+                let (id, repository) = rest.split_once('/')?;
+                Some(Place::Held(session(id)?, repository.parse().ok()?))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The end of the range of all keys that start with `prefix`, which ends with a slash.
+pub(crate) fn end_of(prefix: &str) -> String {
+    // The character after the slash.
+    format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix))
+}
+
+/// The first key after this one.
+pub(crate) fn after(key: &str) -> String {
+    format!("{key}\0")
+}
+
+fn session(id: &str) -> Option<SessionId> {
+    let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let well_formed = id.len() == 16 && id.bytes().all(plain);
+    let id = well_formed.then(|| u64::from_str_radix(id, 16).ok())??;
+    Some(SessionId::new(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const NAMES: [&str; 10] = [
+        "team/web",
+        "team/web-api",
+        "team/web.api",
+        "team-web/api",
+        "tea/m-web",
+        "heads/entries",
+        "entries/heads",
+        "held/floor",
+        "0/0",
+        "sessions/record",
+    ];
+
+    #[test]
+    fn every_key_leads_back_to_its_place_and_to_no_other() {
+        let keys = Keys::new("/pac/v1").unwrap();
+        let mut seen = BTreeSet::new();
+        let mut check = |key: String, place: Place| {
+            assert_eq!(keys.place(key.as_bytes()), Some(place), "{key}");
+            assert!(seen.insert(key.clone()), "{key} twice");
+        };
+        check(keys.floor(), Place::Floor);
+        for id in [0, 1, u64::MAX].map(SessionId::new) {
+            check(keys.record(id), Place::Record(id));
+            check(keys.alive(id), Place::Alive(id));
+            check(keys.lease(id), Place::Lease(id));
+        }
+        for name in NAMES {
+            let repository: RepositoryKey = name.parse().unwrap();
+            check(keys.head(&repository), Place::Head(repository.clone()));
+            let id = SessionId::new(7);
+            check(
+                keys.held(id, &repository),
+                Place::Held(id, repository.clone()),
+            );
+            for run in NAMES {
+                let run: PipelineRunKey = run.parse().unwrap();
+                let place = Place::Entry(repository.clone(), run.clone());
+                check(keys.entry(&repository, &run), place);
+            }
+        }
+    }
+
+    #[test]
+    fn the_range_of_a_repository_holds_its_entries_alone() {
+        let keys = Keys::new("/pac/v1/").unwrap();
+        let run: PipelineRunKey = "team/web".parse().unwrap();
+        for name in NAMES {
+            let repository: RepositoryKey = name.parse().unwrap();
+            let start = keys.entries(&repository);
+            let range = start.clone()..end_of(&start);
+            for other in NAMES {
+                let entry = keys.entry(&other.parse().unwrap(), &run);
+                assert_eq!(range.contains(&entry), name == other, "{entry}");
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_keys_have_no_place() {
+        let keys = Keys::new("/pac/v1/").unwrap();
+        for key in [
+            "",
+            "/pac/v1/",
+            "/pac/v1/x",
+            "/pac/v1/heads/",
+            "/pac/v1/heads/a",
+            "/pac/v1/heads/a/b/c",
+            "/pac/v1/heads/A/b",
+            "/pac/v1/entries/a/b",
+            "/pac/v1/entries/a/b/c",
+            "/pac/v1/entries/a/b/c/d/e",
+            "/pac/v1/sessions/1/alive",
+            "/pac/v2/floor",
+            "/pac/v1/sessions/00000000000000zz/alive",
+            "/pac/v1/floor/x",
+            "/pac/v1/sessions/0000000000000001/x",
+            "/pac/v1/sessions/+000000000000001/alive",
+        ] {
+            assert_eq!(keys.place(key.as_bytes()), None, "{key}");
+        }
+        assert_eq!(keys.place(b"/pac/v1/heads/\xff/b"), None);
+    }
+
+    #[test]
+    fn a_prefix_is_plain() {
+        assert_eq!(Keys::new("/x").unwrap().prefix(), "/x/");
+        for prefix in ["", "/", "a b", "/é/", "/a\n/", &"x".repeat(300)] {
+            let error = Keys::new(prefix).unwrap_err();
+            assert!(error.to_string().contains("visible ASCII"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What can be set.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pac_core::driver::Retention;
+use pac_core::{Error, ErrorKind};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Settings of an [`EtcdDriver`](crate::EtcdDriver).
+///
+/// `Debug` shows no password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdOptions {
+    /// Where the members of the cluster are: `host:port`, or with `http://` or `https://`
+    /// before it. Without a scheme, `https` when a certificate authority is given. Default:
+    /// `127.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// How long to try to reach one member. Default: 5 s.
+    pub dial_timeout: Duration,
+    /// How long one request may take. Default: 3 s.
+    pub request_timeout: Duration,
+    /// The user to authenticate as, with a password. Default: none.
+    pub username: Option<String>,
+    password: Option<Password>,
+    /// A file with the password, instead of the password; white space at its end does not
+    /// count. Default: none.
+    pub password_file: Option<PathBuf>,
+    /// The certificate authority of the members, in PEM. Needed for `https`. Default: none.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, in PEM, with [`key_file`](Self::key_file). Default: none.
+    pub cert_file: Option<PathBuf>,
+    /// The key of the client's certificate, in PEM. Default: none.
+    pub key_file: Option<PathBuf>,
+    /// The name that the members' certificates are checked for. Default: the endpoint's host.
+    pub server_name: Option<String>,
+    /// What all keys start with. Ends with a slash; one is added. Default: `/pac/v1/`.
+    pub prefix: String,
+    /// The server's `--max-txn-ops`. Default: 128, as the server's.
+    pub max_txn_ops: usize,
+    /// The server's `--max-request-bytes`. Default: 1.5 MiB, as the server's.
+    pub max_request_bytes: usize,
+    /// How long finished runs can be read. Default: 24 hours, and at most the latest 1,000 of
+    /// each repository.
+    pub retention: Retention,
+}
+
+impl Default for EtcdOptions {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["127.0.0.1:2379".to_owned()],
+            dial_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(3),
+            username: None,
+            password: None,
+            password_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            server_name: None,
+            prefix: "/pac/v1/".to_owned(),
+            max_txn_ops: 128,
+            max_request_bytes: 3 * 512 * 1024,
+            retention: Retention {
+                age: Duration::from_secs(24 * 60 * 60),
+                per_repository: 1_000,
+            },
+        }
+    }
+}
+
+/// The password of the user. Shown nowhere.
+#[derive(Clone)]
+struct Password(SecretString);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl PartialEq for Password {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
+
+impl Eq for Password {}
+
+impl EtcdOptions {
+    /// The default, with other members.
+    #[must_use]
+    pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            endpoints: endpoints.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the password of the user.
+    #[must_use]
+    pub fn with_password(self, password: impl Into<String>) -> Self {
+        Self {
+            password: Some(Password(SecretString::from(password.into()))),
+            ..self
+        }
+    }
+
+    /// Reads the files that are named, and checks what can be checked without a server.
+    pub(crate) fn read(&self) -> Result<Access, Error> {
+        let tls = self.tls()?;
+        let endpoints = self.endpoints.iter();
+        let endpoints: Vec<String> = endpoints
+            .map(|endpoint| full_address(endpoint, tls.is_some()))
+            .collect::<Result<_, _>>()?;
+        if endpoints.is_empty() {
+            return Err(wrong("no endpoint: name at least one member as host:port"));
+        }
+        if self.max_txn_ops < MIN_TXN_OPS {
+            return Err(wrong(format!(
+                "max_txn_ops is {}; it must be at least {MIN_TXN_OPS}",
+                self.max_txn_ops
+            )));
+        }
+        if self.max_request_bytes < MIN_REQUEST_BYTES {
+            return Err(wrong(format!(
+                "max_request_bytes is {}; it must be at least {MIN_REQUEST_BYTES}",
+                self.max_request_bytes
+            )));
+        }
+        if self.dial_timeout.is_zero() || self.request_timeout.is_zero() {
+            return Err(wrong("timeouts must be longer than zero"));
+        }
+        if self.retention.age < Duration::from_secs(1) {
+            return Err(wrong("finished runs are kept for at least 1 s"));
+        }
+        Ok(Access {
+            endpoints,
+            credentials: self.credentials()?,
+            tls,
+            dial_timeout: self.dial_timeout,
+            request_timeout: self.request_timeout,
+        })
+    }
+
+    fn credentials(&self) -> Result<Option<(String, SecretString)>, Error> {
+        let password = match (&self.password, &self.password_file) {
+            (Some(_), Some(_)) => {
+                return Err(wrong("a password and a password file: give one of them"));
+            }
+            (Some(password), None) => Some(password.0.clone()),
+            (None, Some(file)) => {
+                let text = read_text("password", file)?;
+                Some(SecretString::from(text.trim_end().to_owned()))
+            }
+            (None, None) => None,
+        };
+        match (&self.username, password) {
+            (None, None) => Ok(None),
+            (Some(user), Some(password)) => Ok(Some((user.clone(), password))),
+            (Some(_), None) => Err(wrong("a user without a password: give both, or none")),
+            (None, Some(_)) => Err(wrong("a password without a user: give both, or none")),
+        }
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, Error> {
+        let identity = match (&self.cert_file, &self.key_file) {
+            (None, None) => None,
+            (Some(cert), Some(key)) => Some((
+                read_text("certificate", cert)?,
+                SecretString::from(read_text("key", key)?),
+            )),
+            _ => {
+                return Err(wrong(
+                    "a certificate file without a key file, or the reverse: give both, or none",
+                ));
+            }
+        };
+        let Some(ca_file) = &self.ca_file else {
+            if identity.is_some() || self.server_name.is_some() {
+                return Err(wrong(
+                    "a client certificate or server name without a CA file: name the file with \
+                     the certificate authority of the members",
+                ));
+            }
+            return Ok(None);
+        };
+        Ok(Some(Tls {
+            ca: read_text("CA", ca_file)?,
+            identity,
+            server_name: self.server_name.clone(),
+        }))
+    }
+}
+
+/// A commit to one repository needs a few operations beside its entries.
+const MIN_TXN_OPS: usize = 16;
+
+/// Below this not even one entry with the longest names would fit.
+const MIN_REQUEST_BYTES: usize = 64 * 1024;
+
+/// How to reach the cluster: the options, checked, with the content of their files.
+pub(crate) struct Access {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) credentials: Option<(String, SecretString)>,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) dial_timeout: Duration,
+    pub(crate) request_timeout: Duration,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("endpoints", &self.endpoints)
+            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// In PEM.
+pub(crate) struct Tls {
+    pub(crate) ca: String,
+    pub(crate) identity: Option<(String, SecretString)>,
+    pub(crate) server_name: Option<String>,
+}
+
+/// With a scheme.
+fn full_address(endpoint: &str, tls: bool) -> Result<String, Error> {
+    let refuse = |rule: &str| Err(wrong(format!("endpoint {endpoint:?}: {rule}")));
+    let (scheme, address) = match endpoint.split_once("://") {
+        Some((scheme, address)) => (scheme, address),
+        None if tls => ("https", endpoint),
+        None => ("http", endpoint),
+    };
+    let plain = |c: char| c.is_ascii_graphic() && !"/?#@".contains(c);
+    if address.is_empty() || !address.chars().all(plain) {
+        return refuse("write it as host:port, without a user or path");
+    }
+    match (scheme, tls) {
+        ("http", false) | ("https", true) => Ok(format!("{scheme}://{address}")),
+        ("http", true) => refuse("http does not go with a CA file; write https, or take it out"),
+        ("https", false) => refuse("https needs a CA file: the certificate authority to trust"),
+        _ => refuse("the scheme must be http or https"),
+    }
+}
+
+/// What a file holds never gets into an error.
+fn read_text(what: &str, file: &PathBuf) -> Result<String, Error> {
+    std::fs::read_to_string(file).map_err(|error| {
+        wrong(format!("the {what} file {} cannot be read", file.display())).caused_by(error)
+    })
+}
+
+fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Config, "connect", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(options: &EtcdOptions) -> String {
+        let error = options.read().map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    }
+
+    #[test]
+    fn no_secret_is_ever_shown() {
+        let options = EtcdOptions {
+            username: Some("pac".to_owned()),
+            ..EtcdOptions::default()
+        };
+        let options = options.with_password("open sesame");
+        let access = options.read().unwrap();
+        let shown = format!("{options:?} {options:#?} {access:?}");
+        assert!(!shown.contains("sesame"), "{shown}");
+        assert!(shown.contains("pac"), "{shown}");
+        assert_eq!(options, options.clone());
+        assert_ne!(options, options.clone().with_password("other"));
+    }
+
+    #[test]
+    fn endpoints_are_completed_or_refused_with_the_rule() {
+        let full = |endpoint: &str, tls| full_address(endpoint, tls);
+        assert_eq!(full("etcd:2379", false).unwrap(), "http://etcd:2379");
+        assert_eq!(full("etcd:2379", true).unwrap(), "https://etcd:2379");
+        assert_eq!(
+            full("https://[::1]:2379", true).unwrap(),
+            "https://[::1]:2379"
+        );
+        for (endpoint, tls, cure) in [
+            ("https://etcd:2379", false, "needs a CA file"),
+            ("http://etcd:2379", true, "write https"),
+            ("ftp://etcd", false, "must be http or https"),
+            ("http://user@etcd", false, "without a user"),
+            ("http://etcd/path", false, "host:port"),
+            ("", false, "host:port"),
+            ("a b", false, "host:port"),
+        ] {
+            let error = full(endpoint, tls).unwrap_err().to_string();
+            assert!(error.contains(cure), "{endpoint:?}: {error}");
+        }
+        assert!(refusal(&EtcdOptions::new([""; 0])).contains("no endpoint"));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let with = |change: &dyn Fn(&mut EtcdOptions)| {
+            let mut options = EtcdOptions::default();
+            change(&mut options);
+            refusal(&options)
+        };
+        assert!(with(&|o| o.username = Some("pac".into())).contains("without a password"));
+        assert!(with(&|o| *o = o.clone().with_password("x")).contains("without a user"));
+        assert!(with(&|o| o.cert_file = Some("c".into())).contains("give both"));
+        assert!(with(&|o| o.server_name = Some("c".into())).contains("without a CA file"));
+        assert!(with(&|o| o.max_txn_ops = 2).contains("at least 16"));
+        assert!(with(&|o| o.max_request_bytes = 2).contains("max_request_bytes"));
+        assert!(with(&|o| o.retention.age = Duration::ZERO).contains("at least 1 s"));
+        let error = with(&|o| o.ca_file = Some("/there/is/none".into()));
+        assert!(error.contains("/there/is/none cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,425 @@
+//! Who is alive: two leases for each process, one of its session TTL and one of its lease TTL.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pac_core::driver::SessionTtl;
+use pac_core::protocol::Death;
+use pac_core::state::EntryState;
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use tokio::time::timeout;
+
+use crate::client::cluster::Cluster;
+use crate::client::failure::{Cause, Effect, Failure};
+use crate::client::{Client, Compare, Keeper, Operation, Transaction};
+use crate::keys::Place;
+use crate::record::encode_session;
+use crate::store::{Store, all_pages, decode_head, malformed, one, one_key, revision_of};
+
+/// etcd takes no longer ones.
+const LONGEST_TTL: Duration = Duration::from_secs(9_000_000_000);
+
+/// What this process has said of the repositories in which its sessions may have runs, and at
+/// which revision. Saying it again would cost a write with every commit.
+#[derive(Debug, Default)]
+pub(crate) struct Held(Mutex<HashMap<SessionId, HashMap<RepositoryKey, i64>>>);
+
+impl Held {
+    fn all(&self) -> MutexGuard<'_, HashMap<SessionId, HashMap<RepositoryKey, i64>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn said(&self, session: SessionId, repository: &RepositoryKey) -> Option<i64> {
+        self.all().get(&session)?.get(repository).copied()
+    }
+
+    pub(crate) fn say(&self, session: SessionId, repository: &RepositoryKey, at: Revision) {
+        let mut all = self.all();
+        let said = all.entry(session).or_default();
+        said.insert(repository.clone(), revision_of(at));
+    }
+
+    pub(crate) fn take_back(&self, session: SessionId, repository: &RepositoryKey) {
+        if let Some(said) = self.all().get_mut(&session) {
+            said.remove(repository);
+        }
+    }
+
+    pub(crate) fn forget(&self, session: SessionId) {
+        self.all().remove(&session);
+    }
+}
+
+/// The sessions that this driver has opened.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions(Mutex<HashMap<SessionId, Arc<Session>>>);
+
+#[derive(Debug)]
+struct Session {
+    /// As asked for: what the manager counts on.
+    ttl: SessionTtl,
+    /// The lease of its lease TTL.
+    lease: AtomicI64,
+    /// Connections of its own, on the runtime that keeps it alive.
+    line: Mutex<Option<Line>>,
+}
+
+#[derive(Debug)]
+struct Line {
+    cluster: Cluster,
+    /// Gone while a renewal is under way, and after one that failed.
+    keepers: Option<(Keeper, Keeper)>,
+}
+
+impl Sessions {
+    fn known(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.known().get(&id).cloned()
+    }
+
+    /// Three requests.
+    pub(crate) async fn open(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
+        let operation = "open session";
+        if ttl.lease > LONGEST_TTL || ttl.session > LONGEST_TTL {
+            let message = "etcd keeps no TTL longer than 9,000,000,000 s";
+            return Err(Error::new(ErrorKind::InvalidInput, operation, message));
+        }
+        let ((session, session_ttl), (lease, lease_ttl)) = tokio::try_join!(
+            grant(store, ttl.session, operation),
+            grant(store, ttl.lease, operation)
+        )?;
+        // The id of a lease holds its time and member: it does not come twice.
+        let id = SessionId::new(u64::try_from(session).map_err(|_| malformed())?);
+        let put = |key, value, lease| Operation::Put { key, value, lease };
+        let transaction = Transaction {
+            when: vec![Compare::Absent(store.keys.record(id))],
+            then: vec![
+                put(
+                    store.keys.record(id),
+                    encode_session(session_ttl, lease_ttl)?,
+                    0,
+                ),
+                put(store.keys.alive(id), Vec::new(), session),
+                put(store.keys.lease(id), Vec::new(), lease),
+            ],
+            otherwise: Vec::new(),
+        };
+        let answer = store.cluster.transact(&transaction, Effect::Write).await;
+        // A session that is there and that nobody knows of is a dead one soon.
+        let answer = answer.map_err(|failure| failure.error(operation, Effect::Read))?;
+        if !answer.succeeded {
+            let message = "etcd granted the lease of another session; its data was restored from \
+                           an older copy, or a lease was made by hand: try again";
+            return Err(Error::new(ErrorKind::Unavailable, operation, message));
+        }
+        tracing::debug!(session = %id, session_ttl, lease_ttl, "opened, with TTLs in seconds");
+        let session = Session {
+            ttl,
+            lease: AtomicI64::new(lease),
+            line: Mutex::default(),
+        };
+        self.known().insert(id, Arc::new(session));
+        Ok(id)
+    }
+
+    /// One message on a stream for each of the two leases. A member that does not answer is
+    /// left for the next one well before the session TTL is over.
+    pub(crate) async fn keep_alive(&self, store: &Store, id: SessionId) -> Result<(), Error> {
+        let operation = "keep alive";
+        let session = self.get(id).ok_or_else(|| session_lost(operation, id))?;
+        let mut line = session.take_line(store);
+        // A third of the TTL is there for all attempts.
+        let attempts = u32::try_from(line.cluster.size().clamp(1, 3)).unwrap_or(1);
+        let patience = session.ttl.session / (3 * attempts + 1);
+        let mut last = Failure::unanswered();
+        for _ in 0..attempts {
+            let member = line.cluster.current();
+            let renewal = renew(&mut line, id, session.lease.load(Ordering::Acquire));
+            last = match timeout(patience, renewal).await {
+                Ok(Ok(lease_lives)) => {
+                    session.put_back(line);
+                    if !lease_lives {
+                        restore(store, id, &session).await?;
+                    }
+                    return Ok(());
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::unanswered(),
+            };
+            match last.cause {
+                Cause::NoLease => {
+                    self.forget(store, id);
+                    return Err(session_lost(operation, id));
+                }
+                Cause::Token => {
+                    if let Ok(client) = line.cluster.member(member).await {
+                        let _ = timeout(patience, client.authenticate()).await;
+                    }
+                }
+                _ => line.cluster.turn_away_from(member),
+            }
+        }
+        // A connection that says nothing may be a dead one: the next attempt makes another.
+        Err(last.error(operation, Effect::Write))
+    }
+
+    /// One request, and a few more when it leaves nothing behind.
+    pub(crate) async fn close(&self, store: &Store, id: SessionId) -> Result<(), Error> {
+        let operation = "close session";
+        let session = self.get(id);
+        self.forget(store, id);
+        let lease = i64::try_from(id.get()).unwrap_or(0);
+        revoke(store, lease, operation).await?;
+        if store.repositories_of(id).await?.is_empty() {
+            store.forget_session(id).await?;
+            if let Some(session) = session {
+                revoke(store, session.lease.load(Ordering::Acquire), operation).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, store: &Store, id: SessionId) {
+        self.known().remove(&id);
+        store.held.forget(id);
+    }
+}
+
+impl Session {
+    fn take_line(&self, store: &Store) -> Line {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.take().unwrap_or_else(|| Line {
+            cluster: store.cluster.apart(),
+            keepers: None,
+        })
+    }
+
+    fn put_back(&self, line: Line) {
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    }
+}
+
+/// Renews both leases; false when the one of the lease TTL is over.
+async fn renew(line: &mut Line, id: SessionId, lease: i64) -> Result<bool, Failure> {
+    let keepers = match line.keepers.take() {
+        Some((mut first, mut second)) => {
+            let (renewed, kept) = tokio::join!(first.renew(), second.renew());
+            renewed?;
+            kept.map(|()| (first, second))
+        }
+        None => {
+            let client = line.cluster.member(line.cluster.current()).await?;
+            let session = i64::try_from(id.get()).unwrap_or(0);
+            let (first, second) = tokio::join!(client.keep(session), client.keep(lease));
+            let first = first?;
+            second.map(|second| (first, second))
+        }
+    };
+    match keepers {
+        Ok(keepers) => {
+            line.keepers = Some(keepers);
+            Ok(true)
+        }
+        Err(failure) if failure.cause == Cause::NoLease => Ok(false),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Somebody has revoked the lease that keeps the slots of durable runs: a new one, unless the
+/// session is dead.
+async fn restore(store: &Store, id: SessionId, session: &Session) -> Result<(), Error> {
+    let operation = "keep alive";
+    tracing::warn!(session = %id, "the lease of its lease TTL was revoked; making another one");
+    let (lease, _) = grant(store, session.ttl.lease, operation).await?;
+    let key = store.keys.lease(id);
+    let transaction = Transaction {
+        when: vec![Compare::Exists(store.keys.alive(id))],
+        then: vec![Operation::Put {
+            key,
+            value: Vec::new(),
+            lease,
+        }],
+        otherwise: Vec::new(),
+    };
+    let answer = store.cluster.transact(&transaction, Effect::Write).await;
+    let answer = answer.map_err(|failure| failure.error(operation, Effect::Write))?;
+    if answer.succeeded {
+        session.lease.store(lease, Ordering::Release);
+        Ok(())
+    } else {
+        Err(session_lost(operation, id))
+    }
+}
+
+/// A new lease: its id, and how many seconds it got. One that nobody hears of expires by itself.
+async fn grant(store: &Store, ttl: Duration, operation: &'static str) -> Result<(i64, i64), Error> {
+    let seconds = seconds(ttl);
+    let grant = move |client: Client| async move { client.grant(seconds).await };
+    let granted = store.cluster.call(Effect::Read, grant).await;
+    granted.map_err(|failure| failure.error(operation, Effect::Read))
+}
+
+async fn revoke(store: &Store, lease: i64, operation: &'static str) -> Result<(), Error> {
+    let revoke = move |client: Client| async move { client.revoke(lease).await };
+    match store.cluster.call(Effect::Write, revoke).await {
+        Err(failure) if failure.cause != Cause::NoLease => {
+            Err(failure.error(operation, Effect::Write))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+impl Store {
+    /// One request, and a few more for each session whose lease TTL has passed.
+    pub(crate) async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+        let mut sessions: BTreeMap<SessionId, (bool, bool, bool)> = BTreeMap::new();
+        for place in self.keys_under(&self.keys.sessions(), "sweep").await? {
+            match place {
+                Place::Record(id) => sessions.entry(id).or_default().0 = true,
+                Place::Alive(id) => sessions.entry(id).or_default().1 = true,
+                Place::Lease(id) => sessions.entry(id).or_default().2 = true,
+                Place::Head(_) | Place::Entry(..) | Place::Held(..) | Place::Floor => {}
+            }
+        }
+        let mut dead = Vec::new();
+        for (id, (record, alive, lease)) in sessions {
+            if !record || alive {
+                continue;
+            }
+            if lease {
+                dead.push((id, Death::Session));
+            } else if self.repositories_of(id).await?.is_empty() {
+                self.forget_session(id).await?;
+            } else {
+                dead.push((id, Death::Lease));
+            }
+        }
+        Ok(dead)
+    }
+
+    async fn forget_session(&self, id: SessionId) -> Result<(), Error> {
+        let transaction = Transaction {
+            when: vec![Compare::Absent(self.keys.alive(id))],
+            then: vec![
+                Operation::Delete(self.keys.record(id)),
+                Operation::DeletePrefix(self.keys.held_by(id)),
+            ],
+            otherwise: Vec::new(),
+        };
+        let forgotten = self.cluster.commit(transaction, "sweep", Effect::Write);
+        forgotten.await.map(drop)
+    }
+
+    /// One request for the repositories that the session is said to have runs in, one for every
+    /// 50 of them; and if it is dead, one for each in which anybody has runs.
+    pub(crate) async fn repositories_of(
+        &self,
+        session: SessionId,
+    ) -> Result<Vec<RepositoryKey>, Error> {
+        let places = self
+            .keys_under(&self.keys.held_by(session), "sweep")
+            .await?;
+        let held = places.into_iter().filter_map(|place| match place {
+            Place::Held(_, repository) => Some(repository),
+            _ => None,
+        });
+        let held: Vec<_> = held.collect();
+        let mut with_runs = Vec::new();
+        for chunk in held.chunks(50.min(self.max_operations - 1)) {
+            let (alive, busy) = self.busy(session, chunk).await?;
+            for (repository, busy) in chunk.iter().zip(busy) {
+                // The dead get no new runs: what is not there now, will not be.
+                if busy && (alive || self.has_runs_of(session, repository).await) {
+                    with_runs.push(repository.clone());
+                } else if !alive {
+                    self.deny(session, repository).await?;
+                }
+            }
+        }
+        Ok(with_runs)
+    }
+
+    /// Whether the session lives, and in which of the repositories anybody has runs.
+    async fn busy(
+        &self,
+        session: SessionId,
+        repositories: &[RepositoryKey],
+    ) -> Result<(bool, Vec<bool>), Error> {
+        let alive = Operation::Get(one_key(self.keys.alive(session)));
+        let heads = repositories
+            .iter()
+            .map(|key| Operation::Get(one(self.keys.head(key))));
+        let transaction = Transaction {
+            then: std::iter::once(alive).chain(heads).collect(),
+            ..Transaction::default()
+        };
+        let answer = self
+            .cluster
+            .commit(transaction, "sweep", Effect::Read)
+            .await?;
+        let mut pages = all_pages(answer.steps).into_iter();
+        let alive = pages.next().ok_or_else(malformed)?;
+        let busy = pages.map(|page| match page.entries.first().map(decode_head) {
+            Some(Ok(stored)) => stored.head.queued > 0 || stored.head.started > 0,
+            // Whoever looks at it hears why.
+            Some(Err(_)) => true,
+            None => false,
+        });
+        Ok((!alive.entries.is_empty(), busy.collect()))
+    }
+
+    async fn has_runs_of(&self, session: SessionId, repository: &RepositoryKey) -> bool {
+        let Ok(entries) = self.all_entries(repository, "sweep").await else {
+            return true;
+        };
+        entries.iter().any(|entry| match entry.state {
+            EntryState::Queued { owner } => owner == Some(session),
+            EntryState::Started {
+                session: holder, ..
+            } => holder == session,
+            EntryState::Finished { .. } => false,
+        })
+    }
+
+    /// Takes back that a dead session may have runs in a repository.
+    async fn deny(&self, session: SessionId, repository: &RepositoryKey) -> Result<(), Error> {
+        let transaction = Transaction {
+            when: vec![Compare::Absent(self.keys.alive(session))],
+            then: vec![Operation::Delete(self.keys.held(session, repository))],
+            otherwise: Vec::new(),
+        };
+        let denied = self.cluster.commit(transaction, "sweep", Effect::Write);
+        denied.await.map(drop)
+    }
+}
+
+/// Whole seconds, rounded up: never less than was asked for.
+fn seconds(ttl: Duration) -> i64 {
+    let up = u64::from(ttl.subsec_nanos() > 0);
+    i64::try_from(ttl.as_secs().saturating_add(up)).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn session_lost(operation: &'static str, session: SessionId) -> Error {
+    Error::new(
+        ErrorKind::SessionLost,
+        operation,
+        format!("session {session} has ended: it was closed, or not renewed within its TTL"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ttl_is_never_cut_short() {
+        assert_eq!(seconds(Duration::from_millis(1)), 1);
+        assert_eq!(seconds(Duration::from_secs(15)), 15);
+        assert_eq!(seconds(Duration::from_millis(15_001)), 16);
+    }
+}

@@ -1,0 +1,358 @@
+//! Reading repositories, and what all parts of the driver know of the store.
+
+mod batch;
+mod removal;
+pub(crate) mod retention;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use retention::Finished;
+
+use pac_core::driver::ListFilter;
+use pac_core::state::{Entry, Head, Snapshot};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision};
+
+use crate::client::cluster::Cluster;
+use crate::client::failure::Effect;
+use crate::client::{Answer, KeyValue, Operation, Page, Range, Step, Transaction};
+use crate::keys::{Keys, Place, after, end_of};
+use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
+use crate::sessions::Held;
+
+/// Keys in one answer. An entry with the longest names takes about 1.5 KB.
+pub(crate) const PAGE: usize = 1_000;
+
+/// So many floors are remembered; see [`Store::is_absent_at`].
+const FLOORS: usize = 64;
+
+/// The store under one prefix.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) cluster: Cluster,
+    pub(crate) keys: Keys,
+    pub(crate) finished: Finished,
+    pub(crate) held: Held,
+    pub(crate) max_operations: usize,
+    pub(crate) max_bytes: usize,
+    floors: Mutex<VecDeque<Revision>>,
+}
+
+impl Store {
+    pub(crate) fn new(
+        cluster: Cluster,
+        keys: Keys,
+        finished: Finished,
+        (max_operations, max_bytes): (usize, usize),
+    ) -> Self {
+        Self {
+            cluster,
+            keys,
+            finished,
+            held: Held::default(),
+            max_operations,
+            max_bytes,
+            floors: Mutex::default(),
+        }
+    }
+
+    /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each page.
+    /// What changed since a revision costs the server a look at all entries, and the wire only
+    /// those that changed.
+    pub(crate) async fn load(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        let read = async {
+            match self.read(repository, since).await? {
+                Some(snapshot) => Ok(snapshot),
+                // It was removed since, and came again: only all of it will do.
+                None => self.read(repository, None).await?.ok_or_else(malformed),
+            }
+        };
+        read.await
+            .map_err(|error: Error| error.in_repository(repository))
+    }
+
+    async fn read(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+    ) -> Result<Option<Snapshot>, Error> {
+        let prefix = self.keys.entries(repository);
+        let from = since.map_or(0, |since| revision_of(since).saturating_add(1));
+        let range = entry_range(&prefix, from);
+        let transaction = Transaction {
+            then: vec![
+                Operation::Get(one(self.keys.head(repository))),
+                Operation::Get(range.clone()),
+                Operation::Get(one(self.keys.floor())),
+            ],
+            ..Transaction::default()
+        };
+        let answer = self
+            .cluster
+            .commit(transaction, "load", Effect::Read)
+            .await?;
+        let at = answer.revision;
+        let [head, page, floor] = pages(answer)?;
+        let Some(head) = head.entries.first() else {
+            if let Some(entry) = page.entries.first() {
+                return Err(corrupt(&entry.key, &"it is of a repository without a head"));
+            }
+            return self.absent(floor.entries.first()).map(Some);
+        };
+        let created_since = |since: Revision| head.created > revision_of(since);
+        if since.is_some_and(|since| created_since(since) || head.modified < revision_of(since)) {
+            return Ok(None);
+        }
+        let stored = decode_head(head)?;
+        let mut entries = self.entries(repository, page, range, at, "load").await?;
+        // One that was repaired by hand is newer than the last commit.
+        for entry in entries
+            .iter_mut()
+            .filter(|entry| entry.revision > stored.head.revision)
+        {
+            Arc::make_mut(entry).revision = stored.head.revision;
+        }
+        if since.is_none() {
+            self.finished.keep_latest(repository, &mut entries);
+        }
+        Ok(Some(Snapshot {
+            since,
+            exists: true,
+            head: stored.head,
+            entries,
+        }))
+    }
+
+    /// All entries, of finished runs too that are beyond what is shown.
+    pub(crate) async fn all_entries(
+        &self,
+        repository: &RepositoryKey,
+        operation: &'static str,
+    ) -> Result<Vec<Arc<Entry>>, Error> {
+        let range = entry_range(&self.keys.entries(repository), 0);
+        let page = self.cluster.range(range.clone(), operation).await?;
+        let at = page.revision;
+        self.entries(repository, page, range, at, operation).await
+    }
+
+    /// The entries of a page and of those after it, all as of one revision.
+    async fn entries(
+        &self,
+        repository: &RepositoryKey,
+        mut page: Page,
+        range: Range,
+        at: i64,
+        operation: &'static str,
+    ) -> Result<Vec<Arc<Entry>>, Error> {
+        let mut entries = Vec::with_capacity(page.entries.len());
+        loop {
+            for entry in &page.entries {
+                entries.push(self.entry(repository, entry)?);
+            }
+            let Some(last) = page.entries.last().filter(|_| page.more) else {
+                return Ok(entries);
+            };
+            let next = Range {
+                key: after(&String::from_utf8_lossy(&last.key)),
+                at,
+                ..range.clone()
+            };
+            page = self.cluster.range(next, operation).await?;
+        }
+    }
+
+    /// The entry at `kv`, which is in the range of this repository's entries.
+    pub(crate) fn entry(
+        &self,
+        repository: &RepositoryKey,
+        kv: &KeyValue,
+    ) -> Result<Arc<Entry>, Error> {
+        match self.keys.place(&kv.key) {
+            Some(Place::Entry(of, run)) if of == *repository => {
+                decode_entry(run, &kv.key, &kv.value, revision(kv.modified)).map(Arc::new)
+            }
+            _ => Err(corrupt(&kv.key, &"its key is not that of a run")),
+        }
+    }
+
+    /// A repository that does not exist is at the revision at which the last one was removed:
+    /// no head is ever written at that revision.
+    fn absent(&self, floor: Option<&KeyValue>) -> Result<Snapshot, Error> {
+        let (at, last_token) = match floor {
+            Some(kv) => (revision(kv.modified), decode_floor(&kv.key, &kv.value)?),
+            None => Default::default(),
+        };
+        self.note_floor(at);
+        let head = Head {
+            revision: at,
+            last_token,
+            ..Head::absent(0)
+        };
+        Ok(Snapshot {
+            head,
+            ..Snapshot::absent(0)
+        })
+    }
+
+    pub(crate) fn note_floor(&self, at: Revision) {
+        let mut floors = self.floors();
+        if !floors.contains(&at) {
+            floors.push_back(at);
+            if floors.len() > FLOORS {
+                floors.pop_front();
+            }
+        }
+    }
+
+    /// Whether a commit planned at this revision is of a repository that did not exist. Only
+    /// this driver's answers can have said so; of one that it does not remember, the commit
+    /// comes out as a conflict.
+    pub(crate) fn is_absent_at(&self, expected: Revision) -> bool {
+        expected == Revision::default() || self.floors().contains(&expected)
+    }
+
+    fn floors(&self) -> MutexGuard<'_, VecDeque<Revision>> {
+        self.floors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One request for up to [`PAGE`] repositories. Heads that cannot be understood are passed
+    /// over: whoever reads them hears why.
+    pub(crate) async fn list(
+        &self,
+        filter: ListFilter,
+        start_after: Option<&RepositoryKey>,
+        limit: usize,
+    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
+        let prefix = self.keys.heads();
+        let mut found = Vec::new();
+        let mut start = match start_after {
+            Some(repository) => after(&self.keys.head(repository)),
+            None => prefix.clone(),
+        };
+        while found.len() < limit {
+            let missing = limit - found.len();
+            let range = Range {
+                key: start,
+                end: end_of(&prefix),
+                limit: match filter {
+                    ListFilter::All => missing.min(PAGE),
+                    ListFilter::Startable => PAGE,
+                },
+                ..Range::default()
+            };
+            let page = self.cluster.range(range, "list").await?;
+            let heads = page.entries.iter().filter_map(|kv| self.listed(kv));
+            let passing = heads.filter(|(_, head)| filter.passes(head));
+            found.extend(passing.take(missing));
+            match page.entries.last() {
+                Some(last) if page.more => start = after(&String::from_utf8_lossy(&last.key)),
+                _ => break,
+            }
+        }
+        Ok(found)
+    }
+
+    fn listed(&self, kv: &KeyValue) -> Option<(RepositoryKey, Head)> {
+        let Some(Place::Head(repository)) = self.keys.place(&kv.key) else {
+            return None;
+        };
+        match decode_head(kv) {
+            Ok(stored) => Some((repository, stored.head)),
+            Err(error) => {
+                tracing::debug!(%repository, %error, "left out of a list");
+                None
+            }
+        }
+    }
+
+    /// All keys with a prefix that ends with a slash, in pages.
+    pub(crate) async fn keys_under(
+        &self,
+        prefix: &str,
+        operation: &'static str,
+    ) -> Result<Vec<Place>, Error> {
+        let mut places = Vec::new();
+        let mut start = prefix.to_owned();
+        loop {
+            let range = Range {
+                key: start,
+                end: end_of(prefix),
+                limit: PAGE,
+                keys_only: true,
+                ..Range::default()
+            };
+            let page = self.cluster.range(range, operation).await?;
+            places.extend(
+                page.entries
+                    .iter()
+                    .filter_map(|kv| self.keys.place(&kv.key)),
+            );
+            match page.entries.last() {
+                Some(last) if page.more => start = after(&String::from_utf8_lossy(&last.key)),
+                _ => return Ok(places),
+            }
+        }
+    }
+}
+
+/// The first page of a repository's entries, of those modified at a revision or later.
+pub(crate) fn entry_range(prefix: &str, modified_from: i64) -> Range {
+    Range {
+        key: prefix.to_owned(),
+        end: end_of(prefix),
+        limit: PAGE,
+        modified_from,
+        ..Range::default()
+    }
+}
+
+/// The range of one key.
+pub(crate) fn one(key: String) -> Range {
+    Range {
+        key,
+        ..Range::default()
+    }
+}
+
+/// The same without its value.
+pub(crate) fn one_key(key: String) -> Range {
+    Range {
+        keys_only: true,
+        ..one(key)
+    }
+}
+
+pub(crate) fn decode_head(kv: &KeyValue) -> Result<StoredHead, Error> {
+    StoredHead::decode(&kv.key, &kv.value, revision(kv.modified))
+}
+
+/// The answers to a transaction that only reads.
+pub(crate) fn pages<const N: usize>(answer: Answer) -> Result<[Page; N], Error> {
+    let pages = all_pages(answer.steps);
+    pages.try_into().map_err(|_| malformed())
+}
+
+pub(crate) fn all_pages(steps: Vec<Step>) -> Vec<Page> {
+    let pages = steps.into_iter().filter_map(|step| match step {
+        Step::Got(page) => Some(page),
+        Step::Written | Step::Transaction(_) => None,
+    });
+    pages.collect()
+}
+
+pub(crate) fn malformed() -> Error {
+    let message = "etcd answered something else than it was asked";
+    Error::new(ErrorKind::Internal, "read", message)
+}
+
+pub(crate) fn revision(number: i64) -> Revision {
+    Revision::new(u64::try_from(number).unwrap_or(0))
+}
+
+pub(crate) fn revision_of(revision: Revision) -> i64 {
+    i64::try_from(revision.get()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,135 @@
+//! Removing a repository: a transaction of its own, so that no head is ever written at the
+//! revision of a floor.
+
+use pac_core::driver::{CommitOutcome, RepositoryCommit};
+use pac_core::state::{Head, Snapshot};
+use pac_core::{FencingToken, SessionId};
+
+use crate::client::failure::{Effect, Failure};
+use crate::client::{Compare, Operation, Range, Transaction};
+use crate::keys::{Place, end_of};
+use crate::record::{decode_floor, encode_floor};
+use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision_of};
+
+/// Others may remove repositories at the same time.
+const ATTEMPTS: usize = 5;
+
+impl Store {
+    /// Deletes all that belongs to a repository. Two requests, or two more for every removal of
+    /// another repository in the same instant. The failure, if there was one, is that of the
+    /// outcome.
+    pub(crate) async fn remove(
+        &self,
+        session: SessionId,
+        commit: RepositoryCommit,
+    ) -> (CommitOutcome, Option<Failure>) {
+        for _ in 0..ATTEMPTS {
+            match self.try_remove(session, &commit).await {
+                Ok(Some(outcome)) => return (outcome, None),
+                Ok(None) => {}
+                Err((failure, effect)) => {
+                    let error = failure.error("commit", effect);
+                    return (CommitOutcome::Failed(error), Some(failure));
+                }
+            }
+        }
+        (CommitOutcome::Conflict(None), None)
+    }
+
+    /// `None` when another removal came between.
+    async fn try_remove(
+        &self,
+        session: SessionId,
+        commit: &RepositoryCommit,
+    ) -> Result<Option<CommitOutcome>, (Failure, Effect)> {
+        let (repository, changes) = (&commit.repository, &commit.changes);
+        let sessions = self.keys.sessions();
+        let look = Transaction {
+            then: vec![
+                Operation::Get(one(self.keys.floor())),
+                Operation::Get(Range {
+                    end: end_of(&sessions),
+                    key: sessions,
+                    // Three keys each.
+                    limit: 3 * (self.max_operations / 2),
+                    keys_only: true,
+                    ..Range::default()
+                }),
+            ],
+            ..Transaction::default()
+        };
+        let read = self.cluster.transact(&look, Effect::Read).await;
+        let mut pages =
+            all_pages(read.map_err(|failure| (failure, Effect::Read))?.steps).into_iter();
+        let (Some(floor), Some(sessions)) = (pages.next(), pages.next()) else {
+            return Ok(Some(CommitOutcome::Failed(malformed())));
+        };
+        let floor = floor.entries.first();
+        let floor_at = floor.map_or(0, |kv| kv.modified);
+        let before = match floor.map(|kv| decode_floor(&kv.key, &kv.value)).transpose() {
+            Ok(before) => before.unwrap_or_default(),
+            Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
+        };
+        let last_token: FencingToken = before.max(changes.head.last_token);
+        let value = match encode_floor(last_token) {
+            Ok(value) => value,
+            Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
+        };
+
+        let head = self.keys.head(repository);
+        let mut then = vec![
+            Operation::Delete(head.clone()),
+            Operation::DeletePrefix(self.keys.entries(repository)),
+            Operation::Put {
+                key: self.keys.floor(),
+                value,
+                lease: 0,
+            },
+        ];
+        let records = sessions
+            .entries
+            .iter()
+            .filter_map(|kv| self.keys.place(&kv.key));
+        then.extend(records.filter_map(|place| match place {
+            Place::Record(id) => Some(Operation::Delete(self.keys.held(id, repository))),
+            _ => None,
+        }));
+        let transaction = Transaction {
+            when: vec![
+                Compare::ModifiedAt(head.clone(), revision_of(changes.expected)),
+                Compare::ModifiedAt(self.keys.floor(), floor_at),
+                Compare::Exists(self.keys.alive(session)),
+            ],
+            then,
+            otherwise: vec![
+                Operation::Get(one_key(head)),
+                Operation::Get(one_key(self.keys.alive(session))),
+            ],
+        };
+        let answer = self.cluster.transact(&transaction, Effect::Write).await;
+        let answer = answer.map_err(|failure| (failure, Effect::Write))?;
+        if answer.succeeded {
+            let at = revision(answer.revision);
+            self.note_floor(at);
+            self.held.take_back(session, repository);
+            let head = Head {
+                revision: at,
+                last_token,
+                ..Head::absent(0)
+            };
+            return Ok(Some(CommitOutcome::Committed(Snapshot {
+                head,
+                ..Snapshot::absent(0)
+            })));
+        }
+        let mut pages = all_pages(answer.steps).into_iter();
+        let (Some(head), Some(alive)) = (pages.next(), pages.next()) else {
+            return Ok(Some(CommitOutcome::Failed(malformed())));
+        };
+        if alive.entries.is_empty() {
+            return Ok(Some(CommitOutcome::SessionDead(session)));
+        }
+        let modified = head.entries.first().map(|kv| revision(kv.modified));
+        Ok((modified != Some(changes.expected)).then_some(CommitOutcome::Conflict(None)))
+    }
+}

@@ -1,0 +1,191 @@
+//! Finished runs, until they are forgotten: by age through leases of the store, which need
+//! nobody to live; by number through whoever ends runs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pac_core::driver::Retention;
+use pac_core::state::Entry;
+use pac_core::{Error, RepositoryKey};
+use tokio::time::Instant;
+
+use crate::client::failure::{Effect, Failure};
+use crate::client::{Client, Compare, Operation, Transaction};
+use crate::store::{Store, revision_of};
+
+/// A lease with more keys takes too long to expire in one step.
+const KEYS_PER_LEASE: usize = 1_000;
+
+/// A lease takes new keys for this part of the retention, and lives longer by as much.
+const LEASES_PER_AGE: u32 = 24;
+
+/// Finished runs of one repository that are looked for too many of after so many ends, as a
+/// part of the most that are kept.
+const LOOK_AFTER: usize = 4;
+
+/// Deleted in one request.
+const DELETED_AT_ONCE: usize = 50;
+
+#[derive(Debug)]
+pub(crate) struct Finished {
+    retention: Retention,
+    lease: Mutex<Option<AgeLease>>,
+    /// Runs that ended since the repository was last tidied.
+    ended: Mutex<HashMap<RepositoryKey, usize>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct AgeLease {
+    id: i64,
+    taken: usize,
+    until: Instant,
+}
+
+impl Finished {
+    pub(crate) fn new(retention: Retention) -> Self {
+        Self {
+            retention,
+            lease: Mutex::default(),
+            ended: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        self.retention
+    }
+
+    fn ended(&self) -> MutexGuard<'_, HashMap<RepositoryKey, usize>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lease(&self) -> MutexGuard<'_, Option<AgeLease>> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the latest of the finished entries that were read, and notes when there were
+    /// more.
+    pub(crate) fn keep_latest(&self, repository: &RepositoryKey, entries: &mut Vec<Arc<Entry>>) {
+        let most = self.retention.per_repository;
+        let finished = entries.iter().filter(|entry| entry.is_finished()).count();
+        if finished <= most {
+            return;
+        }
+        self.ended().insert(repository.clone(), finished);
+        let excess = finished - most;
+        let outdated = oldest(entries, excess);
+        let outdated: HashSet<_> = outdated.iter().map(|entry| &entry.run).collect();
+        entries.retain(|entry| !outdated.contains(&entry.run));
+    }
+
+    /// Runs have ended.
+    pub(crate) fn note(&self, repository: &RepositoryKey, ended: usize) {
+        if ended > 0 {
+            *self.ended().entry(repository.clone()).or_default() += ended;
+        }
+    }
+
+    /// The repositories in which too many may have ended.
+    fn due(&self) -> Vec<RepositoryKey> {
+        let enough = (self.retention.per_repository / LOOK_AFTER).max(1);
+        let mut ended = self.ended();
+        let due = ended.iter().filter(|(_, count)| **count >= enough);
+        let due: Vec<_> = due.map(|(key, _)| key.clone()).collect();
+        for repository in &due {
+            ended.remove(repository);
+        }
+        due
+    }
+
+    /// The lease was revoked by somebody else.
+    pub(crate) fn lose_lease(&self) {
+        *self.lease() = None;
+    }
+
+    fn take(&self, keys: usize) -> Option<i64> {
+        let mut lease = self.lease();
+        let lease = lease.as_mut()?;
+        let fits = lease.taken + keys <= KEYS_PER_LEASE && Instant::now() < lease.until;
+        fits.then(|| {
+            lease.taken += keys;
+            lease.id
+        })
+    }
+}
+
+impl Store {
+    /// The lease that so many entries which end now are to be put on. One request for every
+    /// [`KEYS_PER_LEASE`] of them.
+    pub(crate) async fn retention_lease(&self, keys: usize) -> Result<i64, Failure> {
+        if let Some(lease) = self.finished.take(keys) {
+            return Ok(lease);
+        }
+        let age = self.finished.retention().age;
+        let spell = (age / LEASES_PER_AGE).max(Duration::from_secs(1));
+        let seconds = i64::try_from((age + spell).as_secs()).unwrap_or(i64::MAX);
+        let until = Instant::now() + spell;
+        let seconds = seconds.saturating_add(1);
+        let grant = move |client: Client| async move { client.grant(seconds).await };
+        // One that is granted and not heard of expires by itself.
+        let (id, _) = self.cluster.call(Effect::Read, grant).await?;
+        let lease = AgeLease {
+            id,
+            taken: keys,
+            until,
+        };
+        *self.finished.lease() = Some(lease);
+        Ok(id)
+    }
+
+    /// Deletes what is beyond the number of finished runs that a repository keeps.
+    pub(crate) async fn tidy(&self) {
+        for repository in self.finished.due() {
+            if let Err(error) = self.tidy_one(&repository).await {
+                tracing::debug!(%repository, %error, "finished runs are not tidied yet");
+                let enough = self.finished.retention().per_repository;
+                self.finished.note(&repository, enough.max(1));
+            }
+        }
+    }
+
+    async fn tidy_one(&self, repository: &RepositoryKey) -> Result<(), Error> {
+        let most = self.finished.retention().per_repository;
+        let entries = self.all_entries(repository, "sweep").await?;
+        let finished = entries.iter().filter(|entry| entry.is_finished()).count();
+        let outdated = oldest(&entries, finished.saturating_sub(most));
+        for chunk in outdated.chunks(DELETED_AT_ONCE.min(self.max_operations / 2)) {
+            let deletions = chunk.iter().map(|entry| {
+                let key = self.keys.entry(repository, &entry.run);
+                // Of the same name, another run may wait by now.
+                Operation::Transaction(Transaction {
+                    when: vec![Compare::ModifiedAt(
+                        key.clone(),
+                        revision_of(entry.revision),
+                    )],
+                    then: vec![Operation::Delete(key)],
+                    otherwise: Vec::new(),
+                })
+            });
+            let transaction = Transaction {
+                then: deletions.collect(),
+                ..Transaction::default()
+            };
+            self.cluster
+                .commit(transaction, "sweep", Effect::Write)
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// So many of the finished entries that ended first, in the order of their commits.
+fn oldest(entries: &[Arc<Entry>], count: usize) -> Vec<Arc<Entry>> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let finished = entries.iter().filter(|entry| entry.is_finished());
+    let mut finished: Vec<_> = finished.cloned().collect();
+    finished.sort_by_key(|entry| (entry.revision, entry.ticket));
+    finished.truncate(count);
+    finished
+}

@@ -1,0 +1,291 @@
+//! Hints for managers: one stream of changes for the whole prefix, told to all who listen,
+//! with what changed.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use pac_core::driver::Watch;
+use pac_core::hints::Hints;
+use pac_core::state::{Entry, Snapshot};
+use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use crate::client::failure::{Cause, Effect, Failure};
+use crate::client::{Change, Changes, Client};
+use crate::keys::Place;
+use crate::record::{StoredHead, decode_entry};
+use crate::store::{Store, one_key, revision};
+
+/// A broken stream is gone on with for so long; then those who listen hear of it.
+const RESUME_FOR: Duration = Duration::from_secs(10);
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
+
+/// The stream, if there is one, and who listens to it.
+#[derive(Debug, Default)]
+pub(crate) struct Watches(tokio::sync::Mutex<Option<Running>>);
+
+#[derive(Debug)]
+struct Running {
+    hub: Arc<Hub>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watches {
+    /// Two requests for the first one, none for those after it.
+    pub(crate) async fn subscribe(
+        &self,
+        store: &Arc<Store>,
+        session: SessionId,
+    ) -> Result<Box<dyn Watch>, Error> {
+        let subscriber = Arc::<Hints>::default();
+        let mut running = self.0.lock().await;
+        if let Some(running) = &*running
+            && running.hub.add(session, &subscriber)
+        {
+            return Ok(subscriber.watch());
+        }
+        let next = now(store).await? + 1;
+        let opened = open(store, next).await;
+        let changes = opened.map_err(|failure| failure.error("watch", Effect::Read))?;
+        let hub = Arc::new(Hub::default());
+        hub.add(session, &subscriber);
+        let end = End(Arc::clone(&hub));
+        let follower = follow(Arc::clone(store), end, changes, next);
+        *running = Some(Running {
+            hub,
+            task: tokio::spawn(follower),
+        });
+        Ok(subscriber.watch())
+    }
+}
+
+/// The store's revision.
+async fn now(store: &Store) -> Result<i64, Error> {
+    let read = store.cluster.range(one_key(store.keys.floor()), "watch");
+    Ok(read.await?.revision)
+}
+
+async fn open(store: &Store, from: i64) -> Result<Changes, Failure> {
+    let watch = |client: Client| {
+        let prefix = store.keys.prefix().to_owned();
+        async move { client.watch(&prefix, from).await }
+    };
+    store.cluster.call(Effect::Read, watch).await
+}
+
+/// Tells everybody who listens what comes, and goes on at another member when the stream
+/// breaks, until it is known that this does not help.
+async fn follow(store: Arc<Store>, end: End, mut changes: Changes, mut next: i64) {
+    let hub = &end.0;
+    loop {
+        let failure = match changes.next().await {
+            Ok(batch) => {
+                next = batch.revision + 1;
+                if !hub.tell(&store, batch.changes) {
+                    return;
+                }
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        match resume(&store, hub, failure, &mut next).await {
+            Ok(resumed) => changes = resumed,
+            Err(failure) => return hub.end(&failure),
+        }
+    }
+}
+
+async fn resume(
+    store: &Store,
+    hub: &Hub,
+    mut failure: Failure,
+    next: &mut i64,
+) -> Result<Changes, Failure> {
+    let until = Instant::now() + RESUME_FOR;
+    let mut delay = FIRST_DELAY;
+    loop {
+        tracing::debug!(%failure, "the watch is interrupted");
+        match failure.cause {
+            Cause::Denied | Cause::Credentials | Cause::TooManyOperations => return Err(failure),
+            // Too far behind, or more at once than is taken: go on from now.
+            Cause::Compacted | Cause::Other | Cause::TooLarge => {
+                if let Ok(now) = now(store).await {
+                    *next = now + 1;
+                    hub.missed();
+                }
+            }
+            Cause::Token => {
+                if let Ok(client) = store.cluster.member(store.cluster.current()).await
+                    && let Err(refused) = client.authenticate().await
+                {
+                    tracing::debug!(%refused, "no new token");
+                }
+            }
+            _ => store.cluster.turn_away_from(store.cluster.current()),
+        }
+        if Instant::now() >= until {
+            return Err(failure);
+        }
+        match open(store, *next).await {
+            Ok(changes) => return Ok(changes),
+            Err(again) => failure = again,
+        }
+        sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
+        delay = (delay * 2).min(LONGEST_DELAY);
+    }
+}
+
+/// Who listens.
+#[derive(Debug, Default)]
+struct Hub(Mutex<Subscribers>);
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    ended: bool,
+    all: Vec<(SessionId, Weak<Hints>)>,
+}
+
+/// Ends the hub with the task, however that ends.
+struct End(Arc<Hub>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let reason = "the stream of changes ended with its runtime, or by a bug";
+        self.0.end(&Failure::new(Cause::Unanswered, reason));
+    }
+}
+
+impl Hub {
+    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// False when the stream has ended.
+    fn add(&self, session: SessionId, subscriber: &Arc<Hints>) -> bool {
+        let mut subscribers = self.subscribers();
+        if !subscribers.ended {
+            subscribers
+                .all
+                .retain(|(_, known)| known.strong_count() > 0);
+            let subscriber = Arc::downgrade(subscriber);
+            subscribers.all.push((session, subscriber));
+        }
+        !subscribers.ended
+    }
+
+    fn each(&self, mut told: impl FnMut(SessionId, &Hints)) {
+        let subscribers = self.subscribers().all.clone();
+        for (session, subscriber) in subscribers {
+            if let Some(subscriber) = subscriber.upgrade() {
+                told(session, &subscriber);
+            }
+        }
+    }
+
+    fn end(&self, failure: &Failure) {
+        if !mem::replace(&mut self.subscribers().ended, true) {
+            self.each(|_, hints| hints.broken(failure.error("watch", Effect::Read)));
+        }
+    }
+
+    fn missed(&self) {
+        self.each(|_, hints| hints.missed());
+    }
+
+    /// False when nobody listens any more: the stream has ended then.
+    fn tell(&self, store: &Store, changes: Vec<Change>) -> bool {
+        let mut at = 0;
+        let mut told = BTreeMap::new();
+        let mut session_died = false;
+        for change in changes {
+            if change.revision != at {
+                self.changed(mem::take(&mut told));
+                at = change.revision;
+            }
+            match store.keys.place(&change.key) {
+                Some(Place::Head(repository)) => told
+                    .entry(repository)
+                    .or_insert_with(|| Told::at(at))
+                    .head(&change),
+                Some(Place::Entry(repository, run)) => {
+                    let told = told.entry(repository).or_insert_with(|| Told::at(at));
+                    if let Some(value) = &change.value {
+                        let entry = decode_entry(run, &change.key, value, told.revision);
+                        told.entries.push(entry.map(Arc::new));
+                    }
+                }
+                Some(Place::Alive(_) | Place::Lease(_)) => {
+                    session_died |= change.value.is_none();
+                }
+                Some(Place::Record(_) | Place::Held(..) | Place::Floor) | None => {}
+            }
+        }
+        self.changed(told);
+        if session_died {
+            self.each(|_, hints| hints.session_died());
+        }
+        let mut subscribers = self.subscribers();
+        let heard = subscribers.all.iter().any(|(_, s)| s.strong_count() > 0);
+        subscribers.ended |= !heard;
+        heard
+    }
+
+    fn changed(&self, told: BTreeMap<RepositoryKey, Told>) {
+        for (repository, told) in told {
+            // Entries alone are what retention deletes.
+            let Some(head) = told.head else {
+                continue;
+            };
+            let by = head.map(|head| head.by);
+            let entries: Result<Vec<_>, _> = told.entries.into_iter().collect();
+            let snapshot = match (head, entries) {
+                (Some(head), Ok(entries)) => Some(Snapshot {
+                    since: Some(head.previous),
+                    exists: true,
+                    head: head.head,
+                    entries,
+                }),
+                _ => None,
+            };
+            self.each(|session, hints| match snapshot.clone() {
+                _ if by == Some(session) => {}
+                Some(snapshot) => hints.changed_to(&repository, snapshot),
+                None => hints.changed(&repository, told.revision),
+            });
+        }
+    }
+}
+
+/// What one revision changed in one repository.
+struct Told {
+    revision: Revision,
+    /// Written, as far as it can be understood (`Some(None)` if not), or deleted.
+    head: Option<Option<StoredHead>>,
+    entries: Vec<Result<Arc<Entry>, Error>>,
+}
+
+impl Told {
+    fn at(at: i64) -> Self {
+        Self {
+            revision: revision(at),
+            head: None,
+            entries: Vec::new(),
+        }
+    }
+
+    fn head(&mut self, change: &Change) {
+        let value = change.value.as_ref();
+        let head = value.map(|value| StoredHead::decode(&change.key, value, self.revision));
+        self.head = Some(head.and_then(Result::ok));
+    }
+}

@@ -1,0 +1,126 @@
+//! What is left in the store after a while, and after all.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use pac_conformance::{durable, ephemeral, queued, repository, started};
+use pac_core::Limit;
+use pac_core::driver::{Driver, Retention, SessionTtl};
+use pac_core::state::RunOutcome;
+use pac_etcd::EtcdOptions;
+use tokio::time::{Instant, sleep};
+
+const DONE: RunOutcome = RunOutcome::Completed;
+
+fn on_the_oldest() -> EtcdOptions {
+    support::options([support::variable("PAC_TEST_ETCD")])
+}
+
+/// The keys under the prefix of a test, without it.
+async fn keys(options: &EtcdOptions) -> Vec<String> {
+    let endpoint = options.endpoints.first().unwrap();
+    let mut kv = support::raw(endpoint).await.kv_client();
+    let all = etcd_client::GetOptions::new()
+        .with_prefix()
+        .with_keys_only();
+    let found = kv.get(options.prefix.as_str(), Some(all)).await.unwrap();
+    let key = |kv: &etcd_client::KeyValue| {
+        let key = kv.key_str().unwrap();
+        key.strip_prefix(&options.prefix).unwrap().to_owned()
+    };
+    found.kvs().iter().map(key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_repository_and_a_closed_manager_leave_nothing() {
+    let options = on_the_oldest();
+    let (manager, other) = (
+        support::manager(&options).await,
+        support::manager(&options).await,
+    );
+    for name in ["web", "api"] {
+        let key = repository(name);
+        manager.set_limit(&key, Limit::new(1), None).await.unwrap();
+        let a = started(&manager, &key, durable("a")).await;
+        drop(queued(&other, &key, ephemeral("b")).await);
+        drop(queued(&other, &key, durable("c")).await);
+        manager.release(a, DONE).await.unwrap();
+        other.remove_repository(&key).await.unwrap();
+    }
+    for manager in [manager, other] {
+        manager.close().await.unwrap();
+    }
+    let begun = Instant::now();
+    while keys(&options).await != ["floor"] {
+        let left = keys(&options).await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "left: {left:?}");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The session of a controller that was killed goes when its lease TTL has passed, whoever is
+/// still there to see to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_session_is_forgotten_when_its_runs_are_seen_to() {
+    let options = on_the_oldest();
+    let manager = support::manager(&options).await;
+    let driver = support::driver(&options).await;
+    // Nobody renews it.
+    let ttl = SessionTtl {
+        session: Duration::from_secs(2),
+        lease: Duration::from_secs(4),
+    };
+
+    let dead = driver.open_session(ttl).await.unwrap();
+    let begun = Instant::now();
+    let of_the_dead = format!("sessions/{:016x}/record", dead.get());
+    while keys(&options).await.contains(&of_the_dead) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(15),
+            "it is still there"
+        );
+        sleep(Duration::from_millis(200)).await;
+    }
+    assert!(begun.elapsed() >= ttl.lease, "it went too early");
+    manager.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_keys_stays_flat() {
+    let mut options = on_the_oldest();
+    options.retention = Retention {
+        age: Duration::from_secs(3_600),
+        per_repository: 40,
+    };
+    let manager = support::manager(&options).await;
+    let web = repository("web");
+    let mut most = 0;
+    for n in 0..1_000 {
+        let lease = started(&manager, &web, durable(&format!("run-{n}"))).await;
+        manager.release(lease, DONE).await.unwrap();
+        if n % 100 == 99 {
+            // For the sweep.
+            sleep(Duration::from_millis(1_200)).await;
+            most = most.max(keys(&options).await.len());
+        }
+    }
+    // The runs, a few beyond them that do not make it worth a look, and what there is of the
+    // repository and the session.
+    assert!((40..=60).contains(&most), "{most} keys");
+    let endpoint = options.endpoints.first().unwrap();
+    let mut kv = support::raw(endpoint).await.kv_client();
+    let entries = format!("{}entries/", options.prefix);
+    let all = etcd_client::GetOptions::new().with_prefix();
+    let found = kv.get(entries, Some(all)).await.unwrap();
+    assert!(
+        found.kvs().iter().all(|entry| entry.lease() != 0),
+        "a finished run that does not go by itself"
+    );
+}

@@ -1,0 +1,141 @@
+//! What operations cost, as the server counts it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_conformance::{durable, queued, repository, started};
+use pac_core::Limit;
+use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+use pac_core::state::RunOutcome;
+use support::own::Member;
+use tokio::time::sleep;
+
+const DONE: RunOutcome = RunOutcome::Completed;
+
+/// No sweep and no poll falls into what is counted.
+async fn quiet_manager(member: &Member, session_ttl: Duration) -> ConcurrencyManager {
+    let driver = support::driver(&support::options([member.endpoint()])).await;
+    let options = ManagerOptions {
+        session_ttl,
+        poll_interval: Duration::from_secs(3_600),
+        sweep_interval: Duration::from_secs(3_600),
+        ..ManagerOptions::default()
+    };
+    let manager = ConcurrencyManager::open(driver, options).await.unwrap();
+    // The sweep with which it begins.
+    sleep(Duration::from_millis(500)).await;
+    manager
+}
+
+/// Transactions and ranges since the last time.
+struct Counter<'a> {
+    member: &'a Member,
+    last: (u64, u64),
+}
+
+impl<'a> Counter<'a> {
+    fn of(member: &'a Member) -> Self {
+        let mut counter = Self {
+            member,
+            last: (0, 0),
+        };
+        counter.since();
+        counter
+    }
+
+    fn since(&mut self) -> (u64, u64) {
+        let now = (self.member.answered("Txn"), self.member.answered("Range"));
+        let since = (now.0 - self.last.0, now.1 - self.last.1);
+        self.last = now;
+        since
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_is_one_transaction_and_no_more() {
+    let member = Member::single(&[]);
+    let manager = quiet_manager(&member, Duration::from_secs(60)).await;
+    let web = repository("web");
+    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    // The lease for runs that end is granted with the first one.
+    let first = started(&manager, &web, durable("first")).await;
+    manager.release(first, DONE).await.unwrap();
+
+    let mut counter = Counter::of(&member);
+    let a = started(&manager, &web, durable("a")).await;
+    assert_eq!(counter.since(), (1, 0), "an admission that starts");
+    let b = queued(&manager, &web, durable("b")).await;
+    assert_eq!(counter.since(), (1, 0), "an admission that waits");
+    manager.release(a, DONE).await.unwrap();
+    assert_eq!(counter.since(), (1, 0), "a release that starts the next");
+    let turn = b.await.unwrap();
+    let pac_core::manager::Turn::Started(b) = turn else {
+        panic!("{turn:?}");
+    };
+    assert_eq!(counter.since(), (0, 0), "hearing of it");
+    manager.release(b, DONE).await.unwrap();
+    assert_eq!(counter.since(), (1, 0), "a release");
+    let _ = manager.status(&web).await.unwrap();
+    assert_eq!(counter.since(), (1, 0), "a read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_repositories_share_transactions() {
+    let member = Member::single(&[]);
+    let manager = quiet_manager(&member, Duration::from_secs(60)).await;
+    let repositories = 200;
+    let keys = (0..repositories).map(|n| repository(&format!("repository-{n}")));
+    let keys: Arc<[_]> = keys.collect();
+    for key in keys.iter() {
+        // Known, so that what follows has nothing to read.
+        manager.set_limit(key, Limit::new(1), None).await.unwrap();
+    }
+    let mut counter = Counter::of(&member);
+    let admissions = (0..repositories).map(|n| {
+        let (manager, keys) = (manager.clone(), Arc::clone(&keys));
+        tokio::spawn(async move {
+            let request = durable("a");
+            drop(manager.admit(keys.get(n).unwrap(), request).await.unwrap());
+        })
+    });
+    for admission in admissions.collect::<Vec<_>>() {
+        admission.await.unwrap();
+    }
+    let (transactions, ranges) = counter.since();
+    assert!(
+        transactions <= repositories as u64 / 4 && ranges == 0,
+        "{transactions} transactions for {repositories} admissions"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeping_a_session_costs_the_same_however_many_runs_it_holds() {
+    let member = Member::single(&[]);
+    let manager = quiet_manager(&member, Duration::from_secs(3)).await;
+    let web = repository("web");
+    let mut sent = Vec::new();
+    for runs in [0, 100] {
+        let batch = (0..runs).map(|n| durable(&format!("run-{n}")));
+        for request in batch {
+            drop(started(&manager, &web, request).await);
+        }
+        let before = member.received("LeaseKeepAlive");
+        let transactions = member.answered("Txn");
+        sleep(Duration::from_secs(6)).await;
+        sent.push(member.received("LeaseKeepAlive") - before);
+        assert_eq!(member.answered("Txn"), transactions, "with {runs} runs");
+    }
+    // Two leases, every second.
+    for sent in sent {
+        assert!((10..=14).contains(&sent), "{sent} messages in 6 s");
+    }
+    assert_eq!(member.answered("LeaseGrant"), 2);
+}

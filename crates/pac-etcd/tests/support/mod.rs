@@ -1,0 +1,73 @@
+//! Servers and drivers of the tests.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "each test file uses a part of it, and fails by panicking"
+)]
+
+pub(crate) mod own;
+pub(crate) mod proxy;
+
+use std::env;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use pac_core::driver::{Driver, Retention};
+use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+use pac_etcd::{EtcdDriver, EtcdOptions};
+
+/// The value of a variable that `cargo xtask test` sets.
+pub(crate) fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| {
+        panic!(
+            "{name} is not set: this test needs etcd; run it with `cargo xtask test --driver etcd`"
+        )
+    })
+}
+
+/// The options for a server, under a prefix that no other test uses.
+pub(crate) fn options(endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdOptions {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let mut options = EtcdOptions::new(endpoints);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    options.prefix = format!("/test-{}-{number}/", std::process::id());
+    options
+}
+
+/// Finished runs vanish while a test waits.
+pub(crate) const RETENTION: Retention = Retention {
+    age: Duration::from_secs(40),
+    per_repository: 100,
+};
+
+pub(crate) async fn driver(options: &EtcdOptions) -> Arc<EtcdDriver> {
+    Arc::new(EtcdDriver::connect(options).await.unwrap())
+}
+
+/// A manager whose session outlives the election of a leader, over a driver of its own.
+pub(crate) async fn manager(options: &EtcdOptions) -> ConcurrencyManager {
+    manager_on(driver(options).await).await
+}
+
+pub(crate) async fn manager_on(driver: Arc<dyn Driver>) -> ConcurrencyManager {
+    let options = ManagerOptions {
+        session_ttl: Duration::from_secs(6),
+        lease_ttl: Some(Duration::from_secs(30)),
+        command_timeout: Duration::from_secs(20),
+        poll_interval: Duration::from_secs(2),
+        sweep_interval: Duration::from_millis(500),
+        ..ManagerOptions::default()
+    };
+    ConcurrencyManager::open(driver, options).await.unwrap()
+}
+
+/// A client of the library itself, for what an operator or a stranger does.
+pub(crate) async fn raw(endpoint: &str) -> etcd_client::Client {
+    etcd_client::Client::connect([endpoint], None)
+        .await
+        .unwrap()
+}
