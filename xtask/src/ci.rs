@@ -67,9 +67,10 @@ impl Stage {
         match self {
             Self::Fmt => &[tools::RUSTFMT],
             Self::Tidy => &[tools::GIT],
-            Self::Clippy | Self::Features => &[tools::CLIPPY],
+            Self::Clippy | Self::Features => &[tools::CLIPPY, tools::PROTOC],
             Self::Deny => &[tools::CARGO_DENY],
-            Self::Docs | Self::Test => &[],
+            Self::Docs => &[tools::PROTOC],
+            Self::Test => &[],
         }
     }
 

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::tools;
+
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
     // Cargo sets the variable for `cargo run`; what was compiled in may be the
@@ -115,6 +117,9 @@ impl CommandLine {
     fn command(&self, root: &Path) -> Result<Command> {
         let (program, args) = self.words.split_first().context("an empty command line")?;
         let mut command = Command::new(program);
+        if let Some(protoc) = tools::own_protoc(root).filter(|_| env::var_os("PROTOC").is_none()) {
+            command.env("PROTOC", protoc);
+        }
         command
             .args(args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))

@@ -1,11 +1,13 @@
 //! External tools that the tasks use: installed when cargo can install them,
 //! else named with the command that does.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use crate::run::CommandLine;
+use crate::servers::is_root;
 
 /// A tool that is not part of this workspace.
 #[derive(Debug)]
@@ -22,8 +24,30 @@ pub(crate) struct Tool {
 enum Install {
     /// From the registry, by us; the version is the one that CI trusts.
     Cargo { version: &'static str },
+    /// From the system's packages, where we may; else the crate from the registry, kept below
+    /// `target`, whose program then takes the place of the tool's.
+    System {
+        packages: &'static str,
+        instead: &'static str,
+    },
     /// By a person: it changes the machine or the toolchain.
     Person { command: &'static str },
+}
+
+/// The compiler that the client of etcd is built with, and the types that it comes with.
+pub(crate) const PROTOC: Tool = Tool {
+    name: "protoc",
+    probe: "protoc --descriptor_set_out=/dev/null google/protobuf/any.proto",
+    install: Install::System {
+        packages: "protobuf-compiler libprotobuf-dev",
+        instead: "protox",
+    },
+};
+
+/// What builds have to be told of, because it is not the system's: the value for `PROTOC`.
+pub(crate) fn own_protoc(root: &Path) -> Option<PathBuf> {
+    let protoc = root.join("target/tools/bin/protox");
+    protoc.is_file().then_some(protoc)
 }
 
 /// Policy on dependencies: bans, licenses, sources.
@@ -83,6 +107,22 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
                 println!("note: found {found}; the version that counts is {version}");
             }
             Ok(())
+        }
+        (Install::System { .. }, Some(_)) => Ok(()),
+        (Install::System { packages, instead }, None) => {
+            if env::var_os("PROTOC").is_some() || own_protoc(root).is_some() {
+                return Ok(());
+            }
+            println!("{} is missing; installing it", tool.name);
+            let install = CommandLine::new("apt-get install --yes --no-install-recommends");
+            let packages = packages.split(' ');
+            let install = packages.fold(install, CommandLine::arg);
+            if is_root() && install.run(root).is_ok() {
+                return Ok(());
+            }
+            CommandLine::new("cargo install --locked --features bin --root target/tools")
+                .arg(*instead)
+                .run(root)
         }
         (Install::Cargo { version }, None) => {
             println!(

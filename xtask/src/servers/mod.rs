@@ -2,6 +2,7 @@
 //! directories, by a user without privileges; stopped and removed when [`Servers`] goes, also
 //! after a failure. Tests learn of them from environment variables.
 
+mod etcd;
 mod postgres;
 mod process;
 
@@ -9,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub(crate) use process::{Process, Scratch, free_port, program, run_as};
+pub(crate) use process::{Process, Scratch, free_port, is_root, program, run_as};
 
 use crate::test::Skip;
 
@@ -28,6 +29,9 @@ impl Servers {
     /// Starts what the tests of these drivers need.
     pub(crate) fn start(root: &Path, drivers: &[&str]) -> Result<Self> {
         let mut servers = Self::default();
+        if drivers.contains(&"etcd") {
+            etcd::start(root, &mut servers).context("etcd for the tests")?;
+        }
         if drivers.contains(&"postgres") {
             postgres::start(root, &mut servers).context("PostgreSQL for the tests")?;
         }

@@ -33,7 +33,40 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 6] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 15] = [
+    (
+        "crates/pac-etcd/src/client.rs",
+        "crates/pac-etcd/src/client/cluster.rs",
+    ),
+    (
+        "crates/pac-etcd/src/client.rs",
+        "the one file that talks to the client library",
+    ),
+    (
+        "crates/pac-etcd/src/client/cluster.rs",
+        "which member is asked, and who else when it fails",
+    ),
+    (
+        "crates/pac-etcd/src/client/failure.rs",
+        "the one function that maps the library's errors",
+    ),
+    ("crates/pac-etcd/src/keys.rs", "etcd has keys, not tables"),
+    (
+        "crates/pac-etcd/src/record.rs",
+        "etcd stores bytes: records with a version",
+    ),
+    (
+        "crates/pac-etcd/src/store/batch.rs",
+        "one transaction for many repositories, and what came of each",
+    ),
+    (
+        "crates/pac-etcd/src/store/removal.rs",
+        "a removal is a transaction of its own",
+    ),
+    (
+        "crates/pac-etcd/src/store/retention.rs",
+        "finished runs go by leases, and by number",
+    ),
     (
         "crates/pac-postgres/src/client.rs",
         "the one file that talks to the client library",

