@@ -39,7 +39,9 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
         #[cfg(not(feature = "postgres"))]
         DriverKind::Postgresql => Err(not_compiled_in(DriverKind::Postgresql, "postgres")),
         #[cfg(feature = "etcd")]
-        DriverKind::Etcd => Err(not_there_yet(DriverKind::Etcd)),
+        DriverKind::Etcd => Ok(Arc::new(
+            pac_etcd::EtcdDriver::connect(&settings.etcd).await?,
+        )),
         #[cfg(feature = "postgres")]
         DriverKind::Postgresql => Ok(Arc::new(
             pac_postgres::PostgresDriver::connect(settings.postgres.clone()).await?,
@@ -59,22 +61,11 @@ fn not_compiled_in(driver: DriverKind, feature: &str) -> Error {
     )
 }
 
-#[cfg(feature = "etcd")]
-fn not_there_yet(driver: DriverKind) -> Error {
-    Error::new(
-        ErrorKind::Config,
-        "open driver",
-        format!(
-            "version {} has no driver for {driver} yet; use the driver memory",
-            env!("CARGO_PKG_VERSION")
-        ),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(not(all(feature = "memory", feature = "etcd", feature = "postgres")))]
     async fn refusal(driver: DriverKind) -> String {
         let settings = Settings {
             driver,
@@ -85,15 +76,24 @@ mod tests {
         error.to_string()
     }
 
+    #[cfg(not(feature = "etcd"))]
     #[tokio::test]
-    async fn a_driver_that_is_not_there_names_the_cure() {
-        let etcd = refusal(DriverKind::Etcd).await;
-        let cure = if cfg!(feature = "etcd") {
-            "no driver for"
-        } else {
-            "feature `etcd`"
+    async fn etcd_can_be_left_out() {
+        let error = refusal(DriverKind::Etcd).await;
+        assert!(error.contains("feature `etcd`"), "{error}");
+    }
+
+    #[cfg(feature = "etcd")]
+    #[tokio::test]
+    async fn settings_lead_to_the_members_that_they_name() {
+        let mut settings = Settings {
+            driver: DriverKind::Etcd,
+            ..Settings::default()
         };
-        assert!(etcd.contains(cure), "{etcd}");
+        settings.etcd.endpoints = vec!["127.0.0.1:1".to_owned()];
+        let error = open_driver(&settings).await.map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("check the endpoints"), "{error}");
     }
 
     #[cfg(not(feature = "postgres"))]

@@ -34,7 +34,7 @@
 //! | feature | what it brings | default |
 //! | --- | --- | --- |
 //! | `memory` | [`MemoryDriver`]: state in this process | yes |
-//! | `etcd` | the name is kept; there is no driver in this version yet | no |
+//! | `etcd` | `EtcdDriver`: state in etcd, for any number of processes; building needs `protoc` | no |
 //! | `postgres` | `PostgresDriver`: state in PostgreSQL, for any number of processes | no |
 //! | `full` | all of them | no |
 
@@ -54,6 +54,8 @@ pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
     RepositoryKey, Revision, SessionId, Ticket, Timestamp, Uid,
 };
+#[cfg(feature = "etcd")]
+pub use pac_etcd::{EtcdDriver, EtcdOptions};
 #[cfg(feature = "memory")]
 pub use pac_memory::{MemoryDriver, MemoryOptions};
 #[cfg(feature = "postgres")]

@@ -16,6 +16,9 @@ pub struct Settings {
     /// Settings of the memory driver.
     #[cfg(feature = "memory")]
     pub memory: pac_memory::MemoryOptions,
+    /// Settings of the etcd driver.
+    #[cfg(feature = "etcd")]
+    pub etcd: pac_etcd::EtcdOptions,
     /// Settings of the PostgreSQL driver.
     #[cfg(feature = "postgres")]
     pub postgres: pac_postgres::PostgresOptions,
