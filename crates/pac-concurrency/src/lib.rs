@@ -39,9 +39,9 @@
 //! | `full` | all of them | no |
 
 mod connect;
-mod settings;
+pub mod settings;
 
-pub use connect::{connect, open_driver};
+pub use connect::{connect, connect_if_enabled, open_driver};
 pub use pac_core::driver;
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
@@ -56,7 +56,7 @@ pub use pac_core::{
 };
 #[cfg(feature = "memory")]
 pub use pac_memory::{MemoryDriver, MemoryOptions};
-pub use settings::{DriverKind, Settings};
+pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, SettingsLoader};
 
 /// The examples of the README are tests.
 #[cfg(all(doctest, feature = "memory"))]

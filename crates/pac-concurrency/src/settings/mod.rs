@@ -1,0 +1,172 @@
+//! Which driver, and how: settings in code, and settings as operators write them.
+//!
+//! In code, [`Settings`] is all there is. What operators write (ConfigMaps, Secrets, variables,
+//! files) a [`SettingsLoader`] reads, which then has the settings and where each came from.
+
+mod directory;
+mod duration;
+mod environment;
+mod found;
+mod key;
+mod kubernetes;
+mod loader;
+mod parse;
+mod problem;
+mod reader;
+mod resolve;
+mod secret;
+mod typo;
+mod values;
+mod yaml;
+
+use std::fmt;
+use std::str::FromStr;
+
+use pac_core::manager::ManagerOptions;
+use pac_core::{Error, ErrorKind};
+
+pub use key::Key;
+pub use loader::SettingsLoader;
+pub use problem::{Place, Problem, SettingsError, Source};
+pub use secret::{Password, Secret};
+pub use values::{EtcdMode, EtcdValues, Host, PostgresqlValues, SslMode, Values};
+
+/// What [`connect`](crate::connect) needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether limits are kept at all. Default: true. When false, nothing is connected to; see
+    /// [`connect_if_enabled`](crate::connect_if_enabled).
+    pub enabled: bool,
+    /// Where the state is kept. Default: memory.
+    pub driver: DriverKind,
+    /// How the manager behaves.
+    pub manager: ManagerOptions,
+    /// Settings of the memory driver.
+    #[cfg(feature = "memory")]
+    pub memory: pac_memory::MemoryOptions,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            driver: DriverKind::default(),
+            manager: ManagerOptions::default(),
+            #[cfg(feature = "memory")]
+            memory: pac_memory::MemoryOptions::default(),
+        }
+    }
+}
+
+impl From<&Values> for Settings {
+    fn from(values: &Values) -> Self {
+        Self {
+            enabled: values.enabled,
+            driver: values.driver,
+            manager: ManagerOptions {
+                session_ttl: values.session_ttl,
+                lease_ttl: Some(values.lease_ttl()),
+                ..ManagerOptions::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
+/// Settings that were read, all of them right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedSettings {
+    values: Values,
+    effective: Vec<EffectiveSetting>,
+}
+
+impl LoadedSettings {
+    /// What to connect with. More can be set in it by code.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings::from(&self.values)
+    }
+
+    /// The values of all keys, typed.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The values that hold, each with its source, in the order of [`Key::all`]. Keys that
+    /// nobody sets and that have no default are left out.
+    #[must_use]
+    pub fn effective(&self) -> &[EffectiveSetting] {
+        &self.effective
+    }
+}
+
+/// A value that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EffectiveSetting {
+    /// The key.
+    pub key: &'static Key,
+    /// Its value as it was written; words in parentheses where that is not shown.
+    pub value: String,
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it counts: those of drivers that are not used do not.
+    pub used: bool,
+}
+
+/// The stores that there are drivers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DriverKind {
+    /// This process.
+    #[default]
+    Memory,
+    /// An etcd cluster.
+    Etcd,
+    /// A PostgreSQL database.
+    Postgresql,
+}
+impl fmt::Display for DriverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Etcd => "etcd",
+            Self::Postgresql => "postgresql",
+        })
+    }
+}
+
+impl FromStr for DriverKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "memory" => Ok(Self::Memory),
+            "etcd" => Ok(Self::Etcd),
+            "postgresql" => Ok(Self::Postgresql),
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                "parse",
+                format!("there is no driver {text:?}; choose etcd, postgresql or memory"),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_go_by_their_names_in_the_settings() {
+        for kind in [DriverKind::Memory, DriverKind::Etcd, DriverKind::Postgresql] {
+            assert_eq!(kind.to_string().parse::<DriverKind>().unwrap(), kind);
+        }
+        let error = "postgres".parse::<DriverKind>().unwrap_err();
+        assert!(
+            error.to_string().contains("etcd, postgresql or memory"),
+            "{error}"
+        );
+    }
+}
