@@ -87,7 +87,8 @@ fn text(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::symlink;
 

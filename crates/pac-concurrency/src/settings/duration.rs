@@ -1,7 +1,6 @@
 //! Durations as Go writes them: the syntax of the settings.
 //!
-//! After `time.ParseDuration` and `Duration.String` of Go's standard library
-//! (`src/time/format.go`, `src/time/time.go`), digit for digit.
+//! After `time.ParseDuration` of Go's standard library (`src/time/format.go`), digit for digit.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -47,34 +46,32 @@ pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
         .map_err(|_| DurationError::Negative)
 }
 
-/// What Go would print: `1h30m0s`, `1.5s`, `500ms`.
+/// The shortest text that means the duration: `1h30m`, `1.5s`, `500ms`.
 pub(super) fn format(duration: Duration) -> String {
-    let nanoseconds = duration.as_nanos();
-    let mut text = String::new();
-    let (whole, fraction, digits, unit) = match nanoseconds {
-        0 => return "0s".to_owned(),
-        1..1_000 => (nanoseconds, 0, 0, "ns"),
-        1_000..1_000_000 => (nanoseconds / 1_000, nanoseconds % 1_000, 3, "µs"),
-        1_000_000..1_000_000_000 => (nanoseconds / 1_000_000, nanoseconds % 1_000_000, 6, "ms"),
-        _ => {
-            let seconds = duration.as_secs();
-            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-            if hours > 0 {
-                let _ = write!(text, "{hours}h");
-            }
-            if seconds >= 60 {
-                let _ = write!(text, "{minutes}m");
-            }
-            let subsecond = u128::from(duration.subsec_nanos());
-            (u128::from(seconds % 60), subsecond, 9, "s")
-        }
-    };
-    let _ = write!(text, "{whole}");
-    if fraction > 0 {
-        let fraction = format!("{fraction:0digits$}");
-        let _ = write!(text, ".{}", fraction.trim_end_matches('0'));
+    if duration < Duration::from_secs(1) {
+        let nanoseconds = duration.subsec_nanos();
+        return match nanoseconds {
+            0 => "0s".to_owned(),
+            n if n % 1_000_000 == 0 => format!("{}ms", n / 1_000_000),
+            n if n % 1_000 == 0 => format!("{}us", n / 1_000),
+            n => format!("{n}ns"),
+        };
     }
-    text.push_str(unit);
+    let (seconds, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
+    let mut text = String::new();
+    for (count, unit) in [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm')] {
+        if count > 0 {
+            let _ = write!(text, "{count}{unit}");
+        }
+    }
+    match (seconds % 60, nanoseconds) {
+        (0, 0) => {}
+        (seconds, 0) => drop(write!(text, "{seconds}s")),
+        (seconds, nanoseconds) => {
+            let fraction = format!("{nanoseconds:09}");
+            let _ = write!(text, "{seconds}.{}s", fraction.trim_end_matches('0'));
+        }
+    }
     text
 }
 
@@ -268,20 +265,19 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_printed_as_go_prints_them() {
+    fn what_is_printed_means_the_same() {
         for (nanoseconds, text) in [
             (0, "0s"),
             (1, "1ns"),
-            (1_100, "1.1µs"),
-            (2_200_000, "2.2ms"),
+            (1_100, "1100ns"),
+            (15_000, "15us"),
+            (500_000_000, "500ms"),
             (3_300_000_000, "3.3s"),
-            (4 * 60_000_000_000 + 5_000_000_000, "4m5s"),
-            (4 * 60_000_000_000 + 5_001_000_000, "4m5.001s"),
-            (
-                5 * 3_600_000_000_000 + 6 * 60_000_000_000 + 7_001_000_000,
-                "5h6m7.001s",
-            ),
-            (3_600_000_000_000, "1h0m0s"),
+            (245_000_000_000, "4m5s"),
+            (245_001_000_000, "4m5.001s"),
+            (3_600_000_000_000, "1h"),
+            (5_400_000_000_000, "1h30m"),
+            (3_605_000_000_000, "1h5s"),
             (480_000_000_001, "8m0.000000001s"),
         ] {
             let duration = Duration::from_nanos(nanoseconds);

@@ -82,13 +82,13 @@ impl Reading<'_> {
             match &node.value {
                 Value::Scalar { text, plain } => {
                     if strictly && *plain && is_no_text(text) {
-                        let shown = match (&source, key.is_secret()) {
-                            (Source::ConfigMap(_), false) => format!("; write \"{text}\""),
-                            _ => String::new(),
+                        let cure = match (&source, key.is_secret()) {
+                            (Source::ConfigMap(_), false) => format!("write \"{text}\""),
+                            _ => "write it".to_owned(),
                         };
                         let message = format!(
-                            "is a number or a boolean, which Kubernetes refuses here; put it in \
-                             quotes{shown}"
+                            "is a number or a boolean, which Kubernetes refuses here; {cure}, \
+                             with the quotes"
                         );
                         self.findings.problem(source.clone(), Some(&name), message);
                     }
@@ -242,9 +242,9 @@ mod tests {
             problems(text),
             [
                 "f.yaml:3: postgresql-port: is a number or a boolean, which Kubernetes refuses \
-                 here; put it in quotes; write \"5432\"",
+                 here; write \"5432\", with the quotes",
                 "f.yaml:4: concurrency-enabled: is a number or a boolean, which Kubernetes refuses \
-                 here; put it in quotes; write \"yes\"",
+                 here; write \"yes\", with the quotes",
                 "f.yaml:6: etcd-endpoints: is a list or a map; it takes one line of text",
             ]
         );

@@ -34,12 +34,12 @@ use super::{LoadedSettings, directory, environment, kubernetes, resolve, typo, y
 pub struct SettingsLoader {
     explicit: Vec<(String, String)>,
     variables: Vec<(OsString, OsString)>,
-    maps: Vec<Map>,
+    layers: Vec<Layer>,
     unseen_files: bool,
 }
 
 #[derive(Clone)]
-enum Map {
+enum Layer {
     File(PathBuf),
     ConfigMap(String, BTreeMap<String, String>),
     Secret(String, BTreeMap<String, String>),
@@ -73,7 +73,7 @@ impl SettingsLoader {
     /// each key, as Kubernetes mounts a ConfigMap or a Secret. A directory that holds a password
     /// is a Secret, any other a ConfigMap. It is read by [`load`](Self::load).
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.maps.push(Map::File(path.into()));
+        self.layers.push(Layer::File(path.into()));
         self
     }
 
@@ -84,7 +84,7 @@ impl SettingsLoader {
         data: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let data = data.into_iter().collect();
-        self.maps.push(Map::ConfigMap(name.into(), data));
+        self.layers.push(Layer::ConfigMap(name.into(), data));
         self
     }
 
@@ -95,7 +95,7 @@ impl SettingsLoader {
         data: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let data = data.into_iter().collect();
-        self.maps.push(Map::Secret(name.into(), data));
+        self.layers.push(Layer::Secret(name.into(), data));
         self
     }
 
@@ -113,11 +113,11 @@ impl SettingsLoader {
     /// problem, unless they are nearly so.
     pub fn load(self) -> Result<LoadedSettings, SettingsError> {
         let mut findings = Findings::default();
-        for map in self.maps {
-            match map {
-                Map::File(path) => read(&path, &mut findings),
-                Map::ConfigMap(name, data) => findings.map(&name, data, Source::ConfigMap),
-                Map::Secret(name, data) => findings.map(&name, data, Source::Secret),
+        for layer in self.layers {
+            match layer {
+                Layer::File(path) => read(&path, &mut findings),
+                Layer::ConfigMap(name, data) => findings.map(&name, data, Source::ConfigMap),
+                Layer::Secret(name, data) => findings.map(&name, data, Source::Secret),
             }
         }
         environment::read(self.variables, &mut findings);
@@ -140,15 +140,15 @@ impl SettingsLoader {
 /// Shows which sources there are, and no value.
 impl fmt::Debug for SettingsLoader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let maps = self.maps.iter().map(|map| match map {
-            Map::File(path) => path.display().to_string(),
-            Map::ConfigMap(name, _) | Map::Secret(name, _) => name.clone(),
+        let layers = self.layers.iter().map(|layer| match layer {
+            Layer::File(path) => path.display().to_string(),
+            Layer::ConfigMap(name, _) | Layer::Secret(name, _) => name.clone(),
         });
         let explicit = self.explicit.iter().map(|(key, _)| key.as_str());
         f.debug_struct("SettingsLoader")
             .field("explicit", &explicit.collect::<Vec<_>>())
             .field("variables", &self.variables.len())
-            .field("maps", &maps.collect::<Vec<_>>())
+            .field("layers", &layers.collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }

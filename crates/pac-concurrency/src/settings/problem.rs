@@ -33,6 +33,14 @@ impl Source {
             Self::Explicit => 4,
         }
     }
+
+    /// As they are reported: files from their first line to their last, then the rest.
+    fn order(&self) -> (bool, Option<Place>) {
+        match self {
+            Self::ConfigMap(place) | Self::Secret(place) => (false, Some(place.clone())),
+            Self::Default | Self::Variable(_) | Self::Explicit => (true, None),
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -47,7 +55,7 @@ impl fmt::Display for Source {
 }
 
 /// A file, and the line in it if it has lines to tell apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The file, or what a map in memory was said to be.
     pub file: PathBuf,
@@ -132,8 +140,9 @@ pub struct SettingsError {
 }
 
 impl SettingsError {
-    /// None when there are no problems.
-    pub(super) fn of(problems: Vec<Problem>) -> Option<Self> {
+    /// None when there are no problems. Those of a file come in its order.
+    pub(super) fn of(mut problems: Vec<Problem>) -> Option<Self> {
+        problems.sort_by_key(|problem| problem.source.order());
         (!problems.is_empty()).then_some(Self { problems })
     }
 
