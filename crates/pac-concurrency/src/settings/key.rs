@@ -142,8 +142,9 @@ pub(super) static CONCURRENCY_SESSION_TTL: Key = Key::general("concurrency-sessi
 
 pub(super) static POSTGRESQL_HOST: Key = Key::postgresql("postgresql-host");
 pub(super) static POSTGRESQL_PORT: Key = Key::postgresql("postgresql-port").or("5432");
-pub(super) static POSTGRESQL_DATABASE: Key = Key::postgresql("postgresql-database");
-pub(super) static POSTGRESQL_USERNAME: Key = Key::postgresql("postgresql-username");
+pub(super) static POSTGRESQL_DATABASE: Key =
+    Key::postgresql("postgresql-database").or("pac_concurrency");
+pub(super) static POSTGRESQL_USERNAME: Key = Key::postgresql("postgresql-username").or("pac_user");
 pub(super) static POSTGRESQL_PASSWORD: Key = Key::postgresql("postgresql-password").secret();
 pub(super) static POSTGRESQL_PASSWORD_FILE: Key = Key::postgresql("postgresql-password-file");
 pub(super) static POSTGRESQL_SSL_MODE: Key = Key::postgresql("postgresql-ssl-mode").or("require");

@@ -68,7 +68,8 @@ impl From<&Values> for Settings {
                 lease_ttl: Some(values.lease_ttl()),
                 ..ManagerOptions::default()
             },
-            ..Self::default()
+            #[cfg(feature = "memory")]
+            memory: pac_memory::MemoryOptions::default(),
         }
     }
 }

@@ -99,8 +99,12 @@ fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
         port: reader
             .value(&key::POSTGRESQL_PORT, parse::port)
             .unwrap_or_default(),
-        database: reader.value(&key::POSTGRESQL_DATABASE, parse::postgresql_name),
-        username: reader.value(&key::POSTGRESQL_USERNAME, parse::postgresql_name),
+        database: reader
+            .value(&key::POSTGRESQL_DATABASE, parse::postgresql_name)
+            .unwrap_or_default(),
+        username: reader
+            .value(&key::POSTGRESQL_USERNAME, parse::postgresql_name)
+            .unwrap_or_default(),
         password: reader.password(&key::POSTGRESQL_PASSWORD, &key::POSTGRESQL_PASSWORD_FILE),
         ssl_mode: ssl_mode.unwrap_or(SslMode::Require),
         ca_file: reader.file(&key::POSTGRESQL_CA_FILE),
@@ -192,14 +196,9 @@ fn session(reader: &mut Reader, values: &Values) {
 }
 
 fn postgresql(reader: &mut Reader, values: &PostgresqlValues, look_at_files: bool) {
-    for key in [
-        &key::POSTGRESQL_HOST,
-        &key::POSTGRESQL_DATABASE,
-        &key::POSTGRESQL_USERNAME,
-    ] {
-        if !reader.is_set(key) {
-            reader.problem(key, "is not set; the driver postgresql needs it");
-        }
+    if !reader.is_set(&key::POSTGRESQL_HOST) {
+        let message = "is not set; the driver postgresql needs at least one";
+        reader.problem(&key::POSTGRESQL_HOST, message);
     }
     match values.ssl_mode {
         SslMode::VerifyCa | SslMode::VerifyFull if values.ca_file.is_none() => {

@@ -37,8 +37,7 @@ impl Values {
     }
 }
 
-/// How to reach a PostgreSQL database. Without hosts, a database and a user when another driver
-/// is used.
+/// How to reach a PostgreSQL database. Without hosts when another driver is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresqlValues {
@@ -47,9 +46,9 @@ pub struct PostgresqlValues {
     /// The port of every host that does not name its own.
     pub port: u16,
     /// The database.
-    pub database: Option<String>,
+    pub database: String,
     /// The user.
-    pub username: Option<String>,
+    pub username: String,
     /// The password, if one is needed.
     pub password: Option<Password>,
     /// What TLS has to prove.
@@ -62,7 +61,7 @@ pub struct PostgresqlValues {
     pub key_file: Option<PathBuf>,
     /// The schema that holds the tables.
     pub schema: String,
-    /// The most connections to hold.
+    /// The most connections for requests.
     pub max_connections: NonZeroU32,
     /// How long to wait for a connection.
     pub connection_timeout: Duration,

@@ -21,15 +21,17 @@ const CASES: [Case; 31] = [
         v.session_ttl == secs(20)
     }),
     ("postgresql-host", "a,b:5433", |v| {
-        let hosts = &v.postgresql.hosts;
-        hosts.len() == 2 && hosts[0].name == "a" && hosts[1].port == Some(5433)
+        let [a, b] = v.postgresql.hosts.as_slice() else {
+            return false;
+        };
+        (a.name.as_str(), a.port) == ("a", None) && (b.name.as_str(), b.port) == ("b", Some(5433))
     }),
     ("postgresql-port", "6432", |v| v.postgresql.port == 6432),
     ("postgresql-database", "pac", |v| {
-        v.postgresql.database.as_deref() == Some("pac")
+        v.postgresql.database == "pac"
     }),
     ("postgresql-username", "me", |v| {
-        v.postgresql.username.as_deref() == Some("me")
+        v.postgresql.username == "me"
     }),
     ("postgresql-password", "hunter2", |v| {
         reads(v.postgresql.password.as_ref(), "hunter2")
@@ -176,6 +178,8 @@ fn the_defaults_are_those_of_the_guides() {
     assert!(!values.enabled);
     assert_eq!(values.session_ttl, secs(15));
     assert_eq!(values.postgresql.port, 5432);
+    assert_eq!(values.postgresql.database, "pac_concurrency");
+    assert_eq!(values.postgresql.username, "pac_user");
     assert_eq!(values.postgresql.ssl_mode, SslMode::Require);
     assert_eq!(values.postgresql.max_connections.get(), 10);
     assert_eq!(values.postgresql.connection_timeout, secs(30));

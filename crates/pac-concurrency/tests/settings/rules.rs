@@ -29,7 +29,7 @@ fn what_contradicts_itself_is_refused() {
         (
             &postgresql[..1],
             vec![],
-            "postgresql-host: is not set; the driver postgresql needs it",
+            "postgresql-host: is not set; the driver postgresql needs at least one",
         ),
         (
             &postgresql[..],
