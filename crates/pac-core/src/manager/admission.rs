@@ -59,6 +59,10 @@ pub struct Lease {
 impl Lease {
     /// Of the answer to an admission. Asked for again, the run still ends with its first lease.
     pub(super) fn new(manager: &ConcurrencyManager, grant: Grant, fresh: bool) -> Self {
+        if fresh {
+            // Operators look for these words.
+            tracing::info!("acquired concurrency slot for {}", grant.entry.run);
+        }
         let guarded = fresh && grant.entry.kind == RunKind::Ephemeral;
         Self {
             grant,

@@ -166,6 +166,13 @@ impl ConcurrencyManager {
                 Admission::Started(Lease::new(self, grant, guarded))
             }
             (EntryState::Queued { .. }, Some(place)) => {
+                if guarded {
+                    // Operators look for these words.
+                    tracing::info!(
+                        "concurrency limit reached for repository {}",
+                        repository.key()
+                    );
+                }
                 let repository = Arc::clone(repository);
                 Admission::Queued(Waiter::new(self.clone(), repository, entry, place))
             }
