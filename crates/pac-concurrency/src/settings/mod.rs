@@ -108,8 +108,10 @@ impl LoadedSettings {
 pub struct EffectiveSetting {
     /// The key.
     pub key: &'static Key,
-    /// Its value as it was written; words in parentheses where that is not shown.
+    /// Its value as it was written, or words in parentheses instead.
     pub value: String,
+    /// Whether that is the value itself.
+    pub is_shown: bool,
     /// Where it comes from.
     pub source: Source,
     /// Whether it counts: those of drivers that are not used do not.

@@ -52,15 +52,16 @@ impl Reader {
         self.chosen.contains_key(key.name())
     }
 
-    /// The value of a key as it may be shown; none if nobody sets it and it has no default.
-    pub(super) fn shown(&self, key: &Key) -> Option<String> {
+    /// The value of a key as it may be shown, and whether that is the value itself; none if
+    /// nobody sets it and it has no default.
+    pub(super) fn shown(&self, key: &Key) -> Option<(String, bool)> {
         let Some(found) = self.chosen.get(key.name()) else {
-            return key.default().map(str::to_owned);
+            return key.default().map(|default| (default.to_owned(), true));
         };
         Some(match &found.value {
-            FoundValue::Password(path) => format!("(read from {})", path.display()),
-            FoundValue::Text(_) if hides(found) => "(redacted)".to_owned(),
-            FoundValue::Text(text) => without_users(text.trim()),
+            FoundValue::Password(path) => (format!("(read from {})", path.display()), false),
+            FoundValue::Text(_) if hides(found) => ("(redacted)".to_owned(), false),
+            FoundValue::Text(text) => (without_users(text.trim()), true),
         })
     }
 

@@ -332,16 +332,16 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
     let mut effective = Vec::new();
     for key in Key::all() {
         let mut source = reader.source(key);
-        let value = match () {
+        let (value, is_shown) = match () {
             () if **key == key::CONCURRENCY_ENABLED => {
                 if !reader.is_set(key) {
                     source = reader.source(decided_by);
                 }
-                values.enabled.to_string()
+                (values.enabled.to_string(), true)
             }
             () if **key == key::CONCURRENCY_DRIVER && values.enabled => {
                 source = reader.source(decided_by);
-                values.driver.to_string()
+                (values.driver.to_string(), true)
             }
             () => match reader.shown(key) {
                 Some(shown) => shown,
@@ -351,6 +351,7 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
         effective.push(EffectiveSetting {
             key,
             value,
+            is_shown,
             source,
             used: match key.driver() {
                 None => true,
