@@ -29,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! In code, [`Settings`] is all there is. What operators write (ConfigMaps, Secrets, variables,
+//! files) a [`SettingsLoader`] reads.
+//!
 //! # Features
 //!
 //! | feature | what it brings | default |
@@ -62,3 +65,8 @@ pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, Settings
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The examples of the operators' guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/operations.md")]
+struct Operations;

@@ -171,6 +171,34 @@ fn every_key_is_read_from_every_kind_of_source() {
     }
 }
 
+/// The table of the operators' guide has every key, in order, with its default.
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let guide = include_str!("../../../../docs/operations.md");
+    let rows: Vec<_> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .filter(|(name, _)| Key::all().iter().any(|key| key.name() == *name))
+        .collect();
+    let expected: Vec<_> = Key::all()
+        .iter()
+        .map(|key| (key.name(), key.default()))
+        .collect();
+    assert_eq!(rows.len(), expected.len());
+    for ((name, rest), (key, default)) in rows.into_iter().zip(expected) {
+        assert_eq!(name, key);
+        let documented = rest.split(" |").next().unwrap();
+        let empty = rest.starts_with("| ");
+        match default {
+            Some(default) => assert_eq!(documented, format!("`{default}`"), "{name}"),
+            None => assert!(
+                empty || name == "concurrency-enabled",
+                "{name} has no default"
+            ),
+        }
+    }
+}
+
 #[test]
 fn the_defaults_are_those_of_the_guides() {
     let loaded = SettingsLoader::new().load().unwrap();
