@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::ConcurrencyManager;
 use super::admission::{Admission, Ending, Lease, Waiter};
 use super::repository::Repository;
 use super::request::{Asked, Reply};
 use super::waiting::Grant;
+use super::{ConcurrencyManager, log};
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Admitted, Command, Outcome};
@@ -166,12 +166,8 @@ impl ConcurrencyManager {
                 Admission::Started(Lease::new(self, grant, guarded))
             }
             (EntryState::Queued { .. }, Some(place)) => {
-                if guarded {
-                    // Operators look for these words.
-                    tracing::info!(
-                        "concurrency limit reached for repository {}",
-                        repository.key()
-                    );
+                if guarded && tracing::enabled!(tracing::Level::INFO) {
+                    log::limit_reached(repository.key());
                 }
                 let repository = Arc::clone(repository);
                 Admission::Queued(Waiter::new(self.clone(), repository, entry, place))
