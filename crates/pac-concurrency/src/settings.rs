@@ -6,6 +6,7 @@
 mod directory;
 mod duration;
 mod environment;
+mod file;
 mod found;
 mod key;
 mod kubernetes;

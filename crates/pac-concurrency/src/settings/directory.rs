@@ -1,9 +1,10 @@
 //! ConfigMaps and Secrets as Kubernetes mounts them: a directory with a file for each key.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 
+use super::file;
 use super::found::{Findings, Found, FoundValue};
 use super::key::Key;
 use super::problem::{Place, Source};
@@ -42,7 +43,7 @@ pub(super) fn read(directory: &Path, findings: &mut Findings) {
         let value = if key.is_secret() {
             password(&path)
         } else {
-            text(&path).map(FoundValue::Text)
+            file::read(&path, MAX_BYTES).map(FoundValue::Text)
         };
         match value {
             Ok(value) => findings.found.push(Found { key, value, source }),
@@ -74,17 +75,6 @@ fn password(path: &Path) -> Result<FoundValue, String> {
     }
     secret::read_file(path)?;
     Ok(FoundValue::Password(path.to_owned()))
-}
-
-fn text(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(format!("has more than {MAX_BYTES} bytes"));
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 //!
 //! After `time.ParseDuration` of Go's standard library (`src/time/format.go`), digit for digit.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
-
-use thiserror::Error;
 
 /// Nanoseconds of the units, longest spelling first where one starts another.
 const UNITS: [(&str, u64); 8] = [
@@ -24,18 +23,31 @@ const UNITS: [(&str, u64); 8] = [
 const LIMIT: u64 = 1 << 63;
 
 /// Why a text is no duration.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DurationError {
-    #[error("is no duration; write one such as 30s, 1h30m or 500ms")]
     Invalid,
-    #[error("has no unit; write one such as {0}s, {0}m or {0}h")]
+    /// With what is left of the text.
     MissingUnit(String),
-    #[error("has the unknown unit {0:?}; use h, m, s, ms, us or ns")]
     UnknownUnit(String),
-    #[error("is longer than a duration can be (about 292 years)")]
     TooLong,
-    #[error("is negative")]
     Negative,
+}
+
+impl DurationError {
+    /// The rule, as the end of a sentence; borrowed where it repeats nothing of the text.
+    pub(super) fn rule(self) -> Cow<'static, str> {
+        match self {
+            Self::Invalid => "is no duration; write one such as 30s, 1h30m or 500ms".into(),
+            Self::MissingUnit(rest) => {
+                format!("has no unit; write one such as {rest}s, {rest}m or {rest}h").into()
+            }
+            Self::UnknownUnit(unit) => {
+                format!("has the unknown unit {unit:?}; use h, m, s, ms, us or ns").into()
+            }
+            Self::TooLong => "is longer than a duration can be (about 292 years)".into(),
+            Self::Negative => "is negative".into(),
+        }
+    }
 }
 
 /// Parses a duration that is not negative.

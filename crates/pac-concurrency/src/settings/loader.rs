@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::found::{Findings, Found};
 use super::key::Key;
 use super::problem::{Place, SettingsError, Source};
-use super::{LoadedSettings, directory, environment, kubernetes, resolve, typo, yaml};
+use super::{LoadedSettings, directory, environment, file, kubernetes, resolve, typo, yaml};
 
 /// Reads settings from wherever they are.
 ///
@@ -157,21 +155,11 @@ fn read(path: &Path, findings: &mut Findings) {
     if path.is_dir() {
         return directory::read(path, findings);
     }
-    match text(path) {
+    match file::read(path, yaml::MAX_BYTES) {
         Ok(text) => kubernetes::read(path, &text, findings),
-        Err(error) => {
+        Err(reason) => {
             let source = Source::ConfigMap(Place::new(path, None));
-            findings.problem(source, None, format!("cannot be read: {error}"));
+            findings.problem(source, None, reason);
         }
     }
-}
-
-/// At most what the parser takes, and a byte that says that there is more.
-fn text(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(yaml::MAX_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    String::from_utf8(bytes)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }

@@ -83,14 +83,7 @@ pub(super) fn dial_timeout(text: &str) -> Parsed<Duration> {
 }
 
 fn duration_within(text: &str, least: Duration, most: Duration) -> Parsed<Duration> {
-    let value = duration::parse(text).map_err(|error| match error {
-        DurationError::MissingUnit(_) | DurationError::UnknownUnit(_) => {
-            Cow::Owned(error.to_string())
-        }
-        DurationError::Invalid => "is no duration; write one such as 30s, 1h30m or 500ms".into(),
-        DurationError::TooLong => "is longer than a duration can be".into(),
-        DurationError::Negative => "is negative".into(),
-    })?;
+    let value = duration::parse(text).map_err(DurationError::rule)?;
     let range = || format!("{} to {}", duration::format(least), duration::format(most));
     match value {
         value if value < least => Err(format!("is too short; {} are allowed", range()).into()),

@@ -1,12 +1,11 @@
 //! From what was found to the settings, all rules held.
 
-use std::fs::File;
-use std::io::Read;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::duration;
+use super::file;
 use super::found::Findings;
 use super::key::{self, Key};
 use super::parse;
@@ -58,13 +57,8 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
         Some(true) if !is_named => Some(DriverKind::Etcd),
         _ => named,
     };
-    let enabled_by = reader.is_set(&key::CONCURRENCY_ENABLED);
-    let enabled = match (enabled, enabled_by) {
-        (Some(enabled), _) => enabled,
-        // Wrong, and noted; what would be used is looked at all the same.
-        (None, true) => chosen.is_some(),
-        (None, false) => chosen.is_some(),
-    };
+    // A wrong value is noted, and what would be used without it is looked at all the same.
+    let enabled = enabled.unwrap_or(chosen.is_some());
     if enabled && chosen.is_none() && !is_named {
         let message = "is not set; choose etcd, postgresql or memory, or set \
                        concurrency-enabled to false";
@@ -79,7 +73,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
         false => &key::ETCD_ENABLED,
     };
     let values = Values {
-        enabled,
+        enabled: enabled && chosen.is_some(),
         driver,
         session_ttl: duration(reader, &key::CONCURRENCY_SESSION_TTL, parse::session_ttl),
         postgresql: postgresql_values(reader),
@@ -310,7 +304,7 @@ fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, wh
     let Some(path) = path else {
         return;
     };
-    match text(path) {
+    match file::read(path, MAX_PEM_BYTES) {
         Err(reason) => reader.problem(key, format!("{}: {reason}", path.display())),
         Ok(text) if !text.contains("-----BEGIN ") || !text.contains(mark) => {
             let message = format!("{}: holds no {what} in PEM", path.display());
@@ -318,14 +312,6 @@ fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, wh
         }
         Ok(_) => {}
     }
-}
-
-fn text(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_PEM_BYTES).read_to_string(&mut text))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    Ok(text)
 }
 
 fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<EffectiveSetting> {

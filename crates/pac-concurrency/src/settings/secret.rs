@@ -1,11 +1,11 @@
 //! Values that are never shown.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use pac_core::{Error, ErrorKind};
+
+use super::file;
 
 /// More than any password, less than what a wrong path may lead to.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -62,17 +62,7 @@ impl Password {
 
 /// Reads a password from a file; the error is a sentence without its name.
 pub(super) fn read_file(path: &Path) -> Result<Secret, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!(
-            "is longer than {MAX_BYTES} bytes; a password is not"
-        ));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
-    check(&text)
+    check(&file::read(path, MAX_BYTES)?)
 }
 
 /// Takes a text as a password, without the one line break at its end that editors and `echo`

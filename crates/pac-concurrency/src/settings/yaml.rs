@@ -7,7 +7,7 @@
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
 /// More than a ConfigMap and a Secret may have together (1 MiB each).
-pub(super) const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Kubernetes objects of any kind stay far below.
 const MAX_DEPTH: usize = 64;
@@ -75,15 +75,6 @@ pub(super) struct YamlError {
 
 /// The documents of a file; empty ones are left out.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
-    if text.len() > MAX_BYTES {
-        return Err(wrong(
-            1,
-            format!(
-                "the file has {} bytes; settings have at most {MAX_BYTES}",
-                text.len()
-            ),
-        ));
-    }
     let mut builder = Builder::default();
     // A byte order mark is no part of the text.
     for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
@@ -261,14 +252,12 @@ mod tests {
                 vec![alias; 9].join(",")
             ));
         }
-        let large = format!("a: {}\n", "x".repeat(MAX_BYTES));
         let deep = "[".repeat(100_000);
         let block = (0..2_000)
             .map(|n| format!("{}a:\n", " ".repeat(n)))
             .collect::<String>();
         for (text, expected) in [
             (bomb.as_str(), "alias"),
-            (&large, "bytes"),
             (&deep, "recursion limit"),
             (&block, "nested"),
         ] {
