@@ -114,10 +114,7 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<Host>> {
 
 fn host(text: &str) -> Parsed<Host> {
     if text.starts_with('/') {
-        return Ok(Host {
-            name: text.to_owned(),
-            port: None,
-        });
+        return line(text).map(|name| Host { name, port: None });
     }
     let (name, port) = split_port(text)?;
     Ok(Host {
@@ -314,7 +311,7 @@ mod tests {
                 host_at("db-1.x", Some(5433)), host_at("10.0.0.7", None),
                 host_at("::1", Some(5434)), host_at("::1", None), host_at("::1", None)]],
             ["/var/run/postgresql" => vec![host_at("/var/run/postgresql", None)]];
-            ["a,,b" => "no host"], ["db:0" => "no port"], ["db:x" => "no port"], ["a b" => "no host"],
+            ["/a\nb" => "control"], ["a,,b" => "no host"], ["db:0" => "no port"], ["db:x" => "no port"], ["a b" => "no host"],
             ["postgres://u:p@db" => "without a user"], ["[x]:1" => "no IPv6"], ["[::1]x" => "other than"]);
         takes!(endpoints: ["etcd:2379" => vec!["etcd:2379".to_owned()]],
             ["http://a:1,https://b:2/, [::1]:3" =>

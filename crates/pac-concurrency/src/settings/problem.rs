@@ -48,7 +48,8 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("default"),
             Self::ConfigMap(place) | Self::Secret(place) => place.fmt(f),
-            Self::Variable(name) => f.write_str(name),
+            // Debug escapes what a terminal or a log file would act on.
+            Self::Variable(name) => name.escape_debug().fmt(f),
             Self::Explicit => f.write_str("--set"),
         }
     }
@@ -124,8 +125,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names_itself = matches!(self.source, Source::Default | Source::Variable(_));
         match &self.key {
-            Some(key) if self.source == Source::Default => write!(f, "{key}: ")?,
-            Some(key) if !names_itself => write!(f, "{}: {key}: ", self.source)?,
+            Some(key) if self.source == Source::Default => write!(f, "{}: ", key.escape_debug())?,
+            Some(key) if !names_itself => write!(f, "{}: {}: ", self.source, key.escape_debug())?,
             _ => write!(f, "{}: ", self.source)?,
         }
         f.write_str(&self.message)
@@ -172,5 +173,28 @@ impl StdError for SettingsError {}
 impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {
         Self::new(ErrorKind::Config, "read settings", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_says_where_it_is_and_moves_no_cursor() {
+        let place = Place::new("a.yaml", Some(3));
+        for (source, key, shown) in [
+            (
+                Source::ConfigMap(place),
+                "etcd-\u{1b}[2J",
+                "a.yaml:3: etcd-\\u{1b}[2J: wrong",
+            ),
+            (Source::Variable("PAC_\n".to_owned()), "x", "PAC_\\n: wrong"),
+            (Source::Default, "etcd-endpoints", "etcd-endpoints: wrong"),
+            (Source::Explicit, "x", "--set: x: wrong"),
+        ] {
+            let problem = Problem::new(source, Some(key), "wrong");
+            assert_eq!(problem.to_string(), shown);
+        }
     }
 }

@@ -267,4 +267,51 @@ mod tests {
             assert!(start.elapsed() < Duration::from_secs(2), "{expected}");
         }
     }
+
+    /// Pieces of YAML in every order that a small generator comes to.
+    #[test]
+    fn no_text_makes_the_parser_panic() {
+        const PIECES: [&str; 28] = [
+            "kind",
+            ": ",
+            "\n",
+            "  ",
+            "- ",
+            "\"",
+            "'",
+            "[",
+            "]",
+            "{",
+            "}",
+            ",",
+            "|\n",
+            ">-\n",
+            "&a ",
+            "*a",
+            "!!str ",
+            "!<x> ",
+            "---",
+            "...",
+            "#",
+            "? ",
+            "%YAML 1.2\n",
+            "\t",
+            "\\u{1F4A9}",
+            "é",
+            "\u{feff}",
+            "<<: ",
+        ];
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..5_000 {
+            let mut text = String::new();
+            for _ in 0..24 {
+                // xorshift64: Marsaglia, "Xorshift RNGs", 2003.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                text.push_str(PIECES[(state % 28) as usize]);
+            }
+            let _ = parse(&text);
+        }
+    }
 }
