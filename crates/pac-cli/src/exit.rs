@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::process::ExitCode;
 
-use pac_concurrency::{Error, ErrorKind};
+use pac_concurrency::{Error, ErrorKind, SettingsError};
 
 /// The exit codes. Those from 65 on are the ones of `sysexits.h`; 2 is also clap's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(crate) enum Exit {
     Success = 0,
     /// The replay ran, and a limit was exceeded.
     LimitExceeded = 1,
-    /// Wrong arguments or settings.
+    /// Wrong arguments.
     Usage = 2,
     /// The input cannot be read or breaks its rules; nothing was done.
     BadTrace = 65,
@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Internal = 70,
     /// Output cannot be written.
     Output = 74,
+    /// Wrong settings.
+    Config = 78,
 }
 
 impl From<Exit> for ExitCode {
@@ -61,7 +63,8 @@ impl fmt::Display for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match error.kind() {
-            ErrorKind::Config | ErrorKind::InvalidInput => Exit::Usage,
+            ErrorKind::Config => Exit::Config,
+            ErrorKind::InvalidInput => Exit::Usage,
             ErrorKind::Unauthorised
             | ErrorKind::Unavailable
             | ErrorKind::Contended
@@ -79,6 +82,12 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        Self::new(Exit::Config, error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +95,8 @@ mod tests {
     #[test]
     fn a_failure_of_the_store_tells_its_causes_and_has_the_code_of_its_kind() {
         for (kind, exit) in [
-            (ErrorKind::Config, Exit::Usage),
+            (ErrorKind::Config, Exit::Config),
+            (ErrorKind::InvalidInput, Exit::Usage),
             (ErrorKind::Unavailable, Exit::StoreUnavailable),
             (ErrorKind::Unauthorised, Exit::StoreUnavailable),
             (ErrorKind::Corrupt, Exit::Internal),

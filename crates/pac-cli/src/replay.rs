@@ -12,7 +12,7 @@ mod timeline;
 mod trace;
 mod watchdog;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -20,6 +20,7 @@ use clap::{Args as _, ValueEnum, value_parser};
 use tokio::runtime;
 
 use crate::exit::{Exit, Failure};
+use crate::output;
 use progress::Progress;
 use record::Replay;
 use trace::Trace;
@@ -177,28 +178,18 @@ impl Args {
     }
 
     fn print(&self, replay: &Replay) -> Result<(), Failure> {
-        let mut out = BufWriter::new(io::stdout().lock());
-        let printed = match self.output {
-            Output::Table => out
-                .write_all(report::table(replay).as_bytes())
-                .and_then(|()| out.write_all(report::verdict(replay).as_bytes())),
+        output::print(|out| match self.output {
+            Output::Table => {
+                out.write_all(report::table(replay).as_bytes())?;
+                out.write_all(report::verdict(replay).as_bytes())
+            }
             Output::Json => {
                 let _ = io::stderr()
                     .lock()
                     .write_all(report::verdict(replay).as_bytes());
-                report::json(replay, &mut out)
+                report::json(replay, out)
             }
-        };
-        match printed.and_then(|()| out.flush()) {
-            // The reader has seen what it wanted; the verdict on the limits stays the exit code.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(|error| {
-                Failure::new(
-                    Exit::Output,
-                    format!("standard output: cannot write: {error}"),
-                )
-            }),
-        }
+        })
     }
 }
 

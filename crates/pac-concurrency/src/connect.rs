@@ -11,11 +11,30 @@ use crate::settings::{DriverKind, Settings};
 /// Opens the driver that the settings name, and a manager on it.
 ///
 /// # Errors
-/// `Config` for a driver that this build does not have, naming the feature to enable, and for
-/// settings that contradict each other; else why the store could not be reached.
+/// `Config` when limits are not [enabled](Settings::enabled); for a driver that this build does
+/// not have, naming the feature to enable; and for settings that contradict each other. Else why
+/// the store could not be reached.
 pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
     let driver = open_driver(settings).await?;
-    ConcurrencyManager::open(driver, settings.manager).await
+    let manager = ConcurrencyManager::open(driver, settings.manager).await?;
+    tracing::info!(
+        "Initialized concurrency system with driver: {}",
+        settings.driver
+    );
+    Ok(manager)
+}
+
+/// As [`connect`], for a program that also works without limits: `None` when the settings say
+/// so. Runs are then to be started without asking anybody.
+///
+/// # Errors
+/// As [`connect`], but for limits that are not enabled.
+pub async fn connect_if_enabled(settings: &Settings) -> Result<Option<ConcurrencyManager>, Error> {
+    if settings.enabled {
+        connect(settings).await.map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Opens the driver that the settings name: for more than one manager on the same store.
@@ -27,6 +46,9 @@ pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
     reason = "drivers of stores behind a network connect here"
 )]
 pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
+    if !settings.enabled {
+        return Err(disabled());
+    }
     match settings.driver {
         #[cfg(feature = "memory")]
         DriverKind::Memory => Ok(Arc::new(pac_memory::MemoryDriver::new(
@@ -47,6 +69,15 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
             pac_postgres::PostgresDriver::connect(settings.postgres.clone()).await?,
         )),
     }
+}
+
+fn disabled() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "connect",
+        "concurrency limits are not enabled; name a driver with concurrency-driver, and do not \
+         set concurrency-enabled to false",
+    )
 }
 
 #[cfg(not(all(feature = "memory", feature = "etcd", feature = "postgres")))]

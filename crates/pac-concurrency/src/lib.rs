@@ -29,6 +29,9 @@
 //! # }
 //! ```
 //!
+//! In code, [`Settings`] is all there is. What operators write (ConfigMaps, Secrets, variables,
+//! files) a [`SettingsLoader`] reads.
+//!
 //! # Features
 //!
 //! | feature | what it brings | default |
@@ -39,9 +42,9 @@
 //! | `full` | all of them | no |
 
 mod connect;
-mod settings;
+pub mod settings;
 
-pub use connect::{connect, open_driver};
+pub use connect::{connect, connect_if_enabled, open_driver};
 pub use pac_core::driver;
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
@@ -60,9 +63,14 @@ pub use pac_etcd::{EtcdDriver, EtcdOptions};
 pub use pac_memory::{MemoryDriver, MemoryOptions};
 #[cfg(feature = "postgres")]
 pub use pac_postgres::{Password as PostgresPassword, PostgresDriver, PostgresOptions, SslMode};
-pub use settings::{DriverKind, Settings};
+pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, SettingsLoader};
 
 /// The examples of the README are tests.
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The examples of the operators' guide are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/operations.md")]
+struct Operations;

@@ -1,4 +1,26 @@
-//! Which driver, and how.
+//! Which driver, and how: settings in code, and settings as operators write them.
+//!
+//! In code, [`Settings`] is all there is. What operators write (ConfigMaps, Secrets, variables,
+//! files) a [`SettingsLoader`] reads, which then has the settings and where each came from.
+
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+mod convert;
+mod directory;
+mod duration;
+mod environment;
+mod file;
+mod found;
+mod key;
+mod kubernetes;
+mod loader;
+mod parse;
+mod problem;
+mod reader;
+mod resolve;
+mod secret;
+mod typo;
+mod values;
+mod yaml;
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +28,18 @@ use std::str::FromStr;
 use pac_core::manager::ManagerOptions;
 use pac_core::{Error, ErrorKind};
 
+pub use key::Key;
+pub use loader::SettingsLoader;
+pub use problem::{Place, Problem, SettingsError, Source};
+pub use secret::{Password, Secret};
+pub use values::{EtcdMode, EtcdValues, Host, PostgresqlValues, SslMode, Values};
+
 /// What [`connect`](crate::connect) needs to know.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Whether limits are kept at all. Default: true. When false, nothing is connected to; see
+    /// [`connect_if_enabled`](crate::connect_if_enabled).
+    pub enabled: bool,
     /// Where the state is kept. Default: memory.
     pub driver: DriverKind,
     /// How the manager behaves.
@@ -16,12 +47,92 @@ pub struct Settings {
     /// Settings of the memory driver.
     #[cfg(feature = "memory")]
     pub memory: pac_memory::MemoryOptions,
-    /// Settings of the etcd driver.
-    #[cfg(feature = "etcd")]
-    pub etcd: pac_etcd::EtcdOptions,
     /// Settings of the PostgreSQL driver.
     #[cfg(feature = "postgres")]
     pub postgres: pac_postgres::PostgresOptions,
+    /// Settings of the etcd driver.
+    #[cfg(feature = "etcd")]
+    pub etcd: pac_etcd::EtcdOptions,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            driver: DriverKind::default(),
+            manager: ManagerOptions::default(),
+            #[cfg(feature = "memory")]
+            memory: pac_memory::MemoryOptions::default(),
+            #[cfg(feature = "postgres")]
+            postgres: pac_postgres::PostgresOptions::default(),
+            #[cfg(feature = "etcd")]
+            etcd: pac_etcd::EtcdOptions::default(),
+        }
+    }
+}
+
+impl From<&Values> for Settings {
+    fn from(values: &Values) -> Self {
+        Self {
+            enabled: values.enabled,
+            driver: values.driver,
+            manager: ManagerOptions {
+                session_ttl: values.session_ttl,
+                lease_ttl: Some(values.lease_ttl()),
+                ..ManagerOptions::default()
+            },
+            #[cfg(feature = "memory")]
+            memory: pac_memory::MemoryOptions::default(),
+            #[cfg(feature = "postgres")]
+            postgres: pac_postgres::PostgresOptions::from(&values.postgresql),
+            #[cfg(feature = "etcd")]
+            etcd: pac_etcd::EtcdOptions::from(&values.etcd),
+        }
+    }
+}
+
+/// Settings that were read, all of them right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadedSettings {
+    values: Values,
+    effective: Vec<EffectiveSetting>,
+}
+
+impl LoadedSettings {
+    /// What to connect with. More can be set in it by code.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings::from(&self.values)
+    }
+
+    /// The values of all keys, typed.
+    #[must_use]
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The values that hold, each with its source, in the order of [`Key::all`]. Keys that
+    /// nobody sets and that have no default are left out.
+    #[must_use]
+    pub fn effective(&self) -> &[EffectiveSetting] {
+        &self.effective
+    }
+}
+
+/// A value that holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EffectiveSetting {
+    /// The key.
+    pub key: &'static Key,
+    /// Its value as it was written, or words in parentheses instead.
+    pub value: String,
+    /// Whether that is the value itself.
+    pub is_shown: bool,
+    /// Where it comes from.
+    pub source: Source,
+    /// Whether it counts: those of drivers that are not used do not.
+    pub used: bool,
 }
 
 /// The stores that there are drivers for.
@@ -36,7 +147,6 @@ pub enum DriverKind {
     /// A PostgreSQL database.
     Postgresql,
 }
-
 impl fmt::Display for DriverKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

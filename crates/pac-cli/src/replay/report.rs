@@ -96,7 +96,7 @@ pub(crate) fn warnings(replay: &Replay, trace: &str) -> String {
 
 /// One JSON object per run and line, in the order of their starts and, where those are equal,
 /// of the trace. Runs that never started come last.
-pub(crate) fn json(replay: &Replay, out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn json(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
     let mut runs: Vec<&RunRecord> = replay
         .repositories
         .iter()

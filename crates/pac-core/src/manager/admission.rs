@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::ConcurrencyManager;
 use super::repository::Repository;
 use super::request::Reply;
 use super::session::session_lost;
 use super::view::WaitReason;
 use super::waiting::{Farewell, Grant, Notice, Place};
+use super::{ConcurrencyManager, log};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::Ended;
@@ -59,6 +59,9 @@ pub struct Lease {
 impl Lease {
     /// Of the answer to an admission. Asked for again, the run still ends with its first lease.
     pub(super) fn new(manager: &ConcurrencyManager, grant: Grant, fresh: bool) -> Self {
+        if fresh && tracing::enabled!(tracing::Level::INFO) {
+            log::acquired(&grant.entry.run);
+        }
         let guarded = fresh && grant.entry.kind == RunKind::Ephemeral;
         Self {
             grant,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::ConcurrencyManager;
 use super::admission::{Admission, Ending, Lease, Waiter};
 use super::repository::Repository;
 use super::request::{Asked, Reply};
 use super::waiting::Grant;
+use super::{ConcurrencyManager, log};
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Admitted, Command, Outcome};
@@ -166,6 +166,9 @@ impl ConcurrencyManager {
                 Admission::Started(Lease::new(self, grant, guarded))
             }
             (EntryState::Queued { .. }, Some(place)) => {
+                if guarded && tracing::enabled!(tracing::Level::INFO) {
+                    log::limit_reached(repository.key());
+                }
                 let repository = Arc::clone(repository);
                 Admission::Queued(Waiter::new(self.clone(), repository, entry, place))
             }

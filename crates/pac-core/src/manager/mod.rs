@@ -8,6 +8,7 @@ mod event;
 mod health;
 mod lane;
 mod lifecycle;
+mod log;
 mod options;
 mod repository;
 mod request;

@@ -1,0 +1,179 @@
+//! Which of the values found holds, and reading it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Password;
+use super::found::{Findings, Found, FoundValue};
+use super::key::Key;
+use super::parse::{self, Parsed};
+use super::problem::{Problem, Source};
+use super::secret;
+
+/// The values that hold, read one key after the other; what is wrong gathers.
+pub(super) struct Reader {
+    chosen: BTreeMap<&'static str, Found>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    /// Of the values for one key the one of the strongest source holds, and among equals the
+    /// last. An empty value counts as none, so that a weaker source may have one; an explicit
+    /// one means the default.
+    pub(super) fn choose(findings: Findings) -> Self {
+        let Findings {
+            mut found,
+            problems,
+        } = findings;
+        found.sort_by_key(|found| found.source.rank());
+        let mut chosen = BTreeMap::new();
+        for value in found {
+            match (value.is_empty(), &value.source) {
+                (true, Source::Explicit) => drop(chosen.remove(value.key.name())),
+                (true, _) => {}
+                (false, _) => drop(chosen.insert(value.key.name(), value)),
+            }
+        }
+        Self { chosen, problems }
+    }
+
+    pub(super) fn problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    /// Where the value of a key comes from.
+    pub(super) fn source(&self, key: &Key) -> Source {
+        let chosen = self.chosen.get(key.name());
+        chosen.map_or(Source::Default, |found| found.source.clone())
+    }
+
+    /// Whether somebody has set a key.
+    pub(super) fn is_set(&self, key: &Key) -> bool {
+        self.chosen.contains_key(key.name())
+    }
+
+    /// The value of a key as it may be shown, and whether that is the value itself; none if
+    /// nobody sets it and it has no default.
+    pub(super) fn shown(&self, key: &Key) -> Option<(String, bool)> {
+        let Some(found) = self.chosen.get(key.name()) else {
+            return key.default().map(|default| (default.to_owned(), true));
+        };
+        Some(match &found.value {
+            FoundValue::Password(path) => (format!("(read from {})", path.display()), false),
+            FoundValue::Text(_) if hides(found) => ("(redacted)".to_owned(), false),
+            FoundValue::Text(text) => (without_users(text.trim()), true),
+        })
+    }
+
+    /// The value of a key, or else its default. None if there is neither, or it is wrong.
+    pub(super) fn value<T>(
+        &mut self,
+        key: &'static Key,
+        parse: impl FnOnce(&str) -> Parsed<T>,
+    ) -> Option<T> {
+        let found = self.chosen.get(key.name());
+        let text = match found.map(|found| &found.value) {
+            Some(FoundValue::Text(text)) => text.trim(),
+            // Only passwords are, and those are read with `password`.
+            Some(FoundValue::Password(_)) => return None,
+            None => key.default()?,
+        };
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(rule) => {
+                let message = match (found.is_some_and(hides), rule) {
+                    (false, rule) => format!("{:?} {rule}", without_users(text)),
+                    (true, std::borrow::Cow::Borrowed(rule)) => format!("the value {rule}"),
+                    (true, std::borrow::Cow::Owned(_)) => {
+                        "the value is wrong; it is not shown, since it is in a Secret".to_owned()
+                    }
+                };
+                self.problem(key, message);
+                None
+            }
+        }
+    }
+
+    pub(super) fn file(&mut self, key: &'static Key) -> Option<PathBuf> {
+        self.value(key, parse::line).map(PathBuf::from)
+    }
+
+    /// A password, or the file with it; the weaker of the two is forgotten.
+    pub(super) fn password(
+        &mut self,
+        key: &'static Key,
+        file_key: &'static Key,
+    ) -> Option<Password> {
+        let rank = |reader: &Self, key: &Key| {
+            let found = reader.chosen.get(key.name());
+            found.map(|found| found.source.rank())
+        };
+        match (rank(self, key), rank(self, file_key)) {
+            (Some(value), Some(file)) if value == file => {
+                let message = format!(
+                    "{} is set in the same kind of source ({}); keep one of them",
+                    file_key.name(),
+                    self.source(file_key)
+                );
+                self.problem(key, message);
+                return None;
+            }
+            (Some(value), Some(file)) if value > file => drop(self.chosen.remove(file_key.name())),
+            (Some(_), Some(_)) => drop(self.chosen.remove(key.name())),
+            _ => {}
+        }
+        let text = match self.chosen.get(key.name()).map(|found| &found.value) {
+            None => return self.file(file_key).map(Password::File),
+            Some(FoundValue::Password(path)) => return Some(Password::File(path.clone())),
+            Some(FoundValue::Text(text)) => text,
+        };
+        match secret::check(text) {
+            Ok(secret) => Some(Password::Value(secret)),
+            Err(rule) => {
+                self.problem(key, format!("the value {rule}"));
+                None
+            }
+        }
+    }
+
+    /// Something is wrong with the value of a key, or with there being none.
+    pub(super) fn problem(&mut self, key: &Key, message: impl Into<String>) {
+        let source = self.source(key);
+        self.problems
+            .push(Problem::new(source, Some(key.name()), message));
+    }
+}
+
+fn hides(found: &Found) -> bool {
+    found.key.is_secret() || matches!(found.source, Source::Secret(_))
+}
+
+/// Addresses may have a user and a password in them, although ours must not.
+fn without_users(text: &str) -> String {
+    let part = |part: &str| match part.rsplit_once('@') {
+        Some((before, after)) => {
+            let scheme = before.split_once("://");
+            let scheme = scheme.map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
+            format!("{scheme}(redacted)@{after}")
+        }
+        None => part.to_owned(),
+    };
+    let parts: Vec<String> = text.split(',').map(part).collect();
+    parts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_in_addresses_are_not_repeated() {
+        for (text, shown) in [
+            ("db:5432", "db:5432"),
+            ("postgres://me:hunter2@db/x", "postgres://(redacted)@db/x"),
+            ("a:1,me:hunter@2@b:1", "a:1,(redacted)@b:1"),
+        ] {
+            assert_eq!(without_users(text), shown);
+        }
+    }
+}

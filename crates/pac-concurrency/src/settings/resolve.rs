@@ -1,0 +1,349 @@
+//! From what was found to the settings, all rules held.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::duration;
+use super::file;
+use super::found::Findings;
+use super::key::{self, Key};
+use super::parse;
+use super::problem::SettingsError;
+use super::reader::Reader;
+use super::secret;
+use super::values::{EtcdMode, EtcdValues, PostgresqlValues, SslMode, Values};
+use super::{DriverKind, EffectiveSetting, LoadedSettings, Password};
+
+/// etcd grants no lease that is shorter, with its usual election timeout.
+const ETCD_SESSION_TTL: Duration = Duration::from_secs(2);
+
+/// Certificates and keys are smaller; a bundle of all authorities of the web is not half of it.
+const MAX_PEM_BYTES: u64 = 1024 * 1024;
+
+/// Reads every key, whatever driver is used, and holds what belongs to the one that is used to
+/// the rules across keys.
+pub(super) fn resolve(
+    findings: Findings,
+    look_at_files: bool,
+) -> Result<LoadedSettings, SettingsError> {
+    let mut reader = Reader::choose(findings);
+    let (values, decided_by) = values(&mut reader);
+    pairs(&mut reader);
+    if values.enabled {
+        session(&mut reader, &values);
+        match values.driver {
+            DriverKind::Memory => {}
+            DriverKind::Etcd => etcd(&mut reader, &values.etcd, look_at_files),
+            DriverKind::Postgresql => postgresql(&mut reader, &values.postgresql, look_at_files),
+        }
+    }
+    let effective = effective(&reader, &values, decided_by);
+    match SettingsError::of(reader.problems()) {
+        Some(error) => Err(error),
+        None => Ok(LoadedSettings { values, effective }),
+    }
+}
+
+/// With the key that decided on `enabled` and `driver`. What is wrong has some value, which
+/// nobody sees: the problem is noted.
+fn values(reader: &mut Reader) -> (Values, &'static Key) {
+    let enabled = reader.value(&key::CONCURRENCY_ENABLED, parse::boolean);
+    let named = reader.value(&key::CONCURRENCY_DRIVER, parse::driver);
+    let etcd_enabled = reader.value(&key::ETCD_ENABLED, parse::boolean);
+    let etcd = etcd_values(reader);
+    let is_named = reader.is_set(&key::CONCURRENCY_DRIVER);
+    let chosen = match etcd_enabled {
+        Some(true) if !is_named => Some(DriverKind::Etcd),
+        _ => named,
+    };
+    // A wrong value is noted, and what would be used without it is looked at all the same.
+    let enabled = enabled.unwrap_or(chosen.is_some());
+    if enabled && chosen.is_none() && !is_named {
+        let message = "is not set; choose etcd, postgresql or memory, or set \
+                       concurrency-enabled to false";
+        reader.problem(&key::CONCURRENCY_DRIVER, message);
+    }
+    let driver = match chosen {
+        Some(DriverKind::Etcd) if etcd.mode != EtcdMode::Etcd => DriverKind::Memory,
+        chosen => chosen.unwrap_or(DriverKind::Memory),
+    };
+    let decided_by = match is_named || etcd_enabled.is_none() {
+        true => &key::CONCURRENCY_DRIVER,
+        false => &key::ETCD_ENABLED,
+    };
+    let values = Values {
+        enabled: enabled && chosen.is_some(),
+        driver,
+        session_ttl: duration(reader, &key::CONCURRENCY_SESSION_TTL, parse::session_ttl),
+        postgresql: postgresql_values(reader),
+        etcd,
+        memory_lease_ttl: duration(reader, &key::MEMORY_LEASE_TTL, parse::lease_ttl),
+    };
+    (values, decided_by)
+}
+
+fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
+    let ssl_mode = reader.value(&key::POSTGRESQL_SSL_MODE, parse::ssl_mode);
+    let max_connections = reader.value(&key::POSTGRESQL_MAX_CONNECTIONS, parse::connections);
+    PostgresqlValues {
+        hosts: reader
+            .value(&key::POSTGRESQL_HOST, parse::hosts)
+            .unwrap_or_default(),
+        port: reader
+            .value(&key::POSTGRESQL_PORT, parse::port)
+            .unwrap_or_default(),
+        database: reader
+            .value(&key::POSTGRESQL_DATABASE, parse::postgresql_name)
+            .unwrap_or_default(),
+        username: reader
+            .value(&key::POSTGRESQL_USERNAME, parse::postgresql_name)
+            .unwrap_or_default(),
+        password: reader.password(&key::POSTGRESQL_PASSWORD, &key::POSTGRESQL_PASSWORD_FILE),
+        ssl_mode: ssl_mode.unwrap_or(SslMode::Require),
+        ca_file: reader.file(&key::POSTGRESQL_CA_FILE),
+        cert_file: reader.file(&key::POSTGRESQL_CERT_FILE),
+        key_file: reader.file(&key::POSTGRESQL_KEY_FILE),
+        schema: reader
+            .value(&key::POSTGRESQL_SCHEMA, parse::schema)
+            .unwrap_or_default(),
+        max_connections: max_connections.unwrap_or(NonZeroU32::MIN),
+        connection_timeout: duration(reader, &key::POSTGRESQL_CONNECTION_TIMEOUT, parse::timeout),
+        lease_ttl: duration(reader, &key::POSTGRESQL_LEASE_TTL, parse::lease_ttl),
+    }
+}
+
+fn etcd_values(reader: &mut Reader) -> EtcdValues {
+    EtcdValues {
+        mode: reader
+            .value(&key::ETCD_MODE, parse::etcd_mode)
+            .unwrap_or(EtcdMode::Etcd),
+        endpoints: reader
+            .value(&key::ETCD_ENDPOINTS, parse::endpoints)
+            .unwrap_or_default(),
+        username: reader.value(&key::ETCD_USERNAME, parse::line),
+        password: reader.password(&key::ETCD_PASSWORD, &key::ETCD_PASSWORD_FILE),
+        ca_file: reader.file(&key::ETCD_CA_FILE),
+        cert_file: reader.file(&key::ETCD_CERT_FILE),
+        key_file: reader.file(&key::ETCD_KEY_FILE),
+        server_name: reader.value(&key::ETCD_SERVER_NAME, parse::server_name),
+        prefix: reader
+            .value(&key::ETCD_PREFIX, parse::prefix)
+            .unwrap_or_default(),
+        dial_timeout: duration(reader, &key::ETCD_DIAL_TIMEOUT, parse::dial_timeout),
+        lease_ttl: duration(reader, &key::ETCD_LEASE_TTL, parse::lease_ttl),
+    }
+}
+
+/// Zero when it is wrong.
+fn duration(
+    reader: &mut Reader,
+    key: &'static Key,
+    parse: fn(&str) -> parse::Parsed<Duration>,
+) -> Duration {
+    reader.value(key, parse).unwrap_or_default()
+}
+
+/// Of these keys one is nothing without the other.
+fn pairs(reader: &mut Reader) {
+    for (one, other) in [
+        (&key::POSTGRESQL_CERT_FILE, &key::POSTGRESQL_KEY_FILE),
+        (&key::ETCD_CERT_FILE, &key::ETCD_KEY_FILE),
+    ] {
+        for (there, missing) in [(one, other), (other, one)] {
+            if reader.is_set(there) && !reader.is_set(missing) {
+                let message = format!(
+                    "is set without {}; a client certificate takes both",
+                    missing.name()
+                );
+                reader.problem(there, message);
+            }
+        }
+    }
+}
+
+fn session(reader: &mut Reader, values: &Values) {
+    let (session, lease) = (values.session_ttl, values.lease_ttl());
+    let key = match values.driver {
+        DriverKind::Memory => &key::MEMORY_LEASE_TTL,
+        DriverKind::Etcd => &key::ETCD_LEASE_TTL,
+        DriverKind::Postgresql => &key::POSTGRESQL_LEASE_TTL,
+    };
+    if !lease.is_zero() && session > lease {
+        let message = format!(
+            "{} is longer than {} ({}, from {}); a slot must outlive a session",
+            duration::format(session),
+            key.name(),
+            duration::format(lease),
+            reader.source(key)
+        );
+        reader.problem(&key::CONCURRENCY_SESSION_TTL, message);
+    }
+    let too_short = !session.is_zero() && session < ETCD_SESSION_TTL;
+    if values.driver == DriverKind::Etcd && too_short {
+        let message = format!(
+            "{} is too short for etcd, whose leases last for 2s at least",
+            duration::format(session)
+        );
+        reader.problem(&key::CONCURRENCY_SESSION_TTL, message);
+    }
+}
+
+fn postgresql(reader: &mut Reader, values: &PostgresqlValues, look_at_files: bool) {
+    if !reader.is_set(&key::POSTGRESQL_HOST) {
+        let message = "is not set; the driver postgresql needs at least one";
+        reader.problem(&key::POSTGRESQL_HOST, message);
+    }
+    match values.ssl_mode {
+        SslMode::VerifyCa | SslMode::VerifyFull if values.ca_file.is_none() => {
+            let message = format!(
+                "{} needs {}: the certificate authority to trust",
+                values.ssl_mode,
+                key::POSTGRESQL_CA_FILE.name()
+            );
+            reader.problem(&key::POSTGRESQL_SSL_MODE, message);
+        }
+        SslMode::Disable if values.ca_file.is_some() || values.cert_file.is_some() => {
+            let message = "disable goes without certificates; choose verify-full, or take the \
+                           files out";
+            reader.problem(&key::POSTGRESQL_SSL_MODE, message);
+        }
+        _ => {}
+    }
+    if look_at_files {
+        let password = values.password.as_ref();
+        password_file(reader, &key::POSTGRESQL_PASSWORD_FILE, password);
+        pem(
+            reader,
+            &key::POSTGRESQL_CA_FILE,
+            values.ca_file.as_ref(),
+            CERTIFICATE,
+        );
+        pem(
+            reader,
+            &key::POSTGRESQL_CERT_FILE,
+            values.cert_file.as_ref(),
+            CERTIFICATE,
+        );
+        pem(
+            reader,
+            &key::POSTGRESQL_KEY_FILE,
+            values.key_file.as_ref(),
+            KEY,
+        );
+    }
+}
+
+fn etcd(reader: &mut Reader, values: &EtcdValues, look_at_files: bool) {
+    if !reader.is_set(&key::ETCD_ENDPOINTS) {
+        let message = "is not set; the driver etcd needs at least one, such as etcd:2379";
+        reader.problem(&key::ETCD_ENDPOINTS, message);
+    }
+    let has_password =
+        reader.is_set(&key::ETCD_PASSWORD) || reader.is_set(&key::ETCD_PASSWORD_FILE);
+    match (reader.is_set(&key::ETCD_USERNAME), has_password) {
+        (true, false) => {
+            let message = "is set without etcd-password; give both, or none";
+            reader.problem(&key::ETCD_USERNAME, message);
+        }
+        (false, true) => {
+            let message = "is not set, but a password is; give both, or none";
+            reader.problem(&key::ETCD_USERNAME, message);
+        }
+        _ => {}
+    }
+    let with_ca = reader.is_set(&key::ETCD_CA_FILE);
+    for key in [&key::ETCD_CERT_FILE, &key::ETCD_SERVER_NAME] {
+        if reader.is_set(key) && !with_ca {
+            let message = "is set without etcd-ca-file, the certificate authority to trust";
+            reader.problem(key, message);
+        }
+    }
+    let is = |scheme: &str| values.endpoints.iter().any(|e| e.starts_with(scheme));
+    if is("https://") && !with_ca {
+        let message = "https needs etcd-ca-file, the certificate authority to trust";
+        reader.problem(&key::ETCD_ENDPOINTS, message);
+    }
+    if is("http://") && with_ca {
+        let message = "http does not go with etcd-ca-file; write https, or take the file out";
+        reader.problem(&key::ETCD_ENDPOINTS, message);
+    }
+    if look_at_files {
+        password_file(reader, &key::ETCD_PASSWORD_FILE, values.password.as_ref());
+        pem(
+            reader,
+            &key::ETCD_CA_FILE,
+            values.ca_file.as_ref(),
+            CERTIFICATE,
+        );
+        pem(
+            reader,
+            &key::ETCD_CERT_FILE,
+            values.cert_file.as_ref(),
+            CERTIFICATE,
+        );
+        pem(reader, &key::ETCD_KEY_FILE, values.key_file.as_ref(), KEY);
+    }
+}
+
+const CERTIFICATE: (&str, &str) = ("CERTIFICATE-----", "certificate");
+const KEY: (&str, &str) = ("PRIVATE KEY-----", "private key");
+
+fn password_file(reader: &mut Reader, key: &'static Key, password: Option<&Password>) {
+    let Some(Password::File(path)) = password else {
+        return;
+    };
+    // That of a mounted Secret was looked at when it was found.
+    if let (true, Err(reason)) = (reader.is_set(key), secret::read_file(path)) {
+        reader.problem(key, format!("{}: {reason}", path.display()));
+    }
+}
+
+/// The file has to hold PEM of the right kind; what of it is good, TLS decides.
+fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, what): (&str, &str)) {
+    let Some(path) = path else {
+        return;
+    };
+    match file::read(path, MAX_PEM_BYTES) {
+        Err(reason) => reader.problem(key, format!("{}: {reason}", path.display())),
+        Ok(text) if !text.contains("-----BEGIN ") || !text.contains(mark) => {
+            let message = format!("{}: holds no {what} in PEM", path.display());
+            reader.problem(key, message);
+        }
+        Ok(_) => {}
+    }
+}
+
+fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<EffectiveSetting> {
+    let mut effective = Vec::new();
+    for key in Key::all() {
+        let mut source = reader.source(key);
+        let (value, is_shown) = match () {
+            () if **key == key::CONCURRENCY_ENABLED => {
+                if !reader.is_set(key) {
+                    source = reader.source(decided_by);
+                }
+                (values.enabled.to_string(), true)
+            }
+            () if **key == key::CONCURRENCY_DRIVER && values.enabled => {
+                source = reader.source(decided_by);
+                (values.driver.to_string(), true)
+            }
+            () => match reader.shown(key) {
+                Some(shown) => shown,
+                None => continue,
+            },
+        };
+        effective.push(EffectiveSetting {
+            key,
+            value,
+            is_shown,
+            source,
+            used: match key.driver() {
+                None => true,
+                Some(driver) => values.enabled && driver == values.driver,
+            },
+        });
+    }
+    effective
+}

@@ -1,0 +1,129 @@
+//! Values that are never shown.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use pac_core::{Error, ErrorKind};
+
+use super::file;
+
+/// More than any password, less than what a wrong path may lead to.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// A text that neither `Debug` nor an error ever shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself: for whoever authenticates with it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A password, or the file that it is read from at each new connection: there a Secret that was
+/// mounted, or a secret manager, puts a new one whenever it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Password {
+    /// The password itself.
+    Value(Secret),
+    /// The file that holds it. One line break at its end is no part of it.
+    File(PathBuf),
+}
+
+impl Password {
+    /// The password as it is now: reads the file, if it is one.
+    ///
+    /// # Errors
+    /// `Config` when the file cannot be read, or its content cannot be a password.
+    pub fn read(&self) -> Result<Secret, Error> {
+        match self {
+            Self::Value(secret) => Ok(secret.clone()),
+            Self::File(path) => read_file(path).map_err(|reason| {
+                let message = format!("password file {}: {reason}", path.display());
+                Error::new(ErrorKind::Config, "read password", message)
+            }),
+        }
+    }
+}
+
+/// Reads a password from a file; the error is a sentence without its name.
+pub(super) fn read_file(path: &Path) -> Result<Secret, String> {
+    check(&file::read(path, MAX_BYTES)?)
+}
+
+/// Takes a text as a password, without the one line break at its end that editors and `echo`
+/// put there; the error is a sentence that does not repeat it.
+pub(super) fn check(text: &str) -> Result<Secret, String> {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if text.contains(['\n', '\r', '\0']) {
+        return Err("has more than one line, or a NUL; a password is one line of text".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_shown_by_nothing_but_expose() {
+        let secret = Secret::new("hunter2");
+        let password = Password::Value(secret.clone());
+        assert!(!format!("{secret:?} {password:?} {password:#?}").contains("hunter2"));
+        assert_eq!(password.read().unwrap().expose(), "hunter2");
+    }
+
+    #[test]
+    fn a_password_file_is_read_anew_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        let password = Password::File(path.clone());
+        let missing = password.read().unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::Config);
+        assert!(missing.to_string().contains("password: cannot be read"));
+        for (content, expected) in [("first\n", "first"), ("sec ond\r\n", "sec ond"), ("3", "3")] {
+            fs::write(&path, content).unwrap();
+            assert_eq!(password.read().unwrap().expose(), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_password_is_refused_and_not_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("password");
+        let password = Password::File(path.clone());
+        for (content, rule) in [
+            (b"".to_vec(), "is empty"),
+            (b"\n".to_vec(), "is empty"),
+            (b"hunter2\nhunter3\n".to_vec(), "more than one line"),
+            (b"hunter2\0".to_vec(), "NUL"),
+            (b"hunter2\xff".to_vec(), "UTF-8"),
+            (vec![b'h'; 70_000], "longer than"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let error = password.read().unwrap_err().to_string();
+            assert!(error.contains(rule), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What the settings say, typed; the same whatever drivers are compiled in.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{DriverKind, Password};
+
+/// The settings of every driver, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Values {
+    /// `concurrency-enabled`; without that key, whether a driver is named.
+    pub enabled: bool,
+    /// The store to use. Memory where none is named, which only goes when not enabled.
+    pub driver: DriverKind,
+    /// `concurrency-session-ttl`.
+    pub session_ttl: Duration,
+    /// The keys that begin with `postgresql-`.
+    pub postgresql: PostgresqlValues,
+    /// The keys that begin with `etcd-`.
+    pub etcd: EtcdValues,
+    /// `memory-lease-ttl`.
+    pub memory_lease_ttl: Duration,
+}
+
+impl Values {
+    /// The lease TTL of the driver to use.
+    #[must_use]
+    pub fn lease_ttl(&self) -> Duration {
+        match self.driver {
+            DriverKind::Memory => self.memory_lease_ttl,
+            DriverKind::Etcd => self.etcd.lease_ttl,
+            DriverKind::Postgresql => self.postgresql.lease_ttl,
+        }
+    }
+}
+
+/// How to reach a PostgreSQL database. Without hosts when another driver is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PostgresqlValues {
+    /// The servers, or directories of sockets, to try in this order.
+    pub hosts: Vec<Host>,
+    /// The port of every host that does not name its own.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// The user.
+    pub username: String,
+    /// The password, if one is needed.
+    pub password: Option<Password>,
+    /// What TLS has to prove.
+    pub ssl_mode: SslMode,
+    /// The certificate authority to trust, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, in PEM; with its key.
+    pub cert_file: Option<PathBuf>,
+    /// The key of the client's certificate, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The schema that holds the tables.
+    pub schema: String,
+    /// The most connections for requests.
+    pub max_connections: NonZeroU32,
+    /// How long to wait for a connection.
+    pub connection_timeout: Duration,
+    /// How long slots of durable runs outlive their controller.
+    pub lease_ttl: Duration,
+}
+
+/// A server of PostgreSQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its name or address, or the directory of its socket.
+    pub name: String,
+    /// Its port, if it has one of its own.
+    pub port: Option<u16>,
+}
+
+/// What TLS has to prove about the server, as in libpq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SslMode {
+    /// No TLS.
+    Disable,
+    /// TLS with whoever answers; with a certificate authority as [`VerifyCa`](Self::VerifyCa).
+    Require,
+    /// A certificate of the authority.
+    VerifyCa,
+    /// A certificate of the authority for the name of the host.
+    VerifyFull,
+}
+
+impl fmt::Display for SslMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disable => "disable",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        })
+    }
+}
+
+/// How to reach an etcd cluster. Without endpoints when another driver is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EtcdValues {
+    /// Whether it is etcd at all.
+    pub mode: EtcdMode,
+    /// The members: `host:port`, with `http://` or `https://` before it or without.
+    pub endpoints: Vec<String>,
+    /// The user, with a password.
+    pub username: Option<String>,
+    /// The password of the user.
+    pub password: Option<Password>,
+    /// The certificate authority to trust, in PEM. TLS is used when it is there.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, in PEM; with its key.
+    pub cert_file: Option<PathBuf>,
+    /// The key of the client's certificate, in PEM.
+    pub key_file: Option<PathBuf>,
+    /// The name that the members' certificates are checked for, instead of the endpoint's.
+    pub server_name: Option<String>,
+    /// What all keys start with; begins and ends with a slash.
+    pub prefix: String,
+    /// How long to try to reach one member.
+    pub dial_timeout: Duration,
+    /// How long slots of durable runs outlive their controller.
+    pub lease_ttl: Duration,
+}
+
+/// What stands behind the etcd driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum EtcdMode {
+    /// A cluster.
+    Etcd,
+    /// The memory of this process, as for tests.
+    Mock,
+    /// The memory of this process.
+    Memory,
+}

@@ -1,0 +1,131 @@
+//! The lines that operators look for in the log.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use pac_concurrency::{Admission, Limit, RunOutcome, RunRequest, SettingsLoader, Turn};
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    /// What was logged since the last time, without time and module.
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let text = String::from_utf8(bytes).unwrap();
+        let lines = text.lines().map(|line| line.trim().to_owned());
+        lines.collect()
+    }
+}
+
+#[tokio::test]
+async fn starting_queueing_and_waking_are_logged_word_for_word() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let loaded = SettingsLoader::new()
+        .set("concurrency-driver", "memory")
+        .load()
+        .unwrap();
+    let manager = pac_concurrency::connect(&loaded.settings()).await.unwrap();
+    assert_eq!(
+        log.take(),
+        ["INFO Initialized concurrency system with driver: memory"]
+    );
+
+    let repository = "namespace/repo".parse().unwrap();
+    manager
+        .set_limit(&repository, Limit::new(1), None)
+        .await
+        .unwrap();
+    let request = |run: &str| RunRequest::durable(run.parse().unwrap(), "uid".parse().unwrap());
+    let first = manager
+        .admit(&repository, request("namespace/pipeline-run-1"))
+        .await
+        .unwrap();
+    let Admission::Started(lease) = first else {
+        panic!("{first:?}");
+    };
+    assert_eq!(
+        log.take(),
+        ["INFO acquired concurrency slot for namespace/pipeline-run-1"]
+    );
+
+    let second = manager
+        .admit(&repository, request("namespace/pipeline-run-2"))
+        .await
+        .unwrap();
+    let Admission::Queued(waiter) = second else {
+        panic!("{second:?}");
+    };
+    assert_eq!(
+        log.take(),
+        ["INFO concurrency limit reached for repository namespace/repo"]
+    );
+
+    // Nothing new has happened to a run that is asked for again.
+    let again = manager
+        .admit(&repository, request("namespace/pipeline-run-1"))
+        .await
+        .unwrap();
+    assert!(matches!(again, Admission::Started(_)));
+    assert_eq!(log.take(), [""; 0]);
+
+    manager.release(lease, RunOutcome::Completed).await.unwrap();
+    assert!(matches!(waiter.await.unwrap(), Turn::Started(_)));
+    assert_eq!(
+        log.take(),
+        ["INFO acquired concurrency slot for namespace/pipeline-run-2"]
+    );
+
+    let third = manager
+        .admit(&repository, request("namespace/pipeline-run-3"))
+        .await
+        .unwrap();
+    let mut grants = manager.grants().unwrap();
+    let Admission::Queued(waiter) = third else {
+        panic!("{third:?}");
+    };
+    waiter.detach();
+    log.take();
+    manager
+        .cancel(
+            &repository,
+            &"namespace/pipeline-run-2".parse().unwrap(),
+            None,
+        )
+        .await
+        .unwrap();
+    assert!(grants.next().await.is_some());
+    assert_eq!(
+        log.take(),
+        ["INFO acquired concurrency slot for namespace/pipeline-run-3"]
+    );
+}
