@@ -33,8 +33,6 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 
 fn command(package: &str, tests: &[&str]) -> CommandLine {
     let mut command = CommandLine::new("cargo +nightly miri test --locked --lib --package")
-        // Hash seeds are taken from the clock, which an isolated program has not.
-        .env("MIRIFLAGS", "-Zmiri-disable-isolation")
         .arg(package)
         .arg("--")
         .arg("--skip")
