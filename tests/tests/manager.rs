@@ -146,3 +146,27 @@ fn giving_up_leaves_the_run_to_who_else_waits_for_it() {
         fixture.turn(second).await;
     });
 }
+
+#[test]
+fn a_lease_ends_no_later_life_of_its_run() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let manager = fixture.manager().await;
+        let first = started(&manager, &web, ephemeral("x")).await;
+        let mut other = durable("x");
+        other.uid = "another".parse().unwrap();
+        drop(started(&manager, &web, other).await);
+        let again = started(&manager, &web, durable("x")).await;
+        drop(first);
+        fixture.settle().await;
+        fixture.view(&web).await.assert(&["x"], &[]);
+        manager.release(again, DONE).await.unwrap();
+        // Nor does it after the repository was removed, and counts its runs anew.
+        let first = started(&manager, &web, ephemeral("y")).await;
+        manager.remove_repository(&web).await.unwrap();
+        let _again = started(&manager, &web, ephemeral("y")).await;
+        drop(first);
+        fixture.settle().await;
+        fixture.view(&web).await.assert(&["y"], &[]);
+    });
+}

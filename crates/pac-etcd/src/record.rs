@@ -119,7 +119,7 @@ struct SessionRecord {
 #[derive(Debug, Serialize, Deserialize)]
 struct FloorRecord {
     version: u32,
-    last_token: u64,
+    given_out: u64,
 }
 
 /// A head as it is stored.
@@ -277,17 +277,17 @@ pub(crate) fn encode_session(session_ttl: i64, lease_ttl: i64) -> Result<Vec<u8>
     })
 }
 
-pub(crate) fn encode_floor(last_token: FencingToken) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode_floor(given_out: u64) -> Result<Vec<u8>, Error> {
     encode(&FloorRecord {
         version: VERSION,
-        last_token: last_token.get(),
+        given_out,
     })
 }
 
-/// The token that counting goes on from.
-pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<FencingToken, Error> {
+/// The ticket and token that counting goes on from.
+pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<u64, Error> {
     let record: FloorRecord = decode(key, value)?;
-    Ok(FencingToken::new(record.last_token))
+    Ok(record.given_out)
 }
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -408,8 +408,8 @@ mod tests {
 
     #[test]
     fn fields_that_are_new_within_a_version_are_passed_over() {
-        let value = br#"{"version":1,"last_token":7,"more":"x"}"#;
-        assert_eq!(decode_floor(b"k", value).unwrap(), FencingToken::new(7));
+        let value = br#"{"version":1,"given_out":7,"more":"x"}"#;
+        assert_eq!(decode_floor(b"k", value).unwrap(), 7);
     }
 
     #[test]
@@ -420,12 +420,9 @@ mod tests {
             (b"{}", ErrorKind::Corrupt),
             (b"null", ErrorKind::Corrupt),
             (br#"{"version":1}"#, ErrorKind::Corrupt),
-            (br#"{"version":1,"last_token":-1}"#, ErrorKind::Corrupt),
+            (br#"{"version":1,"given_out":-1}"#, ErrorKind::Corrupt),
             (br#"{"version":2}"#, ErrorKind::Incompatible),
-            (
-                br#"{"version":2,"last_token":"x"}"#,
-                ErrorKind::Incompatible,
-            ),
+            (br#"{"version":2,"given_out":"x"}"#, ErrorKind::Incompatible),
         ] {
             let error = decode_floor(b"/pac/v1/floor\n", value).unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");

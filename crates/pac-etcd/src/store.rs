@@ -182,15 +182,14 @@ impl Store {
     /// A repository that does not exist is at the revision at which the last one was removed:
     /// no head is ever written at that revision.
     fn absent(&self, floor: Option<&KeyValue>) -> Result<Snapshot, Error> {
-        let (at, last_token) = match floor {
+        let (at, given_out) = match floor {
             Some(kv) => (revision(kv.modified), decode_floor(&kv.key, &kv.value)?),
             None => Default::default(),
         };
         self.note_floor(at);
         let head = Head {
             revision: at,
-            last_token,
-            ..Head::absent(0)
+            ..Head::absent(given_out)
         };
         Ok(Snapshot {
             head,

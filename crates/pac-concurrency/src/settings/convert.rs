@@ -14,7 +14,7 @@ impl From<&super::EtcdValues> for pac_etcd::EtcdOptions {
         match &values.password {
             None => {}
             Some(super::Password::Value(secret)) => {
-                options = options.with_password(secret.expose())
+                options = options.with_password(secret.expose());
             }
             Some(super::Password::File(path)) => options.password_file = Some(path.clone()),
         }

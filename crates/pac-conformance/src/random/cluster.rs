@@ -287,9 +287,18 @@ impl Cluster {
                     Answer::Runs { created, .. } | Answer::Waits { created, .. } => created,
                     _ => false,
                 };
-                let taken_back = match created {
-                    true => asked.ask(asker, &Ask::Abandon { name, uid, owner }, |_| true),
-                    false => {
+                let taken_back = match created.then(|| after.run(name)).flatten() {
+                    Some(run) => {
+                        let abandon = Ask::Abandon {
+                            name,
+                            uid,
+                            owner,
+                            ticket: run.ticket,
+                            token: None,
+                        };
+                        asked.ask(asker, &abandon, |_| true)
+                    }
+                    None => {
                         // It stays what it was, but for who owns it.
                         self.processes[party].unheard.insert(name);
                         asked
@@ -306,10 +315,16 @@ impl Cluster {
         let mut allowed = Allowed::only(self.known.clone());
         if which < process.waiters.len() {
             let (uid, waiter) = process.waiters.remove(which);
-            let name = edge::number(waiter.run());
             let (asker, owner) = (process.asker(), process.session());
+            let abandon = Ask::Abandon {
+                name: edge::number(waiter.run()),
+                uid,
+                owner,
+                ticket: waiter.ticket().get(),
+                token: None,
+            };
             drop(waiter);
-            allowed = allowed.ask(asker, &Ask::Abandon { name, uid, owner }, |_| true);
+            allowed = allowed.ask(asker, &abandon, |_| true);
         }
         self.comes_to(allowed).await
     }
@@ -324,10 +339,17 @@ impl Cluster {
                 Place::Running { token: held, .. } => held == token,
                 _ => false,
             });
-            let uid = run.filter(|run| !run.durable).map(|run| run.uid);
-            process.drop_lease(which, uid.is_some());
-            if let Some(uid) = uid {
-                allowed = allowed.ask(asker, &Ask::Abandon { name, uid, owner }, |_| true);
+            let run = run.filter(|run| !run.durable);
+            process.drop_lease(which, run.is_some());
+            if let Some(run) = run {
+                let abandon = Ask::Abandon {
+                    name,
+                    uid: run.uid,
+                    owner,
+                    ticket: run.ticket,
+                    token: Some(token),
+                };
+                allowed = allowed.ask(asker, &abandon, |_| true);
             }
         }
         self.comes_to(allowed).await

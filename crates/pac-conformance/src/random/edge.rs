@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use pac_core::protocol::{Admitted, Command, Death, Ended, Issuer, Outcome, RunRequest};
 use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
-use pac_core::{FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, SessionId, Uid};
+use pac_core::{
+    FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, SessionId, Ticket, Uid,
+};
 
 use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Run, Wish};
 
@@ -80,10 +82,14 @@ pub(crate) fn command(ask: &Ask) -> Command {
             name,
             uid: number,
             owner,
+            ticket,
+            token,
         } => Command::Abandon {
             run: key(name),
             uid: uid(number),
             owner: SessionId::new(owner),
+            ticket: Ticket::new(ticket),
+            token: token.map(FencingToken::new),
         },
         Ask::SetLimit { limit, version } => Command::SetLimit {
             limit: Limit::new(limit),

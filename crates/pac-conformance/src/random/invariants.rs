@@ -117,14 +117,22 @@ impl Transition<'_> {
             Ask::Requeue { name, token } => {
                 is(name, None) && holder(was).is_some_and(|(has, _)| has == token)
             }
-            Ask::Abandon { name, uid, owner } => {
+            Ask::Abandon {
+                name,
+                uid,
+                owner,
+                ticket,
+                token,
+            } => {
                 let whose = match was.place {
                     Place::Waiting { owner } => owner,
                     Place::Running { session, .. } => Some(session),
                     Place::Over { .. } => None,
                 };
                 let ours = whose.is_none_or(|of| of == owner || of == self.asker.session);
-                ours && is(name, Some(uid))
+                let held = holder(was).map(|(has, _)| has);
+                let granted = token.is_none_or(|token| Some(token) == held);
+                ours && granted && ticket == was.ticket && is(name, Some(uid))
             }
             Ask::Expire { session, lease_too } => match was.place {
                 Place::Waiting { owner } => owner == Some(session) && !was.durable,

@@ -48,6 +48,9 @@ enum Deed {
         name: u8,
         uid: u8,
         owner: usize,
+        /// What is given up is an earlier life of the run.
+        former: bool,
+        token: Token,
     },
     SetLimit {
         limit: u32,
@@ -166,11 +169,22 @@ impl World {
                 uid,
                 former: self.session_before(step.party)?,
             },
-            Deed::Abandon { name, uid, owner } => Ask::Abandon {
+            Deed::Abandon {
                 name,
                 uid,
-                owner: self.session(owner),
-            },
+                owner,
+                former,
+                token,
+            } => {
+                let ticket = self.repository.run(name).map_or(0, |run| run.ticket);
+                Ask::Abandon {
+                    name,
+                    uid,
+                    owner: self.session(owner),
+                    ticket: ticket.saturating_sub(u64::from(former)),
+                    token: token.shown(&self.repository, name),
+                }
+            }
             Deed::SetLimit { limit, version } => Ask::SetLimit { limit, version },
             Deed::Expire { of, lease_too } => Ask::Expire {
                 session: self.session_before(of)?,
@@ -309,8 +323,10 @@ fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         expire => (of, proptest::bool::weighted(0.3))
             .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
         1 => (name(&known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
-        1 => (name(&known), any_uid(), 0..PARTIES)
-            .prop_map(|(name, uid, owner)| Deed::Abandon { name, uid, owner }),
+        2 => (name(&known), any_uid(), 0..PARTIES, proptest::bool::weighted(0.2), Token::any())
+            .prop_map(|(name, uid, owner, former, token)| {
+                Deed::Abandon { name, uid, owner, former, token }
+            }),
         1 => proptest::bool::weighted(0.2)
             .prop_map(|remove| if remove { Deed::Remove } else { Deed::Promote }),
         2 => Just(Deed::Die),

@@ -27,7 +27,19 @@ impl Repository {
             Ask::Cancel { name, uid } => self.cancel(asker, name, uid),
             Ask::Requeue { name, token } => self.requeue(asker, name, token),
             Ask::Reclaim { name, uid, former } => self.reclaim(asker, (name, uid), former),
-            Ask::Abandon { name, uid, owner } => self.abandon(asker, (name, uid), owner),
+            Ask::Abandon {
+                name,
+                uid,
+                owner,
+                ticket,
+                token,
+            } => {
+                let same = self.run(name).is_some_and(|run| run.ticket == ticket);
+                if !same {
+                    return Answer::Unknown;
+                }
+                self.abandon(asker, (name, uid), owner, token)
+            }
             Ask::SetLimit { limit, version } => self.set_limit(asker, limit, version),
             Ask::Expire { session, lease_too } => self.expire(asker, session, lease_too),
             Ask::Promote => Answer::Swept(Vec::new(), self.start_all(asker)),
@@ -118,15 +130,26 @@ impl Repository {
     }
 
     /// As long as it is nobody else's.
-    fn abandon(&mut self, asker: Asker, (name, uid): (u8, u8), owner: u64) -> Answer {
-        let whose = match self.place_of(name, Some(uid)) {
+    fn abandon(
+        &mut self,
+        asker: Asker,
+        (name, uid): (u8, u8),
+        owner: u64,
+        token: Option<u64>,
+    ) -> Answer {
+        let place = self.place_of(name, Some(uid));
+        let whose = match place {
             None => return Answer::Unknown,
             Some(Place::Over { how, .. }) => return Answer::EndedBefore(how),
             Some(Place::Waiting { owner }) => owner,
             Some(Place::Running { session, .. }) => Some(session),
         };
-        match whose {
-            Some(other) if other != owner && other != asker.session => Answer::Unknown,
+        match (whose, place) {
+            (Some(other), _) if other != owner && other != asker.session => Answer::Unknown,
+            (_, Some(Place::Waiting { .. })) if token.is_some() => Answer::NotStarted,
+            (_, Some(Place::Running { token: has, .. })) if token.is_some_and(|t| t != has) => {
+                Answer::Stale(has)
+            }
             _ => self.end(asker, name, How::Cancelled, true),
         }
     }
@@ -209,10 +232,11 @@ impl Repository {
         live.sort_by_key(|run| run.ticket);
         let live = live.into_iter().map(|run| run.name).collect();
         if self.exists {
-            let floor = (self.commits + 1).max(self.tokens);
+            let floor = (self.commits + 1).max(self.tokens).max(self.tickets);
             *self = Self {
                 commits: floor,
                 tokens: floor,
+                tickets: floor,
                 ..Self::default()
             };
         }

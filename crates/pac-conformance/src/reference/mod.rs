@@ -133,6 +133,8 @@ pub(crate) enum Ask {
         name: u8,
         uid: u8,
         owner: u64,
+        ticket: u64,
+        token: Option<u64>,
     },
     SetLimit {
         limit: u32,
@@ -288,9 +290,17 @@ impl fmt::Display for Ask {
             Self::Reclaim { name, uid, former } => {
                 write!(f, "reclaim run-{name}/{uid} from session {former}")
             }
-            Self::Abandon { name, uid, owner } => {
-                write!(f, "abandon run-{name}/{uid} in the name of session {owner}")
-            }
+            Self::Abandon {
+                name,
+                uid,
+                owner,
+                ticket,
+                token,
+            } => write!(
+                f,
+                "abandon run-{name}/{uid} of ticket {ticket} and token {token:?} in the name of \
+                 session {owner}"
+            ),
             Self::SetLimit {
                 limit,
                 version: Some(version),

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::Ended;
 use crate::state::{Entry, RunKind, RunOutcome};
-use crate::value::{FencingToken, SessionId, Timestamp};
+use crate::value::{FencingToken, SessionId, Ticket, Timestamp};
 
 /// What came of asking for a slot.
 #[derive(Debug)]
@@ -175,6 +175,13 @@ impl Waiter {
             place,
             doubt: None,
         }
+    }
+
+    /// The run's place in the order of arrival: another one if it is ever asked for again after
+    /// it has ended.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        self.entry.ticket
     }
 
     /// The run.

@@ -223,7 +223,7 @@ impl Desk {
     /// Whether this very run is about to be given up.
     pub(super) fn gives_up(&self, entry: &Entry) -> bool {
         self.requests().any(|request| match &request.command {
-            Command::Abandon { run, uid, .. } => *run == entry.run && *uid == entry.uid,
+            Command::Abandon { run, ticket, .. } => *run == entry.run && *ticket == entry.ticket,
             _ => false,
         })
     }

@@ -208,6 +208,8 @@ impl Shared {
             run: entry.run.clone(),
             uid: entry.uid.clone(),
             owner: entry.owner().unwrap_or_else(|| self.session.id()),
+            ticket: entry.ticket,
+            token: entry.token(),
         }
     }
 

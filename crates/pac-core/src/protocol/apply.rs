@@ -6,7 +6,7 @@ use super::command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
 use super::plan::Plan;
 use crate::name::{PipelineRunKey, Uid};
 use crate::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
-use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
+use crate::value::{FencingToken, Limit, LimitVersion, SessionId, Ticket};
 
 impl Plan<'_> {
     /// Applies a command to the state as it is after all that were applied before.
@@ -20,7 +20,13 @@ impl Plan<'_> {
                 outcome,
             } => self.release(run, uid, *token, *outcome),
             Command::Cancel { run, uid } => self.cancel(run, uid.as_ref()),
-            Command::Abandon { run, uid, owner } => self.abandon(run, uid, *owner),
+            Command::Abandon {
+                run,
+                uid,
+                owner,
+                ticket,
+                token,
+            } => self.abandon(run, uid, *owner, *ticket, *token),
             Command::Requeue { run, token } => self.requeue(run, *token),
             Command::Reclaim { run, uid, former } => self.reclaim(run, uid, *former),
             Command::Adopt(request) => self.adopt(request),
@@ -165,15 +171,29 @@ impl Plan<'_> {
         self.ended(ended)
     }
 
-    fn abandon(&mut self, run: &PipelineRunKey, uid: &Uid, owner: SessionId) -> Outcome {
+    fn abandon(
+        &mut self,
+        run: &PipelineRunKey,
+        uid: &Uid,
+        owner: SessionId,
+        ticket: Ticket,
+        token: Option<FencingToken>,
+    ) -> Outcome {
         let issuer = self.issuer.session;
         let is_ours = |session| session == issuer || session == owner;
-        let ended = match self.current(run).filter(|entry| entry.uid == *uid) {
+        let same = |entry: &&Arc<Entry>| entry.uid == *uid && entry.ticket == ticket;
+        let ended = match self.current(run).filter(same) {
             None => Ended::Unknown,
             Some(entry) => match entry.state {
                 EntryState::Finished { outcome, .. } => Ended::Before(outcome),
                 EntryState::Queued { owner } if !owner.is_none_or(is_ours) => Ended::Unknown,
                 EntryState::Started { session, .. } if !is_ours(session) => Ended::Unknown,
+                EntryState::Queued { .. } if token.is_some() => Ended::NotStarted,
+                EntryState::Started { token: current, .. }
+                    if token.is_some_and(|token| token != current) =>
+                {
+                    Ended::Stale(current)
+                }
                 EntryState::Queued { .. } | EntryState::Started { .. } => {
                     let entry = Entry::clone(entry);
                     self.give_up(entry);

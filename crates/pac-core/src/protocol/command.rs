@@ -120,6 +120,11 @@ pub enum Command {
         uid: Uid,
         /// In whose name it was asked for; the issuer's session, or one that it had before.
         owner: SessionId,
+        /// The place that it was asked for with: a run that came again later has another.
+        ticket: Ticket,
+        /// The token of the slot that is given back; a later grant of it is not touched. None
+        /// gives the place up, and a slot if it was granted meanwhile.
+        token: Option<FencingToken>,
     },
     /// Start whoever may start: after a change that started fewer runs than it could.
     Promote,

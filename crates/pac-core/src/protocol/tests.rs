@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::name::PipelineRunKey;
 use crate::state::{Absorb, EntryState, RunKind, RunOutcome, Snapshot};
-use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Timestamp};
+use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket, Timestamp};
 
 mod deaths;
 
@@ -369,8 +369,10 @@ fn a_removed_repository_goes_on_counting() {
     };
     assert_eq!(names(&ended), ["a", "b"]);
     assert!(!book.state.exists() && book.state.head().revision > revision);
+    let ticket = book.state.head().last_ticket;
     book.admit(A, "a");
     assert!(book.token("a") > token);
+    assert!(ticket >= Ticket::new(2) && book.state.head().last_ticket > ticket);
 }
 
 #[test]

@@ -25,15 +25,15 @@ pub struct Head {
 impl Head {
     /// The head of a repository that has no state in the store.
     ///
-    /// `floor` is the store's highest revision or token of any repository that was ever removed
-    /// from it: counting goes on from there, so that neither can come twice under one name.
+    /// `floor` is the store's highest revision, ticket or token of any repository that was ever
+    /// removed from it: counting goes on from there, so that none can come twice under one name.
     #[must_use]
     pub fn absent(floor: u64) -> Self {
         Self {
             revision: Revision::new(floor),
             limit: Limit::UNLIMITED,
             limit_version: None,
-            last_ticket: Ticket::default(),
+            last_ticket: Ticket::new(floor),
             last_token: FencingToken::new(floor),
             queued: 0,
             started: 0,
@@ -43,6 +43,7 @@ impl Head {
     /// What the store's floor has to be once the repository of this head is removed.
     #[must_use]
     pub fn floor_after_removal(&self) -> u64 {
-        self.revision.next().get().max(self.last_token.get())
+        let given_out = self.last_ticket.get().max(self.last_token.get());
+        self.revision.next().get().max(given_out)
     }
 }

@@ -1,9 +1,9 @@
 //! Removing a repository: a transaction of its own, so that no head is ever written at the
 //! revision of a floor.
 
+use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
 use pac_core::state::{Head, Snapshot};
-use pac_core::{FencingToken, SessionId};
 
 use crate::client::failure::{Effect, Failure};
 use crate::client::{Compare, Operation, Range, Transaction};
@@ -70,8 +70,11 @@ impl Store {
             Ok(before) => before.unwrap_or_default(),
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
-        let last_token: FencingToken = before.max(changes.head.last_token);
-        let value = match encode_floor(last_token) {
+        let head = &changes.head;
+        let given_out = before
+            .max(head.last_ticket.get())
+            .max(head.last_token.get());
+        let value = match encode_floor(given_out) {
             Ok(value) => value,
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
@@ -114,8 +117,7 @@ impl Store {
             self.held.take_back(session, repository);
             let head = Head {
                 revision: at,
-                last_token,
-                ..Head::absent(0)
+                ..Head::absent(given_out)
             };
             return Ok(Some(CommitOutcome::Committed(Snapshot {
                 head,

@@ -10,7 +10,7 @@ CREATE TABLE meta (
 );
 INSERT INTO meta (version) VALUES (0);
 
--- The highest revision or token of any repository ever removed: counting goes on from there.
+-- The highest revision, ticket or token of any repository ever removed: counting goes on from there.
 CREATE TABLE floor (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   value bigint NOT NULL

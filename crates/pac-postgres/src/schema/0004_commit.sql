@@ -131,7 +131,7 @@ BEGIN
     WITH gone AS (
       DELETE FROM repositories r USING unnest(v_held) h (number)
         WHERE p_remove[h.number] AND r.repository = p_repository[h.number]
-        RETURNING greatest(r.revision + 1, r.last_token) AS after)
+        RETURNING greatest(r.revision + 1, r.last_ticket, r.last_token) AS after)
       SELECT greatest(v_floor, max(gone.after)) INTO v_floor FROM gone;
     UPDATE floor f SET value = v_floor;
   END IF;

@@ -63,19 +63,48 @@ fn an_orphan_is_taken_over_with_a_new_token_and_counted_once() {
     );
 }
 
+fn abandon(ticket: u64, token: Option<FencingToken>) -> Command {
+    Command::Abandon {
+        run: run("a"),
+        uid: "uid-a".parse().unwrap(),
+        owner: SessionId::new(3),
+        ticket: Ticket::new(ticket),
+        token,
+    }
+}
+
 #[test]
 fn only_the_owner_abandons() {
     let mut book = Book::with_limit(1);
     book.admit(A, "a");
-    let abandon = Command::Abandon {
-        run: run("a"),
-        uid: "uid-a".parse().unwrap(),
-        owner: SessionId::new(3),
-    };
+    let abandon = abandon(1, None);
     assert_eq!(book.ended(B, &abandon).0, Ended::Unknown);
     assert_eq!(book.ended(A, &abandon).0, Ended::Done);
     assert_eq!(
         book.ended(A, &abandon).0,
         Ended::Before(RunOutcome::Cancelled)
     );
+}
+
+#[test]
+fn what_is_abandoned_is_that_grant_of_that_life_of_the_run() {
+    let mut book = Book::with_limit(1);
+    book.admit(A, "a");
+    let first = book.token("a");
+    let requeue = Command::Requeue {
+        run: run("a"),
+        token: first,
+    };
+    book.apply(A, &requeue);
+    let second = book.token("a");
+    assert_eq!(
+        book.ended(A, &abandon(1, Some(first))).0,
+        Ended::Stale(second)
+    );
+    assert_eq!(book.ended(A, &abandon(1, Some(second))).0, Ended::Done);
+    // It may come again, in another life.
+    book.admit(A, "a");
+    assert_eq!(book.ended(A, &abandon(1, None)).0, Ended::Unknown);
+    assert_eq!(book.running(), ["a"]);
+    assert_eq!(book.ended(A, &abandon(2, None)).0, Ended::Done);
 }
