@@ -7,9 +7,8 @@ use tokio::time::Instant;
 
 use super::waiting::{Grant, Place};
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Admitted, Command, Ended, Outcome};
-use crate::state::{Entry, RunOutcome};
-use crate::value::SessionId;
+use crate::protocol::{Command, Outcome};
+use crate::state::Entry;
 
 /// A command on its way, and who is to hear of it.
 #[derive(Debug)]
@@ -124,56 +123,5 @@ impl Request {
         };
         // Nobody may be listening any more.
         let _ = reply.send(Err(error));
-    }
-}
-
-/// What the outcome of a command is when an earlier attempt, whose answer was lost, may have
-/// carried it out: finding done what one asked for is success.
-pub(super) fn recognise(
-    command: &Command,
-    uncertain: &Outcome,
-    outcome: Outcome,
-    entry: Option<&Entry>,
-    session: SessionId,
-) -> Outcome {
-    let own = entry.is_some_and(|entry| entry.owner() == Some(session));
-    match (command, outcome) {
-        (Command::Release { outcome: asked, .. }, outcome) => ended_as(*asked, outcome),
-        (Command::Cancel { .. } | Command::Abandon { .. }, outcome) => {
-            ended_as(RunOutcome::Cancelled, outcome)
-        }
-        (Command::Requeue { .. }, Outcome::Admitted { created, .. }) if own => Outcome::Admitted {
-            admitted: entry.map_or(Admitted::NotHeld, Admitted::of),
-            created,
-        },
-        (
-            Command::SetLimit { limit: asked, .. },
-            Outcome::LimitSet {
-                limit, promoted, ..
-            },
-        ) => Outcome::LimitSet {
-            limit,
-            accepted: *asked == limit,
-            promoted,
-        },
-        (Command::Admit(_), Outcome::Admitted { admitted, created }) => Outcome::Admitted {
-            admitted,
-            created: created
-                || (own && matches!(uncertain, Outcome::Admitted { created: true, .. })),
-        },
-        (_, outcome) => outcome,
-    }
-}
-
-fn ended_as(asked: RunOutcome, outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Ended {
-            ended: Ended::Before(before),
-            promoted,
-        } if before == asked => Outcome::Ended {
-            ended: Ended::Done,
-            promoted,
-        },
-        outcome => outcome,
     }
 }

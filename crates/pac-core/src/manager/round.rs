@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::absorb::{Concern, Source};
 use super::repository::{Desk, Next, Repository};
-use super::request::{Asked, Reply, Request, recognise};
+use super::request::{Asked, Reply, Request};
 use super::session::session_lost;
 use super::shared::Shared;
 use super::waiting::{Farewell, Notice, Place};
 use crate::driver::CommitOutcome;
 use crate::error::{Error, ErrorKind};
-use crate::protocol::{Admitted, Changes, Command, Death, Issuer, Outcome, Plan};
+use crate::protocol::{Admitted, Changes, Command, Death, Issuer, Outcome, Plan, recognise};
 use crate::state::{Absorb, Entry, RepositoryState, RunKind, RunOutcome, Snapshot};
 use crate::value::{Revision, SessionId};
 

@@ -5,7 +5,7 @@ use crate::state::{Entry, EntryState, RunKind, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket};
 
 /// A run that asks for a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RunRequest {
     /// Its name.
     pub run: PipelineRunKey,
@@ -55,7 +55,7 @@ pub enum Death {
 }
 
 /// What can be asked of one repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Queue a run, and start it when its turn has come.
     Admit(RunRequest),
@@ -167,7 +167,7 @@ impl Command {
 }
 
 /// What came of asking for a slot, or a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Admitted {
     /// It holds a slot.
     Started {
@@ -210,7 +210,7 @@ impl Admitted {
 }
 
 /// What came of ending a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
     /// It waited or ran, and has ended with this command.
     Done,
@@ -225,7 +225,7 @@ pub enum Ended {
 }
 
 /// What came of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Of `Admit`, `Adopt`, `Requeue` and `Reclaim`.
     Admitted {

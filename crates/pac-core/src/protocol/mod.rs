@@ -5,11 +5,13 @@ mod apply;
 mod command;
 mod overlay;
 mod plan;
+mod recognise;
 #[cfg(test)]
 mod tests;
 
 pub use command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
 pub use plan::{Changes, Issuer, Plan};
+pub use recognise::recognise;
 
 use crate::state::RepositoryState;
 

@@ -13,7 +13,7 @@ use crate::state::{
 use crate::value::{Revision, SessionId};
 
 /// On whose behalf commands are applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Issuer {
     /// The session of the process.
     pub session: SessionId,
@@ -22,7 +22,7 @@ pub struct Issuer {
 }
 
 /// What one commit to one repository writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Changes {
     /// The revision that the repository must be at; for a repository that does not exist, the
     /// floor of the store ([`Head::absent`]).

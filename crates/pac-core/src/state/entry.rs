@@ -98,7 +98,7 @@ impl Moment {
 }
 
 /// The record of one run: what a driver stores, as it is, under repository and run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The run; unique within its repository.
     pub run: PipelineRunKey,

@@ -4,7 +4,7 @@ use crate::value::{FencingToken, Limit, LimitVersion, Revision, Ticket};
 
 /// What every commit to a repository is conditional on and replaces: the limit, the counters
 /// that tickets and tokens come from, and how many runs there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The commit that wrote this head.
     pub revision: Revision,
