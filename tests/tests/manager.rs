@@ -60,6 +60,42 @@ fn a_waiter_outlives_the_loss_of_two_sessions() {
 }
 
 #[test]
+fn a_waiter_outlives_a_session_that_ends_before_the_answer_comes() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let line = Faults::none();
+        let (other, ours) = (fixture.manager().await, fixture.manager_behind(&line).await);
+        other.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let a = started(&other, &web, durable("a")).await;
+        line.inject([Request::Commit], Fault::HoldAnswer, When::Always);
+        let asking = tokio::spawn({
+            let (ours, web) = (ours.clone(), web.clone());
+            async move { ours.admit(&web, durable("b")).await.unwrap() }
+        });
+        fixture.comes_to(&web, &["a"], &["b"]).await;
+
+        // Its session ends, that is recorded, and known to the manager, before the answer.
+        let session = ours.session();
+        fixture.driver().close_session(session).await.unwrap();
+        while ours.session() == session {
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        let status = ours.status(&web).await.unwrap();
+        assert_eq!(status.queued[0].owner, None);
+
+        line.clear();
+        let Admission::Queued(b) = asking.await.unwrap() else {
+            unreachable!("its slot is taken");
+        };
+        fixture.settle().await;
+        other.release(a, DONE).await.unwrap();
+        let turn = fixture.soon("the turn", b).await.unwrap();
+        assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
+    });
+}
+
+#[test]
 fn a_manager_that_was_closed_ends_its_streams_and_waiters() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
         let web = repository("web");

@@ -40,14 +40,14 @@ impl Faulty {
         let faults = self.faults.meet(request).await?;
         for fault in &faults {
             match *fault {
-                Fault::Hang => self.faults.hang(request).await,
+                Fault::Hang => self.faults.outlast(*fault, request).await,
                 Fault::Panic => panic!("a bug that the test has put into `{}`", request.name()),
                 Fault::LoseQuestion => return Err(lost(request)),
                 Fault::Fail => {
                     let message = "the test lets this request fail";
                     return Err(Error::new(ErrorKind::Unavailable, request.name(), message));
                 }
-                Fault::Conflict | Fault::LoseAnswer => {}
+                Fault::Conflict | Fault::LoseAnswer | Fault::HoldAnswer => {}
                 delay => self.delay(delay).await,
             }
         }
@@ -58,6 +58,7 @@ impl Faulty {
         for fault in &faults {
             match *fault {
                 Fault::LoseAnswer => return Err(lost(request)),
+                Fault::HoldAnswer => self.faults.outlast(*fault, request).await,
                 fault => self.delay(fault).await,
             }
         }

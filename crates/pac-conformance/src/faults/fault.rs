@@ -78,6 +78,8 @@ pub enum Fault {
     /// It waits until the plan is cleared. On [`Request::KeepAlive`]: a keep-alive that stands
     /// still while everything else goes on.
     Hang,
+    /// It is done, and its answer waits until the plan is cleared.
+    HoldAnswer,
     /// It does not get there, and its sender knows: `Unavailable`.
     Fail,
     /// It does not get there, and its sender cannot know: `Indeterminate` if it was to change

@@ -238,13 +238,13 @@ impl Faults {
         })
     }
 
-    /// Waits until nothing makes such requests hang.
-    pub(super) async fn hang(&self, request: Request) {
-        let hangs = |plan: &Plan| {
+    /// Waits until this fault is planned for such requests no more.
+    pub(super) async fn outlast(&self, fault: Fault, request: Request) {
+        let lasts = |plan: &Plan| {
             let mut rules = plan.rules.iter();
-            rules.any(|(of, fault, _)| *fault == Fault::Hang && of.contains(&request))
+            rules.any(|(of, planned, _)| *planned == fault && of.contains(&request))
         };
-        drop(self.0.subscribe().wait_for(|plan| !hangs(plan)).await);
+        drop(self.0.subscribe().wait_for(|plan| !lasts(plan)).await);
     }
 
     pub(super) fn drawn(&self, longest: Duration) -> Duration {

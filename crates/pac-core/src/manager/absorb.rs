@@ -250,7 +250,8 @@ impl Repository {
 }
 
 impl Desk {
-    fn reclaim(&mut self, shared: &Shared, entry: &Entry) {
+    /// Goes on waiting for a run of ours in the name of the session that there is now.
+    pub(super) fn reclaim(&mut self, shared: &Shared, entry: &Entry) {
         let former = entry.owner().filter(|owner| shared.session.was(*owner));
         let ours = former.is_some() || self.waiting.knows(&entry.run);
         // Put in twice, the second changes nothing.

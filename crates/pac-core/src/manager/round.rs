@@ -275,8 +275,11 @@ impl Repository {
     /// Has whoever asked wait for the turn of a queued run; for nothing, if it is not ours.
     fn queue(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, entry: &Arc<Entry>) -> Place {
         let place = desk.waiting.add(entry);
-        if let Some(Concern::Over(over)) = self.concern(shared, None, Some(entry)) {
-            desk.waiting.end(&entry.run, over);
+        match self.concern(shared, None, Some(entry)) {
+            Some(Concern::Over(over)) => desk.waiting.end(&entry.run, over),
+            // Its session died, and that was recorded, before this answer came.
+            Some(Concern::Reclaim) => desk.reclaim(shared, entry),
+            Some(Concern::Started(_)) | None => {}
         }
         place
     }
