@@ -96,6 +96,8 @@ mod conformance;
 pub mod faults;
 mod fixture;
 mod history;
+#[cfg(feature = "model")]
+pub mod model;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod names;

@@ -1,9 +1,12 @@
 //! The protocol as the checks see it: what they hold to its word is production's, or a mutant's.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
-use pac_core::protocol::{self, Changes, Command, Issuer, Outcome};
-use pac_core::state::RepositoryState;
+use pac_core::SessionId;
+use pac_core::protocol::{self, Changes, Command, Issuer, Outcome, Plan};
+use pac_core::state::{Entry, EntryState, RepositoryState, Snapshot};
 
 /// What decides over a repository. Pure, as [`protocol::apply`] is.
 pub trait Rules: fmt::Debug + Send + Sync + 'static {
@@ -14,6 +17,22 @@ pub trait Rules: fmt::Debug + Send + Sync + 'static {
         issuer: Issuer,
         command: &Command,
     ) -> (Outcome, Option<Changes>);
+
+    /// What comes of commands that are planned together, from the first on: as many as have an
+    /// outcome. Nothing is granted to the `dead`. As it stands here, one at a time.
+    fn plan(
+        &self,
+        state: &RepositoryState,
+        issuer: Issuer,
+        dead: &[SessionId],
+        commands: &[Command],
+    ) -> (Vec<Outcome>, Option<Changes>) {
+        let Some(first) = commands.first() else {
+            return (Vec::new(), None);
+        };
+        let (outcome, changes) = self.apply(&disowned(state, dead, first), issuer, first);
+        (vec![outcome], changes)
+    }
 }
 
 /// The protocol that ships.
@@ -29,4 +48,46 @@ impl Rules for Production {
     ) -> (Outcome, Option<Changes>) {
         protocol::apply(state, issuer, command)
     }
+
+    fn plan(
+        &self,
+        state: &RepositoryState,
+        issuer: Issuer,
+        dead: &[SessionId],
+        commands: &[Command],
+    ) -> (Vec<Outcome>, Option<Changes>) {
+        let mut plan = Plan::new(state, issuer, usize::MAX).without(dead);
+        let outcomes = commands.iter().map(|command| plan.apply(command)).collect();
+        (outcomes, plan.finish())
+    }
+}
+
+/// A state in which nothing waits in the name of the dead, but for whom a command expires.
+fn disowned<'a>(
+    state: &'a RepositoryState,
+    dead: &[SessionId],
+    command: &Command,
+) -> Cow<'a, RepositoryState> {
+    let expires =
+        |dead: &SessionId| matches!(command, Command::Expire { session, .. } if session == dead);
+    let is_dead = |owner: &SessionId| dead.contains(owner) && !expires(owner);
+    let waits_for_dead =
+        |entry: &Entry| entry.is_queued() && entry.owner().as_ref().is_some_and(is_dead);
+    if !state.entries().any(|entry| waits_for_dead(entry)) {
+        return Cow::Borrowed(state);
+    }
+    let disown = |entry: &Arc<Entry>| {
+        let mut entry = Arc::clone(entry);
+        if waits_for_dead(&entry) {
+            Arc::make_mut(&mut entry).state = EntryState::Queued { owner: None };
+        }
+        entry
+    };
+    let snapshot = Snapshot {
+        since: None,
+        exists: state.exists(),
+        head: *state.head(),
+        entries: state.entries().map(disown).collect(),
+    };
+    Cow::Owned(RepositoryState::from_snapshot(&snapshot).unwrap())
 }
