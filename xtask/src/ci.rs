@@ -50,6 +50,7 @@ enum Stage {
     Deny,
     Features,
     Docs,
+    Model,
     Test,
 }
 
@@ -70,7 +71,7 @@ impl Stage {
             Self::Clippy | Self::Features => &[tools::CLIPPY, tools::PROTOC],
             Self::Deny => &[tools::CARGO_DENY],
             Self::Docs => &[tools::PROTOC],
-            Self::Test => &[],
+            Self::Model | Self::Test => &[],
         }
     }
 
@@ -93,6 +94,9 @@ impl Stage {
                 let doc = "cargo doc --workspace --no-deps --all-features --locked";
                 return vec![CommandLine::new(doc).env("RUSTDOCFLAGS", "-D warnings")];
             }
+            // Optimised: it goes through millions of states.
+            Self::Model => &["cargo test --release --locked --package pac-conformance \
+                 --features model --test model -- --nocapture --test-threads=1"],
             Self::Test => &[TEST_COMMAND],
         };
         lines.iter().copied().map(CommandLine::new).collect()
@@ -162,7 +166,7 @@ mod tests {
             only: None,
             from: Some(Stage::Docs),
         };
-        assert_eq!(from.stages(), [Stage::Docs, Stage::Test]);
+        assert_eq!(from.stages(), [Stage::Docs, Stage::Model, Stage::Test]);
     }
 
     #[test]
