@@ -52,6 +52,7 @@ pub use pac_core::manager::{
     RepositoryWatch, RunStatus, RunningRun, Turn, Update, WaitReason, Waiter,
 };
 pub use pac_core::protocol::{self, Ended, RunRequest};
+pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
 pub use pac_core::state::{self, RunKind, RunOutcome};
 pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,

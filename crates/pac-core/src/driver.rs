@@ -94,7 +94,8 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit;
 
     /// Opens a stream of hints of what changed from now on, by whomever. Commits of `session`
-    /// itself may be left out.
+    /// itself may be left out. It need not live: who only reads passes the default, which no
+    /// session ever has.
     ///
     /// # Errors
     /// The store's own.

@@ -3,6 +3,7 @@
 //! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
 //! - [`driver`]: the little that a store has to provide for them; [`hints`] helps with a part.
 //! - [`manager`]: both together, for the many tasks of one process.
+//! - [`reader`]: for those who only look.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
 //! together with the drivers.
@@ -14,6 +15,7 @@ pub mod hints;
 pub mod manager;
 mod name;
 pub mod protocol;
+pub mod reader;
 pub mod state;
 mod value;
 

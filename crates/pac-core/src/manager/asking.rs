@@ -74,8 +74,8 @@ fn refusal(repository: &Repository, reply: &Reply) -> Option<Error> {
             ErrorKind::InvalidInput,
             "admit",
             format!(
-                "session {session} has a run of this name and uid that it runs itself; choose \
-                 another name, or wait until it has ended"
+                "session {session} has a live run of this name; choose another name, or wait until \
+                 that one has ended"
             ),
         ),
         (Admitted::NotHeld | Admitted::Finished(_), _) | (_, Some(_)) => return None,

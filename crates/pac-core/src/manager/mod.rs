@@ -37,7 +37,7 @@ use crate::driver::ListFilter;
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::{Admitted, Command, Outcome, RunRequest};
-use crate::state::{Head, RunOutcome};
+use crate::state::RunOutcome;
 use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
 
 /// Concurrency limits and queues of repositories, on a store that other managers share.
@@ -69,7 +69,8 @@ impl ConcurrencyManager {
     /// with another priority moves it.
     ///
     /// # Errors
-    /// `InvalidInput` when another live process has an ephemeral run of this name and uid.
+    /// `InvalidInput` when another live process has an ephemeral run of this name and uid, or,
+    /// for an ephemeral request, any live run of this name.
     pub async fn admit(
         &self,
         repository: &RepositoryKey,
@@ -316,13 +317,7 @@ impl ConcurrencyManager {
         let page = shared
             .read(shared.driver.list(ListFilter::All, after, limit), "list")
             .await?;
-        let summary = |(repository, head): (RepositoryKey, Head)| RepositorySummary {
-            repository,
-            limit: head.limit,
-            running: head.started,
-            queued: head.queued,
-        };
-        Ok(page.into_iter().map(summary).collect())
+        Ok(page.into_iter().map(RepositorySummary::of).collect())
     }
 
     /// Follows a repository from its state now on.

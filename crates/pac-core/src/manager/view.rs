@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::repository::Repository;
-use crate::name::{PipelineRunKey, RepositoryKey};
-use crate::state::{Entry, EntryState, RepositoryState, RunOutcome};
+use crate::name::{PipelineRunKey, RepositoryKey, Uid};
+use crate::state::{Entry, EntryState, Head, RepositoryState, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Timestamp};
 
 /// A repository at one revision.
@@ -35,6 +35,8 @@ pub struct RepositoryStatus {
 pub struct RunningRun {
     /// The run.
     pub run: PipelineRunKey,
+    /// Tells it apart from other runs of the same name.
+    pub uid: Uid,
     /// The token of its grant.
     pub token: FencingToken,
     /// The session that holds it.
@@ -52,6 +54,8 @@ pub struct RunningRun {
 pub struct QueuedRun {
     /// The run.
     pub run: PipelineRunKey,
+    /// Tells it apart from other runs of the same name.
+    pub uid: Uid,
     /// 1 is next.
     pub position: usize,
     /// Its urgency.
@@ -69,6 +73,8 @@ pub struct QueuedRun {
 pub struct FinishedRun {
     /// The run.
     pub run: PipelineRunKey,
+    /// Tells it apart from other runs of the same name.
+    pub uid: Uid,
     /// How.
     pub outcome: RunOutcome,
     /// When it was queued, by the store's clock.
@@ -124,8 +130,19 @@ pub struct RepositorySummary {
     pub queued: u32,
 }
 
+impl RepositorySummary {
+    pub(crate) fn of((repository, head): (RepositoryKey, Head)) -> Self {
+        Self {
+            repository,
+            limit: head.limit,
+            running: head.started,
+            queued: head.queued,
+        }
+    }
+}
+
 impl RepositoryStatus {
-    pub(super) fn of(repository: &RepositoryKey, state: &RepositoryState) -> Self {
+    pub(crate) fn of(repository: &RepositoryKey, state: &RepositoryState) -> Self {
         let mut running: Vec<_> = state.entries().filter_map(|e| running_run(e)).collect();
         running.sort_unstable_by_key(|run| run.token);
         let mut finished: Vec<_> = state.entries().filter_map(|e| finished_run(e)).collect();
@@ -170,6 +187,7 @@ fn running_run(entry: &Entry) -> Option<RunningRun> {
     };
     Some(RunningRun {
         run: entry.run.clone(),
+        uid: entry.uid.clone(),
         token,
         session,
         orphaned,
@@ -184,6 +202,7 @@ fn queued_run(state: &RepositoryState, entry: &Entry, ahead: usize) -> Option<Qu
     };
     Some(QueuedRun {
         run: entry.run.clone(),
+        uid: entry.uid.clone(),
         position: ahead + 1,
         priority: entry.priority,
         owner,
@@ -198,6 +217,7 @@ fn finished_run(entry: &Entry) -> Option<FinishedRun> {
     };
     Some(FinishedRun {
         run: entry.run.clone(),
+        uid: entry.uid.clone(),
         outcome,
         queued_at: entry.queued.at(),
         started_at: entry.started.at(),

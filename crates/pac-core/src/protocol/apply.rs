@@ -45,6 +45,9 @@ impl Plan<'_> {
         let entry = match self.current(&request.run) {
             None => return self.enqueue(request),
             Some(other) if other.uid != request.uid => {
+                if let Some(holder) = keeps_its_name(other, request.kind, issuer) {
+                    return known_as(Admitted::HeldElsewhere(holder));
+                }
                 self.supersede(&request.run);
                 return self.enqueue(request);
             }
@@ -337,6 +340,18 @@ impl Plan<'_> {
         self.removed = true;
         Outcome::Removed(ended.into_iter().map(|(_, run)| run).collect())
     }
+}
+
+/// Whose live run it is that an ephemeral request of the same name may not end: a process that
+/// asks for itself replaces nothing that somebody else runs or waits for. Only for a durable
+/// run is a new uid proof that the run before is gone.
+fn keeps_its_name(other: &Entry, asked: RunKind, issuer: SessionId) -> Option<SessionId> {
+    let holder = match other.state {
+        EntryState::Started { session, .. } => session,
+        EntryState::Queued { owner } => owner?,
+        EntryState::Finished { .. } => return None,
+    };
+    (asked == RunKind::Ephemeral && holder != issuer).then_some(holder)
 }
 
 fn known_as(admitted: Admitted) -> Outcome {

@@ -183,7 +183,8 @@ pub enum Admitted {
     },
     /// This very run has ended before; it does not run again.
     Finished(RunOutcome),
-    /// Refused: an ephemeral run belongs to the process that admitted it first.
+    /// Refused: an ephemeral run belongs to the process that admitted it first, and an
+    /// ephemeral request ends no run of its name that somebody else has.
     HeldElsewhere(SessionId),
     /// Refused: there is no such run, or it is not held with this token, or is somebody else's.
     NotHeld,

@@ -108,3 +108,38 @@ fn what_is_abandoned_is_that_grant_of_that_life_of_the_run() {
     assert_eq!(book.running(), ["a"]);
     assert_eq!(book.ended(A, &abandon(2, None)).0, Ended::Done);
 }
+
+#[test]
+fn an_ephemeral_request_ends_no_run_of_its_name_that_somebody_else_has() {
+    let other = |name: &str, kind| {
+        let uid = "another".parse().unwrap();
+        Command::Admit(RunRequest {
+            uid,
+            ..request(name, kind)
+        })
+    };
+    let mut book = Book::with_limit(1);
+    book.apply(A, &Command::Admit(request("a", RunKind::Ephemeral)));
+    book.admit(A, "b");
+    let held = Admitted::HeldElsewhere(SessionId::new(A));
+    for name in ["a", "b"] {
+        assert_eq!(book.admitted(B, &other(name, RunKind::Ephemeral)), held);
+    }
+    // It is the process's own to replace; an object of the cluster replaces any of its name;
+    // and a name is free again when its run has ended.
+    let replaced = book.admitted(A, &other("a", RunKind::Ephemeral));
+    assert!(replaced.has_a_place(), "{replaced:?}");
+    assert!(
+        book.admitted(B, &other("b", RunKind::Durable))
+            .has_a_place()
+    );
+    book.apply(
+        A,
+        &Command::Cancel {
+            run: run("a"),
+            uid: None,
+        },
+    );
+    let again = Command::Admit(request("a", RunKind::Ephemeral));
+    assert!(book.admitted(B, &again).has_a_place());
+}
