@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use pac_concurrency::{Error, ErrorKind, SettingsError};
@@ -12,8 +13,8 @@ use pac_concurrency::{Error, ErrorKind, SettingsError};
 pub(crate) enum Exit {
     /// All went well.
     Success = 0,
-    /// The replay ran, and a limit was exceeded.
-    LimitExceeded = 1,
+    /// The answer is no: a replay exceeded a limit, there is no such run, a token is out of date.
+    Negative = 1,
     /// Wrong arguments.
     Usage = 2,
     /// The input cannot be read or breaks its rules; nothing was done.
@@ -22,8 +23,14 @@ pub(crate) enum Exit {
     StoreUnavailable = 69,
     /// A bug in this software.
     Internal = 70,
+    /// A lease was lost.
+    LeaseLost = 71,
     /// Output cannot be written.
     Output = 74,
+    /// No slot was to be had.
+    NoSlot = 75,
+    /// The store does not let us in.
+    Unauthorised = 77,
     /// Wrong settings.
     Config = 78,
 }
@@ -65,8 +72,8 @@ impl From<Error> for Failure {
         let exit = match error.kind() {
             ErrorKind::Config => Exit::Config,
             ErrorKind::InvalidInput => Exit::Usage,
-            ErrorKind::Unauthorised
-            | ErrorKind::Unavailable
+            ErrorKind::Unauthorised => Exit::Unauthorised,
+            ErrorKind::Unavailable
             | ErrorKind::Contended
             | ErrorKind::Indeterminate
             | ErrorKind::SessionLost => Exit::StoreUnavailable,
@@ -79,6 +86,20 @@ impl From<Error> for Failure {
             cause = error.source();
         }
         Self { exit, message }
+    }
+}
+
+/// Of standard output. A reader that has seen what it wanted and closed the pipe is no failure:
+/// the command ends there, and well.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(Exit::Success, ""),
+            _ => Self::new(
+                Exit::Output,
+                format!("standard output: cannot write: {error}"),
+            ),
+        }
     }
 }
 
@@ -98,7 +119,7 @@ mod tests {
             (ErrorKind::Config, Exit::Config),
             (ErrorKind::InvalidInput, Exit::Usage),
             (ErrorKind::Unavailable, Exit::StoreUnavailable),
-            (ErrorKind::Unauthorised, Exit::StoreUnavailable),
+            (ErrorKind::Unauthorised, Exit::Unauthorised),
             (ErrorKind::Corrupt, Exit::Internal),
             (ErrorKind::Internal, Exit::Internal),
         ] {

@@ -1,15 +1,29 @@
 //! `pac`: per-repository concurrency limits from a shell.
 
+mod cancel;
+mod cleanup;
 mod config;
+#[cfg(unix)]
+mod exec;
 mod exit;
+mod format;
+mod history;
+mod limit;
 mod output;
+mod release;
 mod replay;
+mod status;
+mod store;
+mod time;
+mod top;
+mod watch;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use config::Sources;
+use exit::{Exit, Failure};
+use pac_concurrency::Settings;
 
 /// Concurrency limits, strict FIFO queues and fenced leases, per repository.
 #[derive(Debug, Parser)]
@@ -25,8 +39,31 @@ struct Cli {
 enum Command {
     /// Show the settings in effect and where each comes from, or check files of them.
     Config(With<config::Args>),
+    /// Run a command while holding a slot, after waiting for its turn.
+    #[cfg(unix)]
+    Exec(With<exec::Args>),
+    /// Show limits, who runs and who waits.
+    Status(With<status::Args>),
+    /// Show what happens as it happens.
+    Watch(With<watch::Args>),
+    /// Show the busiest repositories, live.
+    Top(With<top::Args>),
+    /// Show the runs that have ended, with their waits.
+    History(With<history::Args>),
+    /// Set the limit of a repository.
+    Limit(With<limit::Args>),
+    /// End a run that waits or runs.
+    Cancel(With<cancel::Args>),
+    /// Give the slot of a run back.
+    Release(With<release::Args>),
+    /// Forget a repository and all its runs.
+    Cleanup(With<cleanup::Args>),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
+    /// The command of `pac exec` in its first moment.
+    #[cfg(unix)]
+    #[command(hide = true, name = exec::guarded::NAME)]
+    ExecGuarded(exec::guarded::Args),
 }
 
 /// The arguments of a command, and the options that may stand on either side of its name.
@@ -39,23 +76,50 @@ struct With<A: clap::Args> {
     sources: Sources,
 }
 
+impl<A: clap::Args> With<A> {
+    /// Runs a command with the settings of all sources.
+    fn run<T: Into<ExitCode>>(
+        self,
+        before: Sources,
+        command: impl FnOnce(&A, &Settings) -> Result<T, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        let sources = before.followed_by(self.sources);
+        let settings = sources.loader()?.load()?.settings();
+        command(&self.args, &settings).map(Into::into)
+    }
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Config(With { args, sources }) => {
-            config::run(&args, &cli.sources.followed_by(sources))
+    run(Cli::parse()).unwrap_or_else(|failure| {
+        if failure.exit() != Exit::Success {
+            output::note(&failure);
         }
-        Command::Replay(With { args, sources }) => {
-            cli.sources.followed_by(sources).note_unused("replay");
-            replay::run(&args)
+        failure.exit().into()
+    })
+}
+
+fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Config(with) => {
+            config::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
         }
-    };
-    let exit = result.unwrap_or_else(|failure| {
-        // With stderr gone the exit code is all that is left to say it.
-        let _ = writeln!(io::stderr().lock(), "pac: {failure}");
-        failure.exit()
-    });
-    exit.into()
+        #[cfg(unix)]
+        Command::Exec(with) => with.run(sources, exec::run),
+        #[cfg(unix)]
+        Command::ExecGuarded(args) => Ok(exec::guarded::run(&args)),
+        Command::Status(with) => with.run(sources, status::run),
+        Command::Watch(with) => with.run(sources, watch::run),
+        Command::Top(with) => with.run(sources, top::run),
+        Command::History(with) => with.run(sources, history::run),
+        Command::Limit(with) => with.run(sources, limit::run),
+        Command::Cancel(with) => with.run(sources, cancel::run),
+        Command::Release(with) => with.run(sources, release::run),
+        Command::Cleanup(with) => with.run(sources, cleanup::run),
+        Command::Replay(with) => {
+            sources.followed_by(with.sources).note_unused("replay");
+            replay::run(&with.args).map(Into::into)
+        }
+    }
 }
 
 #[cfg(test)]

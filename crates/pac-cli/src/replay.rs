@@ -7,7 +7,6 @@ mod record;
 mod report;
 mod repository;
 mod summary;
-mod time;
 mod timeline;
 mod trace;
 mod watchdog;
@@ -137,7 +136,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     args.print(&replay)?;
     drawn?;
     Ok(if replay.exceeded() {
-        Exit::LimitExceeded
+        Exit::Negative
     } else {
         Exit::Success
     })

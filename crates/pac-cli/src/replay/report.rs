@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::record::{Replay, RunOutcome, RunRecord};
 use super::summary::{self, Summary};
-use super::time::{humanise, rfc3339};
+use crate::time::{humanise, rfc3339};
 
 /// How many violations, and how many warnings, are shown; the rest is counted.
 const MOST_SHOWN: usize = 10;

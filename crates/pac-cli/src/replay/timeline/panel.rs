@@ -10,7 +10,7 @@ use super::scale::Scale;
 use super::{LEFT, px};
 use crate::replay::record::{RepositoryRecord, RunOutcome, RunRecord};
 use crate::replay::summary::{self, Summary};
-use crate::replay::time::{humanise, rfc3339};
+use crate::time::{humanise, rfc3339};
 
 /// Height of the title, of the chart, of the axis, and of the gaps between them.
 const TITLE: f64 = 24.0;

@@ -6,7 +6,7 @@ use jiff::tz::Offset;
 use pac_concurrency::Timestamp;
 
 use crate::replay::record::RunRecord;
-use crate::replay::time::to_jiff;
+use crate::time::to_jiff;
 
 /// Width of the plot, in pixels: what fits a window, and what a browser scrolls well.
 const WIDTH: (f64, f64) = (1_200.0, 24_000.0);

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, shown};
 use super::{Event, Row};
-use crate::replay::time::parse_rfc3339;
+use crate::time::parse_rfc3339;
 
 /// The fields that say which kind of row it is.
 const KINDS: [&str; 3] = ["run", "set_limit", "cancel"];

@@ -27,9 +27,26 @@ pub(crate) fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
     }
 }
 
+/// The time of this machine, which may be another than the store's.
+pub(crate) fn now() -> Timestamp {
+    Timestamp::from_unix_millis(jiff::Timestamp::now().as_millisecond())
+}
+
 /// RFC 3339 in UTC with exactly three decimals of a second.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
     format!("{:.3}", to_jiff(time))
+}
+
+/// A duration that an argument gives: `30s`, `500ms`, `1h30m`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
+    // Its own grammar also takes calendars and signs.
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .filter(|_| plain && !text.starts_with(['P', 'p']))
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or("must be a duration above zero, such as 30s, 500ms or 1h30m")
 }
 
 /// As jiff knows it, for its calendar. Times beyond its calendar become its ends.
@@ -142,6 +159,25 @@ mod tests {
         ] {
             let message = parse_rfc3339(text).unwrap_err();
             assert!(message.contains("RFC 3339"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn durations_of_arguments_have_units() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("500ms", 500),
+            ("1h30m", 5_400_000),
+            ("1.5s", 1_500),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for text in ["", "30", "0s", "-5s", "5s ago", "PT5S", "1 day", "soon"] {
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 

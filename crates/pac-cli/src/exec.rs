@@ -1,0 +1,329 @@
+//! `pac exec`: a command that holds a slot while it runs.
+
+mod child;
+pub(crate) mod guarded;
+mod hold;
+mod name;
+mod queue;
+mod signals;
+mod terminal;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::value_parser;
+use pac_concurrency::{
+    Admission, ConcurrencyManager, DriverKind, Ended, Error, ErrorKind, Lease, Limit,
+    PipelineRunKey, Priority, RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
+};
+use tokio::time::{Instant, sleep};
+
+use crate::exit::{Exit, Failure};
+use crate::output::note;
+use crate::store;
+use child::{Child, Over};
+use hold::Hold;
+use queue::{Queue, Waited};
+use signals::Signals;
+
+const AFTER_HELP: &str = "\
+The command's standard streams are its own. In its environment it finds
+  PAC_REPOSITORY     NS/NAME of the repository
+  PAC_RUN            NS/NAME of the run that holds the slot
+  PAC_LEASE          the session that holds it, as `pac status` shows it
+  PAC_FENCING_TOKEN  a number that grows with every grant of the repository: hand it to
+                     what the command writes to, and have smaller ones refused there
+
+Limit: without --limit the one in force is used. With it, the limit is set if it is another,
+unless a controller has announced it from a Repository: that one holds.
+
+Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command; while it
+waits for its turn they end the waiting. At a terminal, what is typed (Ctrl-C) reaches the
+command from the terminal alone. Without one, the command has a process group of its own, and
+signals reach all of it.
+If the lease is lost (the store was away for longer than the TTL, `pac` was stopped, the run was
+cancelled) the command gets SIGTERM, and ten seconds later SIGKILL.
+Should `pac` itself be killed, the command is killed at once (on Linux; what the command has
+started is not), and the next waiter starts within the TTL plus two seconds.
+
+Exit codes: the command's own, or 128 + the signal that ended it; and
+   2  wrong arguments
+  69  the store is unavailable
+  71  the lease was lost while the command ran
+  75  no slot was had: --no-wait, --wait-timeout, or the run was cancelled while it waited
+  77  the store does not let us in
+  78  wrong settings
+ 126  the command cannot be run
+ 127  there is no such command";
+
+/// What a process that was stopped beyond its TTL may need to have its old entry seen to.
+const SEEN_TO_WITHIN: Duration = Duration::from_secs(5);
+
+/// The arguments of `pac exec`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The repository whose slots are shared
+    #[arg(short, long, value_name = "NS/NAME")]
+    repository: RepositoryKey,
+
+    /// How many may run at once, 1 or more
+    #[arg(short, long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+
+    /// The name of this run, which no live run may have [default: a new one]
+    #[arg(long, value_name = "NS/NAME")]
+    run: Option<PipelineRunKey>,
+
+    /// Higher goes first; equals keep their order
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    priority: i32,
+
+    /// How long the slot outlives this process if it dies, or the store's silence
+    /// [default: concurrency-session-ttl of the settings]
+    #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
+    ttl: Option<Duration>,
+
+    /// Do not wait for a slot
+    #[arg(long, conflicts_with = "wait_timeout")]
+    no_wait: bool,
+
+    /// Wait at most so long for a slot
+    #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
+    wait_timeout: Option<Duration>,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Waits for a slot, runs the command with it, and gives it back.
+pub(crate) fn run(args: &Args, settings: &Settings) -> Result<ExitCode, Failure> {
+    let settings = args.settings(settings.clone())?;
+    // On this thread: the kernel kills the command when the *thread* that started it ends.
+    store::block_on(exec(args, &settings)).map(ExitCode::from)
+}
+
+async fn exec(args: &Args, settings: &Settings) -> Result<u8, Failure> {
+    let mut signals = Signals::install()?;
+    let manager = tokio::select! {
+        manager = pac_concurrency::connect(settings) => manager?,
+        signal = signals.next() => return Ok(signals::exit_code(signal)),
+    };
+    let ttl = settings.manager.session_ttl;
+    let code = with_slot(args, &manager, ttl, &mut signals).await;
+    if let Err(error) = manager.close().await {
+        note(format_args!(
+            "{error}; what this process still has at the store is freed within {ttl:?}"
+        ));
+    }
+    code
+}
+
+async fn with_slot(
+    args: &Args,
+    manager: &ConcurrencyManager,
+    ttl: Duration,
+    signals: &mut Signals,
+) -> Result<u8, Failure> {
+    let deadline = args.wait_timeout.map(|timeout| Instant::now() + timeout);
+    let may_start = args.announce_limit(manager).await?;
+    if args.no_wait && !may_start {
+        return Err(args.no_slot("--no-wait"));
+    }
+    let mut queue = Queue::new(
+        &args.repository,
+        if args.no_wait {
+            Some(Instant::now())
+        } else {
+            deadline
+        },
+    );
+    loop {
+        let waiter = match args.admit(manager, ttl, &queue).await? {
+            Admission::Started(lease) => return args.hold(manager, lease, ttl, signals).await,
+            Admission::Queued(waiter) => waiter,
+            Admission::Finished(outcome) => {
+                return Err(Failure::new(
+                    Exit::NoSlot,
+                    format!("the run {outcome} before"),
+                ));
+            }
+        };
+        let waited = queue.wait(waiter, signals).await;
+        queue.finish();
+        match waited {
+            Waited::Turn(Turn::Started(lease)) => {
+                return args.hold(manager, lease, ttl, signals).await;
+            }
+            Waited::Signal(signal) => return Ok(signals::exit_code(signal)),
+            Waited::TimedOut if args.no_wait => return Err(args.no_slot("--no-wait")),
+            Waited::TimedOut => return Err(args.no_slot("--wait-timeout")),
+            Waited::Turn(Turn::Ended(RunOutcome::Expired)) | Waited::PlaceLost => {
+                note(
+                    "the store was away for longer than the TTL: the place is lost, queueing again",
+                );
+                queue.again();
+            }
+            Waited::Turn(Turn::Ended(outcome)) => {
+                let message = format!("somebody ended the run while it waited: {outcome}");
+                return Err(Failure::new(Exit::NoSlot, message));
+            }
+            Waited::Turn(Turn::Gone | Turn::TakenOver) => {
+                let message = format!("{} was removed while the run waited", args.repository);
+                return Err(Failure::new(Exit::NoSlot, message));
+            }
+            Waited::Failed(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Args {
+    /// The settings with what the arguments say.
+    fn settings(&self, mut settings: Settings) -> Result<Settings, Failure> {
+        if settings.driver == DriverKind::Memory {
+            return Err(Failure::new(
+                Exit::Config,
+                "the driver is memory, which no two processes share: every `pac exec` would be \
+                 alone with its limit; set concurrency-driver to etcd or postgresql",
+            ));
+        }
+        if let Some(ttl) = self.ttl {
+            settings.manager.session_ttl = ttl;
+            // Of no use to what ends with its session, but never below.
+            settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
+        }
+        Ok(settings)
+    }
+
+    /// Sees to the limit, and tells whether a run that came now would start at once.
+    async fn announce_limit(&self, manager: &ConcurrencyManager) -> Result<bool, Failure> {
+        let status = manager.status(&self.repository).await?;
+        let running = u32::try_from(status.running.len()).unwrap_or(u32::MAX);
+        let mut in_force = status.limit;
+        match self.limit.map(Limit::new) {
+            None if in_force == Limit::UNLIMITED => {
+                let message = format!(
+                    "{} has no limit; say --limit N, or set one with `pac limit {} N`",
+                    self.repository, self.repository
+                );
+                return Err(Failure::new(Exit::Usage, message));
+            }
+            Some(limit) if limit != in_force && status.limit_version.is_some() => {
+                note(format_args!(
+                    "the limit of {} is {in_force}, as a controller announced it; --limit {limit} \
+                 is ignored",
+                    self.repository
+                ))
+            }
+            Some(limit) if limit != in_force => {
+                manager.set_limit(&self.repository, limit, None).await?;
+                if status.exists {
+                    note(format_args!(
+                        "the limit of {} was {in_force} and is {limit} now",
+                        self.repository
+                    ));
+                }
+                in_force = limit;
+            }
+            None | Some(_) => {}
+        }
+        Ok(status.queued.is_empty() && in_force.admits(running))
+    }
+
+    async fn admit(
+        &self,
+        manager: &ConcurrencyManager,
+        ttl: Duration,
+        queue: &Queue<'_>,
+    ) -> Result<Admission, Failure> {
+        // What the process itself has left behind goes before long; anybody else's run may stay.
+        let patience = if queue.is_again() {
+            ttl + SEEN_TO_WITHIN
+        } else {
+            Duration::ZERO
+        };
+        let deadline = Instant::now() + patience;
+        let run = match &self.run {
+            Some(run) => run.clone(),
+            None => name::unique(self.repository.namespace())?,
+        };
+        let request =
+            RunRequest::ephemeral(run, name::uid()?).with_priority(Priority::new(self.priority));
+        loop {
+            match manager.admit(&self.repository, request.clone()).await {
+                Err(error) if is_held(&error) && Instant::now() < deadline => {
+                    sleep(Duration::from_millis(200)).await;
+                }
+                admission => return Ok(admission?),
+            }
+        }
+    }
+
+    /// Runs the command with its slot.
+    async fn hold(
+        &self,
+        manager: &ConcurrencyManager,
+        lease: Lease,
+        ttl: Duration,
+        signals: &mut Signals,
+    ) -> Result<u8, Failure> {
+        let mut hold = Hold::new(manager, &lease, ttl);
+        let over = match Child::start(&self.command, &environment(&lease)) {
+            Ok(child) => child.run(&mut hold, signals).await,
+            Err(failure) => {
+                manager.release(lease, RunOutcome::Cancelled).await?;
+                return Err(failure);
+            }
+        };
+        match over {
+            Over::Ended { code, success } => {
+                let outcome = if success {
+                    RunOutcome::Completed
+                } else {
+                    RunOutcome::Failed
+                };
+                match manager.release(lease, outcome).await {
+                    Ok(ending) if ending.ended == Ended::Done => Ok(code),
+                    Ok(_) => Err(lost("somebody ended the run, or gave its slot to another")),
+                    Err(error) => {
+                        note(format_args!("{error}; the slot is freed within {ttl:?}"));
+                        Ok(code)
+                    }
+                }
+            }
+            Over::Lost(reason) => Err(lost(&reason)),
+        }
+    }
+
+    fn no_slot(&self, why: &str) -> Failure {
+        let message = format!(
+            "no slot of {} was free ({why}); the command did not run",
+            self.repository
+        );
+        Failure::new(Exit::NoSlot, message)
+    }
+}
+
+fn lost(reason: &str) -> Failure {
+    Failure::new(Exit::LeaseLost, format!("the lease was lost: {reason}"))
+}
+
+fn is_held(error: &Error) -> bool {
+    error.kind() == ErrorKind::InvalidInput
+}
+
+fn environment(lease: &Lease) -> [(&'static str, String); 4] {
+    [
+        ("PAC_REPOSITORY", lease.repository().to_string()),
+        ("PAC_RUN", lease.run().to_string()),
+        ("PAC_LEASE", lease.session().to_string()),
+        ("PAC_FENCING_TOKEN", lease.token().to_string()),
+    ]
+}

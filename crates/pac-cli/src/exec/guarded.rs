@@ -1,0 +1,60 @@
+//! The first moment of a command's life: it is told to die with its `pac`.
+//!
+//! Only a process itself can ask the kernel for that, after `fork` and before `exec`, where no
+//! safe code of the parent runs. So `pac` starts itself first, asks, and becomes the command.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use crate::output::note;
+
+/// The name of the hidden subcommand.
+pub(crate) const NAME: &str = "exec-guarded";
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The process to die with
+    parent: u32,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Becomes the command, unless that cannot be run.
+pub(crate) fn run(args: &Args) -> ExitCode {
+    if let Err(error) = die_with(args.parent) {
+        note(format_args!(
+            "the command outlives a `pac` that is killed: {error}"
+        ));
+    }
+    let Some((program, arguments)) = args.command.split_first() else {
+        return ExitCode::from(127);
+    };
+    let error = Command::new(program).args(arguments).exec();
+    note(format_args!("{}: {error}", program.display()));
+    ExitCode::from(match error.kind() {
+        io::ErrorKind::NotFound => 127,
+        _ => 126,
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn die_with(parent: u32) -> io::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have died before the kernel was told.
+    let now = getppid().map(|pid| pid.as_raw_nonzero().get());
+    if now.is_some_and(|now| u32::try_from(now).is_ok_and(|now| now != parent)) {
+        std::process::exit(127);
+    }
+    Ok(())
+}
+
+/// Elsewhere nobody can be told.
+#[cfg(not(target_os = "linux"))]
+fn die_with(_parent: u32) -> io::Result<()> {
+    Ok(())
+}

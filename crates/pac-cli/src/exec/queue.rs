@@ -1,0 +1,154 @@
+//! Waiting for a turn, and showing how far it is.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use pac_concurrency::{Error, ErrorKind, RepositoryKey, Turn, WaitReason, Waiter};
+use rustix::process::Signal;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::signals::Signals;
+use crate::output::note;
+use crate::time::humanise;
+
+/// How often it is looked whether the place has changed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Lines of a log come no faster than this.
+const LINE: Duration = Duration::from_secs(1);
+
+/// The wait of one invocation, over several places if it must be.
+#[derive(Debug)]
+pub(crate) struct Queue<'a> {
+    repository: &'a RepositoryKey,
+    deadline: Option<Instant>,
+    since: Instant,
+    shown: Option<(usize, WaitReason)>,
+    shown_at: Option<Instant>,
+    spinner: Option<ProgressBar>,
+    again: bool,
+}
+
+/// How waiting ended.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    Turn(Turn),
+    /// The session that waited is over.
+    PlaceLost,
+    TimedOut,
+    Signal(Signal),
+    Failed(Error),
+}
+
+impl<'a> Queue<'a> {
+    pub(crate) fn new(repository: &'a RepositoryKey, deadline: Option<Instant>) -> Self {
+        Self {
+            repository,
+            deadline,
+            since: Instant::now(),
+            shown: None,
+            shown_at: None,
+            spinner: None,
+            again: false,
+        }
+    }
+
+    /// A place was lost, and another one is asked for.
+    pub(crate) fn again(&mut self) {
+        self.again = true;
+    }
+
+    pub(crate) fn is_again(&self) -> bool {
+        self.again
+    }
+
+    /// Waits in this place. However it ends, the place is given up or used.
+    pub(crate) async fn wait(&mut self, mut waiter: Waiter, signals: &mut Signals) -> Waited {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let far = Instant::now() + Duration::from_secs(60 * 60 * 24 * 365);
+        let deadline = self.deadline.unwrap_or(far);
+        loop {
+            tokio::select! {
+                biased;
+                turn = &mut waiter => return of(turn),
+                signal = signals.next() => {
+                    // A slot that was granted in this instant is given back with the rest.
+                    drop(waiter.wait_for(Duration::ZERO).await);
+                    return Waited::Signal(signal);
+                }
+                () = sleep_until(deadline) => {
+                    return match waiter.wait_for(Duration::ZERO).await {
+                        Ok(Some(turn)) => Waited::Turn(turn),
+                        Ok(None) => Waited::TimedOut,
+                        Err(error) => Waited::Failed(error),
+                    };
+                }
+                _ = look.tick() => {
+                    if let (Some(position), Some(reason)) = (waiter.position(), waiter.reason()) {
+                        self.show(position, reason);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the spinner off the terminal.
+    pub(crate) fn finish(&mut self) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+        }
+    }
+
+    fn show(&mut self, position: usize, reason: WaitReason) {
+        let news = self.shown != Some((position, reason));
+        if io::stderr().is_terminal() {
+            let spinner = self.spinner.get_or_insert_with(spinner);
+            if news {
+                spinner.set_message(describe(self.repository, position, reason));
+            }
+            spinner.tick();
+        } else if news && self.shown_at.is_none_or(|at| at.elapsed() >= LINE) {
+            let waited = self.since.elapsed();
+            let since = if waited < LINE {
+                String::new()
+            } else {
+                format!(" after {}", humanise(waited))
+            };
+            note(format_args!(
+                "{}{since}",
+                describe(self.repository, position, reason)
+            ));
+            self.shown_at = Some(Instant::now());
+        } else {
+            return;
+        }
+        self.shown = Some((position, reason));
+    }
+}
+
+fn describe(repository: &RepositoryKey, position: usize, reason: WaitReason) -> String {
+    let why = match reason {
+        WaitReason::LimitReached { limit, running } => {
+            format!("{running} running of at most {limit}")
+        }
+        WaitReason::Behind { ahead } => format!("{ahead} ahead"),
+        WaitReason::NoOwner => "next".to_owned(),
+    };
+    format!("queued in {repository} at position {position} ({why})")
+}
+
+fn spinner() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} pac: {msg}  {elapsed}");
+    ProgressBar::new_spinner()
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
+}
+
+fn of(turn: Result<Turn, Error>) -> Waited {
+    match turn {
+        Ok(turn) => Waited::Turn(turn),
+        Err(error) if error.kind() == ErrorKind::SessionLost => Waited::PlaceLost,
+        Err(error) => Waited::Failed(error),
+    }
+}

@@ -1,0 +1,133 @@
+//! What operator's commands print: a table for people, JSON or YAML for programs.
+//!
+//! The shapes are described in `docs/json.md`.
+
+use std::io::{self, BufWriter, Stdout, Write};
+
+use clap::ValueEnum;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// The option of every operator's command.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct FormatArg {
+    /// How to print it
+    #[arg(short, long = "output", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub(crate) format: Format,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people; may change with any version
+    Table,
+    /// For programs, as docs/json.md describes
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Standard output, written to piece by piece. A reader that has closed it ends the command
+/// well, through a [`Failure`] that says nothing.
+#[derive(Debug)]
+pub(crate) struct Printer {
+    format: Format,
+    out: BufWriter<Stdout>,
+    items: usize,
+}
+
+impl Printer {
+    pub(crate) fn new(format: Format) -> Self {
+        Self {
+            format,
+            out: BufWriter::new(io::stdout()),
+            items: 0,
+        }
+    }
+
+    /// Text as it is.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        Ok(self.out.write_all(text.as_bytes())?)
+    }
+
+    /// The next item of a list, one a line in JSON; to be ended with [`Self::end_list`].
+    pub(crate) fn item(&mut self, item: &impl Serialize) -> Result<(), Failure> {
+        match self.format {
+            Format::Yaml => self.out.write_all(yaml(&[item])?.as_bytes())?,
+            Format::Table | Format::Json => {
+                let before = if self.items == 0 { "[\n" } else { ",\n" };
+                self.out.write_all(before.as_bytes())?;
+                serde_json::to_writer(&mut self.out, item).map_err(io::Error::from)?;
+            }
+        }
+        self.items += 1;
+        Ok(())
+    }
+
+    /// The end of a list, which may be empty.
+    pub(crate) fn end_list(&mut self) -> Result<(), Failure> {
+        match (self.items, self.format) {
+            (0, _) => self.out.write_all(b"[]\n")?,
+            (_, Format::Yaml) => {}
+            (_, Format::Table | Format::Json) => self.out.write_all(b"\n]\n")?,
+        }
+        self.flush()
+    }
+
+    /// A document of its own: a line of JSON, or a YAML document. Shown at once.
+    pub(crate) fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
+        match self.format {
+            Format::Yaml => {
+                if self.items > 0 {
+                    self.out.write_all(b"---\n")?;
+                }
+                self.out.write_all(yaml(document)?.as_bytes())?;
+            }
+            Format::Table | Format::Json => {
+                serde_json::to_writer(&mut self.out, document).map_err(io::Error::from)?;
+                self.out.write_all(b"\n")?;
+            }
+        }
+        self.items += 1;
+        self.flush()
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// A table with this header.
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    table.set_header(header);
+    table
+}
+
+/// Prints what came of a command: a sentence, or a document.
+pub(crate) fn print_result(
+    format: Format,
+    sentence: &str,
+    document: &impl Serialize,
+) -> Result<(), Failure> {
+    let mut printer = Printer::new(format);
+    match format {
+        Format::Table => {
+            printer.text(&format!("{sentence}\n"))?;
+            printer.flush()
+        }
+        Format::Json | Format::Yaml => printer.document(document),
+    }
+}
+
+fn yaml(value: &impl Serialize) -> io::Result<String> {
+    let mut text = serde_saphyr::to_string(value).map_err(io::Error::other)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,179 @@
+//! `pac release`: gives the slot of a run back.
+
+use clap::ValueEnum;
+use pac_concurrency::{
+    ConcurrencyManager, Ended, Ending, FencingToken, PipelineRunKey, RepositoryKey, RunOutcome,
+    RunStatus, Settings,
+};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::format::{Format, FormatArg, print_result};
+use crate::limit::started;
+use crate::store::{self, confirm};
+
+const AFTER_HELP: &str = "\
+The token is the one of the run's grant, as `pac status` shows it: should the slot have been
+granted again since, nothing changes. Without a token the slot is taken from whoever holds it,
+which may still be at work: two may then run in one slot.
+
+Exit codes: 0 also when it had ended before; 1 when there is no such run, it waits, or the token
+is out of date.";
+
+/// The arguments of `pac release`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// The repository
+    #[arg(value_name = "NS/NAME")]
+    repository: RepositoryKey,
+
+    /// The run
+    #[arg(value_name = "RUN-NS/RUN-NAME")]
+    run: PipelineRunKey,
+
+    /// The fencing token of its grant
+    #[arg(
+        long,
+        value_name = "N",
+        required_unless_present = "force",
+        conflicts_with = "force"
+    )]
+    token: Option<u64>,
+
+    /// Whoever holds it; asks first
+    #[arg(long)]
+    force: bool,
+
+    /// Do not ask
+    #[arg(long, requires = "force")]
+    yes: bool,
+
+    /// How the run ended
+    #[arg(long, value_enum, default_value_t = Outcome::Completed)]
+    outcome: Outcome,
+
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Outcome {
+    /// It succeeded
+    Completed,
+    /// It failed
+    Failed,
+    /// It was ended
+    Cancelled,
+}
+
+impl From<Outcome> for RunOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Completed => Self::Completed,
+            Outcome::Failed => Self::Failed,
+            Outcome::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// Gives the slot back.
+pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
+    let ending = store::block_on(store::with_manager(settings, async |manager| {
+        args.release(manager).await
+    }))?;
+    report(args.output.format, &args.repository, &args.run, &ending)
+}
+
+impl Args {
+    async fn release(&self, manager: &ConcurrencyManager) -> Result<Ending, Failure> {
+        let refused = |ended| Ending {
+            ended,
+            entry: None,
+            promoted: Vec::new(),
+        };
+        let run = match manager.run_status(&self.repository, &self.run).await? {
+            RunStatus::Started(run) => run,
+            RunStatus::Queued(_) => return Ok(refused(Ended::NotStarted)),
+            RunStatus::Finished(run) => return Ok(refused(Ended::Before(run.outcome))),
+            RunStatus::Unknown => return Ok(refused(Ended::Unknown)),
+        };
+        if self.force {
+            let question = format!(
+                "Take the slot of {} from {}, which session {} holds with token {}?",
+                self.repository, self.run, run.session, run.token
+            );
+            confirm(&question, self.yes)?;
+        }
+        // What was asked about is what is released: not a run that took its place meanwhile.
+        let token = self.token.map_or(run.token, FencingToken::new);
+        let outcome = self.outcome.into();
+        let ending = manager
+            .release_run(&self.repository, &self.run, &run.uid, Some(token), outcome)
+            .await?;
+        Ok(ending)
+    }
+}
+
+/// The shape in JSON and YAML.
+#[derive(Serialize)]
+struct Shape<'a> {
+    repository: &'a str,
+    run: &'a str,
+    result: &'static str,
+    outcome: Option<String>,
+    promoted: Vec<&'a str>,
+}
+
+/// Prints what came of ending a run.
+pub(crate) fn report(
+    format: Format,
+    repository: &RepositoryKey,
+    run: &PipelineRunKey,
+    ending: &Ending,
+) -> Result<Exit, Failure> {
+    let promoted: Vec<_> = ending.promoted.iter().map(|run| run.as_str()).collect();
+    let (result, sentence, exit) = match ending.ended {
+        Ended::Done => {
+            let sentence = format!("{run} has ended{}", started(&promoted));
+            ("ended", sentence, Exit::Success)
+        }
+        Ended::Before(outcome) => {
+            let sentence = format!("{run} had ended before: {outcome}");
+            ("ended-before", sentence, Exit::Success)
+        }
+        Ended::NotStarted => {
+            let sentence = format!("{run} waits and has no slot; `pac cancel` takes it out");
+            ("not-started", sentence, Exit::Negative)
+        }
+        Ended::Stale(token) => {
+            let sentence = format!("the token is out of date: {run} holds its slot with {token}");
+            ("stale-token", sentence, Exit::Negative)
+        }
+        Ended::Unknown => {
+            let sentence = format!("{repository} has no run {run}; `pac status {repository}`");
+            ("unknown", sentence, Exit::Negative)
+        }
+    };
+    let outcome = match (ending.ended, &ending.entry) {
+        (Ended::Before(outcome), _) => Some(outcome.to_string()),
+        (_, Some(entry)) => outcome_of(entry),
+        (_, None) => None,
+    };
+    let shape = Shape {
+        repository: repository.as_str(),
+        run: run.as_str(),
+        result,
+        outcome,
+        promoted,
+    };
+    print_result(format, &sentence, &shape)?;
+    Ok(exit)
+}
+
+fn outcome_of(entry: &pac_concurrency::state::Entry) -> Option<String> {
+    match entry.state {
+        pac_concurrency::state::EntryState::Finished { outcome, .. } => Some(outcome.to_string()),
+        _ => None,
+    }
+}

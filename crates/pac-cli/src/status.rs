@@ -1,0 +1,278 @@
+//! `pac status`: limits, who runs, who waits.
+
+use futures_util::StreamExt;
+use futures_util::stream::iter;
+use pac_concurrency::{
+    QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun, Settings,
+    StoreReader, Timestamp, WaitReason,
+};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::format::{Format, FormatArg, Printer, table};
+use crate::output::note;
+use crate::store;
+use crate::time::{humanise, now, rfc3339};
+
+/// Repositories that one request lists.
+const PAGE: usize = 500;
+/// Repositories that are read at once.
+const AT_ONCE: usize = 16;
+/// What a table shows of many, unless all is asked for.
+const REPOSITORIES_SHOWN: usize = 50;
+const QUEUED_SHOWN: usize = 20;
+
+/// The arguments of `pac status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this repository
+    #[arg(value_name = "NS/NAME")]
+    repository: Option<RepositoryKey>,
+
+    /// In a table, show everything and not only the first 50 repositories and the first 20 that
+    /// wait in each; JSON and YAML always have everything
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+/// Prints the state of one repository, or of all.
+pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
+    store::block_on(async {
+        let reader = store::reader(settings).await?;
+        let mut view = View::new(args);
+        let exit = each_repository(&reader, args.repository.as_ref(), async |status| {
+            view.show(&status)
+        })
+        .await?;
+        view.end()?;
+        Ok(exit)
+    })
+}
+
+/// Reads every repository, or the one, in the order of their keys, and hands it on until `show`
+/// says that it is enough. One that cannot be understood does not stop the others.
+pub(crate) async fn each_repository(
+    reader: &StoreReader,
+    only: Option<&RepositoryKey>,
+    mut show: impl AsyncFnMut(RepositoryStatus) -> Result<bool, Failure>,
+) -> Result<Exit, Failure> {
+    if let Some(only) = only {
+        let status = reader.status(only).await?;
+        if status.exists {
+            show(status).await?;
+        } else {
+            note(format_args!("the store knows nothing of {only}"));
+        }
+        return Ok(Exit::Success);
+    }
+    let mut exit = Exit::Success;
+    let mut after = None;
+    loop {
+        let page = reader.list(after.as_ref(), PAGE).await?;
+        after = page.last().map(|last| last.repository.clone());
+        let last = page.len() < PAGE;
+        let read =
+            |summary: RepositorySummary| async move { reader.status(&summary.repository).await };
+        let mut statuses = iter(page).map(read).buffered(AT_ONCE);
+        while let Some(status) = statuses.next().await {
+            match status {
+                // Removed since it was listed.
+                Ok(status) if !status.exists => {}
+                Ok(status) => {
+                    if !show(status).await? {
+                        return Ok(exit);
+                    }
+                }
+                Err(error) if error.repository().is_some() => {
+                    note(&error);
+                    exit = Exit::Internal;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if last {
+            return Ok(exit);
+        }
+    }
+}
+
+/// The shape in JSON and YAML.
+#[derive(Serialize)]
+struct Shape<'a> {
+    repository: &'a str,
+    /// 0 is none.
+    limit: u32,
+    running: Vec<Running<'a>>,
+    queued: Vec<Queued<'a>>,
+}
+
+#[derive(Serialize)]
+struct Running<'a> {
+    run: &'a str,
+    token: u64,
+    session: String,
+    started_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Queued<'a> {
+    run: &'a str,
+    position: usize,
+    priority: i32,
+    queued_at: Option<String>,
+    owner: Option<String>,
+}
+
+impl<'a> Shape<'a> {
+    fn of(status: &'a RepositoryStatus) -> Self {
+        let running = status.running.iter().map(|run| Running {
+            run: run.run.as_str(),
+            token: run.token.get(),
+            session: run.session.to_string(),
+            started_at: run.started_at.map(rfc3339),
+        });
+        let queued = status.queued.iter().map(|run| Queued {
+            run: run.run.as_str(),
+            position: run.position,
+            priority: run.priority.get(),
+            queued_at: run.queued_at.map(rfc3339),
+            owner: run.owner.map(|owner| owner.to_string()),
+        });
+        Self {
+            repository: status.repository.as_str(),
+            limit: status.limit.get().unwrap_or(0),
+            running: running.collect(),
+            queued: queued.collect(),
+        }
+    }
+}
+
+struct View {
+    format: Format,
+    all: bool,
+    printer: Printer,
+    shown: usize,
+    cut: bool,
+}
+
+impl View {
+    fn new(args: &Args) -> Self {
+        let format = args.output.format;
+        Self {
+            format,
+            all: args.all,
+            printer: Printer::new(format),
+            shown: 0,
+            cut: false,
+        }
+    }
+
+    /// False when it is enough.
+    fn show(&mut self, status: &RepositoryStatus) -> Result<bool, Failure> {
+        if self.format != Format::Table {
+            self.printer.item(&Shape::of(status))?;
+            return Ok(true);
+        }
+        if self.shown == REPOSITORIES_SHOWN && !self.all {
+            self.cut = true;
+            return Ok(false);
+        }
+        self.shown += 1;
+        let most = if self.all { usize::MAX } else { QUEUED_SHOWN };
+        self.printer.text(&describe(status, most, now()))?;
+        self.printer.flush()?;
+        Ok(true)
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        match self.format {
+            Format::Json | Format::Yaml => return self.printer.end_list(),
+            Format::Table if self.cut => {
+                self.printer.text("more repositories: --all shows them\n")?;
+            }
+            Format::Table if self.shown == 0 => note("no repository has state here"),
+            Format::Table => {}
+        }
+        self.printer.flush()
+    }
+}
+
+/// A repository in words and a table.
+fn describe(status: &RepositoryStatus, most: usize, now: Timestamp) -> String {
+    let mut text = format!(
+        "{}  limit {}, {} running, {} queued\n",
+        status.repository,
+        status.limit,
+        status.running.len(),
+        status.queued.len()
+    );
+    if status.running.is_empty() && status.queued.is_empty() {
+        return text;
+    }
+    let mut rows = table(["run", "state", "token", "session", "for", "why it waits"]);
+    for run in &status.running {
+        rows.add_row(running(run, now));
+    }
+    for run in status.queued.iter().take(most) {
+        rows.add_row(queued(run, now));
+    }
+    text.push_str(&format!("{rows}\n"));
+    if let Some(more) = status
+        .queued
+        .len()
+        .checked_sub(most)
+        .filter(|more| *more > 0)
+    {
+        text.push_str(&format!("… and {more} more that wait: --all shows them\n"));
+    }
+    text
+}
+
+fn running(run: &RunningRun, now: Timestamp) -> [String; 6] {
+    let state = if run.orphaned {
+        "running, orphaned"
+    } else {
+        "running"
+    };
+    [
+        run.run.to_string(),
+        state.to_owned(),
+        run.token.to_string(),
+        run.session.to_string(),
+        age(run.started_at, now),
+        String::new(),
+    ]
+}
+
+fn queued(run: &QueuedRun, now: Timestamp) -> [String; 6] {
+    let priority = match run.priority.get() {
+        0 => String::new(),
+        priority => format!(", priority {priority}"),
+    };
+    [
+        run.run.to_string(),
+        format!("queued at {}{priority}", run.position),
+        String::new(),
+        run.owner
+            .map_or_else(|| "none".to_owned(), |owner| owner.to_string()),
+        age(run.queued_at, now),
+        reason(run.reason),
+    ]
+}
+
+pub(crate) fn reason(reason: WaitReason) -> String {
+    match reason {
+        WaitReason::LimitReached { limit, running } => {
+            format!("next; {running} running of at most {limit}")
+        }
+        WaitReason::Behind { ahead } => format!("{ahead} ahead"),
+        WaitReason::NoOwner => "next; its controller died, no other has taken it yet".to_owned(),
+    }
+}
+
+fn age(since: Option<Timestamp>, now: Timestamp) -> String {
+    since.map_or_else(String::new, |since| humanise(now.since(since)))
+}

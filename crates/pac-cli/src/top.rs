@@ -1,0 +1,217 @@
+//! `pac top`: the busiest repositories, live.
+
+use std::cmp::Reverse;
+use std::io::{self, IsTerminal};
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use comfy_table::CellAlignment;
+use console::Term;
+use pac_concurrency::{Error, ErrorKind, RepositorySummary, Settings, StoreReader};
+use serde::Serialize;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::exit::{Exit, Failure};
+use crate::format::{Format, FormatArg, Printer, table};
+use crate::output::note;
+use crate::store;
+use crate::time::{now, parse_duration, rfc3339};
+
+/// Repositories that one request lists.
+const PAGE: usize = 1_000;
+
+const AFTER_HELP: &str = "\
+Repositories are ordered by how many wait, then by how many run. Ends with Ctrl-C. Where standard
+output is no terminal, or with JSON or YAML, every view is printed below the one before.";
+
+/// The arguments of `pac top`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// How often to look
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    every: Duration,
+
+    /// End after so many views
+    #[arg(long, value_name = "N")]
+    count: Option<NonZeroU64>,
+
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+/// Shows the store until it is stopped.
+pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
+    store::block_on(async {
+        let reader = store::reader(settings).await?;
+        let mut screen = Screen::new(args.output.format);
+        let mut tick = interval(args.every);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut left = args.count.map_or(u64::MAX, NonZeroU64::get);
+        let mut seen = false;
+        while left > 0 {
+            tokio::select! {
+                _ = tick.tick() => {}
+                stopped = tokio::signal::ctrl_c() => {
+                    return match stopped {
+                        Ok(()) => Ok(Exit::Success),
+                        Err(error) => Err(Failure::new(Exit::Internal, error)),
+                    };
+                }
+            }
+            match View::read(&reader).await {
+                Ok(view) => screen.show(&view)?,
+                Err(error) if seen && error.kind() == ErrorKind::Unavailable => {
+                    screen.complain(&error)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            seen = true;
+            left -= 1;
+        }
+        Ok(Exit::Success)
+    })
+}
+
+/// The store at one moment.
+struct View {
+    repositories: Vec<RepositorySummary>,
+}
+
+impl View {
+    async fn read(reader: &StoreReader) -> Result<Self, Error> {
+        let mut repositories: Vec<RepositorySummary> = Vec::new();
+        loop {
+            let after = repositories.last().map(|last| last.repository.clone());
+            let page = reader.list(after.as_ref(), PAGE).await?;
+            let last = page.len() < PAGE;
+            repositories.extend(page);
+            if last {
+                break;
+            }
+        }
+        repositories.sort_by_key(|one| Reverse((one.queued, one.running)));
+        Ok(Self { repositories })
+    }
+
+    fn totals(&self) -> String {
+        let sum = |of: fn(&RepositorySummary) -> u32| -> u64 {
+            self.repositories.iter().map(|one| u64::from(of(one))).sum()
+        };
+        format!(
+            "pac top  {}  {} repositories, {} running, {} queued",
+            rfc3339(now()),
+            self.repositories.len(),
+            sum(|one| one.running),
+            sum(|one| one.queued)
+        )
+    }
+
+    /// In at most so many lines of text.
+    fn text(&self, lines: usize) -> String {
+        // The line of totals, three of the table's frame, its header, and one for the cursor.
+        let most = lines.saturating_sub(6).max(1);
+        let mut rows = table(["repository", "limit", "running", "queued"]);
+        for column in rows.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        for one in self.repositories.iter().take(most) {
+            rows.add_row([
+                one.repository.to_string(),
+                one.limit.to_string(),
+                one.running.to_string(),
+                one.queued.to_string(),
+            ]);
+        }
+        format!("{}\n{rows}\n", self.totals())
+    }
+}
+
+/// The shape in JSON and YAML: one document per view.
+#[derive(Serialize)]
+struct Shape<'a> {
+    at: String,
+    repositories: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    repository: &'a str,
+    limit: u32,
+    running: u32,
+    queued: u32,
+}
+
+impl<'a> Shape<'a> {
+    fn of(view: &'a View) -> Self {
+        let rows = view.repositories.iter().map(|one| Row {
+            repository: one.repository.as_str(),
+            limit: one.limit.get().unwrap_or(0),
+            running: one.running,
+            queued: one.queued,
+        });
+        Self {
+            at: rfc3339(now()),
+            repositories: rows.collect(),
+        }
+    }
+}
+
+/// Where views go. A terminal's cursor is shown again when this goes.
+struct Screen {
+    format: Format,
+    printer: Printer,
+    terminal: Option<Term>,
+}
+
+impl Screen {
+    fn new(format: Format) -> Self {
+        let live = format == Format::Table && io::stdout().is_terminal();
+        let terminal = live.then(Term::stdout);
+        if let Some(terminal) = &terminal {
+            let _ = terminal.hide_cursor();
+            let _ = terminal.clear_screen();
+        }
+        Self {
+            format,
+            printer: Printer::new(format),
+            terminal,
+        }
+    }
+
+    fn show(&mut self, view: &View) -> Result<(), Failure> {
+        if let Some(terminal) = &self.terminal {
+            let (lines, _) = terminal.size();
+            // Over the last view, so that nothing flickers.
+            terminal.move_cursor_to(0, 0)?;
+            for line in view.text(usize::from(lines)).lines() {
+                terminal.clear_line()?;
+                terminal.write_line(line)?;
+            }
+            return Ok(terminal.clear_to_end_of_screen()?);
+        }
+        if self.format == Format::Table {
+            self.printer.text(&view.text(usize::MAX))?;
+            return self.printer.flush();
+        }
+        self.printer.document(&Shape::of(view))
+    }
+
+    fn complain(&self, error: &Error) -> Result<(), Failure> {
+        match &self.terminal {
+            Some(terminal) => Ok(terminal.write_line(&error.to_string())?),
+            None => {
+                note(error);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(terminal) = &self.terminal {
+            let _ = terminal.show_cursor();
+        }
+    }
+}
