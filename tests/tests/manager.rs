@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunStatus, Turn,
+    Admission, ErrorKind, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunRequest,
+    RunStatus, Turn,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{
@@ -204,5 +205,24 @@ fn a_lease_ends_no_later_life_of_its_run() {
         drop(first);
         fixture.settle().await;
         fixture.view(&web).await.assert(&["y"], &[]);
+    });
+}
+
+#[test]
+fn an_ephemeral_run_is_refused_under_a_name_that_is_in_use() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let (ours, others) = (fixture.manager().await, fixture.manager().await);
+        let kept = started(&others, &web, durable("a")).await;
+        let another = RunRequest::ephemeral(kept.run().clone(), "another".parse().unwrap());
+        let error = ours.admit(&web, another.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains("choose another name"), "{error}");
+        assert!(others.holds(&kept) && others.status(&web).await.unwrap().running.len() == 1);
+        others.release(kept, DONE).await.unwrap();
+        assert!(matches!(
+            ours.admit(&web, another).await.unwrap(),
+            Admission::Started(_)
+        ));
     });
 }

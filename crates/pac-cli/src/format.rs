@@ -15,7 +15,7 @@ use crate::exit::Failure;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct FormatArg {
     /// How to print it
-    #[arg(short, long = "output", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     pub(crate) format: Format,
 }
 

@@ -235,10 +235,15 @@ impl Repository {
             };
             let other = |entry: &Arc<Entry>| command.uid().is_some_and(|uid| entry.uid != *uid);
             let (entry, outcome) = if admits && entry.as_ref().is_some_and(other) {
-                // A new run has taken the name already, and ended this one with that.
-                let admitted = Admitted::Finished(RunOutcome::Cancelled);
-                let created = false;
-                (None, Outcome::Admitted { admitted, created })
+                match outcome {
+                    // A new run has taken the name already, and ended this one with that.
+                    Outcome::Admitted { admitted, .. } if admitted.has_a_place() => {
+                        let admitted = Admitted::Finished(RunOutcome::Cancelled);
+                        let created = false;
+                        (None, Outcome::Admitted { admitted, created })
+                    }
+                    refused => (None, refused),
+                }
             } else {
                 (entry, outcome)
             };

@@ -1,0 +1,243 @@
+//! `pac` on real stores, which `cargo xtask test` has started, or a test for itself.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(dead_code, reason = "each test binary uses its part of this")]
+
+#[path = "../../../pac-postgres/tests/support/own.rs"]
+pub(crate) mod own;
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The repository of a test.
+pub(crate) const WEB: &str = "ci/web";
+
+/// How long anything may take that takes no time by itself, on a machine with better to do.
+const SOON: Duration = Duration::from_secs(30);
+
+/// What `cargo xtask test` says in a variable. Without it nothing here can pass.
+#[track_caller]
+pub(crate) fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: these tests need servers, which `cargo xtask test` starts")
+    })
+}
+
+/// Has every test run on every store; names tell which.
+macro_rules! on_every_store {
+    ($($(#[$attribute:meta])* $test:ident,)*) => {
+        mod postgres {
+            $($(#[$attribute])* #[test] fn $test() { super::$test(&crate::servers::Store::postgres()); })*
+        }
+    };
+}
+pub(crate) use on_every_store;
+
+/// A part of a store that no other test uses, and a directory for what commands write.
+#[derive(Debug)]
+pub(crate) struct Store {
+    settings: Vec<(String, String)>,
+    directory: tempfile::TempDir,
+}
+
+impl Store {
+    /// A schema on the system's PostgreSQL.
+    pub(crate) fn postgres() -> Self {
+        Self::at_postgres(&variable("PAC_TEST_POSTGRES"))
+    }
+
+    /// A schema on a PostgreSQL that listens at this port.
+    pub(crate) fn at_postgres(port: &str) -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let last = LAST.fetch_add(1, Ordering::Relaxed);
+        let schema = format!("cli_{}_{last}", std::process::id());
+        Self::with([
+            ("concurrency-driver", "postgresql"),
+            ("postgresql-host", "127.0.0.1"),
+            ("postgresql-port", port),
+            ("postgresql-database", "postgres"),
+            ("postgresql-username", "postgres"),
+            ("postgresql-ssl-mode", "disable"),
+            ("postgresql-schema", &schema),
+        ])
+    }
+
+    fn with<const N: usize>(settings: [(&str, &str); N]) -> Self {
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            settings: settings.into(),
+            directory: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    /// A file that commands write to and tests read.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `pac` with these arguments, its output piped, without a terminal to get signals from.
+    pub(crate) fn pac(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("setsid");
+        command.arg("--wait").arg(env!("CARGO_BIN_EXE_pac"));
+        self.prepare(&mut command, args);
+        command
+    }
+
+    /// The same in this process's session: its id is that of `pac` itself.
+    pub(crate) fn pac_itself(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
+        self.prepare(&mut command, args);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command, args: &[&str]) {
+        for (key, value) in &self.settings {
+            command.arg("--set").arg(format!("{key}={value}"));
+        }
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Finished {
+        Running::start(self.pac(args)).wait()
+    }
+
+    /// `pac exec` on a repository, with a script for `sh`.
+    pub(crate) fn exec(&self, args: &[&str], script: &str) -> Running {
+        let exec = ["exec", "--repository", WEB];
+        let command = ["--", "sh", "-c", script];
+        Running::start(self.pac_itself(&[&exec, args, &command].concat()))
+    }
+
+    /// What `pac … --output json` says.
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let finished = self.run(&[args, &["--output", "json"]].concat());
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+        serde_json::from_str(&finished.stdout).unwrap()
+    }
+
+    /// How many run and how many wait.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let status = self.json(&["status", WEB]);
+        let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
+        (count("running"), count("queued"))
+    }
+
+    pub(crate) fn wait_for_counts(&self, running: usize, queued: usize) {
+        eventually("as many runs as expected", || {
+            self.counts() == (running, queued)
+        });
+    }
+}
+
+/// A `pac` that runs; killed should the test fail.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        Self {
+            child: Some(command.spawn().unwrap()),
+        }
+    }
+
+    pub(crate) fn child(&mut self) -> &mut Child {
+        self.child.as_mut().unwrap()
+    }
+
+    /// Sends a signal to `pac`.
+    pub(crate) fn signal(&mut self, name: &str) {
+        signal(name, self.child().id());
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child().try_wait().unwrap().is_some()
+    }
+
+    pub(crate) fn wait(mut self) -> Finished {
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        let finished = Finished {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        };
+        assert!(!finished.stderr.contains("panicked"), "{finished:?}");
+        finished
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// How a `pac` ended; -1 for by a signal.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+pub(crate) fn signal(name: &str, process: u32) {
+    let status = Command::new("kill")
+        .args(["-s", name, &process.to_string()])
+        .status();
+    assert!(status.unwrap().success(), "{name}");
+}
+
+pub(crate) fn is_alive(process: u32) -> bool {
+    // A zombie has ended.
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status
+        .lines()
+        .any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+/// What a file says by now.
+pub(crate) fn read(path: &Path) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = fs::File::open(path) {
+        file.read_to_string(&mut text).unwrap();
+    }
+    text
+}
+
+/// Waits until a file says it.
+pub(crate) fn wait_for_text(path: &Path, text: &str) {
+    eventually(text, || read(path).contains(text));
+}
+
+/// Waits until something is so, and says how long that took.
+pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < SOON, "not within {SOON:?}: {what}");
+        sleep(Duration::from_millis(20));
+    }
+    start.elapsed()
+}
