@@ -1,0 +1,169 @@
+//! `pac exec` when the store goes away, comes back, or refuses.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod servers;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use servers::own::OwnServer;
+use servers::{Running, Store, eventually, read, wait_for_text};
+
+const SYSTEM: &str = "PAC_TEST_POSTGRES";
+
+fn own_postgres() -> (OwnServer, Store) {
+    let server = OwnServer::start(SYSTEM, "", "");
+    let store = Store::at_postgres(&server.port.to_string());
+    (server, store)
+}
+
+#[test]
+fn postgres_a_store_that_is_restarted_is_not_noticed_by_commands_and_waiters() {
+    let (mut server, store) = own_postgres();
+    let log = store.file("log");
+    let script = |name: &str, seconds: f32| {
+        let log = log.display();
+        format!("echo start {name} >> {log}; sleep {seconds}; echo end {name} >> {log}; exit 6")
+    };
+    let exec =
+        |name: &str, seconds| store.exec(&["--limit", "1", "--ttl", "15s"], &script(name, seconds));
+    let holder = exec("a", 4.0);
+    wait_for_text(&log, "start a");
+    let waiters = [exec("b", 0.1), exec("c", 0.1)];
+    store.wait_for_counts(1, 2);
+    server.kill_9();
+    sleep(Duration::from_secs(1));
+    server.start_again();
+    assert_eq!(holder.wait().code, 6);
+    for waiter in waiters {
+        assert_eq!(waiter.wait().code, 6);
+    }
+    let text = read(&log);
+    let lines: Vec<_> = text.lines().collect();
+    let (starts, ends): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.starts_with("start"));
+    assert_eq!((starts.len(), ends.len()), (3, 3), "{text}");
+    for pair in lines.chunks(2) {
+        assert_eq!(
+            pair[0].replace("start", "end"),
+            pair[1],
+            "one at a time: {text}"
+        );
+    }
+    assert_eq!(store.counts(), (0, 0));
+}
+
+#[test]
+fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
+    let (server, store) = own_postgres();
+    let (said, deaf) = (store.file("said"), store.file("deaf"));
+    let polite = format!(
+        "trap 'echo TERM >> {said}; exit 0' TERM; echo up >> {said}; sleep 300 & wait",
+        said = said.display()
+    );
+    // The shell ignores it, and what it starts too.
+    let stubborn = format!("trap '' TERM; echo up >> {}; sleep 300", deaf.display());
+    let polite = store.exec(&["--limit", "2", "--ttl", "3s"], &polite);
+    let stubborn = store.exec(&["--limit", "2", "--ttl", "3s"], &stubborn);
+    wait_for_text(&said, "up");
+    wait_for_text(&deaf, "up");
+    server.pause(true);
+    let at = Instant::now();
+    wait_for_text(&said, "TERM");
+    let told = at.elapsed();
+    assert!(
+        told <= Duration::from_secs(3),
+        "before anybody else may start: {told:?}"
+    );
+    let killed = ended_at(stubborn, at);
+    assert!(
+        killed >= told + Duration::from_secs(9),
+        "{killed:?} after {told:?}"
+    );
+    server.pause(false);
+    assert_eq!(polite.wait().code, 71);
+    store.wait_for_counts(0, 0);
+}
+
+/// When a command with its `pac` was gone, which is told by the end of its output.
+fn ended_at(mut running: Running, since: Instant) -> Duration {
+    let mut stdout = running.child().stdout.take().unwrap();
+    std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+    let killed = since.elapsed();
+    let finished = running.wait();
+    assert_eq!(finished.code, 71, "{finished:?}");
+    assert!(
+        finished.stderr.contains("did not end within 10 s"),
+        "{finished:?}"
+    );
+    killed
+}
+
+#[test]
+fn postgres_who_may_not_in_is_told_so_and_who_finds_nobody_too() {
+    let hba = "host all all 127.0.0.1/32 scram-sha-256\n";
+    let mut server = OwnServer::start(SYSTEM, "", hba);
+    let store = Store::at_postgres(&server.port.to_string());
+    let mut refused = store.pac(&["exec", "-r", "ci/web", "-l", "1", "--", "true"]);
+    refused.env("PAC_POSTGRESQL_PASSWORD", "hunter2");
+    let refused = Running::start(refused).wait();
+    assert_eq!(refused.code, 77, "{refused:?}");
+    assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
+    server.stop();
+    for command in [
+        &["exec", "-r", "ci/web", "-l", "1", "--", "true"][..],
+        &["status"],
+    ] {
+        let finished = store.run(command);
+        assert_eq!(finished.code, 69, "{finished:?}");
+        assert!(finished.stderr.contains("127.0.0.1"), "{finished:?}");
+    }
+}
+
+#[test]
+fn postgres_a_watch_goes_on_when_the_store_is_back() {
+    let (mut server, store) = own_postgres();
+    assert_eq!(
+        store
+            .exec(&["--limit", "1", "--run", "ci/a"], "true")
+            .wait()
+            .code,
+        0
+    );
+    let mut watch = Running::start(store.pac_itself(&["watch", "--output", "json"]));
+    let (seen, complaints) = (store.file("seen"), store.file("complaints"));
+    let (stdout, stderr) = (watch.child().stdout.take(), watch.child().stderr.take());
+    for (mut from, to) in [
+        (
+            Box::new(stdout.unwrap()) as Box<dyn std::io::Read + Send>,
+            seen.clone(),
+        ),
+        (Box::new(stderr.unwrap()), complaints.clone()),
+    ] {
+        let mut to = std::fs::File::create(to).unwrap();
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+    }
+    let exec = |run: &str| {
+        let finished = store.exec(&["--run", run], "true").wait();
+        assert_eq!(finished.code, 0, "{finished:?}");
+    };
+    eventually("the watch", || {
+        exec("ci/b");
+        read(&seen).contains("ci/b")
+    });
+    server.kill_9();
+    wait_for_text(&complaints, "going on when the store is back");
+    server.start_again();
+    // Also what happens before the watch has noticed.
+    exec("ci/c");
+    wait_for_text(&seen, "ci/c");
+    wait_for_text(&complaints, "the store is back");
+    exec("ci/d");
+    wait_for_text(&seen, "ci/d");
+    assert!(
+        !read(&seen).contains("ci/a"),
+        "only what happens from the start on"
+    );
+    watch.signal("INT");
+}
