@@ -5,7 +5,12 @@
     clippy::panic,
     reason = "a test fails by panicking"
 )]
-#![allow(dead_code, reason = "each test binary uses its part of this")]
+#![allow(
+    dead_code,
+    unused_macros,
+    unused_imports,
+    reason = "each test binary uses its part of this"
+)]
 
 #[path = "../../../pac-postgres/tests/support/own.rs"]
 pub(crate) mod own;
