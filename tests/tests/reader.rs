@@ -9,7 +9,7 @@ use pac_concurrency::{
     Change, ErrorKind, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunStep, StoreReader,
     StoreWatch,
 };
-use pac_conformance::faults::{Faulty, Outage};
+use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{Fixture, Time, durable, ephemeral, queued, repository, run_case, started};
 use tokio::time::timeout;
 
@@ -56,6 +56,10 @@ fn a_reader_sees_what_controllers_have_put_there_and_opens_no_session() {
         assert_eq!(page, manager.list(None, 10).await.unwrap());
         assert_eq!((page[0].running, page[0].queued), (1, 1));
         assert!(reader.list(Some(&web), 10).await.unwrap().is_empty());
+        assert!(reader.dead_sessions().await.unwrap().is_empty());
+        let session = manager.session();
+        fixture.driver().close_session(session).await.unwrap();
+        assert_eq!(reader.dead_sessions().await.unwrap(), [session]);
     });
 }
 
@@ -96,18 +100,18 @@ fn a_watch_goes_on_where_it_was_when_the_store_is_back() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
         let (web, manager) = (repository("web"), fixture.manager().await);
         manager.set_limit(&web, Limit::new(1), None).await.unwrap();
-        let outage = Arc::<Outage>::default();
-        let reader = StoreReader::new(Faulty::over(fixture.driver(), &outage));
+        let outage = Faults::none();
+        let reader = StoreReader::new(outage.over(fixture.driver()));
         let mut watch = reader.watch(None).await.unwrap();
         let a = started(&manager, &web, durable("a")).await;
-        outage.set(true);
+        outage.inject([Request::Load], Fault::Fail, When::Always);
         assert_eq!(told(&mut watch).await, "interrupted");
-        let error = reader.watch(None).await.unwrap_err();
+        let error = reader.watch(Some(web.clone())).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         manager.release(a, RunOutcome::Failed).await.unwrap();
         let waiting = timeout(Duration::from_secs(60), watch.next()).await;
         assert!(waiting.is_err(), "{waiting:?}");
-        outage.set(false);
+        outage.clear();
         assert_eq!(told(&mut watch).await, "resumed");
         assert_eq!(told(&mut watch).await, "a failed 0+0");
     });

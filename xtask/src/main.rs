@@ -10,6 +10,7 @@
 )]
 
 mod ci;
+mod dist;
 mod drivers;
 mod features;
 mod miri;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Options),
     /// Run everything that a change must pass, in order
     Ci(ci::Options),
+    /// Build the binary, shell completions and manual pages into target/dist
+    Dist,
     /// Check every combination of features, and what the default one pulls in
     Features,
     /// Check the rules of this repository
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test(options) => test::run(&root, &options),
         Task::Ci(options) => ci::run(&root, &options),
+        Task::Dist => dist::run(&root),
         Task::Features => features::run(&root),
         Task::Tidy => tidy::run(&root),
         Task::Soak(options) => soak::run(&root, &options),

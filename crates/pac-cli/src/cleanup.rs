@@ -1,6 +1,6 @@
 //! `pac cleanup`: forgets a repository.
 
-use pac_concurrency::{RepositoryKey, Settings};
+use pac_concurrency::{PipelineRunKey, RepositoryKey, Settings};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let shape = Shape {
         repository: repository.as_str(),
         existed,
-        ended: ended.iter().map(|run| run.as_str()).collect(),
+        ended: ended.iter().map(PipelineRunKey::as_str).collect(),
     };
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)

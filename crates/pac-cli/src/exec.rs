@@ -218,9 +218,9 @@ impl Args {
             Some(limit) if limit != in_force && status.limit_version.is_some() => {
                 note(format_args!(
                     "the limit of {} is {in_force}, as a controller announced it; --limit {limit} \
-                 is ignored",
+                     is ignored",
                     self.repository
-                ))
+                ));
             }
             Some(limit) if limit != in_force => {
                 manager.set_limit(&self.repository, limit, None).await?;

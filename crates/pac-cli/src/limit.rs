@@ -1,6 +1,6 @@
 //! `pac limit`: sets a limit.
 
-use pac_concurrency::{Limit, RepositoryKey, Settings};
+use pac_concurrency::{Limit, PipelineRunKey, RepositoryKey, Settings};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let change = store::block_on(store::with_manager(settings, async |manager| {
         Ok(manager.set_limit(&args.repository, limit, None).await?)
     }))?;
-    let promoted: Vec<_> = change.promoted.iter().map(|run| run.as_str()).collect();
+    let promoted: Vec<_> = change.promoted.iter().map(PipelineRunKey::as_str).collect();
     let sentence = format!(
         "the limit of {} is {}{}",
         args.repository,

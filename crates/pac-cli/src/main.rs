@@ -3,6 +3,8 @@
 mod cancel;
 mod cleanup;
 mod config;
+#[cfg(feature = "dist")]
+mod dist;
 #[cfg(unix)]
 mod exec;
 mod exit;
@@ -64,6 +66,10 @@ enum Command {
     #[cfg(unix)]
     #[command(hide = true, name = exec::guarded::NAME)]
     ExecGuarded(exec::guarded::Args),
+    /// Write completions and manual pages.
+    #[cfg(feature = "dist")]
+    #[command(hide = true, name = dist::NAME)]
+    Dist(dist::Args),
 }
 
 /// The arguments of a command, and the options that may stand on either side of its name.
@@ -107,6 +113,8 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(with) => with.run(sources, exec::run),
         #[cfg(unix)]
         Command::ExecGuarded(args) => Ok(exec::guarded::run(&args)),
+        #[cfg(feature = "dist")]
+        Command::Dist(args) => dist::run(&args).map(Into::into),
         Command::Status(with) => with.run(sources, status::run),
         Command::Watch(with) => with.run(sources, watch::run),
         Command::Top(with) => with.run(sources, top::run),

@@ -1,6 +1,7 @@
 //! `pac release`: gives the slot of a run back.
 
 use clap::ValueEnum;
+use pac_concurrency::state::{Entry, EntryState};
 use pac_concurrency::{
     ConcurrencyManager, Ended, Ending, FencingToken, PipelineRunKey, RepositoryKey, RunOutcome,
     RunStatus, Settings,
@@ -132,7 +133,7 @@ pub(crate) fn report(
     run: &PipelineRunKey,
     ending: &Ending,
 ) -> Result<Exit, Failure> {
-    let promoted: Vec<_> = ending.promoted.iter().map(|run| run.as_str()).collect();
+    let promoted: Vec<_> = ending.promoted.iter().map(PipelineRunKey::as_str).collect();
     let (result, sentence, exit) = match ending.ended {
         Ended::Done => {
             let sentence = format!("{run} has ended{}", started(&promoted));
@@ -171,9 +172,9 @@ pub(crate) fn report(
     Ok(exit)
 }
 
-fn outcome_of(entry: &pac_concurrency::state::Entry) -> Option<String> {
+fn outcome_of(entry: &Entry) -> Option<String> {
     match entry.state {
-        pac_concurrency::state::EntryState::Finished { outcome, .. } => Some(outcome.to_string()),
+        EntryState::Finished { outcome, .. } => Some(outcome.to_string()),
         _ => None,
     }
 }

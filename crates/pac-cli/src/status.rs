@@ -1,9 +1,11 @@
 //! `pac status`: limits, who runs, who waits.
 
+use std::collections::HashSet;
+
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use pac_concurrency::{
-    QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun, Settings,
+    QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun, SessionId, Settings,
     StoreReader, Timestamp, WaitReason,
 };
 use serde::Serialize;
@@ -42,7 +44,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     store::block_on(async {
         let reader = store::reader(settings).await?;
-        let mut view = View::new(args);
+        let mut view = View::new(args, dead_sessions(&reader).await);
         let exit = each_repository(&reader, args.repository.as_ref(), async |status| {
             view.show(&status)
         })
@@ -50,6 +52,17 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         view.end()?;
         Ok(exit)
     })
+}
+
+/// Whose runs are only waiting to be seen to; none where we may not know.
+async fn dead_sessions(reader: &StoreReader) -> HashSet<SessionId> {
+    let dead = reader.dead_sessions().await.unwrap_or_else(|error| {
+        note(format_args!(
+            "{error}; runs of dead processes are not marked"
+        ));
+        Vec::new()
+    });
+    dead.into_iter().collect()
 }
 
 /// Reads every repository, or the one, in the order of their keys, and hands it on until `show`
@@ -115,6 +128,8 @@ struct Running<'a> {
     token: u64,
     session: String,
     started_at: Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    dead: bool,
 }
 
 #[derive(Serialize)]
@@ -124,15 +139,23 @@ struct Queued<'a> {
     priority: i32,
     queued_at: Option<String>,
     owner: Option<String>,
+    #[serde(skip_serializing_if = "is_false")]
+    dead: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl<'a> Shape<'a> {
-    fn of(status: &'a RepositoryStatus) -> Self {
+    fn of(status: &'a RepositoryStatus, dead: &HashSet<SessionId>) -> Self {
         let running = status.running.iter().map(|run| Running {
             run: run.run.as_str(),
             token: run.token.get(),
             session: run.session.to_string(),
             started_at: run.started_at.map(rfc3339),
+            dead: dead.contains(&run.session),
         });
         let queued = status.queued.iter().map(|run| Queued {
             run: run.run.as_str(),
@@ -140,6 +163,7 @@ impl<'a> Shape<'a> {
             priority: run.priority.get(),
             queued_at: run.queued_at.map(rfc3339),
             owner: run.owner.map(|owner| owner.to_string()),
+            dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
         });
         Self {
             repository: status.repository.as_str(),
@@ -153,17 +177,19 @@ impl<'a> Shape<'a> {
 struct View {
     format: Format,
     all: bool,
+    dead: HashSet<SessionId>,
     printer: Printer,
     shown: usize,
     cut: bool,
 }
 
 impl View {
-    fn new(args: &Args) -> Self {
+    fn new(args: &Args, dead: HashSet<SessionId>) -> Self {
         let format = args.output.format;
         Self {
             format,
             all: args.all,
+            dead,
             printer: Printer::new(format),
             shown: 0,
             cut: false,
@@ -173,7 +199,7 @@ impl View {
     /// False when it is enough.
     fn show(&mut self, status: &RepositoryStatus) -> Result<bool, Failure> {
         if self.format != Format::Table {
-            self.printer.item(&Shape::of(status))?;
+            self.printer.item(&Shape::of(status, &self.dead))?;
             return Ok(true);
         }
         if self.shown == REPOSITORIES_SHOWN && !self.all {
@@ -182,7 +208,8 @@ impl View {
         }
         self.shown += 1;
         let most = if self.all { usize::MAX } else { QUEUED_SHOWN };
-        self.printer.text(&describe(status, most, now()))?;
+        self.printer
+            .text(&describe(status, most, &self.dead, now()))?;
         self.printer.flush()?;
         Ok(true)
     }
@@ -201,7 +228,12 @@ impl View {
 }
 
 /// A repository in words and a table.
-fn describe(status: &RepositoryStatus, most: usize, now: Timestamp) -> String {
+fn describe(
+    status: &RepositoryStatus,
+    most: usize,
+    dead: &HashSet<SessionId>,
+    now: Timestamp,
+) -> String {
     let mut text = format!(
         "{}  limit {}, {} running, {} queued\n",
         status.repository,
@@ -214,10 +246,11 @@ fn describe(status: &RepositoryStatus, most: usize, now: Timestamp) -> String {
     }
     let mut rows = table(["run", "state", "token", "session", "for", "why it waits"]);
     for run in &status.running {
-        rows.add_row(running(run, now));
+        rows.add_row(running(run, dead.contains(&run.session), now));
     }
     for run in status.queued.iter().take(most) {
-        rows.add_row(queued(run, now));
+        let is_dead = run.owner.is_some_and(|owner| dead.contains(&owner));
+        rows.add_row(queued(run, is_dead, now));
     }
     text.push_str(&format!("{rows}\n"));
     if let Some(more) = status
@@ -231,9 +264,11 @@ fn describe(status: &RepositoryStatus, most: usize, now: Timestamp) -> String {
     text
 }
 
-fn running(run: &RunningRun, now: Timestamp) -> [String; 6] {
+fn running(run: &RunningRun, is_dead: bool, now: Timestamp) -> [String; 6] {
     let state = if run.orphaned {
         "running, orphaned"
+    } else if is_dead {
+        "running, process dead"
     } else {
         "running"
     };
@@ -247,7 +282,7 @@ fn running(run: &RunningRun, now: Timestamp) -> [String; 6] {
     ]
 }
 
-fn queued(run: &QueuedRun, now: Timestamp) -> [String; 6] {
+fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
     let priority = match run.priority.get() {
         0 => String::new(),
         priority => format!(", priority {priority}"),
@@ -259,11 +294,15 @@ fn queued(run: &QueuedRun, now: Timestamp) -> [String; 6] {
         run.owner
             .map_or_else(|| "none".to_owned(), |owner| owner.to_string()),
         age(run.queued_at, now),
-        reason(run.reason),
+        if is_dead {
+            "its process is dead; it is about to be seen to".to_owned()
+        } else {
+            reason(run.reason)
+        },
     ]
 }
 
-pub(crate) fn reason(reason: WaitReason) -> String {
+fn reason(reason: WaitReason) -> String {
     match reason {
         WaitReason::LimitReached { limit, running } => {
             format!("next; {running} running of at most {limit}")

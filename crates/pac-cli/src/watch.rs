@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pac_concurrency::{Change, Limit, RepositoryKey, RunChange, RunStep, Settings, Timestamp};
+use pac_concurrency::{
+    Change, FencingToken, Limit, RepositoryKey, RunChange, RunStep, Settings, Timestamp,
+};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -38,7 +40,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         let mut printer = Printer::new(format);
         loop {
             let shape = match watch.next().await? {
-                Change::Run(run) => Shape::of_run(run),
+                Change::Run(run) => Shape::of_run(&run),
                 Change::Limit { repository, limit } => Shape::of_limit(&repository, limit),
                 Change::Removed(repository) => Shape::new(&repository, "removed", now()),
                 Change::Unreadable(error) => {
@@ -123,7 +125,7 @@ impl Shape {
         }
     }
 
-    fn of_run(change: RunChange) -> Self {
+    fn of_run(change: &RunChange) -> Self {
         let (event, at, token, session) = match change.step {
             RunStep::Queued { owner } => {
                 let event = if owner.is_some() {
@@ -152,7 +154,7 @@ impl Shape {
         let span = |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.since(from?));
         Self {
             run: Some(change.run.to_string()),
-            token: token.map(|token| token.get()),
+            token: token.map(FencingToken::get),
             session: session.map(|session| session.to_string()),
             queued_at: change.queued_at.map(rfc3339),
             started_at: change.started_at.map(rfc3339),

@@ -1,7 +1,12 @@
 //! `pac exec` when the store goes away, comes back, or refuses.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod servers;
 
@@ -9,7 +14,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use servers::own::OwnServer;
-use servers::{Running, Store, eventually, read, wait_for_text};
+use servers::{Running, Store, WEB, eventually, read, wait_for_text};
 
 const SYSTEM: &str = "PAC_TEST_POSTGRES";
 
@@ -55,7 +60,7 @@ fn postgres_a_store_that_is_restarted_is_not_noticed_by_commands_and_waiters() {
 
 #[test]
 fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
-    let (server, store) = own_postgres();
+    let (mut server, store) = own_postgres();
     let (said, deaf) = (store.file("said"), store.file("deaf"));
     let polite = format!(
         "trap 'echo TERM >> {said}; exit 0' TERM; echo up >> {said}; sleep 300 & wait",
@@ -67,7 +72,7 @@ fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
     let stubborn = store.exec(&["--limit", "2", "--ttl", "3s"], &stubborn);
     wait_for_text(&said, "up");
     wait_for_text(&deaf, "up");
-    server.pause(true);
+    server.kill_9();
     let at = Instant::now();
     wait_for_text(&said, "TERM");
     let told = at.elapsed();
@@ -80,9 +85,14 @@ fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
         killed >= told + Duration::from_secs(9),
         "{killed:?} after {told:?}"
     );
-    server.pause(false);
+    server.start_again();
     assert_eq!(polite.wait().code, 71);
-    // Whoever comes next sees to what they have left behind.
+    // Whoever comes next sees to what they have left behind; until then it is marked.
+    eventually("the marks", || {
+        store.json(&["status", WEB])[0]["running"][1]["dead"] == true
+    });
+    let table = store.run(&["status"]).stdout;
+    assert!(table.contains("running, process dead"), "{table}");
     assert_eq!(store.exec(&["--limit", "1"], "true").wait().code, 0);
     assert_eq!(store.counts(), (0, 0));
 }

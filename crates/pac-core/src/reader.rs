@@ -1,4 +1,4 @@
-//! A store for those who only look: no session, and nothing is ever written.
+//! A store for those who only look: without a session, and without a change to any repository.
 
 mod watch;
 
@@ -11,11 +11,13 @@ use crate::error::{Error, ErrorKind};
 use crate::manager::{RepositoryStatus, RepositorySummary};
 use crate::name::RepositoryKey;
 use crate::state::RepositoryState;
+use crate::value::SessionId;
 
 /// Reads what controllers have put into a store, without being one of them.
 ///
 /// It keeps nothing: every call shows the store as it is. What a process that died has left
-/// behind is shown until a controller has seen to it. Cheap to clone.
+/// behind is shown until a controller has seen to it;
+/// [`dead_sessions`](Self::dead_sessions) tells it from the rest. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoreReader {
     driver: Arc<dyn Driver>,
@@ -54,6 +56,16 @@ impl StoreReader {
     ) -> Result<Vec<RepositorySummary>, Error> {
         let page = self.driver.list(ListFilter::All, after, limit).await?;
         Ok(page.into_iter().map(RepositorySummary::of).collect())
+    }
+
+    /// The sessions that are dead and may still be shown as those of runs. The store may take the
+    /// occasion to forget what it does not need any more.
+    ///
+    /// # Errors
+    /// Those of the store: to see what is dead, it may have to be allowed to write.
+    pub async fn dead_sessions(&self) -> Result<Vec<SessionId>, Error> {
+        let dead = self.driver.dead_sessions().await?;
+        Ok(dead.into_iter().map(|(session, _)| session).collect())
     }
 
     /// Follows one repository, or all of them, from now on. Reads no runs until they change.

@@ -76,10 +76,9 @@ impl Child {
             tokio::select! {
                 biased;
                 reason = hold.lost() => return self.end(reason).await,
-                signal = signals.next_or_woken() => match signal {
-                    Some(signal) => self.pass_on(signal),
-                    // Stopped and continued: the loop asks first whether the slot is still ours.
-                    None => {}
+                // Woken, it is asked first again whether the slot is still ours.
+                signal = signals.next_or_woken() => if let Some(signal) = signal {
+                    self.pass_on(signal);
                 },
                 ended = self.process.wait() => return match (hold.lost_now(), ended) {
                     (Some(reason), _) => self.end(reason).await,

@@ -128,7 +128,7 @@ pub struct StoreWatch {
     unreadable: BTreeSet<RepositoryKey>,
     untold: VecDeque<Change>,
     next_poll: Instant,
-    /// Since the connection was lost.
+    /// Since something failed, until something has been read again.
     backoff: Option<ExponentialBackoff>,
 }
 
@@ -176,14 +176,18 @@ impl StoreWatch {
 
     /// One request, or one wait.
     async fn step(&mut self) -> Result<(), Error> {
-        let Some(hints) = &mut self.hints else {
+        if self.hints.is_none() {
             return self.reconnect().await;
-        };
+        }
         if let Some(repository) = self.changed.first().cloned() {
             self.read(&repository).await?;
             self.changed.remove(&repository);
             return Ok(());
         }
+        self.resumed();
+        let Some(hints) = self.hints.as_mut().filter(|_| self.untold.is_empty()) else {
+            return Ok(());
+        };
         let hint = tokio::select! {
             hint = hints.next() => hint,
             () = sleep_until(self.next_poll) => Ok(WatchEvent::Missed),
@@ -228,10 +232,14 @@ impl StoreWatch {
         let hints = self.driver.watch(SessionId::default()).await?;
         self.compare().await?;
         self.hints = Some(hints);
+        Ok(())
+    }
+
+    /// Everything works again, if it did not.
+    fn resumed(&mut self) {
         if self.backoff.take().is_some() {
             self.untold.push_back(Change::Resumed);
         }
-        Ok(())
     }
 
     /// Finds what changed, whatever was hinted.
@@ -280,6 +288,7 @@ impl StoreWatch {
         let since = known.map(|known| known.revision);
         match self.driver.load(repository, since).await {
             Ok(snapshot) => {
+                self.resumed();
                 self.unreadable.remove(repository);
                 self.tell(repository, known, snapshot);
                 Ok(())

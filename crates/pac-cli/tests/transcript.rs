@@ -1,0 +1,110 @@
+//! The README's transcript of `pac exec` is what happens.
+
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod servers;
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+
+use servers::{Running, Store};
+
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+const BEGIN: &str = "<!-- transcript: written by crates/pac-cli/tests/transcript.rs -->\n```text\n";
+const END: &str = "```\n<!-- transcript: end -->";
+const REWRITE: &str = "PAC_WRITE_TRANSCRIPT";
+
+/// Two pipelines that deploy one website, one after the other.
+fn transcript(store: &Store) -> String {
+    let mut text = String::new();
+    let repository = "ci/website";
+    let mut say = |line: &str| writeln!(text, "{line}").unwrap();
+
+    say("$ pac limit ci/website 1");
+    say(store.run(&["limit", repository, "1"]).stdout.trim_end());
+
+    say("$ pac exec --repository ci/website --run ci/deploy-1 -- ./deploy &");
+    let exec = |run, script| {
+        let args = [
+            "exec",
+            "--repository",
+            repository,
+            "--run",
+            run,
+            "--",
+            "sh",
+            "-c",
+            script,
+        ];
+        Running::start(store.pac_itself(&args))
+    };
+    let first = exec("ci/deploy-1", "sleep 4");
+    servers::eventually("the first", || {
+        store.json(&["status"])[0]["running"][0]["run"] == "ci/deploy-1"
+    });
+
+    say(
+        "$ pac exec --repository ci/website --run ci/deploy-2 -- sh -c 'echo token $PAC_FENCING_TOKEN' &",
+    );
+    let mut second = exec("ci/deploy-2", "echo token $PAC_FENCING_TOKEN");
+    let mut stderr = BufReader::new(second.child().stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    say(line.trim_end());
+
+    say("$ pac status");
+    say(store.run(&["status"]).stdout.trim_end());
+    say("$ wait");
+    assert_eq!(first.wait().code, 0);
+    say(second.wait().stdout.trim_end());
+    say("$ pac history");
+    say(store.run(&["history"]).stdout.trim_end());
+    text
+}
+
+#[test]
+fn postgres_the_transcript_in_the_readme_is_what_happens() {
+    let happened = transcript(&Store::postgres());
+    let readme = std::fs::read_to_string(README).unwrap();
+    let (before, rest) = readme
+        .split_once(BEGIN)
+        .expect("the README has the transcript");
+    let (written, after) = rest.split_once(END).expect("the transcript ends");
+    if std::env::var_os(REWRITE).is_some() {
+        std::fs::write(README, format!("{before}{BEGIN}{happened}{END}{after}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        shape(written),
+        shape(&happened),
+        "the README's transcript is out of date; write it anew with\n    \
+         {REWRITE}=1 cargo xtask test -- transcript\nThis is what happened:\n{happened}"
+    );
+}
+
+/// Without what differs each time: numbers, times, durations, and the widths that follow.
+fn shape(text: &str) -> Vec<String> {
+    let word = |word: &str| {
+        let number = word.starts_with(|c: char| c.is_ascii_digit());
+        let rule = word.starts_with(['─', '═', '┌', '└', '╞']);
+        match (number, rule) {
+            (true, _) => "0".to_owned(),
+            (_, true) => "-".to_owned(),
+            _ => word.to_owned(),
+        }
+    };
+    let line = |line: &str| {
+        line.split_whitespace()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    text.lines().map(line).collect()
+}
