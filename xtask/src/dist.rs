@@ -21,7 +21,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     CommandLine::new("cargo run --quiet --locked -p pac-cli --features dist -- dist-files")
         .arg(DIRECTORY)
         .run(root)?;
-    CommandLine::new("cargo build --locked --release -p pac-cli").run(root)?;
+    CommandLine::new("cargo build --locked --release -p pac-cli --features etcd").run(root)?;
     let binary = format!("pac{}", std::env::consts::EXE_SUFFIX);
     let built = root.join("target/release").join(&binary);
     fs::copy(&built, directory.join(&binary))

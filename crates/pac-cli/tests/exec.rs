@@ -1,6 +1,6 @@
 //! `pac exec` where nothing goes wrong but the command.
 
-#![cfg(unix)]
+#![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

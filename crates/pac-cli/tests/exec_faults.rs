@@ -1,6 +1,6 @@
 //! `pac exec` when processes are killed, stopped or told to end.
 
-#![cfg(unix)]
+#![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,6 +1,6 @@
 //! `pac exec` when the store goes away, comes back, or refuses.
 
-#![cfg(unix)]
+#![cfg(all(unix, feature = "postgres"))]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,6 +1,6 @@
 //! The operator's commands, which know nothing but the store.
 
-#![cfg(unix)]
+#![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

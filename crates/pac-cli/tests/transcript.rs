@@ -1,6 +1,6 @@
 //! The README's transcript of `pac exec` is what happens.
 
-#![cfg(unix)]
+#![cfg(all(unix, feature = "postgres"))]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

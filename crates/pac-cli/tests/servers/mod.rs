@@ -44,8 +44,13 @@ pub(crate) fn variable(name: &str) -> String {
 /// Has every test run on every store; names tell which.
 macro_rules! on_every_store {
     ($($(#[$attribute:meta])* $test:ident,)*) => {
+        #[cfg(feature = "postgres")]
         mod postgres {
             $($(#[$attribute])* #[test] fn $test() { super::$test(&crate::servers::Store::postgres()); })*
+        }
+        #[cfg(feature = "etcd")]
+        mod etcd {
+            $($(#[$attribute])* #[test] fn $test() { super::$test(&crate::servers::Store::etcd()); })*
         }
     };
 }
@@ -66,9 +71,7 @@ impl Store {
 
     /// A schema on a PostgreSQL that listens at this port.
     pub(crate) fn at_postgres(port: &str) -> Self {
-        static LAST: AtomicU32 = AtomicU32::new(0);
-        let last = LAST.fetch_add(1, Ordering::Relaxed);
-        let schema = format!("cli_{}_{last}", std::process::id());
+        let schema = unique();
         Self::with([
             ("concurrency-driver", "postgresql"),
             ("postgresql-host", "127.0.0.1"),
@@ -77,6 +80,15 @@ impl Store {
             ("postgresql-username", "postgres"),
             ("postgresql-ssl-mode", "disable"),
             ("postgresql-schema", &schema),
+        ])
+    }
+
+    /// A prefix on the system's etcd.
+    pub(crate) fn etcd() -> Self {
+        Self::with([
+            ("concurrency-driver", "etcd"),
+            ("etcd-endpoints", &variable("PAC_TEST_ETCD")),
+            ("etcd-prefix", &format!("/{}/", unique())),
         ])
     }
 
@@ -153,6 +165,13 @@ impl Store {
             self.counts() == (running, queued)
         });
     }
+}
+
+/// A name that no other test has.
+fn unique() -> String {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let last = LAST.fetch_add(1, Ordering::Relaxed);
+    format!("cli_{}_{last}", std::process::id())
 }
 
 /// A `pac` that runs; killed should the test fail.
