@@ -25,6 +25,7 @@ on_every_store! {
     signals_reach_the_command_and_all_that_it_started,
     a_waiter_that_is_told_to_end_leaves_the_queue_at_once,
     what_is_stopped_beyond_its_ttl_ends_its_command_on_waking,
+    a_waiter_whose_place_was_lost_queues_again_and_says_so,
     a_command_is_ended_when_its_run_is_cancelled,
     at_a_terminal_what_is_typed_reaches_the_command_once,
     an_ignored_signal_stays_ignored,
@@ -168,6 +169,21 @@ fn what_is_stopped_beyond_its_ttl_ends_its_command_on_waking(store: &Store) {
     assert_eq!(stopped.code, 71, "{stopped:?}");
     assert!(stopped.stderr.contains("the lease was lost"), "{stopped:?}");
     assert_eq!(next.wait().code, 0);
+}
+
+fn a_waiter_whose_place_was_lost_queues_again_and_says_so(store: &Store) {
+    let (mut holder, _) = holder(store, "exec sleep 300");
+    let mut stopped = waiter(store, "stopped", 1);
+    stopped.signal("STOP");
+    store.wait_for_counts(1, 0);
+    stopped.signal("CONT");
+    store.wait_for_counts(1, 1);
+    assert_eq!(read(&store.file("stopped")), "");
+    holder.signal("TERM");
+    let stopped = stopped.wait();
+    assert_eq!(stopped.code, 0, "{stopped:?}");
+    assert!(stopped.stderr.contains("queueing again"), "{stopped:?}");
+    assert_eq!(read(&store.file("stopped")), "started\n");
 }
 
 fn a_command_is_ended_when_its_run_is_cancelled(store: &Store) {

@@ -1,7 +1,7 @@
 //! The signals that `pac exec` passes on.
 
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
@@ -44,32 +44,25 @@ impl Signals {
 
     /// Waits for the next one. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
-        poll_fn(|cx| {
-            for (signal, stream) in &mut self.streams {
-                if stream.poll_recv(cx).is_ready() {
-                    return Poll::Ready(*signal);
-                }
-            }
-            Poll::Pending
-        })
-        .await
+        poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// The same, or nothing when the process goes on after it was stopped.
     pub(crate) async fn next_or_woken(&mut self) -> Option<Signal> {
-        let Self { streams, woken } = self;
-        poll_fn(|cx| {
-            if woken.poll_recv(cx).is_ready() {
-                return Poll::Ready(None);
-            }
-            for (signal, stream) in &mut *streams {
-                if stream.poll_recv(cx).is_ready() {
-                    return Poll::Ready(Some(*signal));
-                }
-            }
-            Poll::Pending
+        poll_fn(|cx| match self.woken.poll_recv(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => self.poll_next(cx).map(Some),
         })
         .await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Signal> {
+        for (signal, stream) in &mut self.streams {
+            if stream.poll_recv(cx).is_ready() {
+                return Poll::Ready(*signal);
+            }
+        }
+        Poll::Pending
     }
 }
 
