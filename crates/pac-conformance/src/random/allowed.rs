@@ -114,9 +114,13 @@ fn add(states: &mut Vec<Repository>, state: Repository) {
 }
 
 fn comparable(state: Repository) -> Repository {
-    let tokens = if state.exists { state.tokens } else { 0 };
+    let (tickets, tokens) = match state.exists {
+        true => (state.tickets, state.tokens),
+        false => (0, 0),
+    };
     Repository {
         commits: 0,
+        tickets,
         tokens,
         ..state.sorted()
     }

@@ -51,6 +51,20 @@ impl Repository {
     /// and forgotten. Not known, or given up by who asked before: it comes now.
     fn admit(&mut self, asker: Asker, wish: Wish) -> Answer {
         let mine = Some(asker.session);
+        if let Some(other) = self.run(wish.name)
+            && other.uid != wish.uid
+            && !wish.durable
+        {
+            // A process that asks for itself ends nobody else's run of the name.
+            let held_by = match other.place {
+                Place::Running { session, .. } => Some(session),
+                Place::Waiting { owner } => owner,
+                Place::Over { .. } => None,
+            };
+            if let Some(other) = held_by.filter(|session| *session != asker.session) {
+                return Answer::HeldElsewhere(other);
+            }
+        }
         let Some(run) = self.same(wish) else {
             self.comes(wish, Place::Waiting { owner: mine });
             self.start_all(asker);
