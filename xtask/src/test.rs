@@ -200,7 +200,8 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
     // All failures of a run are worth more than the first.
     let mut command = CommandLine::new("cargo test --locked --no-fail-fast");
     if options.drivers.is_empty() {
-        command = command.arg("--workspace");
+        // Off by default, as it needs protoc; the binary is tested with every store.
+        command = command.arg("--workspace").arg("--features=pac-cli/etcd");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
     }
@@ -328,7 +329,7 @@ mod tests {
         let command = command(&Options::default(), &["memory"]).unwrap();
         assert_eq!(
             command.to_string(),
-            "cargo test --locked --no-fail-fast --workspace"
+            "cargo test --locked --no-fail-fast --workspace --features=pac-cli/etcd"
         );
     }
 
