@@ -1,13 +1,14 @@
 //! Recovery against the cluster, as far as the store has a part in it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pac_core::manager::{Admission, ConcurrencyManager, Grants, Lease};
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, RepositoryKey};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::faults::{Faults, Ruin};
+use crate::faults::{Fault, Faults, Request, Ruin, When};
 use crate::{Fixture, Harm, durable, ephemeral, queued, repository, run, started};
 
 /// (52) One malformed run or record does not stop the recovery of the others: neither what the
@@ -20,8 +21,13 @@ pub async fn a_malformed_record_stops_no_recovery(fixture: &Fixture) {
         ruins.ruin(left.broken(), ruin);
         let fresh = fixture.manager_behind_with(&ruins, options).await;
         let mut grants = left.is_recovered_by(&fresh).await;
-        ruins.mend(left.broken());
-        left.rest_is_recovered_by(&fresh, &mut grants).await;
+        left.is_mended_while_it_is_read(&ruins).await;
+        let answer = async {
+            fixture.settle().await;
+            ruins.clear();
+        };
+        // Whoever asks now is not answered by what was read before.
+        tokio::join!(left.rest_is_recovered_by(&fresh, &mut grants), answer);
         // What is left behind next is not for this one.
         fresh.close().await.unwrap();
     }
@@ -103,6 +109,22 @@ impl<'a> Left<'a> {
         }
         assert!(fresh.health().is_ready() && fresh.health().panics == 0);
         grants
+    }
+
+    /// Repairs the last one when it was read, and the answer has not come yet.
+    async fn is_mended_while_it_is_read(&self, ruins: &Faults) {
+        ruins.inject([Request::Load], Fault::HoldAnswer, When::Always);
+        let loads = || ruins.traffic(self.broken()).loads;
+        let before = loads();
+        let read = async {
+            // The runs of the dead session there are seen to, again and again.
+            while loads() == before {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let longest = self.fixture.notice();
+        timeout(longest, read).await.expect("nobody reads it again");
+        ruins.mend(self.broken());
     }
 
     /// Repaired, the last one is recovered as the others were.

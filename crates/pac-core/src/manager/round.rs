@@ -1,6 +1,7 @@
 //! One round of a repository: plan what is pending, commit it, make of the answer what it is.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::absorb::{Concern, Source};
@@ -113,11 +114,13 @@ impl Repository {
                 Next::Plan
             }
             Err(error) => {
-                desk.covered = 0;
+                let later = desk.take_uncovered();
                 let next = desk.failed(shared.patience(), &error);
                 // What cannot be read now is read again when somebody asks, or a hint comes.
-                desk.recheck = next != Next::Plan;
-                next
+                desk.recheck = next != Next::Plan || !later.is_empty();
+                let at_once = !later.is_empty() && !error.is_retryable();
+                desk.pending.extend(later);
+                if at_once { Next::Plan } else { next }
             }
         };
         self.hand_over(&mut desk, shared);
@@ -371,6 +374,17 @@ impl Desk {
         self.covered = self.next_serial;
         self.asked_all = self.state.is_none();
         Step::Load(self.state.as_ref().map(|state| state.head().revision))
+    }
+
+    /// Nothing could be read: takes out what was asked for after that was tried, for which it is
+    /// no answer.
+    fn take_uncovered(&mut self) -> VecDeque<Request> {
+        let covered = std::mem::take(&mut self.covered);
+        let pending = std::mem::take(&mut self.pending).into_iter();
+        let (before, after) =
+            pending.partition(|request| request.reply.is_none() || request.serial < covered);
+        self.pending = before;
+        after
     }
 
     /// A commit went through: go on where it was not large enough, and forget who is dead once
