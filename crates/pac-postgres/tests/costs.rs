@@ -206,6 +206,31 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
     }
 }
 
+/// Of more runs than are kept that ended in one commit, the latest stay.
+#[tokio::test]
+async fn as_many_finished_runs_are_kept_as_are_to_be() {
+    let options = options(port(SYSTEM));
+    let schema = options.schema.clone();
+    let driver = PostgresDriver::connect(options).await.unwrap();
+    let session = driver.open_session(TTL).await.unwrap();
+    set_limit(&driver, session, &key("web"), 1).await;
+    let client = raw(port(SYSTEM)).await;
+    let ended = format!(
+        "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
+           state, outcome, orphaned, abandoned, adopted, finished_at, revision) \
+         SELECT 'ns/web', 'ns/run-' || n, 1, 'u', 0, 0, n, 2, 0, false, false, false, 0, \
+           CASE WHEN n <= 3 THEN 1 ELSE 2 END FROM generate_series(1, 10) n"
+    );
+    client.batch_execute(&ended).await.unwrap();
+    let purge = format!("SELECT {schema}.purge_excess(ARRAY['ns/web', 'ns/none'], 4)");
+    assert_eq!(value::<i64>(&client, &purge).await, 6);
+    let left = format!("SELECT min(ticket) FROM {schema}.entries");
+    assert_eq!(value::<i64>(&client, &left).await, 7);
+    assert_eq!(value::<i64>(&client, &purge).await, 0);
+    let purged = format!("SELECT purged FROM {schema}.repositories");
+    assert_eq!(value::<i64>(&client, &purged).await, 2);
+}
+
 /// (46) 10,000 runs that came and went leave the tables as large as a few hundred did.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_finished_runs_leave_the_size_flat() {

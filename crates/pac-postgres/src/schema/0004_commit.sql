@@ -2,9 +2,9 @@
 -- and with its own outcome. Locks first, reads later: every statement of this function sees
 -- what was committed before it began.
 --
--- Heads are locked in the order of their keys, and one that somebody else holds is a conflict
--- rather than a wait; nothing that waits holds what another waits for. The plan settings: arrays
--- of unknown length are no reason to read a table from end to end.
+-- Sessions and heads are locked in the order of their keys, and a head that somebody else holds
+-- is a conflict rather than a wait; nothing that waits holds what another waits for. The plan
+-- settings: arrays of unknown length are no reason to read a table from end to end.
 
 -- What comes of the commit to one repository: 0 committed, at `moment`, and with the new floor in
 -- `about` if it was removed; 1 conflict; 2 the session `about` is dead.
@@ -38,7 +38,7 @@ DECLARE
   v_written bigint;
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(lock_space(), lock_number(s.id))
-    FROM (SELECT p_session UNION SELECT unnest(p_alive)) s (id);
+    FROM (SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1) s (id);
   SELECT array_agg(s.id) INTO v_dead
     FROM (SELECT p_session UNION SELECT unnest(p_alive)) s (id) WHERE NOT is_alive(s.id);
   IF v_dead IS NOT NULL THEN

@@ -17,6 +17,9 @@ BEGIN
       WHERE r.format = 1 AND r.repository IN (SELECT o.repository FROM (
         SELECT e.repository FROM entries e
           WHERE e.state = 2 AND e.finished_at < v_before
+            -- What must be left alone is not to stand before what can go.
+            AND EXISTS (SELECT FROM repositories k
+              WHERE k.repository = e.repository AND k.format = 1)
           ORDER BY e.finished_at LIMIT p_most) o)
       ORDER BY r.repository FOR NO KEY UPDATE SKIP LOCKED) h;
   IF v_heads IS NULL THEN
@@ -53,16 +56,19 @@ BEGIN
       WHERE r.format = 1 AND r.repository = ANY (p_repositories)
       ORDER BY r.repository FOR NO KEY UPDATE) h;
   WITH cut AS (
-    SELECT h.repository, (SELECT e.revision FROM entries e
-        WHERE e.repository = h.repository AND e.state = 2
-        ORDER BY e.revision DESC OFFSET p_keep LIMIT 1) AS revision
-      FROM unnest(v_heads) h (repository)),
+    SELECT h.repository, l.revision, l.ticket
+      FROM unnest(v_heads) h (repository), LATERAL (
+        SELECT e.revision, e.ticket FROM entries e
+          WHERE e.repository = h.repository AND e.state = 2
+          ORDER BY e.revision DESC, e.ticket DESC OFFSET p_keep LIMIT 1) l),
   gone AS (
     DELETE FROM entries e USING cut c
       WHERE e.repository = c.repository AND e.state = 2 AND e.revision <= c.revision
+        -- One commit may have ended more of them than are to be kept.
+        AND (e.revision < c.revision OR e.ticket <= c.ticket)
       RETURNING 1),
   noted AS (UPDATE repositories r SET purged = greatest(r.purged, c.revision)
-    FROM cut c WHERE r.repository = c.repository AND c.revision IS NOT NULL)
+    FROM cut c WHERE r.repository = c.repository)
   SELECT count(*) INTO v_gone FROM gone;
   RETURN coalesce(v_gone, 0);
 END
