@@ -27,6 +27,10 @@ pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
     session
         .query("migrate", Effect::Write, lock, &[(&name, Type::TEXT)])
         .await?;
+    // Whoever had the lock before may have been a newer version.
+    if is_current(&session, client.schema()).await? {
+        return session.batch("migrate", "COMMIT").await;
+    }
     if !exists(&session, client.schema()).await? {
         // IF NOT EXISTS would ask for the privilege to create it all the same.
         let create = format!("CREATE SCHEMA {}", client.schema());
