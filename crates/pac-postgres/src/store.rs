@@ -17,6 +17,8 @@ use crate::sessions::session_lost;
 const PURGE: i32 = 500;
 /// Runs of a repository that this process ends before it looks whether there are too many.
 const ENDED: usize = 64;
+/// Repositories in which that is counted; the age of runs bounds what is left in others.
+const COUNTED: usize = 10_000;
 /// The longest time between two looks for finished runs that are too old.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -337,6 +339,9 @@ impl Store {
         let ended = entries.iter().filter(|entry| entry.is_finished()).count();
         if ended > 0 {
             let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.len() >= COUNTED && !known.contains_key(key) {
+                known.clear();
+            }
             *known.entry(key.clone()).or_default() += ended;
         }
     }
