@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit,
+    SessionTtl, Watch,
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
@@ -146,17 +147,18 @@ impl Driver for PostgresDriver {
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let (store, watches) = (Arc::clone(&self.store), Arc::clone(&self.watches));
         Commit::pending(async move {
-            let keys: Vec<_> = batch
-                .iter()
-                .map(|commit| commit.repository.clone())
-                .collect();
-            let outcomes = store.commit(session, batch).await?;
-            for (key, outcome) in keys.iter().zip(&outcomes) {
-                if let CommitOutcome::Committed(snapshot) = outcome {
-                    watches.changed(session, key, snapshot.head.revision);
-                }
-            }
-            Ok(outcomes)
+            let revisions = batch.iter().map(|commit| {
+                let written = commit.changes.expected.next();
+                (commit.repository.clone(), written)
+            });
+            let mut unanswered = Unanswered {
+                revisions: revisions.collect(),
+                session,
+                watches,
+            };
+            let answer = store.commit(session, batch).await;
+            unanswered.hear(&answer);
+            answer
         })
     }
 
@@ -176,5 +178,37 @@ impl Driver for PostgresDriver {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         self.store.list(filter, after, limit).await
+    }
+}
+
+/// Commits that are on their way. If their answer never comes, others still have to hear of them:
+/// whoever sent them finds them done, and commits nothing more.
+struct Unanswered {
+    revisions: Vec<(RepositoryKey, Revision)>,
+    session: SessionId,
+    watches: Arc<Watches>,
+}
+
+impl Unanswered {
+    fn hear(&mut self, answer: &BatchOutcome) {
+        let outcomes = match answer {
+            Ok(outcomes) => outcomes,
+            Err(error) if error.kind() == ErrorKind::Indeterminate => return,
+            Err(_) => return self.revisions.clear(),
+        };
+        for ((key, _), outcome) in self.revisions.drain(..).zip(outcomes) {
+            if let CommitOutcome::Committed(snapshot) = outcome {
+                let revision = snapshot.head.revision;
+                self.watches.changed(self.session, &key, revision);
+            }
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        for (key, revision) in &self.revisions {
+            self.watches.may_have_changed(self.session, key, *revision);
+        }
     }
 }

@@ -70,6 +70,16 @@ impl Watches {
     /// A session has changed a repository.
     pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, revision: Revision) {
         self.dealt_with(repository, revision);
+        self.may_have_changed(by, repository, revision);
+    }
+
+    /// The same, if the request has arrived whose answer did not.
+    pub(crate) fn may_have_changed(
+        &self,
+        by: SessionId,
+        repository: &RepositoryKey,
+        revision: Revision,
+    ) {
         locked(&self.outbox).changed(by, repository, revision);
         self.wake.notify_one();
     }

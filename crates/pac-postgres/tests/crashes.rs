@@ -313,6 +313,52 @@ async fn a_commit_whose_answer_was_lost_is_recognised() {
     }
 }
 
+/// Whoever waits elsewhere hears of a commit although the committer did not hear its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
+    let proxy = Proxy::to(port(SYSTEM)).await;
+    let mut options = options(proxy.port);
+    let releasing = PostgresDriver::connect(options.clone()).await.unwrap();
+    options.hosts[0].1 = port(SYSTEM);
+    let waiting = PostgresDriver::connect(options).await.unwrap();
+    let late = ManagerOptions {
+        poll_interval: Duration::from_secs(600),
+        ..patient()
+    };
+    let releasing = ConcurrencyManager::open(Arc::new(releasing), late)
+        .await
+        .unwrap();
+    let waiting = ConcurrencyManager::open(Arc::new(waiting), late)
+        .await
+        .unwrap();
+    let web = key("web");
+    releasing
+        .set_limit(&web, Limit::new(1), None)
+        .await
+        .unwrap();
+    for n in 0..3 {
+        let holder = durable(&format!("holder-{n}"));
+        let Admission::Started(lease) = releasing.admit(&web, holder).await.unwrap() else {
+            panic!("the slot is free");
+        };
+        let next = durable(&format!("next-{n}"));
+        let Admission::Queued(waiter) = waiting.admit(&web, next).await.unwrap() else {
+            panic!("the slot is taken");
+        };
+        proxy.swallow_answer_to("commit_batch");
+        releasing
+            .release(lease, RunOutcome::Completed)
+            .await
+            .unwrap();
+        assert_eq!(proxy.swallowed(), n + 1);
+        let turn = timeout(Duration::from_secs(20), waiter).await;
+        let pac_core::manager::Turn::Started(lease) = turn.unwrap().unwrap() else {
+            panic!("nobody has cancelled it");
+        };
+        waiting.release(lease, RunOutcome::Completed).await.unwrap();
+    }
+}
+
 /// After a session was said to be dead, none of its commits comes to light.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
