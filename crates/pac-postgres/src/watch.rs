@@ -89,13 +89,15 @@ impl Watches {
         self.wake.notify_one();
     }
 
-    /// This process knows a repository at a revision.
+    /// Somebody in this process knows a repository at a revision. Others may know an earlier one:
+    /// only a poll, which tells all of them, moves on.
     pub(crate) fn dealt_with(&self, repository: &RepositoryKey, revision: Revision) {
         if let Some(interest) = &mut *locked(&self.interest) {
+            let now = Instant::now();
             let known = interest
                 .entry(repository.clone())
-                .or_insert((revision, Instant::now()));
-            *known = (revision.max(known.0), Instant::now());
+                .or_insert((revision, now));
+            known.1 = now;
         }
     }
 
@@ -206,8 +208,9 @@ impl Watches {
         *locked(&self.interest) = Some(HashMap::new());
         loop {
             sleep(jittered(POLL)).await;
-            // Nobody else hears them.
-            drop(locked(&self.outbox).take());
+            // Nobody hears them outside of this process.
+            let own = locked(&self.outbox).take();
+            own.iter().for_each(|payload| self.hear(payload));
             let known = self.interesting();
             if known.is_empty() {
                 continue;

@@ -181,27 +181,25 @@ async fn behind_pgbouncer_changes_are_polled_for() {
         poll_interval: Duration::from_secs(600),
         ..ManagerOptions::default()
     };
-    let managers = [
-        ConcurrencyManager::open(Arc::new(first) as Arc<dyn Driver>, late)
-            .await
-            .unwrap(),
-        ConcurrencyManager::open(Arc::new(second) as Arc<dyn Driver>, late)
-            .await
-            .unwrap(),
-    ];
+    let first: Arc<dyn Driver> = Arc::new(first);
+    let mut managers = Vec::new();
+    // Two of them in one process: none of them takes what another has heard from it.
+    for driver in [Arc::clone(&first), Arc::new(second), first] {
+        managers.push(ConcurrencyManager::open(driver, late).await.unwrap());
+    }
     managers[0]
         .set_limit(&key("web"), Limit::new(1), None)
         .await
         .unwrap();
     let mut lease = turn(&managers[0], durable("run-0")).await;
     for n in 1..=10 {
-        let admitted = managers[n % 2]
+        let admitted = managers[n % 3]
             .admit(&key("web"), durable(&format!("run-{n}")))
             .await;
         let Admission::Queued(waiter) = admitted.unwrap() else {
             panic!("the slot is taken");
         };
-        managers[(n + 1) % 2]
+        managers[(n + 2) % 3]
             .release(lease, RunOutcome::Completed)
             .await
             .unwrap();
