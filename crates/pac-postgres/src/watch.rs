@@ -21,7 +21,8 @@ use crate::client::{Client, Effect, Session, Type};
 use crate::store::Store;
 use outbox::Outbox;
 
-/// Hints leave at once, and gather for so long after the last that left.
+/// A hint leaves at once. Where more than one came while another was on its way, they gather for
+/// so long before the next leave.
 const GATHER: Duration = Duration::from_millis(5);
 /// How long a hint to oneself may take before it counts as not getting through.
 const SELF_TEST: Duration = Duration::from_secs(2);
@@ -109,8 +110,10 @@ impl Watches {
             let mut backoff = RECONNECT.0;
             loop {
                 // Taken anew each time: what could not be sent has become one hint that is.
+                let several = locked(&self.outbox).holds_several();
                 let payloads = locked(&self.outbox).take();
                 match self.send(&mut session, &payloads).await {
+                    Ok(()) if several => break sleep(GATHER).await,
                     Ok(()) => break,
                     Err(error) => {
                         tracing::warn!(%error, "hints could not be sent; trying again");
@@ -120,7 +123,6 @@ impl Watches {
                     }
                 }
             }
-            sleep(GATHER).await;
         }
     }
 

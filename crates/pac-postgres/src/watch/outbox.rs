@@ -56,6 +56,11 @@ impl Outbox {
         self.missed = true;
     }
 
+    /// Whether more than one repository has changed.
+    pub(super) fn holds_several(&self) -> bool {
+        self.changed.len() > 1
+    }
+
     /// The payloads to send.
     pub(super) fn take(&mut self) -> Vec<String> {
         let taken = std::mem::take(self);
