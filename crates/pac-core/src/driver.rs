@@ -59,7 +59,8 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// The store's own.
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error>;
 
-    /// The repositories in which a session has queued or started entries.
+    /// The repositories in which a session has queued or started entries; perhaps also some
+    /// in which it had.
     ///
     /// # Errors
     /// The store's own.

@@ -175,7 +175,7 @@ impl Sessions {
         self.forget(store, id);
         let lease = i64::try_from(id.get()).unwrap_or(0);
         revoke(store, lease, operation).await?;
-        if store.repositories_of(id).await?.is_empty() {
+        if !store.has_runs(id).await? {
             store.forget_session(id).await?;
             if let Some(session) = session {
                 revoke(store, session.lease.load(Ordering::Acquire), operation).await?;
@@ -293,10 +293,10 @@ impl Store {
             }
             if lease {
                 dead.push((id, Death::Session));
-            } else if self.repositories_of(id).await?.is_empty() {
-                self.forget_session(id).await?;
-            } else {
+            } else if self.has_runs(id).await? {
                 dead.push((id, Death::Lease));
+            } else {
+                self.forget_session(id).await?;
             }
         }
         Ok(dead)
@@ -315,8 +315,9 @@ impl Store {
         forgotten.await.map(drop)
     }
 
-    /// One request for the repositories that the session is said to have runs in, one for every
-    /// 50 of them; and if it is dead, one for each in which anybody has runs.
+    /// One request for the repositories that the session is said to have runs in, and one for
+    /// every 50 of them. Of those, the ones in which anybody has runs: whose they are, whoever
+    /// asks reads anyway, and of many repositories nobody could read all entries in time here.
     pub(crate) async fn repositories_of(
         &self,
         session: SessionId,
@@ -334,7 +335,7 @@ impl Store {
             let (alive, busy) = self.busy(session, chunk).await?;
             for (repository, busy) in chunk.iter().zip(busy) {
                 // The dead get no new runs: what is not there now, will not be.
-                if busy && (alive || self.has_runs_of(session, repository).await) {
+                if busy {
                     with_runs.push(repository.clone());
                 } else if !alive {
                     self.deny(session, repository).await?;
@@ -373,7 +374,19 @@ impl Store {
         Ok((!alive.entries.is_empty(), busy.collect()))
     }
 
-    async fn has_runs_of(&self, session: SessionId, repository: &RepositoryKey) -> bool {
+    /// Whether a dead session has runs anywhere. One request for each repository in which
+    /// anybody has some, up to the first one with its own; those before are not asked again.
+    async fn has_runs(&self, session: SessionId) -> Result<bool, Error> {
+        for repository in self.repositories_of(session).await? {
+            if self.has_runs_in(session, &repository).await {
+                return Ok(true);
+            }
+            self.deny(session, &repository).await?;
+        }
+        Ok(false)
+    }
+
+    async fn has_runs_in(&self, session: SessionId, repository: &RepositoryKey) -> bool {
         let Ok(entries) = self.all_entries(repository, "sweep").await else {
             return true;
         };

@@ -93,10 +93,12 @@ impl Store {
             .entries
             .iter()
             .filter_map(|kv| self.keys.place(&kv.key));
-        then.extend(records.filter_map(|place| match place {
+        let notes = records.filter_map(|place| match place {
             Place::Record(id) => Some(Operation::Delete(self.keys.held(id, repository))),
             _ => None,
-        }));
+        });
+        // What is left of them says too much, and is taken back when the session is dead.
+        then.extend(notes.take(self.max_operations / 2));
         let transaction = Transaction {
             when: vec![
                 Compare::ModifiedAt(head.clone(), revision_of(changes.expected)),
