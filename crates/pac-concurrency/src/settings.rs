@@ -8,7 +8,6 @@ mod convert;
 mod directory;
 mod duration;
 mod environment;
-mod file;
 mod found;
 mod key;
 mod kubernetes;

@@ -1,7 +1,8 @@
 //! The core of pac-concurrency: who may run, decided once for every store.
 //!
 //! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
-//! - [`driver`]: the little that a store has to provide for them; [`hints`] helps with a part.
+//! - [`driver`]: the little that a store has to provide for them; [`hints`] and [`mod@file`] help
+//!   with a part.
 //! - [`manager`]: both together, for the many tasks of one process.
 //! - [`reader`]: for those who only look.
 //!
@@ -10,6 +11,7 @@
 
 pub mod driver;
 mod error;
+pub mod file;
 pub(crate) mod hash;
 pub mod hints;
 pub mod manager;

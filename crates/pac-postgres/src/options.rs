@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pac_core::driver::Retention;
-use pac_core::{Error, ErrorKind};
+use pac_core::{Error, ErrorKind, file};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Settings of a [`PostgresDriver`](crate::PostgresDriver). Start from the default.
@@ -204,7 +204,7 @@ impl Password {
         Self(Source::Text(SecretString::from(password.into())))
     }
 
-    /// What a file holds, less line ends: read for each new connection, so that it can change.
+    /// The line that a file holds: read for each new connection, so that it can change.
     #[must_use]
     pub fn in_file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
@@ -215,14 +215,12 @@ impl Password {
         match &self.0 {
             Source::None => Ok(None),
             Source::Text(password) => Ok(Some(password.clone())),
-            Source::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).into())),
-                Err(error) => Err(Error::new(
-                    ErrorKind::Config,
-                    "connect",
-                    format!("cannot read the password file {}", path.display()),
-                )
-                .caused_by(error)),
+            Source::File(path) => match file::read_password(path) {
+                Ok(password) => Ok(Some(password.into())),
+                Err(reason) => {
+                    let message = format!("the password file {} {reason}", path.display());
+                    Err(Error::new(ErrorKind::Config, "connect", message))
+                }
             },
         }
     }

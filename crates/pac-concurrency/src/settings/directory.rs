@@ -4,7 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::file;
+use pac_core::file;
+
 use super::found::{Findings, Found, FoundValue};
 use super::key::Key;
 use super::problem::{Place, Source};

@@ -5,10 +5,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use pac_core::file;
+
 use super::found::{Findings, Found};
 use super::key::Key;
 use super::problem::{Place, SettingsError, Source};
-use super::{LoadedSettings, directory, environment, file, kubernetes, resolve, typo, yaml};
+use super::{LoadedSettings, directory, environment, kubernetes, resolve, typo, yaml};
 
 /// Reads settings from wherever they are.
 ///

@@ -4,8 +4,9 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pac_core::file;
+
 use super::duration;
-use super::file;
 use super::found::Findings;
 use super::key::{self, Key};
 use super::parse;

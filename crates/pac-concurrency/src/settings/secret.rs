@@ -3,12 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use pac_core::{Error, ErrorKind};
-
-use super::file;
-
-/// More than any password, less than what a wrong path may lead to.
-const MAX_BYTES: u64 = 64 * 1024;
+use pac_core::{Error, ErrorKind, file};
 
 /// A text that neither `Debug` nor an error ever shows.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,21 +57,12 @@ impl Password {
 
 /// Reads a password from a file; the error is a sentence without its name.
 pub(super) fn read_file(path: &Path) -> Result<Secret, String> {
-    check(&file::read(path, MAX_BYTES)?)
+    file::read_password(path).map(Secret::new)
 }
 
-/// Takes a text as a password, without the one line break at its end that editors and `echo`
-/// put there; the error is a sentence that does not repeat it.
+/// Takes a text as a password; the error is a sentence that does not repeat it.
 pub(super) fn check(text: &str) -> Result<Secret, String> {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err("is empty".to_owned());
-    }
-    if text.contains(['\n', '\r', '\0']) {
-        return Err("has more than one line, or a NUL; a password is one line of text".to_owned());
-    }
-    Ok(Secret::new(text))
+    Ok(Secret::new(file::password(text)?))
 }
 
 #[cfg(test)]
