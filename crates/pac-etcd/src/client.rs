@@ -118,20 +118,24 @@ impl Client {
     /// Prepares to talk to a member. With credentials this asks it for a token.
     pub(crate) async fn open(endpoint: &str, access: &Access) -> Result<Self, Failure> {
         let mut options = etcd::ConnectOptions::new()
-            .with_connect_timeout(access.dial_timeout)
+            .with_connect_timeout(access.options.dial_timeout)
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
             .with_keep_alive_while_idle(false)
             .with_require_leader(true);
-        if let Some((user, password)) = &access.credentials {
+        if let Some((user, password)) = access
+            .options
+            .credentials()
+            .map_err(|error| unreadable(&error))?
+        {
             options = options.with_user(user, password.expose_secret());
         }
-        if let Some(tls) = &access.tls {
-            let ca = etcd::Certificate::from_pem(&tls.ca);
+        if let Some(tls) = access.options.tls().map_err(|error| unreadable(&error))? {
+            let ca = etcd::Certificate::from_pem(tls.ca);
             let mut with = etcd::TlsOptions::new().ca_certificate(ca);
-            if let Some((certificate, key)) = &tls.identity {
+            if let Some((certificate, key)) = tls.identity {
                 with = with.identity(etcd::Identity::from_pem(certificate, key.expose_secret()));
             }
-            if let Some(name) = &tls.server_name {
+            if let Some(name) = tls.server_name {
                 with = with.domain_name(name);
             }
             options = options.with_tls(with);
@@ -140,9 +144,16 @@ impl Client {
         opened.map(Self).map_err(failed)
     }
 
-    /// Gets another token, after the old one was refused.
-    pub(crate) async fn authenticate(&self) -> Result<(), Failure> {
-        self.0.refresh_token().await.map_err(failed)
+    /// Gets another token, after the old one was refused, with the password as it is now.
+    pub(crate) async fn authenticate(&self, access: &Access) -> Result<(), Failure> {
+        let user = access
+            .options
+            .credentials()
+            .map_err(|error| unreadable(&error))?;
+        let user = user.map(|(user, password)| (user, password.expose_secret().to_owned()));
+        // What clones have in common is the token.
+        let renewed = self.0.clone().update_user(user).await;
+        renewed.map_err(failed)
     }
 
     /// The version of the member's software.
@@ -274,7 +285,7 @@ impl Changes {
             None if response.created() => 0,
             None => response.header().map_or(0, etcd::ResponseHeader::revision),
         };
-        self.from = from.max(revision + 1);
+        self.from = from.max(revision.saturating_add(1));
         Ok(Batch {
             revision: self.from - 1,
             changes: changes.into_iter().filter(|c| c.revision >= from).collect(),
@@ -390,6 +401,10 @@ fn failed(error: etcd::Error) -> Failure {
         etcd::Error::InvalidUri(error) => Failure::new(Cause::Unreachable, error.to_string()),
         other => Failure::new(Cause::Unanswered, other.to_string()),
     }
+}
+
+fn unreadable(error: &pac_core::Error) -> Failure {
+    Failure::new(Cause::Unreadable, error.to_string())
 }
 
 fn no_lease() -> Failure {

@@ -1,11 +1,11 @@
 //! What can be set.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pac_core::driver::Retention;
-use pac_core::{Error, ErrorKind};
+use pac_core::{Error, ErrorKind, file};
 use secrecy::{ExposeSecret, SecretString};
 
 /// Settings of an [`EtcdDriver`](crate::EtcdDriver).
@@ -24,8 +24,8 @@ pub struct EtcdOptions {
     /// The user to authenticate as, with a password. Default: none.
     pub username: Option<String>,
     password: Option<Password>,
-    /// A file with the password, instead of the password; white space at its end does not
-    /// count. Default: none.
+    /// A file with the password, instead of the password: one line. Read for every new
+    /// connection and every new token, so that it can change. Default: none.
     pub password_file: Option<PathBuf>,
     /// The certificate authority of the members, in PEM. Needed for `https`. Default: none.
     pub ca_file: Option<PathBuf>,
@@ -109,6 +109,7 @@ impl EtcdOptions {
 
     /// Reads the files that are named, and checks what can be checked without a server.
     pub(crate) fn read(&self) -> Result<Access, Error> {
+        self.credentials()?;
         let tls = self.tls()?;
         let endpoints = self.endpoints.iter();
         let endpoints: Vec<String> = endpoints
@@ -137,22 +138,21 @@ impl EtcdOptions {
         }
         Ok(Access {
             endpoints,
-            credentials: self.credentials()?,
-            tls,
-            dial_timeout: self.dial_timeout,
-            request_timeout: self.request_timeout,
+            options: self.clone(),
         })
     }
 
-    fn credentials(&self) -> Result<Option<(String, SecretString)>, Error> {
+    /// User and password as they are now.
+    pub(crate) fn credentials(&self) -> Result<Option<(String, SecretString)>, Error> {
         let password = match (&self.password, &self.password_file) {
             (Some(_), Some(_)) => {
                 return Err(wrong("a password and a password file: give one of them"));
             }
             (Some(password), None) => Some(password.0.clone()),
-            (None, Some(file)) => {
-                let text = read_text("password", file)?;
-                Some(SecretString::from(text.trim_end().to_owned()))
+            (None, Some(path)) => {
+                let password = file::read_password(path);
+                let password = password.map_err(|reason| unusable("password", path, &reason))?;
+                Some(SecretString::from(password))
             }
             (None, None) => None,
         };
@@ -164,7 +164,8 @@ impl EtcdOptions {
         }
     }
 
-    fn tls(&self) -> Result<Option<Tls>, Error> {
+    /// Certificates as they are now.
+    pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
         let identity = match (&self.cert_file, &self.key_file) {
             (None, None) => None,
             (Some(cert), Some(key)) => Some((
@@ -200,23 +201,16 @@ const MIN_TXN_OPS: usize = 16;
 /// Below this not even one entry with the longest names would fit.
 const MIN_REQUEST_BYTES: usize = 64 * 1024;
 
-/// How to reach the cluster: the options, checked, with the content of their files.
-pub(crate) struct Access {
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) credentials: Option<(String, SecretString)>,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) dial_timeout: Duration,
-    pub(crate) request_timeout: Duration,
-}
+/// More than a bundle of certificate authorities has.
+const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
 
-impl fmt::Debug for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access")
-            .field("endpoints", &self.endpoints)
-            .field("user", &self.credentials.as_ref().map(|(user, _)| user))
-            .field("tls", &self.tls.is_some())
-            .finish_non_exhaustive()
-    }
+/// How to reach the cluster: the options, checked. Their files are read anew for every
+/// connection.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// With a scheme.
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) options: EtcdOptions,
 }
 
 /// In PEM.
@@ -246,11 +240,13 @@ fn full_address(endpoint: &str, tls: bool) -> Result<String, Error> {
     }
 }
 
-/// What a file holds never gets into an error.
-fn read_text(what: &str, file: &PathBuf) -> Result<String, Error> {
-    std::fs::read_to_string(file).map_err(|error| {
-        wrong(format!("the {what} file {} cannot be read", file.display())).caused_by(error)
-    })
+fn read_text(what: &str, path: &Path) -> Result<String, Error> {
+    file::read(path, MAX_PEM_BYTES).map_err(|reason| unusable(what, path, &reason))
+}
+
+/// `reason` repeats nothing of what the file holds.
+fn unusable(what: &str, path: &Path, reason: &str) -> Error {
+    wrong(format!("the {what} file {} {reason}", path.display()))
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -157,9 +157,7 @@ impl Sessions {
                     return Err(session_lost(operation, id));
                 }
                 Cause::Token => {
-                    if let Ok(client) = line.cluster.member(member).await {
-                        let _ = timeout(patience, client.authenticate()).await;
-                    }
+                    let _ = timeout(patience, line.cluster.authenticate(member)).await;
                 }
                 _ => line.cluster.turn_away_from(member),
             }

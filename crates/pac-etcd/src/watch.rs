@@ -11,7 +11,7 @@ use pac_core::hints::Hints;
 use pac_core::state::{Entry, Snapshot};
 use pac_core::{Error, RepositoryKey, Revision, SessionId};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::failure::{Cause, Effect, Failure};
 use crate::client::{Change, Changes, Client};
@@ -56,11 +56,11 @@ impl Watches {
         }
         let next = now(store).await? + 1;
         let opened = open(store, next).await;
-        let changes = opened.map_err(|failure| failure.error("watch", Effect::Read))?;
+        let stream = opened.map_err(|failure| failure.error("watch", Effect::Read))?;
         let hub = Arc::new(Hub::default());
         hub.add(session, &subscriber);
         let end = End(Arc::clone(&hub));
-        let follower = follow(Arc::clone(store), end, changes, next);
+        let follower = follow(Arc::clone(store), end, stream, next);
         *running = Some(Running {
             hub,
             task: tokio::spawn(follower),
@@ -75,22 +75,30 @@ async fn now(store: &Store) -> Result<i64, Error> {
     Ok(read.await?.revision)
 }
 
-async fn open(store: &Store, from: i64) -> Result<Changes, Failure> {
+/// The stream, and the member that it comes from.
+async fn open(store: &Store, from: i64) -> Result<(Changes, usize), Failure> {
     let watch = |client: Client| {
         let prefix = store.keys.prefix().to_owned();
         async move { client.watch(&prefix, from).await }
     };
-    store.cluster.call(Effect::Read, watch).await
+    let changes = store.cluster.call(Effect::Read, watch).await?;
+    Ok((changes, store.cluster.current()))
 }
 
 /// Tells everybody who listens what comes, and goes on at another member when the stream
 /// breaks, until it is known that this does not help.
-async fn follow(store: Arc<Store>, end: End, mut changes: Changes, mut next: i64) {
+async fn follow(store: Arc<Store>, end: End, stream: (Changes, usize), mut next: i64) {
     let hub = &end.0;
+    let (mut changes, mut member) = stream;
+    let mut delay = FIRST_DELAY;
     loop {
         let failure = match changes.next().await {
             Ok(batch) => {
-                next = batch.revision + 1;
+                // One that breaks before it tells anything is not asked again at once.
+                if batch.revision >= next {
+                    delay = FIRST_DELAY;
+                }
+                next = batch.revision.saturating_add(1);
                 if !hub.tell(&store, batch.changes) {
                     return;
                 }
@@ -98,8 +106,11 @@ async fn follow(store: Arc<Store>, end: End, mut changes: Changes, mut next: i64
             }
             Err(failure) => failure,
         };
-        match resume(&store, hub, failure, &mut next).await {
-            Ok(resumed) => changes = resumed,
+        if failure.may_pass_elsewhere() {
+            store.cluster.turn_away_from(member);
+        }
+        match resume(&store, hub, failure, &mut next, &mut delay).await {
+            Ok(resumed) => (changes, member) = resumed,
             Err(failure) => return hub.end(&failure),
         }
     }
@@ -110,9 +121,9 @@ async fn resume(
     hub: &Hub,
     mut failure: Failure,
     next: &mut i64,
-) -> Result<Changes, Failure> {
+    delay: &mut Duration,
+) -> Result<(Changes, usize), Failure> {
     let until = Instant::now() + RESUME_FOR;
-    let mut delay = FIRST_DELAY;
     loop {
         tracing::debug!(%failure, "the watch is interrupted");
         match failure.cause {
@@ -125,23 +136,24 @@ async fn resume(
                 }
             }
             Cause::Token => {
-                if let Ok(client) = store.cluster.member(store.cluster.current()).await
-                    && let Err(refused) = client.authenticate().await
-                {
-                    tracing::debug!(%refused, "no new token");
+                let renewed = store.cluster.authenticate(store.cluster.current());
+                match timeout(store.cluster.request_timeout(), renewed).await {
+                    Ok(Err(refused)) if refused.cause == Cause::Credentials => return Err(refused),
+                    Ok(Err(refused)) => tracing::debug!(%refused, "no new token"),
+                    Ok(Ok(())) | Err(_) => {}
                 }
             }
-            _ => store.cluster.turn_away_from(store.cluster.current()),
+            _ => {}
         }
         if Instant::now() >= until {
             return Err(failure);
         }
+        sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
+        *delay = (*delay * 2).min(LONGEST_DELAY);
         match open(store, *next).await {
-            Ok(changes) => return Ok(changes),
+            Ok(stream) => return Ok(stream),
             Err(again) => failure = again,
         }
-        sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
-        delay = (delay * 2).min(LONGEST_DELAY);
     }
 }
 

@@ -150,6 +150,42 @@ mod newest_etcd {
         from_file.password_file = Some(file.path().to_owned());
         EtcdDriver::connect(&from_file).await.unwrap();
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_password_that_changes_is_read_from_its_file_again() {
+        let mut options = support::options(["-"]);
+        let member = with_users(&options.prefix).await;
+        options.endpoints = vec![member.endpoint()];
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
+        options.username = Some("pac".to_owned());
+        options.password_file = Some(file.path().to_owned());
+        let manager = support::manager(&options).await;
+        let (web, session) = (repository("web"), manager.session());
+        drop(started(&manager, &web, durable("before")).await);
+
+        let of_root = etcd_client::ConnectOptions::new().with_user("root", "root");
+        let root = etcd_client::Client::connect([member.endpoint()], Some(of_root)).await;
+        let mut auth = root.unwrap().auth_client();
+        auth.user_change_password("pac", "another one")
+            .await
+            .unwrap();
+        let error = manager.admit(&web, durable("early")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
+
+        fs::write(file.path(), "another one\n").unwrap();
+        drop(started(&manager, &web, durable("after")).await);
+        sleep(Duration::from_secs(7)).await;
+        assert_eq!(session, manager.session(), "kept alive");
+        // The watch is back: another manager's release is heard of at once.
+        let other = support::manager(&options).await;
+        manager.set_limit(&web, Limit::new(3), None).await.unwrap();
+        let third = started(&other, &web, durable("third")).await;
+        let fourth = queued(&manager, &web, durable("fourth")).await;
+        other.release(third, RunOutcome::Completed).await.unwrap();
+        let turn = timeout(Duration::from_secs(10), fourth).await.unwrap();
+        assert!(matches!(turn.unwrap(), Turn::Started(_)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,10 +8,11 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::{durable, ephemeral, queued, repository, run, started};
-use pac_core::driver::{Driver, WatchEvent};
+use pac_core::driver::{Driver, SessionTtl, WatchEvent};
 use pac_core::manager::{Admission, RunStatus, Turn};
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, SessionId};
@@ -340,5 +341,43 @@ async fn a_request_that_is_too_large_is_named_with_its_cure() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         assert!(error.to_string().contains("--max-request-bytes"), "{error}");
         assert!(!manager.status(&web).await.unwrap().exists);
+    }
+}
+
+/// The thread that keeps a session alive ends with its manager; the driver may go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_another_runtime_was_first_to_use_outlive_it() {
+    let member = Member::single(&[]);
+    let lines = [
+        Proxy::before(member.endpoint()).await,
+        Proxy::before(member.endpoint()).await,
+    ];
+    let options = support::options(lines.iter().map(|line| &line.endpoint));
+    let driver = support::driver(&options).await;
+    let ttl = SessionTtl {
+        session: Duration::from_secs(60),
+        lease: Duration::from_secs(60),
+    };
+    for cut in &lines {
+        cut.set(Line::Cut);
+        let shared = Arc::clone(&driver);
+        let opened = std::thread::spawn(move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            let attempts = async {
+                // The first one may go to the connection that was, and has broken.
+                for _ in 0..3 {
+                    if shared.open_session(ttl).await.is_ok() {
+                        return true;
+                    }
+                }
+                false
+            };
+            runtime.block_on(attempts)
+        });
+        let opened = tokio::task::spawn_blocking(|| opened.join().unwrap());
+        assert!(opened.await.unwrap());
+        driver.load(&repository("web"), None).await.unwrap();
+        cut.set(Line::Sound);
     }
 }

@@ -1,11 +1,14 @@
 //! All members: requests go to one of them until it fails, then to the next.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pac_core::Error;
-use tokio::sync::OnceCell;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::client::failure::{Cause, Effect, Failure};
@@ -14,13 +17,15 @@ use crate::options::Access;
 
 /// The members of one cluster, and which of them is asked.
 ///
-/// Its connections live on the runtime that they were first used on: a part of the process
-/// that must not depend on the application's runtime has [its own](Self::apart).
+/// Its connections live on the runtime that it was made on, whoever uses them first: a part of
+/// the process that must not depend on the application's runtime has [its own](Self::apart).
 #[derive(Debug)]
 pub(crate) struct Cluster {
     access: Arc<Access>,
-    members: Vec<OnceCell<Client>>,
+    /// Those that have been asked, and could be reached.
+    members: Vec<Mutex<Option<Client>>>,
     current: AtomicUsize,
+    runtime: Handle,
 }
 
 impl Cluster {
@@ -30,11 +35,12 @@ impl Cluster {
     }
 
     fn starting_at(access: Arc<Access>, first: usize) -> Self {
-        let members = access.endpoints.iter().map(|_| OnceCell::new()).collect();
+        let members = access.endpoints.iter().map(|_| Mutex::default()).collect();
         Self {
             access,
             members,
             current: AtomicUsize::new(first),
+            runtime: Handle::current(),
         }
     }
 
@@ -53,7 +59,7 @@ impl Cluster {
 
     /// How long a request may take.
     pub(crate) fn request_timeout(&self) -> Duration {
-        self.access.request_timeout
+        self.access.options.request_timeout
     }
 
     /// The member that is asked now.
@@ -74,12 +80,22 @@ impl Cluster {
 
     /// The connection to a member.
     pub(crate) async fn member(&self, member: usize) -> Result<Client, Failure> {
-        let (Some(cell), Some(endpoint)) =
+        let (Some(known), Some(endpoint)) =
             (self.members.get(member), self.access.endpoints.get(member))
         else {
             return Err(Failure::new(Cause::Unreachable, "there is no member"));
         };
-        let opening = cell.get_or_try_init(|| Client::open(endpoint, &self.access));
+        let opening = async {
+            let mut known = known.lock().await;
+            if let Some(client) = &*known {
+                return Ok(client.clone());
+            }
+            let opening = On {
+                runtime: &self.runtime,
+                work: Box::pin(Client::open(endpoint, &self.access)),
+            };
+            Ok(known.insert(opening.await?).clone())
+        };
         let failed = |failure: Failure| {
             // Nothing but a token was asked for.
             let unanswered = failure.cause == Cause::Unanswered;
@@ -89,9 +105,24 @@ impl Cluster {
                 failure
             }
         };
-        match timeout(self.access.dial_timeout, opening).await {
-            Ok(opened) => opened.cloned().map_err(failed),
+        match timeout(self.access.options.dial_timeout, opening).await {
+            Ok(opened) => opened.map_err(failed),
             Err(_) => Err(failed(Failure::unanswered())),
+        }
+    }
+
+    /// Gets another token of a member, after the old one was refused.
+    pub(crate) async fn authenticate(&self, member: usize) -> Result<(), Failure> {
+        let client = self.member(member).await?;
+        client.authenticate(&self.access).await
+    }
+
+    /// Has the next one who asks a member read password and certificates anew: those that were
+    /// read may be why it cannot be reached.
+    fn forget(&self, member: usize) {
+        let known = self.members.get(member).map(Mutex::try_lock);
+        if let Some(Ok(mut known)) = known {
+            *known = None;
         }
     }
 
@@ -160,14 +191,16 @@ impl Cluster {
             if failure.cause == Cause::Token && !renewed {
                 watched.done();
                 renewed = true;
-                let client = self.member(member).await?;
-                match timeout(left, client.authenticate()).await {
+                match timeout(left, self.authenticate(member)).await {
                     Ok(authenticated) => authenticated?,
                     Err(_) => return Err(Failure::new(Cause::Unreachable, "no new token in time")),
                 }
                 continue;
             }
             asked += 1;
+            if matches!(failure.cause, Cause::Tls | Cause::Unreachable) {
+                self.forget(member);
+            }
             if !failure.may_pass_elsewhere() {
                 watched.done();
                 return Err(failure);
@@ -194,6 +227,21 @@ impl Cluster {
             Ok(answer) => answer,
             Err(_) => Err(Failure::unanswered()),
         }
+    }
+}
+
+/// Work that is done as if on another runtime: what it spawns, lives there.
+struct On<'a, F> {
+    runtime: &'a Handle,
+    work: Pin<Box<F>>,
+}
+
+impl<F: Future> Future for On<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let _entered = self.runtime.enter();
+        self.work.as_mut().poll(context)
     }
 }
 

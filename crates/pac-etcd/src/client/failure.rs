@@ -16,6 +16,8 @@ pub(crate) enum Effect {
 /// Why a request did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
+    /// A file that is needed for a connection cannot be read: nothing was sent.
+    Unreadable,
     /// No connection: the request was never sent.
     Unreachable,
     /// No secure connection: the request was never sent.
@@ -148,6 +150,10 @@ impl Failure {
     fn meaning(&self, effect: Effect) -> (ErrorKind, Cow<'static, str>) {
         let with_detail = |text: &str| Cow::Owned(format!("{text} ({})", self.detail));
         match self.cause {
+            Cause::Unreadable => (
+                ErrorKind::Unavailable,
+                with_detail("what is needed to connect to etcd is not there; put it back"),
+            ),
             Cause::Unreachable => (
                 ErrorKind::Unavailable,
                 with_detail(
