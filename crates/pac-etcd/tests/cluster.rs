@@ -220,3 +220,22 @@ async fn a_member_behind_a_silent_line_is_left_for_another() {
     }
     load.end().await;
 }
+
+/// Clients reach it as before, but it knows no leader, or is one that nobody follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_cut_off_from_the_others_is_left_for_one_of_them() {
+    let (cluster, lines) = Cluster::with_lines().await;
+    let load = Load::start(&cluster.endpoints()).await;
+    for member in 0..3 {
+        let id = cluster.id(member).await;
+        lines.cut_off(Some((member, id)));
+        load.progresses().await;
+        sleep(Duration::from_secs(3)).await;
+        assert!(!cluster.0[member].is_healthy(), "it is cut off");
+        load.progresses().await;
+        lines.cut_off(None);
+        cluster.0[member].wait_until_healthy();
+        load.progresses().await;
+    }
+    load.end().await;
+}

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::proxy::Lines;
 use super::variable;
 
 /// One member, on loopback, with its data in a temporary directory.
@@ -26,7 +27,7 @@ impl Member {
     pub(crate) fn single(args: &[&str]) -> Self {
         let mut member = Self::new("http", free_port());
         let peer = format!("http://127.0.0.1:{}", free_port());
-        member.join("default", &peer, &format!("default={peer}"));
+        member.join("default", (&peer, &peer), &format!("default={peer}"));
         member.args.extend(args.iter().map(ToString::to_string));
         member.start();
         member.wait_until_healthy();
@@ -37,7 +38,7 @@ impl Member {
     pub(crate) fn with_tls(args: &[String]) -> Self {
         let mut member = Self::new("https", free_port());
         let peer = format!("http://127.0.0.1:{}", free_port());
-        member.join("default", &peer, &format!("default={peer}"));
+        member.join("default", (&peer, &peer), &format!("default={peer}"));
         member.args.extend(args.iter().cloned());
         member.start();
         member.wait_until_open();
@@ -55,7 +56,8 @@ impl Member {
         }
     }
 
-    fn join(&mut self, name: &str, peer: &str, cluster: &str) {
+    /// With the addresses where it listens for the others, and where they find it.
+    fn join(&mut self, name: &str, (listens, found): (&str, &str), cluster: &str) {
         let client = format!("{}://127.0.0.1:{}", self.scheme, self.port);
         let data = self.directory.path().join("data");
         for (flag, value) in [
@@ -63,8 +65,8 @@ impl Member {
             ("--data-dir", &data.to_string_lossy()),
             ("--listen-client-urls", &client),
             ("--advertise-client-urls", &client),
-            ("--listen-peer-urls", peer),
-            ("--initial-advertise-peer-urls", peer),
+            ("--listen-peer-urls", listens),
+            ("--initial-advertise-peer-urls", found),
             ("--initial-cluster", cluster),
         ] {
             self.args.extend([flag.to_owned(), value.to_owned()]);
@@ -109,11 +111,13 @@ impl Member {
     }
 
     pub(crate) fn wait_until_healthy(&self) {
-        self.wait(|member| {
-            member
-                .get("/health")
-                .is_some_and(|answer| answer.contains("\"health\":\"true\""))
-        });
+        self.wait(Self::is_healthy);
+    }
+
+    /// Whether it can read what a majority knows.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.get("/health")
+            .is_some_and(|answer| answer.contains("\"health\":\"true\""))
     }
 
     fn wait_until_open(&self) {
@@ -166,21 +170,32 @@ impl Drop for Member {
     }
 }
 
-/// Three members that know each other by the addresses `peers`, and listen on them or, where a
-/// proxy stands between, on others.
+/// Three members.
 pub(crate) struct Cluster(pub(crate) Vec<Member>);
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let peers: Vec<String> = (0..3)
-            .map(|_| format!("http://127.0.0.1:{}", free_port()))
-            .collect();
+        let ports: Vec<_> = (0..3).map(|_| free_port()).collect();
+        Self::on(&ports, &ports)
+    }
+
+    /// With lines between them that can be cut.
+    pub(crate) async fn with_lines() -> (Self, Lines) {
+        let listen: Vec<_> = (0..3).map(|_| free_port()).collect();
+        let (lines, found) = Lines::before(&listen).await;
+        (Self::on(&listen, &found), lines)
+    }
+
+    fn on(listen: &[u16], found: &[u16]) -> Self {
+        let url = |port: &u16| format!("http://127.0.0.1:{port}");
+        let peers: Vec<String> = found.iter().map(url).collect();
         let names = peers.iter().enumerate();
         let cluster: Vec<String> = names.map(|(n, peer)| format!("m{n}={peer}")).collect();
         let mut members = Vec::new();
         for (n, peer) in peers.iter().enumerate() {
             let mut member = Member::new("http", free_port());
-            member.join(&format!("m{n}"), peer, &cluster.join(","));
+            let listens = url(&listen[n]);
+            member.join(&format!("m{n}"), (&listens, peer), &cluster.join(","));
             member.start();
             members.push(member);
         }
@@ -192,6 +207,13 @@ impl Cluster {
 
     pub(crate) fn endpoints(&self) -> Vec<String> {
         self.0.iter().map(Member::endpoint).collect()
+    }
+
+    /// By which a member is known to the others.
+    pub(crate) async fn id(&self, member: usize) -> String {
+        let client = super::raw(&self.0[member].endpoint()).await;
+        let status = client.maintenance_client().status().await.unwrap();
+        format!("{:x}", status.header().unwrap().member_id())
     }
 
     /// Which of them leads.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// What the connection does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,71 @@ async fn connect(client: TcpStream, server: String, mut line: watch::Receiver<Li
         () = asked => {}
         () = answered => {}
         _ = line.wait_for(|line| *line == Line::Cut) => {}
+    }
+}
+
+/// The lines between the members of a cluster, of which one can be cut off from the others.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// Its number, and its id.
+    cut_off: Arc<watch::Sender<Option<(usize, String)>>>,
+    tasks: JoinSet<()>,
+}
+
+impl Lines {
+    /// Before members that listen on these ports; and on which others they are found.
+    pub(crate) async fn before(members: &[u16]) -> (Self, Vec<u16>) {
+        let cut_off = Arc::new(watch::Sender::new(None));
+        let (mut tasks, mut found) = (JoinSet::new(), Vec::new());
+        for (n, server) in members.iter().copied().enumerate() {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            found.push(listener.local_addr().unwrap().port());
+            let state = Arc::clone(&cut_off);
+            tasks.spawn(async move {
+                while let Ok((peer, _)) = listener.accept().await {
+                    tokio::spawn(connect_peer(peer, (n, server), state.subscribe()));
+                }
+            });
+        }
+        (Self { cut_off, tasks }, found)
+    }
+
+    /// Nothing passes from and to this member, until another one is cut off or none.
+    pub(crate) fn cut_off(&self, member: Option<(usize, String)>) {
+        self.cut_off.send_replace(member);
+    }
+}
+
+/// Passes on what members say to the member `n`. They all know it by the same address: who it
+/// is that speaks, stands in its first request.
+async fn connect_peer(
+    mut peer: TcpStream,
+    (n, server): (usize, u16),
+    mut cut_off: watch::Receiver<Option<(usize, String)>>,
+) {
+    let mut first = vec![0; 4 * 1024];
+    let Ok(read) = peer.read(&mut first).await else {
+        return;
+    };
+    let head = String::from_utf8_lossy(&first[..read]).into_owned();
+    let from = head
+        .lines()
+        .find_map(|line| line.strip_prefix("X-Server-From: "));
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", server)).await else {
+        return;
+    };
+    let passes = async {
+        server.write_all(&first[..read]).await?;
+        tokio::io::copy_bidirectional(&mut peer, &mut server).await
+    };
+    let is_cut = |cut: &Option<(usize, String)>| {
+        let concerned = |(number, id): &(usize, String)| *number == n || from == Some(id.as_str());
+        cut.as_ref().is_some_and(concerned)
+    };
+    tokio::select! {
+        biased;
+        _ = cut_off.wait_for(is_cut) => {}
+        _ = passes => {}
     }
 }
 
