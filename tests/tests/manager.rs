@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ErrorKind, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunRequest,
+    Admission, Ended, ErrorKind, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunRequest,
     RunStatus, Turn,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
@@ -93,6 +93,92 @@ fn a_waiter_outlives_a_session_that_ends_before_the_answer_comes() {
         other.release(a, DONE).await.unwrap();
         let turn = fixture.soon("the turn", b).await.unwrap();
         assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
+    });
+}
+
+#[test]
+fn asking_again_after_an_answer_was_not_waited_for_is_a_new_question() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        for full in [true, false] {
+            let web = repository(&format!("web-{full}"));
+            let line = Faults::none();
+            let (other, ours) = (fixture.manager().await, fixture.manager_behind(&line).await);
+            let limit = Limit::new(if full { 1 } else { 2 });
+            other.set_limit(&web, limit, None).await.unwrap();
+            let a = started(&other, &web, durable("a")).await;
+            line.inject([Request::Commit], Fault::HoldAnswer, When::Always);
+            let ask = || {
+                let (ours, web) = (ours.clone(), web.clone());
+                tokio::spawn(async move { ours.admit(&web, durable("b")).await.unwrap() })
+            };
+            // The first is answered when nobody waits for it any more, and the second does.
+            let impatient = ask();
+            let first = async || fixture.view(&web).await.entry("b").is_some();
+            while !first().await {
+                sleep(Duration::from_millis(10)).await;
+            }
+            impatient.abort();
+            assert!(impatient.await.unwrap_err().is_cancelled());
+            let again = ask();
+            fixture.settle().await;
+            line.clear();
+            let lease = match again.await.unwrap() {
+                Admission::Started(lease) if !full => lease,
+                Admission::Queued(b) if full => {
+                    other.release(a, DONE).await.unwrap();
+                    fixture.turn(b).await
+                }
+                admission => panic!("{admission:?}"),
+            };
+            fixture.settle().await;
+            assert!(ours.holds(&lease));
+            let ended = ours.release(lease, DONE).await.unwrap();
+            assert_eq!(ended.ended, Ended::Done);
+        }
+    });
+}
+
+#[test]
+fn who_asked_by_the_same_commit_has_what_another_went_away_from() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let second = Duration::from_secs(1);
+        let slow = Faults::none();
+        let manager = fixture.manager_behind(&slow).await;
+        manager.set_limit(&web, Limit::new(2), None).await.unwrap();
+        let ask = |name| {
+            let (manager, web) = (manager.clone(), web.clone());
+            tokio::spawn(async move { manager.admit(&web, durable(name)).await.unwrap() })
+        };
+        slow.inject([Request::Commit], Fault::Delay(second / 2), When::Always);
+        // While one commit is on its way, two ask by the next; while that is, one goes away.
+        let a = ask("a");
+        sleep(second / 2).await;
+        let (first, again) = (ask("b"), ask("b"));
+        sleep(second).await;
+        first.abort();
+        drop(a.await.unwrap());
+        let Admission::Started(lease) = again.await.unwrap() else {
+            unreachable!("a slot is free");
+        };
+        sleep(second * 5).await;
+        fixture.view(&web).await.assert(&["a", "b"], &[]);
+        assert!(manager.holds(&lease));
+        // And takes it back if it goes away, too.
+        manager.release(lease, DONE).await.unwrap();
+        let waits = ask("d");
+        sleep(second / 2).await;
+        let both = [ask("c"), ask("c")];
+        sleep(second).await;
+        for asking in &both {
+            asking.abort();
+        }
+        drop(waits.await.unwrap());
+        sleep(second * 5).await;
+        assert_eq!(
+            fixture.view(&web).await.outcome("c"),
+            Some(RunOutcome::Cancelled)
+        );
     });
 }
 

@@ -81,9 +81,20 @@ impl Controller {
 
     /// Puts a command in that somebody waits for.
     pub(super) fn submit(&mut self, command: Command, store: &Store) {
+        let request = self.asked(command, store);
+        self.pending.push(request);
+    }
+
+    /// The same for one that takes a run back, before those that may ask for it anew.
+    pub(super) fn submit_first(&mut self, command: Command, store: &Store) {
+        let request = self.asked(command, store);
+        self.pending.insert(0, request);
+    }
+
+    fn asked(&self, command: Command, store: &Store) -> Request {
         let known = self.cache.as_ref().map(Book::revision);
         let now = store.book.revision();
-        self.pending.push(Request {
+        Request {
             reply: true,
             asked_at: if known == Some(now) {
                 Revision::default()
@@ -91,7 +102,7 @@ impl Controller {
                 now
             },
             ..Request::of(command)
-        });
+        }
     }
 
     /// Puts a command of the manager's own in. One that waits already does for both.

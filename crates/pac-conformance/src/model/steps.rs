@@ -79,7 +79,11 @@ impl<R: Rules> World<R> {
             Event::GiveUp(_) => controller.waiting.retain(|(run, _)| !of_it(run)),
             _ => {}
         }
-        controller.submit(command, &state.store);
+        if matches!(event, Event::GiveUp(_)) {
+            controller.submit_first(command, &state.store);
+        } else {
+            controller.submit(command, &state.store);
+        }
         Some(())
     }
 

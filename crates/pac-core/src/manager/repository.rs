@@ -167,8 +167,7 @@ impl Desk {
     pub(super) fn submit(&mut self, requests: impl ExactSizeIterator<Item = Request>) -> bool {
         let mut group = requests.len();
         for request in requests {
-            let serial = self.next_serial;
-            self.next_serial += 1;
+            let serial = self.serial();
             self.pending.push_back(Request {
                 serial,
                 group,
@@ -179,10 +178,36 @@ impl Desk {
         self.take_duty()
     }
 
+    /// Puts a request in that takes a run back, before those that may ask for it anew. As
+    /// [`submit`](Self::submit) else.
+    #[must_use = "a duty that nobody has leaves the repository unattended for good"]
+    pub(super) fn submit_first(&mut self, request: Request) -> bool {
+        let serial = self.serial();
+        self.pending.push_front(Request { serial, ..request });
+        self.take_duty()
+    }
+
+    fn serial(&mut self) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        serial
+    }
+
     /// Puts a command of the manager's own in, to be seen to by whoever is at it, or asks
     /// [`needs_attention`](Self::needs_attention) next.
     pub(super) fn add(&mut self, command: Command) {
         self.pending.push_back(Request::new(command, None));
+    }
+
+    /// The same for a command that takes a run back, before those that may ask for it anew.
+    pub(super) fn add_first(&mut self, command: Command) {
+        self.pending.push_front(Request::new(command, None));
+    }
+
+    /// Who asks for a run by the commit that is on its way, and has it if nobody else wants it.
+    pub(super) fn heir(&mut self, entry: &Entry) -> Option<&mut Request> {
+        let mut requests = self.in_flight.iter_mut().map(|(request, _)| request);
+        requests.find(|request| request.is_awaited() && request.asks_for(entry))
     }
 
     /// True when the caller has to see to something that came without a request.

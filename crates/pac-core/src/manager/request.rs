@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub(super) patient: bool,
     /// What an attempt came to that may have succeeded without our knowing.
     pub(super) uncertain: Option<Box<Outcome>>,
+    /// What it asks for is there because of somebody who does not want it any more.
+    pub(super) inherits: bool,
 }
 
 /// What is said to who asked.
@@ -62,6 +64,7 @@ impl Request {
             deadline: None,
             patient: false,
             uncertain: None,
+            inherits: false,
         }
     }
 
@@ -76,8 +79,14 @@ impl Request {
     /// A slot is asked for, and whoever asked has gone before anything was tried. Anything else
     /// is carried out whether or not somebody waits for the answer.
     pub(super) fn is_moot(&self) -> bool {
-        let gone = self.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
-        gone && self.uncertain.is_none() && matches!(self.command, Command::Admit(_))
+        let gone = self.reply.is_some() && !self.is_awaited();
+        let untried = self.uncertain.is_none() && !self.inherits;
+        gone && untried && matches!(self.command, Command::Admit(_))
+    }
+
+    /// Whether somebody waits for the answer.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
     pub(super) fn asked(&self) -> Asked {

@@ -214,8 +214,9 @@ impl Repository {
     /// written if there is none.
     fn answer(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, written: Option<&Snapshot>) {
         let session = shared.session.id();
-        let mut answered = std::mem::take(&mut desk.in_flight);
-        for (request, outcome) in answered.drain(..) {
+        // From the front, and in place: who goes unheard is looked for an heir among the rest.
+        desk.in_flight.reverse();
+        while let Some((request, outcome)) = desk.in_flight.pop() {
             let (admits, asked) = (request.admits(), request.asked());
             let carries = desk
                 .deferred
@@ -226,6 +227,7 @@ impl Repository {
                 command,
                 reply: Some(reply),
                 uncertain,
+                inherits,
                 ..
             } = request
             else {
@@ -235,6 +237,13 @@ impl Repository {
             let outcome = match &uncertain {
                 Some(before) => recognise(&command, before, outcome, entry.as_deref(), session),
                 None => outcome,
+            };
+            let outcome = match outcome {
+                Outcome::Admitted { admitted, created } => Outcome::Admitted {
+                    admitted,
+                    created: created || inherits,
+                },
+                outcome => outcome,
             };
             let other = |entry: &Arc<Entry>| command.uid().is_some_and(|uid| entry.uid != *uid);
             let (entry, outcome) = if admits && entry.as_ref().is_some_and(other) {
@@ -276,8 +285,6 @@ impl Repository {
                 (Ok(()), Some(run)) => desk.waiting.end(&run, Farewell::TakenOver),
             }
         }
-        // Keeps its capacity for the next round.
-        desk.in_flight = answered;
     }
 
     /// Has whoever asked wait for the turn of a queued run; for nothing, if it is not ours.
@@ -293,7 +300,7 @@ impl Repository {
     }
 
     /// Whoever asked has gone. A slot or a place that they did not have before, and nobody else
-    /// waits for, is taken back; else the run stays as if they had not asked.
+    /// waits for, is taken back, before it is asked for anew; else the run stays as it is.
     pub(super) fn unheard(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, reply: &mut Reply) {
         let (Outcome::Admitted { created, .. }, Some(entry)) = (&reply.outcome, &reply.entry)
         else {
@@ -307,11 +314,16 @@ impl Repository {
                 grant = Some(granted);
             }
         }
+        if let Some(heir) = desk.heir(entry) {
+            heir.inherits |= *created;
+            desk.deferred.extend(grant);
+            return;
+        }
         let alone = !desk.waiting.knows(&entry.run);
         let ephemeral = entry.kind == RunKind::Ephemeral;
         match (reply.asked, grant) {
-            (Asked::Admission, _) if *created && alone => desk.add(shared.abandon(entry)),
-            (Asked::Requeue, _) if ephemeral && alone => desk.add(shared.abandon(entry)),
+            (Asked::Admission, _) if *created && alone => desk.add_first(shared.abandon(entry)),
+            (Asked::Requeue, _) if ephemeral && alone => desk.add_first(shared.abandon(entry)),
             (_, Some(grant)) => self.deliver(desk, shared, grant),
             (Asked::Requeue, None) => {
                 if let Some(Concern::Started(grant)) = self.concern(shared, None, Some(entry)) {

@@ -196,7 +196,7 @@ impl Shared {
         }
         let (reply, answer) = oneshot::channel();
         let abandon = Request::new(self.abandon(entry), Some(reply));
-        let lead = desk.submit(std::iter::once(abandon.never_given_up()));
+        let lead = desk.submit_first(abandon.never_given_up());
         drop(desk);
         self.follow_up(repository, lead);
         Some(answer)
