@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
+use crate::mutants;
 use crate::run::CommandLine;
 use crate::tools::{self, Tool};
 
@@ -94,9 +95,7 @@ impl Stage {
                 let doc = "cargo doc --workspace --no-deps --all-features --locked";
                 return vec![CommandLine::new(doc).env("RUSTDOCFLAGS", "-D warnings")];
             }
-            // Optimised: it goes through millions of states.
-            Self::Model => &["cargo test --release --locked --package pac-conformance \
-                 --features model --test model -- --nocapture --test-threads=1"],
+            Self::Model => &[mutants::MODEL_CHECK],
             Self::Test => &[TEST_COMMAND],
         };
         lines.iter().copied().map(CommandLine::new).collect()

@@ -7,29 +7,39 @@ use anyhow::Result;
 
 use crate::run::CommandLine;
 
-/// Set where the test writes the document instead of comparing it.
+/// Set where the tests write the document instead of comparing it.
 const WRITE: &str = "PAC_WRITE_MUTANTS";
 
-/// What to do with the table in `docs/testing.md`; compare it by default.
+/// The checks of the protocol and of managers against the mutants; and the
+/// model check, of which this is also the whole of the stage in CI.
+const TESTS: [&str; 2] = [
+    "cargo test --locked --package pac-conformance --test mutants",
+    MODEL_CHECK,
+];
+
+/// Optimised: it goes through millions of states.
+pub(crate) const MODEL_CHECK: &str = "cargo test --release --locked --package pac-conformance \
+    --features model --test model -- --nocapture --test-threads=1";
+
+/// What to do with the tables in `docs/testing.md`; compare them by default.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Write the table of what was found into docs/testing.md
+    /// Write the tables of what was found into docs/testing.md
     #[arg(long)]
     write: bool,
 }
 
 /// Runs the checks against every mutant.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    command(options).run(root)
+    let mut commands = commands(options).into_iter();
+    commands.try_for_each(|command| command.run(root))
 }
 
-fn command(options: &Options) -> CommandLine {
-    let test = CommandLine::new("cargo test --locked --package pac-conformance --test mutants");
-    if options.write {
-        test.env(WRITE, "1")
-    } else {
-        test
-    }
+fn commands(options: &Options) -> [CommandLine; 2] {
+    TESTS.map(CommandLine::new).map(|test| match options.write {
+        true => test.env(WRITE, "1"),
+        false => test,
+    })
 }
 
 #[cfg(test)]
@@ -38,9 +48,11 @@ mod tests {
 
     #[test]
     fn the_document_is_written_only_when_asked_for() {
-        let compare = command(&Options { write: false }).to_string();
-        assert!(compare.starts_with("cargo test"), "{compare}");
-        let write = command(&Options { write: true }).to_string();
-        assert_eq!(write, format!("{WRITE}=1 {compare}"));
+        let [compare, write] = [false, true]
+            .map(|write| commands(&Options { write }).map(|command| command.to_string()));
+        for (compare, write) in compare.iter().zip(&write) {
+            assert!(compare.starts_with("cargo test"), "{compare}");
+            assert_eq!(*write, format!("{WRITE}=1 {compare}"));
+        }
     }
 }

@@ -7,21 +7,15 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::{env, fs, panic, thread};
+use std::{panic, thread};
 
 use pac_conformance::mutants::{self, Mutant};
 use pac_core::driver::Driver;
 use pac_memory::{MemoryDriver, MemoryOptions};
 
-/// Around the table in the document.
-const BEGIN: &str = "<!-- mutants: begin -->\n";
-const END: &str = "<!-- mutants: end -->";
-
-/// Set where the document is to be written instead of compared.
-const WRITE: &str = "PAC_WRITE_MUTANTS";
+mod document;
 
 #[test]
 fn every_mutant_is_caught_and_nothing_that_ships_is() {
@@ -36,7 +30,7 @@ fn every_mutant_is_caught_and_nothing_that_ships_is() {
         let name = mutant.name;
         assert!(!catchers.is_empty(), "no check catches the mutant {name}");
     }
-    compare(&table(&mutants, &rows));
+    document::holds("mutants", &table(&mutants, &rows));
 }
 
 #[test]
@@ -112,24 +106,4 @@ fn grouped(catchers: &BTreeSet<String>) -> String {
         .map(|(kind, names)| format!("{kind}: {}", names.join(", ")))
         .collect();
     groups.join("; ")
-}
-
-fn compare(table: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/testing.md");
-    let document = fs::read_to_string(&path).unwrap();
-    let (before, rest) = document.split_once(BEGIN).unwrap();
-    let (written, after) = rest.split_once(END).unwrap();
-    if env::var_os(WRITE).is_some() {
-        fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
-        return;
-    }
-    let differs = |(written, now): (&str, &str)| (written != now).then(|| now.to_owned());
-    let lines = written.lines().zip(table.lines());
-    let changed: Vec<_> = lines.filter_map(differs).collect();
-    assert!(
-        written == table,
-        "the table of mutants in docs/testing.md is not what was found now; look at the \
-         difference, and if it is right write it with `cargo xtask mutants --write`:\n{}",
-        changed.join("\n")
-    );
 }

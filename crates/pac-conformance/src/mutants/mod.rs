@@ -30,8 +30,9 @@ pub struct Mutant {
     pub level: Level,
 }
 
-/// Where a mutant is broken. A level more, such as the manager's commit loop, is a variant here,
-/// a table like those of the others in [`all`], and an arm in [`catchers`] that runs its checks.
+/// Where a mutant is broken. A level more is a variant here, a table like those of the others in
+/// [`all`], and an arm in [`catchers`] that runs its checks. The commit loops with a mistake are
+/// the model check's own, as only it can be given one.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Level {
