@@ -7,10 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::repository::Repository;
-use super::request::Reply;
+use super::request::Answer;
 use super::session::session_lost;
 use super::view::WaitReason;
 use super::waiting::{Farewell, Grant, Notice, Place};
@@ -240,7 +238,7 @@ impl Waiter {
         Ok(None)
     }
 
-    fn give_up(&mut self) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
+    fn give_up(&mut self) -> Option<Answer> {
         let granted = self.doubt.take().is_some();
         let shared = self.manager.shared();
         shared.give_up(&self.repository, &self.entry, &mut self.place, granted)

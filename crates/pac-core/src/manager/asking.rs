@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::admission::{Admission, Ending, Lease, Waiter};
+use super::lane::Carried;
 use super::repository::Repository;
-use super::request::{Asked, Reply};
+use super::request::{Answer, Asked, Reply};
 use super::waiting::Grant;
 use super::{ConcurrencyManager, log};
 use crate::error::{Error, ErrorKind};
@@ -19,7 +18,7 @@ use crate::state::{EntryState, RepositoryState};
 pub(super) struct Awaited<'a> {
     manager: &'a ConcurrencyManager,
     repository: &'a Arc<Repository>,
-    answer: oneshot::Receiver<Result<Reply, Error>>,
+    answer: Answer,
     arrived: Option<Result<Reply, Error>>,
 }
 
@@ -27,7 +26,7 @@ impl<'a> Awaited<'a> {
     pub(super) fn new(
         manager: &'a ConcurrencyManager,
         repository: &'a Arc<Repository>,
-        answer: oneshot::Receiver<Result<Reply, Error>>,
+        answer: Answer,
     ) -> Self {
         Self {
             manager,
@@ -131,7 +130,13 @@ impl ConcurrencyManager {
         repository: &Arc<Repository>,
         command: Command,
     ) -> Result<Reply, Error> {
-        let answer = self.shared().submit(repository, command);
+        // Whoever is answered at once every time still lets other tasks run now and then.
+        tokio::task::coop::consume_budget().await;
+        let answer = match self.shared().carry_out(repository, command) {
+            Carried::Out(Some(reply)) => return refusal(repository, &reply).map_or(Ok(reply), Err),
+            Carried::Out(None) => return Err(self.shared().closed("command")),
+            Carried::Later(answer) => answer,
+        };
         let mut awaited = Awaited::new(self, repository, answer);
         awaited.arrive().await?;
         awaited.take()

@@ -5,13 +5,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::repository::{Next, Repository};
+use super::request::{Answer, Reply};
 use super::round::Step;
 use super::shared::Shared;
-use crate::driver::{BatchOutcome, Commit, RepositoryCommit};
+use crate::driver::{BatchOutcome, Commit, CommitOutcome, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
+use crate::protocol::{Changes, Command};
 use crate::value::{Revision, SessionId};
 
 /// The obligation to see to what is pending at a repository. Exactly one exists while its desk
@@ -88,6 +91,13 @@ impl Lanes {
     }
 }
 
+/// The answer to a command: here, or to come.
+pub(super) enum Carried {
+    /// `None` only if there is a bug.
+    Out(Option<Reply>),
+    Later(Answer),
+}
+
 /// A lane under way; when it ends, by a panic too, another one takes what has gathered.
 struct Lane(Arc<Shared>);
 
@@ -116,35 +126,92 @@ impl Shared {
 
     /// For a store without round trips: no batch, no lane, and no task unless it has to wait
     /// after all.
-    fn attend_alone(self: &Arc<Self>, duty: Duty) {
+    fn attend_alone(self: &Arc<Self>, mut duty: Duty) {
         while let Some(repository) = duty.repository() {
             let issuer = self.issuer();
-            let session = issuer.session;
             let changes = match repository.plan(self, issuer) {
                 Step::Rest => return duty.done(),
                 Step::Load(since) => return self.run(load(Arc::clone(self), duty, since)),
                 Step::Commit(changes) => changes,
             };
-            let batch = vec![RepositoryCommit {
-                repository: repository.key().clone(),
-                changes,
-            }];
-            let answer = match self.driver.commit(session, batch) {
-                Commit::Done(answer) => self.heard(session, answer),
-                commit @ Commit::Pending(_) => {
-                    let (shared, repository) = (Arc::clone(self), Arc::clone(repository));
-                    return self.spawn(async move {
-                        let answer = shared.committed(session, commit).await;
-                        let next = settle_one(&shared, session, &repository, answer);
-                        resume(&shared, duty, next);
-                    });
-                }
-            };
-            match settle_one(self, session, repository, answer) {
-                Next::Plan => {}
-                next => return resume(self, duty, next),
+            let commit = self.commit_alone(issuer.session, repository, changes);
+            match self.conclude(duty, issuer.session, commit) {
+                Some(again) => duty = again,
+                None => return,
             }
         }
+    }
+
+    fn commit_alone(
+        &self,
+        session: SessionId,
+        repository: &Repository,
+        changes: Changes,
+    ) -> Commit {
+        let repository = repository.key().clone();
+        let commit = RepositoryCommit {
+            repository,
+            changes,
+        };
+        self.driver.commit(session, vec![commit])
+    }
+
+    /// Sees to what comes of a commit to one repository. Gives the duty back when there is more
+    /// to plan at once.
+    fn conclude(self: &Arc<Self>, duty: Duty, session: SessionId, commit: Commit) -> Option<Duty> {
+        let repository = Arc::clone(duty.repository()?);
+        let next = match commit {
+            Commit::Done(answer) => {
+                let answer = self.heard(session, answer);
+                settle_one(self, session, &repository, answer)
+            }
+            Commit::Pending(_) => {
+                let shared = Arc::clone(self);
+                self.spawn(async move {
+                    let answer = shared.committed(session, commit).await;
+                    let next = settle_one(&shared, session, &repository, answer);
+                    resume(&shared, duty, next);
+                });
+                return None;
+            }
+        };
+        if next == Next::Plan {
+            return Some(duty);
+        }
+        resume(self, duty, next);
+        None
+    }
+
+    /// Carries out one command. On a store without round trips, at a repository that nobody
+    /// else is at, the answer is there at once: it needs neither queue nor channel.
+    pub(super) fn carry_out(
+        self: &Arc<Self>,
+        repository: &Arc<Repository>,
+        command: Command,
+    ) -> Carried {
+        if !self.lanes.are_unlimited() {
+            return Carried::Later(self.submit(repository, command));
+        }
+        let issuer = self.issuer();
+        let changes = match repository.plan_alone(self, issuer, command) {
+            Ok(changes) => changes,
+            Err(command) => return Carried::Later(self.submit(repository, command)),
+        };
+        let duty = Duty::new(Arc::clone(repository));
+        let commit = self.commit_alone(issuer.session, repository, changes);
+        if let Commit::Done(Ok(outcomes)) = &commit
+            && let [CommitOutcome::Committed(written)] = outcomes.as_slice()
+        {
+            let (reply, next) = repository.settle_alone(self, written);
+            resume(self, duty, next);
+            return Carried::Out(reply);
+        }
+        let (asker, answer) = oneshot::channel();
+        repository.answer_later(asker);
+        if let Some(duty) = self.conclude(duty, issuer.session, commit) {
+            self.attend_alone(duty);
+        }
+        Carried::Later(answer)
     }
 
     /// The same without anything happening before this returns: for destructors and threads

@@ -92,7 +92,7 @@ impl ConcurrencyManager {
         limit: Option<(Limit, LimitVersion)>,
         requests: Vec<RunRequest>,
     ) -> Result<Vec<Admission>, Error> {
-        let most = (self.shared().descriptor.entries_per_commit / 2).max(1);
+        let most = self.shared().room();
         if requests.len() > most {
             return Err(Error::new(
                 ErrorKind::InvalidInput,

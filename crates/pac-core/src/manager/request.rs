@@ -10,6 +10,12 @@ use crate::error::{Error, ErrorKind};
 use crate::protocol::{Command, Outcome};
 use crate::state::Entry;
 
+/// Where somebody hears what came of a command.
+pub(super) type Asker = oneshot::Sender<Result<Reply, Error>>;
+
+/// The other end.
+pub(super) type Answer = oneshot::Receiver<Result<Reply, Error>>;
+
 /// A command on its way, and who is to hear of it.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -17,7 +23,7 @@ pub(super) struct Request {
     /// How many requests, from this one on, are to be planned together.
     pub(super) group: usize,
     /// Absent for what the manager does of its own accord.
-    pub(super) reply: Option<oneshot::Sender<Result<Reply, Error>>>,
+    pub(super) reply: Option<Asker>,
     /// When it was put in, counted in requests.
     pub(super) serial: u64,
     /// Set when the first attempt failed.
@@ -52,10 +58,7 @@ pub(super) enum Asked {
 }
 
 impl Request {
-    pub(super) fn new(
-        command: Command,
-        reply: Option<oneshot::Sender<Result<Reply, Error>>>,
-    ) -> Self {
+    pub(super) fn new(command: Command, reply: Option<Asker>) -> Self {
         Self {
             command,
             group: 1,

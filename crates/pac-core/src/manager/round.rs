@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use super::absorb::{Concern, Source};
 use super::repository::{Desk, Next, Repository};
-use super::request::{Asked, Reply, Request};
+use super::request::{Asked, Asker, Reply, Request};
 use super::session::session_lost;
 use super::shared::Shared;
 use super::waiting::{Farewell, Notice, Place};
 use crate::driver::CommitOutcome;
 use crate::error::{Error, ErrorKind};
+use crate::name::PipelineRunKey;
 use crate::protocol::{Admitted, Changes, Command, Death, Issuer, Outcome, Plan, recognise};
 use crate::state::{Absorb, Entry, RepositoryState, RunKind, RunOutcome, Snapshot};
 use crate::value::{Revision, SessionId};
@@ -40,8 +41,7 @@ impl Repository {
             let Some(state) = desk.state.as_ref() else {
                 return desk.rest();
             };
-            // The other half is for what commands change themselves, before anything starts.
-            let room = (shared.descriptor.entries_per_commit / 2).max(1);
+            let room = shared.room();
             let mut plan = Plan::new(state, issuer, room).without(&desk.dead);
             let mut together = 0;
             while let Some(next) = desk.pending.front() {
@@ -93,6 +93,40 @@ impl Repository {
         }
     }
 
+    /// Plans one command, if nobody is at the repository, nothing has to be read, and the
+    /// command changes something: the caller then has the duty to commit that. Else gives the
+    /// command back.
+    pub(super) fn plan_alone(
+        &self,
+        shared: &Shared,
+        issuer: Issuer,
+        command: Command,
+    ) -> Result<Changes, Command> {
+        let mut desk = self.desk();
+        let desk = &mut *desk;
+        let free = !desk.attended && desk.pending.is_empty() && !desk.recheck && !desk.is_behind();
+        let Some(state) = desk.state.as_ref().filter(|_| free) else {
+            return Err(command);
+        };
+        let mut plan = Plan::new(state, issuer, shared.room()).without(&desk.dead);
+        let outcome = plan.apply(&command);
+        let more = plan.has_more();
+        let Some(changes) = plan.finish() else {
+            return Err(command);
+        };
+        desk.more = more;
+        desk.attended = true;
+        desk.in_flight.push((Request::new(command, None), outcome));
+        Ok(changes)
+    }
+
+    /// The only request in flight is to be answered on a channel after all.
+    pub(super) fn answer_later(&self, asker: Asker) {
+        if let Some((request, _)) = self.desk().in_flight.first_mut() {
+            request.reply = Some(asker);
+        }
+    }
+
     /// Takes in what was read.
     pub(super) fn loaded(
         self: &Arc<Self>,
@@ -141,23 +175,9 @@ impl Repository {
         let desk = &mut *desk;
         let next = match outcome {
             CommitOutcome::Committed(snapshot) => {
-                let absorbed = match desk.state {
-                    Some(_) => self.absorb(desk, shared, &snapshot, Source::Commit),
-                    // Forgotten meanwhile; what was written is in the snapshot.
-                    None => Ok(Absorb::Incomplete),
-                };
-                desk.expiry_is_recorded();
+                let known = self.written(desk, shared, &snapshot);
                 self.answer(desk, shared, Some(&snapshot));
-                desk.backoff = None;
-                if !matches!(absorbed, Ok(Absorb::Applied | Absorb::Stale)) {
-                    desk.forget();
-                }
-                if desk.pending.is_empty() && !desk.recheck && !desk.is_behind() {
-                    desk.rest();
-                    Next::Rest
-                } else {
-                    Next::Plan
-                }
+                desk.after_commit(known)
             }
             CommitOutcome::Conflict(snapshot) => {
                 desk.put_back();
@@ -192,6 +212,38 @@ impl Repository {
         next
     }
 
+    /// Takes in what a commit of ours has written. False when all has to be read anew.
+    fn written(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, written: &Snapshot) -> bool {
+        let absorbed = match desk.state {
+            Some(_) => self.absorb(desk, shared, written, Source::Commit),
+            // Forgotten meanwhile; what was written is in the snapshot.
+            None => Ok(Absorb::Incomplete),
+        };
+        desk.expiry_is_recorded();
+        matches!(absorbed, Ok(Absorb::Applied | Absorb::Stale))
+    }
+
+    /// The same as [`Self::settle`] for the only request of a commit, whose answer goes to the
+    /// caller.
+    pub(super) fn settle_alone(
+        self: &Arc<Self>,
+        shared: &Shared,
+        written: &Snapshot,
+    ) -> (Option<Reply>, Next) {
+        let mut desk = self.desk();
+        let desk = &mut *desk;
+        let known = self.written(desk, shared, written);
+        let reply = desk.in_flight.pop().map(|(request, outcome)| {
+            let reply = self.reply(desk, shared, request, outcome, Some(written));
+            let overtaken = desk.overtaken(&reply);
+            desk.end_earlier_waiters(overtaken);
+            reply
+        });
+        let next = desk.after_commit(known);
+        self.hand_over(desk, shared);
+        (reply, next)
+    }
+
     /// Takes in that a request for this repository came to nothing, or that nobody knows.
     pub(super) fn unsettled(self: &Arc<Self>, shared: &Shared, error: &Error) -> Next {
         let mut desk = self.desk();
@@ -213,77 +265,79 @@ impl Repository {
     /// Answers everything in flight, according to the state as it is now, or to what was
     /// written if there is none.
     fn answer(self: &Arc<Self>, desk: &mut Desk, shared: &Shared, written: Option<&Snapshot>) {
-        let session = shared.session.id();
         // From the front, and in place: who goes unheard is looked for an heir among the rest.
         desk.in_flight.reverse();
-        while let Some((request, outcome)) = desk.in_flight.pop() {
-            let (admits, asked) = (request.admits(), request.asked());
-            let carries = desk
-                .deferred
-                .iter()
-                .position(|g| request.asks_for(&g.entry));
-            let carries = carries.map(|at| desk.deferred.swap_remove(at));
-            let Request {
-                command,
-                reply: Some(reply),
-                uncertain,
-                inherits,
-                ..
-            } = request
-            else {
+        while let Some((mut request, outcome)) = desk.in_flight.pop() {
+            let Some(asker) = request.reply.take() else {
                 continue;
             };
-            let entry = entry_of(&command, desk.state.as_ref(), written);
-            let outcome = match &uncertain {
-                Some(before) => recognise(&command, before, outcome, entry.as_deref(), session),
-                None => outcome,
-            };
-            let outcome = match outcome {
-                Outcome::Admitted { admitted, created } => Outcome::Admitted {
-                    admitted,
-                    created: created || inherits,
-                },
-                outcome => outcome,
-            };
-            let other = |entry: &Arc<Entry>| command.uid().is_some_and(|uid| entry.uid != *uid);
-            let (entry, outcome) = if admits && entry.as_ref().is_some_and(other) {
-                match outcome {
-                    // A new run has taken the name already, and ended this one with that.
-                    Outcome::Admitted { admitted, .. } if admitted.has_a_place() => {
-                        let admitted = Admitted::Finished(RunOutcome::Cancelled);
-                        let created = false;
-                        (None, Outcome::Admitted { admitted, created })
-                    }
-                    refused => (None, refused),
-                }
-            } else {
-                (entry, outcome)
-            };
-            let place = match (&entry, &outcome) {
-                (Some(entry), Outcome::Admitted { admitted, .. })
-                    if entry.is_queued() && admitted.has_a_place() =>
-                {
-                    Some(self.queue(desk, shared, entry))
-                }
-                _ => None,
-            };
-            let started = entry.as_ref().filter(|entry| admits && entry.is_started());
-            let started = started
-                .map(|entry| entry.run.clone())
-                .filter(|_| !desk.waiting.is_empty());
-            let unheard = reply.send(Ok(Reply {
-                asked,
-                outcome,
-                entry,
-                place,
-                carries,
-            }));
-            match (unheard, started) {
-                (Err(Ok(mut reply)), _) => self.unheard(desk, shared, &mut reply),
-                (Err(Err(_)), _) | (Ok(()), None) => {}
-                // Whoever waited for it before has lost it to who asked last.
-                (Ok(()), Some(run)) => desk.waiting.end(&run, Farewell::TakenOver),
+            let reply = self.reply(desk, shared, request, outcome, written);
+            let overtaken = desk.overtaken(&reply);
+            match asker.send(Ok(reply)) {
+                Ok(()) => desk.end_earlier_waiters(overtaken),
+                Err(Ok(mut reply)) => self.unheard(desk, shared, &mut reply),
+                Err(Err(_)) => {}
             }
+        }
+    }
+
+    /// What is said to who asked.
+    fn reply(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        shared: &Shared,
+        request: Request,
+        outcome: Outcome,
+        written: Option<&Snapshot>,
+    ) -> Reply {
+        let (admits, asked) = (request.admits(), request.asked());
+        let mut deferred = desk.deferred.iter();
+        let carries = deferred.position(|grant| request.asks_for(&grant.entry));
+        let carries = carries.map(|at| desk.deferred.swap_remove(at));
+        let command = &request.command;
+        let entry = entry_of(command, desk.state.as_ref(), written);
+        let outcome = match &request.uncertain {
+            Some(before) => {
+                let session = shared.session.id();
+                recognise(command, before, outcome, entry.as_deref(), session)
+            }
+            None => outcome,
+        };
+        let outcome = match outcome {
+            Outcome::Admitted { admitted, created } => Outcome::Admitted {
+                admitted,
+                created: created || request.inherits,
+            },
+            outcome => outcome,
+        };
+        let other = |entry: &Arc<Entry>| command.uid().is_some_and(|uid| entry.uid != *uid);
+        let (entry, outcome) = if admits && entry.as_ref().is_some_and(other) {
+            match outcome {
+                // A new run has taken the name already, and ended this one with that.
+                Outcome::Admitted { admitted, .. } if admitted.has_a_place() => {
+                    let admitted = Admitted::Finished(RunOutcome::Cancelled);
+                    let created = false;
+                    (None, Outcome::Admitted { admitted, created })
+                }
+                refused => (None, refused),
+            }
+        } else {
+            (entry, outcome)
+        };
+        let place = match (&entry, &outcome) {
+            (Some(entry), Outcome::Admitted { admitted, .. })
+                if entry.is_queued() && admitted.has_a_place() =>
+            {
+                Some(self.queue(desk, shared, entry))
+            }
+            _ => None,
+        };
+        Reply {
+            asked,
+            outcome,
+            entry,
+            place,
+            carries,
         }
     }
 
@@ -388,6 +442,7 @@ impl Desk {
         Step::Load(self.state.as_ref().map(|state| state.head().revision))
     }
 
+<<<<<<< HEAD
     /// Nothing could be read: takes out what was asked for after that was tried, for which it is
     /// no answer.
     fn take_uncovered(&mut self) -> VecDeque<Request> {
@@ -397,6 +452,38 @@ impl Desk {
             pending.partition(|request| request.reply.is_none() || request.serial < covered);
         self.pending = before;
         after
+=======
+    /// After a commit; `known` is false when all has to be read anew.
+    fn after_commit(&mut self, known: bool) -> Next {
+        self.backoff = None;
+        if !known {
+            self.forget();
+        }
+        if self.pending.is_empty() && !self.recheck && !self.is_behind() {
+            self.rest();
+            Next::Rest
+        } else {
+            Next::Plan
+        }
+    }
+
+    /// The run that an answer gives to who asked last, if others may wait for it.
+    fn overtaken(&self, reply: &Reply) -> Option<PipelineRunKey> {
+        match (&reply.outcome, &reply.entry) {
+            (Outcome::Admitted { .. }, Some(entry))
+                if entry.is_started() && !self.waiting.is_empty() =>
+            {
+                Some(entry.run.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn end_earlier_waiters(&mut self, overtaken: Option<PipelineRunKey>) {
+        if let Some(run) = overtaken {
+            self.waiting.end(&run, Farewell::TakenOver);
+        }
+>>>>>>> 7028789 (Answered at once, a command needs neither queue nor channel)
     }
 
     /// A commit went through: go on where it was not large enough, and forget who is dead once

@@ -17,7 +17,7 @@ use super::health::Pulse;
 use super::lane::{Duty, Lanes};
 use super::options::ManagerOptions;
 use super::repository::Repository;
-use super::request::{Reply, Request};
+use super::request::{Answer, Reply, Request};
 use super::session::Session;
 use super::waiting::{Notice, Place};
 use crate::driver::{BatchOutcome, Commit, Descriptor, Driver};
@@ -123,7 +123,7 @@ impl Shared {
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         command: Command,
-    ) -> oneshot::Receiver<Result<Reply, Error>> {
+    ) -> Answer {
         let (reply, answer) = oneshot::channel();
         let request = std::iter::once(Request::new(command, Some(reply)));
         let lead = repository.desk().submit(request);
@@ -138,7 +138,7 @@ impl Shared {
         self: &Arc<Self>,
         repository: &Arc<Repository>,
         commands: Vec<Command>,
-    ) -> Vec<oneshot::Receiver<Result<Reply, Error>>> {
+    ) -> Vec<Answer> {
         let channels = commands
             .into_iter()
             .map(|command| (command, oneshot::channel()));
@@ -186,7 +186,7 @@ impl Shared {
         entry: &Entry,
         place: &mut Place,
         granted: bool,
-    ) -> Option<oneshot::Receiver<Result<Reply, Error>>> {
+    ) -> Option<Answer> {
         let mut desk = repository.desk();
         let last = desk.waiting.remove(&entry.run, place.number);
         // Nothing is sent to a place that is not there any more: this is the final answer.
@@ -263,6 +263,12 @@ impl Shared {
             let _watched = watched;
             work.await;
         });
+    }
+
+    /// How many entries a plan may have before it starts no further run.
+    pub(super) fn room(&self) -> usize {
+        // The other half is for what commands change themselves, before anything starts.
+        (self.descriptor.entries_per_commit / 2).max(1)
     }
 
     /// How long a command is tried.
