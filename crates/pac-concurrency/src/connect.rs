@@ -71,6 +71,28 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
     }
 }
 
+/// The store of the settings as it is, without the protocol; memory is none. For `pac bench`.
+///
+/// # Errors
+/// As [`open_driver`].
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub async fn open_raw(
+    settings: &Settings,
+) -> Result<Option<Box<dyn pac_core::raw::RawStore>>, Error> {
+    match settings.driver {
+        #[cfg(feature = "etcd")]
+        DriverKind::Etcd => Ok(Some(Box::new(
+            pac_etcd::RawEtcd::connect(&settings.etcd).await?,
+        ))),
+        #[cfg(feature = "postgres")]
+        DriverKind::Postgresql => Ok(Some(Box::new(
+            pac_postgres::RawPostgres::connect(settings.postgres.clone()).await?,
+        ))),
+        _ => Ok(None),
+    }
+}
+
 fn disabled() -> Error {
     Error::new(
         ErrorKind::Config,

@@ -44,6 +44,9 @@
 mod connect;
 pub mod settings;
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use connect::open_raw;
 pub use connect::{connect, connect_if_enabled, open_driver};
 pub use pac_core::driver;
 pub use pac_core::manager::{
@@ -52,6 +55,9 @@ pub use pac_core::manager::{
     RepositoryWatch, RunStatus, RunningRun, Turn, Update, WaitReason, Waiter,
 };
 pub use pac_core::protocol::{self, Ended, RunRequest};
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use pac_core::raw;
 pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
 pub use pac_core::state::{self, RunKind, RunOutcome};
 pub use pac_core::{

@@ -17,6 +17,8 @@ pub mod hints;
 pub mod manager;
 mod name;
 pub mod protocol;
+#[doc(hidden)]
+pub mod raw;
 pub mod reader;
 pub mod state;
 mod value;

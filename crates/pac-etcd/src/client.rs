@@ -174,6 +174,13 @@ impl Client {
         Ok(answer(&answered.map_err(failed)?))
     }
 
+    /// One write by itself.
+    #[cfg(feature = "bench")]
+    pub(crate) async fn put(&self, key: String, value: Vec<u8>) -> Result<(), Failure> {
+        let written = self.0.kv_client().put(key, value, None).await;
+        written.map(drop).map_err(failed)
+    }
+
     /// A new lease of so many seconds, or more if the server has a higher minimum: its id and
     /// what it got.
     pub(crate) async fn grant(&self, seconds: i64) -> Result<(i64, i64), Failure> {

@@ -23,6 +23,8 @@ mod clock;
 mod driver;
 mod keys;
 mod options;
+#[cfg(feature = "bench")]
+mod raw;
 mod record;
 mod sessions;
 mod store;
@@ -30,3 +32,6 @@ mod watch;
 
 pub use driver::EtcdDriver;
 pub use options::EtcdOptions;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use raw::RawEtcd;

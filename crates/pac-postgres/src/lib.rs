@@ -21,6 +21,8 @@ mod client;
 mod clock;
 mod driver;
 mod options;
+#[cfg(feature = "bench")]
+mod raw;
 mod record;
 mod schema;
 mod sessions;
@@ -30,3 +32,6 @@ mod watch;
 
 pub use driver::PostgresDriver;
 pub use options::{Password, PostgresOptions, SslMode};
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use raw::RawPostgres;

@@ -1,0 +1,109 @@
+//! etcd as it is, for `pac bench`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pac_core::raw::{RawListener, RawStore};
+use pac_core::{Error, ErrorKind};
+
+use crate::EtcdOptions;
+use crate::client::cluster::Cluster;
+use crate::client::failure::Effect;
+use crate::client::{Changes, Client, Operation, Transaction};
+use crate::keys::Keys;
+
+/// About as long as the record of a run.
+const VALUE: [u8; 200] = [b'x'; 200];
+
+/// Puts and watches of one client.
+#[derive(Debug)]
+pub struct RawEtcd {
+    cluster: Cluster,
+    keys: Keys,
+}
+
+impl RawEtcd {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As of [`EtcdDriver::connect`](crate::EtcdDriver::connect).
+    pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
+        Ok(Self {
+            keys: Keys::new(&options.prefix)?,
+            cluster: Cluster::new(Arc::new(options.read()?)),
+        })
+    }
+
+    fn announcements(&self) -> String {
+        format!("{}raw-announcements", self.keys.prefix())
+    }
+
+    async fn put(&self, key: String) -> Result<(), Error> {
+        let put = |client: Client| {
+            let key = key.clone();
+            async move { client.put(key, VALUE.to_vec()).await }
+        };
+        let written = self.cluster.call(Effect::Write, put).await;
+        written.map_err(|failure| failed(&failure))
+    }
+}
+
+#[async_trait]
+impl RawStore for RawEtcd {
+    async fn server(&self) -> Result<String, Error> {
+        let version = |client: Client| async move { client.version().await };
+        let version = self.cluster.call(Effect::Read, version).await;
+        version
+            .map(|version| format!("etcd {version}"))
+            .map_err(|failure| failed(&failure))
+    }
+
+    async fn write(&self, writer: usize) -> Result<(), Error> {
+        self.put(format!("{}raw/{writer}", self.keys.prefix()))
+            .await
+    }
+
+    async fn announce(&self) -> Result<(), Error> {
+        self.put(self.announcements()).await
+    }
+
+    async fn listen(&self) -> Result<Box<dyn RawListener>, Error> {
+        let key = self.announcements();
+        let watch = |client: Client| {
+            let key = key.clone();
+            async move { client.watch(&key, 0).await }
+        };
+        let changes = self.cluster.call(Effect::Read, watch).await;
+        let mut changes = changes.map_err(|failure| failed(&failure))?;
+        // The first answer says that the watch is there.
+        changes.next().await.map_err(|failure| failed(&failure))?;
+        Ok(Box::new(Listener(changes)))
+    }
+
+    async fn clear(&self) -> Result<(), Error> {
+        let all = Transaction {
+            then: vec![Operation::DeletePrefix(self.keys.prefix().to_owned())],
+            ..Transaction::default()
+        };
+        let cleared = self.cluster.commit(all, "clear", Effect::Write).await;
+        cleared.map(drop)
+    }
+}
+
+struct Listener(Changes);
+
+#[async_trait]
+impl RawListener for Listener {
+    async fn heard(&mut self) -> Result<(), Error> {
+        loop {
+            let batch = self.0.next().await.map_err(|failure| failed(&failure))?;
+            if !batch.changes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn failed(failure: &impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unavailable, "measure", failure.to_string())
+}
