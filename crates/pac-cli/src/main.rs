@@ -1,5 +1,6 @@
 //! `pac`: per-repository concurrency limits from a shell.
 
+mod bench;
 mod cancel;
 mod cleanup;
 mod config;
@@ -39,6 +40,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measure a driver on the spot, against what its store does by itself.
+    Bench(With<bench::Args>),
     /// Show the settings in effect and where each comes from, or check files of them.
     Config(With<config::Args>),
     /// Run a command while holding a slot, after waiting for its turn.
@@ -106,6 +109,9 @@ fn main() -> ExitCode {
 
 fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
     match command {
+        Command::Bench(with) => {
+            bench::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
+        }
         Command::Config(with) => {
             config::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
         }

@@ -1,0 +1,112 @@
+//! What a cycle costs where 100,000 runs wait, against a repository where none does.
+
+use std::time::Instant;
+
+use pac_concurrency::{
+    Admission, ConcurrencyManager, Limit, PipelineRunKey, RepositoryKey, RunOutcome, RunRequest,
+};
+
+use super::load::{Names, cycle};
+use super::measurement::{Goal, Measurement};
+use super::place::{Pace, Place, bug, micros, repository, run};
+use super::rounds::Rounds;
+use crate::exit::Failure;
+
+const DEPTH: usize = 100_000;
+const QUICK_DEPTH: usize = 10_000;
+
+/// As many as every store takes in one commit.
+const TOGETHER: usize = 50;
+
+pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
+    let manager = place.manager().await?;
+    let mut deep = Deep::fill(&manager, if quick { QUICK_DEPTH } else { DEPTH }).await?;
+    let empty = repository("empty")?;
+    manager.set_limit(&empty, Limit::new(1), None).await?;
+    let names = Names::new("empty");
+    let pace = Pace::new(quick);
+    let rounds = Rounds::alternate(
+        pace.rounds,
+        async |_| {
+            let (start, mut cycles) = (Instant::now(), 0);
+            while start.elapsed() < pace.round {
+                deep.cycle(&manager).await?;
+                cycles += 1;
+            }
+            Ok(micros(start.elapsed()) / f64::from(cycles))
+        },
+        async |_| {
+            let (start, mut cycles) = (Instant::now(), 0);
+            while start.elapsed() < pace.round {
+                cycle(&manager, &empty, names.next()?).await?;
+                cycles += 1;
+            }
+            Ok(micros(start.elapsed()) / f64::from(cycles))
+        },
+    )
+    .await?;
+    manager.close().await?;
+    let measured = Measurement::of_rounds("deep_queue", &rounds.ours, "µs");
+    Ok(vec![measured.against(rounds.raw()).goal(Goal::AtMost(1.5))])
+}
+
+/// A repository where one run holds the only slot, and many wait.
+struct Deep {
+    repository: RepositoryKey,
+    names: Names,
+    running: PipelineRunKey,
+}
+
+impl Deep {
+    async fn fill(manager: &ConcurrencyManager, depth: usize) -> Result<Self, Failure> {
+        let repository = repository("deep")?;
+        manager.set_limit(&repository, Limit::new(1), None).await?;
+        let names = Names::new("deep");
+        let first = names.next()?;
+        let running = first.run.clone();
+        admit(manager, &repository, vec![first]).await?;
+        let mut left = depth;
+        while left > 0 {
+            let requests = (0..left.min(TOGETHER)).map(|_| names.next());
+            let requests = requests.collect::<Result<Vec<_>, _>>()?;
+            left -= requests.len();
+            admit(manager, &repository, requests).await?;
+        }
+        Ok(Self {
+            repository,
+            names,
+            running,
+        })
+    }
+
+    /// One more waits, and one less.
+    async fn cycle(&mut self, manager: &ConcurrencyManager) -> Result<(), Failure> {
+        let request = self.names.next()?;
+        match manager.admit(&self.repository, request).await? {
+            Admission::Queued(waiter) => waiter.detach(),
+            other => return Err(bug(format!("many wait, but: {other:?}"))),
+        }
+        let uid = run(self.running.name())?.uid;
+        let (run, outcome) = (&self.running, RunOutcome::Completed);
+        let ending = manager
+            .release_run(&self.repository, run, &uid, None, outcome)
+            .await?;
+        let next = ending.promoted.into_iter().next();
+        self.running = next.ok_or_else(|| bug("many wait, but none has started"))?;
+        Ok(())
+    }
+}
+
+/// Admits runs that nobody waits for.
+pub(super) async fn admit(
+    manager: &ConcurrencyManager,
+    repository: &RepositoryKey,
+    requests: Vec<RunRequest>,
+) -> Result<(), Failure> {
+    for admission in manager.admit_all(repository, None, requests).await? {
+        if let Admission::Queued(waiter) = admission {
+            waiter.detach();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Where is measured: a prefix or schema that nobody else uses.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pac_concurrency::raw::RawStore;
+use pac_concurrency::{
+    ConcurrencyManager, DriverKind, PipelineRunKey, RepositoryKey, RunRequest, Settings,
+};
+use tokio::sync::OnceCell;
+
+use crate::exit::{Exit, Failure};
+
+/// Threads of the runtime, whatever the machine has.
+pub(super) const THREADS: usize = 2;
+
+/// The namespace of all names here.
+const NAMESPACE: &str = "bench";
+
+/// How long one side is measured before it is the other's turn.
+const ROUND: Duration = Duration::from_millis(500);
+const QUICK_ROUND: Duration = Duration::from_millis(150);
+
+/// See the module.
+pub(super) struct Place {
+    settings: Settings,
+    tag: String,
+    raw: OnceCell<Option<Arc<dyn RawStore>>>,
+}
+
+impl Place {
+    /// A new one.
+    pub(super) fn new(settings: Settings) -> Self {
+        Self::of(settings, &format!("{:012x}", fastrand::u64(..1 << 48)))
+    }
+
+    /// That of another process.
+    pub(super) fn of(mut settings: Settings, tag: &str) -> Self {
+        #[cfg(feature = "etcd")]
+        {
+            settings.etcd.prefix = format!("{}bench-{tag}/", settings.etcd.prefix);
+        }
+        #[cfg(feature = "postgres")]
+        {
+            settings.postgres.schema = format!("pac_bench_{tag}");
+        }
+        Self {
+            settings,
+            tag: tag.to_owned(),
+            raw: OnceCell::new(),
+        }
+    }
+
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn driver(&self) -> DriverKind {
+        self.settings.driver
+    }
+
+    /// Whether other processes can be there too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.driver() != DriverKind::Memory
+    }
+
+    /// A manager, with a session of its own.
+    pub(super) async fn manager(&self) -> Result<ConcurrencyManager, Failure> {
+        Ok(pac_concurrency::connect(&self.settings).await?)
+    }
+
+    /// The store by itself, where there is one.
+    pub(super) async fn raw(&self) -> Result<Option<Arc<dyn RawStore>>, Failure> {
+        let open = async || {
+            let raw = pac_concurrency::open_raw(&self.settings).await?;
+            Ok::<_, Failure>(raw.map(Arc::from))
+        };
+        Ok(self.raw.get_or_try_init(open).await?.clone())
+    }
+
+    pub(super) async fn server(&self) -> Result<Option<String>, Failure> {
+        match self.raw().await? {
+            Some(raw) => Ok(Some(raw.server().await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Deletes everything that was written here.
+    pub(super) async fn clear(&self) -> Result<(), Failure> {
+        match self.raw().await? {
+            Some(raw) => Ok(raw.clear().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How long rounds take, and how many there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    pub(super) round: Duration,
+    pub(super) rounds: usize,
+}
+
+impl Pace {
+    pub(super) fn new(quick: bool) -> Self {
+        Self {
+            round: if quick { QUICK_ROUND } else { ROUND },
+            rounds: if quick { 5 } else { 15 },
+        }
+    }
+}
+
+/// A repository by its name.
+pub(super) fn repository(name: &str) -> Result<RepositoryKey, Failure> {
+    RepositoryKey::new(NAMESPACE, name).map_err(bug)
+}
+
+/// A run by its name, which is its uid too.
+pub(super) fn run(name: &str) -> Result<RunRequest, Failure> {
+    let key = PipelineRunKey::new(NAMESPACE, name).map_err(bug)?;
+    Ok(RunRequest::durable(key, name.parse().map_err(bug)?))
+}
+
+/// Something happened that cannot.
+pub(super) fn bug(what: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Internal, format!("bench: {what}"))
+}
+
+pub(super) fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// Operations a second since `start`.
+pub(super) fn rate(operations: usize, start: Instant) -> f64 {
+    operations as f64 / start.elapsed().as_secs_f64()
+}

@@ -1,0 +1,144 @@
+//! Other processes that take part: this very program, told by `--worker` what to do. It says
+//! `ready`, does a step for every line that it reads, and answers with one line of JSON each.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::place::{Place, bug};
+use super::{contended, size, wakeup};
+use crate::exit::Failure;
+
+/// What a process is there for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    tag: String,
+    work: Work,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Work {
+    /// Contends for slots, for a round with every line.
+    Contend { number: usize, round: Duration },
+    /// Waits for its turn, or for a notification of the store.
+    Wait,
+    /// Has a run in each of so many repositories.
+    Populate { repositories: usize },
+    /// Measures its own memory.
+    Grow { entries: usize, repositories: usize },
+}
+
+impl Task {
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+}
+
+impl FromStr for Task {
+    type Err = serde_json::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        serde_json::from_str(text)
+    }
+}
+
+/// Does what the task says, until nobody asks any more.
+pub(super) async fn run(place: &Place, task: &Task) -> Result<(), Failure> {
+    let mut asked = Asked(io::stdin().lock().lines());
+    match task.work {
+        Work::Contend { number, round } => {
+            contended::take_part(place, number, round, &mut asked).await
+        }
+        Work::Wait => wakeup::take_part(place, &mut asked).await,
+        Work::Populate { repositories } => size::populate(place, repositories, &mut asked).await,
+        Work::Grow {
+            entries,
+            repositories,
+        } => size::grow(place, entries, repositories, &mut asked).await,
+    }
+}
+
+/// What the process that started this one asks for.
+pub(super) struct Asked(io::Lines<io::StdinLock<'static>>);
+
+impl Asked {
+    /// The next step; none when the other process has what it wanted, or is gone. Blocks: this
+    /// process has nothing else to do.
+    pub(super) fn next(&mut self) -> Option<String> {
+        self.0.next()?.ok()
+    }
+
+    pub(super) fn answer(&self, answer: &impl Serialize) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        let line = serde_json::to_string(answer).map_err(bug)?;
+        writeln!(out, "{line}")
+            .and_then(|()| out.flush())
+            .map_err(|error| bug(format!("the process that measures is gone: {error}")))
+    }
+}
+
+/// A process that takes part. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    child: Child,
+    asks: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    /// Starts one with the arguments that this process was started with, and waits until it is
+    /// ready.
+    pub(super) fn start(place: &Place, work: Work) -> Result<Self, Failure> {
+        let task = Task {
+            tag: place.tag().to_owned(),
+            work,
+        };
+        let program = std::env::current_exe().map_err(bug)?;
+        let mut child = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .arg("--worker")
+            .arg(serde_json::to_string(&task).map_err(bug)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| bug(format!("cannot start another process: {error}")))?;
+        let (asks, answers) = (child.stdin.take(), child.stdout.take());
+        let answers = answers.ok_or_else(|| bug("a process without an output"))?;
+        let mut worker = Self {
+            child,
+            asks,
+            answers: BufReader::new(answers),
+        };
+        worker.answer::<String>()?;
+        Ok(worker)
+    }
+
+    pub(super) fn ask(&mut self, step: &str) -> Result<(), Failure> {
+        let Some(asks) = &mut self.asks else {
+            return Err(bug("a process without an input"));
+        };
+        writeln!(asks, "{step}").map_err(|error| bug(format!("a process is gone: {error}")))
+    }
+
+    /// Blocks until the answer is there.
+    pub(super) fn answer<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
+        let mut line = String::new();
+        let read = self.answers.read_line(&mut line);
+        match read {
+            Ok(1..) => serde_json::from_str(&line).map_err(bug),
+            _ => Err(bug("a process that takes part has ended")),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // With its input closed it ends by itself.
+        self.asks = None;
+        let _ = self.child.wait();
+    }
+}
