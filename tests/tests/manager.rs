@@ -10,7 +10,7 @@ use pac_concurrency::{
     Admission, Ended, ErrorKind, Heard, Limit, MemoryDriver, MemoryOptions, RunOutcome, RunRequest,
     RunStatus, Turn,
 };
-use pac_conformance::faults::{Fault, Faults, Request, When};
+use pac_conformance::faults::{Fault, Faults, HintFault, Request, When};
 use pac_conformance::{
     Fixture, Time, durable, ephemeral, poll_times, queued, repository, run_case, started,
 };
@@ -310,5 +310,41 @@ fn an_ephemeral_run_is_refused_under_a_name_that_is_in_use() {
             ours.admit(&web, another).await.unwrap(),
             Admission::Started(_)
         ));
+    });
+}
+
+#[test]
+fn the_back_stop_looks_at_many_repositories_with_few_requests() {
+    const MANY: usize = 300;
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let repositories: Vec<_> = (0..MANY).map(|n| repository(&format!("r-{n}"))).collect();
+        let manager = fixture.manager().await;
+        let options = fixture.polling_options();
+        let faults = Faults::none();
+        faults.inject_hints(HintFault::Drop, When::Always);
+        let deaf = fixture.manager_behind_with(&faults, options).await;
+        let (mut running, mut waiting) = (Vec::new(), Vec::new());
+        for (n, repository) in repositories.iter().enumerate() {
+            let set = manager.set_limit(repository, Limit::new(1), None);
+            set.await.unwrap();
+            running.push(started(&manager, repository, durable(&format!("a-{n}"))).await);
+            waiting.push(queued(&deaf, repository, durable(&format!("b-{n}"))).await);
+        }
+        let poll = options.poll_interval;
+        sleep(poll * 2).await;
+        let asked = || faults.requests(Request::Load) + faults.requests(Request::List);
+        let before = asked();
+        sleep(poll * 10).await;
+        let asked = asked() - before;
+        // One by one it would be 3,000.
+        assert!(asked < 100, "{asked} requests although nothing happened");
+
+        for a in running {
+            manager.release(a, DONE).await.unwrap();
+        }
+        for waiter in waiting {
+            let turn = timeout(poll * 2, waiter).await.expect("the back-stop");
+            assert!(matches!(turn, Ok(Turn::Started(_))), "{turn:?}");
+        }
     });
 }

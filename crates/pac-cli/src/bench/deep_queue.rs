@@ -1,12 +1,13 @@
-//! What a cycle costs where 100,000 runs wait, against a repository where none does.
+//! What a cycle costs where 100,000 runs wait, against a repository where none does: there too
+//! the slot is taken, so that a run is queued and another one starts with every cycle.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pac_concurrency::{
     Admission, ConcurrencyManager, Limit, PipelineRunKey, RepositoryKey, RunOutcome, RunRequest,
 };
 
-use super::load::{Names, cycle};
+use super::load::Names;
 use super::measurement::{Goal, Measurement};
 use super::place::{Pace, Place, bug, micros, repository, run};
 use super::rounds::Rounds;
@@ -20,29 +21,13 @@ const TOGETHER: usize = 50;
 
 pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
     let manager = place.manager().await?;
-    let mut deep = Deep::fill(&manager, if quick { QUICK_DEPTH } else { DEPTH }).await?;
-    let empty = repository("empty")?;
-    manager.set_limit(&empty, Limit::new(1), None).await?;
-    let names = Names::new("empty");
+    let mut deep = Deep::fill(&manager, "deep", if quick { QUICK_DEPTH } else { DEPTH }).await?;
+    let mut empty = Deep::fill(&manager, "empty", 0).await?;
     let pace = Pace::new(quick);
     let rounds = Rounds::alternate(
         pace.rounds,
-        async |_| {
-            let (start, mut cycles) = (Instant::now(), 0);
-            while start.elapsed() < pace.round {
-                deep.cycle(&manager).await?;
-                cycles += 1;
-            }
-            Ok(micros(start.elapsed()) / f64::from(cycles))
-        },
-        async |_| {
-            let (start, mut cycles) = (Instant::now(), 0);
-            while start.elapsed() < pace.round {
-                cycle(&manager, &empty, names.next()?).await?;
-                cycles += 1;
-            }
-            Ok(micros(start.elapsed()) / f64::from(cycles))
-        },
+        async |_| deep.round(&manager, pace.round).await,
+        async |_| empty.round(&manager, pace.round).await,
     )
     .await?;
     manager.close().await?;
@@ -58,10 +43,10 @@ struct Deep {
 }
 
 impl Deep {
-    async fn fill(manager: &ConcurrencyManager, depth: usize) -> Result<Self, Failure> {
-        let repository = repository("deep")?;
+    async fn fill(manager: &ConcurrencyManager, name: &str, depth: usize) -> Result<Self, Failure> {
+        let repository = repository(name)?;
         manager.set_limit(&repository, Limit::new(1), None).await?;
-        let names = Names::new("deep");
+        let names = Names::new(name);
         let first = names.next()?;
         let running = first.run.clone();
         admit(manager, &repository, vec![first]).await?;
@@ -77,6 +62,20 @@ impl Deep {
             names,
             running,
         })
+    }
+
+    /// Microseconds of a cycle.
+    async fn round(
+        &mut self,
+        manager: &ConcurrencyManager,
+        length: Duration,
+    ) -> Result<f64, Failure> {
+        let (start, mut cycles) = (Instant::now(), 0);
+        while start.elapsed() < length {
+            self.cycle(manager).await?;
+            cycles += 1;
+        }
+        Ok(micros(start.elapsed()) / f64::from(cycles))
     }
 
     /// One more waits, and one less.

@@ -11,6 +11,7 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lane::Duty;
+use super::repository::Repository;
 use super::shared::Shared;
 use crate::driver::{ListFilter, Watch, WatchEvent};
 use crate::error::Error;
@@ -26,6 +27,9 @@ const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 
 /// Repositories looked at in one request.
 const PAGE: usize = 500;
+
+/// A page is worth its price if it saves this many reads on average.
+const PER_PAGE: usize = 50;
 
 /// Runs a part of the manager that never ends by itself: when it does, by a panic, the manager
 /// says so instead of pretending.
@@ -104,16 +108,48 @@ fn hint(shared: &Arc<Shared>, event: WatchEvent) {
 pub(super) async fn poll(shared: Arc<Shared>) {
     loop {
         sleep(jittered(shared.options.poll_interval)).await;
-        for repository in shared.known_repositories() {
-            if repository.desk().is_of_interest() {
-                shared.look_again(&repository);
-            }
-        }
+        let mut repositories = shared.known_repositories();
+        repositories.retain(|repository| repository.desk().is_of_interest());
+        look_at(&shared, repositories).await;
         // Nobody can come by one that is not held elsewhere while the map is held.
         shared
             .repositories
             .retain(|_, known| Arc::strong_count(known) > 1 || !known.desk().is_idle());
     }
+}
+
+/// Has repositories read again. Of many, only those that have changed: pages of heads tell
+/// which, unless those in between are so many that this would cost more than it saves.
+async fn look_at(shared: &Arc<Shared>, mut repositories: Vec<Arc<Repository>>) {
+    let pages = repositories.len() / PER_PAGE;
+    repositories.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+    let mut left = repositories.into_iter().peekable();
+    for _ in 0..pages {
+        let Some(first) = left.next() else {
+            return;
+        };
+        shared.look_again(&first);
+        let list = shared.driver.list(ListFilter::All, Some(first.key()), PAGE);
+        let page = match shared.read(list, "poll").await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "could not list repositories; reading each of them");
+                break;
+            }
+        };
+        let last = page
+            .last()
+            .map(|(key, _)| key)
+            .filter(|_| page.len() >= PAGE);
+        while let Some(next) = left.next_if(|next| last.is_none_or(|last| next.key() <= last)) {
+            let at = page.binary_search_by(|(key, _)| key.cmp(next.key()));
+            match at.ok().and_then(|at| page.get(at)) {
+                Some((_, head)) => shared.look_if_behind(&next, head.revision),
+                None => shared.look_again(&next),
+            }
+        }
+    }
+    left.for_each(|repository| shared.look_again(&repository));
 }
 
 /// Ends or disowns the runs of dead sessions.

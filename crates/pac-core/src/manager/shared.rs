@@ -168,6 +168,15 @@ impl Shared {
         self.follow_up(repository, lead);
     }
 
+    /// Has a repository read again if it is at a later revision than is known.
+    pub(super) fn look_if_behind(self: &Arc<Self>, repository: &Arc<Repository>, at: Revision) {
+        let mut desk = repository.desk();
+        desk.is_said_to_be_at(at);
+        let lead = desk.needs_attention();
+        drop(desk);
+        self.follow_up(repository, lead);
+    }
+
     /// In the name of a new session: what still waits is waited for again. Ephemeral runs ended
     /// with the old session; their waiters hear of it when that has been recorded.
     pub(super) fn reclaim_waiting(self: &Arc<Self>) {
