@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
-use super::load::{Load, Names, acquire};
+use super::load::{Length, Load, Names, acquire};
 use super::measurement::{Goal, Measurement};
 use super::place::{Pace, Place, bug, repository};
 use super::rounds::Rounds;
@@ -66,7 +66,7 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
             let longest = parts.iter().map(|part| part.elapsed).max();
             Ok(held.len() as f64 / longest.unwrap_or_default().as_secs_f64())
         },
-        async |_| load.round(pace.round).await,
+        async |_| load.round(Length::Time(pace.round)).await,
     )
     .await?;
     drop(workers);

@@ -9,26 +9,25 @@ use pac_concurrency::{
 };
 use tokio::task::JoinSet;
 
-use super::place::{bug, micros, run};
+use super::place::{bug, micros, rate, run};
 use super::statistics::quantile;
 use crate::exit::Failure;
 
-/// Cycles before the clock is looked at: where one takes a microsecond, that would count.
-const STRIDE: usize = 16;
-
-/// What tasks have done in a round.
-#[derive(Debug, Default)]
-pub(super) struct Done {
-    pub(super) cycles: usize,
-    pub(super) elapsed: Duration,
-    /// Of each cycle, in microseconds.
-    latencies: Vec<f64>,
+/// How long a round is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Length {
+    Time(Duration),
+    /// So many cycles of each task, with names that are made before the clock runs: for a store
+    /// where making a name, or looking at the clock, takes as long as a part of a cycle.
+    Cycles(usize),
 }
 
-impl Done {
-    pub(super) fn rate(&self) -> f64 {
-        self.cycles as f64 / self.elapsed.as_secs_f64()
-    }
+/// What a task has done in a round.
+#[derive(Debug, Default)]
+struct Done {
+    cycles: usize,
+    /// Of each cycle, in microseconds.
+    latencies: Vec<f64>,
 }
 
 /// Names that no run had before.
@@ -78,31 +77,40 @@ impl Load {
         }
     }
 
-    /// A round of so long.
-    pub(super) async fn round(&mut self, length: Duration) -> Result<f64, Failure> {
-        let start = Instant::now();
-        let end = start + length;
-        let mut tasks = JoinSet::new();
-        for task in 0..self.tasks {
-            let at = task % self.repositories.len();
-            let Some(repository) = self.repositories.get(at).cloned() else {
-                return Err(bug("a load needs a repository"));
+    /// Cycles a second over a round.
+    pub(super) async fn round(&mut self, length: Length) -> Result<f64, Failure> {
+        let mut work = Vec::new();
+        for (task, repository) in (0..self.tasks).zip(self.repositories.iter().cycle()) {
+            let named = match length {
+                Length::Time(_) => Vec::new(),
+                Length::Cycles(cycles) => {
+                    let names = Names::new(&format!("{}-{task}", self.names.next()?.run.name()));
+                    let named = (0..cycles).map(|_| names.next());
+                    named.collect::<Result<_, _>>()?
+                }
             };
-            tasks.spawn(cycles_until(
-                end,
-                self.manager.clone(),
-                repository,
-                self.names.clone(),
-            ));
+            work.push((repository.clone(), named));
         }
-        let mut done = Done::default();
+        let start = Instant::now();
+        let mut tasks = JoinSet::new();
+        for (repository, named) in work {
+            let (manager, names) = (self.manager.clone(), self.names.clone());
+            match length {
+                Length::Time(time) => {
+                    tasks.spawn(cycles_until(start + time, manager, repository, names));
+                }
+                Length::Cycles(_) => {
+                    tasks.spawn(cycles_of(named, manager, repository));
+                }
+            }
+        }
+        let mut cycles = 0;
         while let Some(task) = tasks.join_next().await {
-            let part = task.map_err(bug)??;
-            done.cycles += part.cycles;
-            self.latencies.extend(part.latencies);
+            let done = task.map_err(bug)??;
+            cycles += done.cycles;
+            self.latencies.extend(done.latencies);
         }
-        done.elapsed = start.elapsed();
-        Ok(done.rate())
+        Ok(rate(cycles, start))
     }
 
     /// Of a single cycle in all rounds, in microseconds.
@@ -119,23 +127,29 @@ async fn cycles_until(
 ) -> Result<Done, Failure> {
     let mut done = Done::default();
     let mut start = Instant::now();
-    let mut stride = 1;
     while start < end {
-        for _ in 0..stride {
-            cycle(&manager, &repository, names.next()?).await?;
-        }
+        cycle(&manager, &repository, names.next()?).await?;
         let now = Instant::now();
-        done.cycles += stride;
-        done.latencies.push(micros(now - start) / stride as f64);
-        // A store that takes its time is asked about every cycle.
-        stride = if now - start < Duration::from_micros(50) {
-            STRIDE
-        } else {
-            1
-        };
+        done.cycles += 1;
+        done.latencies.push(micros(now - start));
         start = now;
     }
     Ok(done)
+}
+
+async fn cycles_of(
+    requests: Vec<RunRequest>,
+    manager: ConcurrencyManager,
+    repository: RepositoryKey,
+) -> Result<Done, Failure> {
+    let cycles = requests.len();
+    for request in requests {
+        cycle(&manager, &repository, request).await?;
+    }
+    Ok(Done {
+        cycles,
+        ..Done::default()
+    })
 }
 
 /// Admits a run, waits for its turn if it has to, and releases it.

@@ -73,6 +73,19 @@ impl Place {
         Ok(pac_concurrency::connect(&self.settings).await?)
     }
 
+    /// Two managers on one store, each with a driver of its own where that can be.
+    pub(super) async fn two_managers(
+        &self,
+    ) -> Result<(ConcurrencyManager, ConcurrencyManager), Failure> {
+        if self.is_shared() {
+            return Ok((self.manager().await?, self.manager().await?));
+        }
+        let driver = pac_concurrency::open_driver(&self.settings).await?;
+        let options = self.settings.manager;
+        let first = ConcurrencyManager::open(Arc::clone(&driver), options).await?;
+        Ok((first, ConcurrencyManager::open(driver, options).await?))
+    }
+
     /// The store by itself, where there is one.
     pub(super) async fn raw(&self) -> Result<Option<Arc<dyn RawStore>>, Failure> {
         let open = async || {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pac_concurrency::{ConcurrencyManager, Limit, LimitVersion, RunRequest};
+use pac_concurrency::{ConcurrencyManager, Limit, LimitVersion, RepositoryKey, RunRequest};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -11,8 +11,7 @@ use tokio::time::sleep;
 use super::deep_queue::admit;
 use super::load::Names;
 use super::measurement::{Goal, Measurement};
-use super::place::{Place, bug, repository};
-use super::statistics::median;
+use super::place::{Place, bug, repository, run};
 use super::worker::{Asked, Work, Worker};
 use crate::exit::Failure;
 use crate::output::note;
@@ -25,6 +24,9 @@ const QUICK: usize = 10;
 const AT_ONCE: usize = 256;
 /// Runs that are admitted in one commit.
 const TOGETHER: usize = 50;
+/// Repositories, and tens of runs, before memory is looked at: buffers are then as large as
+/// they get.
+const WARM_UP: usize = 500;
 /// Repositories in a page of the list.
 const PAGE: usize = 1_000;
 
@@ -165,9 +167,9 @@ pub(super) async fn footprint(place: &Place, quick: bool) -> Result<Vec<Measurem
         note("footprint: left out; this system does not say how much memory a process has");
         return Ok(Vec::new());
     }
-    let part = if quick { QUICK } else { 1 };
+    let part = if quick { QUICK / 2 } else { 1 };
     let (mut entries, mut idle) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for _ in 0..if quick { 1 } else { 3 } {
         let (number, repositories) = (ENTRIES / part, REPOSITORIES / part);
         let mut worker = Worker::start(
             place,
@@ -184,52 +186,75 @@ pub(super) async fn footprint(place: &Place, quick: bool) -> Result<Vec<Measurem
     let row = |name, values: &[f64], most| {
         Measurement::of_rounds(name, values, "bytes").goal(Goal::AtMost(most))
     };
-    debug_assert!(median(&entries) > 0.0);
     Ok(vec![
         row("footprint", &entries, 400.0),
         row("footprint_repository", &idle, 1024.0),
     ])
 }
 
-/// The process that measures itself.
+/// The process that measures itself: what it knows of repositories that another manager has
+/// made, and of runs that it has queued itself. In memory the latter are the store's, too.
 pub(super) async fn grow(
     place: &Place,
     entries: usize,
     repositories: usize,
     asked: &mut Asked,
 ) -> Result<(), Failure> {
-    let manager = place.manager().await?;
-    asked.answer(&"ready")?;
-    let Some(_) = asked.next() else {
-        return Ok(());
-    };
+    let (maker, manager) = place.two_managers().await?;
     // Names of their own, since several processes do this one after the other.
     let tag = format!("grow-{:012x}", fastrand::u64(..1 << 48));
-    let key = |number: usize| repository(&format!("{tag}-{number}"));
-    manager.set_limit(&key(0)?, Limit::new(1), None).await?;
-    let before = resident().unwrap_or_default();
-    for number in 1..=repositories {
-        manager
-            .set_limit(&key(number)?, Limit::new(1), None)
-            .await?;
+    let mut keys = Vec::new();
+    for number in 0..repositories + WARM_UP {
+        keys.push(repository(&format!("{tag}-{number}"))?);
     }
-    let between = resident().unwrap_or_default();
+    let mut tasks = JoinSet::new();
+    for key in keys.clone() {
+        if tasks.len() >= AT_ONCE
+            && let Some(done) = tasks.join_next().await
+        {
+            done.map_err(bug)??;
+        }
+        let maker = maker.clone();
+        tasks.spawn(async move { maker.set_limit(&key, Limit::new(1), None).await.map(drop) });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.map_err(bug)??;
+    }
+    let unknown = run("unknown")?.run;
+    let (warm_up, measured) = keys.split_at(WARM_UP.min(keys.len()));
+    let read = async |keys: &[RepositoryKey]| {
+        for key in keys {
+            manager.run_status(key, &unknown).await?;
+        }
+        Ok::<_, Failure>(resident().unwrap_or_default())
+    };
+    let before = read(warm_up).await?;
+    let of_repository = each(before, read(measured).await?, measured.len());
+
     let names = Names::new(&tag);
-    let queue = key(0)?;
-    let mut left = entries;
-    while left > 0 {
-        let requests = (0..left.min(TOGETHER)).map(|_| names.next());
-        let requests = requests.collect::<Result<Vec<_>, _>>()?;
-        left -= requests.len();
-        admit(&manager, &queue, requests).await?;
+    let queue = repository(&tag)?;
+    manager.set_limit(&queue, Limit::new(1), None).await?;
+    let queue_up = async |number: usize| {
+        let mut left = number;
+        while left > 0 {
+            let requests = (0..left.min(TOGETHER)).map(|_| names.next());
+            let requests = requests.collect::<Result<Vec<_>, _>>()?;
+            left -= requests.len();
+            admit(&manager, &queue, requests).await?;
+        }
+        Ok::<_, Failure>(resident().unwrap_or_default())
+    };
+    let before = queue_up(10 * WARM_UP).await?;
+    let of_entry = each(before, queue_up(entries).await?, entries);
+    asked.answer(&"ready")?;
+    while asked.next().is_some() {
+        asked.answer(&(of_entry, of_repository))?;
     }
-    let after = resident().unwrap_or_default();
-    let each =
-        |from: usize, to: usize, number: usize| to.saturating_sub(from) as f64 / number as f64;
-    asked.answer(&(
-        each(between, after, entries),
-        each(before, between, repositories),
-    ))
+    Ok(())
+}
+
+fn each(before: usize, after: usize, number: usize) -> f64 {
+    after.saturating_sub(before) as f64 / number.max(1) as f64
 }
 
 /// Memory of this process that is there, in bytes.

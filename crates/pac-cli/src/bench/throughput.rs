@@ -8,13 +8,16 @@ use pac_concurrency::{DriverKind, Limit};
 
 use tokio::task::JoinSet;
 
-use super::load::{Load, Names};
+use super::load::{Length, Load, Names};
 use super::measurement::{Goal, Measurement};
 use super::place::{Pace, Place, bug, rate, repository};
 use super::rounds::Rounds;
 use crate::exit::Failure;
 
 const TASKS: usize = 64;
+
+/// Of a round in memory: some 50 ms.
+const CYCLES: usize = 32_000;
 
 /// A cycle is two durable commits: half the store's rate is what can be.
 pub(super) async fn sequential(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
@@ -91,9 +94,14 @@ impl Shape {
         let names = Names::new(self.name);
         let mut load = Load::new(manager.clone(), repositories, self.tasks, names);
         let raw = place.raw().await?;
+        let length = if place.is_shared() {
+            Length::Time(pace.round)
+        } else {
+            Length::Cycles(CYCLES / self.tasks)
+        };
         let rounds = Rounds::alternate(
             pace.rounds,
-            async |_| load.round(pace.round).await,
+            async |_| load.round(length).await,
             async |_| match &raw {
                 Some(raw) => writes(raw, self.writers, pace.round).await,
                 None => Ok(0.0),
