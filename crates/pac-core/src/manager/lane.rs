@@ -260,6 +260,8 @@ async fn run_lane(lane: Lane, first: Duty) {
         if !batch.is_empty() {
             commit(shared, issuer.session, batch, leaving, &mut work).await;
         }
+        // Who has just been answered often has the next command at hand: it goes along.
+        tokio::task::yield_now().await;
         let mut queue = shared.lanes.queue();
         let most = shared.descriptor.repositories_per_batch;
         let gathered = queue.ready.len().min(most.saturating_sub(work.len()));
