@@ -343,7 +343,7 @@ fn the_back_stop_looks_at_many_repositories_with_few_requests() {
             manager.release(a, DONE).await.unwrap();
         }
         for waiter in waiting {
-            let turn = timeout(poll * 2, waiter).await.expect("the back-stop");
+            let turn = timeout(poll * 2, waiter).await.unwrap();
             assert!(matches!(turn, Ok(Turn::Started(_))), "{turn:?}");
         }
     });

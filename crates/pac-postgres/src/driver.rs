@@ -96,8 +96,9 @@ impl Driver for PostgresDriver {
         Descriptor {
             name: "postgresql",
             remote: true,
-            // Half of the pool at most: the rest is for reading.
-            batches_in_flight: (self.options.max_connections / 2).clamp(1, 4),
+            // One is at the disk while the next one travels; more would only share each flush
+            // of the log among smaller batches. The rest of the pool is for reading.
+            batches_in_flight: (self.options.max_connections / 2).clamp(1, 2),
             repositories_per_batch: 64,
             entries_per_commit: 1_000,
             lease_ttl: self.options.lease_ttl,
