@@ -2,6 +2,7 @@
 
 mod absorb;
 mod admission;
+mod answer;
 mod asking;
 mod background;
 mod event;
