@@ -345,6 +345,8 @@ async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
         let Admission::Queued(waiter) = waiting.admit(&web, next).await.unwrap() else {
             panic!("the slot is taken");
         };
+        // A conflict would be swallowed instead of the commit.
+        releasing.status(&web).await.unwrap();
         proxy.swallow_answer_to("commit_batch");
         releasing
             .release(lease, RunOutcome::Completed)
