@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::name::RepositoryKey;
+use crate::value::SessionId;
 
 /// What kind of failure it is: the part of an [`Error`] to branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,6 +82,14 @@ impl Error {
             message: message.into(),
             source: None,
         }
+    }
+
+    /// What a driver says of a session that is dead at its store.
+    #[must_use]
+    pub fn session_lost(operation: &'static str, session: SessionId) -> Self {
+        let message =
+            format!("session {session} has ended: it was closed, or not renewed within its TTL");
+        Self::new(ErrorKind::SessionLost, operation, message)
     }
 
     /// Adds the repository that the error belongs to.

@@ -138,7 +138,8 @@ fn merged(earlier: Snapshot, later: Snapshot) -> Option<Snapshot> {
     let follows = later
         .since
         .is_some_and(|since| since <= earlier.head.revision);
-    if !follows || earlier.entries.len() + later.entries.len() > MOST_ENTRIES {
+    let in_order = earlier.head.revision <= later.head.revision;
+    if !follows || !in_order || earlier.entries.len() + later.entries.len() > MOST_ENTRIES {
         return None;
     }
     let mut entries = earlier.entries;
@@ -228,6 +229,7 @@ mod tests {
                 }),
             ),
             ([(7, 9), (12, 15)], 15, None),
+            ([(16, 18), (15, 16)], 18, None),
         ] {
             for (since, to) in deltas {
                 hints.changed_to(&key, delta(since, to));

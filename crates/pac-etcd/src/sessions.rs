@@ -131,7 +131,9 @@ impl Sessions {
     /// left for the next one well before the session TTL is over.
     pub(crate) async fn keep_alive(&self, store: &Store, id: SessionId) -> Result<(), Error> {
         let operation = "keep alive";
-        let session = self.get(id).ok_or_else(|| session_lost(operation, id))?;
+        let session = self
+            .get(id)
+            .ok_or_else(|| Error::session_lost(operation, id))?;
         let mut line = session.take_line(store);
         // A third of the TTL is there for all attempts.
         let attempts = u32::try_from(line.cluster.size().clamp(1, 3)).unwrap_or(1);
@@ -154,7 +156,7 @@ impl Sessions {
             match last.cause {
                 Cause::NoLease => {
                     self.forget(store, id);
-                    return Err(session_lost(operation, id));
+                    return Err(Error::session_lost(operation, id));
                 }
                 Cause::Token => {
                     let _ = timeout(patience, line.cluster.authenticate(member)).await;
@@ -250,7 +252,7 @@ async fn restore(store: &Store, id: SessionId, session: &Session) -> Result<(), 
         session.lease.store(lease, Ordering::Release);
         Ok(())
     } else {
-        Err(session_lost(operation, id))
+        Err(Error::session_lost(operation, id))
     }
 }
 
@@ -413,14 +415,6 @@ impl Store {
 fn seconds(ttl: Duration) -> i64 {
     let up = u64::from(ttl.subsec_nanos() > 0);
     i64::try_from(ttl.as_secs().saturating_add(up)).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn session_lost(operation: &'static str, session: SessionId) -> Error {
-    Error::new(
-        ErrorKind::SessionLost,
-        operation,
-        format!("session {session} has ended: it was closed, or not renewed within its TTL"),
-    )
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+use pac_core::{Error, RepositoryKey, Revision, SessionId, Timestamp};
 
 use crate::MemoryOptions;
 use crate::clock::Clock;
@@ -73,7 +73,7 @@ impl Driver for MemoryDriver {
         if self.sessions.renew(session, self.clock.now()) {
             Ok(())
         } else {
-            Err(session_lost("keep alive", session))
+            Err(Error::session_lost("keep alive", session))
         }
     }
 
@@ -129,7 +129,7 @@ impl Driver for MemoryDriver {
             let outcome = self.store.commit(&repository, changes, &terms);
             match &outcome {
                 CommitOutcome::SessionDead(dead) if *dead == session && outcomes.is_empty() => {
-                    return Commit::Done(Err(session_lost("commit", session)));
+                    return Commit::Done(Err(Error::session_lost("commit", session)));
                 }
                 CommitOutcome::Committed(snapshot) => {
                     // Asked only now: who listens before the commit, hears of it.
@@ -167,12 +167,4 @@ impl MemoryDriver {
             EntryState::Finished { .. } => false,
         })
     }
-}
-
-fn session_lost(operation: &'static str, session: SessionId) -> Error {
-    Error::new(
-        ErrorKind::SessionLost,
-        operation,
-        format!("session {session} has ended: it was closed, or not renewed within its TTL"),
-    )
 }

@@ -75,7 +75,7 @@ impl Sessions {
         self.keep(connection);
         match rows.first().map(|row| cell::<bool>(row, 0)).transpose()? {
             Some(true) => Ok(()),
-            _ => Err(session_lost(operation, session)),
+            _ => Err(Error::session_lost(operation, session)),
         }
     }
 
@@ -165,12 +165,4 @@ fn session_in(row: Option<&Row>, operation: &'static str) -> Result<SessionId, E
             "the server answered without a session",
         )
     })
-}
-
-pub(crate) fn session_lost(operation: &'static str, session: SessionId) -> Error {
-    Error::new(
-        ErrorKind::SessionLost,
-        operation,
-        format!("session {session} has ended: it was closed, or not renewed within its TTL"),
-    )
 }

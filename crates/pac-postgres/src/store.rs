@@ -11,7 +11,6 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 use crate::client::{Client, Effect, Row, Type};
 use crate::clock::millis;
 use crate::record::{self, Batch, ENTRY, HEAD, cell, saturated};
-use crate::sessions::session_lost;
 
 /// Finished runs that go in one statement: a commit that meets it waits no longer than for this.
 const PURGE: i32 = 500;
@@ -137,7 +136,7 @@ impl Store {
         for row in &rows {
             let answer = Answer::of(row)?;
             if answer.number == 0 {
-                return Err(session_lost("commit", session));
+                return Err(Error::session_lost("commit", session));
             }
             answers.insert(answer.number, answer);
         }

@@ -224,7 +224,11 @@ impl Failure {
                  --max-txn-ops"
                     .into(),
             ),
-            Cause::NoLease | Cause::Compacted | Cause::Other => {
+            Cause::Compacted => (
+                ErrorKind::Unavailable,
+                "etcd was compacted while its answer was read page by page; try again".into(),
+            ),
+            Cause::NoLease | Cause::Other => {
                 (ErrorKind::Internal, with_detail("etcd refused the request"))
             }
         }

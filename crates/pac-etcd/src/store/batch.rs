@@ -118,7 +118,7 @@ impl Store {
             |o: &CommitOutcome| matches!(o, CommitOutcome::Committed(_) | CommitOutcome::Failed(_));
         if outcomes.iter().any(is_dead) && !outcomes.iter().any(is_written) {
             self.held.forget(session);
-            return Err(crate::sessions::session_lost("commit", session));
+            return Err(Error::session_lost("commit", session));
         }
         Ok(outcomes)
     }
