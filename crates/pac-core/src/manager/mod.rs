@@ -69,6 +69,11 @@ impl ConcurrencyManager {
     /// or its old place. Asking again from another manager makes that one its owner; asking
     /// with another priority moves it.
     ///
+    /// Dropped in flight, it takes back what it created, and nothing that was asked for anew
+    /// since. A durable run that waited before stays in the queue, perhaps with this manager as
+    /// its owner already: its lease then comes out of [`grants`](Self::grants). Where nobody
+    /// reads those, await the admission of a run that another manager may be waiting for.
+    ///
     /// # Errors
     /// `InvalidInput` when another live process has an ephemeral run of this name and uid, or,
     /// for an ephemeral request, any live run of this name.
