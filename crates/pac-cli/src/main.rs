@@ -6,6 +6,7 @@ mod cleanup;
 mod config;
 #[cfg(feature = "dist")]
 mod dist;
+mod doctor;
 #[cfg(unix)]
 mod exec;
 mod exit;
@@ -44,6 +45,8 @@ enum Command {
     Bench(With<bench::Args>),
     /// Show the settings in effect and where each comes from, or check files of them.
     Config(With<config::Args>),
+    /// Try the store of the settings, and name what is wrong and what to do about it.
+    Doctor(With<doctor::Args>),
     /// Run a command while holding a slot, after waiting for its turn.
     #[cfg(unix)]
     Exec(With<exec::Args>),
@@ -114,6 +117,9 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Config(with) => {
             config::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
+        }
+        Command::Doctor(with) => {
+            doctor::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
         }
         #[cfg(unix)]
         Command::Exec(with) => with.run(sources, exec::run),

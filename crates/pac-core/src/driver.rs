@@ -113,6 +113,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error>;
+
+    /// The version of the server's software in its own words, for people to read: `15.8`. `None`
+    /// where there is no server, and from drivers that do not tell.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn server_version(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
 }
 
 /// Which repositories to list.

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
-use crate::client::failure::Effect;
+use crate::client::failure::{Effect, Failure};
 use crate::client::{Client, Compare, Operation, Range, Transaction};
 use crate::keys::{Keys, end_of};
 use crate::sessions::Sessions;
@@ -131,6 +131,12 @@ impl Driver for EtcdDriver {
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         self.store.list(filter, after, limit).await
     }
+
+    async fn server_version(&self) -> Result<Option<String>, Error> {
+        let version = version(&self.store.cluster).await;
+        let failed = |failure: Failure| failure.error("read version", Effect::Read);
+        version.map(Some).map_err(failed)
+    }
 }
 
 /// A transaction that would write what nobody reads if something was there that nobody writes:
@@ -157,9 +163,13 @@ async fn probe(cluster: &Cluster, keys: &Keys) -> Result<(), Error> {
         .map(drop)
 }
 
-async fn check_version(cluster: &Cluster) -> Result<(), Error> {
+async fn version(cluster: &Cluster) -> Result<String, Failure> {
     let version = |client: Client| async move { client.version().await };
-    let version = match cluster.call(Effect::Read, version).await {
+    cluster.call(Effect::Read, version).await
+}
+
+async fn check_version(cluster: &Cluster) -> Result<(), Error> {
+    let version = match version(cluster).await {
         Ok(version) => version,
         Err(failure) => {
             tracing::debug!(%failure, "the version of etcd is not known");

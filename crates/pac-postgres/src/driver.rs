@@ -180,6 +180,10 @@ impl Driver for PostgresDriver {
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         self.store.list(filter, after, limit).await
     }
+
+    async fn server_version(&self) -> Result<Option<String>, Error> {
+        self.store.server_version().await.map(Some)
+    }
 }
 
 /// Commits that are on their way. If their answer never comes, others still have to hear of them:

@@ -205,6 +205,13 @@ impl Store {
         })
     }
 
+    pub(crate) async fn server_version(&self) -> Result<String, Error> {
+        let sql = "SELECT current_setting('server_version')";
+        let client = &self.client;
+        let rows = client.query("read version", Effect::Read, sql, &[]).await?;
+        rows.first().map_or(Ok(String::new()), |row| cell(row, 0))
+    }
+
     pub(crate) async fn list(
         &self,
         filter: ListFilter,

@@ -1,0 +1,142 @@
+//! From the settings to a session: which part of the way failed.
+
+use std::sync::Arc;
+
+use pac_concurrency::driver::Driver;
+use pac_concurrency::settings::SslMode;
+use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSettings, Settings};
+
+use super::report::{Report, Step};
+
+/// Older servers are not supported: the driver does not refuse them.
+const OLDEST_POSTGRESQL: u32 = 15;
+
+/// Connects and opens a session; what does not work, is in the report.
+pub(super) async fn open(
+    loaded: &LoadedSettings,
+    settings: &Settings,
+    report: &mut Report,
+) -> Option<(Arc<dyn Driver>, ConcurrencyManager)> {
+    let driver = match pac_concurrency::open_driver(settings).await {
+        Ok(driver) => driver,
+        Err(error) => {
+            let step = failed_step(&error);
+            passed(loaded, step, report);
+            report.failed(step, error.into());
+            return None;
+        }
+    };
+    passed(loaded, Step::Version, report);
+    check_version(settings.driver, driver.as_ref(), report).await;
+    match ConcurrencyManager::open(Arc::clone(&driver), settings.manager).await {
+        Ok(manager) => {
+            report.ok(Step::Session, "opened");
+            Some((driver, manager))
+        }
+        Err(error) => {
+            report.failed(Step::Session, error.into());
+            None
+        }
+    }
+}
+
+/// Where on the way it failed. The kinds of errors are for programs, which do the same about a
+/// wrong certificate and a wrong name of a database; these differ in what the message says.
+fn failed_step(error: &Error) -> Step {
+    let message = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    match error.kind() {
+        ErrorKind::Unauthorised if says(&["over TLS only"]) => Step::Tls,
+        ErrorKind::Unauthorised if says(&["may not do this", "permission denied"]) => {
+            Step::Privileges
+        }
+        ErrorKind::Unauthorised => Step::Authenticated,
+        ErrorKind::Unavailable if says(&["no secure connection"]) => Step::Tls,
+        ErrorKind::Config if says(&["has no database"]) => Step::Schema,
+        ErrorKind::Config if says(&["is of version"]) => Step::Version,
+        ErrorKind::Config if says(&["TLS", "certificate", "CA file", "private key"]) => Step::Tls,
+        ErrorKind::Config | ErrorKind::InvalidInput => Step::Settings,
+        ErrorKind::Incompatible | ErrorKind::Corrupt => Step::Schema,
+        _ if error.operation() == "migrate" => Step::Schema,
+        _ => Step::Reachable,
+    }
+}
+
+/// What must have gone well for `failed` to be reached.
+fn passed(loaded: &LoadedSettings, failed: Step, report: &mut Report) {
+    let values = loaded.values();
+    let (is_etcd, postgresql) = (values.driver == DriverKind::Etcd, &values.postgresql);
+    for step in Step::ALL.into_iter().filter(|step| *step < failed) {
+        match step {
+            Step::Settings => {
+                report.ok(step, format!("right; the driver is {}", values.driver));
+            }
+            Step::Reachable => report.ok(step, "the server answers"),
+            Step::Tls if is_etcd && values.etcd.ca_file.is_none() => {
+                report.skipped(step, "no CA file is set (etcd-ca-file), so it is not used");
+            }
+            Step::Tls if is_etcd => report.ok(step, "members have certificates of the CA"),
+            Step::Tls if postgresql.ssl_mode == SslMode::Disable => {
+                report.skipped(step, "postgresql-ssl-mode is disable");
+            }
+            Step::Tls => {
+                report.ok(
+                    step,
+                    format!("postgresql-ssl-mode is {}", postgresql.ssl_mode),
+                );
+            }
+            Step::Authenticated if is_etcd && values.etcd.username.is_none() => {
+                report.skipped(step, "no user is set, and none is asked for");
+            }
+            Step::Authenticated => report.ok(step, "the server lets us in"),
+            // Without a schema nobody knows.
+            Step::Privileges if failed == Step::Schema => {}
+            Step::Privileges => report.ok(step, "nothing was refused"),
+            Step::Schema if is_etcd => report.skipped(step, "etcd has none"),
+            Step::Schema => report.ok(step, "of this version"),
+            _ => {}
+        }
+    }
+}
+
+async fn check_version(kind: DriverKind, driver: &dyn Driver, report: &mut Report) {
+    match driver.server_version().await {
+        Ok(Some(version)) if kind == DriverKind::Postgresql && is_too_old(&version) => {
+            let message = format!(
+                "PostgreSQL {version}; {OLDEST_POSTGRESQL} or newer is needed: upgrade the server"
+            );
+            report.failed(
+                Step::Version,
+                crate::exit::Failure::new(crate::exit::Exit::Config, message),
+            );
+        }
+        Ok(Some(version)) => report.ok(Step::Version, format!("{kind} {version}")),
+        Ok(None) => report.skipped(Step::Version, "the driver does not tell"),
+        Err(error) => report.skipped(Step::Version, format!("the server does not tell: {error}")),
+    }
+}
+
+fn is_too_old(version: &str) -> bool {
+    let major = version.split(|c: char| !c.is_ascii_digit()).next();
+    major
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major < OLDEST_POSTGRESQL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for (version, too_old) in [
+            ("9.6.24", true),
+            ("14.11 (Debian 14.11-1)", true),
+            ("15.8", false),
+            ("18beta1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_too_old(version), too_old, "{version}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What was checked and what came of it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::format::{Format, Printer};
+
+/// What is checked, in the order in which one needs the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    Settings,
+    Reachable,
+    Tls,
+    Authenticated,
+    Privileges,
+    Schema,
+    Version,
+    Session,
+    Clock,
+    WriteAndRead,
+    Watch,
+    CleanUp,
+}
+
+impl Step {
+    pub(super) const ALL: [Self; 12] = [
+        Self::Settings,
+        Self::Reachable,
+        Self::Tls,
+        Self::Authenticated,
+        Self::Privileges,
+        Self::Schema,
+        Self::Version,
+        Self::Session,
+        Self::Clock,
+        Self::WriteAndRead,
+        Self::Watch,
+        Self::CleanUp,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Settings => "settings",
+            Self::Reachable => "reachable",
+            Self::Tls => "tls",
+            Self::Authenticated => "authenticated",
+            Self::Privileges => "privileges",
+            Self::Schema => "schema",
+            Self::Version => "version",
+            Self::Session => "session",
+            Self::Clock => "clock",
+            Self::WriteAndRead => "write-and-read",
+            Self::Watch => "watch",
+            Self::CleanUp => "clean-up",
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Verdict {
+    Ok(String),
+    Failed(Failure),
+    Skipped(String),
+}
+
+/// One verdict a step.
+#[derive(Debug, Default)]
+pub(super) struct Report(BTreeMap<Step, Verdict>);
+
+/// The shape in JSON and YAML.
+#[derive(Serialize)]
+struct Shape<'a> {
+    check: &'a str,
+    result: &'a str,
+    detail: &'a str,
+}
+
+impl Report {
+    pub(super) fn ok(&mut self, step: Step, detail: impl Into<String>) {
+        self.0.insert(step, Verdict::Ok(detail.into()));
+    }
+
+    pub(super) fn skipped(&mut self, step: Step, why: impl Into<String>) {
+        self.0.insert(step, Verdict::Skipped(why.into()));
+    }
+
+    /// Whatever was not permitted is a matter of privileges, at whichever step it came up.
+    pub(super) fn failed(&mut self, step: Step, failure: Failure) {
+        let refused = failure.exit() == Exit::Unauthorised && step > Step::Privileges;
+        let step = if refused { Step::Privileges } else { step };
+        self.0.insert(step, Verdict::Failed(failure));
+    }
+
+    /// Skips all that has no verdict.
+    pub(super) fn skip_rest(&mut self, why: &str) {
+        for step in Step::ALL {
+            let skipped = || Verdict::Skipped(why.to_owned());
+            self.0.entry(step).or_insert_with(skipped);
+        }
+    }
+
+    /// The code of what failed first.
+    pub(super) fn exit(&self) -> Exit {
+        let code = self.first_failure().map(|(_, failure)| failure.exit());
+        match code {
+            None => Exit::Success,
+            Some(code @ (Exit::StoreUnavailable | Exit::Unauthorised | Exit::Config)) => code,
+            Some(_) => Exit::Negative,
+        }
+    }
+
+    /// Prints a line for every step: what was not come to was skipped.
+    pub(super) fn print(&mut self, format: Format) -> Result<(), Failure> {
+        if let Some((step, _)) = self.first_failure() {
+            self.skip_rest(&format!("not tried, since {} failed", step.name()));
+        }
+        let mut printer = Printer::new(format);
+        for (step, verdict) in &self.0 {
+            let (result, detail) = match verdict {
+                Verdict::Ok(detail) => ("ok", detail.clone()),
+                Verdict::Failed(failure) => ("failed", failure.to_string()),
+                Verdict::Skipped(why) => ("skipped", why.clone()),
+            };
+            let check = step.name();
+            match format {
+                Format::Table => {
+                    // Failures stand out.
+                    let result = if result == "failed" { "FAILED" } else { result };
+                    let detail = detail.trim_end().replace('\n', "\n         ");
+                    printer.text(&format!("{result:<8} {check}: {detail}\n"))?;
+                }
+                Format::Json | Format::Yaml => printer.item(&Shape {
+                    check,
+                    result,
+                    detail: &detail,
+                })?,
+            }
+        }
+        match format {
+            Format::Table => printer.flush(),
+            Format::Json | Format::Yaml => printer.end_list(),
+        }
+    }
+
+    fn first_failure(&self) -> Option<(Step, &Failure)> {
+        self.0.iter().find_map(|(step, verdict)| match verdict {
+            Verdict::Failed(failure) => Some((*step, failure)),
+            Verdict::Ok(_) | Verdict::Skipped(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_failure_has_the_exit_code_and_refusals_are_of_privileges() {
+        let mut report = Report::default();
+        assert_eq!(report.exit(), Exit::Success);
+        report.failed(Step::Watch, Failure::new(Exit::Internal, "deaf"));
+        assert_eq!(report.exit(), Exit::Negative);
+        report.failed(Step::WriteAndRead, Failure::new(Exit::Unauthorised, "no"));
+        assert_eq!(report.exit(), Exit::Unauthorised);
+        assert_eq!(report.first_failure().unwrap().0, Step::Privileges);
+        report.failed(Step::Reachable, Failure::new(Exit::StoreUnavailable, "no"));
+        assert_eq!(report.exit(), Exit::StoreUnavailable);
+    }
+
+    #[test]
+    fn every_step_is_in_the_list_once_and_in_order() {
+        assert!(Step::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

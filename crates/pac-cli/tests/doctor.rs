@@ -1,0 +1,249 @@
+//! `pac doctor` on stores that are well, and on some that are not.
+
+#![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod servers;
+
+use serde_json::{Value, json};
+use servers::own::free_port;
+use servers::{Finished, Running, Store, on_every_store};
+
+on_every_store! {
+    all_is_well_and_nothing_is_left,
+    nobody_at_the_port,
+    limits_that_are_switched_off,
+}
+
+const STEPS: [&str; 12] = [
+    "settings",
+    "reachable",
+    "tls",
+    "authenticated",
+    "privileges",
+    "schema",
+    "version",
+    "session",
+    "clock",
+    "write-and-read",
+    "watch",
+    "clean-up",
+];
+
+/// `pac doctor --output json` with more settings: its exit code, and a result and a detail for
+/// each step.
+struct Doctor {
+    code: i32,
+    checks: Vec<Value>,
+}
+
+impl Doctor {
+    fn at(store: &Store, settings: &[String], variables: &[(&str, &str)]) -> Self {
+        let mut args: Vec<_> = settings.iter().flat_map(|set| ["--set", set]).collect();
+        args.extend(["doctor", "--output", "json"]);
+        let mut command = store.pac(&args);
+        command.envs(variables.iter().copied());
+        let Finished {
+            code,
+            stdout,
+            stderr,
+        } = Running::start(command).wait();
+        for (_, secret) in variables {
+            assert!(
+                !stdout.contains(secret) && !stderr.contains(secret),
+                "{stdout}{stderr}"
+            );
+        }
+        let checks: Vec<Value> = serde_json::from_str(&stdout).unwrap();
+        let names: Vec<_> = checks.iter().map(|check| check["check"].clone()).collect();
+        assert_eq!(json!(names), json!(STEPS));
+        Self { code, checks }
+    }
+
+    fn check(&self, step: &str) -> (&str, &str) {
+        let check = self.checks.iter().find(|check| check["check"] == step);
+        let text = |key: &str| check.unwrap()[key].as_str().unwrap();
+        (text("result"), text("detail"))
+    }
+
+    /// Exactly this step has failed, with these words and this code; nothing later was tried.
+    #[track_caller]
+    fn assert_failed(&self, step: &str, words: &[&str], code: i32) {
+        let (result, detail) = self.check(step);
+        assert_eq!((result, self.code), ("failed", code), "{:#?}", self.checks);
+        for word in words {
+            assert!(detail.contains(word), "{word}: {detail}");
+        }
+        let at = STEPS.iter().position(|name| *name == step).unwrap();
+        for (earlier, check) in self.checks.iter().enumerate().filter(|(i, _)| *i != at) {
+            assert_ne!(check["result"], "failed", "{check}");
+            let not_tried = check["detail"] == format!("not tried, since {step} failed");
+            assert!(
+                not_tried || earlier < at || check["result"] == "ok",
+                "{check}"
+            );
+        }
+    }
+}
+
+fn all_is_well_and_nothing_is_left(store: &Store) {
+    let doctor = Doctor::at(store, &[], &[]);
+    assert_eq!(doctor.code, 0, "{:#?}", doctor.checks);
+    let etcd = store.settings().iter().any(|(_, value)| value == "etcd");
+    let skipped: &[_] = if etcd {
+        &["tls", "authenticated", "schema", "clock"]
+    } else {
+        &["tls"]
+    };
+    for step in STEPS {
+        let expected = if skipped.contains(&step) {
+            "skipped"
+        } else {
+            "ok"
+        };
+        assert_eq!(doctor.check(step).0, expected, "{:#?}", doctor.checks);
+    }
+    let digits = |text: &str| text.chars().any(|c| c.is_ascii_digit());
+    assert!(digits(doctor.check("version").1), "{:#?}", doctor.checks);
+    let watch = doctor.check("watch").1;
+    assert!(digits(watch) && watch.ends_with(" ms"), "{watch}");
+    assert_eq!(store.json(&["status"]), json!([]));
+
+    // The same for people, and again: nothing is in the way of a second time.
+    let table = store.run(&["doctor"]);
+    assert_eq!((table.code, table.stderr.as_str()), (0, ""), "{table:?}");
+    assert_eq!(table.stdout.lines().count(), STEPS.len(), "{table:?}");
+    assert!(
+        table.stdout.starts_with("ok       settings: right; "),
+        "{table:?}"
+    );
+}
+
+fn nobody_at_the_port(store: &Store) {
+    let port = free_port();
+    let nowhere = [
+        format!("postgresql-port={port}"),
+        format!("etcd-endpoints=127.0.0.1:{port}"),
+    ];
+    let doctor = Doctor::at(store, &nowhere, &[("PAC_POSTGRESQL_PASSWORD", "k3ep-it")]);
+    doctor.assert_failed("reachable", &[&port.to_string()], 69);
+    let table = store.run(&["--set", &nowhere[0], "--set", &nowhere[1], "doctor"]);
+    assert!(table.stdout.contains("\nFAILED   reachable: "), "{table:?}");
+}
+
+fn limits_that_are_switched_off(store: &Store) {
+    let off = ["concurrency-enabled=false".to_owned()];
+    let doctor = Doctor::at(store, &off, &[]);
+    doctor.assert_failed("settings", &["not enabled"], 78);
+    let wrong = ["concurrency-session-ttl=soon".to_owned()];
+    let doctor = Doctor::at(store, &wrong, &[]);
+    doctor.assert_failed("settings", &["concurrency-session-ttl"], 78);
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn a_user_for_an_etcd_without_users_fails_at_authentication() {
+    let store = Store::etcd();
+    let user = ["etcd-username=pac".to_owned()];
+    let doctor = Doctor::at(&store, &user, &[("ETCD_PASSWORD", "k3ep-it")]);
+    doctor.assert_failed("authenticated", &["check user and password"], 77);
+}
+
+#[test]
+fn memory_has_nothing_to_check_beyond_the_settings() {
+    for driver in ["concurrency-driver=memory", "etcd-mode=memory"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pac"));
+        command.args(["doctor", "--set", "concurrency-driver=etcd"]);
+        command.args(["--set", driver]);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{driver}: {text}");
+        assert!(
+            text.contains("nothing to check beyond the settings"),
+            "{text}"
+        );
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod roles {
+    use super::servers::own::OwnServer;
+    use super::{Doctor, Store};
+
+    /// Roles need a password; `pac_runtime` is there, and may connect.
+    fn server() -> (OwnServer, Store) {
+        let hba = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        let server = OwnServer::start("PAC_TEST_POSTGRES", "", hba);
+        sql(&server, "CREATE ROLE pac_runtime LOGIN PASSWORD 'k3ep-it'");
+        let store = Store::at_postgres(&server.port.to_string());
+        (server, store)
+    }
+
+    fn sql(server: &OwnServer, sql: &str) {
+        let mut psql = server.program("psql");
+        psql.args(["-h", "127.0.0.1", "-p", &server.port.to_string()]);
+        psql.args(["-U", "postgres", "-v", "ON_ERROR_STOP=1", "-qc", sql]);
+        let output = psql.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn as_role(store: &Store, password: &str, more: &[&str]) -> Doctor {
+        let settings = ["postgresql-username=pac_runtime"].iter().chain(more);
+        let settings: Vec<_> = settings.map(|&setting| setting.to_owned()).collect();
+        Doctor::at(store, &settings, &[("PAC_POSTGRESQL_PASSWORD", password)])
+    }
+
+    #[test]
+    fn a_wrong_password_fails_at_authentication() {
+        let (_server, store) = server();
+        let doctor = as_role(&store, "wr0ng-one", &[]);
+        doctor.assert_failed("authenticated", &["refuses the password"], 77);
+        assert_eq!(doctor.check("reachable").0, "ok");
+    }
+
+    #[test]
+    fn what_a_role_may_not_do_fails_at_privileges() {
+        let (server, store) = server();
+        // It may not create the schema.
+        let cure = ["docs/deploy/postgresql.sql"];
+        as_role(&store, "k3ep-it", &[]).assert_failed("privileges", &cure, 77);
+        // The schema is there, and it may not read it.
+        assert_eq!(Doctor::at(&store, &[], &[]).code, 0);
+        as_role(&store, "k3ep-it", &[]).assert_failed("privileges", &cure, 77);
+        // It may read which version the schema has, and no more.
+        let schema = &store
+            .settings()
+            .iter()
+            .find(|(key, _)| key == "postgresql-schema");
+        let schema = &schema.unwrap().1;
+        sql(
+            &server,
+            &format!("GRANT USAGE ON SCHEMA {schema} TO pac_runtime"),
+        );
+        sql(
+            &server,
+            &format!("GRANT SELECT ON {schema}.meta TO pac_runtime"),
+        );
+        let doctor = as_role(&store, "k3ep-it", &[]);
+        assert_eq!(
+            doctor.check("session").1,
+            "not tried, since privileges failed"
+        );
+        doctor.assert_failed("privileges", &cure, 77);
+    }
+
+    #[test]
+    fn a_server_without_tls_fails_at_tls_and_a_missing_database_at_the_schema() {
+        let (_server, store) = server();
+        let doctor = as_role(&store, "k3ep-it", &["postgresql-ssl-mode=require"]);
+        doctor.assert_failed("tls", &["does not speak TLS"], 78);
+        let doctor = as_role(&store, "k3ep-it", &["postgresql-database=nowhere"]);
+        doctor.assert_failed("schema", &["create it"], 78);
+        assert_eq!(doctor.check("privileges").0, "skipped");
+    }
+}
