@@ -131,7 +131,7 @@ fn nobody_at_the_port(store: &Store) {
         format!("etcd-endpoints=127.0.0.1:{port}"),
     ];
     let doctor = Doctor::at(store, &nowhere, &[("PAC_POSTGRESQL_PASSWORD", "k3ep-it")]);
-    doctor.assert_failed("reachable", &[&port.to_string()], 69);
+    doctor.assert_failed("reachable", &["onnection refused"], 69);
     let table = store.run(&["--set", &nowhere[0], "--set", &nowhere[1], "doctor"]);
     assert!(table.stdout.contains("\nFAILED   reachable: "), "{table:?}");
 }
@@ -245,5 +245,97 @@ mod roles {
         let doctor = as_role(&store, "k3ep-it", &["postgresql-database=nowhere"]);
         doctor.assert_failed("schema", &["create it"], 78);
         assert_eq!(doctor.check("privileges").0, "skipped");
+    }
+}
+
+#[cfg(feature = "etcd")]
+mod users {
+    use std::path::PathBuf;
+    use std::process::{Child, Command, Stdio};
+
+    use super::servers::{eventually, variable};
+    use super::{Doctor, Store, free_port};
+
+    /// An etcd that asks for users: `pac` has all privileges below its prefix, `stranger` none.
+    struct Member {
+        server: Child,
+        _data: tempfile::TempDir,
+        client: String,
+    }
+
+    impl Drop for Member {
+        fn drop(&mut self) {
+            let _ = self.server.kill();
+            let _ = self.server.wait();
+        }
+    }
+
+    impl Member {
+        fn start(prefix: &str) -> Self {
+            let data = tempfile::tempdir().unwrap();
+            let address = || format!("http://127.0.0.1:{}", free_port());
+            let (client, peer) = (address(), address());
+            let server = Command::new(variable("PAC_TEST_ETCD_NEWEST_BIN"))
+                .arg("--data-dir")
+                .arg(data.path().join("data"))
+                .args(["--listen-client-urls", &client])
+                .args(["--advertise-client-urls", &client])
+                .args(["--listen-peer-urls", &peer])
+                .args(["--initial-advertise-peer-urls", &peer])
+                .args(["--initial-cluster", &format!("default={peer}")])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn();
+            let member = Self {
+                server: server.unwrap(),
+                _data: data,
+                client,
+            };
+            eventually("etcd is healthy", || member.etcdctl("endpoint health"));
+            for command in [
+                "user add root:root",
+                "user add pac:k3ep-it",
+                "user add stranger:k3ep-it",
+                "role add root",
+                "role add pac",
+                &format!("role grant-permission --prefix=true pac readwrite {prefix}"),
+                "user grant-role root root",
+                "user grant-role pac pac",
+                "auth enable",
+            ] {
+                assert!(member.etcdctl(command), "{command}");
+            }
+            member
+        }
+
+        fn etcdctl(&self, command: &str) -> bool {
+            let etcdctl = PathBuf::from(variable("PAC_TEST_ETCD_NEWEST_BIN"));
+            let mut etcdctl = Command::new(etcdctl.with_file_name("etcdctl"));
+            etcdctl.env("ETCDCTL_API", "3");
+            etcdctl.args(["--endpoints", &self.client]);
+            let output = etcdctl.args(command.split(' ')).output();
+            output.unwrap().status.success()
+        }
+    }
+
+    #[test]
+    fn passwords_and_privileges_are_told_apart() {
+        let store = Store::etcd();
+        let prefix = store
+            .settings()
+            .iter()
+            .find(|(key, _)| key == "etcd-prefix");
+        let member = Member::start(&prefix.unwrap().1);
+        let endpoint = format!("etcd-endpoints={}", member.client);
+        let doctor = |user: &str, password: &str| {
+            let settings = [endpoint.clone(), format!("etcd-username={user}")];
+            Doctor::at(&store, &settings, &[("ETCD_PASSWORD", password)])
+        };
+        let wrong = doctor("pac", "wr0ng-one");
+        wrong.assert_failed("authenticated", &["check user and password"], 77);
+        doctor("stranger", "k3ep-it").assert_failed("privileges", &["prefix"], 77);
+        let right = doctor("pac", "k3ep-it");
+        assert_eq!(right.code, 0, "{:#?}", right.checks);
+        assert_eq!(right.check("authenticated").0, "ok");
     }
 }

@@ -7,6 +7,7 @@ use pac_concurrency::settings::SslMode;
 use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSettings, Settings};
 
 use super::report::{Report, Step};
+use crate::exit::{Exit, Failure};
 
 /// Older servers are not supported: the driver does not refuse them.
 const OLDEST_POSTGRESQL: u32 = 15;
@@ -105,10 +106,7 @@ async fn check_version(kind: DriverKind, driver: &dyn Driver, report: &mut Repor
             let message = format!(
                 "PostgreSQL {version}; {OLDEST_POSTGRESQL} or newer is needed: upgrade the server"
             );
-            report.failed(
-                Step::Version,
-                crate::exit::Failure::new(crate::exit::Exit::Config, message),
-            );
+            report.failed(Step::Version, Failure::new(Exit::Config, message));
         }
         Ok(Some(version)) => report.ok(Step::Version, format!("{kind} {version}")),
         Ok(None) => report.skipped(Step::Version, "the driver does not tell"),

@@ -86,10 +86,15 @@ impl Report {
         self.0.insert(step, Verdict::Skipped(why.into()));
     }
 
-    /// Whatever was not permitted is a matter of privileges, at whichever step it came up.
+    /// What was not permitted is a matter of privileges, at whichever step it came up; but what
+    /// is left behind is told as such.
     pub(super) fn failed(&mut self, step: Step, failure: Failure) {
-        let refused = failure.exit() == Exit::Unauthorised && step > Step::Privileges;
-        let step = if refused { Step::Privileges } else { step };
+        let refused = failure.exit() == Exit::Unauthorised;
+        let step = if refused && step > Step::Privileges && step != Step::CleanUp {
+            Step::Privileges
+        } else {
+            step
+        };
         self.0.insert(step, Verdict::Failed(failure));
     }
 
