@@ -9,6 +9,7 @@
     reason = "printing is how these tasks report"
 )]
 
+mod bench;
 mod ci;
 mod dist;
 mod drivers;
@@ -34,6 +35,8 @@ enum Task {
     Test(test::Options),
     /// Run everything that a change must pass, in order
     Ci(ci::Options),
+    /// Measure every driver, and write docs/performance.md
+    Bench(bench::Options),
     /// Build the binary, shell completions and manual pages into target/dist
     Dist,
     /// Check every combination of features, and what the default one pulls in
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Test(options) => test::run(&root, &options),
         Task::Ci(options) => ci::run(&root, &options),
+        Task::Bench(options) => bench::run(&root, &options),
         Task::Dist => dist::run(&root),
         Task::Features => features::run(&root),
         Task::Tidy => tidy::run(&root),

@@ -33,7 +33,15 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 15] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 17] = [
+    (
+        "crates/pac-etcd/src/raw.rs",
+        "what the store does by itself, which `pac bench` compares with",
+    ),
+    (
+        "crates/pac-postgres/src/raw.rs",
+        "what the store does by itself, which `pac bench` compares with",
+    ),
     (
         "crates/pac-etcd/src/client.rs",
         "crates/pac-etcd/src/client/cluster.rs",
