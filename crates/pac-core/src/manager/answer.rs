@@ -25,7 +25,7 @@ impl Repository {
             let Some(asker) = request.reply.take() else {
                 continue;
             };
-            let reply = self.reply(desk, shared, request, outcome, written);
+            let reply = self.reply(desk, shared, &request, outcome, written);
             let overtaken = desk.overtaken(&reply);
             match asker.send(Ok(reply)) {
                 Ok(()) => desk.end_earlier_waiters(overtaken),
@@ -40,7 +40,7 @@ impl Repository {
         self: &Arc<Self>,
         desk: &mut Desk,
         shared: &Shared,
-        request: Request,
+        request: &Request,
         outcome: Outcome,
         written: Option<&Snapshot>,
     ) -> Reply {

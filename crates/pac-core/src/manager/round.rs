@@ -234,7 +234,7 @@ impl Repository {
         let desk = &mut *desk;
         let known = self.written(desk, shared, written);
         let reply = desk.in_flight.pop().map(|(request, outcome)| {
-            let reply = self.reply(desk, shared, request, outcome, Some(written));
+            let reply = self.reply(desk, shared, &request, outcome, Some(written));
             let overtaken = desk.overtaken(&reply);
             desk.end_earlier_waiters(overtaken);
             reply
