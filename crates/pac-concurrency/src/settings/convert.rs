@@ -55,6 +55,7 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "etcd")]
     use std::path::Path;
 
     use crate::SettingsLoader;
