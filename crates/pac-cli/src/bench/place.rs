@@ -35,6 +35,10 @@ impl Place {
     }
 
     /// That of another process.
+    #[cfg_attr(
+        not(any(feature = "etcd", feature = "postgres")),
+        allow(unused_mut, reason = "memory has no names to be kept apart")
+    )]
     pub(super) fn of(mut settings: Settings, tag: &str) -> Self {
         #[cfg(feature = "etcd")]
         {
