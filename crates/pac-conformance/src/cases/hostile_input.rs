@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use pac_core::driver::ListFilter;
 use pac_core::protocol::{Ended, RunRequest};
-use pac_core::state::RunOutcome;
-use pac_core::{ErrorKind, Limit, LimitVersion, PipelineRunKey, Priority, RepositoryKey, Uid};
+use pac_core::state::{Entry, Head, RunOutcome};
+use pac_core::{
+    ErrorKind, Limit, LimitVersion, PipelineRunKey, Priority, RepositoryKey, Revision, Uid,
+};
 use tokio::time::sleep;
 
 use super::calls::every_call_fails;
@@ -364,9 +366,29 @@ async fn refused_and_left_alone(
 }
 
 fn left_alone(before: &View, after: &View, way: Way) {
-    assert_eq!(after.head, before.head, "{way:?}: something changed");
-    assert!(
-        after.entries().eq(before.entries()),
+    // A repair is a write, and a store may give what it writes another revision.
+    let repaired = matches!(way, Way::Stored(_));
+    let content = |view: &View| {
+        let revision = |revision| {
+            if repaired {
+                Revision::default()
+            } else {
+                revision
+            }
+        };
+        let head = Head {
+            revision: revision(view.head.revision),
+            ..view.head
+        };
+        let entry = |entry: &Arc<Entry>| Entry {
+            revision: revision(entry.revision),
+            ..Entry::clone(entry)
+        };
+        (head, view.entries().map(entry).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        content(after),
+        content(before),
         "{way:?}: something changed"
     );
 }
