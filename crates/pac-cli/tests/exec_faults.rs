@@ -224,10 +224,10 @@ fn at_a_terminal_what_is_typed_reaches_the_command_once(store: &Store) {
         .chain(pac.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")))
         .collect();
-    // A terminal of its own, made by util-linux.
+    // A terminal of its own, made by util-linux. A shell that stays would end by its own signal.
     let typescript = store.file("typescript");
     pac = Command::new("script");
-    pac.args(["--quiet", "--return", "--command", &words.join(" ")])
+    pac.args(["--quiet", "--return", "--command", &format!("exec {}", words.join(" "))])
         .arg(&typescript)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
