@@ -227,11 +227,16 @@ fn at_a_terminal_what_is_typed_reaches_the_command_once(store: &Store) {
     // A terminal of its own, made by util-linux. A shell that stays would end by its own signal.
     let typescript = store.file("typescript");
     pac = Command::new("script");
-    pac.args(["--quiet", "--return", "--command", &format!("exec {}", words.join(" "))])
-        .arg(&typescript)
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
+    pac.args([
+        "--quiet",
+        "--return",
+        "--command",
+        &format!("exec {}", words.join(" ")),
+    ])
+    .arg(&typescript)
+    .stdin(std::process::Stdio::piped())
+    .stdout(std::process::Stdio::piped())
+    .stderr(std::process::Stdio::piped());
     let mut running = Running::start(pac);
     let mut keyboard = running.child().stdin.take().unwrap();
     let mut type_in = |text: &str| {

@@ -25,6 +25,7 @@ pub struct Fixture {
     time: Time,
     options: ManagerOptions,
     tolerance: Duration,
+    quiet: Option<Duration>,
     expiry_delay: Duration,
     scale: f64,
     reset: Option<Reset>,
@@ -64,6 +65,7 @@ impl Fixture {
             time,
             options,
             tolerance,
+            quiet: None,
             expiry_delay: tolerance,
             scale: 1.0,
             reset: None,
@@ -92,6 +94,15 @@ impl Fixture {
     #[must_use]
     pub fn with_tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
+        self
+    }
+
+    /// How long nothing has to happen for nothing to be under way: the tolerance unless said
+    /// otherwise. Cases wait this long again and again; a store whose hints come long before its
+    /// tolerance is over says less.
+    #[must_use]
+    pub fn with_quiet(mut self, quiet: Duration) -> Self {
+        self.quiet = Some(quiet);
         self
     }
 
@@ -216,6 +227,7 @@ impl Fixture {
         Self {
             options: self.options,
             tolerance: self.tolerance,
+            quiet: self.quiet,
             ..Self::over((reset.0)(now), self.time)
         }
     }
@@ -298,7 +310,8 @@ impl Fixture {
     /// What comes later than this is not under way.
     #[must_use]
     pub fn quiet(&self) -> Duration {
-        self.tolerance.max(Duration::from_millis(100))
+        let quiet = self.quiet.unwrap_or(self.tolerance);
+        quiet.max(Duration::from_millis(100))
     }
 
     /// Lets a session end that was renewed just now for the last time, and the managers see to

@@ -55,6 +55,7 @@ async fn fixture(server: &str, time: Time) -> Fixture {
         // Leases are looked at twice a second, and revoked through the log.
         .with_expiry_delay(Duration::from_millis(1_500))
         .with_tolerance(Duration::from_secs(1))
+        .with_quiet(Duration::from_millis(300))
         .with_scale(0.1)
         .with_vandal(vandal)
 }

@@ -55,6 +55,7 @@ async fn fixture(port: u16, time: Time) -> Fixture {
         .with_session_ttl(Duration::from_secs(3))
         .with_lease_ttl(Duration::from_secs(9))
         .with_tolerance(Duration::from_millis(700))
+        .with_quiet(Duration::from_millis(300))
         .with_expiry_delay(Duration::from_millis(500))
         .with_scale(0.1)
         .with_vandal(vandal)
