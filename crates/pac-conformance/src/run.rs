@@ -23,12 +23,10 @@ pub enum Time {
 pub enum Needs {
     /// Any clock will do.
     Nothing,
-    /// It measures how long things take: in real time nothing else may load the machine.
-    Timing,
     /// Several threads, hence real time.
     Threads,
-    /// Both.
-    ThreadsAndTiming,
+    /// These, and that nothing else loads the machine: it measures milliseconds.
+    Machine,
 }
 
 impl Needs {
@@ -36,8 +34,8 @@ impl Needs {
     const fn time(self, store: Option<Time>) -> Time {
         match (self, store) {
             (_, Some(time)) => time,
-            (Self::Nothing | Self::Timing, None) => Time::Paused,
-            (Self::Threads | Self::ThreadsAndTiming, None) => Time::Real,
+            (Self::Nothing, None) => Time::Paused,
+            (Self::Threads | Self::Machine, None) => Time::Real,
         }
     }
 }
@@ -64,9 +62,8 @@ pub fn run_case_that(
     case: impl AsyncFnOnce(&Fixture),
 ) {
     let time = needs.time(store);
-    let measures = matches!(needs, Needs::Timing | Needs::ThreadsAndTiming);
     let (_shared, _alone);
-    if time == Time::Real && measures {
+    if needs == Needs::Machine {
         _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
     } else {
         _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
@@ -109,15 +106,10 @@ mod tests {
 
     #[test]
     fn a_store_behind_a_socket_never_meets_paused_time() {
-        for needs in [
-            Needs::Nothing,
-            Needs::Timing,
-            Needs::Threads,
-            Needs::ThreadsAndTiming,
-        ] {
+        for needs in [Needs::Nothing, Needs::Threads, Needs::Machine] {
             assert_eq!(needs.time(Some(Time::Real)), Time::Real);
         }
-        assert_eq!(Needs::Timing.time(None), Time::Paused);
+        assert_eq!(Needs::Nothing.time(None), Time::Paused);
         assert_eq!(Needs::Threads.time(None), Time::Real);
     }
 }

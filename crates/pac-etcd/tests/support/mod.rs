@@ -40,7 +40,7 @@ pub(crate) fn options(endpoints: impl IntoIterator<Item = impl Into<String>>) ->
 
 /// Finished runs vanish while a test waits.
 pub(crate) const RETENTION: Retention = Retention {
-    age: Duration::from_secs(40),
+    age: Duration::from_secs(20),
     per_repository: 100,
 };
 
