@@ -30,6 +30,9 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
         async |_| empty.round(&manager, pace.round).await,
     )
     .await?;
+    for queue in [deep, empty] {
+        manager.remove_repository(&queue.repository).await?;
+    }
     manager.close().await?;
     let measured = Measurement::of_rounds("deep_queue", &rounds.ours, "µs");
     Ok(vec![measured.against(rounds.raw()).goal(Goal::AtMost(1.5))])

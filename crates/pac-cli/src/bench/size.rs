@@ -115,7 +115,8 @@ pub(super) async fn populate(
         let seconds: u64 = seconds.parse().map_err(bug)?;
         asked.answer(&busy(Duration::from_secs(seconds)).await)?;
     }
-    Ok(())
+    // Else it would be the next measurement's to see to 10,000 dead runs.
+    Ok(manager.close().await?)
 }
 
 /// A running run each, limit 1.
@@ -168,47 +169,57 @@ pub(super) async fn footprint(place: &Place, quick: bool) -> Result<Vec<Measurem
         return Ok(Vec::new());
     }
     let part = if quick { QUICK / 2 } else { 1 };
-    let (mut entries, mut idle) = (Vec::new(), Vec::new());
+    let (mut of_entry, mut of_repository) = (Vec::new(), Vec::new());
     for _ in 0..if quick { 1 } else { 3 } {
-        let (number, repositories) = (ENTRIES / part, REPOSITORIES / part);
-        let mut worker = Worker::start(
-            place,
-            Work::Grow {
-                entries: number,
-                repositories,
-            },
-        )?;
-        worker.ask("grow")?;
-        let (of_entry, of_repository): (f64, f64) = worker.answer()?;
-        entries.push(of_entry);
-        idle.push(of_repository);
+        let entries = ENTRIES / part;
+        let tag = tag();
+        of_entry.push(grown(place, Work::Queue { tag, entries })?);
+        let repositories = REPOSITORIES / part;
+        let tag = tag_of_repositories(place, repositories).await?;
+        of_repository.push(grown(place, Work::Know { tag, repositories })?);
     }
     let row = |name, values: &[f64], most| {
         Measurement::of_rounds(name, values, "bytes").goal(Goal::AtMost(most))
     };
     Ok(vec![
-        row("footprint", &entries, 400.0),
-        row("footprint_repository", &idle, 1024.0),
+        row("footprint", &of_entry, 400.0),
+        row("footprint_repository", &of_repository, 1024.0),
     ])
 }
 
-/// The process that measures itself: what it knows of repositories that another manager has
-/// made, and of runs that it has queued itself. In memory the latter are the store's, too.
-pub(super) async fn grow(
-    place: &Place,
-    entries: usize,
-    repositories: usize,
-    asked: &mut Asked,
-) -> Result<(), Failure> {
-    let (maker, manager) = place.two_managers().await?;
-    // Names of their own, since several processes do this one after the other.
-    let tag = format!("grow-{:012x}", fastrand::u64(..1 << 48));
-    let mut keys = Vec::new();
-    for number in 0..repositories + WARM_UP {
-        keys.push(repository(&format!("{tag}-{number}"))?);
+/// What a process has measured of itself.
+fn grown(place: &Place, work: Work) -> Result<f64, Failure> {
+    let mut worker = Worker::start(place, work)?;
+    worker.ask("grow")?;
+    worker.answer()
+}
+
+/// Several processes do the same one after the other: names of their own.
+fn tag() -> String {
+    format!("grow-{:012x}", fastrand::u64(..1 << 48))
+}
+
+/// The tag of repositories that exist, where another process can make them.
+async fn tag_of_repositories(place: &Place, repositories: usize) -> Result<String, Failure> {
+    let tag = tag();
+    if place.is_shared() {
+        let maker = place.manager().await?;
+        make(&maker, &keys(&tag, repositories)?).await?;
+        maker.close().await?;
     }
+    Ok(tag)
+}
+
+fn keys(tag: &str, repositories: usize) -> Result<Vec<RepositoryKey>, Failure> {
+    let numbers = 0..repositories + WARM_UP;
+    numbers
+        .map(|number| repository(&format!("{tag}-{number}")))
+        .collect()
+}
+
+async fn make(maker: &ConcurrencyManager, keys: &[RepositoryKey]) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
-    for key in keys.clone() {
+    for key in keys.iter().cloned() {
         if tasks.len() >= AT_ONCE
             && let Some(done) = tasks.join_next().await
         {
@@ -220,37 +231,69 @@ pub(super) async fn grow(
     while let Some(done) = tasks.join_next().await {
         done.map_err(bug)??;
     }
-    let unknown = run("unknown")?.run;
-    let (warm_up, measured) = keys.split_at(WARM_UP.min(keys.len()));
-    let read = async |keys: &[RepositoryKey]| {
-        for key in keys {
-            manager.run_status(key, &unknown).await?;
-        }
-        Ok::<_, Failure>(resident().unwrap_or_default())
-    };
-    let before = read(warm_up).await?;
-    let of_repository = each(before, read(measured).await?, measured.len());
+    Ok(())
+}
 
-    let names = Names::new(&tag);
-    let queue = repository(&tag)?;
-    manager.set_limit(&queue, Limit::new(1), None).await?;
-    let queue_up = async |number: usize| {
-        let mut left = number;
-        while left > 0 {
-            let requests = (0..left.min(TOGETHER)).map(|_| names.next());
-            let requests = requests.collect::<Result<Vec<_>, _>>()?;
-            left -= requests.len();
-            admit(&manager, &queue, requests).await?;
-        }
-        Ok::<_, Failure>(resident().unwrap_or_default())
-    };
-    let before = queue_up(10 * WARM_UP).await?;
-    let of_entry = each(before, queue_up(entries).await?, entries);
+/// The process that measures what repositories take that it only knows. In memory it has to
+/// make them itself first, with another manager.
+pub(super) async fn know(
+    place: &Place,
+    tag: &str,
+    repositories: usize,
+    asked: &mut Asked,
+) -> Result<(), Failure> {
+    let (maker, manager) = place.two_managers().await?;
+    let keys = keys(tag, repositories)?;
+    if !place.is_shared() {
+        make(&maker, &keys).await?;
+    }
     asked.answer(&"ready")?;
     while asked.next().is_some() {
-        asked.answer(&(of_entry, of_repository))?;
+        let unknown = run("unknown")?.run;
+        let (warm_up, measured) = keys.split_at(WARM_UP.min(keys.len()));
+        let read = async |keys: &[RepositoryKey]| {
+            for key in keys {
+                manager.run_status(key, &unknown).await?;
+            }
+            Ok::<_, Failure>(resident().unwrap_or_default())
+        };
+        let before = read(warm_up).await?;
+        asked.answer(&each(before, read(measured).await?, measured.len()))?;
     }
-    Ok(())
+    maker.close().await?;
+    Ok(manager.close().await?)
+}
+
+/// The process that measures what runs take that it has queued. In memory they are the store's
+/// too.
+pub(super) async fn queue(
+    place: &Place,
+    tag: &str,
+    entries: usize,
+    asked: &mut Asked,
+) -> Result<(), Failure> {
+    let manager = place.manager().await?;
+    let names = Names::new(tag);
+    let key = repository(tag)?;
+    asked.answer(&"ready")?;
+    while asked.next().is_some() {
+        manager.set_limit(&key, Limit::new(1), None).await?;
+        let queue_up = async |number: usize| {
+            let mut left = number;
+            while left > 0 {
+                let requests = (0..left.min(TOGETHER)).map(|_| names.next());
+                let requests = requests.collect::<Result<Vec<_>, _>>()?;
+                left -= requests.len();
+                admit(&manager, &key, requests).await?;
+            }
+            Ok::<_, Failure>(resident().unwrap_or_default())
+        };
+        let before = queue_up(10 * WARM_UP).await?;
+        asked.answer(&each(before, queue_up(entries).await?, entries))?;
+    }
+    // Left behind, the queue would be read by whoever sees to the death of this session.
+    manager.remove_repository(&key).await?;
+    Ok(manager.close().await?)
 }
 
 fn each(before: usize, after: usize, number: usize) -> f64 {

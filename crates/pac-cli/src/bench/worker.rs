@@ -28,8 +28,10 @@ pub(super) enum Work {
     Wait,
     /// Has a run in each of so many repositories.
     Populate { repositories: usize },
-    /// Measures its own memory.
-    Grow { entries: usize, repositories: usize },
+    /// Measures its own memory while it queues runs.
+    Queue { tag: String, entries: usize },
+    /// Measures its own memory while it reads repositories.
+    Know { tag: String, repositories: usize },
 }
 
 impl Task {
@@ -55,10 +57,11 @@ pub(super) async fn run(place: &Place, task: &Task) -> Result<(), Failure> {
         }
         Work::Wait => wakeup::take_part(place, &mut asked).await,
         Work::Populate { repositories } => size::populate(place, repositories, &mut asked).await,
-        Work::Grow {
-            entries,
+        Work::Queue { ref tag, entries } => size::queue(place, tag, entries, &mut asked).await,
+        Work::Know {
+            ref tag,
             repositories,
-        } => size::grow(place, entries, repositories, &mut asked).await,
+        } => size::know(place, tag, repositories, &mut asked).await,
     }
 }
 
