@@ -24,6 +24,7 @@ CREATE FUNCTION commit_batch(
 ) RETURNS TABLE (number integer, outcome smallint, moment bigint, about bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
