@@ -168,8 +168,12 @@ impl Store {
             .filter(|repository| filter.passes(repository.state.head()))
             .map(|repository| (repository.key().clone(), *repository.state.head()))
             .collect();
+        if limit < page.len() {
+            // Of many pages each sorts its own part alone.
+            page.select_nth_unstable_by(limit, |a, b| a.0.cmp(&b.0));
+            page.truncate(limit);
+        }
         page.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        page.truncate(limit);
         page
     }
 }
