@@ -149,8 +149,10 @@ impl Driver for PostgresDriver {
         let (store, watches) = (Arc::clone(&self.store), Arc::clone(&self.watches));
         Commit::pending(async move {
             let revisions = batch.iter().map(|commit| {
-                let written = commit.changes.expected.next();
-                (commit.repository.clone(), written)
+                let changes = &commit.changes;
+                // Somebody else's waiter starts, or there is nothing to wait for any more.
+                let urgent = !changes.alive.is_empty() || changes.remove;
+                (commit.repository.clone(), changes.expected.next(), urgent)
             });
             let mut unanswered = Unanswered {
                 revisions: revisions.collect(),
@@ -189,7 +191,8 @@ impl Driver for PostgresDriver {
 /// Commits that are on their way. If their answer never comes, others still have to hear of them:
 /// whoever sent them finds them done, and commits nothing more.
 struct Unanswered {
-    revisions: Vec<(RepositoryKey, Revision)>,
+    /// With whether somebody may wait for the word.
+    revisions: Vec<(RepositoryKey, Revision, bool)>,
     session: SessionId,
     watches: Arc<Watches>,
 }
@@ -201,10 +204,10 @@ impl Unanswered {
             Err(error) if error.kind() == ErrorKind::Indeterminate => return,
             Err(_) => return self.revisions.clear(),
         };
-        for ((key, _), outcome) in self.revisions.drain(..).zip(outcomes) {
+        for ((key, _, urgent), outcome) in self.revisions.drain(..).zip(outcomes) {
             if let CommitOutcome::Committed(snapshot) = outcome {
                 let revision = snapshot.head.revision;
-                self.watches.changed(self.session, &key, revision);
+                self.watches.changed(self.session, &key, revision, urgent);
             }
         }
     }
@@ -212,8 +215,9 @@ impl Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        for (key, revision) in &self.revisions {
-            self.watches.may_have_changed(self.session, key, *revision);
+        for (key, revision, urgent) in &self.revisions {
+            self.watches
+                .may_have_changed(self.session, key, *revision, *urgent);
         }
     }
 }

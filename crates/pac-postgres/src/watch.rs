@@ -21,9 +21,12 @@ use crate::client::{Client, Effect, Session, Type};
 use crate::store::Store;
 use outbox::Outbox;
 
-/// A hint leaves at once. Where more than one came while another was on its way, they gather for
-/// so long before the next leave.
+/// A hint that somebody may wait for leaves at once. Where more than one came while another was
+/// on its way, they gather for so long before the next leave: a hint costs the server about as
+/// much as a small commit.
 const GATHER: Duration = Duration::from_millis(5);
+/// What nobody waits for, but somebody may look at, gathers for so long.
+const GATHER_IDLE: Duration = Duration::from_millis(10);
 /// How long a hint to oneself may take before it counts as not getting through.
 const SELF_TEST: Duration = Duration::from_secs(2);
 /// Between two polls, where there are no notifications.
@@ -40,6 +43,8 @@ pub(crate) struct Watches {
     subscribers: Mutex<Vec<(SessionId, Weak<Hints>)>>,
     outbox: Mutex<Outbox>,
     wake: Notify,
+    /// There is an urgent one.
+    hurry: Notify,
     /// What a poll compares with; only while there are no notifications.
     interest: Mutex<Option<HashMap<RepositoryKey, (Revision, Instant)>>>,
     /// A word that only this process has sent, and that it has been heard.
@@ -54,6 +59,7 @@ impl Watches {
             subscribers: Mutex::default(),
             outbox: Mutex::default(),
             wake: Notify::new(),
+            hurry: Notify::new(),
             interest: Mutex::default(),
             nonce: format!("t{:016x}", fastrand::u64(..)),
             heard: Notify::new(),
@@ -69,9 +75,15 @@ impl Watches {
     }
 
     /// A session has changed a repository.
-    pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, revision: Revision) {
+    pub(crate) fn changed(
+        &self,
+        by: SessionId,
+        repository: &RepositoryKey,
+        revision: Revision,
+        urgent: bool,
+    ) {
         self.dealt_with(repository, revision);
-        self.may_have_changed(by, repository, revision);
+        self.may_have_changed(by, repository, revision, urgent);
     }
 
     /// The same, if the request has arrived whose answer did not.
@@ -80,14 +92,22 @@ impl Watches {
         by: SessionId,
         repository: &RepositoryKey,
         revision: Revision,
+        urgent: bool,
     ) {
-        locked(&self.outbox).changed(by, repository, revision);
-        self.wake.notify_one();
+        locked(&self.outbox).changed(by, repository, revision, urgent);
+        self.wake(urgent);
     }
 
     pub(crate) fn session_died(&self) {
         locked(&self.outbox).session_died();
+        self.wake(true);
+    }
+
+    fn wake(&self, urgent: bool) {
         self.wake.notify_one();
+        if urgent {
+            self.hurry.notify_one();
+        }
     }
 
     /// Somebody in this process knows a repository at a revision. Others may know an earlier one:
@@ -107,6 +127,11 @@ impl Watches {
         let mut session = None;
         loop {
             self.wake.notified().await;
+            // A permit that was left over gathers less, and no harm is done.
+            let urgent = locked(&self.outbox).is_urgent();
+            if !urgent {
+                let _ = timeout(GATHER_IDLE, self.hurry.notified()).await;
+            }
             let mut backoff = RECONNECT.0;
             loop {
                 // Taken anew each time: what could not be sent has become one hint that is.

@@ -13,9 +13,14 @@ LANGUAGE sql VOLATILE
 RETURN floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
 -- The two halves of the lock of a session: this schema, and its number.
+-- (Not in SQL: that would be planned anew at every call.)
 CREATE FUNCTION lock_space() RETURNS integer
-LANGUAGE sql STABLE SET search_path FROM CURRENT
-AS $$ SELECT ('sessions'::regclass::oid::bigint - 2147483648)::integer $$;
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+AS $$
+BEGIN
+  RETURN ('sessions'::regclass::oid::bigint - 2147483648)::integer;
+END
+$$;
 
 CREATE FUNCTION lock_number(session bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE
@@ -45,13 +50,6 @@ BEGIN
   END IF;
   RETURN up_since() + ttl <= now_millis();
 END
-$$;
-
-CREATE FUNCTION is_alive(session bigint) RETURNS boolean
-LANGUAGE sql VOLATILE SET search_path FROM CURRENT
-AS $$
-  SELECT EXISTS (SELECT FROM sessions s
-    WHERE s.id = session AND NOT s.dead AND NOT has_passed(s.deadline, s.session_ttl))
 $$;
 
 -- Ends a session as if its session TTL had passed; its lease TTL runs on.

@@ -4,6 +4,7 @@
 -- A guard locks the heads first and counts in a later statement, which sees what was committed
 -- before it had the lock. That holds at READ COMMITTED alone, so nothing else is let through.
 
+-- Of repositories that are named once each.
 CREATE FUNCTION guard_limits(starting text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -20,7 +21,7 @@ BEGIN
   SELECT count(*) INTO v_heads FROM (
     SELECT FROM repositories r WHERE r.repository = ANY (starting)
       ORDER BY r.repository FOR NO KEY UPDATE) heads;
-  IF v_heads < (SELECT count(DISTINCT s) FROM unnest(starting) s) THEN
+  IF v_heads < cardinality(starting) THEN
     RAISE EXCEPTION 'a run was to be started in a repository that does not exist'
       USING ERRCODE = 'PAC01';
   END IF;

@@ -24,6 +24,7 @@ pub(super) struct Outbox {
     changed: HashMap<RepositoryKey, (SessionId, Revision)>,
     session_died: bool,
     missed: bool,
+    urgent: bool,
 }
 
 impl Outbox {
@@ -32,7 +33,9 @@ impl Outbox {
         by: SessionId,
         repository: &RepositoryKey,
         revision: Revision,
+        urgent: bool,
     ) {
+        self.urgent |= urgent;
         if self.changed.len() >= MOST {
             return self.missed();
         }
@@ -48,12 +51,19 @@ impl Outbox {
 
     pub(super) fn session_died(&mut self) {
         self.session_died = true;
+        self.urgent = true;
     }
 
     /// All that is to be told, and some that was not, is one hint now.
     pub(super) fn missed(&mut self) {
         self.changed.clear();
         self.missed = true;
+        self.urgent = true;
+    }
+
+    /// Whether somebody may wait for this.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent
     }
 
     /// Whether more than one repository has changed.
@@ -126,10 +136,12 @@ mod tests {
         let by = SessionId::new(7);
         for revision in [1, 3, 2] {
             for n in 0..300 {
-                outbox.changed(by, &key(n), Revision::new(revision));
+                outbox.changed(by, &key(n), Revision::new(revision), false);
             }
         }
-        outbox.changed(SessionId::new(8), &key(0), Revision::new(4));
+        assert!(!outbox.is_urgent());
+        outbox.changed(SessionId::new(8), &key(0), Revision::new(4), true);
+        assert!(outbox.is_urgent());
         outbox.session_died();
         let hints = hints(&mut outbox);
         assert_eq!(hints.len(), 301);
@@ -143,7 +155,7 @@ mod tests {
     #[test]
     fn what_could_not_be_told_is_said_to_be_missed() {
         let mut outbox = Outbox::default();
-        outbox.changed(SessionId::new(1), &key(1), Revision::new(1));
+        outbox.changed(SessionId::new(1), &key(1), Revision::new(1), false);
         outbox.missed();
         assert_eq!(hints(&mut outbox), [Hint::Missed]);
     }
