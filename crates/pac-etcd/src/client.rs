@@ -168,7 +168,7 @@ impl Client {
         kv.get(key, Some(options)).await.map(page).map_err(failed)
     }
 
-    pub(crate) async fn commit(&self, transaction: Transaction) -> Result<Answer, Failure> {
+    pub(crate) async fn commit(&self, transaction: &Transaction) -> Result<Answer, Failure> {
         let mut kv = self.0.kv_client().max_decoding_message_size(MAX_ANSWER);
         let answered = kv.txn(request(transaction)).await;
         Ok(answer(&answered.map_err(failed)?))
@@ -300,44 +300,46 @@ impl Changes {
     }
 }
 
-fn request(transaction: Transaction) -> etcd::Txn {
-    let operations = |operations: Vec<Operation>| {
-        let operations = operations.into_iter().map(operation);
-        operations.collect::<Vec<_>>()
+fn request(transaction: &Transaction) -> etcd::Txn {
+    let operations = |operations: &[Operation]| -> Vec<_> {
+        let operations = operations.iter().map(operation);
+        operations.collect()
     };
-    let when = transaction.when.into_iter().map(compare);
+    let when: Vec<_> = transaction.when.iter().map(compare).collect();
     etcd::Txn::new()
-        .when(when.collect::<Vec<_>>())
-        .and_then(operations(transaction.then))
-        .or_else(operations(transaction.otherwise))
+        .when(when)
+        .and_then(operations(&transaction.then))
+        .or_else(operations(&transaction.otherwise))
 }
 
-fn compare(compare: Compare) -> etcd::Compare {
+fn compare(compare: &Compare) -> etcd::Compare {
     use etcd::CompareOp::{Equal, Greater, Less};
     match compare {
-        Compare::ModifiedAt(key, revision) => etcd::Compare::mod_revision(key, Equal, revision),
-        Compare::Exists(key) => etcd::Compare::create_revision(key, Greater, 0),
-        Compare::Absent(key) => etcd::Compare::create_revision(key, Equal, 0),
+        Compare::ModifiedAt(key, revision) => {
+            etcd::Compare::mod_revision(key.as_str(), Equal, *revision)
+        }
+        Compare::Exists(key) => etcd::Compare::create_revision(key.as_str(), Greater, 0),
+        Compare::Absent(key) => etcd::Compare::create_revision(key.as_str(), Equal, 0),
         Compare::CreatedBy(key, revision) => {
-            etcd::Compare::create_revision(key, Less, revision.saturating_add(1))
+            etcd::Compare::create_revision(key.as_str(), Less, revision.saturating_add(1))
         }
     }
 }
 
-fn operation(operation: Operation) -> etcd::TxnOp {
+fn operation(operation: &Operation) -> etcd::TxnOp {
     match operation {
         Operation::Get(range) => {
-            let (key, options) = get_options(range);
+            let (key, options) = get_options(range.clone());
             etcd::TxnOp::get(key, Some(options))
         }
         Operation::Put { key, value, lease } => {
-            let options = etcd::PutOptions::new().with_lease(lease);
-            etcd::TxnOp::put(key, value, Some(options))
+            let options = etcd::PutOptions::new().with_lease(*lease);
+            etcd::TxnOp::put(key.as_str(), value.as_slice(), Some(options))
         }
-        Operation::Delete(key) => etcd::TxnOp::delete(key, None),
+        Operation::Delete(key) => etcd::TxnOp::delete(key.as_str(), None),
         Operation::DeletePrefix(prefix) => {
             let options = etcd::DeleteOptions::new().with_prefix();
-            etcd::TxnOp::delete(prefix, Some(options))
+            etcd::TxnOp::delete(prefix.as_str(), Some(options))
         }
         Operation::Transaction(nested) => etcd::TxnOp::txn(request(nested)),
     }

@@ -1,12 +1,14 @@
 //! Reading repositories, and what all parts of the driver know of the store.
 
 mod batch;
+mod refusal;
 mod removal;
 pub(crate) mod retention;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use refusal::Contested;
 use retention::Finished;
 
 use pac_core::driver::ListFilter;
@@ -35,6 +37,7 @@ pub(crate) struct Store {
     pub(crate) held: Held,
     pub(crate) max_operations: usize,
     pub(crate) max_bytes: usize,
+    contested: Contested,
     floors: Mutex<VecDeque<Revision>>,
 }
 
@@ -52,6 +55,7 @@ impl Store {
             held: Held::default(),
             max_operations,
             max_bytes,
+            contested: Contested::default(),
             floors: Mutex::default(),
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use pac_core::driver::Watch;
 use pac_core::hints::Hints;
-use pac_core::state::{Entry, Snapshot};
-use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use pac_core::state::Snapshot;
+use pac_core::{Error, PipelineRunKey, RepositoryKey, Revision, SessionId};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -204,6 +204,15 @@ impl Hub {
         }
     }
 
+    /// Whether anybody listens but the one who did it.
+    fn interests_any_but(&self, by: Option<SessionId>) -> bool {
+        let subscribers = self.subscribers();
+        subscribers
+            .all
+            .iter()
+            .any(|(session, _)| Some(*session) != by)
+    }
+
     fn end(&self, failure: &Failure) {
         if !mem::replace(&mut self.subscribers().ended, true) {
             self.each(|_, hints| hints.broken(failure.error("watch", Effect::Read)));
@@ -231,10 +240,7 @@ impl Hub {
                     .head(&change),
                 Some(Place::Entry(repository, run)) => {
                     let told = told.entry(repository).or_insert_with(|| Told::at(at));
-                    if let Some(value) = &change.value {
-                        let entry = decode_entry(run, &change.key, value, told.revision);
-                        told.entries.push(entry.map(Arc::new));
-                    }
+                    told.entries.push((run, change));
                 }
                 Some(Place::Alive(_) | Place::Lease(_)) => {
                     session_died |= change.value.is_none();
@@ -259,7 +265,16 @@ impl Hub {
                 continue;
             };
             let by = head.map(|head| head.by);
-            let entries: Result<Vec<_>, _> = told.entries.into_iter().collect();
+            // Mostly it is this process's own doing, which nobody here need hear of.
+            if !self.interests_any_but(by) {
+                continue;
+            }
+            let entries = told.entries.iter().filter_map(|(run, change)| {
+                let value = change.value.as_ref()?;
+                let entry = decode_entry(run.clone(), &change.key, value, told.revision);
+                Some(entry.map(Arc::new))
+            });
+            let entries: Result<Vec<_>, _> = entries.collect();
             let snapshot = match (head, entries) {
                 (Some(head), Ok(entries)) => Some(Snapshot {
                     since: Some(head.previous),
@@ -283,7 +298,8 @@ struct Told {
     revision: Revision,
     /// Written, as far as it can be understood (`Some(None)` if not), or deleted.
     head: Option<Option<StoredHead>>,
-    entries: Vec<Result<Arc<Entry>, Error>>,
+    /// As they were written or deleted.
+    entries: Vec<(PipelineRunKey, Change)>,
 }
 
 impl Told {

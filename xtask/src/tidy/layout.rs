@@ -43,8 +43,8 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 17] = [
         "what the store does by itself, which `pac bench` compares with",
     ),
     (
-        "crates/pac-etcd/src/client.rs",
-        "crates/pac-etcd/src/client/cluster.rs",
+        "crates/pac-etcd/src/store/refusal.rs",
+        "a transaction of etcd does not say why it did not happen",
     ),
     (
         "crates/pac-etcd/src/client.rs",

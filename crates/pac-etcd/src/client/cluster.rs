@@ -143,10 +143,7 @@ impl Cluster {
         transaction: &Transaction,
         effect: Effect,
     ) -> Result<Answer, Failure> {
-        let request = |client: Client| {
-            let transaction = transaction.clone();
-            async move { client.commit(transaction).await }
-        };
+        let request = |client: Client| async move { client.commit(transaction).await };
         self.call(effect, request).await
     }
 
