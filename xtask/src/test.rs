@@ -4,7 +4,9 @@
 mod tally;
 
 use std::env;
+use std::num::NonZero;
 use std::path::Path;
+use std::thread::available_parallelism;
 
 use anyhow::{Result, bail, ensure};
 
@@ -20,9 +22,10 @@ const ABSENT: &str = "not part of the workspace yet";
 /// Up to so many failures may be the machine's; more are not.
 const SECOND_CHANCES: usize = 5;
 
-/// Most tests wait, for clocks and for servers: with a thread a core, the cores would do nothing.
-/// What measures time runs alone in its binary all the same.
-const THREADS: (&str, &str) = ("RUST_TEST_THREADS", "6");
+/// Most tests wait, for clocks and for servers: with a thread a core, two cores would do nothing.
+/// What measures milliseconds runs alone in its binary all the same.
+const THREADS: &str = "RUST_TEST_THREADS";
+const LEAST_THREADS: usize = 6;
 
 /// What may be skipped where `CI` is set. The list is exact: a skip that is
 /// not in it fails, and so does an entry that skips nothing any more.
@@ -168,8 +171,9 @@ fn tested<'a>(options: &'a Options, present: &[&'a str]) -> Vec<&'a str> {
 }
 
 fn with_env(mut command: CommandLine, servers: &Servers) -> CommandLine {
-    if env::var_os(THREADS.0).is_none() {
-        command = command.env(THREADS.0, THREADS.1);
+    if env::var_os(THREADS).is_none() {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        command = command.env(THREADS, &cores.max(LEAST_THREADS).to_string());
     }
     for (name, value) in servers.env() {
         command = command.env(name, value);

@@ -216,7 +216,7 @@ pub enum CommitOutcome {
     /// It is durable. What was written, stamped, with `since` the revision it was planned at.
     Committed(Snapshot),
     /// The repository was at another revision; nothing was written. With what has changed
-    /// since the expected revision, if the driver could tell at no further cost.
+    /// since the expected revision, if the driver could tell for less than a read of it costs.
     Conflict(Option<Snapshot>),
     /// A session of `changes.alive` is dead; nothing was written.
     SessionDead(SessionId),

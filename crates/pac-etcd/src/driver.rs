@@ -72,8 +72,8 @@ impl EtcdDriver {
     }
 }
 
-/// Operations of a commit to one repository that are not its entries: the transaction around
-/// it, the head, and the note that the session has runs there; and a little to spare, since
+/// Operations of a commit to one repository that are not its entries: the two transactions
+/// around it, the head, and the note that the session has runs there; and a little to spare, since
 /// comparisons count too.
 const BESIDE_ENTRIES: usize = 8;
 

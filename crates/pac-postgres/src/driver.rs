@@ -150,7 +150,8 @@ impl Driver for PostgresDriver {
         Commit::pending(async move {
             let revisions = batch.iter().map(|commit| {
                 let changes = &commit.changes;
-                // Somebody else's waiter starts, or there is nothing to wait for any more.
+                // Somebody else's waiter starts, or there is nothing to wait for any more. (One
+                // that was cancelled hears of it a little later.)
                 let urgent = !changes.alive.is_empty() || changes.remove;
                 (commit.repository.clone(), changes.expected.next(), urgent)
             });

@@ -135,10 +135,13 @@ impl Watches {
             let mut backoff = RECONNECT.0;
             loop {
                 // Taken anew each time: what could not be sent has become one hint that is.
-                let several = locked(&self.outbox).holds_several();
-                let payloads = locked(&self.outbox).take();
+                let (crowd, payloads) = {
+                    let mut outbox = locked(&self.outbox);
+                    // What is not urgent has gathered, and will again.
+                    (outbox.is_urgent() && outbox.holds_several(), outbox.take())
+                };
                 match self.send(&mut session, &payloads).await {
-                    Ok(()) if several => break sleep(GATHER).await,
+                    Ok(()) if crowd => break sleep(GATHER).await,
                     Ok(()) => break,
                     Err(error) => {
                         tracing::warn!(%error, "hints could not be sent; trying again");

@@ -219,13 +219,13 @@ fn keys(tag: &str, repositories: usize) -> Result<Vec<RepositoryKey>, Failure> {
 
 async fn make(maker: &ConcurrencyManager, keys: &[RepositoryKey]) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
-    for key in keys.iter().cloned() {
+    for key in keys {
         if tasks.len() >= AT_ONCE
             && let Some(done) = tasks.join_next().await
         {
             done.map_err(bug)??;
         }
-        let maker = maker.clone();
+        let (maker, key) = (maker.clone(), key.clone());
         tasks.spawn(async move { maker.set_limit(&key, Limit::new(1), None).await.map(drop) });
     }
     while let Some(done) = tasks.join_next().await {

@@ -2,7 +2,7 @@
 //! alive, nested in it one for each with its own conditions.
 //!
 //! Why a condition did not hold is told by the same transaction where somebody else was faster
-//! lately, else by another one: what is to be read then costs the server a fifth of a commit
+//! lately, else by another one: what is to be read then costs the server a tenth of a commit
 //! although it is nearly never read.
 
 use std::sync::Arc;
@@ -322,7 +322,7 @@ impl Store {
         for (mut commit, answer) in part.into_iter().zip(nested_answers(answer)) {
             let verdict = match answer {
                 Some(answer) if answer.succeeded => self.committed(&mut commit, at, session),
-                Some(answer) if commit.tells => self.refused(&commit, answer, session),
+                Some(answer) if commit.tells => self.refused(&commit, answer.steps, session),
                 Some(_) => {
                     unexplained.push(commit);
                     continue;
@@ -352,7 +352,7 @@ impl Store {
 }
 
 /// Of a batch, one for each repository.
-pub(super) fn nested_answers(answer: Answer) -> Vec<Option<Answer>> {
+fn nested_answers(answer: Answer) -> Vec<Option<Answer>> {
     let nested = answer.steps.into_iter().map(|step| match step {
         Step::Transaction(answer) => Some(answer),
         Step::Got(_) | Step::Written => None,

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pac_core::driver::CommitOutcome;
 use pac_core::state::Snapshot;
 use pac_core::{RepositoryKey, Revision, SessionId};
+use tokio::time::timeout;
 
 use crate::client::failure::Effect;
-use crate::client::{Answer, Operation, Page, Transaction};
-use crate::store::batch::{Prepared, Verdict, nested_answers};
+use crate::client::{Operation, Page, Step, Transaction};
+use crate::store::batch::{Prepared, Verdict};
 use crate::store::{
     PAGE, Store, all_pages, decode_head, entry_range, malformed, one, one_key, revision,
     revision_of,
@@ -17,6 +19,9 @@ use crate::store::{
 
 /// Most changed entries that come with a conflict; who is further behind reads.
 const SENT_ALONG: usize = 100;
+
+/// How long the other commits of a batch wait for the reasons of those that were refused.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Commits to a repository that tell by themselves what they conflict with, after one did.
 const WARY: u8 = 16;
@@ -81,41 +86,55 @@ impl Store {
     /// Asks why commits did not happen. Whatever was the reason then is one still.
     pub(super) async fn explain(
         &self,
-        part: Vec<Prepared>,
+        mut part: Vec<Prepared>,
         session: SessionId,
     ) -> Vec<(Prepared, Verdict)> {
-        let reasons = part.iter().map(|commit| {
-            Operation::Transaction(Transaction {
-                then: self.reasons(&commit.repository, &commit.alive, commit.expected),
+        let mut told = Vec::with_capacity(part.len());
+        while !part.is_empty() {
+            let mut operations = 0;
+            let fit = part.iter().take_while(|commit| {
+                operations += commit.reasons();
+                operations <= self.max_operations
+            });
+            // One always fits: its commit did.
+            let rest = part.split_off(fit.count().max(1));
+            // Not nested: only plain reads stay out of etcd's log (`IsTxnReadonly`).
+            let reasons = part.iter().flat_map(|commit| {
+                self.reasons(&commit.repository, &commit.alive, commit.expected)
+            });
+            let transaction = Transaction {
+                then: reasons.collect(),
                 ..Transaction::default()
-            })
-        });
-        let transaction = Transaction {
-            then: reasons.collect(),
-            ..Transaction::default()
-        };
-        let mut answers = match self.cluster.transact(&transaction, Effect::Read).await {
-            Ok(answer) => nested_answers(answer),
-            Err(failure) => {
-                // It is certain that they did not happen, and whoever reads will see why.
-                tracing::debug!(%failure, "what a commit conflicts with is to be read");
-                Vec::new()
-            }
-        }
-        .into_iter();
-        let told = part.into_iter().map(|commit| {
-            let verdict = match answers.next().flatten() {
-                Some(answer) => self.refused(&commit, answer, session),
-                None => Verdict::Outcome(CommitOutcome::Conflict(None)),
             };
-            (commit, verdict)
-        });
-        told.collect()
+            let asked = self.cluster.transact(&transaction, Effect::Read);
+            let mut steps = match timeout(PATIENCE, asked).await {
+                Ok(Ok(answer)) => answer.steps,
+                // It is certain that they did not happen, and whoever reads will see why.
+                Ok(Err(_)) | Err(_) => Vec::new(),
+            }
+            .into_iter();
+            for commit in part {
+                let steps: Vec<_> = steps.by_ref().take(commit.reasons()).collect();
+                let verdict = if steps.is_empty() {
+                    Verdict::Outcome(CommitOutcome::Conflict(None))
+                } else {
+                    self.refused(&commit, steps, session)
+                };
+                told.push((commit, verdict));
+            }
+            part = rest;
+        }
+        told
     }
 
     /// What came of a commit that did not happen, by its [`reasons`](Self::reasons).
-    pub(super) fn refused(&self, commit: &Prepared, answer: Answer, session: SessionId) -> Verdict {
-        let mut pages = all_pages(answer.steps).into_iter();
+    pub(super) fn refused(
+        &self,
+        commit: &Prepared,
+        reasons: Vec<Step>,
+        session: SessionId,
+    ) -> Verdict {
+        let mut pages = all_pages(reasons).into_iter();
         let (Some(head), Some(changed)) = (pages.next(), pages.next_back()) else {
             return Verdict::Outcome(CommitOutcome::Failed(malformed()));
         };
