@@ -41,14 +41,20 @@ impl Store {
                 .map(|column| format!("{prefix}{column}"));
             columns.collect::<Vec<_>>().join(", ")
         };
-        // First the head with the floor, then the entries: one statement, so one moment.
+        // First the head with the floor, then the entries: one statement, so one moment. Entries by
+        // ranges of states: within a single state the index goes on to what is after the known
+        // revision; beside them is what no state is, which has to be read to be reported. OFFSET
+        // keeps the planner from one search for all ranges: that would read a whole repository.
         let load = format!(
             "SELECT f.value, h.purged, {head}, {no_entry} \
              FROM {schema}.floor f LEFT JOIN {schema}.repositories h ON h.repository = $1 \
              UNION ALL \
-             SELECT NULL, NULL, {no_head}, {entry} FROM {schema}.entries e \
-             WHERE e.repository = $1 AND e.revision > coalesce((SELECT $2::bigint \
-               FROM {schema}.repositories p WHERE p.repository = $1 AND p.purged <= $2), -1)",
+             SELECT NULL, NULL, {no_head}, {entry} \
+             FROM (VALUES (-32768, -1), (0, 0), (1, 1), (2, 2), (3, 32767)) s (lowest, highest), \
+               LATERAL (SELECT * FROM {schema}.entries e WHERE e.repository = $1 \
+                 AND e.state BETWEEN s.lowest::smallint AND s.highest::smallint \
+                 AND e.revision > coalesce((SELECT $2::bigint FROM {schema}.repositories p \
+                   WHERE p.repository = $1 AND p.purged <= $2), -1) OFFSET 0) e",
             head = prefixed("h.", HEAD),
             no_head = vec!["NULL"; HEAD.split(", ").count()].join(", "),
             entry = prefixed("e.", ENTRY),

@@ -12,10 +12,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_core::driver::{Driver, ListFilter, Retention};
+use pac_core::driver::{Driver, ListFilter, RepositoryCommit, Retention};
 use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions};
-use pac_core::protocol::Command;
-use pac_core::state::RunOutcome;
+use pac_core::protocol::{Command, Issuer, apply};
+use pac_core::state::{RepositoryState, RunOutcome};
 use pac_core::{Limit, Revision};
 use pac_postgres::PostgresDriver;
 use support::own::OwnServer;
@@ -103,7 +103,8 @@ async fn repositories_of_many_share_one_commit() {
     assert!(commits < 60, "{commits} statements for 200 repositories");
 }
 
-/// Every statement, on tables with 100,000 waiting runs, finds what it needs along an index.
+/// Every statement, on tables with 100,000 waiting runs and as many finished ones, finds what it
+/// needs along an index, and reads no more of it.
 #[tokio::test]
 async fn every_statement_uses_an_index_however_long_the_queue_is() {
     for server in [SYSTEM, NEWEST] {
@@ -120,11 +121,16 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
                 "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
                    ticket, state, session, orphaned, abandoned, adopted, queued_at, revision) \
                  SELECT 'ns/web', 'ns/run-' || n, 1, 'u-' || n, 0, 0, n + 1, 0, 1, false, \
-                   false, false, 0, 2 FROM generate_series(1, 100000) n; \
+                   false, false, 0, n FROM generate_series(1, 100000) n; \
+                 INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
+                   ticket, state, outcome, orphaned, abandoned, adopted, queued_at, finished_at, \
+                   revision) \
+                 SELECT 'ns/web', 'ns/done-' || n, 1, 'v-' || n, 0, 0, 100001 + n, 2, 0, false, \
+                   false, false, 0, 0, 100000 + n FROM generate_series(1, 100000) n; \
                  INSERT INTO {schema}.repositories SELECT 'ns/other-' || n, 1, 1, 0, 1, NULL, 0, \
                    0, 0, 0 FROM generate_series(1, 20000) n; \
-                 UPDATE {schema}.repositories SET queued = 100000, last_ticket = 100001 \
-                   WHERE repository = 'ns/web'; \
+                 UPDATE {schema}.repositories SET queued = 100000, last_ticket = 200001, \
+                   revision = 200000 WHERE repository = 'ns/web'; \
                  ANALYZE {schema}.entries; ANALYZE {schema}.repositories"
             ))
             .await
@@ -140,9 +146,58 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
             client.query(flush, &[]).await.unwrap();
             value::<i64>(&client, &read).await
         };
+        // Pages of indexes and rows by way of them: 100,000 entries are hundreds of pages.
+        let touched = format!(
+            "SELECT (SELECT sum(idx_blks_hit + idx_blks_read) FROM pg_statio_user_indexes \
+               WHERE schemaname = '{schema}' AND relname = 'entries')::bigint \
+             + (SELECT idx_tup_fetch FROM pg_stat_user_tables \
+               WHERE schemaname = '{schema}' AND relname = 'entries')"
+        );
+        let touches = async || {
+            // A process tells its counters once a second, and then when it has something to do.
+            tokio::time::sleep(Duration::from_millis(1_500)).await;
+            driver.load(&key("none"), None).await.unwrap();
+            client.query(flush, &[]).await.unwrap();
+            value::<i64>(&client, &touched).await
+        };
+        let all = driver.load(&web, None).await.unwrap();
+        let state = RepositoryState::from_snapshot(&all).unwrap();
+        let before = touches().await;
+        const LOADS: i64 = 20;
+        for _ in 0..LOADS {
+            let known = driver.load(&web, Some(Revision::new(200_000))).await;
+            assert_eq!(known.unwrap().entries.len(), 0);
+        }
+        let each = (touches().await - before) / LOADS;
+        assert!((1..60).contains(&each), "{each} pages and rows for a load");
+        // Three that wait are started, which the guard has to count.
+        let issuer = Issuer {
+            session,
+            takes_ownerless: false,
+        };
+        let limit_of_four = Command::SetLimit {
+            limit: Limit::new(4),
+            version: None,
+        };
+        let (_, changes) = apply(&state, issuer, &limit_of_four);
+        let changes = changes.unwrap();
+        assert_eq!(changes.entries.len(), 3);
+        let commit = RepositoryCommit {
+            repository: web.clone(),
+            changes,
+        };
+        let before = touches().await;
+        assert_eq!(
+            support::committed(&driver, session, vec![commit]).await,
+            [true]
+        );
+        let known = driver.load(&web, Some(Revision::new(200_000))).await;
+        assert_eq!(known.unwrap().entries.len(), 3);
+        let all = touches().await - before;
+        assert!((1..200).contains(&all), "{all} pages and rows for a commit");
         let before = settle().await;
-        let known = driver.load(&web, Some(Revision::new(2))).await.unwrap();
-        assert_eq!(known.entries.len(), 0);
+        let known = driver.load(&web, Some(Revision::new(200_001))).await;
+        assert_eq!(known.unwrap().entries.len(), 0);
         let limit = Command::SetLimit {
             limit: Limit::new(1),
             version: None,
@@ -190,16 +245,41 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
                 lines.collect::<Vec<_>>().join("\n")
             }
         };
-        for sql in [
-            "SELECT * FROM pac.entries WHERE repository = 'ns/web' AND revision > 5",
-            "SELECT count(*) FROM pac.entries WHERE repository = 'ns/web' AND state = 1",
-            "SELECT DISTINCT repository FROM pac.entries WHERE session = 77",
-            "SELECT * FROM pac.repositories WHERE repository > 'ns/a' ORDER BY repository LIMIT 5",
-            "SELECT min(repository) FROM pac.entries WHERE state = 0 AND repository > 'ns/b'",
+        for (sql, index) in [
+            (
+                "SELECT FROM pac.entries WHERE repository = 'ns/web' AND state = 2 AND revision > 199990",
+                "entries_state",
+            ),
+            (
+                "SELECT count(*) FROM pac.entries WHERE repository = 'ns/web' AND state = 1",
+                "entries_state",
+            ),
+            (
+                "SELECT FROM pac.entries WHERE repository = 'ns/web' AND state = 2 \
+                 ORDER BY revision DESC, ticket DESC OFFSET 10 LIMIT 1",
+                "entries_state",
+            ),
+            (
+                "SELECT FROM pac.entries WHERE repository = 'ns/web' AND run = 'ns/run-1'",
+                "entries_pkey",
+            ),
+            (
+                "SELECT DISTINCT repository FROM pac.entries WHERE session = 77",
+                "entries_session",
+            ),
+            (
+                "SELECT * FROM pac.repositories WHERE repository > 'ns/a' ORDER BY repository \
+                 LIMIT 5",
+                "repositories_pkey",
+            ),
+            (
+                "SELECT min(repository) FROM pac.entries WHERE state = 0 AND repository > 'ns/b'",
+                "entries_queued",
+            ),
         ] {
             let plan = plan(sql.to_owned()).await;
             assert!(
-                plan.contains("Index") && !plan.contains("Seq Scan"),
+                plan.contains(index) && !plan.contains("Seq Scan"),
                 "{sql}:\n{plan}"
             );
         }

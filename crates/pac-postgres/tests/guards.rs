@@ -140,6 +140,31 @@ async fn one_repository_that_the_database_refuses_spoils_no_other() {
     assert!(error.unwrap_err().contains("the head counts"));
 }
 
+/// Whatever is in the column of the state: it is reported, and not passed over.
+#[tokio::test]
+async fn a_state_that_nobody_knows_is_not_overlooked() {
+    for server in [SYSTEM, NEWEST] {
+        let (driver, schema) = with_limit_two(port(server)).await;
+        let client = raw(port(server)).await;
+        let web = key("web");
+        let known = driver.load(&web, None).await.unwrap().head.revision;
+        let update = format!("UPDATE {schema}.repositories SET revision = revision + 1");
+        client.batch_execute(&update).await.unwrap();
+        for state in [-1, 3, i16::MIN, i16::MAX] {
+            let update = format!(
+                "UPDATE {schema}.entries SET state = {state}, \
+                   revision = (SELECT revision FROM {schema}.repositories)"
+            );
+            client.batch_execute(&update).await.unwrap();
+            for since in [None, Some(known)] {
+                let error = driver.load(&web, since).await.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{state}: {error}");
+                assert!(error.to_string().contains("state holds"), "{error}");
+            }
+        }
+    }
+}
+
 /// Commands that are planned together end in one commit, which has to pass for what it is.
 #[tokio::test]
 async fn adoptions_beyond_the_limit_pass_with_what_was_granted_before_them() {

@@ -71,19 +71,19 @@ CREATE TABLE entries (
   started_at bigint,
   finished_at bigint,
   revision bigint NOT NULL,
-  PRIMARY KEY (repository, run)
+  -- In this order it is of no use to anything but a search for one run: no plan can take it for
+  -- the index below and read all of a repository.
+  PRIMARY KEY (run, repository)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
--- What changed since.
-CREATE INDEX entries_changed ON entries (repository, revision);
--- How many hold a slot.
-CREATE INDEX entries_started ON entries (repository) WHERE state = 1;
+-- What changed since, how many hold a slot, and which ended last, in a repository. One index for
+-- all of it: what a commit costs is for the most part the indexes that its rows go into.
+CREATE INDEX entries_state ON entries (repository, state, revision);
 -- In which repositories anybody waits.
 CREATE INDEX entries_queued ON entries (repository) WHERE state = 0;
 -- In which repositories a session has entries.
 CREATE INDEX entries_session ON entries (session, repository) WHERE session IS NOT NULL;
--- Which ended long ago, and which are the latest of their repository.
+-- Which ended long ago.
 CREATE INDEX entries_ended ON entries (finished_at) WHERE state = 2;
-CREATE INDEX entries_latest ON entries (repository, revision) WHERE state = 2;
 
 CREATE TABLE sessions (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

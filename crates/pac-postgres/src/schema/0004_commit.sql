@@ -121,7 +121,7 @@ BEGIN
         e (number, run, uid, kind, priority, ticket, state, token, owner, orphaned, outcome,
           abandoned, adopted, queued_at, started_at, finished_at)
       WHERE e.number = ANY (v_held)
-    ON CONFLICT (repository, run) DO UPDATE SET format = excluded.format, uid = excluded.uid,
+    ON CONFLICT (run, repository) DO UPDATE SET format = excluded.format, uid = excluded.uid,
       kind = excluded.kind, priority = excluded.priority, ticket = excluded.ticket,
       state = excluded.state, token = excluded.token, session = excluded.session,
       orphaned = excluded.orphaned, outcome = excluded.outcome,
