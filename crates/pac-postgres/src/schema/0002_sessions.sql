@@ -12,15 +12,11 @@ CREATE FUNCTION now_millis() RETURNS bigint
 LANGUAGE sql VOLATILE
 RETURN floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
--- The two halves of the lock of a session: this schema, and its number.
--- (Not in SQL: that would be planned anew at every call.)
+-- The two halves of the lock of a session: this schema, and its number. With names that are
+-- looked up here and now and no settings of their own, they become part of what calls them.
 CREATE FUNCTION lock_space() RETURNS integer
-LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
-AS $$
-BEGIN
-  RETURN ('sessions'::regclass::oid::bigint - 2147483648)::integer;
-END
-$$;
+LANGUAGE sql STABLE
+RETURN ('sessions'::regclass::oid::bigint - 2147483648)::integer;
 
 CREATE FUNCTION lock_number(session bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE
@@ -40,17 +36,10 @@ AS $$
   FROM server
 $$;
 
+-- Nearly always the first answer will do. Part of what calls it, too.
 CREATE FUNCTION has_passed(deadline bigint, ttl bigint) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-AS $$
-BEGIN
-  -- Nearly always the first answer will do.
-  IF deadline > now_millis() THEN
-    RETURN false;
-  END IF;
-  RETURN up_since() + ttl <= now_millis();
-END
-$$;
+LANGUAGE sql VOLATILE
+RETURN CASE WHEN deadline > now_millis() THEN false ELSE up_since() + ttl <= now_millis() END;
 
 -- Ends a session as if its session TTL had passed; its lease TTL runs on.
 CREATE FUNCTION close_session(closing bigint) RETURNS void

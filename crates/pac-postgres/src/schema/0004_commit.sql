@@ -6,7 +6,7 @@
 -- is a conflict rather than a wait; nothing that waits holds what another waits for. The plan
 -- settings: arrays of unknown length are no reason to read a table from end to end, nor to plan
 -- anew for each. A condition with a query of its own is kept for when it matters: it costs as
--- much as a statement.
+-- much as a statement. What is an expression and no query costs next to nothing.
 
 -- What comes of the commit to one repository: 0 committed, at `moment`, and with the new floor in
 -- `about` if it was removed; 1 conflict; 2 the session `about` is dead.
@@ -32,20 +32,30 @@ AS $$
 DECLARE
   c_now CONSTANT bigint := -9223372036854775808;
   c_locks CONSTANT integer := lock_space();
+  v_sessions bigint[] := ARRAY[p_session];
+  v_session bigint;
+  v_locked text;
   v_dead bigint[];
   -- Those of which a session is dead, and those whose heads are ours as they were expected.
   v_bereaved integer[] := '{}';
   v_held integer[];
+  -- Whether that is all of them: to search an array for each row takes a copy of it each time.
+  v_all boolean;
   v_removes boolean := false;
   v_missing boolean := false;
   v_floor bigint;
   v_moment bigint;
   v_written bigint;
 BEGIN
-  PERFORM pg_advisory_xact_lock_shared(c_locks, lock_number(s.id))
-    FROM (SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1) s (id);
-  SELECT array_agg(s.id) INTO v_dead
-    FROM (SELECT p_session UNION SELECT unnest(p_alive)) s (id)
+  -- Nearly always it is one.
+  IF p_alive <> '{}' THEN
+    v_sessions := ARRAY(SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1);
+  END IF;
+  -- Assigned, so that it is no query; what comes next is one, and sees what was done before.
+  FOREACH v_session IN ARRAY v_sessions LOOP
+    v_locked := pg_advisory_xact_lock_shared(c_locks, lock_number(v_session))::text;
+  END LOOP;
+  SELECT array_agg(s.id) INTO v_dead FROM unnest(v_sessions) s (id)
     WHERE NOT EXISTS (SELECT FROM sessions k
       WHERE k.id = s.id AND NOT k.dead AND NOT has_passed(k.deadline, k.session_ttl));
   IF v_dead IS NOT NULL THEN
@@ -96,6 +106,7 @@ BEGIN
         JOIN created c ON c.repository = t.repository;
   END IF;
 
+  v_all := cardinality(v_held) = cardinality(p_repository);
   v_moment := now_millis();
   UPDATE repositories r SET revision = t.expected + 1, run_limit = t.run_limit,
       limit_version = t.limit_version, last_ticket = t.last_ticket, last_token = t.last_token,
@@ -104,7 +115,8 @@ BEGIN
         p_last_token, p_queued, p_started)
       WITH ORDINALITY t (repository, expected, remove, run_limit, limit_version, last_ticket,
         last_token, queued, started, number)
-    WHERE r.repository = t.repository AND NOT t.remove AND t.number = ANY (v_held);
+    WHERE r.repository = t.repository AND NOT t.remove
+      AND (v_all OR t.number = ANY (v_held));
 
   INSERT INTO entries AS k (repository, run, format, uid, kind, priority, ticket, state, token,
       session, orphaned, outcome, abandoned, adopted, queued_at, started_at, finished_at,
@@ -120,7 +132,7 @@ BEGIN
           p_finished_at)
         e (number, run, uid, kind, priority, ticket, state, token, owner, orphaned, outcome,
           abandoned, adopted, queued_at, started_at, finished_at)
-      WHERE e.number = ANY (v_held)
+      WHERE v_all OR e.number = ANY (v_held)
     ON CONFLICT (run, repository) DO UPDATE SET format = excluded.format, uid = excluded.uid,
       kind = excluded.kind, priority = excluded.priority, ticket = excluded.ticket,
       state = excluded.state, token = excluded.token, session = excluded.session,
@@ -148,6 +160,11 @@ BEGIN
     UPDATE floor f SET value = v_floor;
   END IF;
 
+  IF v_all THEN
+    RETURN QUERY SELECT n, 0::smallint, v_moment, v_floor
+      FROM generate_series(1, cardinality(p_repository)) n;
+    RETURN;
+  END IF;
   -- What is removed and was not there is as it should be.
   RETURN QUERY SELECT t.number::integer,
       CASE
