@@ -286,6 +286,28 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
     }
 }
 
+/// A scan that is discouraged counts as expensive, and what is expensive is compiled: for longer
+/// than anything that it does.
+#[tokio::test]
+async fn nothing_is_compiled_for_being_discouraged() {
+    for server in [SYSTEM, NEWEST] {
+        let options = options(port(server));
+        let schema = options.schema.clone();
+        let _driver = PostgresDriver::connect(options).await.unwrap();
+        let client = raw(port(server)).await;
+        let functions = |condition: &str| {
+            format!(
+                "SELECT count(*) FROM pg_proc WHERE pronamespace = '{schema}'::regnamespace \
+                 AND 'enable_seqscan=off' = ANY (proconfig) {condition}"
+            )
+        };
+        let all: i64 = value(&client, &functions("")).await;
+        let not_compiled = functions("AND 'jit=off' = ANY (proconfig)");
+        assert_eq!(value::<i64>(&client, &not_compiled).await, all);
+        assert!(all > 0);
+    }
+}
+
 /// Of more runs than are kept that ended in one commit, the latest stay.
 #[tokio::test]
 async fn as_many_finished_runs_are_kept_as_are_to_be() {

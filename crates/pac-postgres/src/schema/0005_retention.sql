@@ -5,7 +5,7 @@
 -- Those that ended more than `p_age` ago. A repository that is in use is left for the next time.
 CREATE FUNCTION purge_old(p_age bigint, p_most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
   v_before bigint := now_millis() - p_age;
@@ -45,7 +45,7 @@ $$;
 -- the ones that need it.
 CREATE FUNCTION purge_excess(p_repositories text[], p_keep bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
 DECLARE
   v_heads text[];
