@@ -150,9 +150,12 @@ impl Driver for PostgresDriver {
         Commit::pending(async move {
             let revisions = batch.iter().map(|commit| {
                 let changes = &commit.changes;
-                // Somebody else's waiter starts, or there is nothing to wait for any more. (One
-                // that was cancelled hears of it a little later.)
-                let urgent = !changes.alive.is_empty() || changes.remove;
+                // Somebody else's waiter starts, or there is nothing to wait for any more (one that
+                // was cancelled hears of it a little later); or somebody waits, and whoever frees
+                // the slot had better know: else that commit is a conflict first.
+                let urgent = !changes.alive.is_empty()
+                    || changes.remove
+                    || changes.entries.iter().any(|entry| entry.is_queued());
                 (commit.repository.clone(), changes.expected.next(), urgent)
             });
             let mut unanswered = Unanswered {

@@ -26,7 +26,7 @@ use outbox::Outbox;
 /// much as a small commit.
 const GATHER: Duration = Duration::from_millis(5);
 /// What nobody waits for, but somebody may look at, gathers for so long.
-const GATHER_IDLE: Duration = Duration::from_millis(10);
+const GATHER_IDLE: Duration = Duration::from_millis(5);
 /// How long a hint to oneself may take before it counts as not getting through.
 const SELF_TEST: Duration = Duration::from_secs(2);
 /// Between two polls, where there are no notifications.
