@@ -55,13 +55,7 @@ impl Deep {
         let first = names.next()?;
         let running = first.run.clone();
         admit(manager, &repository, vec![first]).await?;
-        let mut left = depth;
-        while left > 0 {
-            let requests = (0..left.min(TOGETHER)).map(|_| names.next());
-            let requests = requests.collect::<Result<Vec<_>, _>>()?;
-            left -= requests.len();
-            admit(manager, &repository, requests).await?;
-        }
+        queue_up(manager, &repository, &names, depth).await?;
         Ok(Self {
             repository,
             names,
@@ -99,6 +93,23 @@ impl Deep {
         self.running = next.ok_or_else(|| bug("many wait, but none has started"))?;
         Ok(())
     }
+}
+
+/// Admits so many runs that nobody waits for.
+pub(super) async fn queue_up(
+    manager: &ConcurrencyManager,
+    repository: &RepositoryKey,
+    names: &Names,
+    number: usize,
+) -> Result<(), Failure> {
+    let mut left = number;
+    while left > 0 {
+        let requests = (0..left.min(TOGETHER)).map(|_| names.next());
+        let requests = requests.collect::<Result<Vec<_>, _>>()?;
+        left -= requests.len();
+        admit(manager, repository, requests).await?;
+    }
+    Ok(())
 }
 
 /// Admits runs that nobody waits for.

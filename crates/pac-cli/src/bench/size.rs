@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::deep_queue::admit;
+use super::deep_queue::queue_up;
 use super::load::Names;
 use super::measurement::{Goal, Measurement};
 use super::place::{Place, bug, repository, run};
@@ -22,8 +22,6 @@ const QUICK: usize = 10;
 
 /// Repositories that are filled at once.
 const AT_ONCE: usize = 256;
-/// Runs that are admitted in one commit.
-const TOGETHER: usize = 50;
 /// Repositories, and tens of runs, before memory is looked at: buffers are then as large as
 /// they get.
 const WARM_UP: usize = 500;
@@ -278,18 +276,12 @@ pub(super) async fn queue(
     asked.answer(&"ready")?;
     while asked.next().is_some() {
         manager.set_limit(&key, Limit::new(1), None).await?;
-        let queue_up = async |number: usize| {
-            let mut left = number;
-            while left > 0 {
-                let requests = (0..left.min(TOGETHER)).map(|_| names.next());
-                let requests = requests.collect::<Result<Vec<_>, _>>()?;
-                left -= requests.len();
-                admit(&manager, &key, requests).await?;
-            }
+        let grow = async |number: usize| {
+            queue_up(&manager, &key, &names, number).await?;
             Ok::<_, Failure>(resident().unwrap_or_default())
         };
-        let before = queue_up(10 * WARM_UP).await?;
-        asked.answer(&each(before, queue_up(entries).await?, entries))?;
+        let before = grow(10 * WARM_UP).await?;
+        asked.answer(&each(before, grow(entries).await?, entries))?;
     }
     // Left behind, the queue would be read by whoever sees to the death of this session.
     manager.remove_repository(&key).await?;

@@ -65,8 +65,8 @@ BEGIN
       RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session;
       RETURN;
     END IF;
-    SELECT array_agg(DISTINCT a.number) INTO v_bereaved FROM unnest(p_alive_of, p_alive) a (number, id)
-      WHERE a.id = ANY (v_dead);
+    SELECT array_agg(DISTINCT a.number) INTO v_bereaved
+      FROM unnest(p_alive_of, p_alive) a (number, id) WHERE a.id = ANY (v_dead);
   END IF;
 
   SELECT coalesce(array_agg(h.number), '{}') INTO v_held FROM (
