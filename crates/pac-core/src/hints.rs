@@ -133,8 +133,10 @@ impl Pending {
     }
 }
 
-/// What two commits changed, if one follows the other.
-fn merged(earlier: Snapshot, later: Snapshot) -> Option<Snapshot> {
+/// What two commits changed, or two runs of them, if one follows the other and that is not too
+/// much.
+#[must_use]
+pub fn merged(earlier: Snapshot, later: Snapshot) -> Option<Snapshot> {
     let follows = later
         .since
         .is_some_and(|since| since <= earlier.head.revision);

@@ -1,6 +1,7 @@
 //! Reading repositories, and what all parts of the driver know of the store.
 
 mod batch;
+pub(crate) mod recent;
 mod refusal;
 mod removal;
 pub(crate) mod retention;
@@ -8,7 +9,7 @@ pub(crate) mod retention;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use refusal::Contested;
+use recent::Recent;
 use retention::Finished;
 
 use pac_core::driver::ListFilter;
@@ -17,7 +18,7 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision};
 
 use crate::client::cluster::Cluster;
 use crate::client::failure::Effect;
-use crate::client::{Answer, KeyValue, Operation, Page, Range, Step, Transaction};
+use crate::client::{Answer, Compare, KeyValue, Operation, Page, Range, Step, Transaction};
 use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
 use crate::sessions::Held;
@@ -37,7 +38,7 @@ pub(crate) struct Store {
     pub(crate) held: Held,
     pub(crate) max_operations: usize,
     pub(crate) max_bytes: usize,
-    contested: Contested,
+    pub(crate) recent: Recent,
     floors: Mutex<VecDeque<Revision>>,
 }
 
@@ -55,20 +56,25 @@ impl Store {
             held: Held::default(),
             max_operations,
             max_bytes,
-            contested: Contested::default(),
+            recent: Recent::default(),
             floors: Mutex::default(),
         }
     }
 
     /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each page.
     /// What changed since a revision costs the server a look at all entries, and the wire only
-    /// those that changed.
+    /// those that changed; nothing of that if nothing has.
     pub(crate) async fn load(
         &self,
         repository: &RepositoryKey,
         since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
         let read = async {
+            if let Some(since) = since
+                && let Some(snapshot) = self.read_recent(repository, since).await?
+            {
+                return Ok(snapshot);
+            }
             match self.read(repository, since).await? {
                 Some(snapshot) => Ok(snapshot),
                 // It was removed since, and came again: only all of it will do.
@@ -87,19 +93,32 @@ impl Store {
         let prefix = self.keys.entries(repository);
         let from = since.map_or(0, |since| revision_of(since).saturating_add(1));
         let range = entry_range(&prefix, from);
-        let transaction = Transaction {
-            then: vec![
-                Operation::Get(one(self.keys.head(repository))),
-                Operation::Get(range.clone()),
-                Operation::Get(one(self.keys.floor())),
-            ],
-            ..Transaction::default()
+        let head = self.keys.head(repository);
+        let all = vec![
+            Operation::Get(one(head.clone())),
+            Operation::Get(range.clone()),
+            Operation::Get(one(self.keys.floor())),
+        ];
+        let transaction = match since {
+            None => Transaction {
+                then: all,
+                ..Transaction::default()
+            },
+            Some(since) => Transaction {
+                when: vec![Compare::ModifiedAt(head.clone(), revision_of(since))],
+                then: vec![Operation::Get(one(head))],
+                otherwise: all,
+            },
         };
         let answer = self
             .cluster
             .commit(transaction, "load", Effect::Read)
             .await?;
         let at = answer.revision;
+        if since.is_some() && answer.succeeded {
+            let [head] = pages(answer)?;
+            return unchanged(head.entries.first().ok_or_else(malformed)?).map(Some);
+        }
         let [head, page, floor] = pages(answer)?;
         let Some(head) = head.entries.first() else {
             if let Some(entry) = page.entries.first() {
@@ -129,6 +148,28 @@ impl Store {
             head: stored.head,
             entries,
         }))
+    }
+
+    /// What has changed, if the stream of changes tells. One request for the head, of a
+    /// repository where others were faster lately.
+    async fn read_recent(
+        &self,
+        repository: &RepositoryKey,
+        since: Revision,
+    ) -> Result<Option<Snapshot>, Error> {
+        if !self.recent.is_contested(repository) {
+            return Ok(None);
+        }
+        let head = one(self.keys.head(repository));
+        let head = self.cluster.range(head, "load").await?;
+        match head.entries.first() {
+            Some(head) if revision(head.modified) == since => unchanged(head).map(Some),
+            Some(head) if revision(head.created) <= since => {
+                let at = revision(head.modified);
+                Ok(self.recent.changes(repository, since, at).await)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// All entries, of finished runs too that are beyond what is shown.
@@ -331,6 +372,17 @@ pub(crate) fn one_key(key: String) -> Range {
 
 pub(crate) fn decode_head(kv: &KeyValue) -> Result<StoredHead, Error> {
     StoredHead::decode(&kv.key, &kv.value, revision(kv.modified))
+}
+
+/// A repository since the revision that its head has.
+fn unchanged(head: &KeyValue) -> Result<Snapshot, Error> {
+    let head = decode_head(head)?.head;
+    Ok(Snapshot {
+        since: Some(head.revision),
+        exists: true,
+        head,
+        entries: Vec::new(),
+    })
 }
 
 /// The answers to a transaction that only reads.

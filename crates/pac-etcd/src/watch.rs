@@ -59,6 +59,7 @@ impl Watches {
         let stream = opened.map_err(|failure| failure.error("watch", Effect::Read))?;
         let hub = Arc::new(Hub::default());
         hub.add(session, &subscriber);
+        store.recent.begin(next - 1);
         let end = End(Arc::clone(&hub));
         let follower = follow(Arc::clone(store), end, stream, next);
         *running = Some(Running {
@@ -102,6 +103,7 @@ async fn follow(store: Arc<Store>, end: End, stream: (Changes, usize), mut next:
                 if !hub.tell(&store, batch.changes) {
                     return;
                 }
+                store.recent.told(batch.revision);
                 continue;
             }
             Err(failure) => failure,
@@ -132,6 +134,7 @@ async fn resume(
             Cause::Compacted | Cause::Other | Cause::TooLarge => {
                 if let Ok(now) = now(store).await {
                     *next = now + 1;
+                    store.recent.begin(now);
                     hub.missed();
                 }
             }
@@ -230,7 +233,7 @@ impl Hub {
         let mut session_died = false;
         for change in changes {
             if change.revision != at {
-                self.changed(mem::take(&mut told));
+                self.changed(store, mem::take(&mut told));
                 at = change.revision;
             }
             match store.keys.place(&change.key) {
@@ -248,7 +251,7 @@ impl Hub {
                 Some(Place::Record(_) | Place::Held(..) | Place::Floor) | None => {}
             }
         }
-        self.changed(told);
+        self.changed(store, told);
         if session_died {
             self.each(|_, hints| hints.session_died());
         }
@@ -258,7 +261,7 @@ impl Hub {
         heard
     }
 
-    fn changed(&self, told: BTreeMap<RepositoryKey, Told>) {
+    fn changed(&self, store: &Store, told: BTreeMap<RepositoryKey, Told>) {
         for (repository, told) in told {
             // Entries alone are what retention deletes.
             let Some(head) = told.head else {
@@ -284,6 +287,7 @@ impl Hub {
                 }),
                 _ => None,
             };
+            store.recent.add(&repository, snapshot.as_ref());
             self.each(|session, hints| match snapshot.clone() {
                 _ if by == Some(session) => {}
                 Some(snapshot) => hints.changed_to(&repository, snapshot),

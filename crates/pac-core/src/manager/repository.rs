@@ -69,6 +69,8 @@ pub(super) struct Desk {
     pub(super) pending: VecDeque<Request>,
     /// In the commit that is on its way, with what each comes to if that succeeds.
     pub(super) in_flight: Vec<(Request, Outcome)>,
+    /// What that commit was planned at.
+    pub(super) planned_at: Revision,
     /// That commit is not large enough for all that its commands would change.
     pub(super) more: bool,
     pub(super) next_serial: u64,
@@ -227,8 +229,13 @@ impl Desk {
     }
 
     pub(super) fn is_behind(&self) -> bool {
-        let known = self.state.as_ref().map(|state| state.head().revision);
-        self.wanted > known.unwrap_or_default()
+        self.wanted > self.known()
+    }
+
+    /// The revision of the state; 0 without one.
+    pub(super) fn known(&self) -> Revision {
+        let state = self.state.as_ref();
+        state.map(|state| state.head().revision).unwrap_or_default()
     }
 
     /// Whether nothing would be lost if this record was made anew.

@@ -66,6 +66,7 @@ impl Repository {
                 }
             }
             desk.more = plan.has_more();
+            desk.planned_at = state.head().revision;
             let changes = plan.finish();
             // A request that was moot may have been the one to carry a grant.
             self.hand_over(desk, shared);
@@ -115,6 +116,7 @@ impl Repository {
             return Err(command);
         };
         desk.more = more;
+        desk.planned_at = state.head().revision;
         desk.attended = true;
         desk.in_flight.push((Request::new(command, None), outcome));
         Ok(changes)
@@ -186,6 +188,8 @@ impl Repository {
                 match absorbed {
                     Some(Ok(Absorb::Applied)) => {}
                     Some(Ok(Absorb::Incomplete)) => desk.forget(),
+                    // The watch has told it meanwhile.
+                    None | Some(Ok(Absorb::Stale)) if desk.known() > desk.planned_at => {}
                     _ => desk.recheck = true,
                 }
                 desk.failed(shared.patience(), &self.contended())

@@ -215,9 +215,9 @@ impl Store {
         let relies = said.filter(|_| owned);
         when.extend(relies.map(|said| Compare::CreatedBy(head_key.clone(), said)));
 
-        let tells = self.contested.expects(&repository);
+        let tells = self.recent.expects(&repository);
         let otherwise = if tells {
-            self.reasons(&repository, &alive, expected)
+            self.reasons(&repository, &alive)
         } else {
             Vec::new()
         };
@@ -321,15 +321,17 @@ impl Store {
         let mut unexplained = Vec::new();
         for (mut commit, answer) in part.into_iter().zip(nested_answers(answer)) {
             let verdict = match answer {
-                Some(answer) if answer.succeeded => self.committed(&mut commit, at, session),
-                Some(answer) if commit.tells => self.refused(&commit, answer.steps, session),
-                Some(_) => {
-                    unexplained.push(commit);
-                    continue;
+                Some(answer) if answer.succeeded => {
+                    Some(self.committed(&mut commit, at, session))
                 }
-                None => Verdict::Outcome(CommitOutcome::Failed(malformed())),
+                Some(answer) if commit.tells => self.told(&commit, answer.steps, session).await,
+                Some(_) => None,
+                None => Some(Verdict::Outcome(CommitOutcome::Failed(malformed()))),
             };
-            verdicts.push((commit, verdict));
+            match verdict {
+                Some(verdict) => verdicts.push((commit, verdict)),
+                None => unexplained.push(commit),
+            }
         }
         if !unexplained.is_empty() {
             verdicts.extend(self.explain(unexplained, session).await);
@@ -364,7 +366,7 @@ impl Prepared {
     /// The longest list of operations that is sent for it, reasons included.
     fn operations(&self) -> usize {
         let Transaction { when, then, .. } = &self.transaction;
-        when.len().max(then.len()).max(self.reasons())
+        when.len().max(then.len()).max(self.all_reasons())
     }
 
     /// The same to be prepared anew.
