@@ -26,6 +26,10 @@ use crate::sessions::Held;
 /// Keys in one answer. An entry with the longest names takes about 1.5 KB.
 pub(crate) const PAGE: usize = 1_000;
 
+/// Entries in one answer after the first of a repository. For every page the server counts all
+/// keys of the range.
+const LARGE_PAGE: usize = 10_000;
+
 /// So many floors are remembered; see [`Store::is_absent_at`].
 const FLOORS: usize = 64;
 
@@ -61,7 +65,8 @@ impl Store {
         }
     }
 
-    /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each page.
+    /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each
+    /// [`LARGE_PAGE`] beyond.
     /// What changed since a revision costs the server a look at all entries, and the wire only
     /// those that changed; nothing of that if nothing has.
     pub(crate) async fn load(
@@ -203,6 +208,7 @@ impl Store {
             };
             let next = Range {
                 key: after(&String::from_utf8_lossy(&last.key)),
+                limit: LARGE_PAGE,
                 at,
                 ..range.clone()
             };

@@ -24,6 +24,10 @@ const LEASES_PER_AGE: u32 = 24;
 /// part of the most that are kept.
 const LOOK_AFTER: usize = 4;
 
+/// A look reads all entries of the repository, of runs that wait too: at most so many of them
+/// for each run that ended since the last look.
+const READ_PER_END: usize = 16;
+
 /// Deleted in one request.
 const DELETED_AT_ONCE: usize = 50;
 
@@ -31,8 +35,16 @@ const DELETED_AT_ONCE: usize = 50;
 pub(crate) struct Finished {
     retention: Retention,
     lease: Mutex<Option<AgeLease>>,
-    /// Runs that ended since the repository was last tidied.
-    ended: Mutex<HashMap<RepositoryKey, usize>>,
+    ended: Mutex<HashMap<RepositoryKey, Ended>>,
+}
+
+/// What happened in a repository since it was last tidied.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Runs that ended.
+    runs: usize,
+    /// Entries that were there then.
+    entries: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +67,7 @@ impl Finished {
         self.retention
     }
 
-    fn ended(&self) -> MutexGuard<'_, HashMap<RepositoryKey, usize>> {
+    fn ended(&self) -> MutexGuard<'_, HashMap<RepositoryKey, Ended>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -71,7 +83,11 @@ impl Finished {
         if finished <= most {
             return;
         }
-        self.ended().insert(repository.clone(), finished);
+        let ended = Ended {
+            runs: finished,
+            entries: entries.len(),
+        };
+        self.ended().insert(repository.clone(), ended);
         let excess = finished - most;
         let outdated = oldest(entries, excess);
         let outdated: HashSet<_> = outdated.iter().map(|entry| &entry.run).collect();
@@ -81,20 +97,29 @@ impl Finished {
     /// Runs have ended.
     pub(crate) fn note(&self, repository: &RepositoryKey, ended: usize) {
         if ended > 0 {
-            *self.ended().entry(repository.clone()).or_default() += ended;
+            self.ended().entry(repository.clone()).or_default().runs += ended;
         }
     }
 
-    /// The repositories in which too many may have ended.
+    /// The repositories in which so many may have ended that it is worth a look.
     fn due(&self) -> Vec<RepositoryKey> {
-        let enough = (self.retention.per_repository / LOOK_AFTER).max(1);
+        let enough = self.enough();
         let mut ended = self.ended();
-        let due = ended.iter().filter(|(_, count)| **count >= enough);
-        let due: Vec<_> = due.map(|(key, _)| key.clone()).collect();
-        for repository in &due {
-            ended.remove(repository);
+        let due =
+            ended.extract_if(|_, ended| ended.runs >= enough.max(ended.entries / READ_PER_END));
+        due.map(|(key, _)| key).collect()
+    }
+
+    fn enough(&self) -> usize {
+        (self.retention.per_repository / LOOK_AFTER).max(1)
+    }
+
+    /// A repository was tidied, and has so many entries.
+    fn tidied(&self, repository: &RepositoryKey, entries: usize) {
+        // Of others nothing need be remembered.
+        if entries / READ_PER_END > self.enough() {
+            self.ended().entry(repository.clone()).or_default().entries = entries;
         }
-        due
     }
 
     /// The lease was revoked by somebody else.
@@ -153,6 +178,7 @@ impl Store {
         let entries = self.all_entries(repository, "sweep").await?;
         let finished = entries.iter().filter(|entry| entry.is_finished()).count();
         let outdated = oldest(&entries, finished.saturating_sub(most));
+        self.finished.tidied(repository, entries.len() - outdated.len());
         for chunk in outdated.chunks(DELETED_AT_ONCE.min(self.max_operations / 2)) {
             let deletions = chunk.iter().map(|entry| {
                 let key = self.keys.entry(repository, &entry.run);
@@ -188,4 +214,25 @@ fn oldest(entries: &[Arc<Entry>], count: usize) -> Vec<Arc<Entry>> {
     finished.sort_by_key(|entry| (entry.revision, entry.ticket));
     finished.truncate(count);
     finished
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_entries_there_are_the_more_ends_are_worth_a_look() {
+        let finished = Finished::new(Retention {
+            age: Duration::from_secs(60),
+            per_repository: 40,
+        });
+        let [web, api] = ["team/web", "team/api"].map(|key| key.parse::<RepositoryKey>().unwrap());
+        finished.tidied(&web, 3_200);
+        finished.tidied(&api, 100);
+        for (ends, due) in [(9, 0), (1, 1), (180, 1), (9, 0), (1, 2)] {
+            finished.note(&web, ends);
+            finished.note(&api, ends);
+            assert_eq!(finished.due().len(), due, "after {ends} more");
+        }
+    }
 }
