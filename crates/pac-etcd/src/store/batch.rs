@@ -276,24 +276,9 @@ impl Store {
         mut part: Vec<Prepared>,
         session: SessionId,
     ) -> Result<Vec<(Prepared, Verdict)>, (Vec<Prepared>, Failure)> {
-        let nested = part
-            .iter_mut()
-            .map(|commit| Operation::Transaction(std::mem::take(&mut commit.transaction)));
-        let if_alive = Transaction {
-            when: vec![Compare::Exists(self.keys.alive(session))],
-            then: nested.collect(),
-            otherwise: Vec::new(),
-        };
-        let transaction = Transaction {
-            when: Vec::new(),
-            then: vec![Operation::Transaction(if_alive)],
-            // The quota of the database is held against the outermost writes alone, also
-            // against those that do not happen (`costTxn` in etcd's server/storage/quota.go).
-            otherwise: vec![Operation::Put {
-                key: self.keys.never(),
-                value: Vec::new(),
-                lease: 0,
-            }],
+        let transaction = match part.as_mut_slice() {
+            [alone] => self.alone(alone, session),
+            many => self.together(many, session),
         };
         let answer = match self.cluster.transact(&transaction, Effect::Write).await {
             Ok(answer) => answer,
@@ -312,14 +297,18 @@ impl Store {
             part.map(|commit| (commit, Verdict::Outcome(outcome())))
                 .collect()
         };
-        let answer = match nested_answers(answer).into_iter().next().flatten() {
-            Some(answer) if answer.succeeded => answer,
-            Some(_) => return Ok(all(part, &|| CommitOutcome::SessionDead(session))),
-            None => return Ok(all(part, &|| CommitOutcome::Failed(malformed()))),
+        let answers = if part.len() == 1 {
+            vec![Some(answer)]
+        } else {
+            match nested_answers(answer).into_iter().next().flatten() {
+                Some(answer) if answer.succeeded => nested_answers(answer),
+                Some(_) => return Ok(all(part, &|| CommitOutcome::SessionDead(session))),
+                None => return Ok(all(part, &|| CommitOutcome::Failed(malformed()))),
+            }
         };
         let mut verdicts = Vec::with_capacity(part.len());
         let mut unexplained = Vec::new();
-        for (mut commit, answer) in part.into_iter().zip(nested_answers(answer)) {
+        for (mut commit, answer) in part.into_iter().zip(answers) {
             let verdict = match answer {
                 Some(answer) if answer.succeeded => {
                     Some(self.committed(&mut commit, at, session))
@@ -337,6 +326,37 @@ impl Store {
             verdicts.extend(self.explain(unexplained, session).await);
         }
         Ok(verdicts)
+    }
+
+    /// The transaction of a batch of one: nothing is nested, which is what takes time.
+    fn alone(&self, commit: &mut Prepared, session: SessionId) -> Transaction {
+        let mut transaction = std::mem::take(&mut commit.transaction);
+        let alive = Compare::Exists(self.keys.alive(session));
+        transaction.when.push(alive);
+        transaction
+    }
+
+    /// The transaction of a batch of several.
+    fn together(&self, batch: &mut [Prepared], session: SessionId) -> Transaction {
+        let nested = batch
+            .iter_mut()
+            .map(|commit| Operation::Transaction(std::mem::take(&mut commit.transaction)));
+        let if_alive = Transaction {
+            when: vec![Compare::Exists(self.keys.alive(session))],
+            then: nested.collect(),
+            otherwise: Vec::new(),
+        };
+        Transaction {
+            when: Vec::new(),
+            then: vec![Operation::Transaction(if_alive)],
+            // The quota of the database is held against the outermost writes alone, also
+            // against those that do not happen (`costTxn` in etcd's server/storage/quota.go).
+            otherwise: vec![Operation::Put {
+                key: self.keys.never(),
+                value: Vec::new(),
+                lease: 0,
+            }],
+        }
     }
 
     fn committed(&self, commit: &mut Prepared, at: Revision, session: SessionId) -> Verdict {
