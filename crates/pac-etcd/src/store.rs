@@ -15,10 +15,11 @@ use retention::Finished;
 use pac_core::driver::ListFilter;
 use pac_core::state::{Entry, Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision};
+use tokio::time::Instant;
 
 use crate::client::cluster::Cluster;
 use crate::client::failure::Effect;
-use crate::client::{Answer, Compare, KeyValue, Operation, Page, Range, Step, Transaction};
+use crate::client::{Answer, KeyValue, Operation, Page, Range, Step, Transaction};
 use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
 use crate::sessions::Held;
@@ -66,9 +67,9 @@ impl Store {
     }
 
     /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each
-    /// [`LARGE_PAGE`] beyond.
-    /// What changed since a revision costs the server a look at all entries, and the wire only
-    /// those that changed; nothing of that if nothing has.
+    /// [`LARGE_PAGE`] beyond. What changed since a revision is mostly one request for the head;
+    /// if the stream of changes does not tell, one more, for which the server looks at all
+    /// entries.
     pub(crate) async fn load(
         &self,
         repository: &RepositoryKey,
@@ -90,6 +91,33 @@ impl Store {
             .map_err(|error: Error| error.in_repository(repository))
     }
 
+    /// What has changed, if nothing has, or the stream of changes tells.
+    async fn read_recent(
+        &self,
+        repository: &RepositoryKey,
+        since: Revision,
+    ) -> Result<Option<Snapshot>, Error> {
+        let head = one(self.keys.head(repository));
+        let head = self.cluster.range(head, "load").await?;
+        let Some(kv) = head.entries.first() else {
+            return Ok(None);
+        };
+        let at = revision(kv.modified);
+        if at == since {
+            return Ok(Some(Snapshot {
+                since: Some(since),
+                exists: true,
+                head: decode_head(kv)?.head,
+                entries: Vec::new(),
+            }));
+        }
+        if revision(kv.created) > since {
+            return Ok(None);
+        }
+        let until = Instant::now() + recent::PATIENCE;
+        Ok(self.recent.between(repository, since, at, until).await)
+    }
+
     async fn read(
         &self,
         repository: &RepositoryKey,
@@ -98,32 +126,19 @@ impl Store {
         let prefix = self.keys.entries(repository);
         let from = since.map_or(0, |since| revision_of(since).saturating_add(1));
         let range = entry_range(&prefix, from);
-        let head = self.keys.head(repository);
-        let all = vec![
-            Operation::Get(one(head.clone())),
-            Operation::Get(range.clone()),
-            Operation::Get(one(self.keys.floor())),
-        ];
-        let transaction = match since {
-            None => Transaction {
-                then: all,
-                ..Transaction::default()
-            },
-            Some(since) => Transaction {
-                when: vec![Compare::ModifiedAt(head.clone(), revision_of(since))],
-                then: vec![Operation::Get(one(head))],
-                otherwise: all,
-            },
+        let transaction = Transaction {
+            then: vec![
+                Operation::Get(one(self.keys.head(repository))),
+                Operation::Get(range.clone()),
+                Operation::Get(one(self.keys.floor())),
+            ],
+            ..Transaction::default()
         };
         let answer = self
             .cluster
             .commit(transaction, "load", Effect::Read)
             .await?;
         let at = answer.revision;
-        if since.is_some() && answer.succeeded {
-            let [head] = pages(answer)?;
-            return unchanged(head.entries.first().ok_or_else(malformed)?).map(Some);
-        }
         let [head, page, floor] = pages(answer)?;
         let Some(head) = head.entries.first() else {
             if let Some(entry) = page.entries.first() {
@@ -153,28 +168,6 @@ impl Store {
             head: stored.head,
             entries,
         }))
-    }
-
-    /// What has changed, if the stream of changes tells. One request for the head, of a
-    /// repository where others were faster lately.
-    async fn read_recent(
-        &self,
-        repository: &RepositoryKey,
-        since: Revision,
-    ) -> Result<Option<Snapshot>, Error> {
-        if !self.recent.is_contested(repository) {
-            return Ok(None);
-        }
-        let head = one(self.keys.head(repository));
-        let head = self.cluster.range(head, "load").await?;
-        match head.entries.first() {
-            Some(head) if revision(head.modified) == since => unchanged(head).map(Some),
-            Some(head) if revision(head.created) <= since => {
-                let at = revision(head.modified);
-                Ok(self.recent.changes(repository, since, at).await)
-            }
-            _ => Ok(None),
-        }
     }
 
     /// All entries, of finished runs too that are beyond what is shown.
@@ -378,17 +371,6 @@ pub(crate) fn one_key(key: String) -> Range {
 
 pub(crate) fn decode_head(kv: &KeyValue) -> Result<StoredHead, Error> {
     StoredHead::decode(&kv.key, &kv.value, revision(kv.modified))
-}
-
-/// A repository since the revision that its head has.
-fn unchanged(head: &KeyValue) -> Result<Snapshot, Error> {
-    let head = decode_head(head)?.head;
-    Ok(Snapshot {
-        since: Some(head.revision),
-        exists: true,
-        head,
-        entries: Vec::new(),
-    })
 }
 
 /// The answers to a transaction that only reads.

@@ -287,7 +287,9 @@ impl Hub {
                 }),
                 _ => None,
             };
-            store.recent.add(&repository, snapshot.as_ref());
+            if let Some(snapshot) = &snapshot {
+                store.recent.add(&repository, snapshot);
+            }
             self.each(|session, hints| match snapshot.clone() {
                 _ if by == Some(session) => {}
                 Some(snapshot) => hints.changed_to(&repository, snapshot),

@@ -12,9 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::{durable, queued, repository, started};
-use pac_core::Limit;
+use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit, SessionTtl};
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
-use pac_core::state::RunOutcome;
+use pac_core::protocol::{Command, Issuer, apply};
+use pac_core::state::{RepositoryState, RunOutcome, Snapshot};
+use pac_core::{Limit, RepositoryKey, SessionId};
+use pac_etcd::{EtcdDriver, EtcdOptions};
 use support::own::Member;
 use tokio::time::sleep;
 
@@ -22,7 +25,11 @@ const DONE: RunOutcome = RunOutcome::Completed;
 
 /// No sweep and no poll falls into what is counted.
 async fn quiet_manager(member: &Member, session_ttl: Duration) -> ConcurrencyManager {
-    let driver = support::driver(&support::options([member.endpoint()])).await;
+    quiet_manager_on(&support::options([member.endpoint()]), session_ttl).await
+}
+
+async fn quiet_manager_on(options: &EtcdOptions, session_ttl: Duration) -> ConcurrencyManager {
+    let driver = support::driver(options).await;
     let options = ManagerOptions {
         session_ttl,
         poll_interval: Duration::from_secs(3_600),
@@ -84,7 +91,82 @@ async fn every_operation_is_one_transaction_and_no_more() {
     manager.release(b, DONE).await.unwrap();
     assert_eq!(counter.since(), (1, 0), "a release");
     let _ = manager.status(&web).await.unwrap();
-    assert_eq!(counter.since(), (1, 0), "a read");
+    assert_eq!(counter.since(), (0, 1), "a read of what has not changed");
+}
+
+/// In a read, etcd would look at every entry of the repository.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
+    let member = Member::single(&[]);
+    let options = support::options([member.endpoint()]);
+    let others = quiet_manager_on(&options, Duration::from_secs(60)).await;
+    let driver = support::driver(&options).await;
+    let minute = Duration::from_secs(60);
+    let ttl = SessionTtl {
+        session: minute,
+        lease: minute,
+    };
+    let session = driver.open_session(ttl).await.unwrap();
+    let web = repository("web");
+    others.set_limit(&web, Limit::new(9), None).await.unwrap();
+    let old = driver.load(&web, None).await.unwrap();
+    drop(started(&others, &web, durable("first")).await);
+
+    let mut counter = Counter::of(&member);
+    // Without a stream it is known that there is a conflict, and no more.
+    let outcome = admit_at(&driver, session, &web, &old).await;
+    assert!(matches!(outcome, CommitOutcome::Conflict(None)));
+    assert_eq!(counter.since(), (2, 0), "a refused commit, and the reason");
+    let known = driver.load(&web, Some(old.head.revision)).await.unwrap();
+    assert_eq!(known.entries.len(), 1);
+    assert_eq!(counter.since(), (1, 1), "the head, then all");
+
+    let watch = driver.watch(session).await.unwrap();
+    for name in ["second", "third"] {
+        drop(started(&others, &web, durable(name)).await);
+    }
+    counter.since();
+    let known_at = known.head.revision;
+    let read = driver.load(&web, Some(known_at)).await.unwrap();
+    assert_eq!((read.since, read.entries.len()), (Some(known_at), 2));
+    assert_eq!(counter.since(), (0, 1), "the head alone");
+    let again = driver.load(&web, Some(read.head.revision)).await.unwrap();
+    assert_eq!((again.head, again.entries.len()), (read.head, 0));
+    assert_eq!(counter.since(), (0, 1), "the head alone");
+    // The commit tells the reason by itself: it was not the first one to be refused.
+    match admit_at(&driver, session, &web, &known).await {
+        CommitOutcome::Conflict(Some(told)) => assert_eq!(told, read),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(counter.since(), (1, 0), "a refused commit");
+    drop(watch);
+}
+
+/// Commits an admission that was planned at a state.
+async fn admit_at(
+    driver: &EtcdDriver,
+    session: SessionId,
+    repository: &RepositoryKey,
+    at: &Snapshot,
+) -> CommitOutcome {
+    let whole = Snapshot {
+        since: None,
+        ..at.clone()
+    };
+    let state = RepositoryState::from_snapshot(&whole).unwrap();
+    let issuer = Issuer {
+        session,
+        takes_ownerless: false,
+    };
+    let admit = Command::Admit(durable("ours"));
+    let commit = RepositoryCommit {
+        repository: repository.clone(),
+        changes: apply(&state, issuer, &admit).1.unwrap(),
+    };
+    let Commit::Pending(answer) = driver.commit(session, vec![commit]) else {
+        panic!("a server answers later");
+    };
+    answer.await.unwrap().pop().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

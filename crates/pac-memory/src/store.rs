@@ -1,7 +1,7 @@
 //! The repositories in a map: one entry each, changed only under its guard, by functions that
 //! do not wait.
 
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -161,20 +161,31 @@ impl Store {
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Vec<(RepositoryKey, Head)> {
-        let mut page: Vec<_> = self
-            .repositories
-            .iter()
-            .filter(|repository| after.is_none_or(|after| repository.key() > after))
-            .filter(|repository| filter.passes(repository.state.head()))
-            .map(|repository| (repository.key().clone(), *repository.state.head()))
-            .collect();
-        if limit < page.len() {
-            // Of many pages each sorts its own part alone.
-            page.select_nth_unstable_by(limit, |a, b| a.0.cmp(&b.0));
-            page.truncate(limit);
+        // The first keys of the page so far, the last of them on top: of 10,000 repositories
+        // few are ever in it.
+        let mut keys = BinaryHeap::new();
+        for repository in &self.repositories {
+            let key = repository.key();
+            let later = after.is_none_or(|after| key > after);
+            if !later || !filter.passes(repository.state.head()) {
+                continue;
+            }
+            if keys.len() < limit {
+                keys.push(key.clone());
+            } else if let Some(mut last) = keys.peek_mut()
+                && key < &*last
+            {
+                *last = key.clone();
+            }
         }
-        page.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        page
+        let head = |key: RepositoryKey| {
+            let head = *self.repositories.get(&key)?.state.head();
+            filter.passes(&head).then_some((key, head))
+        };
+        keys.into_sorted_vec()
+            .into_iter()
+            .filter_map(head)
+            .collect()
     }
 }
 

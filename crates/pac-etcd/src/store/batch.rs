@@ -1,5 +1,6 @@
 //! Committing: one transaction for many repositories on the condition that the session is
-//! alive, nested in it one for each with its own conditions.
+//! alive, nested in it one for each with its own conditions; for one repository it is not
+//! nested.
 //!
 //! Why a condition did not hold is told by the same transaction where somebody else was faster
 //! lately, else by another one: what is to be read then costs the server a tenth of a commit
@@ -11,11 +12,13 @@ use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
 use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use tokio::time::Instant;
 
 use crate::client::failure::{Cause, Effect, Failure};
 use crate::client::{Answer, Compare, Operation, Step, Transaction};
 use crate::clock;
 use crate::record::{StoredHead, encode_entry};
+use crate::store::recent::PATIENCE;
 use crate::store::{Store, malformed, revision, revision_of};
 
 /// What etcd's encoding may add to a key and its value.
@@ -306,24 +309,28 @@ impl Store {
                 None => return Ok(all(part, &|| CommitOutcome::Failed(malformed()))),
             }
         };
+        let until = Instant::now() + PATIENCE;
         let mut verdicts = Vec::with_capacity(part.len());
         let mut unexplained = Vec::new();
         for (mut commit, answer) in part.into_iter().zip(answers) {
             let verdict = match answer {
-                Some(answer) if answer.succeeded => {
-                    Some(self.committed(&mut commit, at, session))
+                Some(answer) if answer.succeeded => self.committed(&mut commit, at, session),
+                Some(answer) if commit.tells => {
+                    self.refused(&commit, answer.steps, session, until).await
                 }
-                Some(answer) if commit.tells => self.told(&commit, answer.steps, session).await,
-                Some(_) => None,
-                None => Some(Verdict::Outcome(CommitOutcome::Failed(malformed()))),
+                Some(_) => {
+                    unexplained.push(commit);
+                    continue;
+                }
+                None => Verdict::Outcome(CommitOutcome::Failed(malformed())),
             };
-            match verdict {
-                Some(verdict) => verdicts.push((commit, verdict)),
-                None => unexplained.push(commit),
-            }
+            verdicts.push((commit, verdict));
         }
-        if !unexplained.is_empty() {
-            verdicts.extend(self.explain(unexplained, session).await);
+        let reasons = self.ask_reasons(&unexplained).await;
+        let until = Instant::now() + PATIENCE;
+        for (commit, reasons) in unexplained.into_iter().zip(reasons) {
+            let verdict = self.refused(&commit, reasons, session, until).await;
+            verdicts.push((commit, verdict));
         }
         Ok(verdicts)
     }
@@ -386,7 +393,7 @@ impl Prepared {
     /// The longest list of operations that is sent for it, reasons included.
     fn operations(&self) -> usize {
         let Transaction { when, then, .. } = &self.transaction;
-        when.len().max(then.len()).max(self.all_reasons())
+        when.len().max(then.len()).max(self.reasons())
     }
 
     /// The same to be prepared anew.

@@ -178,7 +178,8 @@ impl Store {
         let entries = self.all_entries(repository, "sweep").await?;
         let finished = entries.iter().filter(|entry| entry.is_finished()).count();
         let outdated = oldest(&entries, finished.saturating_sub(most));
-        self.finished.tidied(repository, entries.len() - outdated.len());
+        self.finished
+            .tidied(repository, entries.len() - outdated.len());
         for chunk in outdated.chunks(DELETED_AT_ONCE.min(self.max_operations / 2)) {
             let deletions = chunk.iter().map(|entry| {
                 let key = self.keys.entry(repository, &entry.run);
