@@ -27,6 +27,8 @@ const AT_ONCE: usize = 256;
 const WARM_UP: usize = 500;
 /// Repositories in a page of the list.
 const PAGE: usize = 1_000;
+/// Until a process is idle: what was there before is freed in the background.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// Connecting to a store where another process has a run in each of 10,000 repositories; and
 /// the CPU that such a process takes when nothing happens.
@@ -150,6 +152,7 @@ async fn fill_one(
 
 /// How much of a core this process takes over so long, in per cent.
 async fn busy(length: Duration) -> f64 {
+    sleep(SETTLE).await;
     let (start, before) = (Instant::now(), cpu());
     sleep(length).await;
     100.0 * (cpu() - before).as_secs_f64() / start.elapsed().as_secs_f64()

@@ -25,7 +25,7 @@ const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 
-/// Repositories looked at in one request.
+/// Repositories looked at in one request to a server.
 const PAGE: usize = 500;
 
 /// A page is worth its price if it saves this many reads on average.
@@ -122,6 +122,7 @@ pub(super) async fn poll(shared: Arc<Shared>) {
 /// which, unless those in between are so many that this would cost more than it saves.
 async fn look_at(shared: &Arc<Shared>, mut repositories: Vec<Arc<Repository>>) {
     let pages = repositories.len() / PER_PAGE;
+    let most = page(shared);
     repositories.sort_unstable_by(|a, b| a.key().cmp(b.key()));
     let mut left = repositories.into_iter().peekable();
     for _ in 0..pages {
@@ -129,7 +130,7 @@ async fn look_at(shared: &Arc<Shared>, mut repositories: Vec<Arc<Repository>>) {
             return;
         };
         shared.look_again(&first);
-        let list = shared.driver.list(ListFilter::All, Some(first.key()), PAGE);
+        let list = shared.driver.list(ListFilter::All, Some(first.key()), most);
         let page = match shared.read(list, "poll").await {
             Ok(page) => page,
             Err(error) => {
@@ -140,7 +141,7 @@ async fn look_at(shared: &Arc<Shared>, mut repositories: Vec<Arc<Repository>>) {
         let last = page
             .last()
             .map(|(key, _)| key)
-            .filter(|_| page.len() >= PAGE);
+            .filter(|_| page.len() >= most);
         while let Some(next) = left.next_if(|next| last.is_none_or(|last| next.key() <= last)) {
             let at = page.binary_search_by(|(key, _)| key.cmp(next.key()));
             match at.ok().and_then(|at| page.get(at)) {
@@ -237,19 +238,30 @@ pub(super) async fn adopt(shared: Arc<Shared>) {
 }
 
 async fn promote_all(shared: &Arc<Shared>) -> Result<(), Error> {
+    let most = page(shared);
     let mut after = None;
     loop {
         let page = shared
             .driver
-            .list(ListFilter::Startable, after.as_ref(), PAGE);
+            .list(ListFilter::Startable, after.as_ref(), most);
         let page = shared.read(page, "list").await?;
         for (key, _) in &page {
             shared.send(&shared.repository(key), Command::Promote);
         }
-        if page.len() < PAGE {
+        if page.len() < most {
             return Ok(());
         }
         after = page.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
+/// A store in this process has no requests to be kept short, and looks through all its
+/// repositories for every page.
+fn page(shared: &Shared) -> usize {
+    if shared.descriptor.remote {
+        PAGE
+    } else {
+        usize::MAX
     }
 }
 
