@@ -20,7 +20,7 @@ const REPOSITORIES: usize = 10_000;
 const ENTRIES: usize = 100_000;
 const QUICK: usize = 10;
 
-/// Repositories that are filled at once.
+/// Repositories that something is done with at once.
 const AT_ONCE: usize = 256;
 /// Repositories, and tens of runs, before memory is looked at: buffers are then as large as
 /// they get.
@@ -115,22 +115,32 @@ pub(super) async fn populate(
         let seconds: u64 = seconds.parse().map_err(bug)?;
         asked.answer(&busy(Duration::from_secs(seconds)).await)?;
     }
-    // Else it would be the next measurement's to see to 10,000 dead runs.
     Ok(manager.close().await?)
 }
 
 /// A running run each, limit 1.
 async fn fill(manager: &ConcurrencyManager, repositories: usize) -> Result<(), Failure> {
     let names = Names::new("many");
+    let runs = (0..repositories).map(|number| {
+        let (manager, request) = (manager.clone(), names.next());
+        async move { fill_one(manager, format!("many-{number}"), request?).await }
+    });
+    all(runs).await
+}
+
+/// Does all of this, [`AT_ONCE`].
+async fn all<F>(work: impl Iterator<Item = F>) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
     let mut tasks = JoinSet::new();
-    for number in 0..repositories {
+    for work in work {
         if tasks.len() >= AT_ONCE
             && let Some(done) = tasks.join_next().await
         {
             done.map_err(bug)??;
         }
-        let (manager, request) = (manager.clone(), names.next()?);
-        tasks.spawn(fill_one(manager, format!("many-{number}"), request));
+        tasks.spawn(work);
     }
     while let Some(done) = tasks.join_next().await {
         done.map_err(bug)??;
@@ -219,20 +229,14 @@ fn keys(tag: &str, repositories: usize) -> Result<Vec<RepositoryKey>, Failure> {
 }
 
 async fn make(maker: &ConcurrencyManager, keys: &[RepositoryKey]) -> Result<(), Failure> {
-    let mut tasks = JoinSet::new();
-    for key in keys {
-        if tasks.len() >= AT_ONCE
-            && let Some(done) = tasks.join_next().await
-        {
-            done.map_err(bug)??;
-        }
+    let heads = keys.iter().map(|key| {
         let (maker, key) = (maker.clone(), key.clone());
-        tasks.spawn(async move { maker.set_limit(&key, Limit::new(1), None).await.map(drop) });
-    }
-    while let Some(done) = tasks.join_next().await {
-        done.map_err(bug)??;
-    }
-    Ok(())
+        async move {
+            maker.set_limit(&key, Limit::new(1), None).await?;
+            Ok(())
+        }
+    });
+    all(heads).await
 }
 
 /// The process that measures what repositories take that it only knows. In memory it has to
