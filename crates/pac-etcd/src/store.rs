@@ -114,7 +114,7 @@ impl Store {
         if revision(kv.created) > since {
             return Ok(None);
         }
-        let until = Instant::now() + recent::PATIENCE;
+        let until = Instant::now() + recent::TELLS_WITHIN;
         Ok(self.recent.between(repository, since, at, until).await)
     }
 

@@ -59,6 +59,7 @@ impl Watches {
         let stream = opened.map_err(|failure| failure.error("watch", Effect::Read))?;
         let hub = Arc::new(Hub::default());
         hub.add(session, &subscriber);
+        store.recent.forget();
         store.recent.begin(next - 1);
         let end = End(Arc::clone(&hub));
         let follower = follow(Arc::clone(store), end, stream, next);
@@ -101,6 +102,7 @@ async fn follow(store: Arc<Store>, end: End, stream: (Changes, usize), mut next:
                 }
                 next = batch.revision.saturating_add(1);
                 if !hub.tell(&store, batch.changes) {
+                    store.recent.pause();
                     return;
                 }
                 store.recent.told(batch.revision);
@@ -126,6 +128,7 @@ async fn resume(
     delay: &mut Duration,
 ) -> Result<(Changes, usize), Failure> {
     let until = Instant::now() + RESUME_FOR;
+    store.recent.pause();
     loop {
         tracing::debug!(%failure, "the watch is interrupted");
         match failure.cause {
@@ -134,7 +137,7 @@ async fn resume(
             Cause::Compacted | Cause::Other | Cause::TooLarge => {
                 if let Ok(now) = now(store).await {
                     *next = now + 1;
-                    store.recent.begin(now);
+                    store.recent.forget();
                     hub.missed();
                 }
             }
@@ -154,7 +157,10 @@ async fn resume(
         sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
         *delay = (*delay * 2).min(LONGEST_DELAY);
         match open(store, *next).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                store.recent.begin(*next - 1);
+                return Ok(stream);
+            }
             Err(again) => failure = again,
         }
     }

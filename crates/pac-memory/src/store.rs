@@ -1,7 +1,7 @@
 //! The repositories in a map: one entry each, changed only under its guard, by functions that
 //! do not wait.
 
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -161,31 +161,24 @@ impl Store {
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Vec<(RepositoryKey, Head)> {
-        // The first keys of the page so far, the last of them on top: of 10,000 repositories
-        // few are ever in it.
-        let mut keys = BinaryHeap::new();
+        let mut page = BTreeMap::new();
         for repository in &self.repositories {
-            let key = repository.key();
+            let (key, head) = (repository.key(), repository.state.head());
             let later = after.is_none_or(|after| key > after);
-            if !later || !filter.passes(repository.state.head()) {
+            if !later || !filter.passes(head) {
                 continue;
             }
-            if keys.len() < limit {
-                keys.push(key.clone());
-            } else if let Some(mut last) = keys.peek_mut()
-                && key < &*last
-            {
-                *last = key.clone();
+            // Of what comes after a full page, no key need be copied.
+            let full = page.len() >= limit;
+            if full && page.last_key_value().is_none_or(|(last, _)| key >= last) {
+                continue;
+            }
+            page.insert(key.clone(), *head);
+            if full {
+                page.pop_last();
             }
         }
-        let head = |key: RepositoryKey| {
-            let head = *self.repositories.get(&key)?.state.head();
-            filter.passes(&head).then_some((key, head))
-        };
-        keys.into_sorted_vec()
-            .into_iter()
-            .filter_map(head)
-            .collect()
+        page.into_iter().collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! nested.
 //!
 //! Why a condition did not hold is told by the same transaction where somebody else was faster
-//! lately, else by another one: what is to be read then costs the server a tenth of a commit
+//! lately, else by another one: carried along, what is to be read then costs the server time
 //! although it is nearly never read.
 
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::client::failure::{Cause, Effect, Failure};
 use crate::client::{Answer, Compare, Operation, Step, Transaction};
 use crate::clock;
 use crate::record::{StoredHead, encode_entry};
-use crate::store::recent::PATIENCE;
+use crate::store::recent::TELLS_WITHIN;
 use crate::store::{Store, malformed, revision, revision_of};
 
 /// What etcd's encoding may add to a key and its value.
@@ -309,7 +309,7 @@ impl Store {
                 None => return Ok(all(part, &|| CommitOutcome::Failed(malformed()))),
             }
         };
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TELLS_WITHIN;
         let mut verdicts = Vec::with_capacity(part.len());
         let mut unexplained = Vec::new();
         for (mut commit, answer) in part.into_iter().zip(answers) {
@@ -327,7 +327,7 @@ impl Store {
             verdicts.push((commit, verdict));
         }
         let reasons = self.ask_reasons(&unexplained).await;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TELLS_WITHIN;
         for (commit, reasons) in unexplained.into_iter().zip(reasons) {
             let verdict = self.refused(&commit, reasons, session, until).await;
             verdicts.push((commit, verdict));

@@ -18,7 +18,7 @@ use crate::store::revision_of;
 const KEPT: usize = 512;
 
 /// The stream tells of a commit about when that is answered; who has waited for so long reads.
-pub(super) const PATIENCE: Duration = Duration::from_millis(50);
+pub(super) const TELLS_WITHIN: Duration = Duration::from_millis(50);
 
 /// Commits to a repository after which it is forgotten that somebody else was faster.
 const WARY: u8 = 64;
@@ -70,10 +70,19 @@ impl Recent {
         true
     }
 
-    /// There is a stream, which tells what comes after this revision, and nothing before.
+    /// There is a stream, which tells what comes after this revision.
     pub(crate) fn begin(&self, at: i64) {
-        self.changes().clear();
         self.told.send_replace(Some(at));
+    }
+
+    /// There is none for now: nobody waits for it.
+    pub(crate) fn pause(&self) {
+        self.told.send_replace(None);
+    }
+
+    /// The next stream does not go on where the last one ended.
+    pub(crate) fn forget(&self) {
+        self.changes().clear();
     }
 
     /// Somebody else has committed this.
@@ -105,16 +114,29 @@ impl Recent {
     ) -> Option<Snapshot> {
         let at = revision_of(at);
         let mut told = self.told.subscribe();
-        (*told.borrow())?;
-        let far_enough = told.wait_for(|told| told.is_some_and(|told| told >= at));
-        timeout_at(until, far_enough).await.ok()?.ok()?;
+        let far_enough = told.wait_for(|told| told.is_none_or(|told| told >= at));
+        (*timeout_at(until, far_enough).await.ok()?.ok()?)?;
+        let links = self.links(repository, since)?;
+        let found = links
+            .into_iter()
+            .map(Some)
+            .reduce(|a, b| merged(a?, b?))??;
+        (revision_of(found.head.revision) >= at).then_some(found)
+    }
+
+    /// The commits after `since`, if the first of them was planned at that and each of the others
+    /// at the one before.
+    fn links(&self, repository: &RepositoryKey, since: Revision) -> Option<Vec<Snapshot>> {
         let changes = self.changes();
         let of_it = changes.iter().filter(|(key, _)| key == repository);
         let later = of_it.filter(|(_, change)| change.head.revision > since);
-        let later = later.map(|(_, change)| Some(change.clone()));
-        let found = later.reduce(|a, b| merged(a?, b?))??;
-        let covers = found.since == Some(since) && revision_of(found.head.revision) >= at;
-        covers.then_some(found)
+        let mut at = since;
+        let linked = later.map(|(_, change)| {
+            let follows = change.since == Some(at);
+            at = change.head.revision;
+            follows.then(|| change.clone())
+        });
+        linked.collect()
     }
 
     fn changes(&self) -> MutexGuard<'_, VecDeque<(RepositoryKey, Snapshot)>> {
@@ -147,7 +169,7 @@ mod tests {
 
     async fn between(recent: &Recent, since: u64, at: u64) -> Option<(u64, u64)> {
         let (since, at) = (Revision::new(since), Revision::new(at));
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TELLS_WITHIN;
         let found = recent.between(&web(), since, at, until).await?;
         Some((found.since?.get(), found.head.revision.get()))
     }
@@ -186,9 +208,17 @@ mod tests {
         recent.begin(4);
         recent.add(&web(), &change(4, 6));
         let (found, ()) = tokio::join!(between(&recent, 4, 6), async {
+            recent.pause();
+            recent.forget();
             recent.begin(7);
         });
         assert_eq!(found, None);
+        recent.add(&web(), &change(7, 9));
+        recent.pause();
+        assert_eq!(between(&recent, 7, 9).await, None, "no stream");
+        // It goes on where it ended.
+        recent.begin(9);
+        assert_eq!(between(&recent, 7, 9).await, Some((7, 9)));
     }
 
     #[test]

@@ -83,11 +83,7 @@ impl Finished {
         if finished <= most {
             return;
         }
-        let ended = Ended {
-            runs: finished,
-            entries: entries.len(),
-        };
-        self.ended().insert(repository.clone(), ended);
+        self.again(repository);
         let excess = finished - most;
         let outdated = oldest(entries, excess);
         let outdated: HashSet<_> = outdated.iter().map(|entry| &entry.run).collect();
@@ -104,10 +100,26 @@ impl Finished {
     /// The repositories in which so many may have ended that it is worth a look.
     fn due(&self) -> Vec<RepositoryKey> {
         let enough = self.enough();
-        let mut ended = self.ended();
-        let due =
-            ended.extract_if(|_, ended| ended.runs >= enough.max(ended.entries / READ_PER_END));
-        due.map(|(key, _)| key).collect()
+        let mut due = Vec::new();
+        self.ended().retain(|repository, ended| {
+            if ended.runs < enough.max(ended.entries / READ_PER_END) {
+                return true;
+            }
+            due.push(repository.clone());
+            ended.runs = 0;
+            // Kept for where the look takes too long to be finished.
+            ended.entries > 0
+        });
+        due
+    }
+
+    /// There are too many: it is worth a look at once.
+    fn again(&self, repository: &RepositoryKey) {
+        let ended = Ended {
+            runs: self.enough(),
+            entries: 0,
+        };
+        self.ended().insert(repository.clone(), ended);
     }
 
     fn enough(&self) -> usize {
@@ -116,9 +128,11 @@ impl Finished {
 
     /// A repository was tidied, and has so many entries.
     fn tidied(&self, repository: &RepositoryKey, entries: usize) {
-        // Of others nothing need be remembered.
+        let mut ended = self.ended();
         if entries / READ_PER_END > self.enough() {
-            self.ended().entry(repository.clone()).or_default().entries = entries;
+            ended.entry(repository.clone()).or_default().entries = entries;
+        } else if let Some(ended) = ended.get_mut(repository) {
+            ended.entries = 0;
         }
     }
 
@@ -167,8 +181,7 @@ impl Store {
         for repository in self.finished.due() {
             if let Err(error) = self.tidy_one(&repository).await {
                 tracing::debug!(%repository, %error, "finished runs are not tidied yet");
-                let enough = self.finished.retention().per_repository;
-                self.finished.note(&repository, enough.max(1));
+                self.finished.again(&repository);
             }
         }
     }
