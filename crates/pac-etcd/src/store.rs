@@ -210,11 +210,7 @@ impl Store {
     }
 
     /// The entry at `kv`, which is in the range of this repository's entries.
-    pub(crate) fn entry(
-        &self,
-        repository: &RepositoryKey,
-        kv: &KeyValue,
-    ) -> Result<Arc<Entry>, Error> {
+    fn entry(&self, repository: &RepositoryKey, kv: &KeyValue) -> Result<Arc<Entry>, Error> {
         match self.keys.place(&kv.key) {
             Some(Place::Entry(of, run)) if of == *repository => {
                 decode_entry(run, &kv.key, &kv.value, revision(kv.modified)).map(Arc::new)
@@ -343,7 +339,7 @@ impl Store {
 }
 
 /// The first page of a repository's entries, of those modified at a revision or later.
-pub(crate) fn entry_range(prefix: &str, modified_from: i64) -> Range {
+fn entry_range(prefix: &str, modified_from: i64) -> Range {
     Range {
         key: prefix.to_owned(),
         end: end_of(prefix),
