@@ -14,7 +14,7 @@ use pac_conformance::faults::{Fault, Faults, HintFault, Request, When};
 use pac_conformance::{
     Fixture, Time, durable, ephemeral, poll_times, queued, repository, run_case, started,
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
@@ -347,4 +347,50 @@ fn the_back_stop_looks_at_many_repositories_with_few_requests() {
             assert!(matches!(turn, Ok(Turn::Started(_))), "{turn:?}");
         }
     });
+}
+
+/// Each such commit could be a conflict for somebody who has a slot to give on.
+async fn admissions_go_along(fixture: &Fixture) {
+    let web = repository("web");
+    let line = Faults::none();
+    let ours = fixture.manager_behind(&line).await;
+    ours.set_limit(&web, Limit::new(1), None).await.unwrap();
+    let a = started(&ours, &web, durable("a")).await;
+    let b = queued(&ours, &web, durable("b")).await;
+    let commits = || line.traffic(&web).commits;
+
+    // Nothing to go along with: it waits for a moment, and not for the next moment again.
+    line.inject([Request::Commit], Fault::Conflict, When::Next(2));
+    let (before, start) = (commits(), Instant::now());
+    let c = queued(&ours, &web, durable("c")).await;
+    let (asked, waited) = (commits() - before, start.elapsed());
+    assert_eq!(asked, 3, "two conflicts, and then it is in the queue");
+    let longest = Duration::from_millis(45);
+    assert!(
+        waited > Duration::from_millis(15) && waited < longest,
+        "{waited:?}"
+    );
+
+    // A release comes: both are one commit. All is quiet again before that.
+    sleep(Duration::from_millis(200)).await;
+    line.inject([Request::Commit], Fault::Conflict, When::Next(1));
+    let asking = tokio::spawn({
+        let (ours, web) = (ours.clone(), web.clone());
+        async move { ours.admit(&web, durable("d")).await.unwrap() }
+    });
+    sleep(Duration::from_millis(5)).await;
+    let before = commits();
+    assert!(line.is_used_up(), "it has met a conflict, and waits");
+    ours.release(a, DONE).await.unwrap();
+    assert!(matches!(asking.await.unwrap(), Admission::Queued(_)));
+    assert_eq!(commits() - before, 1);
+    let turn = fixture.soon("the turn", b).await.unwrap();
+    assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
+    drop(c);
+}
+
+#[test]
+fn where_others_are_faster_an_admission_to_a_full_queue_goes_along_with_a_release() {
+    run_case(Time::Paused, memory, admissions_go_along);
+    run_case(Time::Paused, distant, admissions_go_along);
 }

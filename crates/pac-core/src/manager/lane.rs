@@ -1,14 +1,15 @@
 //! Group commit. A lane carries one batch at a time to the store; while all lanes are under
 //! way, repositories with something to commit gather for the next batch, and go on being
 //! combined until it leaves. An idle system adds no delay: the first repository leaves at once.
+//! Where other processes commit to the same repository, what need not hurry waits for what does.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 
-use super::repository::{Next, Repository};
+use super::repository::{Hold, Next, Repository};
 use super::request::{Answer, Reply};
 use super::round::Step;
 use super::shared::Shared;
@@ -16,6 +17,13 @@ use crate::driver::{BatchOutcome, Commit, CommitOutcome, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Changes, Command};
 use crate::value::{Revision, SessionId};
+
+/// A batch leaves when nothing more has come while a lane yielded so often: who was answered, or
+/// granted a slot, has the next command at hand soon, but may first be taken up by another
+/// thread. A yield with nobody to yield to takes about a microsecond.
+const QUIET_YIELDS: usize = 3;
+/// And at the latest after so many yields.
+const MOST_YIELDS: usize = 32;
 
 /// The obligation to see to what is pending at a repository. Exactly one exists while its desk
 /// says that it is attended; it ends with [`Duty::done`], or everybody who waits hears of it.
@@ -119,6 +127,9 @@ impl Shared {
     pub(super) fn attend(self: &Arc<Self>, duty: Duty) {
         if self.lanes.are_unlimited() {
             self.attend_alone(duty);
+        } else if let Some(Step::Load(since)) = duty.repository().and_then(|r| r.read_first()) {
+            // Who waits for a word of this need not wait for a lane.
+            self.run(load(Arc::clone(self), duty, since));
         } else if let Some((lane, duty)) = self.enter(duty) {
             self.run(run_lane(lane, duty));
         }
@@ -132,6 +143,7 @@ impl Shared {
             let changes = match repository.plan(self, issuer) {
                 Step::Rest => return duty.done(),
                 Step::Load(since) => return self.run(load(Arc::clone(self), duty, since)),
+                Step::Hold(hold) => return self.run(hold_back(Arc::clone(self), duty, hold)),
                 Step::Commit(changes) => changes,
             };
             let commit = self.commit_alone(issuer.session, repository, changes);
@@ -237,7 +249,11 @@ impl Shared {
 async fn run_lane(lane: Lane, first: Duty) {
     let shared = &lane.0;
     let mut work = vec![first];
-    while !work.is_empty() {
+    loop {
+        gather(shared, &mut work).await;
+        if work.is_empty() {
+            return;
+        }
         let issuer = shared.issuer();
         let mut batch = Vec::with_capacity(work.len());
         let mut leaving = Vec::with_capacity(work.len());
@@ -248,6 +264,7 @@ async fn run_lane(lane: Lane, first: Duty) {
             match repository.plan(shared, issuer) {
                 Step::Rest => duty.done(),
                 Step::Load(since) => shared.run(load(Arc::clone(shared), duty, since)),
+                Step::Hold(hold) => shared.run(hold_back(Arc::clone(shared), duty, hold)),
                 Step::Commit(changes) => {
                     batch.push(RepositoryCommit {
                         repository: repository.key().clone(),
@@ -260,12 +277,29 @@ async fn run_lane(lane: Lane, first: Duty) {
         if !batch.is_empty() {
             commit(shared, issuer.session, batch, leaving, &mut work).await;
         }
-        // Who has just been answered often has the next command at hand: it goes along.
+    }
+}
+
+/// Takes along what has gathered, and what comes while others have their turn.
+async fn gather(shared: &Shared, work: &mut Vec<Duty>) {
+    let most = shared.descriptor.repositories_per_batch;
+    let (mut known, mut quiet) = (0, 0);
+    for _ in 0..MOST_YIELDS {
         tokio::task::yield_now().await;
         let mut queue = shared.lanes.queue();
-        let most = shared.descriptor.repositories_per_batch;
         let gathered = queue.ready.len().min(most.saturating_sub(work.len()));
         work.extend(queue.ready.drain(..gathered));
+        drop(queue);
+        let asked = match work.as_slice() {
+            [Duty(Some(only))] => only.desk().pending.len(),
+            _ => 0,
+        };
+        let now_known = work.len() + asked;
+        quiet = if now_known > known { 0 } else { quiet + 1 };
+        known = now_known;
+        if quiet == QUIET_YIELDS {
+            return;
+        }
     }
 }
 
@@ -330,6 +364,19 @@ async fn load(shared: Arc<Shared>, duty: Duty, since: Option<Revision>) {
     let answer = shared.load(repository.key(), since).await;
     let next = repository.loaded(&shared, answer);
     resume(&shared, duty, next);
+}
+
+/// Waits for something that has to hurry, to go along with it.
+async fn hold_back(shared: Arc<Shared>, duty: Duty, hold: Hold) {
+    let Some(repository) = duty.repository() else {
+        return;
+    };
+    while timeout_at(hold.until, hold.nudge.notified()).await.is_ok() {
+        if !repository.desk().may_be_held_back() {
+            break;
+        }
+    }
+    resume(&shared, duty, Next::Plan);
 }
 
 fn resume(shared: &Arc<Shared>, duty: Duty, next: Next) {

@@ -2,11 +2,11 @@
 //! combined into the next commit, and who waits for a turn.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::request::Request;
@@ -30,9 +30,22 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 /// commit, or who has lost once goes on losing.
 const CONTENTION: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(1))
-    .with_max_delay(Duration::from_millis(20))
+    .with_max_delay(LONGEST_CONTENTION)
     .with_jitter()
     .without_max_times();
+
+const LONGEST_CONTENTION: Duration = Duration::from_millis(20);
+/// For so long after others were faster, what need not hurry makes room for what does.
+const CONTENDED: Duration = Duration::from_millis(100);
+
+/// Admissions that wait for something to go along with.
+#[derive(Debug, Clone)]
+pub(super) struct Hold {
+    /// The longest.
+    pub(super) until: Instant,
+    /// Something has come.
+    pub(super) nudge: Arc<Notify>,
+}
 
 /// How to go on after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +84,10 @@ pub(super) struct Desk {
     pub(super) in_flight: Vec<(Request, Outcome)>,
     /// What that commit was planned at.
     pub(super) planned_at: Revision,
+    /// When others were faster the last time.
+    pub(super) lost_at: Option<Instant>,
+    /// What is pending waits, or has waited, for something to go along with.
+    pub(super) hold: Option<Hold>,
     /// That commit is not large enough for all that its commands would change.
     pub(super) more: bool,
     pub(super) next_serial: u64,
@@ -220,7 +237,38 @@ impl Desk {
     }
 
     fn take_duty(&mut self) -> bool {
+        if let Some(hold) = &self.hold {
+            hold.nudge.notify_one();
+        }
         !std::mem::replace(&mut self.attended, true)
+    }
+
+    /// How long to wait for something to go along with, if at all.
+    pub(super) fn hold_back(&mut self) -> Option<Hold> {
+        if !self.may_be_held_back() {
+            return None;
+        }
+        let now = Instant::now();
+        let hold = self.hold.get_or_insert_with(|| Hold {
+            until: now + LONGEST_CONTENTION,
+            nudge: Arc::default(),
+        });
+        (hold.until > now).then(|| hold.clone())
+    }
+
+    /// Whether all that is pending would only go to the end of a queue that others are changing:
+    /// every commit for that alone may cost somebody a conflict who has a slot to give on.
+    pub(super) fn may_be_held_back(&self) -> bool {
+        let contended = self.lost_at.is_some_and(|at| at.elapsed() < CONTENDED);
+        contended
+            && !self.recheck
+            && !self.is_behind()
+            && !self.pending.is_empty()
+            && self.pending.iter().all(Request::may_wait)
+            && self
+                .state
+                .as_ref()
+                .is_some_and(|state| state.head().queued > 0)
     }
 
     /// Takes in a hint.

@@ -100,6 +100,11 @@ impl Request {
         }
     }
 
+    /// Whether this can wait a while where others wait for a slot anyway.
+    pub(super) fn may_wait(&self) -> bool {
+        matches!(self.command, Command::Admit(_)) && self.uncertain.is_none()
+    }
+
     /// Whether this asks for a slot or a place.
     pub(super) fn admits(&self) -> bool {
         matches!(

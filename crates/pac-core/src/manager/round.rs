@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::absorb::Source;
-use super::repository::{Desk, Next, Repository};
+use super::repository::{Desk, Hold, Next, Repository};
 use super::request::{Asker, Reply, Request};
 use super::session::session_lost;
 use super::shared::Shared;
@@ -24,6 +26,8 @@ pub(super) enum Step {
     Rest,
     /// Read what changed since, or all.
     Load(Option<Revision>),
+    /// Wait a while for something to go along with.
+    Hold(Hold),
     /// Commit.
     Commit(Changes),
 }
@@ -34,9 +38,11 @@ impl Repository {
         let mut desk = self.desk();
         let desk = &mut *desk;
         loop {
-            let asked = !desk.pending.is_empty() || desk.wanted > Revision::default();
-            if desk.recheck || desk.is_behind() || (asked && desk.state.is_none()) {
-                return desk.load();
+            if desk.has_to_read() {
+                return Step::Load(desk.load());
+            }
+            if let Some(hold) = desk.hold_back() {
+                return Step::Hold(hold);
             }
             let Some(state) = desk.state.as_ref() else {
                 return desk.rest();
@@ -86,12 +92,18 @@ impl Repository {
                 desk.pending.push_front(request);
             }
             if early == 0 {
-                return desk.load();
+                return Step::Load(desk.load());
             }
             desk.expiry_is_recorded();
             self.answer(desk, shared, None);
             self.hand_over(desk, shared);
         }
+    }
+
+    /// What has to be read before anything can be planned.
+    pub(super) fn read_first(&self) -> Option<Step> {
+        let mut desk = self.desk();
+        desk.has_to_read().then(|| Step::Load(desk.load()))
     }
 
     /// Plans one command, if nobody is at the repository, nothing has to be read, and the
@@ -183,6 +195,7 @@ impl Repository {
             }
             CommitOutcome::Conflict(snapshot) => {
                 desk.put_back();
+                desk.lost_at = Some(Instant::now());
                 let absorbed =
                     snapshot.map(|snapshot| self.absorb(desk, shared, &snapshot, Source::Read));
                 match absorbed {
@@ -284,16 +297,22 @@ impl Desk {
     fn rest(&mut self) -> Step {
         self.attended = false;
         self.backoff = None;
+        self.hold = None;
         Step::Rest
     }
 
-    fn load(&mut self) -> Step {
+    fn has_to_read(&self) -> bool {
+        let asked = !self.pending.is_empty() || self.wanted > Revision::default();
+        self.recheck || self.is_behind() || (asked && self.state.is_none())
+    }
+
+    fn load(&mut self) -> Option<Revision> {
         // A hint that comes from here on may be of something that the answer does not show.
         self.recheck = false;
         self.wanted = Revision::default();
         self.covered = self.next_serial;
         self.asked_all = self.state.is_none();
-        Step::Load(self.state.as_ref().map(|state| state.head().revision))
+        self.state.as_ref().map(|state| state.head().revision)
     }
 
     /// Nothing could be read: takes out what was asked for after that was tried, for which it is
@@ -310,6 +329,7 @@ impl Desk {
     /// After a commit; `known` is false when all has to be read anew.
     fn after_commit(&mut self, known: bool) -> Next {
         self.backoff = None;
+        self.hold = None;
         if !known {
             self.forget();
         }
