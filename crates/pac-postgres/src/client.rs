@@ -1,13 +1,15 @@
 //! The one place that talks to the client library: connections, the pool, statements.
 //!
-//! Statements are unnamed and leave nothing behind on a connection: a proxy may give each of them
-//! another one.
+//! A proxy may give each statement another connection: until it is known that there is none,
+//! statements are unnamed and leave nothing behind.
 
 mod failure;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -19,7 +21,7 @@ use tokio::time::timeout;
 use tokio_postgres::config::{SslMode as ClientSslMode, TargetSessionAttrs};
 use tokio_postgres::tls::MakeTlsConnect;
 pub(crate) use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{AsyncMessage, CancelToken, Config, Connection, Socket};
+use tokio_postgres::{AsyncMessage, CancelToken, Config, Connection, Socket, Statement};
 pub(crate) use tokio_postgres::{Error as RowError, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -44,7 +46,11 @@ impl Client {
     /// Connects nothing yet.
     pub(crate) fn new(options: &PostgresOptions) -> Result<Self, Error> {
         let limit = Some(options.connection_timeout);
-        let pool = Pool::builder(Connector(Arc::new(options.clone())))
+        let connector = Connector {
+            options: Arc::new(options.clone()),
+            named: Arc::default(),
+        };
+        let pool = Pool::builder(connector)
             .max_size(options.max_connections)
             .wait_timeout(limit)
             .create_timeout(limit)
@@ -57,7 +63,13 @@ impl Client {
     }
 
     pub(crate) fn options(&self) -> &PostgresOptions {
-        &self.pool.manager().0
+        &self.pool.manager().options
+    }
+
+    /// Connections are this process's own: what they know stays known. From now on a statement has
+    /// a name on each connection, and is parsed and planned there once.
+    pub(crate) fn name_statements(&self) {
+        self.pool.manager().named.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn schema(&self) -> &str {
@@ -140,6 +152,9 @@ pub(crate) struct Session {
     driven: JoinHandle<()>,
     options: Arc<PostgresOptions>,
     cancel: CancelToken,
+    /// Whether statements have names, on all connections.
+    named: Arc<AtomicBool>,
+    statements: Mutex<HashMap<String, Statement>>,
 }
 
 impl fmt::Debug for Session {
@@ -163,8 +178,44 @@ impl Session {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
-        let answer = self.client.query_typed(sql, params);
+        let answer = async {
+            if !self.named.load(Ordering::Relaxed) {
+                return self.client.query_typed(sql, params).await;
+            }
+            match self.query_by_name(sql, params).await {
+                // There is a proxy after all. Nothing was carried out.
+                Err(error) if failure::is_about_a_name(&error) => {
+                    self.named.store(false, Ordering::Relaxed);
+                    self.client.query_typed(sql, params).await
+                }
+                answer => answer,
+            }
+        };
         self.within_limit(operation, effect, answer).await
+    }
+
+    async fn query_by_name(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let statements = || {
+            self.statements
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = statements().get(sql).cloned();
+        let statement = match known {
+            Some(statement) => statement,
+            None => {
+                let types: Vec<_> = params.iter().map(|(_, kind)| kind.clone()).collect();
+                let statement = self.client.prepare_typed(sql, &types).await?;
+                statements().insert(sql.to_owned(), statement.clone());
+                statement
+            }
+        };
+        let values: Vec<_> = params.iter().map(|(value, _)| *value).collect();
+        self.client.query(&statement, &values).await
     }
 
     /// Runs statements without parameters or results.
@@ -218,7 +269,10 @@ impl Session {
 
 /// Makes connections.
 #[derive(Debug)]
-struct Connector(Arc<PostgresOptions>);
+struct Connector {
+    options: Arc<PostgresOptions>,
+    named: Arc<AtomicBool>,
+}
 
 impl Connector {
     async fn session(&self, operation: &'static str) -> Result<Session, Error> {
@@ -240,7 +294,9 @@ impl Connector {
             cancel: client.cancel_token(),
             client,
             driven: tokio::spawn(driven),
-            options: Arc::clone(&self.0),
+            options: Arc::clone(&self.options),
+            named: Arc::clone(&self.named),
+            statements: Mutex::default(),
         }
     }
 
@@ -254,7 +310,7 @@ impl Connector {
         ),
         Error,
     > {
-        let options = &self.0;
+        let options = &self.options;
         let config = config(options)?;
         let tls = MakeRustlsConnect::new(tls::config(options)?);
         match timeout(options.connection_timeout, config.connect(tls)).await {

@@ -62,6 +62,8 @@ impl PostgresDriver {
         let listening = watches.try_to_listen().await?;
         let notified = listening.is_some();
         if let Some(session) = listening {
+            // What one statement leaves on a connection, another one has just found.
+            client.name_statements();
             alive.push(tasks.spawn(Arc::clone(&watches).notify()));
             alive.push(tasks.spawn(Arc::clone(&watches).keep_listening(session)));
         } else {

@@ -41,6 +41,7 @@ impl RawPostgres {
                (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL)"
         );
         session.batch("measure", &create).await?;
+        client.name_statements();
         let insert = format!("INSERT INTO {schema}.raw_writes (body) VALUES ($1)");
         let announce = format!(
             "WITH written AS ({insert} RETURNING id) SELECT pg_notify($2, id::text) FROM written"

@@ -23,11 +23,6 @@ const FORMAT: i16 = 1;
 /// The columns of a head, as [`head`] reads them.
 pub(crate) const HEAD: &str = "format, revision, run_limit, limit_version, last_ticket, \
                                last_token, queued, started";
-/// The columns of an entry, as [`entry`] reads them.
-pub(crate) const ENTRY: &str = "format, run, uid, kind, priority, ticket, state, token, session, \
-                                orphaned, outcome, abandoned, queued_at, started_at, \
-                                finished_at, revision";
-
 /// Reads a head from the columns from `at` on.
 pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
     check_format(cell(row, at)?)?;
@@ -44,7 +39,7 @@ pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
     })
 }
 
-/// Reads an entry from the columns from `at` on.
+/// Reads an entry from the columns from `at` on, in the order of `load_repository`.
 pub(crate) fn entry(row: &Row, at: usize) -> Result<Entry, Error> {
     check_format(cell(row, at)?)?;
     let token = optional_counter(row, at + 7)?.map(FencingToken::new);

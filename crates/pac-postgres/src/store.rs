@@ -10,7 +10,7 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 
 use crate::client::{Client, Effect, Row, Type};
 use crate::clock::millis;
-use crate::record::{self, Batch, ENTRY, HEAD, cell, saturated};
+use crate::record::{self, Batch, HEAD, cell, saturated};
 
 /// Finished runs that go in one statement: a commit that meets it waits no longer than for this.
 const PURGE: i32 = 500;
@@ -35,31 +35,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(client: Client) -> Self {
         let schema = client.schema();
-        let prefixed = |prefix: &str, columns: &str| {
-            let columns = columns
-                .split(", ")
-                .map(|column| format!("{prefix}{column}"));
-            columns.collect::<Vec<_>>().join(", ")
-        };
-        // First the head with the floor, then the entries: one statement, so one moment. Entries by
-        // ranges of states: within a single state the index goes on to what is after the known
-        // revision; beside them is what no state is, which has to be read to be reported. OFFSET
-        // keeps the planner from one search for all ranges: that would read a whole repository.
-        let load = format!(
-            "SELECT f.value, h.purged, {head}, {no_entry} \
-             FROM {schema}.floor f LEFT JOIN {schema}.repositories h ON h.repository = $1 \
-             UNION ALL \
-             SELECT NULL, NULL, {no_head}, {entry} \
-             FROM (VALUES (-32768, -1), (0, 0), (1, 1), (2, 2), (3, 32767)) s (lowest, highest), \
-               LATERAL (SELECT * FROM {schema}.entries e WHERE e.repository = $1 \
-                 AND e.state BETWEEN s.lowest::smallint AND s.highest::smallint \
-                 AND e.revision > coalesce((SELECT $2::bigint FROM {schema}.repositories p \
-                   WHERE p.repository = $1 AND p.purged <= $2), -1) OFFSET 0) e",
-            head = prefixed("h.", HEAD),
-            no_head = vec!["NULL"; HEAD.split(", ").count()].join(", "),
-            entry = prefixed("e.", ENTRY),
-            no_entry = vec!["NULL"; ENTRY.split(", ").count()].join(", "),
-        );
+        let load = format!("SELECT * FROM {schema}.load_repository($1, $2)");
         let params: Vec<_> = (1..=28).map(|n| format!("${n}")).collect();
         let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
         Self {

@@ -375,8 +375,13 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let other = driver.open_session(TTL).await.unwrap();
     set_limit(&driver, other, &key("web"), 5).await;
     let client = raw(port(SYSTEM)).await;
-    // Keeps the commit waiting between its question whether the session lives and its end.
-    let block = format!("BEGIN; LOCK TABLE {schema}.entries IN SHARE MODE");
+    // A record of the same run, of which nobody knows yet whether it stays, keeps the commit waiting
+    // between its question whether the session lives and its end.
+    let block = format!(
+        "BEGIN; INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
+           state, orphaned, abandoned, adopted, revision) \
+         VALUES ('ns/web', 'ns/late', 1, 'u', 0, 0, 9, 0, false, false, false, 9)"
+    );
     client.batch_execute(&block).await.unwrap();
     driver.keep_alive(session).await.unwrap();
     let driver = Arc::new(driver);

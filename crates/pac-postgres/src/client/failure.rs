@@ -37,6 +37,16 @@ impl Effect {
     }
 }
 
+/// Whether a statement is not known by its name, or the name is another's: whoever is at the
+/// other end is not the connection that the statement was prepared on.
+pub(super) fn is_about_a_name(error: &tokio_postgres::Error) -> bool {
+    let names = [
+        &SqlState::INVALID_SQL_STATEMENT_NAME,
+        &SqlState::DUPLICATE_PSTATEMENT,
+    ];
+    error.code().is_some_and(|code| names.contains(&code))
+}
+
 impl PostgresOptions {
     /// What the client library's error means.
     pub(crate) fn failure(

@@ -1,15 +1,61 @@
--- Commits to many repositories in one transaction and one round trip, each on its own condition
--- and with its own outcome. Locks first, reads later: every statement of this function sees
--- what was committed before it began.
+-- Reads of one repository, and commits to many in one transaction and one round trip, each on
+-- its own condition and with its own outcome. Both are functions because their plans are kept for a
+-- connection then: to plan them takes longer than to carry them out.
 --
--- Sessions and heads are locked in the order of their keys, and a head that somebody else holds
--- is a conflict rather than a wait; nothing that waits holds what another waits for. The plan
--- settings: arrays of unknown length are no reason to read a table from end to end, nor to plan
--- anew for each; where only that is possible, as for the one row of the floor, it then counts as
--- so expensive that a server would compile it first, for 10 ms. A condition with a query of its
+-- The plan settings: arrays of unknown length are no reason to read a table from end to end, nor to
+-- plan anew for each; where only that is possible, as for the one row of the floor, it then counts
+-- as so expensive that a server would compile it first, for 10 ms. A condition with a query of its
 -- own is kept for when it matters: it costs as much as a statement. What is an expression and no
--- query costs next to nothing.
+-- query costs next to nothing, and an element of an array less than a row of unnest.
 
+-- First the head with the floor, then the entries that changed after the revision `p_known`, or all
+-- where that is unknown or some of them may be gone. All as of the moment when the calling statement
+-- began, which is what STABLE stands for.
+CREATE FUNCTION load_repository(p_repository text, p_known bigint) RETURNS TABLE (
+  floor bigint, purged bigint,
+  format smallint, revision bigint, run_limit bigint, limit_version bigint, last_ticket bigint,
+  last_token bigint, queued bigint, started bigint,
+  run_format smallint, run text, uid text, kind smallint, priority integer, ticket bigint,
+  state smallint, token bigint, session bigint, orphaned boolean, outcome smallint,
+  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint)
+LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+  v_after bigint := -1;
+BEGIN
+  SELECT f.value, r.purged, r.format, r.revision, r.run_limit, r.limit_version, r.last_ticket,
+      r.last_token, r.queued, r.started
+    INTO floor, purged, format, revision, run_limit, limit_version, last_ticket, last_token,
+      queued, started
+    FROM floor f LEFT JOIN repositories r ON r.repository = p_repository;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  RETURN NEXT;
+  IF p_known >= purged THEN
+    v_after := p_known;
+  END IF;
+  -- By ranges of states: within a single state the index goes on to what is after the known
+  -- revision; beside them is what no state is, which has to be read to be reported. OFFSET keeps the
+  -- planner from one search for all ranges: that would read a whole repository.
+  RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::smallint, NULL::bigint, NULL::bigint,
+      NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
+      e.format, e.run, e.uid, e.kind, e.priority, e.ticket, e.state, e.token, e.session,
+      e.orphaned, e.outcome, e.abandoned, e.queued_at, e.started_at, e.finished_at, e.revision
+    FROM (VALUES (-32768, -1), (0, 0), (1, 1), (2, 2), (3, 32767)) s (lowest, highest),
+      LATERAL (SELECT * FROM entries k WHERE k.repository = p_repository
+        AND k.state BETWEEN s.lowest::smallint AND s.highest::smallint
+        AND k.revision > v_after OFFSET 0) e;
+END
+$$;
+
+-- Locks first, reads later: every statement of this function sees what was committed before it
+-- began. Sessions and heads are locked in the order of their keys, and a head that somebody else
+-- holds is a conflict rather than a wait. Only a commit to one repository waits for it, which has
+-- none locked then: nothing that waits holds what another waits for.
 -- What comes of the commit to one repository: 0 committed, at `moment`, and with the new floor in
 -- `about` if it was removed; 1 conflict; 2 the session `about` is dead.
 CREATE FUNCTION commit_batch(
@@ -38,11 +84,14 @@ DECLARE
   v_session bigint;
   v_locked text;
   v_dead bigint[];
+  -- The most frequent commit is tried at once; why it fails is found out as for any other.
+  v_alone boolean := cardinality(p_repository) = 1 AND NOT p_remove[1] AND p_alive = '{}';
   -- Those of which a session is dead, and those whose heads are ours as they were expected.
   v_bereaved integer[] := '{}';
   v_held integer[];
-  -- Whether that is all of them: to search an array for each row takes a copy of it each time.
-  v_all boolean;
+  -- Whether that is all of them.
+  v_all boolean := false;
+  v_heads bigint;
   v_removes boolean := false;
   v_missing boolean := false;
   v_floor bigint;
@@ -57,95 +106,107 @@ BEGIN
   FOREACH v_session IN ARRAY v_sessions LOOP
     v_locked := pg_advisory_xact_lock_shared(c_locks, lock_number(v_session))::text;
   END LOOP;
-  SELECT array_agg(s.id) INTO v_dead FROM unnest(v_sessions) s (id)
-    WHERE NOT EXISTS (SELECT FROM sessions k
-      WHERE k.id = s.id AND NOT k.dead AND NOT has_passed(k.deadline, k.session_ttl));
-  IF v_dead IS NOT NULL THEN
-    IF p_session = ANY (v_dead) THEN
-      RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session;
-      RETURN;
+  LOOP
+    IF NOT v_alone THEN
+      SELECT array_agg(s.id) INTO v_dead FROM unnest(v_sessions) s (id)
+        WHERE NOT EXISTS (SELECT FROM sessions k
+          WHERE k.id = s.id AND NOT k.dead AND NOT has_passed(k.deadline, k.session_ttl));
+      IF v_dead IS NOT NULL THEN
+        IF p_session = ANY (v_dead) THEN
+          RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session;
+          RETURN;
+        END IF;
+        SELECT array_agg(DISTINCT a.number) INTO v_bereaved
+          FROM unnest(p_alive_of, p_alive) a (number, id) WHERE a.id = ANY (v_dead);
+      END IF;
+
+      SELECT coalesce(array_agg(h.number), '{}') INTO v_held FROM (
+        SELECT n AS number FROM generate_subscripts(p_repository, 1) n
+          JOIN repositories r ON r.repository = p_repository[n]
+          WHERE r.revision = p_expected[n] AND r.format = 1 AND n <> ALL (v_bereaved)
+          ORDER BY r.repository
+          FOR NO KEY UPDATE OF r SKIP LOCKED) h;
+      IF true = ANY (p_remove) THEN
+        v_removes := EXISTS (SELECT FROM unnest(v_held) h (number) WHERE p_remove[h.number]);
+      END IF;
+
+      -- The floor is locked once, in the mode that all of the batch needs.
+      IF v_removes THEN
+        SELECT f.value INTO v_floor FROM floor f FOR UPDATE;
+      END IF;
+      IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_bereaved) THEN
+        v_missing := EXISTS (SELECT FROM unnest(p_repository) t (repository)
+          WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository));
+      END IF;
+      IF v_missing THEN
+        IF NOT v_removes THEN
+          SELECT f.value INTO v_floor FROM floor f FOR SHARE;
+        END IF;
+        WITH created AS (
+          INSERT INTO repositories (repository, format, revision, purged, run_limit, last_ticket,
+              last_token, queued, started)
+            SELECT t.repository, 1, t.expected, t.expected, 0, 0, 0, 0, 0
+              FROM unnest(p_repository, p_expected, p_remove)
+                WITH ORDINALITY t (repository, expected, remove, number)
+              WHERE t.expected = v_floor AND NOT t.remove AND t.number <> ALL (v_bereaved)
+                AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
+              ORDER BY t.repository
+            ON CONFLICT DO NOTHING
+            RETURNING repository)
+          SELECT v_held || coalesce(array_agg(t.number::integer), '{}') INTO v_held
+            FROM unnest(p_repository) WITH ORDINALITY t (repository, number)
+            JOIN created c ON c.repository = t.repository;
+      END IF;
+      v_all := cardinality(v_held) = cardinality(p_repository);
     END IF;
-    SELECT array_agg(DISTINCT a.number) INTO v_bereaved
-      FROM unnest(p_alive_of, p_alive) a (number, id) WHERE a.id = ANY (v_dead);
-  END IF;
 
-  SELECT coalesce(array_agg(h.number), '{}') INTO v_held FROM (
-    SELECT t.number::integer FROM unnest(p_repository, p_expected)
-        WITH ORDINALITY t (repository, expected, number)
-      JOIN repositories r ON r.repository = t.repository
-      WHERE r.revision = t.expected AND r.format = 1 AND t.number <> ALL (v_bereaved)
-      ORDER BY r.repository
-      FOR NO KEY UPDATE OF r SKIP LOCKED) h (number);
-  IF true = ANY (p_remove) THEN
-    v_removes := EXISTS (SELECT FROM unnest(v_held) h (number) WHERE p_remove[h.number]);
-  END IF;
-
-  -- The floor is locked once, in the mode that all of the batch needs.
-  IF v_removes THEN
-    SELECT f.value INTO v_floor FROM floor f FOR UPDATE;
-  END IF;
-  IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_bereaved) THEN
-    v_missing := EXISTS (SELECT FROM unnest(p_repository) t (repository)
-      WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository));
-  END IF;
-  IF v_missing THEN
-    IF NOT v_removes THEN
-      SELECT f.value INTO v_floor FROM floor f FOR SHARE;
+    v_moment := now_millis();
+    WITH held AS (
+      UPDATE repositories r SET revision = p_expected[n] + 1, run_limit = p_limit[n],
+          limit_version = p_limit_version[n], last_ticket = p_last_ticket[n],
+          last_token = p_last_token[n], queued = p_queued[n], started = p_started[n]
+        FROM generate_subscripts(p_repository, 1) n
+        WHERE r.repository = p_repository[n] AND NOT p_remove[n] AND CASE
+          WHEN v_alone THEN r.revision = p_expected[n] AND r.format = 1
+            AND EXISTS (SELECT FROM sessions k WHERE k.id = p_session AND NOT k.dead
+              AND NOT has_passed(k.deadline, k.session_ttl))
+          ELSE v_all OR n = ANY (v_held) END
+        RETURNING 1),
+    written AS (
+      INSERT INTO entries AS k (repository, run, format, uid, kind, priority, ticket, state,
+          token, session, orphaned, outcome, abandoned, adopted, queued_at, started_at,
+          finished_at, revision)
+        SELECT p_repository[p_of[e]], p_run[e], 1, p_uid[e], p_kind[e], p_priority[e],
+            p_ticket[e], p_state[e], p_token[e], p_owner[e], p_orphaned[e], p_outcome[e],
+            p_abandoned[e], p_adopted[e],
+            CASE p_queued_at[e] WHEN c_now THEN v_moment ELSE p_queued_at[e] END,
+            CASE p_started_at[e] WHEN c_now THEN v_moment ELSE p_started_at[e] END,
+            CASE p_finished_at[e] WHEN c_now THEN v_moment ELSE p_finished_at[e] END,
+            p_expected[p_of[e]] + 1
+          FROM generate_subscripts(p_of, 1) e
+          WHERE CASE WHEN v_alone THEN EXISTS (SELECT FROM held)
+            ELSE v_all OR p_of[e] = ANY (v_held) END
+        ON CONFLICT (run, repository) DO UPDATE SET format = excluded.format,
+          uid = excluded.uid, kind = excluded.kind, priority = excluded.priority,
+          ticket = excluded.ticket, state = excluded.state, token = excluded.token,
+          session = excluded.session, orphaned = excluded.orphaned,
+          outcome = excluded.outcome, abandoned = excluded.abandoned,
+          adopted = excluded.adopted, queued_at = excluded.queued_at,
+          started_at = excluded.started_at, finished_at = excluded.finished_at,
+          revision = excluded.revision
+          WHERE k.format = 1
+        RETURNING 1)
+      SELECT (SELECT count(*) FROM held), (SELECT count(*) FROM written)
+        INTO v_heads, v_written;
+    EXIT WHEN NOT v_alone;
+    v_alone := false;
+    IF v_heads = 1 THEN
+      v_all := true;
+      EXIT;
     END IF;
-    WITH created AS (
-      INSERT INTO repositories (repository, format, revision, purged, run_limit, last_ticket,
-          last_token, queued, started)
-        SELECT t.repository, 1, t.expected, t.expected, 0, 0, 0, 0, 0
-          FROM unnest(p_repository, p_expected, p_remove)
-            WITH ORDINALITY t (repository, expected, remove, number)
-          WHERE t.expected = v_floor AND NOT t.remove AND t.number <> ALL (v_bereaved)
-            AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
-          ORDER BY t.repository
-        ON CONFLICT DO NOTHING
-        RETURNING repository)
-      SELECT v_held || coalesce(array_agg(t.number::integer), '{}') INTO v_held
-        FROM unnest(p_repository) WITH ORDINALITY t (repository, number)
-        JOIN created c ON c.repository = t.repository;
-  END IF;
-
-  v_all := cardinality(v_held) = cardinality(p_repository);
-  v_moment := now_millis();
-  UPDATE repositories r SET revision = t.expected + 1, run_limit = t.run_limit,
-      limit_version = t.limit_version, last_ticket = t.last_ticket, last_token = t.last_token,
-      queued = t.queued, started = t.started
-    FROM unnest(p_repository, p_expected, p_remove, p_limit, p_limit_version, p_last_ticket,
-        p_last_token, p_queued, p_started)
-      WITH ORDINALITY t (repository, expected, remove, run_limit, limit_version, last_ticket,
-        last_token, queued, started, number)
-    WHERE r.repository = t.repository AND NOT t.remove
-      AND (v_all OR t.number = ANY (v_held));
-
-  INSERT INTO entries AS k (repository, run, format, uid, kind, priority, ticket, state, token,
-      session, orphaned, outcome, abandoned, adopted, queued_at, started_at, finished_at,
-      revision)
-    SELECT p_repository[e.number], e.run, 1, e.uid, e.kind, e.priority, e.ticket, e.state,
-        e.token, e.owner, e.orphaned, e.outcome, e.abandoned, e.adopted,
-        CASE e.queued_at WHEN c_now THEN v_moment ELSE e.queued_at END,
-        CASE e.started_at WHEN c_now THEN v_moment ELSE e.started_at END,
-        CASE e.finished_at WHEN c_now THEN v_moment ELSE e.finished_at END,
-        p_expected[e.number] + 1
-      FROM unnest(p_of, p_run, p_uid, p_kind, p_priority, p_ticket, p_state, p_token, p_owner,
-          p_orphaned, p_outcome, p_abandoned, p_adopted, p_queued_at, p_started_at,
-          p_finished_at)
-        e (number, run, uid, kind, priority, ticket, state, token, owner, orphaned, outcome,
-          abandoned, adopted, queued_at, started_at, finished_at)
-      WHERE v_all OR e.number = ANY (v_held)
-    ON CONFLICT (run, repository) DO UPDATE SET format = excluded.format, uid = excluded.uid,
-      kind = excluded.kind, priority = excluded.priority, ticket = excluded.ticket,
-      state = excluded.state, token = excluded.token, session = excluded.session,
-      orphaned = excluded.orphaned, outcome = excluded.outcome,
-      abandoned = excluded.abandoned, adopted = excluded.adopted,
-      queued_at = excluded.queued_at, started_at = excluded.started_at,
-      finished_at = excluded.finished_at, revision = excluded.revision
-      WHERE k.format = 1;
-  GET DIAGNOSTICS v_written = ROW_COUNT;
+  END LOOP;
   IF v_written < cardinality(p_of) THEN
-    IF v_written < (SELECT count(*) FROM unnest(p_of) o WHERE o = ANY (v_held)) THEN
+    IF v_all OR v_written < (SELECT count(*) FROM unnest(p_of) o WHERE o = ANY (v_held)) THEN
       RAISE EXCEPTION 'a record of a newer version was to be overwritten'
         USING ERRCODE = 'PAC02';
     END IF;
@@ -163,8 +224,13 @@ BEGIN
   END IF;
 
   IF v_all THEN
-    RETURN QUERY SELECT n, 0::smallint, v_moment, v_floor
-      FROM generate_series(1, cardinality(p_repository)) n;
+    FOR v_number IN 1 .. cardinality(p_repository) LOOP
+      number := v_number;
+      outcome := 0;
+      moment := v_moment;
+      about := v_floor;
+      RETURN NEXT;
+    END LOOP;
     RETURN;
   END IF;
   -- What is removed and was not there is as it should be.

@@ -1,5 +1,6 @@
 //! A line between driver and server that can be cut.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -60,6 +61,34 @@ impl Proxy {
     }
 }
 
+/// The statements that have a name on a connection.
+#[derive(Debug, Default)]
+struct Names(HashMap<String, String>);
+
+impl Names {
+    /// The text of a request, with that of the statement which it names; `None` if all it does is
+    /// to give a statement its name. A request is a packet, and begins with a message.
+    fn request(&mut self, packet: &[u8]) -> Option<String> {
+        let text = String::from_utf8_lossy(packet).into_owned();
+        // After the kind of a message and its length.
+        let body = packet.get(5..).unwrap_or_default();
+        let mut strings = body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let (first, second) = (strings.next()?, strings.next().unwrap_or_default());
+        match packet.first() {
+            Some(b'P') if !first.is_empty() => {
+                self.0.insert(first.into_owned(), second.into_owned());
+                None
+            }
+            // The portal comes first.
+            Some(b'B') => {
+                let named = self.0.get(second.as_ref()).map(String::as_str);
+                Some(text + named.unwrap_or_default())
+            }
+            _ => Some(text),
+        }
+    }
+}
+
 async fn pass(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -67,12 +96,18 @@ async fn pass(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
     let (cut_there, requests) = (Arc::clone(&cut), Arc::clone(&shared));
     let forth = tokio::spawn(async move {
         let mut buffer = vec![0; 1 << 16];
+        let mut names = Names::default();
         loop {
             let n = from_client.read(&mut buffer).await.unwrap_or(0);
             if n == 0 {
                 return;
             }
-            let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+            let Some(text) = names.request(&buffer[..n]) else {
+                if to_server.write_all(&buffer[..n]).await.is_err() {
+                    return;
+                }
+                continue;
+            };
             let swallow = {
                 let mut swallow = requests.swallow.lock().unwrap();
                 let hit = swallow
