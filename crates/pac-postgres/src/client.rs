@@ -66,8 +66,8 @@ impl Client {
         &self.pool.manager().options
     }
 
-    /// Connections are this process's own: what they know stays known. From now on a statement has
-    /// a name on each connection, and is parsed and planned there once.
+    /// Connections are this process's own: what they know stays known. From now on
+    /// [`call`](Self::call) gives its statement a name on each connection.
     pub(crate) fn name_statements(&self) {
         self.pool.manager().named.store(true, Ordering::Relaxed);
     }
@@ -84,20 +84,37 @@ impl Client {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
+        let borrowed = self.borrow(operation).await?;
+        let session = borrowed.session(operation)?;
+        let answer = session.query(operation, effect, sql, params).await;
+        borrowed.give_back();
+        answer
+    }
+
+    /// The same for a statement that is run often, and whose plan depends on no table: it is parsed
+    /// and planned once for each connection, if it may have a name there.
+    pub(crate) async fn call(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let borrowed = self.borrow(operation).await?;
+        let session = borrowed.session(operation)?;
+        let answer = session.call(operation, effect, sql, params).await;
+        borrowed.give_back();
+        answer
+    }
+
+    async fn borrow(&self, operation: &'static str) -> Result<Borrowed, Error> {
         let pooled = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(_) => self.options().pool_is_exhausted(operation),
             error => Error::new(ErrorKind::Internal, operation, "the pool is closed")
                 .caused_by(error.to_string()),
         })?;
-        // What has not been answered is not for the next one to find on the connection.
-        let borrowed = Borrowed(Some(pooled));
-        let Some(session) = borrowed.0.as_deref() else {
-            return Err(Error::new(ErrorKind::Internal, operation, "no connection"));
-        };
-        let answer = session.query(operation, effect, sql, params).await;
-        borrowed.give_back();
-        answer
+        Ok(Borrowed(Some(pooled)))
     }
 
     /// A connection of the caller's own, driven by the runtime that this is called on.
@@ -128,10 +145,16 @@ impl Client {
     }
 }
 
-/// A connection that goes back to the pool only when its statement has been answered.
+/// A connection that goes back to the pool only when its statement has been answered: what has not
+/// been is not for the next one to find on the connection.
 struct Borrowed(Option<Object<Connector>>);
 
 impl Borrowed {
+    fn session(&self, operation: &'static str) -> Result<&Session, Error> {
+        let session = self.0.as_deref();
+        session.ok_or_else(|| Error::new(ErrorKind::Internal, operation, "no connection"))
+    }
+
     fn give_back(mut self) {
         self.0 = None;
     }
@@ -152,8 +175,9 @@ pub(crate) struct Session {
     driven: JoinHandle<()>,
     options: Arc<PostgresOptions>,
     cancel: CancelToken,
-    /// Whether statements have names, on all connections.
+    /// Whether statements may have names, on all connections.
     named: Arc<AtomicBool>,
+    /// Those that have one on this connection; as many as there are calls in the driver's text.
     statements: Mutex<HashMap<String, Statement>>,
 }
 
@@ -178,13 +202,27 @@ impl Session {
         sql: &str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
+        let answer = self.client.query_typed(sql, params);
+        self.within_limit(operation, effect, answer).await
+    }
+
+    /// The same for a statement that is run often, and whose plan depends on no table.
+    pub(crate) async fn call(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Error> {
         let answer = async {
             if !self.named.load(Ordering::Relaxed) {
                 return self.client.query_typed(sql, params).await;
             }
-            match self.query_by_name(sql, params).await {
-                // There is a proxy after all. Nothing was carried out.
+            match self.call_by_name(sql, params).await {
+                // Nothing was carried out.
                 Err(error) if failure::is_about_a_name(&error) => {
+                    tracing::warn!(%error, "a prepared statement was not what it had been; doing \
+                                            without them, which takes a little longer");
                     self.named.store(false, Ordering::Relaxed);
                     self.client.query_typed(sql, params).await
                 }
@@ -194,7 +232,8 @@ impl Session {
         self.within_limit(operation, effect, answer).await
     }
 
-    async fn query_by_name(
+    /// Prepares the statement if this connection does not know it yet: one more round trip.
+    async fn call_by_name(
         &self,
         sql: &str,
         params: &[Param<'_>],
@@ -271,6 +310,7 @@ impl Session {
 #[derive(Debug)]
 struct Connector {
     options: Arc<PostgresOptions>,
+    /// Shared by all connections.
     named: Arc<AtomicBool>,
 }
 

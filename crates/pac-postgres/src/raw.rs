@@ -41,6 +41,7 @@ impl RawPostgres {
                (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL)"
         );
         session.batch("measure", &create).await?;
+        // As the driver itself, once it knows that it may.
         client.name_statements();
         let insert = format!("INSERT INTO {schema}.raw_writes (body) VALUES ($1)");
         let announce = format!(
@@ -72,7 +73,7 @@ impl RawStore for RawPostgres {
     async fn write(&self, _: usize) -> Result<(), Error> {
         let params = [(&VALUE as _, Type::TEXT)];
         let effect = Effect::Write;
-        let written = self.client.query("measure", effect, &self.insert, &params);
+        let written = self.client.call("measure", effect, &self.insert, &params);
         written.await.map(drop)
     }
 
@@ -80,9 +81,7 @@ impl RawStore for RawPostgres {
         let channel = self.channel();
         let params = [(&VALUE as _, Type::TEXT), (&channel as _, Type::TEXT)];
         let effect = Effect::Write;
-        let told = self
-            .client
-            .query("measure", effect, &self.announce, &params);
+        let told = self.client.call("measure", effect, &self.announce, &params);
         told.await.map(drop)
     }
 

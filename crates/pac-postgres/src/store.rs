@@ -56,7 +56,7 @@ impl Store {
         let params = [(&name as _, Type::TEXT), (&known as _, Type::INT8)];
         let rows = self
             .client
-            .query("load", Effect::Read, &self.load, &params)
+            .call("load", Effect::Read, &self.load, &params)
             .await?;
         snapshot(&rows, known).map_err(|error| error.in_repository(key))
     }
@@ -112,7 +112,7 @@ impl Store {
         params.extend(batch.params());
         let rows = self
             .client
-            .query("commit", Effect::Write, &self.commit, &params)
+            .call("commit", Effect::Write, &self.commit, &params)
             .await?;
         let mut answers = HashMap::with_capacity(rows.len());
         for row in &rows {

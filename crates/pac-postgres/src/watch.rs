@@ -170,7 +170,7 @@ impl Watches {
             (&channel as _, Type::TEXT),
             (&payloads as _, Type::TEXT_ARRAY),
         ];
-        session.query("notify", Effect::Write, sql, &params).await?;
+        session.call("notify", Effect::Write, sql, &params).await?;
         *kept = Some(session);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Group commit. A lane carries one batch at a time to the store; while all lanes are under
 //! way, repositories with something to commit gather for the next batch, and go on being
-//! combined until it leaves. An idle system adds no delay: the first repository leaves at once.
+//! combined until it leaves. An idle system adds no delay but a few yields to nobody.
 //! Where other processes commit to the same repository, what need not hurry waits for what does.
 
 use std::collections::VecDeque;
@@ -112,11 +112,14 @@ struct Lane(Arc<Shared>);
 impl Drop for Lane {
     fn drop(&mut self) {
         let mut queue = self.0.lanes.queue();
-        queue.under_way -= 1;
         let next = queue.ready.pop_front();
+        if next.is_none() {
+            queue.under_way -= 1;
+        }
         drop(queue);
         if let Some(duty) = next {
-            self.0.attend_later(duty);
+            let lane = Lane(Arc::clone(&self.0));
+            self.0.spawn(run_lane(lane, duty));
         }
     }
 }
@@ -283,7 +286,7 @@ async fn run_lane(lane: Lane, first: Duty) {
 /// Takes along what has gathered, and what comes while others have their turn.
 async fn gather(shared: &Shared, work: &mut Vec<Duty>) {
     let most = shared.descriptor.repositories_per_batch;
-    let (mut known, mut quiet) = (0, 0);
+    let (mut known, mut quiet) = ((0, 0), 0);
     for _ in 0..MOST_YIELDS {
         tokio::task::yield_now().await;
         let mut queue = shared.lanes.queue();
@@ -294,10 +297,10 @@ async fn gather(shared: &Shared, work: &mut Vec<Duty>) {
             [Duty(Some(only))] => only.desk().pending.len(),
             _ => 0,
         };
-        let now_known = work.len() + asked;
-        quiet = if now_known > known { 0 } else { quiet + 1 };
-        known = now_known;
-        if quiet == QUIET_YIELDS {
+        let more = work.len() > known.0 || asked > known.1;
+        known = (work.len(), asked);
+        quiet = if more { 0 } else { quiet + 1 };
+        if quiet == QUIET_YIELDS || work.len() == most {
             return;
         }
     }

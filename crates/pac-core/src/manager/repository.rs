@@ -15,7 +15,7 @@ use super::waiting::{Grant, Waiting};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::{Command, Outcome};
-use crate::state::{Entry, EntryState, RepositoryState};
+use crate::state::{Entry, EntryState, Head, RepositoryState};
 use crate::value::{Revision, SessionId};
 
 /// Between attempts at a store that cannot be reached: doubles, with jitter.
@@ -34,6 +34,7 @@ const CONTENTION: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
+/// The longest such pause, and how long an admission waits for company.
 const LONGEST_CONTENTION: Duration = Duration::from_millis(20);
 /// For so long after others were faster, what need not hurry makes room for what does.
 const CONTENDED: Duration = Duration::from_millis(100);
@@ -194,6 +195,9 @@ impl Desk {
             });
             group -= 1;
         }
+        if self.pending.back().is_some_and(|last| !last.may_wait()) {
+            self.nudge();
+        }
         self.take_duty()
     }
 
@@ -203,6 +207,7 @@ impl Desk {
     pub(super) fn submit_first(&mut self, request: Request) -> bool {
         let serial = self.serial();
         self.pending.push_front(Request { serial, ..request });
+        self.nudge();
         self.take_duty()
     }
 
@@ -232,15 +237,20 @@ impl Desk {
     /// True when the caller has to see to something that came without a request.
     #[must_use = "a duty that nobody has leaves the repository unattended for good"]
     pub(super) fn needs_attention(&mut self) -> bool {
+        self.nudge();
         let interest = self.is_of_interest() && (self.recheck || self.is_behind());
         (interest || !self.pending.is_empty()) && self.take_duty()
     }
 
     fn take_duty(&mut self) -> bool {
+        !std::mem::replace(&mut self.attended, true)
+    }
+
+    /// Something has come that does not wait.
+    fn nudge(&self) {
         if let Some(hold) = &self.hold {
             hold.nudge.notify_one();
         }
-        !std::mem::replace(&mut self.attended, true)
     }
 
     /// How long to wait for something to go along with, if at all.
@@ -256,19 +266,17 @@ impl Desk {
         (hold.until > now).then(|| hold.clone())
     }
 
-    /// Whether all that is pending would only go to the end of a queue that others are changing:
-    /// every commit for that alone may cost somebody a conflict who has a slot to give on.
+    /// Whether all that is pending asks for a slot where none is free, somebody waits already, and
+    /// others are changing that: every commit for that alone may cost somebody a conflict who has a
+    /// slot to give on.
     pub(super) fn may_be_held_back(&self) -> bool {
         let contended = self.lost_at.is_some_and(|at| at.elapsed() < CONTENDED);
+        let full = |head: &Head| head.queued > 0 && !head.limit.admits(head.started);
         contended
-            && !self.recheck
-            && !self.is_behind()
+            && !self.has_to_read()
             && !self.pending.is_empty()
             && self.pending.iter().all(Request::may_wait)
-            && self
-                .state
-                .as_ref()
-                .is_some_and(|state| state.head().queued > 0)
+            && self.state.as_ref().is_some_and(|state| full(state.head()))
     }
 
     /// Takes in a hint.

@@ -102,7 +102,7 @@ impl Request {
 
     /// Whether this can wait a while where others wait for a slot anyway.
     pub(super) fn may_wait(&self) -> bool {
-        matches!(self.command, Command::Admit(_)) && self.uncertain.is_none()
+        matches!(self.command, Command::Admit(_)) && self.uncertain.is_none() && self.group == 1
     }
 
     /// Whether this asks for a slot or a place.

@@ -301,7 +301,8 @@ impl Desk {
         Step::Rest
     }
 
-    fn has_to_read(&self) -> bool {
+    /// Whether something has to be read before anything can be planned.
+    pub(super) fn has_to_read(&self) -> bool {
         let asked = !self.pending.is_empty() || self.wanted > Revision::default();
         self.recheck || self.is_behind() || (asked && self.state.is_none())
     }

@@ -37,12 +37,16 @@ impl Effect {
     }
 }
 
-/// Whether a statement is not known by its name, or the name is another's: whoever is at the
-/// other end is not the connection that the statement was prepared on.
+/// Whether a statement is not known by its name, or is another one now: at the other end is not the
+/// connection that it was prepared on, or a function has been replaced since.
 pub(super) fn is_about_a_name(error: &tokio_postgres::Error) -> bool {
     let names = [
         &SqlState::INVALID_SQL_STATEMENT_NAME,
         &SqlState::DUPLICATE_PSTATEMENT,
+        // Another number of parameters.
+        &SqlState::PROTOCOL_VIOLATION,
+        // "cached plan must not change result type"
+        &SqlState::FEATURE_NOT_SUPPORTED,
     ];
     error.code().is_some_and(|code| names.contains(&code))
 }

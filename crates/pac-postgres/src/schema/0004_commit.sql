@@ -54,8 +54,8 @@ $$;
 
 -- Locks first, reads later: every statement of this function sees what was committed before it
 -- began. Sessions and heads are locked in the order of their keys, and a head that somebody else
--- holds is a conflict rather than a wait. Only a commit to one repository waits for it, which has
--- none locked then: nothing that waits holds what another waits for.
+-- holds is a conflict rather than a wait; nothing that waits holds what another waits for.
+--
 -- What comes of the commit to one repository: 0 committed, at `moment`, and with the new floor in
 -- `about` if it was removed; 1 conflict; 2 the session `about` is dead.
 CREATE FUNCTION commit_batch(
@@ -84,12 +84,12 @@ DECLARE
   v_session bigint;
   v_locked text;
   v_dead bigint[];
-  -- The most frequent commit is tried at once; why it fails is found out as for any other.
-  v_alone boolean := cardinality(p_repository) = 1 AND NOT p_remove[1] AND p_alive = '{}';
+  -- A commit to one repository is tried at once; why it fails is found out as for any other.
+  v_alone boolean := cardinality(p_repository) = 1 AND NOT p_remove[1];
   -- Those of which a session is dead, and those whose heads are ours as they were expected.
   v_bereaved integer[] := '{}';
   v_held integer[];
-  -- Whether that is all of them.
+  -- Whether that is all of them: to search an array for each row takes a copy of it each time.
   v_all boolean := false;
   v_heads bigint;
   v_removes boolean := false;
@@ -161,15 +161,20 @@ BEGIN
     END IF;
 
     v_moment := now_millis();
-    WITH held AS (
+    WITH mine AS (
+      SELECT r.repository FROM repositories r
+        WHERE v_alone AND r.repository = p_repository[1] AND r.revision = p_expected[1]
+          AND r.format = 1 AND NOT EXISTS (SELECT FROM unnest(v_sessions) s (id)
+            WHERE NOT EXISTS (SELECT FROM sessions k
+              WHERE k.id = s.id AND NOT k.dead AND NOT has_passed(k.deadline, k.session_ttl)))
+        FOR NO KEY UPDATE SKIP LOCKED),
+    held AS (
       UPDATE repositories r SET revision = p_expected[n] + 1, run_limit = p_limit[n],
           limit_version = p_limit_version[n], last_ticket = p_last_ticket[n],
           last_token = p_last_token[n], queued = p_queued[n], started = p_started[n]
         FROM generate_subscripts(p_repository, 1) n
         WHERE r.repository = p_repository[n] AND NOT p_remove[n] AND CASE
-          WHEN v_alone THEN r.revision = p_expected[n] AND r.format = 1
-            AND EXISTS (SELECT FROM sessions k WHERE k.id = p_session AND NOT k.dead
-              AND NOT has_passed(k.deadline, k.session_ttl))
+          WHEN v_alone THEN EXISTS (SELECT FROM mine)
           ELSE v_all OR n = ANY (v_held) END
         RETURNING 1),
     written AS (
