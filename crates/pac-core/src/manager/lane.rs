@@ -90,7 +90,7 @@ impl Lanes {
     }
 
     /// A store that never makes anybody wait: nothing gathers, and nobody need count.
-    fn are_unlimited(&self) -> bool {
+    pub(super) fn are_unlimited(&self) -> bool {
         self.most == usize::MAX
     }
 

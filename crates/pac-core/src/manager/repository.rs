@@ -36,8 +36,17 @@ const CONTENTION: ExponentialBuilder = ExponentialBuilder::new()
 
 /// The longest such pause, and how long an admission waits for company.
 const LONGEST_CONTENTION: Duration = Duration::from_millis(20);
-/// For so long after others were faster, what need not hurry makes room for what does.
+/// Who loses a commit twice within so long contends with others, and for so long afterwards: once may
+/// be no more than a state that was not followed.
 const CONTENDED: Duration = Duration::from_millis(100);
+
+/// A commit that others were faster at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lost {
+    at: Instant,
+    /// And not the first one lately.
+    again: bool,
+}
 
 /// Admissions that wait for something to go along with.
 #[derive(Debug, Clone)]
@@ -85,8 +94,8 @@ pub(super) struct Desk {
     pub(super) in_flight: Vec<(Request, Outcome)>,
     /// What that commit was planned at.
     pub(super) planned_at: Revision,
-    /// When others were faster the last time.
-    pub(super) lost_at: Option<Instant>,
+    /// The last one.
+    pub(super) lost: Option<Lost>,
     /// What is pending waits, or has waited, for something to go along with.
     pub(super) hold: Option<Hold>,
     /// That commit is not large enough for all that its commands would change.
@@ -108,6 +117,12 @@ pub(super) struct Desk {
     pub(super) own: usize,
     /// Counts the states that watchers could have seen.
     pub(super) steps: Option<watch::Sender<u64>>,
+}
+
+impl Lost {
+    fn is_recent(self) -> bool {
+        self.at.elapsed() < CONTENDED
+    }
 }
 
 impl Repository {
@@ -266,11 +281,19 @@ impl Desk {
         (hold.until > now).then(|| hold.clone())
     }
 
+    /// Others were faster.
+    pub(super) fn has_lost(&mut self) {
+        self.lost = Some(Lost {
+            at: Instant::now(),
+            again: self.lost.is_some_and(Lost::is_recent),
+        });
+    }
+
     /// Whether all that is pending asks for a slot where none is free, somebody waits already, and
     /// others are changing that: every commit for that alone may cost somebody a conflict who has a
     /// slot to give on.
     pub(super) fn may_be_held_back(&self) -> bool {
-        let contended = self.lost_at.is_some_and(|at| at.elapsed() < CONTENDED);
+        let contended = self.lost.is_some_and(|lost| lost.again && lost.is_recent());
         let full = |head: &Head| head.queued > 0 && !head.limit.admits(head.started);
         contended
             && !self.has_to_read()

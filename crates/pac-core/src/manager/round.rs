@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::absorb::Source;
 use super::repository::{Desk, Hold, Next, Repository};
 use super::request::{Asker, Reply, Request};
@@ -41,7 +39,10 @@ impl Repository {
             if desk.has_to_read() {
                 return Step::Load(desk.load());
             }
-            if let Some(hold) = desk.hold_back() {
+            // Where a commit takes no time, there is nothing to make room for.
+            if !shared.lanes.are_unlimited()
+                && let Some(hold) = desk.hold_back()
+            {
                 return Step::Hold(hold);
             }
             let Some(state) = desk.state.as_ref() else {
@@ -195,7 +196,7 @@ impl Repository {
             }
             CommitOutcome::Conflict(snapshot) => {
                 desk.put_back();
-                desk.lost_at = Some(Instant::now());
+                desk.has_lost();
                 let absorbed =
                     snapshot.map(|snapshot| self.absorb(desk, shared, &snapshot, Source::Read));
                 match absorbed {
