@@ -390,7 +390,23 @@ async fn admissions_go_along(fixture: &Fixture) {
     assert_eq!(commits() - before, 1);
     let turn = fixture.soon("the turn", b).await.unwrap();
     assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
-    drop((c, d));
+
+    // What is asked for together waits for nobody, and takes along who waits.
+    sleep(Duration::from_millis(200)).await;
+    line.inject([Request::Commit], Fault::Conflict, When::Next(2));
+    let asking = tokio::spawn({
+        let (ours, web) = (ours.clone(), web.clone());
+        async move { ours.admit(&web, durable("f")).await.unwrap() }
+    });
+    sleep(Duration::from_millis(5)).await;
+    assert!(line.is_used_up(), "it has met a conflict, and waits");
+    let (before, start) = (commits(), Instant::now());
+    let both = vec![durable("g"), durable("h")];
+    let admitted = ours.admit_all(&web, None, both).await.unwrap();
+    assert!(start.elapsed() < Duration::from_millis(5));
+    assert!(matches!(asking.await.unwrap(), Admission::Queued(_)));
+    assert_eq!(commits() - before, 1);
+    drop((c, d, admitted));
 }
 
 #[test]

@@ -51,7 +51,7 @@ pub(super) struct Lost {
 /// Admissions that wait for something to go along with.
 #[derive(Debug, Clone)]
 pub(super) struct Hold {
-    /// The longest.
+    /// The longest that they wait.
     pub(super) until: Instant,
     /// Something has come.
     pub(super) nudge: Arc<Notify>,
@@ -94,7 +94,7 @@ pub(super) struct Desk {
     pub(super) in_flight: Vec<(Request, Outcome)>,
     /// What that commit was planned at.
     pub(super) planned_at: Revision,
-    /// The last one.
+    /// The last commit that others were faster at.
     pub(super) lost: Option<Lost>,
     /// What is pending waits, or has waited, for something to go along with.
     pub(super) hold: Option<Hold>,
@@ -201,16 +201,19 @@ impl Desk {
     #[must_use = "a duty that nobody has leaves the repository unattended for good"]
     pub(super) fn submit(&mut self, requests: impl ExactSizeIterator<Item = Request>) -> bool {
         let mut group = requests.len();
+        let mut hurries = false;
         for request in requests {
             let serial = self.serial();
-            self.pending.push_back(Request {
+            let request = Request {
                 serial,
                 group,
                 ..request
-            });
+            };
+            hurries |= !request.may_wait();
+            self.pending.push_back(request);
             group -= 1;
         }
-        if self.pending.back().is_some_and(|last| !last.may_wait()) {
+        if hurries {
             self.nudge();
         }
         self.take_duty()
@@ -282,7 +285,7 @@ impl Desk {
     }
 
     /// Others were faster.
-    pub(super) fn has_lost(&mut self) {
+    pub(super) fn note_lost(&mut self) {
         self.lost = Some(Lost {
             at: Instant::now(),
             again: self.lost.is_some_and(Lost::is_recent),

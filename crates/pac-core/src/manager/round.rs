@@ -196,7 +196,7 @@ impl Repository {
             }
             CommitOutcome::Conflict(snapshot) => {
                 desk.put_back();
-                desk.has_lost();
+                desk.note_lost();
                 let absorbed =
                     snapshot.map(|snapshot| self.absorb(desk, shared, &snapshot, Source::Read));
                 match absorbed {
