@@ -358,6 +358,10 @@ async fn admissions_go_along(fixture: &Fixture) {
     let a = started(&ours, &web, durable("a")).await;
     let b = queued(&ours, &web, durable("b")).await;
     let commits = || line.traffic(&web).commits;
+    let ask = |run| {
+        let (ours, web) = (ours.clone(), web.clone());
+        tokio::spawn(async move { ours.admit(&web, durable(run)).await.unwrap() })
+    };
 
     // One conflict may be no more than a state that was not followed.
     line.inject([Request::Commit], Fault::Conflict, When::Next(1));
@@ -378,10 +382,7 @@ async fn admissions_go_along(fixture: &Fixture) {
     // A release comes: both are one commit. All is quiet again before that.
     sleep(Duration::from_millis(200)).await;
     line.inject([Request::Commit], Fault::Conflict, When::Next(2));
-    let asking = tokio::spawn({
-        let (ours, web) = (ours.clone(), web.clone());
-        async move { ours.admit(&web, durable("e")).await.unwrap() }
-    });
+    let asking = ask("e");
     sleep(Duration::from_millis(5)).await;
     let before = commits();
     assert!(line.is_used_up(), "it has met a conflict, and waits");
@@ -394,10 +395,7 @@ async fn admissions_go_along(fixture: &Fixture) {
     // What is asked for together waits for nobody, and takes along who waits.
     sleep(Duration::from_millis(200)).await;
     line.inject([Request::Commit], Fault::Conflict, When::Next(2));
-    let asking = tokio::spawn({
-        let (ours, web) = (ours.clone(), web.clone());
-        async move { ours.admit(&web, durable("f")).await.unwrap() }
-    });
+    let asking = ask("f");
     sleep(Duration::from_millis(5)).await;
     assert!(line.is_used_up(), "it has met a conflict, and waits");
     let (before, start) = (commits(), Instant::now());

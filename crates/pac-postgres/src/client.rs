@@ -36,6 +36,27 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration:
 /// A parameter and its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// A statement.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sql<'a> {
+    /// Parsed and planned each time.
+    Once(&'a str),
+    /// Its plan depends on no table: prepared once for each connection, where that may be.
+    Often(&'a str),
+}
+
+impl<'a> From<&'a str> for Sql<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Once(text)
+    }
+}
+
+impl<'a> From<&'a String> for Sql<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Once(text)
+    }
+}
+
 /// Connections to one database. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -66,8 +87,8 @@ impl Client {
         &self.pool.manager().options
     }
 
-    /// Connections are this process's own: what they know stays known. From now on
-    /// [`call`](Self::call) gives its statement a name on each connection.
+    /// Connections are this process's own: what they know stays known. From now on what is run
+    /// [`Often`](Sql::Often) has a name on each connection.
     pub(crate) fn name_statements(&self) {
         self.pool.manager().named.store(true, Ordering::Relaxed);
     }
@@ -81,40 +102,23 @@ impl Client {
         &self,
         operation: &'static str,
         effect: Effect,
-        sql: &str,
+        sql: impl Into<Sql<'_>>,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
-        let borrowed = self.borrow(operation).await?;
-        let session = borrowed.session(operation)?;
-        let answer = session.query(operation, effect, sql, params).await;
-        borrowed.give_back();
-        answer
-    }
-
-    /// The same for a statement that is run often, and whose plan depends on no table: it is parsed
-    /// and planned once for each connection, if it may have a name there.
-    pub(crate) async fn call(
-        &self,
-        operation: &'static str,
-        effect: Effect,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, Error> {
-        let borrowed = self.borrow(operation).await?;
-        let session = borrowed.session(operation)?;
-        let answer = session.call(operation, effect, sql, params).await;
-        borrowed.give_back();
-        answer
-    }
-
-    async fn borrow(&self, operation: &'static str) -> Result<Borrowed, Error> {
         let pooled = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => error,
             PoolError::Timeout(_) => self.options().pool_is_exhausted(operation),
             error => Error::new(ErrorKind::Internal, operation, "the pool is closed")
                 .caused_by(error.to_string()),
         })?;
-        Ok(Borrowed(Some(pooled)))
+        // What has not been answered is not for the next one to find on the connection.
+        let borrowed = Borrowed(Some(pooled));
+        let Some(session) = borrowed.0.as_deref() else {
+            return Err(Error::new(ErrorKind::Internal, operation, "no connection"));
+        };
+        let answer = session.query(operation, effect, sql, params).await;
+        borrowed.give_back();
+        answer
     }
 
     /// A connection of the caller's own, driven by the runtime that this is called on.
@@ -145,16 +149,10 @@ impl Client {
     }
 }
 
-/// A connection that goes back to the pool only when its statement has been answered: what has not
-/// been is not for the next one to find on the connection.
+/// A connection that goes back to the pool only when its statement has been answered.
 struct Borrowed(Option<Object<Connector>>);
 
 impl Borrowed {
-    fn session(&self, operation: &'static str) -> Result<&Session, Error> {
-        let session = self.0.as_deref();
-        session.ok_or_else(|| Error::new(ErrorKind::Internal, operation, "no connection"))
-    }
-
     fn give_back(mut self) {
         self.0 = None;
     }
@@ -177,7 +175,7 @@ pub(crate) struct Session {
     cancel: CancelToken,
     /// Whether statements may have names, on all connections.
     named: Arc<AtomicBool>,
-    /// Those that have one on this connection; as many as there are calls in the driver's text.
+    /// Those that have one on this connection; as many as are run often.
     statements: Mutex<HashMap<String, Statement>>,
 }
 
@@ -199,41 +197,32 @@ impl Session {
         &self,
         operation: &'static str,
         effect: Effect,
-        sql: &str,
+        sql: impl Into<Sql<'_>>,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
-        let answer = self.client.query_typed(sql, params);
-        self.within_limit(operation, effect, answer).await
-    }
-
-    /// The same for a statement that is run often, and whose plan depends on no table.
-    pub(crate) async fn call(
-        &self,
-        operation: &'static str,
-        effect: Effect,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, Error> {
+        let sql = sql.into();
         let answer = async {
-            if !self.named.load(Ordering::Relaxed) {
-                return self.client.query_typed(sql, params).await;
-            }
-            match self.call_by_name(sql, params).await {
-                // Nothing was carried out.
-                Err(error) if failure::is_about_a_name(&error) => {
-                    tracing::warn!(%error, "a prepared statement was not what it had been; doing \
-                                            without them, which takes a little longer");
-                    self.named.store(false, Ordering::Relaxed);
-                    self.client.query_typed(sql, params).await
+            if let Sql::Often(text) = sql
+                && self.named.load(Ordering::Relaxed)
+            {
+                match self.query_by_name(text, params).await {
+                    // Nothing was carried out.
+                    Err(error) if failure::is_about_a_name(&error) => {
+                        tracing::warn!(%error, "a prepared statement was not what it had been; \
+                                                doing without them, which takes a little longer");
+                        self.named.store(false, Ordering::Relaxed);
+                    }
+                    answer => return answer,
                 }
-                answer => answer,
             }
+            let (Sql::Once(text) | Sql::Often(text)) = sql;
+            self.client.query_typed(text, params).await
         };
         self.within_limit(operation, effect, answer).await
     }
 
     /// Prepares the statement if this connection does not know it yet: one more round trip.
-    async fn call_by_name(
+    async fn query_by_name(
         &self,
         sql: &str,
         params: &[Param<'_>],

@@ -6,7 +6,7 @@ use pac_core::{Error, ErrorKind};
 use tokio::sync::mpsc;
 
 use crate::PostgresOptions;
-use crate::client::{Client, Effect, Session, Type};
+use crate::client::{Client, Effect, Session, Sql, Type};
 
 /// About as long as the record of a run.
 const VALUE: &str = "a row of some two hundred bytes, which is about what the record of a run takes \
@@ -73,7 +73,9 @@ impl RawStore for RawPostgres {
     async fn write(&self, _: usize) -> Result<(), Error> {
         let params = [(&VALUE as _, Type::TEXT)];
         let effect = Effect::Write;
-        let written = self.client.call("measure", effect, &self.insert, &params);
+        let written = self
+            .client
+            .query("measure", effect, Sql::Often(&self.insert), &params);
         written.await.map(drop)
     }
 
@@ -81,7 +83,9 @@ impl RawStore for RawPostgres {
         let channel = self.channel();
         let params = [(&VALUE as _, Type::TEXT), (&channel as _, Type::TEXT)];
         let effect = Effect::Write;
-        let told = self.client.call("measure", effect, &self.announce, &params);
+        let told = self
+            .client
+            .query("measure", effect, Sql::Often(&self.announce), &params);
         told.await.map(drop)
     }
 

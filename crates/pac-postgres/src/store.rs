@@ -8,7 +8,7 @@ use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 
-use crate::client::{Client, Effect, Row, Type};
+use crate::client::{Client, Effect, Row, Sql, Type};
 use crate::clock::millis;
 use crate::record::{self, Batch, HEAD, cell, saturated};
 
@@ -56,7 +56,7 @@ impl Store {
         let params = [(&name as _, Type::TEXT), (&known as _, Type::INT8)];
         let rows = self
             .client
-            .call("load", Effect::Read, &self.load, &params)
+            .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
         snapshot(&rows, known).map_err(|error| error.in_repository(key))
     }
@@ -112,7 +112,7 @@ impl Store {
         params.extend(batch.params());
         let rows = self
             .client
-            .call("commit", Effect::Write, &self.commit, &params)
+            .query("commit", Effect::Write, Sql::Often(&self.commit), &params)
             .await?;
         let mut answers = HashMap::with_capacity(rows.len());
         for row in &rows {

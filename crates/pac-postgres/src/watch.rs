@@ -17,7 +17,7 @@ use pac_core::{Error, RepositoryKey, Revision, SessionId};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Effect, Session, Type};
+use crate::client::{Client, Effect, Session, Sql, Type};
 use crate::store::Store;
 use outbox::Outbox;
 
@@ -170,7 +170,9 @@ impl Watches {
             (&channel as _, Type::TEXT),
             (&payloads as _, Type::TEXT_ARRAY),
         ];
-        session.call("notify", Effect::Write, sql, &params).await?;
+        session
+            .query("notify", Effect::Write, Sql::Often(sql), &params)
+            .await?;
         *kept = Some(session);
         Ok(())
     }

@@ -203,12 +203,9 @@ BEGIN
         RETURNING 1)
       SELECT (SELECT count(*) FROM held), (SELECT count(*) FROM written)
         INTO v_heads, v_written;
-    EXIT WHEN NOT v_alone;
+    v_all := v_all OR v_alone AND v_heads = 1;
+    EXIT WHEN v_all OR NOT v_alone;
     v_alone := false;
-    IF v_heads = 1 THEN
-      v_all := true;
-      EXIT;
-    END IF;
   END LOOP;
   IF v_written < cardinality(p_of) THEN
     IF v_all OR v_written < (SELECT count(*) FROM unnest(p_of) o WHERE o = ANY (v_held)) THEN

@@ -102,23 +102,17 @@ async fn pass(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
             if n == 0 {
                 return;
             }
-            let Some(text) = names.request(&buffer[..n]) else {
-                if to_server.write_all(&buffer[..n]).await.is_err() {
-                    return;
-                }
-                continue;
-            };
+            let text = names.request(&buffer[..n]);
             let swallow = {
                 let mut swallow = requests.swallow.lock().unwrap();
-                let hit = swallow
-                    .as_ref()
-                    .is_some_and(|word| text.contains(word.as_str()));
+                let holds = |word: &str| text.as_deref().is_some_and(|text| text.contains(word));
+                let hit = swallow.as_deref().is_some_and(holds);
                 if hit {
                     *swallow = None;
                 }
                 hit
             };
-            requests.log.lock().unwrap().push(text);
+            requests.log.lock().unwrap().extend(text);
             if swallow {
                 cut_there.notify_one();
             }
