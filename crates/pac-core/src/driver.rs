@@ -165,6 +165,10 @@ pub enum WatchEvent {
         repository: RepositoryKey,
         /// At least this; tells a hint for what is known already.
         revision: Revision,
+        /// Runs wait there although the limit admits one more ([`ListFilter::Startable`]), as
+        /// far as the store sent along: those have lost their owners, and start only where a
+        /// manager takes such runs. False where the store cannot tell; polling finds them then.
+        startable: bool,
         /// What changed, when the store sent it along.
         snapshot: Option<Snapshot>,
     },
@@ -245,17 +249,31 @@ pub struct Retention {
     pub per_repository: usize,
 }
 
+/// Where a store is: decides whether commits gather into batches, and whether requests have
+/// deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Placement {
+    /// In this process, without round trips: every request is answered at once, and is made in
+    /// the caller's own time.
+    InProcess,
+    /// Behind a network. Requests have deadlines, commits of many repositories gather into
+    /// batches, and the session is kept alive from a thread of its own, which no load of the
+    /// application can starve.
+    Remote {
+        /// Batches worth having in flight at once, at least 1; what comes meanwhile gathers for
+        /// the next one.
+        batches_in_flight: usize,
+    },
+}
+
 /// What a store can do, in figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptor {
     /// What the driver is called in settings: `memory`, `etcd`, `postgresql`.
     pub name: &'static str,
-    /// Whether it is reached over a network. Its session is then kept alive from a thread of
-    /// its own, which no load of the application can starve; and it never meets paused time.
-    pub remote: bool,
-    /// Batches worth having in flight at once; what comes meanwhile gathers for the next one.
-    /// `usize::MAX` for a store without round trips, where gathering gains nothing.
-    pub batches_in_flight: usize,
+    /// Where it is.
+    pub placement: Placement,
     /// Most repositories in a batch.
     pub repositories_per_batch: usize,
     /// Most entries in a commit to one repository.

@@ -15,6 +15,9 @@ pub enum ErrorKind {
     Config,
     /// An argument breaks a rule that the message names.
     InvalidInput,
+    /// Another live process has a run of this name: choose another name, or wait until that run
+    /// has ended.
+    NameInUse,
     /// The store does not know us, or does not let us do this.
     Unauthorised,
     /// The store could not be reached or did not take the request; certainly nothing changed.
@@ -41,6 +44,7 @@ impl fmt::Display for ErrorKind {
         f.write_str(match self {
             Self::Config => "wrong settings",
             Self::InvalidInput => "invalid input",
+            Self::NameInUse => "name in use",
             Self::Unauthorised => "not authorised",
             Self::Unavailable => "store unavailable",
             Self::Contended => "too much contention",
@@ -158,52 +162,6 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
-    }
-}
-
-/// A text that is not what it was to be parsed into: the thing, the text and the rule broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InvalidValue {
-    what: &'static str,
-    text: String,
-    rule: &'static str,
-}
-
-impl InvalidValue {
-    /// How much of a refused text an error repeats, in characters.
-    const SHOWN: usize = 80;
-
-    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
-        let mut shown: String = text.chars().take(Self::SHOWN).collect();
-        if shown.len() < text.len() {
-            shown.push('…');
-        }
-        Self {
-            what,
-            text: shown,
-            rule,
-        }
-    }
-
-    /// The rule that the text breaks.
-    #[must_use]
-    pub fn rule(&self) -> &'static str {
-        self.rule
-    }
-}
-
-impl fmt::Display for InvalidValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Debug escapes what a terminal or a log file would act on.
-        write!(f, "invalid {} {:?}: {}", self.what, self.text, self.rule)
-    }
-}
-
-impl StdError for InvalidValue {}
-
-impl From<InvalidValue> for Error {
-    fn from(invalid: InvalidValue) -> Self {
-        Self::new(ErrorKind::InvalidInput, "parse", invalid.to_string())
     }
 }
 

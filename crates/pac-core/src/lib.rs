@@ -11,6 +11,7 @@
 
 pub mod driver;
 mod error;
+mod event;
 pub mod file;
 pub(crate) mod hash;
 pub mod hints;
@@ -21,10 +22,11 @@ pub mod protocol;
 pub mod raw;
 pub mod reader;
 pub mod state;
+mod status;
 mod value;
 
-pub use error::{Error, ErrorKind, InvalidValue};
-pub use name::{PipelineRunKey, RepositoryKey, Uid};
+pub use error::{Error, ErrorKind};
+pub use name::{InvalidValue, PipelineRunKey, RepositoryKey, Uid};
 pub use value::{
     FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Ticket, Timestamp,
 };

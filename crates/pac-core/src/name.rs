@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::InvalidValue;
+use crate::error::{Error, ErrorKind};
 
 /// Longest Kubernetes namespace, in bytes (RFC 1123 label).
 const MAX_NAMESPACE: usize = 63;
@@ -219,6 +219,52 @@ impl fmt::Display for Uid {
 impl fmt::Debug for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Uid({})", self.0)
+    }
+}
+
+/// A text that is not what it was to be parsed into: the thing, the text and the rule broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidValue {
+    what: &'static str,
+    text: String,
+    rule: &'static str,
+}
+
+impl InvalidValue {
+    /// How much of a refused text an error repeats, in characters.
+    const SHOWN: usize = 80;
+
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        let mut shown: String = text.chars().take(Self::SHOWN).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        Self {
+            what,
+            text: shown,
+            rule,
+        }
+    }
+
+    /// The rule that the text breaks.
+    #[must_use]
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+}
+
+impl fmt::Display for InvalidValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Debug escapes what a terminal or a log file would act on.
+        write!(f, "invalid {} {:?}: {}", self.what, self.text, self.rule)
+    }
+}
+
+impl std::error::Error for InvalidValue {}
+
+impl From<InvalidValue> for Error {
+    fn from(invalid: InvalidValue) -> Self {
+        Self::new(ErrorKind::InvalidInput, "parse", invalid.to_string())
     }
 }
 

@@ -1,40 +1,56 @@
 //! The manager: the protocol over a driver, for the many tasks of one process.
 
-mod absorb;
-mod admission;
-mod answer;
-mod asking;
-mod background;
-mod event;
+mod commit;
+mod engine;
+mod executor;
+mod handle;
+mod handles;
 mod health;
-mod lane;
 mod lifecycle;
 mod log;
+mod notify;
 mod options;
+mod registry;
 mod repository;
-mod request;
-mod round;
 mod session;
-mod shared;
-mod view;
-mod waiting;
+mod store;
+mod submit;
+mod tasks;
 
 use std::sync::Arc;
 
-pub use admission::{Admission, Ending, Lease, Turn, Waiter};
-pub use event::{Event, Events, Grants, Heard};
-pub use health::Health;
-pub use options::ManagerOptions;
-pub use view::{
-    FinishedRun, QueuedRun, RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus,
-    RunningRun, Update, WaitReason,
+pub use crate::event::{Event, LeaseLoss};
+pub use crate::status::{
+    FinishedRun, QueuedRun, RepositoryStatus, RepositorySummary, RunStatus, RunningRun, WaitReason,
 };
+pub use handles::admission::{Admission, Ending, Turn};
+pub use handles::grants::Grants;
+pub use handles::lease::{Lease, Lost};
+pub use handles::permit::Permit;
+pub use handles::waiter::Waiter;
+pub use handles::watch::{RepositoryWatch, Update};
+pub use health::Health;
+pub use notify::events::{Events, Heard};
+pub use options::{KeepAliveOn, ManagerOptions};
 
-use asking::{Awaited, unexpected};
-use lifecycle::ManagerHandle;
-use shared::Shared;
+/// The state machine of one repository, for the model check and the tests of this workspace
+/// alone: no part of the interface.
+#[doc(hidden)]
+pub mod machine {
+    pub use super::repository::effects::{
+        Action, Answer, Effects, Grant, Place, Reply, Turn, TurnMessage,
+    };
+    pub use super::repository::env::{Env, Port};
+    pub use super::repository::request::{Asked, Listener, Request, RequestId};
+    pub use super::repository::waiters::{EndOfWaiting, WaiterId};
+    pub use super::repository::{Repository, reply::abandon};
+}
 
-use crate::driver::ListFilter;
+use engine::Engine;
+use handle::ManagerHandle;
+use submit::unexpected;
+
+use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::{Admitted, Command, Outcome, RunRequest};
@@ -65,17 +81,46 @@ pub struct ConcurrencyManager {
 }
 
 impl ConcurrencyManager {
+    /// Opens a session at the store and starts to keep it, to listen and to sweep, on the
+    /// tokio runtime that this is called from. The calls of the manager may be made from
+    /// anywhere.
+    ///
+    /// # Errors
+    /// `Config` when options contradict each other or make no sense; else why the store could
+    /// not be reached.
+    pub async fn open(driver: Arc<dyn Driver>, options: ManagerOptions) -> Result<Self, Error> {
+        let handle = Arc::new(ManagerHandle::open(driver, options).await?);
+        Ok(Self { handle })
+    }
+
+    /// Ends the manager. From this call on it holds nothing: its leases are lost, every later
+    /// call fails, and what waits or is on its way is told. Then the store is told: ephemeral
+    /// runs end, waiting durable runs keep their places without an owner, and running ones can be
+    /// adopted within the lease TTL.
+    ///
+    /// The work is the manager's own: dropping this does not stop it. Closing again waits for
+    /// the same end.
+    ///
+    /// # Errors
+    /// When the store could not be told all of it within the command timeout: what is left is
+    /// seen to by other controllers, when the session has expired by itself. `Closed` when the
+    /// runtime of the manager was shut down.
+    pub async fn close(&self) -> Result<(), Error> {
+        self.engine().close().await
+    }
+
     /// Asks for a slot. A run that has one already, or waits, gets what it has: the same lease,
     /// or its old place. Asking again from another manager makes that one its owner; asking
     /// with another priority moves it.
     ///
     /// Dropped in flight, it takes back what it created, and nothing that was asked for anew
     /// since. A durable run that waited before stays in the queue, perhaps with this manager as
-    /// its owner already: its lease then comes out of [`grants`](Self::grants). Where nobody
-    /// reads those, await the admission of a run that another manager may be waiting for.
+    /// its owner already: its lease then comes out of [`grants`](Self::grants), or is given back
+    /// for other controllers where nobody reads those. An orphan that it had taken over is an
+    /// orphan again.
     ///
     /// # Errors
-    /// `InvalidInput` when another live process has an ephemeral run of this name and uid, or,
+    /// `NameInUse` when another live process has an ephemeral run of this name and uid, or,
     /// for an ephemeral request, any live run of this name.
     pub async fn admit(
         &self,
@@ -98,7 +143,7 @@ impl ConcurrencyManager {
         limit: Option<(Limit, LimitVersion)>,
         requests: Vec<RunRequest>,
     ) -> Result<Vec<Admission>, Error> {
-        let most = self.shared().room();
+        let most = self.engine().store.entry_budget();
         if requests.len() > most {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -115,21 +160,17 @@ impl ConcurrencyManager {
             version: Some(version),
         });
         let announced = usize::from(announcement.is_some());
-        let repository = self.find(repository, "admit")?;
+        let cell = self.find(repository, "admit")?;
         let admissions = requests.into_iter().map(Command::Admit);
         let commands: Vec<_> = announcement.into_iter().chain(admissions).collect();
-        let answers = self.shared().submit_all(&repository, commands);
+        let count = commands.len();
         // All are held from the start, so that dropping this takes every admission back.
-        let mut answers: Vec<_> = answers
-            .into_iter()
-            .map(|answer| Awaited::new(self, &repository, answer))
-            .collect();
-        for answer in &mut answers {
-            answer.arrive().await?;
+        let mut asking = self.engine().ask(&cell, commands.into_iter());
+        for at in 0..count {
+            asking.arrive(at).await?;
         }
-        let admitted = answers.into_iter().skip(announced);
-        admitted
-            .map(|answer| self.admission(&repository, answer.take()?))
+        (announced..count)
+            .map(|at| self.admission(&cell, asking.take(at)?))
             .collect()
     }
 
@@ -159,9 +200,9 @@ impl ConcurrencyManager {
             run: lease.run().clone(),
             token: lease.token(),
         };
-        let repository = Arc::clone(&lease.grant().repository);
-        self.shared().pulse.check("requeue")?;
-        let reply = self.ask(&repository, command).await?;
+        let cell = Arc::clone(lease.cell());
+        self.engine().lifecycle.check("requeue")?;
+        let reply = self.ask(&cell, command).await?;
         lease.disarm();
         if let Outcome::Admitted {
             admitted: Admitted::NotHeld,
@@ -170,7 +211,7 @@ impl ConcurrencyManager {
         {
             return Ok(None);
         }
-        self.admission(&repository, reply).map(Some)
+        self.admission(&cell, reply).map(Some)
     }
 
     /// Ends a run that has a lease; the next one starts in the same commit.
@@ -186,9 +227,7 @@ impl ConcurrencyManager {
             token: Some(lease.token()),
             outcome,
         };
-        let ending = self
-            .end(&lease.grant().repository, command, "release")
-            .await?;
+        let ending = self.end(lease.cell(), command, "release").await?;
         // Until here, dropping the lease of an ephemeral run would still have ended it.
         lease.disarm();
         Ok(ending)
@@ -319,10 +358,11 @@ impl ConcurrencyManager {
         after: Option<&RepositoryKey>,
         limit: usize,
     ) -> Result<Vec<RepositorySummary>, Error> {
-        let shared = self.shared();
-        let page = shared
-            .read(shared.driver.list(ListFilter::All, after, limit), "list")
-            .await?;
+        let engine = self.engine();
+        engine.lifecycle.check("list")?;
+        let driver = &engine.store.driver;
+        let page = engine.store.read(driver.list(ListFilter::All, after, limit), "list");
+        let page = engine.in_time("list", page).await?;
         Ok(page.into_iter().map(RepositorySummary::of).collect())
     }
 
@@ -331,67 +371,58 @@ impl ConcurrencyManager {
     /// # Errors
     /// Those of reading from the store.
     pub async fn watch(&self, repository: &RepositoryKey) -> Result<RepositoryWatch, Error> {
-        let known = self.find(repository, "watch")?;
+        let cell = self.find(repository, "watch")?;
         // Counting starts before the state is read, so no change can fall between.
-        let steps = known.steps();
+        let watch = RepositoryWatch::begin(&cell);
         self.read(repository, |_| ()).await?;
-        let seen = steps.borrow().saturating_sub(1);
-        Ok(RepositoryWatch {
-            repository: known,
-            steps,
-            seen,
-        })
+        Ok(watch.from_here())
     }
 
     /// What happens to runs and sessions from now on.
     #[must_use]
     pub fn events(&self) -> Events {
-        Events(self.shared().events.subscribe())
+        self.engine().events.subscribe()
     }
 
     /// The stream of leases that nobody awaits. While it lives this manager takes over durable
     /// runs whose owner died, so take it only to start them. `None` while another one lives.
     #[must_use]
     pub fn grants(&self) -> Option<Grants> {
-        let first = self.shared().grants.open();
+        let first = self.engine().grants.open();
         first.then(|| Grants(self.clone()))
     }
 
     /// Whether this manager does what it is there for.
     #[must_use]
     pub fn health(&self) -> Health {
-        let shared = self.shared();
-        Health {
-            session: shared.session.id(),
-            session_remaining: shared.session.remaining(),
-            dead: shared.pulse.dead(),
-            watch_error: shared.pulse.watch_error(),
-            panics: shared.pulse.panics(),
-        }
+        Health::of(self.engine())
     }
 
     /// The session of this manager at the store.
     #[must_use]
     pub fn session(&self) -> SessionId {
-        self.shared().session.id()
+        self.engine().fence.session().0
     }
 
     /// Whether this process may still act as the holder of `lease`: its session is the one that
-    /// holds it, and was renewed within its TTL less a margin. Ask before anything that only
-    /// the holder may do. Reads two clocks, and asks nobody.
+    /// holds it, was renewed within its TTL less a margin ever since the lease was handed out,
+    /// and nobody is known to have taken the slot away. Once false, it stays false. Ask before
+    /// anything that only the holder may do. Reads two clocks and the cached state, and asks
+    /// nobody.
     #[must_use]
     pub fn holds(&self, lease: &Lease) -> bool {
-        let session = &self.shared().session;
-        session.id() == lease.session() && !session.remaining().is_zero()
+        let fence = &self.engine().fence;
+        fence.loss(lease.session(), lease.era()).is_none() && lease.is_known_to_be_held()
     }
 
-    fn shared(&self) -> &Arc<Shared> {
-        &self.handle.shared
+    fn engine(&self) -> &Arc<Engine> {
+        &self.handle.engine
     }
 }
 
 /// What came of announcing a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LimitChange {
     /// The limit in force.
     pub limit: Limit,

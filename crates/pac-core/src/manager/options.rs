@@ -5,23 +5,52 @@ use std::time::Duration;
 use crate::driver::SessionTtl;
 use crate::error::{Error, ErrorKind};
 
-/// Settings of a [`ConcurrencyManager`](super::ConcurrencyManager).
+/// No duration of a manager may be longer: nothing that a manager does takes so long, and sums
+/// of such durations stay within what every clock can tell.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The shortest session TTL.
+const SHORTEST_SESSION: Duration = Duration::from_millis(100);
+
+/// Settings of a [`ConcurrencyManager`](super::ConcurrencyManager): the default ones, changed
+/// by `with_…`. [`open`](super::ConcurrencyManager::open) refuses those that make no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ManagerOptions {
-    /// How long this process counts as alive after it was last heard of. Default: 15 s.
+    /// How long this process counts as alive after it was last heard of: 100 ms to 30 days.
+    /// Default: 15 s.
     pub session_ttl: Duration,
-    /// How long the slots of its durable runs outlive it. Default: what is usual for the store
+    /// How long the slots of its durable runs outlive it: not below the session TTL, at most 30
+    /// days. Default: what is usual for the store
     /// ([`Descriptor::lease_ttl`](crate::driver::Descriptor::lease_ttl)), and not below the
     /// session TTL.
     pub lease_ttl: Option<Duration>,
-    /// How long a command is tried before it fails. Default: 10 s.
+    /// How long a call may take, counted from when it was made, before it fails: above zero, at
+    /// most 30 days. Default: 10 s.
     pub command_timeout: Duration,
-    /// How long one request to a store behind a network may take. Default: 5 s.
+    /// How long one request to a store behind a network may take: above zero, at most 30 days.
+    /// Default: 5 s.
     pub request_timeout: Duration,
-    /// How often waiting runs are looked after although no hint came. Default: 10 s.
+    /// How often waiting runs are looked after although no hint came: above zero, at most 30
+    /// days. Default: 10 s.
     pub poll_interval: Duration,
-    /// How often dead sessions are looked for although no hint came. Default: 1 s.
+    /// How often dead sessions are looked for although no hint came: above zero, at most 30
+    /// days. Default: 1 s.
     pub sweep_interval: Duration,
+    /// Where the session is kept alive. Default: on a thread for a store behind a network, else
+    /// in a task.
+    pub keep_alive_on: Option<KeepAliveOn>,
+}
+
+/// Where a session is kept alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAliveOn {
+    /// On a thread of its own, with a runtime of its own: no load of the application can starve
+    /// it.
+    Thread,
+    /// In a task of the runtime that the manager was opened on: for tests, whose paused time
+    /// ends at their own runtime.
+    Task,
 }
 
 impl Default for ManagerOptions {
@@ -33,11 +62,72 @@ impl Default for ManagerOptions {
             request_timeout: Duration::from_secs(5),
             poll_interval: Duration::from_secs(10),
             sweep_interval: Duration::from_secs(1),
+            keep_alive_on: None,
         }
     }
 }
 
 impl ManagerOptions {
+    /// The same with another [`session_ttl`](Self::session_ttl).
+    #[must_use]
+    pub fn with_session_ttl(self, session_ttl: Duration) -> Self {
+        Self {
+            session_ttl,
+            ..self
+        }
+    }
+
+    /// The same with another [`lease_ttl`](Self::lease_ttl).
+    #[must_use]
+    pub fn with_lease_ttl(self, lease_ttl: Option<Duration>) -> Self {
+        Self { lease_ttl, ..self }
+    }
+
+    /// The same with another [`command_timeout`](Self::command_timeout).
+    #[must_use]
+    pub fn with_command_timeout(self, command_timeout: Duration) -> Self {
+        Self {
+            command_timeout,
+            ..self
+        }
+    }
+
+    /// The same with another [`request_timeout`](Self::request_timeout).
+    #[must_use]
+    pub fn with_request_timeout(self, request_timeout: Duration) -> Self {
+        Self {
+            request_timeout,
+            ..self
+        }
+    }
+
+    /// The same with another [`poll_interval`](Self::poll_interval).
+    #[must_use]
+    pub fn with_poll_interval(self, poll_interval: Duration) -> Self {
+        Self {
+            poll_interval,
+            ..self
+        }
+    }
+
+    /// The same with another [`sweep_interval`](Self::sweep_interval).
+    #[must_use]
+    pub fn with_sweep_interval(self, sweep_interval: Duration) -> Self {
+        Self {
+            sweep_interval,
+            ..self
+        }
+    }
+
+    /// The same with another [`keep_alive_on`](Self::keep_alive_on).
+    #[must_use]
+    pub fn with_keep_alive_on(self, on: KeepAliveOn) -> Self {
+        Self {
+            keep_alive_on: Some(on),
+            ..self
+        }
+    }
+
     pub(super) fn ttl(&self, usual: Duration) -> SessionTtl {
         SessionTtl {
             session: self.session_ttl,
@@ -46,21 +136,27 @@ impl ManagerOptions {
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
-        let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, "open", message));
-        if self.session_ttl < Duration::from_millis(100) {
-            return wrong("the session TTL must be at least 100 ms; usual is 15 s");
+        let wrong = |message: String| Err(Error::new(ErrorKind::Config, "open", message));
+        for (name, value) in [
+            ("session TTL", Some(self.session_ttl)),
+            ("lease TTL", self.lease_ttl),
+            ("command timeout", Some(self.command_timeout)),
+            ("request timeout", Some(self.request_timeout)),
+            ("poll interval", Some(self.poll_interval)),
+            ("sweep interval", Some(self.sweep_interval)),
+        ] {
+            if value.is_some_and(|value| value.is_zero()) {
+                return wrong(format!("the {name} must be longer than zero"));
+            }
+            if value.is_some_and(|value| value > LONGEST) {
+                return wrong(format!("the {name} must not be longer than 30 days"));
+            }
+        }
+        if self.session_ttl < SHORTEST_SESSION {
+            return wrong("the session TTL must be at least 100 ms; usual is 15 s".to_owned());
         }
         if self.lease_ttl.is_some_and(|lease| lease < self.session_ttl) {
-            return wrong("the lease TTL must not be shorter than the session TTL");
-        }
-        let intervals = [
-            self.command_timeout,
-            self.request_timeout,
-            self.poll_interval,
-            self.sweep_interval,
-        ];
-        if intervals.iter().any(Duration::is_zero) {
-            return wrong("timeouts and intervals must be longer than zero");
+            return wrong("the lease TTL must not be shorter than the session TTL".to_owned());
         }
         Ok(())
     }

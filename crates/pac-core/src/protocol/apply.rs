@@ -29,6 +29,11 @@ impl Plan<'_> {
             } => self.abandon(run, uid, *owner, *ticket, *token),
             Command::Requeue { run, token } => self.requeue(run, *token),
             Command::Reclaim { run, uid, former } => self.reclaim(run, uid, *former),
+            Command::Disown {
+                run,
+                token,
+                running,
+            } => self.disown(run, *token, *running),
             Command::Adopt(request) => self.adopt(request),
             Command::SetLimit { limit, version } => self.set_limit(*limit, *version),
             Command::Expire { session, death } => self.expire(*session, *death),
@@ -232,6 +237,36 @@ impl Plan<'_> {
             ..entry
         });
         self.promote();
+        self.standing(run, false)
+    }
+
+    fn disown(&mut self, run: &PipelineRunKey, token: FencingToken, running: bool) -> Outcome {
+        let held = self.current(run).filter(|entry| {
+            let ours = entry.owner() == Some(self.issuer.session);
+            ours && entry.is_started() && entry.token() == Some(token)
+        });
+        let Some(entry) = held.map(|entry| Entry::clone(entry)) else {
+            return known_as(Admitted::NotHeld);
+        };
+        let session = self.issuer.session;
+        if running {
+            let orphaned = true;
+            self.change(entry, |entry| Entry {
+                state: EntryState::Started {
+                    token,
+                    session,
+                    orphaned,
+                },
+                ..entry
+            });
+        } else {
+            self.change(entry, |entry| Entry {
+                state: EntryState::Queued { owner: None },
+                started: Moment::Never,
+                ..entry
+            });
+            self.promote();
+        }
         self.standing(run, false)
     }
 

@@ -126,7 +126,18 @@ pub enum Command {
         /// gives the place up, and a slot if it was granted meanwhile.
         token: Option<FencingToken>,
     },
-    /// Start whoever may start: after a change that started fewer runs than it could.
+    /// Nobody takes the slot that a durable run of the issuer's was granted: give it back, and
+    /// leave the run to any controller. Not running yet, it is queued again in its old place,
+    /// without an owner; running, it keeps its slot as an orphan.
+    Disown {
+        /// The run.
+        run: PipelineRunKey,
+        /// The token of the slot.
+        token: FencingToken,
+        /// Whether the run is running.
+        running: bool,
+    },
+    /// Start all runs that may start: after a change that started fewer runs than it could.
     Promote,
     /// Forget the repository, its limit and every run of it.
     RemoveRepository,
@@ -142,6 +153,7 @@ impl Command {
             | Self::Cancel { run, .. }
             | Self::Requeue { run, .. }
             | Self::Reclaim { run, .. }
+            | Self::Disown { run, .. }
             | Self::Abandon { run, .. } => Some(run),
             Self::SetLimit { .. }
             | Self::Expire { .. }
@@ -228,7 +240,7 @@ pub enum Ended {
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Of `Admit`, `Adopt`, `Requeue` and `Reclaim`.
+    /// Of `Admit`, `Adopt`, `Requeue`, `Reclaim` and `Disown`.
     Admitted {
         /// Where the run stands now.
         admitted: Admitted,

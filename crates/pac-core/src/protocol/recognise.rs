@@ -19,9 +19,11 @@ pub fn recognise(
 ) -> Outcome {
     let own = entry.is_some_and(|entry| entry.owner() == Some(session));
     match (command, outcome) {
-        (Command::Release { outcome: asked, .. }, outcome) => ended_as(*asked, outcome),
+        (Command::Release { outcome: asked, .. }, outcome) => {
+            ended_as(*asked, uncertain, outcome)
+        }
         (Command::Cancel { .. } | Command::Abandon { .. }, outcome) => {
-            ended_as(RunOutcome::Cancelled, outcome)
+            ended_as(RunOutcome::Cancelled, uncertain, outcome)
         }
         (Command::Requeue { .. }, Outcome::Admitted { created, .. }) if own => Outcome::Admitted {
             admitted: entry.map_or(Admitted::NotHeld, Admitted::of),
@@ -30,13 +32,12 @@ pub fn recognise(
         (
             Command::SetLimit { limit: asked, .. },
             Outcome::LimitSet {
-                limit, promoted, ..
+                limit,
+                accepted: false,
+                ..
             },
-        ) => Outcome::LimitSet {
-            limit,
-            accepted: *asked == limit,
-            promoted,
-        },
+        ) if *asked == limit => uncertain.clone(),
+        (Command::RemoveRepository, Outcome::Removed(now)) if now.is_empty() => uncertain.clone(),
         (Command::Admit(_), Outcome::Admitted { admitted, created }) => Outcome::Admitted {
             admitted,
             created: created
@@ -46,15 +47,23 @@ pub fn recognise(
     }
 }
 
-fn ended_as(asked: RunOutcome, outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Ended {
-            ended: Ended::Before(before),
-            promoted,
-        } if before == asked => Outcome::Ended {
+/// A run that has ended before in the way that was asked for was ended by the earlier attempt,
+/// which started those that it was planned to start.
+fn ended_as(asked: RunOutcome, uncertain: &Outcome, outcome: Outcome) -> Outcome {
+    match (outcome, uncertain) {
+        (
+            Outcome::Ended {
+                ended: Ended::Before(before),
+                ..
+            },
+            Outcome::Ended {
+                ended: Ended::Done,
+                promoted,
+            },
+        ) if before == asked => Outcome::Ended {
             ended: Ended::Done,
-            promoted,
+            promoted: promoted.clone(),
         },
-        outcome => outcome,
+        (outcome, _) => outcome,
     }
 }

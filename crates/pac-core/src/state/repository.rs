@@ -85,8 +85,11 @@ pub struct RepositoryState {
     entries: HashSet<ByRun>,
     queue: Queue,
     started: usize,
-    /// Finished entries, oldest first; some may have been replaced by a new run of their name.
+    /// Finished entries, oldest first; some may have been replaced since, by a newer record or
+    /// by a new run of their name.
     finished: VecDeque<Arc<Entry>>,
+    /// How many of `entries` are finished.
+    finished_count: usize,
 }
 
 impl RepositoryState {
@@ -100,6 +103,7 @@ impl RepositoryState {
             queue: Queue::default(),
             started: 0,
             finished: VecDeque::new(),
+            finished_count: 0,
         }
     }
 
@@ -186,6 +190,7 @@ impl RepositoryState {
                 self.queue = Queue::default();
                 self.started = 0;
                 self.finished.clear();
+                self.finished_count = 0;
                 for entry in &snapshot.entries {
                     let before = known.take(&entry.run).map(|entry| entry.0);
                     if self.put(entry, &snapshot.head)?.is_some() {
@@ -257,7 +262,8 @@ impl RepositoryState {
                 self.queue.remove(Rank::of(before));
             }
             Some((_, EntryState::Started { .. })) => self.started -= 1,
-            Some((_, EntryState::Finished { .. })) | None => {}
+            Some((_, EntryState::Finished { .. })) => self.finished_count -= 1,
+            None => {}
         }
         match entry.state {
             EntryState::Queued { .. } => {
@@ -266,9 +272,24 @@ impl RepositoryState {
                 }
             }
             EntryState::Started { .. } => self.started += 1,
-            EntryState::Finished { .. } => self.finished.push_back(Arc::clone(entry)),
+            EntryState::Finished { .. } => {
+                self.finished_count += 1;
+                self.finished.push_back(Arc::clone(entry));
+                self.drop_replaced();
+            }
         }
         Ok(before)
+    }
+
+    /// Keeps the list of finished entries in proportion to those that are still there.
+    fn drop_replaced(&mut self) {
+        if self.finished.len() > 2 * self.finished_count + 64 {
+            let entries = &self.entries;
+            self.finished.retain(|entry| {
+                let now = entries.get(&entry.run);
+                now.is_some_and(|now| Arc::ptr_eq(&now.0, entry))
+            });
+        }
     }
 
     /// Drops finished entries that ended before `before`, and the oldest beyond `keep` of
@@ -280,20 +301,19 @@ impl RepositoryState {
         mut dropped: impl FnMut(&Arc<Entry>),
     ) {
         while let Some(oldest) = self.finished.front() {
+            let now = self.entries.get(&oldest.run);
+            let replaced = now.is_none_or(|now| !Arc::ptr_eq(&now.0, oldest));
             let outdated = oldest.finished.at().is_none_or(|at| at < before);
-            if !outdated && self.finished.len() <= keep {
+            if !replaced && !outdated && self.finished_count <= keep {
                 return;
             }
             let Some(oldest) = self.finished.pop_front() else {
                 return;
             };
-            match self.entries.take(&oldest.run) {
-                Some(now) if Arc::ptr_eq(&now.0, &oldest) => dropped(&oldest),
-                // A new run of the same name has taken the entry's place.
-                Some(now) => {
-                    self.entries.insert(now);
-                }
-                None => {}
+            if !replaced {
+                self.entries.remove(&oldest.run);
+                self.finished_count -= 1;
+                dropped(&oldest);
             }
         }
     }

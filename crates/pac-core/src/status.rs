@@ -1,16 +1,12 @@
 //! What can be read of a repository.
 
-use std::sync::Arc;
-
-use tokio::sync::watch;
-
-use super::repository::Repository;
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::state::{Entry, EntryState, Head, RepositoryState, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Timestamp};
 
 /// A repository at one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RepositoryStatus {
     /// The repository.
     pub repository: RepositoryKey,
@@ -32,6 +28,7 @@ pub struct RepositoryStatus {
 
 /// A run that holds a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RunningRun {
     /// The run.
     pub run: PipelineRunKey,
@@ -51,6 +48,7 @@ pub struct RunningRun {
 
 /// A run that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueuedRun {
     /// The run.
     pub run: PipelineRunKey,
@@ -70,6 +68,7 @@ pub struct QueuedRun {
 
 /// A run that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FinishedRun {
     /// The run.
     pub run: PipelineRunKey,
@@ -87,6 +86,7 @@ pub struct FinishedRun {
 
 /// Why a run waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitReason {
     /// It is next, but as many run as may.
     LimitReached {
@@ -106,6 +106,7 @@ pub enum WaitReason {
 
 /// Where one run stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RunStatus {
     /// It waits.
     Queued(QueuedRun),
@@ -119,6 +120,7 @@ pub enum RunStatus {
 
 /// A repository in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RepositorySummary {
     /// The repository.
     pub repository: RepositoryKey,
@@ -164,19 +166,23 @@ impl RepositoryStatus {
 }
 
 impl RunStatus {
-    pub(super) fn of(state: &RepositoryState, run: &PipelineRunKey) -> Self {
+    pub(crate) fn of(state: &RepositoryState, run: &PipelineRunKey) -> Self {
         let Some(entry) = state.entry(run) else {
             return Self::Unknown;
         };
-        let at = state.position(run);
-        None.or_else(|| running_run(entry).map(Self::Started))
-            .or_else(|| finished_run(entry).map(Self::Finished))
-            .or_else(|| queued_run(state, entry, at?).map(Self::Queued))
-            .unwrap_or(Self::Unknown)
+        let queued = || queued_run(state, entry, state.position(run)?).map(Self::Queued);
+        queued().unwrap_or_else(|| Self::of_entry(entry))
+    }
+
+    /// Of a run that does not wait.
+    pub(crate) fn of_entry(entry: &Entry) -> Self {
+        let started = running_run(entry).map(Self::Started);
+        let ended = || finished_run(entry).map(Self::Finished);
+        started.or_else(ended).unwrap_or(Self::Unknown)
     }
 }
 
-fn running_run(entry: &Entry) -> Option<RunningRun> {
+pub(crate) fn running_run(entry: &Entry) -> Option<RunningRun> {
     let EntryState::Started {
         token,
         session,
@@ -196,7 +202,7 @@ fn running_run(entry: &Entry) -> Option<RunningRun> {
     })
 }
 
-fn queued_run(state: &RepositoryState, entry: &Entry, ahead: usize) -> Option<QueuedRun> {
+pub(crate) fn queued_run(state: &RepositoryState, entry: &Entry, ahead: usize) -> Option<QueuedRun> {
     let EntryState::Queued { owner } = entry.state else {
         return None;
     };
@@ -211,7 +217,7 @@ fn queued_run(state: &RepositoryState, entry: &Entry, ahead: usize) -> Option<Qu
     })
 }
 
-fn finished_run(entry: &Entry) -> Option<FinishedRun> {
+pub(crate) fn finished_run(entry: &Entry) -> Option<FinishedRun> {
     let EntryState::Finished { outcome, .. } = entry.state else {
         return None;
     };
@@ -225,7 +231,7 @@ fn finished_run(entry: &Entry) -> Option<FinishedRun> {
     })
 }
 
-pub(super) fn wait_reason(
+pub(crate) fn wait_reason(
     state: &RepositoryState,
     owner: Option<SessionId>,
     ahead: usize,
@@ -243,40 +249,3 @@ pub(super) fn wait_reason(
     }
 }
 
-/// The changing state of one repository, as far as this manager hears of it.
-///
-/// A reader that is slow sees the latest state and how many steps it has missed; it holds
-/// nothing up, and nothing piles up for it.
-#[derive(Debug)]
-pub struct RepositoryWatch {
-    pub(super) repository: Arc<Repository>,
-    pub(super) steps: watch::Receiver<u64>,
-    pub(super) seen: u64,
-}
-
-/// A state that a watch has come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Update {
-    /// The state now.
-    pub status: RepositoryStatus,
-    /// How many states were passed over since the last update.
-    pub missed: u64,
-}
-
-impl RepositoryWatch {
-    /// Waits until the state is another than at the last call, the first time not at all.
-    /// `None` when the manager is gone. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Update> {
-        loop {
-            let step = *self.steps.borrow_and_update();
-            if step > self.seen {
-                let missed = step - self.seen - 1;
-                self.seen = step;
-                if let Some(status) = self.repository.status() {
-                    return Some(Update { status, missed });
-                }
-            }
-            self.steps.changed().await.ok()?;
-        }
-    }
-}

@@ -1,0 +1,84 @@
+//! What a manager has to tell that nobody asked for.
+
+use std::fmt;
+
+use crate::name::{PipelineRunKey, RepositoryKey};
+use crate::state::RunOutcome;
+use crate::value::SessionId;
+
+/// Something that happened to runs or sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A waiting durable run has no owner any more: its controller died, or gave it up. The next
+    /// controller that admits or adopts it owns it; else it is granted to a controller that can
+    /// start any run.
+    OwnerLost {
+        /// The repository.
+        repository: RepositoryKey,
+        /// The run.
+        run: PipelineRunKey,
+    },
+    /// A running durable run has lost its controller to death. It keeps its slot until the lease
+    /// TTL has passed; the next controller that admits or adopts it holds it.
+    Orphaned {
+        /// The repository.
+        repository: RepositoryKey,
+        /// The run.
+        run: PipelineRunKey,
+    },
+    /// A run that this manager held, waited for or watched over was ended by another process, or
+    /// by another controller's command.
+    Ended {
+        /// The repository.
+        repository: RepositoryKey,
+        /// The run.
+        run: PipelineRunKey,
+        /// How; `None` when its repository was removed with it, or a new run took its name.
+        outcome: Option<RunOutcome>,
+    },
+    /// This manager's session was not renewed in time: it may call itself the holder of none of
+    /// its leases any more. Its waiting runs keep their places for as long as the store keeps
+    /// the session; then [`SessionLost`](Self::SessionLost) follows, else
+    /// [`SessionKept`](Self::SessionKept).
+    LeasesLost(SessionId),
+    /// The store has kept the session of a manager whose leases were lost: it goes on. Durable
+    /// runs of this manager that run still have to be admitted or adopted again.
+    SessionKept(SessionId),
+    /// This manager's own session is over: it holds none of its leases any more.
+    SessionLost(SessionId),
+    /// This manager has a session again. Its waiting durable runs kept their places and are
+    /// waited for again; running ones have to be adopted by a controller that knows that they
+    /// run.
+    SessionOpened(SessionId),
+}
+
+/// Why a lease is no longer held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseLoss {
+    /// The run has ended, by another command than the release of this lease, or by that; `None`
+    /// when its repository was removed with it, or a new run took its name.
+    Ended(Option<RunOutcome>),
+    /// The slot is another holder's now, or the run is back in the queue.
+    TakenOver,
+    /// The session that holds it was not renewed in time.
+    NotRenewed,
+    /// The session that holds it is over.
+    SessionLost,
+    /// The manager was closed by its owner, or a part of it has died.
+    Closed,
+}
+
+impl fmt::Display for LeaseLoss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(Some(outcome)) => write!(f, "the run was ended as {outcome}"),
+            Self::Ended(None) => f.write_str("the repository was removed, or a new run took the name"),
+            Self::TakenOver => f.write_str("the slot was taken over, or given back to the queue"),
+            Self::NotRenewed => f.write_str("the session was not renewed in time"),
+            Self::SessionLost => f.write_str("the session is over"),
+            Self::Closed => f.write_str("the manager has ended"),
+        }
+    }
+}

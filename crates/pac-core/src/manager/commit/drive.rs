@@ -1,0 +1,236 @@
+//! Sees to a repository: plan, commit, settle, and what comes next. A store without round trips
+//! takes the same way with nothing to wait for, in the caller's own time.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::batcher;
+use super::token::Token;
+use crate::driver::{BatchOutcome, Commit, CommitOutcome, RepositoryCommit};
+use crate::error::ErrorKind;
+use crate::manager::engine::Engine;
+use crate::manager::registry::Cell;
+use crate::manager::repository::effects::Action;
+use crate::manager::store::{Reader, checked};
+use crate::manager::submit::ask::Asking;
+use crate::protocol::Changes;
+use crate::value::{Revision, SessionId};
+
+/// Commits that a caller carries out for others after its own answer is there, before a task of
+/// the manager's goes on with them.
+const COURTESY: usize = 16;
+
+impl Engine {
+    /// Sees to a repository: as far as nothing has to be waited for at once and in the caller's
+    /// own time, then in a task of the manager's, which no caller can drop.
+    pub(in crate::manager) fn attend(self: &Arc<Self>, token: Token) {
+        if self.store.is_in_process() {
+            self.drive(token, Action::Plan, None);
+            return;
+        }
+        let first = token.cell().and_then(|cell| cell.lock().machine.read_first());
+        match first {
+            // What waits for the answer of this need not wait for a worker.
+            Some(load) => self.resume(token, load),
+            None => self.enqueue(token),
+        }
+    }
+
+    /// The same without anything happening before this returns: for destructors, and for threads
+    /// that are not the store's.
+    pub(in crate::manager) fn attend_later(self: &Arc<Self>, token: Token) {
+        let engine = Arc::clone(self);
+        self.executor.spawn(async move { engine.attend(token) });
+    }
+
+    fn enqueue(self: &Arc<Self>, token: Token) {
+        if self.queue.push(token) {
+            batcher::start(self);
+        }
+    }
+
+    /// Sees to a repository of a store without round trips. The answers to `asking`, whose
+    /// caller this is, are put there; those that take longer get a channel.
+    pub(in crate::manager) fn drive(
+        self: &Arc<Self>,
+        mut token: Token,
+        mut action: Action,
+        mut asking: Option<&mut Asking<'_>>,
+    ) {
+        let mut courtesy = 0;
+        while let Some(cell) = token.cell() {
+            let changes = match action {
+                Action::Plan => {
+                    if asking.as_ref().is_none_or(|asking| asking.is_answered()) {
+                        courtesy += 1;
+                    }
+                    if courtesy > COURTESY {
+                        self.attend_later(token);
+                        return;
+                    }
+                    action = self.plan_for(cell, asking.as_deref_mut());
+                    continue;
+                }
+                Action::Commit(changes) => changes,
+                action => {
+                    // From here on the answers come by another way.
+                    if let Some(asking) = asking {
+                        asking.listen(cell);
+                    }
+                    self.resume(token, action);
+                    return;
+                }
+            };
+            let session = self.fence.session().0;
+            match self.commit_one(session, cell, changes) {
+                Commit::Done(answer) => {
+                    let answer = checked(answer, 1);
+                    let mut next = None;
+                    let settled = |token, action| next = Some((token, action));
+                    self.settle_for(session, vec![token], answer, settled, asking.as_deref_mut());
+                    let Some(after) = next else {
+                        return;
+                    };
+                    (token, action) = after;
+                }
+                commit @ Commit::Pending(_) => {
+                    if let Some(asking) = asking {
+                        asking.listen(cell);
+                    }
+                    self.follow(session, token, commit);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn commit_one(&self, session: SessionId, cell: &Cell, changes: Changes) -> Commit {
+        let repository = cell.key().clone();
+        let commit = RepositoryCommit {
+            repository,
+            changes,
+        };
+        self.store.commit(session, vec![commit])
+    }
+
+    /// Waits for the answer to a commit in a task.
+    fn follow(self: &Arc<Self>, session: SessionId, token: Token, commit: Commit) {
+        let engine = Arc::clone(self);
+        self.executor.spawn(async move {
+            let answer = engine.store.answer(commit, 1).await;
+            engine.settle(session, vec![token], answer, |token, action| {
+                engine.resume(token, action);
+            });
+        });
+    }
+
+    /// Plans for a repository.
+    pub(super) fn plan(self: &Arc<Self>, cell: &Arc<Cell>) -> Action {
+        self.plan_for(cell, None)
+    }
+
+    fn plan_for(self: &Arc<Self>, cell: &Arc<Cell>, asking: Option<&mut Asking<'_>>) -> Action {
+        let plan = |repository: &mut super::super::notify::dispatch::Input<'_>| {
+            repository.machine.plan(&repository.env, repository.effects)
+        };
+        self.input_for(cell, plan, asking)
+    }
+
+    /// Brings the answer to a batch back to its repositories, and gives each one's token to
+    /// `next` with what is to be done.
+    pub(super) fn settle(
+        self: &Arc<Self>,
+        session: SessionId,
+        leaving: Vec<Token>,
+        answer: BatchOutcome,
+        next: impl FnMut(Token, Action),
+    ) {
+        self.settle_for(session, leaving, answer, next, None);
+    }
+
+    fn settle_for(
+        self: &Arc<Self>,
+        session: SessionId,
+        leaving: Vec<Token>,
+        answer: BatchOutcome,
+        mut next: impl FnMut(Token, Action),
+        mut asking: Option<&mut Asking<'_>>,
+    ) {
+        if let Err(error) = &answer
+            && error.kind() == ErrorKind::SessionLost
+        {
+            self.fence.lose(session);
+        }
+        let mut outcomes = answer.map(Vec::into_iter);
+        for token in leaving {
+            let Some(cell) = token.cell() else {
+                continue;
+            };
+            let mut outcome: Option<CommitOutcome> = None;
+            if let Ok(outcomes) = &mut outcomes {
+                outcome = outcomes.next();
+            }
+            let failed = outcomes.as_ref().err();
+            let action = self.input_for(
+                cell,
+                |input| match (outcome, failed) {
+                    (Some(outcome), _) => {
+                        input
+                            .machine
+                            .on_commit(&input.env, session, outcome, input.effects)
+                    }
+                    (None, Some(error)) => {
+                        input
+                            .machine
+                            .on_commit_failed(&input.env, error, input.effects)
+                    }
+                    (None, None) => Action::Plan,
+                },
+                asking.as_deref_mut(),
+            );
+            next(token, action);
+        }
+    }
+
+    /// Does what has to be done next for a repository, in a task if it has to be waited for.
+    pub(super) fn resume(self: &Arc<Self>, token: Token, action: Action) {
+        let engine = Arc::clone(self);
+        match action {
+            Action::Rest => token.done(),
+            Action::Plan | Action::Commit(_) => self.attend(token),
+            Action::PlanAfter(delay) => self.executor.spawn(async move {
+                sleep(delay).await;
+                engine.attend(token);
+            }),
+            Action::Load(since) => self.executor.run(load(engine, token, since)),
+            Action::Hold(until) => self.executor.run(hold_back(engine, token, until)),
+        }
+    }
+}
+
+/// Reads a repository, then sees to it again.
+async fn load(engine: Arc<Engine>, token: Token, since: Option<Revision>) {
+    let Some(cell) = token.cell() else {
+        return;
+    };
+    let reader = if cell.lock().machine.is_asked() {
+        Reader::Caller
+    } else {
+        Reader::Background
+    };
+    let answer = engine.store.load(cell.key(), since, reader).await;
+    let action = engine.input(cell, |input| {
+        input.machine.on_loaded(&input.env, answer, input.effects)
+    });
+    engine.resume(token, action);
+}
+
+/// Waits for something urgent that held-back admissions can go along with.
+async fn hold_back(engine: Arc<Engine>, token: Token, until: Instant) {
+    let Some(cell) = token.cell() else {
+        return;
+    };
+    let _ = timeout_at(until, cell.wake.notified()).await;
+    engine.attend(token);
+}

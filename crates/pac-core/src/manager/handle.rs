@@ -1,0 +1,71 @@
+//! What all clones of a manager share; its end is the manager's.
+
+use std::sync::Arc;
+
+use super::ManagerOptions;
+use super::commit::queue::CommitQueue;
+use super::engine::Engine;
+use super::executor::Executor;
+use super::health::Vitals;
+use super::lifecycle::{End, Lifecycle};
+use super::notify::events::EventBus;
+use super::notify::grant_queue::GrantQueue;
+use super::registry::Registry;
+use super::session::fence::Fence;
+use super::session::keep_alive::{KeepAlive, Kept};
+use super::store::Store;
+use super::tasks;
+use crate::driver::{Driver, Placement};
+use crate::error::Error;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct ManagerHandle {
+    pub(super) engine: Arc<Engine>,
+    keep_alive: KeepAlive,
+}
+
+impl ManagerHandle {
+    /// Opens a session and starts all that a manager does of its own accord.
+    pub(super) async fn open(
+        driver: Arc<dyn Driver>,
+        options: ManagerOptions,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let descriptor = driver.descriptor();
+        let ttl = options.ttl(descriptor.lease_ttl);
+        let fence = Arc::new(Fence::open(&*driver, ttl).await?);
+        let watch = driver.watch(fence.session().0).await?;
+        let workers = match descriptor.placement {
+            // Nothing gathers, and no worker ever starts.
+            Placement::InProcess => 1,
+            Placement::Remote { batches_in_flight } => batches_in_flight,
+        };
+        let engine = Arc::new_cyclic(|engine| Engine {
+            store: Store::new(Arc::clone(&driver), options.request_timeout),
+            options,
+            registry: Registry::new(engine.clone(), Arc::clone(&fence)),
+            fence: Arc::clone(&fence),
+            queue: CommitQueue::new(workers),
+            grants: GrantQueue::default(),
+            events: EventBus::default(),
+            lifecycle: Lifecycle::default(),
+            vitals: Vitals::default(),
+            session_died: tokio::sync::Notify::new(),
+            executor: Executor::here(),
+        });
+        let alarm = tasks::supervise::Alarm::new(&engine, "keep-alive of the session");
+        let kept = Kept { driver, fence };
+        let keep_alive = KeepAlive::start(kept, options.keep_alive_on, alarm).await?;
+        tasks::start(&engine, watch);
+        engine.session_died.notify_one();
+        Ok(Self { engine, keep_alive })
+    }
+}
+
+impl Drop for ManagerHandle {
+    fn drop(&mut self) {
+        self.engine.end(End::LastHandle);
+        self.keep_alive.stop();
+    }
+}

@@ -1,0 +1,210 @@
+//! A slot in one line: for callers that need neither names nor leases of their own.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::admission::{Admission, Ending, Turn};
+use super::lease::{Lease, Lost};
+use crate::error::{Error, ErrorKind};
+use crate::manager::ConcurrencyManager;
+use crate::name::{PipelineRunKey, RepositoryKey, Uid};
+use crate::protocol::{Command, RunRequest};
+use crate::state::RunOutcome;
+use crate::value::FencingToken;
+
+/// A slot of a repository, given back when this is dropped: as *completed*, as *failed* when
+/// that is because of a panic, or as [`set_outcome`](Self::set_outcome) says.
+///
+/// Giving it back needs no runtime, and is tried until it succeeds. [`release`](Self::release)
+/// waits for it.
+#[derive(Debug)]
+#[must_use = "dropping a permit gives the slot back"]
+pub struct Permit {
+    lease: Option<Lease>,
+    manager: ConcurrencyManager,
+    outcome: RunOutcome,
+}
+
+impl Permit {
+    fn new(manager: &ConcurrencyManager, mut lease: Lease) -> Self {
+        lease.disarm();
+        Self {
+            lease: Some(lease),
+            manager: manager.clone(),
+            outcome: RunOutcome::Completed,
+        }
+    }
+
+    /// The fencing token: hand it to whatever the work writes to, and have older ones refused.
+    #[must_use]
+    pub fn token(&self) -> FencingToken {
+        let lease = self.lease.as_ref();
+        lease.map(Lease::token).unwrap_or_default()
+    }
+
+    /// The lease behind it; `None` never, before it is released.
+    #[must_use]
+    pub fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// What is ready as soon as the slot is no longer held: see [`Lease::lost`].
+    #[must_use]
+    pub fn lost(&self) -> Option<Lost> {
+        self.lease.as_ref().map(Lease::lost)
+    }
+
+    /// Whether this process may still act as the holder: see [`ConcurrencyManager::holds`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| self.manager.holds(lease))
+    }
+
+    /// How the work ended, as the history is to show it. *Completed* unless this is called.
+    pub fn set_outcome(&mut self, outcome: RunOutcome) {
+        self.outcome = outcome;
+    }
+
+    /// Gives the slot back; the next one in the queue has it in the same commit.
+    ///
+    /// # Errors
+    /// Those common to all commands. The slot is given back in the background all the same.
+    ///
+    /// Dropped before it is ready, it is carried out in the background.
+    pub async fn release(mut self) -> Result<Ending, Error> {
+        let (Some(lease), manager) = (&self.lease, self.manager.clone()) else {
+            return Err(Error::new(ErrorKind::Internal, "release", "released before"));
+        };
+        let command = release_of(lease, self.outcome);
+        let ending = manager.end(lease.cell(), command, "release").await?;
+        self.lease = None;
+        Ok(ending)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            let outcome = if std::thread::panicking() {
+                RunOutcome::Failed
+            } else {
+                self.outcome
+            };
+            let command = release_of(&lease, outcome);
+            self.manager.engine().send(lease.cell(), command);
+        }
+    }
+}
+
+fn release_of(lease: &Lease, outcome: RunOutcome) -> Command {
+    Command::Release {
+        run: lease.run().clone(),
+        uid: lease.uid().clone(),
+        token: Some(lease.token()),
+        outcome,
+    }
+}
+
+impl ConcurrencyManager {
+    /// Waits for a slot, for as long as it takes, and holds it until the permit is dropped. The
+    /// name and uid of the run are made up; it ends with this process.
+    ///
+    /// Dropped before it is ready, it leaves nothing behind.
+    ///
+    /// # Errors
+    /// Those common to all commands, and those of awaiting a [`Waiter`](super::waiter::Waiter);
+    /// `Closed` when an operator ended the run while it waited.
+    pub async fn acquire(&self, repository: &RepositoryKey) -> Result<Permit, Error> {
+        let admission = self.admit_nameless(repository).await?;
+        self.permit(repository, admission.turn().await?)
+    }
+
+    /// The same, but waits for the slot no longer than `timeout`; `None` when it did not come by
+    /// then. Giving the place up costs one more commit.
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire), and [`Waiter::wait_for`](super::waiter::Waiter::wait_for).
+    pub async fn acquire_timeout(
+        &self,
+        repository: &RepositoryKey,
+        timeout: Duration,
+    ) -> Result<Option<Permit>, Error> {
+        match self.admit_nameless(repository).await? {
+            Admission::Queued(waiter) => match waiter.wait_for(timeout).await? {
+                Some(turn) => self.permit(repository, turn).map(Some),
+                None => Ok(None),
+            },
+            admission => self.permit(repository, admission.turn().await?).map(Some),
+        }
+    }
+
+    /// A slot if one is free now and nobody waits for it; else `None`. Costs one commit, and a
+    /// second one where there is none: the place in the queue is given up at once.
+    ///
+    /// # Errors
+    /// As [`acquire_timeout`](Self::acquire_timeout).
+    pub async fn try_acquire(&self, repository: &RepositoryKey) -> Result<Option<Permit>, Error> {
+        self.acquire_timeout(repository, Duration::ZERO).await
+    }
+
+    /// Does `work` while holding a slot, and gives that back: as completed, as failed after a
+    /// panic, as cancelled when this is dropped. The work is dropped when the slot is lost.
+    ///
+    /// ```no_run
+    /// # async fn example(manager: &pac_core::manager::ConcurrencyManager) -> Result<(), pac_core::Error> {
+    /// let website = "ci/website".parse()?;
+    /// let answer = manager.with_slot(&website, async { 6 * 7 }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire); `SessionLost` when the slot was lost before the work was
+    /// done. A slot that could not be given back in time is no error: that goes on being tried.
+    pub async fn with_slot<T>(
+        &self,
+        repository: &RepositoryKey,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let mut permit = self.acquire(repository).await?;
+        permit.set_outcome(RunOutcome::Cancelled);
+        let Some(lost) = permit.lost() else {
+            return Err(Error::new(ErrorKind::Internal, "hold", "no lease"));
+        };
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            why = lost => {
+                let message = format!("the slot was lost before the work was done: {why}");
+                return Err(Error::new(ErrorKind::SessionLost, "hold", message)
+                    .in_repository(repository));
+            }
+        };
+        permit.set_outcome(RunOutcome::Completed);
+        if let Err(error) = permit.release().await {
+            tracing::debug!(%error, "the slot is given back in the background");
+        }
+        Ok(done)
+    }
+
+    async fn admit_nameless(&self, repository: &RepositoryKey) -> Result<Admission, Error> {
+        // Unique at the store: a session's number is never used again.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (session, number) = (self.session(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("permit-{session}-{number}");
+        let run = PipelineRunKey::new(repository.namespace(), &name)?;
+        let uid: Uid = name.parse()?;
+        self.admit(repository, RunRequest::ephemeral(run, uid)).await
+    }
+
+    fn permit(&self, repository: &RepositoryKey, turn: Turn) -> Result<Permit, Error> {
+        let why = match turn {
+            Turn::Started(lease) => return Ok(Permit::new(self, lease)),
+            Turn::Ended(outcome) => format!("its run was ended as {outcome} while it waited"),
+            Turn::TakenOver => "its run was taken over".to_owned(),
+            Turn::Gone => "the repository was removed while it waited".to_owned(),
+        };
+        Err(Error::new(ErrorKind::Closed, "acquire", why).in_repository(repository))
+    }
+}

@@ -1,0 +1,205 @@
+//! Gives an input to a repository under its lock, and delivers the effects after the lock was
+//! released.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::manager::commit::token::Token;
+use crate::manager::engine::Engine;
+use crate::manager::registry::{Cell, Channels};
+use crate::manager::repository::Repository;
+use crate::manager::repository::effects::{Answer, Effects, Grant, Reply, Turn, TurnMessage};
+use crate::manager::repository::env::Env;
+use crate::manager::submit::ask::Asking;
+
+/// A repository under its lock, and what an input to it takes.
+pub(in crate::manager) struct Input<'a> {
+    pub(in crate::manager) machine: &'a mut Repository<Channels>,
+    pub(in crate::manager) env: Env,
+    pub(in crate::manager) effects: &'a mut Effects<Channels>,
+}
+
+impl Engine {
+    /// The world as it is now.
+    fn env(&self) -> Env {
+        let (session, session_lost) = self.fence.session();
+        let closing = self.lifecycle.is_over();
+        Env {
+            session,
+            session_lost,
+            // A manager that closes leaves what it gives up to others.
+            takes_ownerless: self.grants.takes() && !closing,
+            closing,
+            in_process: self.store.is_in_process(),
+            entry_budget: self.store.entry_budget(),
+            retention: self.store.descriptor.retention,
+            command_timeout: self.options.command_timeout,
+            now: Instant::now(),
+        }
+    }
+
+    /// Gives an input to a repository, and delivers its effects.
+    pub(in crate::manager) fn input<R>(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        input: impl FnOnce(&mut Input<'_>) -> R,
+    ) -> R {
+        self.input_for(cell, input, None)
+    }
+
+    /// The same for a caller that is there to take the answers to what it is `asking`.
+    pub(in crate::manager) fn input_for<R>(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        input: impl FnOnce(&mut Input<'_>) -> R,
+        asking: Option<&mut Asking<'_>>,
+    ) -> R {
+        let mut effects = Effects::default();
+        let mut inner = cell.lock();
+        // Made under the lock, so that a repository never sees an older session after a newer.
+        let env = self.env();
+        let result = input(&mut Input {
+            machine: &mut inner.machine,
+            env,
+            effects: &mut effects,
+        });
+        let steps = inner.steps.as_ref().filter(|_| effects.stepped).cloned();
+        let ordered = !(effects.events.is_empty() && effects.grants.is_empty());
+        let in_order = ordered.then(|| {
+            let delivery = &cell.delivery;
+            delivery.lock().unwrap_or_else(PoisonError::into_inner)
+        });
+        drop(inner);
+        for event in effects.events.drain(..) {
+            self.events.tell(event);
+        }
+        let mut untaken = Vec::new();
+        for grant in effects.grants.drain(..) {
+            if let Err((_, grant)) = self.grants.push((Arc::clone(cell), grant)) {
+                untaken.push(grant);
+            }
+        }
+        drop(in_order);
+        if let Some(steps) = steps {
+            steps.send_modify(|step| *step += 1);
+        }
+        self.deliver(cell, effects, asking);
+        for grant in untaken {
+            self.give_back(cell, &grant);
+        }
+        result
+    }
+
+    fn deliver(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        effects: Effects<Channels>,
+        mut asking: Option<&mut Asking<'_>>,
+    ) {
+        if let Some((session, error)) = effects.session_lost
+            && self.fence.lose(session)
+        {
+            tracing::debug!(%session, %error, "a commit was refused");
+        }
+        if effects.wake {
+            cell.wake.notify_one();
+        }
+        for answer in effects.replies {
+            self.deliver_answer(cell, answer, &mut asking);
+        }
+        for turn in effects.turns {
+            self.deliver_turn(cell, turn);
+        }
+        for (loss, why) in effects.losses {
+            // Its holder may have gone.
+            let _ = loss.send(why);
+        }
+    }
+
+    fn deliver_answer(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        answer: Answer<Channels>,
+        asking: &mut Option<&mut Asking<'_>>,
+    ) {
+        let unheard = match (answer.asker, asking) {
+            (Some(asker), _) => asker.send(answer.result).err(),
+            (None, Some(asking)) => asking.put(answer.request, answer.result),
+            (None, None) => Some(answer.result),
+        };
+        if let Some(Ok(reply)) = unheard {
+            self.reply_was_not_heard(cell, reply);
+        }
+    }
+
+    fn deliver_turn(self: &Arc<Self>, cell: &Arc<Cell>, turn: Turn<Channels>) {
+        let Turn {
+            waiter,
+            notice,
+            message,
+        } = turn;
+        if let Err(message) = notice.send(message) {
+            let lead = self.input(cell, |input| {
+                let machine = &mut input.machine;
+                machine.on_turn_undelivered(&input.env, waiter, message, input.effects)
+            });
+            self.follow_up(cell, lead);
+        }
+    }
+
+    /// An answer found nobody: an admission is taken back.
+    pub(in crate::manager) fn reply_was_not_heard(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        mut reply: Reply<Channels>,
+    ) {
+        if let Some(place) = &mut reply.place {
+            // From here on the end of its waiting cannot be delivered, and comes back.
+            place.end.close();
+            if let Ok(TurnMessage::Started(grant)) = place.end.try_recv() {
+                reply.carries = Some(grant);
+            }
+        }
+        let lead = self.input(cell, |input| {
+            let machine = &mut input.machine;
+            machine.on_reply_undelivered(&input.env, reply, input.effects)
+        });
+        self.follow_up(cell, lead);
+    }
+
+    /// A slot that nobody takes is given back.
+    pub(in crate::manager) fn give_back(self: &Arc<Self>, cell: &Arc<Cell>, grant: &Grant) {
+        let lead = self.input(cell, |input| {
+            input.machine.give_back(&input.env, grant, input.effects)
+        });
+        self.follow_up(cell, lead);
+    }
+
+    /// Has a repository seen to in a task, if it has given the caller the right to.
+    pub(in crate::manager) fn follow_up(self: &Arc<Self>, cell: &Arc<Cell>, lead: bool) {
+        if lead {
+            self.attend_later(Token::new(Arc::clone(cell)));
+        }
+    }
+
+    /// Has a repository read again, now if that matters to anybody, else when it is next used.
+    pub(in crate::manager) fn look_again(self: &Arc<Self>, cell: &Arc<Cell>) {
+        let lead = self.input(cell, |input| input.machine.look_again(input.effects));
+        self.follow_up(cell, lead);
+    }
+
+    /// Submits a command of the manager's own, which is tried until it succeeds.
+    pub(in crate::manager) fn send(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        command: crate::protocol::Command,
+    ) {
+        let lead = self.input(cell, |input| {
+            input
+                .machine
+                .submit_own(&input.env, command, input.effects)
+        });
+        self.follow_up(cell, lead);
+    }
+}

@@ -1,0 +1,138 @@
+//! The repositories that a manager knows, and the lock of each.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use dashmap::DashMap;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::engine::Engine;
+use super::repository::Repository;
+use super::repository::effects::{Reply, TurnMessage};
+use super::repository::env::Port;
+use super::session::fence::Fence;
+use crate::error::Error;
+use crate::event::LeaseLoss;
+use crate::hash::RandomState;
+use crate::name::RepositoryKey;
+
+/// Shards of the map of repositories, a power of two. Many more than cores, so that two
+/// repositories in use at the same moment seldom share one.
+const SHARDS: usize = 256;
+
+/// The ends of the manager's channels.
+#[derive(Debug)]
+pub(super) struct Channels;
+
+/// Where the answer to a request arrives.
+pub(super) type AnswerReceiver = oneshot::Receiver<Result<Reply<Channels>, Error>>;
+
+impl Port for Channels {
+    type Asker = oneshot::Sender<Result<Reply<Self>, Error>>;
+    type Notice = oneshot::Sender<TurnMessage>;
+    type Place = oneshot::Receiver<TurnMessage>;
+    type Loss = oneshot::Sender<LeaseLoss>;
+
+    fn place(_: u64) -> (Self::Notice, Self::Place) {
+        oneshot::channel()
+    }
+}
+
+/// One repository: its state machine under a lock, and what belongs to it outside of that.
+#[derive(Debug)]
+pub(super) struct Cell {
+    key: RepositoryKey,
+    pub(super) engine: Weak<Engine>,
+    inner: Mutex<Inner>,
+    /// Held while events and grants are delivered, so that they keep the order in which they
+    /// came about. Taken under the lock of `inner`; under it no other lock is taken but those of
+    /// the queues that they go to.
+    pub(super) delivery: Mutex<()>,
+    /// Something came that admissions which are held back can go along with.
+    pub(super) wake: Notify,
+}
+
+/// Only ever held between two awaits, and never while another repository's is taken.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) machine: Repository<Channels>,
+    /// Counts the states that watchers could have seen; `None` until somebody watches.
+    pub(super) steps: Option<watch::Sender<u64>>,
+}
+
+impl Cell {
+    pub(super) fn key(&self) -> &RepositoryKey {
+        &self.key
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under this lock is a bug that the end of the combiner's right reports; what is
+        // cached is checked against the store by every commit.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Registry {
+    cells: DashMap<RepositoryKey, Arc<Cell>, RandomState>,
+    engine: Weak<Engine>,
+    fence: Arc<Fence>,
+}
+
+impl Registry {
+    pub(super) fn new(engine: Weak<Engine>, fence: Arc<Fence>) -> Self {
+        Self {
+            cells: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
+            engine,
+            fence,
+        }
+    }
+
+    /// The repository, and whether it is known only from now on.
+    pub(super) fn get_or_insert(&self, key: &RepositoryKey) -> (Arc<Cell>, bool) {
+        if let Some(known) = self.get(key) {
+            return (known, false);
+        }
+        let mut new = false;
+        let cell = self.cells.entry(key.clone()).or_insert_with(|| {
+            new = true;
+            // Read under the lock of the map's shard: a session that is opened after this finds
+            // the repository there.
+            let (session, _) = self.fence.session();
+            let machine = Repository::new(key.clone(), session, self.fence.former());
+            Arc::new(Cell {
+                key: key.clone(),
+                engine: Weak::clone(&self.engine),
+                inner: Mutex::new(Inner {
+                    machine,
+                    steps: None,
+                }),
+                delivery: Mutex::default(),
+                wake: Notify::new(),
+            })
+        });
+        let cell = Arc::clone(&cell);
+        (cell, new)
+    }
+
+    /// The repository, if it is known.
+    pub(super) fn get(&self, key: &RepositoryKey) -> Option<Arc<Cell>> {
+        self.cells.get(key).map(|cell| Arc::clone(&cell))
+    }
+
+    /// All repositories that are known now.
+    pub(super) fn all(&self) -> Vec<Arc<Cell>> {
+        self.cells.iter().map(|cell| Arc::clone(&cell)).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Forgets the repositories that nobody holds and in which nothing is of interest.
+    pub(super) fn evict(&self) {
+        // Nobody can come by one that is not held elsewhere while its shard is locked.
+        self.cells
+            .retain(|_, cell| Arc::strong_count(cell) > 1 || !cell.lock().machine.is_idle());
+    }
+}

@@ -1,0 +1,365 @@
+//! Brings the cached state up to a snapshot, and tells waiters, holders and listeners what that
+//! means for them.
+
+use std::sync::Arc;
+
+use super::effects::{Effects, Grant};
+use super::env::{Env, Port};
+use super::request::Planned;
+use super::waiters::EndOfWaiting;
+use super::{Holder, Repository, holds, loss_of};
+use crate::error::Error;
+use crate::event::Event;
+use crate::name::PipelineRunKey;
+use crate::protocol::{Command, Plan};
+use crate::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, Snapshot};
+use crate::value::{Revision, SessionId, Ticket};
+
+/// Where a snapshot comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This manager wrote it: its askers learn of it from their replies, so no event is raised.
+    Commit,
+    /// It was read, or came with a hint. When it was read, the highest revision that was known
+    /// as the read began.
+    Read(Revision),
+}
+
+/// What an entry means for those who wait for its run.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It has a slot of this manager's.
+    Started(Grant),
+    /// There is nothing to wait for.
+    Over(EndOfWaiting),
+    /// It waits in the name of a session that is over.
+    Reclaim,
+}
+
+/// A run that those who wait have to hear of, and its entry as it is now.
+type Changed = (Arc<Entry>, Option<Arc<Entry>>);
+
+impl<P: Port> Repository<P> {
+    /// Brings the cached state up to a snapshot. The caller sees to [`Absorb::Incomplete`].
+    pub(super) fn apply_snapshot(
+        &mut self,
+        env: &Env,
+        snapshot: &Snapshot,
+        source: Source,
+        effects: &mut Effects<P>,
+    ) -> Result<Absorb, Error> {
+        if self.state.is_none() && snapshot.since.is_some() {
+            // The state was forgotten while this was on its way.
+            return Ok(Absorb::Incomplete);
+        }
+        if self.state.is_none() && snapshot.head.revision < self.floor {
+            match source {
+                // A store that answers below what was known when it was asked has gone back in
+                // time: what it holds now is what holds.
+                Source::Read(above) if snapshot.head.revision < above => {}
+                // An answer from before what was known since: it tells nothing of today.
+                _ => return Ok(Absorb::Stale),
+            }
+        }
+        let full = snapshot.since.is_none();
+        let (applied, changes) = self.absorb(env, snapshot, source, effects)?;
+        if applied == Absorb::Applied {
+            self.floor = snapshot.head.revision;
+            self.forget_old(env, snapshot);
+            effects.stepped = true;
+            if full {
+                self.recount();
+                self.end_unknown_waiters(effects);
+            }
+        }
+        for (entry, after) in changes {
+            let ticket = self.waiters.ticket(&entry.run);
+            match self.standing(env, ticket, after.as_ref()) {
+                Some(Standing::Over(why)) => self.end_waiters(&entry.run, why, effects),
+                Some(Standing::Started(grant)) => self.started(grant, effects),
+                Some(Standing::Reclaim) => self.reclaim(env, &entry),
+                None => {}
+            }
+        }
+        if applied == Absorb::Applied {
+            self.promote_own(env);
+        }
+        Ok(applied)
+    }
+
+    /// The bookkeeping of a snapshot: says which runs those who wait have to hear of, with the
+    /// entry as it is now.
+    fn absorb(
+        &mut self,
+        env: &Env,
+        snapshot: &Snapshot,
+        source: Source,
+        effects: &mut Effects<P>,
+    ) -> Result<(Absorb, Vec<Changed>), Error> {
+        let session = Some(env.session);
+        let is_own = |entry: Option<&Arc<Entry>>| entry.and_then(|e| e.owner()) == session;
+        let mut owned = self.owned_count;
+        let mut of_interest = Vec::new();
+        let read = source != Source::Commit;
+        let state = self
+            .state
+            .get_or_insert_with(|| RepositoryState::absent(0));
+        let (waiters, forgotten) = (&self.waiters, &mut self.forgotten);
+        let (in_flight, holders, key) = (&self.inbox.in_flight, &mut self.holders, &self.key);
+        let mut heard = |before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>| {
+            let Some(entry) = after.or(before) else {
+                return;
+            };
+            let waited_for = !waiters.is_empty() && waiters.knows(&entry.run);
+            if waited_for || before.is_some_and(|before| before.is_queued()) {
+                of_interest.push((Arc::clone(entry), after.cloned()));
+            }
+            if !holders.is_empty() {
+                tell_holders(holders, &entry.run, after.map(AsRef::as_ref), effects);
+            }
+            let taken = is_own(before) && read && !is_ended_by(in_flight, &entry.run);
+            effects.events.extend(event_of(key, taken, before, after));
+        };
+        let absorbed = state.absorb(snapshot, |before, after| {
+            owned = owned.saturating_sub(usize::from(is_own(before))) + usize::from(is_own(after));
+            let known = match after {
+                Some(after) if before.is_none() && !forgotten.is_empty() => {
+                    forgotten.remove(&after.run)
+                }
+                _ => None,
+            };
+            heard(before.or(known.as_ref()), after);
+        });
+        if absorbed == Ok(Absorb::Applied) && snapshot.since.is_none() {
+            // They were there when the state was forgotten, and are not any more.
+            for (_, gone) in std::mem::take(forgotten) {
+                heard(Some(&gone), None);
+            }
+        }
+        match absorbed {
+            Ok(absorbed) => {
+                self.owned_count = owned;
+                Ok((absorbed, of_interest))
+            }
+            Err(reason) => {
+                self.forget();
+                // It will not mend by itself: the next asker reads again.
+                self.recheck = false;
+                Err(self.corrupt(reason))
+            }
+        }
+    }
+
+    /// Drops finished runs that are older than the store keeps them.
+    fn forget_old(&mut self, env: &Env, snapshot: &Snapshot) {
+        let ends = snapshot.entries.iter();
+        let latest = ends.filter_map(|entry| entry.finished.at()).max();
+        if let (Some(latest), Some(state)) = (latest, &mut self.state) {
+            let before = latest.minus(env.retention.age);
+            state.forget_finished(before, env.retention.per_repository, |_| ());
+        }
+    }
+
+    /// Goes on where an earlier commit was not large enough for all that could start.
+    fn promote_own(&mut self, env: &Env) {
+        let Some(state) = self.state.as_ref().filter(|s| s.head().queued > 0) else {
+            return;
+        };
+        let mut plan = Plan::new(state, env.issuer(), 1).without(&self.dead);
+        if plan.could_start_own() {
+            self.inbox.add(Command::Promote);
+        }
+    }
+
+    fn end_unknown_waiters(&mut self, effects: &mut Effects<P>) {
+        if let Some(state) = &self.state {
+            let ends = |run: &PipelineRunKey, _| {
+                let gone = state.entry(run).is_none();
+                gone.then_some(EndOfWaiting::Gone)
+            };
+            self.waiters.end_where(ends, effects);
+        }
+    }
+
+    pub(super) fn end_waiters(
+        &mut self,
+        run: &PipelineRunKey,
+        why: EndOfWaiting,
+        effects: &mut Effects<P>,
+    ) {
+        let again = || match &why {
+            EndOfWaiting::Ended(outcome) => EndOfWaiting::Ended(*outcome),
+            EndOfWaiting::Lost(session) => EndOfWaiting::Lost(*session),
+            EndOfWaiting::Gone => EndOfWaiting::Gone,
+            EndOfWaiting::TakenOver => EndOfWaiting::TakenOver,
+            EndOfWaiting::Closed(error) => EndOfWaiting::Closed(error.replicate()),
+        };
+        self.waiters.end(run, again, effects);
+    }
+
+    /// A run of this manager's has a slot: the answer to a request for it that is in flight
+    /// carries it, else its waiter hears of it, else the stream of grants.
+    fn started(&mut self, grant: Grant, effects: &mut Effects<P>) {
+        let asks = |planned: &Planned<P>| planned.request.asks_for(&grant.entry);
+        if self.inbox.in_flight.iter().any(asks) {
+            self.deferred.push(grant);
+        } else if !self.inbox.gives_up(&grant.entry) {
+            self.deliver(grant, effects);
+        }
+    }
+
+    /// To the waiter of the run, else to the stream of grants.
+    pub(super) fn deliver(&mut self, grant: Grant, effects: &mut Effects<P>) {
+        let unawaited = self.waiters.start(grant, effects);
+        effects.grants.extend(unawaited);
+    }
+
+    /// What those who wait for a run have to hear, if their waiting is over.
+    pub(super) fn standing(
+        &self,
+        env: &Env,
+        ticket: Option<Ticket>,
+        after: Option<&Arc<Entry>>,
+    ) -> Option<Standing> {
+        let Some(after) = after.filter(|after| ticket.is_none_or(|t| t == after.ticket)) else {
+            return Some(Standing::Over(EndOfWaiting::Gone));
+        };
+        match after.state {
+            EntryState::Queued { owner } if owner == Some(env.session) && !env.session_lost => None,
+            EntryState::Queued { owner } if owner.is_none_or(|of| self.was_ours(env, of)) => {
+                match after.kind {
+                    // A manager that closes does not take back what it gives up.
+                    RunKind::Durable => (!env.closing).then_some(Standing::Reclaim),
+                    // It ends with its session, which will be recorded; its waiter need not
+                    // wait for that.
+                    RunKind::Ephemeral => {
+                        let lost = owner.unwrap_or(env.session);
+                        Some(Standing::Over(EndOfWaiting::Lost(lost)))
+                    }
+                }
+            }
+            EntryState::Queued { .. } => Some(Standing::Over(EndOfWaiting::TakenOver)),
+            EntryState::Started {
+                token,
+                session: holder,
+                orphaned,
+            } if holder == env.session && !orphaned => Some(Standing::Started(Grant {
+                entry: Arc::clone(after),
+                token,
+                session: holder,
+                running: false,
+            })),
+            EntryState::Started {
+                session: holder, ..
+            } if self.was_ours(env, holder) => {
+                Some(Standing::Over(EndOfWaiting::Lost(holder)))
+            }
+            EntryState::Started { .. } => Some(Standing::Over(EndOfWaiting::TakenOver)),
+            EntryState::Finished { outcome, .. } => {
+                Some(Standing::Over(EndOfWaiting::Ended(outcome)))
+            }
+        }
+    }
+
+    /// Goes on waiting for a run of this manager's in the name of the session that it has now.
+    pub(super) fn reclaim(&mut self, env: &Env, entry: &Entry) {
+        let former = entry.owner().filter(|owner| self.was_ours(env, *owner));
+        if former.is_some() || self.waiters.knows(&entry.run) {
+            self.inbox.add(Command::Reclaim {
+                run: entry.run.clone(),
+                uid: entry.uid.clone(),
+                former: former.unwrap_or(env.session),
+            });
+        }
+    }
+
+    /// The manager has a new session: what still waits is waited for in its name, and what was
+    /// ephemeral has ended. As [`submit`](Self::submit) else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn on_session_opened(&mut self, env: &Env, effects: &mut Effects<P>) -> bool {
+        self.note_session(env);
+        self.recheck = true;
+        self.see_to_waiting(env, effects);
+        self.needs_attention(effects)
+    }
+
+    /// The session of this manager is over: waiters of ephemeral runs, which end with it, hear
+    /// of it now, and not only when the store can be reached again.
+    pub fn on_session_lost(&mut self, session: SessionId, effects: &mut Effects<P>) {
+        let ends = |_: &PipelineRunKey, kind| {
+            (kind == RunKind::Ephemeral).then_some(EndOfWaiting::Lost(session))
+        };
+        self.waiters.end_where(ends, effects);
+    }
+
+    fn see_to_waiting(&mut self, env: &Env, effects: &mut Effects<P>) {
+        let queued = self.state.iter().flat_map(RepositoryState::queue);
+        for entry in queued.cloned().collect::<Vec<_>>() {
+            match self.standing(env, None, Some(&entry)) {
+                Some(Standing::Reclaim) => self.reclaim(env, &entry),
+                Some(Standing::Over(why)) => self.end_waiters(&entry.run, why, effects),
+                Some(Standing::Started(_)) | None => {}
+            }
+        }
+    }
+}
+
+/// Whether a commit of this manager's that is on its way is about a run: what becomes of the run
+/// is then its own doing.
+fn is_ended_by<P: Port>(in_flight: &[Planned<P>], run: &PipelineRunKey) -> bool {
+    let mut requests = in_flight.iter();
+    requests.any(|planned| planned.request.command.run() == Some(run))
+}
+
+fn tell_holders<P: Port>(
+    holders: &mut Vec<Holder<P>>,
+    run: &PipelineRunKey,
+    after: Option<&Entry>,
+    effects: &mut Effects<P>,
+) {
+    let lost = |holder: &mut Holder<P>| {
+        let still = after.is_some_and(|entry| holds(entry, holder.token));
+        holder.run == *run && !still
+    };
+    for holder in holders.extract_if(.., lost) {
+        let why = loss_of(after, holder.token);
+        effects.losses.push((holder.loss, why));
+    }
+}
+
+/// What everybody hears of a change; `taken` when another process made it to a run that was this
+/// manager's.
+fn event_of(
+    key: &crate::name::RepositoryKey,
+    taken: bool,
+    before: Option<&Arc<Entry>>,
+    after: Option<&Arc<Entry>>,
+) -> Option<Event> {
+    let entry = after.or(before)?;
+    let was = |state: EntryState| before.is_some_and(|before| before.state == state);
+    let replaced = after.is_some_and(|after| {
+        before.is_some_and(|before| before.ticket != after.ticket && !before.is_finished())
+    });
+    let (repository, run) = (|| key.clone(), || entry.run.clone());
+    let ended = |outcome| Event::Ended {
+        repository: repository(),
+        run: run(),
+        outcome,
+    };
+    match after.map(|after| after.state) {
+        _ if replaced && taken => Some(ended(None)),
+        Some(state @ EntryState::Queued { owner: None }) if !was(state) => Some(Event::OwnerLost {
+            repository: repository(),
+            run: run(),
+        }),
+        Some(state @ EntryState::Started { orphaned: true, .. }) if !was(state) => {
+            Some(Event::Orphaned {
+                repository: repository(),
+                run: run(),
+            })
+        }
+        Some(EntryState::Finished { outcome, .. }) if taken => Some(ended(Some(outcome))),
+        None if before.is_some_and(|before| !before.is_finished()) => Some(ended(None)),
+        _ => None,
+    }
+}

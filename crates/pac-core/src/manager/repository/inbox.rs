@@ -1,0 +1,254 @@
+//! The requests of one repository: those that wait to be planned, and those in the commit that
+//! is on its way.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use super::effects::{Answer, Effects, Grant};
+use super::env::Port;
+use super::request::{Listener, Planned, Request, RequestId};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::Command;
+use crate::state::Entry;
+use crate::value::Revision;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Inbox<P: Port> {
+    /// In the order in which they came; those that take a run back go first.
+    pub pending: VecDeque<Request<P>>,
+    /// In the commit that is on its way.
+    pub in_flight: Vec<Planned<P>>,
+    /// The revision that this commit was planned at.
+    pub planned_at: Revision,
+    /// This commit is not large enough for all that its commands would change.
+    pub more: bool,
+    /// Requests before this one were submitted before the state was last read.
+    pub read_before: RequestId,
+    next: u64,
+}
+
+impl<P: Port> Default for Inbox<P> {
+    fn default() -> Self {
+        Self {
+            pending: VecDeque::new(),
+            in_flight: Vec::new(),
+            planned_at: Revision::default(),
+            more: false,
+            read_before: RequestId::default(),
+            next: 0,
+        }
+    }
+}
+
+impl<P: Port> Inbox<P> {
+    /// Adds a request behind the others; `group` counts it and those after it that are to be
+    /// planned together with it.
+    pub fn push(&mut self, request: Request<P>, group: usize) -> RequestId {
+        let id = self.next_id();
+        self.pending.push_back(Request {
+            id,
+            group,
+            ..request
+        });
+        id
+    }
+
+    /// Adds a request before the others.
+    pub fn push_first(&mut self, request: Request<P>) -> RequestId {
+        let id = self.next_id();
+        self.pending.push_front(Request { id, ..request });
+        id
+    }
+
+    /// Adds a command of the manager's own, unless the same one waits already.
+    pub fn add(&mut self, command: Command) {
+        if !self.has_pending(&command) {
+            self.push(Request::own(command), 1);
+        }
+    }
+
+    /// The same before all others: for a command that takes a run back, which others may ask
+    /// for anew.
+    pub fn add_first(&mut self, command: Command) {
+        if !self.has_pending(&command) {
+            self.push_first(Request::own(command));
+        }
+    }
+
+    fn has_pending(&self, command: &Command) -> bool {
+        let mut own = self.pending.iter().filter(|request| request.is_own());
+        own.any(|request| request.command == *command)
+    }
+
+    fn next_id(&mut self) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        id
+    }
+
+    /// The state is about to be read: what was submitted until now is answered by it.
+    pub fn reading(&mut self) {
+        self.read_before = RequestId(self.next);
+    }
+
+    /// Whether the last read began after this was asked.
+    pub fn is_covered(&self, request: &Request<P>) -> bool {
+        !request.is_awaited() || request.id < self.read_before
+    }
+
+    /// All requests, those in flight first.
+    pub fn requests(&self) -> impl Iterator<Item = &Request<P>> {
+        let in_flight = self.in_flight.iter().map(|planned| &planned.request);
+        in_flight.chain(&self.pending)
+    }
+
+    fn requests_mut(&mut self) -> impl Iterator<Item = &mut Request<P>> {
+        let in_flight = self.in_flight.iter_mut().map(|planned| &mut planned.request);
+        in_flight.chain(&mut self.pending)
+    }
+
+    /// The first request in the in-flight commit that still has a listener and asks for this
+    /// run; it inherits what another asker has gone from.
+    pub fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
+        let mut requests = self.in_flight.iter_mut().map(|planned| &mut planned.request);
+        requests.find(|request| request.is_awaited() && request.asks_for(entry))
+    }
+
+    /// Whether a command that gives up this very run is on its way.
+    pub fn gives_up(&self, entry: &Entry) -> bool {
+        self.requests().any(|request| match &request.command {
+            Command::Abandon { run, ticket, .. } => *run == entry.run && *ticket == entry.ticket,
+            _ => false,
+        })
+    }
+
+    /// Takes out of `deferred` the grants that no request is left to carry.
+    pub fn undelivered(&self, deferred: &mut Vec<Grant>) -> Vec<Grant> {
+        if deferred.is_empty() {
+            return Vec::new();
+        }
+        let (kept, left) = std::mem::take(deferred).into_iter().partition(|grant| {
+            self.requests()
+                .any(|request| request.asks_for(&grant.entry))
+        });
+        *deferred = kept;
+        left
+    }
+
+    /// What was in flight is pending again, before all that came later.
+    pub fn put_back(&mut self) {
+        while let Some(planned) = self.in_flight.pop() {
+            self.pending.push_front(planned.request);
+        }
+    }
+
+    /// Every request that has no answer, out of the inbox.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Request<P>> + use<P> {
+        let in_flight = std::mem::take(&mut self.in_flight).into_iter();
+        let pending = std::mem::take(&mut self.pending);
+        in_flight.map(|planned| planned.request).chain(pending)
+    }
+
+    /// The asker of a request is about to leave the call that submitted it, and waits there
+    /// for the answer. Gives the channel back when the request was answered already.
+    pub fn listen(&mut self, id: RequestId, asker: P::Asker) -> Option<P::Asker> {
+        match self.requests_mut().find(|request| request.id == id) {
+            Some(request) => {
+                request.listener = Listener::Channel(asker);
+                None
+            }
+            None => Some(asker),
+        }
+    }
+
+    /// The asker of a request has gone. False when the answer is on its way already.
+    pub fn asker_is_gone(&mut self, id: RequestId) -> bool {
+        let request = self.requests_mut().find(|request| request.id == id);
+        request.is_some_and(|request| {
+            request.listener = Listener::Dropped;
+            true
+        })
+    }
+
+    /// The asker of a request has waited for long enough: says what it is to be told, `None`
+    /// when the answer is on its way already. A request that certainly changed nothing is not
+    /// tried any more.
+    pub fn asker_times_out(
+        &mut self,
+        id: RequestId,
+        trouble: Option<&Error>,
+        now: Instant,
+    ) -> Option<Error> {
+        if let Some(at) = self.pending.iter().position(|request| request.id == id) {
+            let request = self.pending.get_mut(at)?;
+            if request.uncertain.is_none() && !request.inherits {
+                self.pending.remove(at);
+                return Some(late(ErrorKind::Unavailable, trouble));
+            }
+        }
+        let request = self.requests_mut().find(|request| request.id == id)?;
+        request.listener = Listener::TimedOut;
+        request.deadline = Some(now);
+        Some(late(ErrorKind::Indeterminate, trouble))
+    }
+}
+
+fn late(kind: ErrorKind, trouble: Option<&Error>) -> Error {
+    if let Some(trouble) = trouble
+        && kind == ErrorKind::Unavailable
+        && matches!(
+            trouble.kind(),
+            ErrorKind::Unavailable | ErrorKind::Contended | ErrorKind::SessionLost
+        )
+    {
+        return trouble.replicate();
+    }
+    let message = if kind == ErrorKind::Indeterminate {
+        "there was no answer within the command timeout, and an attempt may have succeeded; read \
+         the run's status before you act"
+    } else {
+        "its turn to be carried out did not come within the command timeout; nothing was changed"
+    };
+    let error = Error::new(kind, "command", message);
+    match trouble {
+        Some(trouble) => error.caused_by(trouble.to_string()),
+        None => error,
+    }
+}
+
+impl<P: Port> Request<P> {
+    /// Where the answer goes, which is given now: to a channel, or `Some(None)` to the call that
+    /// submitted the request. `None` when nobody waits for it.
+    pub fn take_asker(&mut self) -> Option<Option<P::Asker>> {
+        match std::mem::replace(&mut self.listener, Listener::Dropped) {
+            Listener::Caller => Some(None),
+            Listener::Channel(asker) => Some(Some(asker)),
+            silent => {
+                self.listener = silent;
+                None
+            }
+        }
+    }
+
+    /// Answers with a failure. An attempt that may have succeeded makes the outcome unknown.
+    pub fn fail(mut self, error: &Error, effects: &mut Effects<P>) {
+        let Some(asker) = self.take_asker() else {
+            return;
+        };
+        let error = if self.uncertain.is_some() {
+            let message = "the answer to an attempt was lost, and its outcome could not be read; \
+                           read the run's status before you act";
+            Error::new(ErrorKind::Indeterminate, error.operation(), message)
+                .caused_by(error.to_string())
+        } else {
+            error.replicate()
+        };
+        effects.replies.push(Answer {
+            request: self.id,
+            asker,
+            result: Err(error),
+        });
+    }
+}

@@ -1,0 +1,454 @@
+//! One repository as a manager knows it: its cached state, the requests that wait to be combined
+//! into the next commit, and who waits for a turn.
+//!
+//! A [`Repository`] is a state machine. Each of its methods is one input: it takes the world as
+//! it is in an [`Env`], changes the repository, adds to [`Effects`] what has to happen outside,
+//! and says in an [`Action`] what has to be done next. It does no I/O, knows no engine, channel,
+//! clock or runtime, and is driven by tests exactly as by the manager.
+//!
+//! - [`inbox`]: requests that are pending or in flight.
+//! - [`plan`]: inbox and state → what to do.
+//! - [`apply`]: a snapshot → the new state, and its effects.
+//! - [`reply`]: an outcome → the answers, and what is undone for askers that have gone.
+//! - [`retry`]: after an attempt that came to nothing.
+//!
+//! [`Action`]: effects::Action
+
+pub mod apply;
+pub mod effects;
+pub mod env;
+pub mod inbox;
+pub mod plan;
+pub mod reply;
+pub mod request;
+pub mod retry;
+pub mod settle;
+pub mod waiters;
+
+use std::sync::Arc;
+
+use effects::{Answer, Effects, Grant};
+use env::{Env, Port};
+use inbox::Inbox;
+use request::{Listener, Request, RequestId};
+use retry::Retry;
+use waiters::{EndOfWaiting, Waiters};
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+use crate::event::LeaseLoss;
+use crate::hash::HashMap;
+use crate::name::{PipelineRunKey, RepositoryKey};
+use crate::protocol::Command;
+use crate::state::{Entry, EntryState, RepositoryState};
+use crate::value::{FencingToken, Revision, SessionId};
+
+/// So many sessions before are remembered: the runs of older ones have been seen to long since.
+const FORMER_SESSIONS: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Repository<P: Port> {
+    key: RepositoryKey,
+    /// As of the newest snapshot; `None` until it is read for the first time, and when what was
+    /// read did not add up.
+    state: Option<RepositoryState>,
+    /// The highest revision that was ever known: an answer from before is no news.
+    floor: Revision,
+    /// The store is said to be at this revision, or a later one.
+    wanted: Revision,
+    /// Read before anything else: hints may have been lost.
+    recheck: bool,
+    /// The last read was of everything.
+    asked_all: bool,
+    /// What [`floor`](Self::floor) was when the last read began.
+    asked_above: Revision,
+    /// How many queued and started entries of `state` are this session's.
+    owned_count: usize,
+    /// This manager's entries as they were when the state was forgotten: what has become of them
+    /// since is news.
+    forgotten: HashMap<PipelineRunKey, Arc<Entry>>,
+    /// Sessions that a commit found to be dead, until their entries say so.
+    dead: Vec<SessionId>,
+    /// The session of this manager at the last input, and those before.
+    session: SessionId,
+    former: Vec<SessionId>,
+    inbox: Inbox<P>,
+    retry: Retry,
+    /// Grants that the answer to a request is to carry.
+    deferred: Vec<Grant>,
+    waiters: Waiters<P>,
+    /// Holders that want to hear when their lease is lost.
+    holders: Vec<Holder<P>>,
+    /// How many follow the state.
+    watchers: usize,
+    /// The combiner's right is taken: somebody sees to what is pending.
+    busy: bool,
+    /// Why nothing is taken in any more.
+    ended: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Holder<P: Port> {
+    run: PipelineRunKey,
+    token: FencingToken,
+    loss: P::Loss,
+}
+
+impl<P: Port> Repository<P> {
+    /// A repository of which nothing is known yet, for a manager with this session, which had
+    /// the `former` ones before.
+    #[must_use]
+    pub fn new(key: RepositoryKey, session: SessionId, former: Vec<SessionId>) -> Self {
+        Self {
+            key,
+            state: None,
+            floor: Revision::default(),
+            wanted: Revision::default(),
+            recheck: false,
+            asked_all: false,
+            asked_above: Revision::default(),
+            owned_count: 0,
+            forgotten: HashMap::default(),
+            dead: Vec::new(),
+            session,
+            former,
+            inbox: Inbox::default(),
+            retry: Retry::default(),
+            deferred: Vec::new(),
+            waiters: Waiters::default(),
+            holders: Vec::new(),
+            watchers: 0,
+            busy: false,
+            ended: None,
+        }
+    }
+
+    /// Which repository.
+    #[must_use]
+    pub fn key(&self) -> &RepositoryKey {
+        &self.key
+    }
+
+    /// The cached state, if there is one.
+    #[must_use]
+    pub fn state(&self) -> Option<&RepositoryState> {
+        self.state.as_ref()
+    }
+
+    /// The revision of the cached state, if there is one.
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        Some(self.state.as_ref()?.head().revision)
+    }
+
+    /// The highest revision that was ever known.
+    #[must_use]
+    pub fn floor(&self) -> Revision {
+        self.floor
+    }
+
+    /// Whether somebody has the combiner's right.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Whether an asker waits for what is done next.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.inbox.pending.iter().any(Request::is_awaited)
+    }
+
+    /// The asker of a request leaves the call that submitted it, and waits for the answer at the
+    /// other end of `asker`. Gives that back when the request has been answered.
+    pub fn listen(&mut self, request: RequestId, asker: P::Asker) -> Option<P::Asker> {
+        self.inbox.listen(request, asker)
+    }
+
+    /// The asker of a request has waited for as long as it will: says what it is to be told;
+    /// `None` when the answer is on its way already.
+    pub fn on_asker_late(&mut self, request: RequestId, now: Instant) -> Option<Error> {
+        let trouble = self.retry.trouble.as_ref();
+        self.inbox.asker_times_out(request, trouble, now)
+    }
+
+    /// How many requests wait to be planned.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.inbox.pending.len()
+    }
+
+    /// Whether nothing would be lost if this record was made anew.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.is_of_interest() && !self.busy
+    }
+
+    /// Whether hints matter: a run of this manager's waits or runs, or somebody watches.
+    #[must_use]
+    pub fn is_of_interest(&self) -> bool {
+        self.watchers > 0
+            || self.owned_count > 0
+            || !self.forgotten.is_empty()
+            || !self.waiters.is_empty()
+    }
+
+    /// Submits requests that are planned together and in this order. True when the caller gets
+    /// the combiner's right with that, and has to see to them.
+    ///
+    /// Refused once the repository has ended: each is then answered with why.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn submit(
+        &mut self,
+        env: &Env,
+        requests: impl ExactSizeIterator<Item = Request<P>>,
+        effects: &mut Effects<P>,
+    ) -> (RequestId, bool) {
+        self.note_session(env);
+        let mut first = None;
+        let mut hurries = false;
+        let mut group = requests.len();
+        for request in requests {
+            hurries |= !request.may_wait();
+            let own = request.is_own();
+            let id = self.inbox.push(request, group);
+            first.get_or_insert(id);
+            group -= 1;
+            if let Some(why) = self.ended.as_ref().filter(|_| !own)
+                && let Some(mut refused) = self.inbox.pending.pop_back()
+            {
+                refused.uncertain = None;
+                refused.fail(why, effects);
+            }
+        }
+        effects.wake |= hurries && self.retry.is_holding();
+        let lead = !self.inbox.pending.is_empty() && self.take_right();
+        (first.unwrap_or_default(), lead)
+    }
+
+    /// Submits a command whose answer is awaited even though the repository may have
+    /// [ended](Self::end): the one with which a manager gives back what it has. As
+    /// [`submit`](Self::submit) else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn submit_last_will(
+        &mut self,
+        env: &Env,
+        command: Command,
+        asker: P::Asker,
+        effects: &mut Effects<P>,
+    ) -> bool {
+        self.note_session(env);
+        let deadline = env.now.checked_add(env.command_timeout);
+        let request = Request::new(command, Listener::Channel(asker), deadline);
+        self.inbox.push(request, 1);
+        self.needs_attention(effects)
+    }
+
+    /// Submits a command of the manager's own. As [`submit`](Self::submit) else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn submit_own(&mut self, env: &Env, command: Command, effects: &mut Effects<P>) -> bool {
+        self.note_session(env);
+        self.inbox.add(command);
+        self.needs_attention(effects)
+    }
+
+    /// True when the caller gets the combiner's right, because something came without a request.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn needs_attention(&mut self, effects: &mut Effects<P>) -> bool {
+        effects.wake |= self.retry.is_holding();
+        let interest = self.is_of_interest() && (self.recheck || self.is_behind());
+        (interest || !self.inbox.pending.is_empty()) && self.take_right()
+    }
+
+    fn take_right(&mut self) -> bool {
+        !std::mem::replace(&mut self.busy, true)
+    }
+
+    /// Hints may have been lost: the state is read again, now if that matters to anybody, else
+    /// when it is next used. As [`submit`](Self::submit) else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn look_again(&mut self, effects: &mut Effects<P>) -> bool {
+        self.recheck = true;
+        self.needs_attention(effects)
+    }
+
+    /// The store is at `revision`, or a later one. As [`look_again`](Self::look_again) else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn look_if_behind(&mut self, revision: Revision, effects: &mut Effects<P>) -> bool {
+        self.wanted = self.wanted.max(revision);
+        self.needs_attention(effects)
+    }
+
+    /// A session is dead at the store: nothing is granted to it from here on.
+    pub fn note_dead(&mut self, session: SessionId) {
+        if !self.dead.contains(&session) {
+            self.dead.push(session);
+        }
+    }
+
+    /// This manager has another session than at the last input: the one before is a former one.
+    fn note_session(&mut self, env: &Env) {
+        if self.session == env.session {
+            return;
+        }
+        self.former.push(self.session);
+        if self.former.len() > FORMER_SESSIONS {
+            self.former.remove(0);
+        }
+        self.session = env.session;
+        self.recount();
+    }
+
+    /// Whether a session was this manager's, or is one that it has lost.
+    fn was_ours(&self, env: &Env, session: SessionId) -> bool {
+        self.former.contains(&session) || (session == env.session && env.session_lost)
+    }
+
+    /// Whether the state says, or said when it was forgotten, that this slot is held.
+    #[must_use]
+    pub fn is_held(&self, run: &PipelineRunKey, token: FencingToken) -> bool {
+        let entry = match &self.state {
+            Some(state) => state.entry(run),
+            None => self.forgotten.get(run),
+        };
+        entry.is_some_and(|entry| holds(entry, token))
+    }
+
+    /// Has a holder told when its lease is lost. It is told at once of a lease that is lost
+    /// already.
+    pub fn watch_lease(
+        &mut self,
+        run: &PipelineRunKey,
+        token: FencingToken,
+        loss: P::Loss,
+        effects: &mut Effects<P>,
+    ) {
+        let reason = match &self.ended {
+            Some(_) => Some(LeaseLoss::Closed),
+            None if self.is_held(run, token) => None,
+            None => {
+                let known = self.state.as_ref().and_then(|state| state.entry(run));
+                Some(loss_of(known.map(AsRef::as_ref), token))
+            }
+        };
+        match reason {
+            Some(reason) => effects.losses.push((loss, reason)),
+            None => self.holders.push(Holder {
+                run: run.clone(),
+                token,
+                loss,
+            }),
+        }
+    }
+
+    /// The holder of a lease that it had watched has gone.
+    pub fn unwatch_lease(&mut self, run: &PipelineRunKey, token: FencingToken) {
+        self.holders
+            .retain(|holder| holder.token != token || holder.run != *run);
+    }
+
+    /// Another watcher follows the state. False when the repository has ended.
+    pub fn watch(&mut self) -> bool {
+        self.watchers += 1;
+        self.ended.is_none()
+    }
+
+    /// A watcher has gone.
+    pub fn unwatch(&mut self) {
+        self.watchers = self.watchers.saturating_sub(1);
+    }
+
+    /// The manager closes, or has ended: every asker, waiter and holder is told why. Commands of
+    /// the manager's own are still carried out.
+    pub fn end(&mut self, why: &Error, effects: &mut Effects<P>) {
+        if self.ended.is_some() {
+            return;
+        }
+        self.ended = Some(why.replicate());
+        let (own, asked): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox.pending)
+            .into_iter()
+            .partition(Request::is_own);
+        self.inbox.pending.extend(own);
+        for request in asked {
+            request.fail(why, effects);
+        }
+        for planned in &mut self.inbox.in_flight {
+            // It may be carried out all the same; then nobody takes it back but the end of the
+            // session.
+            if let Some(asker) = planned.request.take_asker() {
+                effects.replies.push(Answer {
+                    request: planned.request.id,
+                    asker,
+                    result: Err(why.replicate()),
+                });
+            }
+        }
+        let over = |_: &PipelineRunKey, _| Some(EndOfWaiting::Closed(why.replicate()));
+        self.waiters.end_where(over, effects);
+        for holder in std::mem::take(&mut self.holders) {
+            effects.losses.push((holder.loss, LeaseLoss::Closed));
+        }
+    }
+
+    /// The combiner's right was dropped: by a panic, or because the runtime was shut down.
+    pub fn right_was_dropped(&mut self, why: &Error, effects: &mut Effects<P>) {
+        self.busy = false;
+        for request in self.inbox.take_all() {
+            request.fail(why, effects);
+        }
+        self.recheck = true;
+    }
+
+    /// Whether the store is known to be at another revision than the state.
+    fn is_behind(&self) -> bool {
+        self.wanted > self.known()
+    }
+
+    /// The revision of the state; 0 without one.
+    fn known(&self) -> Revision {
+        self.revision().unwrap_or_default()
+    }
+
+    /// What was read does not add up: nothing is known.
+    fn forget(&mut self) {
+        self.recheck = true;
+        let Some(state) = self.state.take() else {
+            return;
+        };
+        for entry in state.entries().filter(|e| e.owner() == Some(self.session)) {
+            self.forgotten.insert(entry.run.clone(), Arc::clone(entry));
+        }
+        self.owned_count = 0;
+    }
+
+    /// Counts this manager's entries, after the state or the session was replaced.
+    fn recount(&mut self) {
+        let session = Some(self.session);
+        let entries = self.state.iter().flat_map(RepositoryState::entries);
+        self.owned_count = entries.filter(|entry| entry.owner() == session).count();
+    }
+
+    fn corrupt(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
+        Error::new(ErrorKind::Corrupt, "read", reason).in_repository(&self.key)
+    }
+}
+
+/// Whether an entry is a slot with this token.
+fn holds(entry: &Entry, token: FencingToken) -> bool {
+    matches!(entry.state, EntryState::Started { token: now, .. } if now == token)
+}
+
+/// Why the slot with `token` is not held any more, from the run's entry as it is now.
+fn loss_of(entry: Option<&Entry>, token: FencingToken) -> LeaseLoss {
+    match entry.map(|entry| entry.state) {
+        Some(EntryState::Finished {
+            outcome,
+            token: last,
+            ..
+        }) if last == Some(token) => LeaseLoss::Ended(Some(outcome)),
+        None => LeaseLoss::Ended(None),
+        Some(_) => LeaseLoss::TakenOver,
+    }
+}

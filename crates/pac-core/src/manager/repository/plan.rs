@@ -1,0 +1,313 @@
+//! Inbox and state → what to do.
+
+use super::Repository;
+use super::effects::{Action, Effects};
+use super::env::{Env, Port};
+use super::request::{Basis, Planned, Request, Uncertain};
+use crate::error::{Error, ErrorKind};
+use crate::protocol::{Admitted, Changes, Command, Death, Ended, Outcome, Plan};
+use crate::state::{Entry, EntryState, RepositoryState};
+use crate::value::{Revision, SessionId};
+
+/// How a request goes on whose last attempt may have succeeded.
+enum Again {
+    /// It is applied as it is.
+    Apply,
+    /// This is applied: the command, held to what it was planned on.
+    ApplyTo(Command),
+    /// This has come of it; nothing is to be done.
+    Known(Outcome),
+    /// Nobody can tell.
+    Unknown(&'static str),
+}
+
+impl<P: Port> Repository<P> {
+    /// Plans all that is pending, up to the size of a commit. To be called by the owner of the
+    /// combiner's right alone; [`Action::Rest`] takes the right back.
+    #[must_use]
+    pub fn plan(&mut self, env: &Env, effects: &mut Effects<P>) -> Action {
+        self.note_session(env);
+        loop {
+            if self.has_to_read() {
+                return Action::Load(self.begin_to_read());
+            }
+            if let Some(until) = self.hold_back(env) {
+                return Action::Hold(until);
+            }
+            let Some(changes) = self.gather(env, effects) else {
+                return self.rest();
+            };
+            // A request that was moot may have been the one to carry a grant.
+            self.hand_over(effects);
+            if let Some(changes) = changes {
+                return Action::Commit(changes);
+            }
+            if self.inbox.in_flight.is_empty() {
+                return self.rest();
+            }
+            // Nothing has to be written: then only a state that was read after the question is
+            // an answer to it.
+            let inbox = &mut self.inbox;
+            let early = inbox.in_flight.iter();
+            let early = early.take_while(|planned| inbox.is_covered(&planned.request));
+            let early = early.count();
+            for planned in inbox.in_flight.drain(early..).rev() {
+                inbox.pending.push_front(planned.request);
+            }
+            if early == 0 {
+                return Action::Load(self.begin_to_read());
+            }
+            self.on_expiry_recorded();
+            self.answer(env, None, effects);
+            self.hand_over(effects);
+        }
+    }
+
+    /// Puts into flight what one commit carries. `None` without a state to plan on.
+    #[allow(
+        clippy::option_option,
+        reason = "no state, and no changes, are two answers"
+    )]
+    fn gather(&mut self, env: &Env, effects: &mut Effects<P>) -> Option<Option<Changes>> {
+        let state = self.state.as_ref()?;
+        let (issuer, budget) = (env.issuer(), env.entry_budget);
+        let mut plan = Plan::new(state, issuer, budget).without(&self.dead);
+        let mut together = 0;
+        // Sessions that this manager had before, and whose ephemeral runs are in the way.
+        let mut in_the_way: Vec<SessionId> = Vec::new();
+        while let Some(next) = self.inbox.pending.front() {
+            let alone = matches!(next.command, Command::RemoveRepository);
+            // What a commit grants, it grants under the limit that it writes.
+            let first = alone || matches!(next.command, Command::SetLimit { .. });
+            let full = plan.len().saturating_add(next.group) > budget || first;
+            if together == 0 && full && !self.inbox.in_flight.is_empty() {
+                break;
+            }
+            let Some(request) = self.inbox.pending.pop_front() else {
+                break;
+            };
+            together = request.group - 1;
+            if request.is_moot() {
+                continue;
+            }
+            let again = match &request.uncertain {
+                Some(before) => again(&request.command, &before.basis, &before.outcome, state),
+                None => Again::Apply,
+            };
+            let pinned = match again {
+                Again::Apply => None,
+                Again::ApplyTo(command) => Some(command),
+                Again::Known(outcome) => {
+                    self.inbox.in_flight.push(Planned {
+                        request,
+                        outcome,
+                        basis: Basis::Command,
+                        takes_over: false,
+                    });
+                    continue;
+                }
+                Again::Unknown(why) => {
+                    let error = Error::new(ErrorKind::Indeterminate, "command", why);
+                    request.fail(&error.in_repository(&self.key), effects);
+                    continue;
+                }
+            };
+            let command = pinned.as_ref().unwrap_or(&request.command);
+            let outcome = plan.apply(command);
+            if let Outcome::Admitted {
+                admitted: Admitted::HeldElsewhere(holder),
+                ..
+            } = outcome
+                && (self.former.contains(&holder) || (env.session_lost && holder == env.session))
+            {
+                // One's own former session is nobody else: its runs are ended first.
+                in_the_way.push(holder);
+                self.inbox.pending.push_front(request);
+                break;
+            }
+            let takes_over = takes_over(command, &outcome, state, issuer.session);
+            let basis = basis(command, &outcome, state);
+            self.inbox.in_flight.push(Planned {
+                request,
+                outcome,
+                basis,
+                takes_over,
+            });
+            if alone {
+                break;
+            }
+        }
+        self.inbox.more = plan.has_more();
+        self.inbox.planned_at = state.head().revision;
+        let changes = plan.finish();
+        if let Some(session) = in_the_way.pop() {
+            let death = Death::Session;
+            self.inbox.add_first(Command::Expire { session, death });
+            if self.inbox.in_flight.is_empty() {
+                return self.gather(env, effects);
+            }
+        }
+        Some(changes)
+    }
+
+    fn rest(&mut self) -> Action {
+        self.busy = false;
+        self.retry.rest();
+        Action::Rest
+    }
+
+    /// What has to be read before anything can be planned, if something has to.
+    pub fn read_first(&mut self) -> Option<Action> {
+        self.has_to_read()
+            .then(|| Action::Load(self.begin_to_read()))
+    }
+
+    /// Whether something has to be read before anything can be planned.
+    pub(super) fn has_to_read(&self) -> bool {
+        let asked = !self.inbox.pending.is_empty() || self.wanted > Revision::default();
+        self.recheck || self.is_behind() || (asked && self.state.is_none())
+    }
+
+    fn begin_to_read(&mut self) -> Option<Revision> {
+        // A hint that comes from here on may be of something that the answer does not show.
+        self.recheck = false;
+        self.wanted = Revision::default();
+        self.inbox.reading();
+        self.asked_all = self.state.is_none();
+        self.asked_above = self.floor;
+        self.revision()
+    }
+}
+
+/// What a command was planned on that names less than it changes.
+fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis {
+    let done = matches!(
+        outcome,
+        Outcome::Ended {
+            ended: Ended::Done,
+            ..
+        }
+    );
+    match command {
+        Command::Cancel { run, uid: None } if done => match base.entry(run) {
+            Some(entry) if !entry.is_finished() => Basis::Run(entry.uid.clone()),
+            // It came with the same commit: nothing else of that name was meant.
+            _ => Basis::Command,
+        },
+        Command::Release {
+            run, token: None, ..
+        } if done => match base.entry(run).map(|entry| entry.state) {
+            Some(EntryState::Started { token, .. }) => Basis::Slot(token),
+            _ => Basis::Command,
+        },
+        Command::SetLimit { version: None, .. } => {
+            let head = base.head();
+            Basis::Limit(head.limit, head.limit_version)
+        }
+        Command::RemoveRepository => {
+            let head = base.head();
+            Basis::Repository(head.revision, head.last_ticket)
+        }
+        _ => Basis::Command,
+    }
+}
+
+/// How to go on with a command of which an attempt, planned on `basis`, may have succeeded.
+fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositoryState) -> Again {
+    match (basis, command) {
+        (Basis::Run(uid), Command::Cancel { run, .. }) => Again::ApplyTo(Command::Cancel {
+            run: run.clone(),
+            uid: Some(uid.clone()),
+        }),
+        (
+            Basis::Slot(token),
+            Command::Release {
+                run, uid, outcome, ..
+            },
+        ) => Again::ApplyTo(Command::Release {
+            run: run.clone(),
+            uid: uid.clone(),
+            token: Some(*token),
+            outcome: *outcome,
+        }),
+        (Basis::Limit(limit, version), Command::SetLimit { limit: asked, .. }) => {
+            let head = now.head();
+            if (head.limit, head.limit_version) == (*limit, *version) {
+                Again::Apply
+            } else if (head.limit, head.limit_version) == (*asked, *version) {
+                Again::Known(before.clone())
+            } else {
+                // Another announcement is in force since: it holds, whichever came first.
+                Again::Known(Outcome::LimitSet {
+                    limit: head.limit,
+                    accepted: false,
+                    promoted: Vec::new(),
+                })
+            }
+        }
+        (Basis::Repository(revision, ticket), Command::RemoveRepository) => {
+            let head = now.head();
+            let left = |entry: &Entry| entry.ticket <= *ticket;
+            if !now.exists() {
+                Again::Known(before.clone())
+            } else if head.revision == *revision || now.entries().any(|entry| left(entry)) {
+                // What would be gone is still there.
+                Again::Apply
+            } else if matches!(before, Outcome::Removed(ended) if !ended.is_empty()) {
+                // All that was to be removed is gone; what is there came since.
+                Again::Known(before.clone())
+            } else {
+                Again::Unknown(
+                    "the answer to the removal was lost, and the repository has changed since; \
+                     read it before you remove it again",
+                )
+            }
+        }
+        _ => Again::Apply,
+    }
+}
+
+/// Whether a command takes over the slot of an orphan.
+fn takes_over(
+    command: &Command,
+    outcome: &Outcome,
+    base: &RepositoryState,
+    session: SessionId,
+) -> bool {
+    let (
+        Command::Admit(request),
+        Outcome::Admitted {
+            admitted: Admitted::Started { .. },
+            created: false,
+        },
+    ) = (command, outcome)
+    else {
+        return false;
+    };
+    let orphan = |state| {
+        matches!(state, EntryState::Started { orphaned: true, session: of, .. } if of != session)
+    };
+    base.entry(&request.run)
+        .is_some_and(|entry| entry.uid == request.uid && orphan(entry.state))
+}
+
+impl<P: Port> Request<P> {
+    /// Notes that the attempt which the request was in may have succeeded. Of several such
+    /// attempts the first that would have changed something is the one to find again.
+    pub(super) fn note_uncertain(&mut self, outcome: Outcome, basis: Basis) {
+        let known = self.uncertain.as_ref();
+        if known.is_none_or(|known| !is_a_change(&known.outcome)) {
+            self.uncertain = Some(Box::new(Uncertain { outcome, basis }));
+        }
+    }
+}
+
+fn is_a_change(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Admitted { created, .. } => *created,
+        Outcome::Ended { ended, .. } => *ended == Ended::Done,
+        Outcome::LimitSet { accepted, .. } => *accepted,
+        Outcome::Swept { affected, promoted } => !(affected.is_empty() && promoted.is_empty()),
+        Outcome::Removed(ended) => !ended.is_empty(),
+    }
+}

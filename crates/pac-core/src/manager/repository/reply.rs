@@ -1,0 +1,359 @@
+//! An outcome → the answers, and what is undone for askers that have gone.
+
+use std::sync::Arc;
+
+use super::Repository;
+use super::apply::Standing;
+use super::effects::{Answer, Effects, Grant, Place, Reply, TurnMessage};
+use super::env::{Env, Port};
+use super::request::{Asked, Planned, RequestId};
+use super::waiters::{EndOfWaiting, WaiterId};
+use crate::protocol::{Admitted, Command, Ended, Outcome, recognise};
+use crate::state::{Entry, EntryState, RepositoryState, RunKind, RunOutcome, Snapshot};
+use crate::status::queued_run;
+use crate::value::SessionId;
+
+impl<P: Port> Repository<P> {
+    /// Answers everything in flight, in order, according to the state as it is now, or to what
+    /// was written if there is no state. If an asker has gone, a later request for the same run
+    /// may take over.
+    pub(super) fn answer(
+        &mut self,
+        env: &Env,
+        written: Option<&Snapshot>,
+        effects: &mut Effects<P>,
+    ) {
+        // Answered ones are taken out from the back, so that the rest can be looked through.
+        self.inbox.in_flight.reverse();
+        while let Some(mut planned) = self.inbox.in_flight.pop() {
+            if planned.request.is_own() {
+                continue;
+            }
+            let id = planned.request.id;
+            let asker = planned.request.take_asker();
+            let stays = planned.request.stays_unanswered();
+            let mut reply = self.reply(env, planned, written, asker.is_some(), effects);
+            match asker {
+                None if stays => {
+                    for grant in reply.carries.take() {
+                        self.deliver(grant, effects);
+                    }
+                }
+                Some(asker) => {
+                    self.end_earlier_waiters(&reply, effects);
+                    effects.replies.push(Answer {
+                        request: id,
+                        asker,
+                        result: Ok(reply),
+                    });
+                }
+                None => self.undo(env, &mut reply, effects),
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        env: &Env,
+        planned: Planned<P>,
+        written: Option<&Snapshot>,
+        heard: bool,
+        effects: &mut Effects<P>,
+    ) -> Reply<P> {
+        let Planned {
+            request,
+            outcome,
+            takes_over,
+            ..
+        } = planned;
+        let mut deferred = self.deferred.iter();
+        let carries = deferred.position(|grant| request.asks_for(&grant.entry));
+        let carries = carries.map(|at| self.deferred.swap_remove(at));
+        let entry = entry_of(&request.command, self.state.as_ref(), written);
+        let outcome = match &request.uncertain {
+            Some(before) => {
+                let (command, entry) = (&request.command, entry.as_deref());
+                recognise(command, &before.outcome, outcome, entry, env.session)
+            }
+            None => outcome,
+        };
+        let outcome = match outcome {
+            Outcome::Admitted { admitted, created } => Outcome::Admitted {
+                admitted,
+                created: created || request.inherits,
+            },
+            outcome => outcome,
+        };
+        let uid = request.command.uid();
+        let other = |entry: &Arc<Entry>| uid.is_some_and(|uid| entry.uid != *uid);
+        let (entry, outcome) = if request.admits() && entry.as_ref().is_some_and(other) {
+            match outcome {
+                // A new run has taken the name already, and ended this one with that.
+                Outcome::Admitted { admitted, .. } if admitted.has_a_place() => {
+                    let admitted = Admitted::Finished(RunOutcome::Cancelled);
+                    let created = false;
+                    (None, Outcome::Admitted { admitted, created })
+                }
+                refused => (None, refused),
+            }
+        } else {
+            (entry, outcome)
+        };
+        if self.state.is_none()
+            && let Some(entry) = entry.as_ref().filter(|e| e.owner() == Some(env.session))
+        {
+            // Nothing is known of the rest, but this is held.
+            self.forgotten.insert(entry.run.clone(), Arc::clone(entry));
+        }
+        let queues = match (&entry, &outcome) {
+            (Some(entry), Outcome::Admitted { admitted, .. }) => {
+                entry.is_queued() && admitted.has_a_place()
+            }
+            _ => false,
+        };
+        let place = match &entry {
+            Some(entry) if queues && heard => Some(self.queue(env, entry, effects)),
+            _ => None,
+        };
+        Reply {
+            asked: request.asked(),
+            waits: self.waits(&outcome, entry.as_ref()),
+            outcome,
+            entry,
+            place,
+            carries,
+            took_over: takes_over,
+        }
+    }
+
+    /// Adds a waiter for the turn of a queued run; for nothing, if it is not this manager's any
+    /// more.
+    fn queue(&mut self, env: &Env, entry: &Arc<Entry>, effects: &mut Effects<P>) -> Place<P> {
+        let place = self.waiters.add(entry);
+        match self.standing(env, None, Some(entry)) {
+            Some(Standing::Over(why)) => self.end_waiters(&entry.run, why, effects),
+            // Its session died, and that was recorded, before this answer came.
+            Some(Standing::Reclaim) => self.reclaim(env, entry),
+            Some(Standing::Started(_)) | None => {}
+        }
+        place
+    }
+
+    /// How a run waits that was to be released.
+    fn waits(
+        &self,
+        outcome: &Outcome,
+        entry: Option<&Arc<Entry>>,
+    ) -> Option<Box<crate::status::QueuedRun>> {
+        let not_started = matches!(
+            outcome,
+            Outcome::Ended {
+                ended: Ended::NotStarted,
+                ..
+            }
+        );
+        let (state, entry) = (self.state.as_ref()?, entry.filter(|_| not_started)?);
+        let ahead = state.position(&entry.run)?;
+        queued_run(state, entry, ahead).map(Box::new)
+    }
+
+    /// A run was given to the last asker: earlier waiters hear that it is not theirs.
+    fn end_earlier_waiters(&mut self, reply: &Reply<P>, effects: &mut Effects<P>) {
+        let (Outcome::Admitted { .. }, Some(entry)) = (&reply.outcome, &reply.entry) else {
+            return;
+        };
+        if self.waiters.is_empty() {
+            return;
+        }
+        if entry.is_started() {
+            let taken_over = || EndOfWaiting::TakenOver;
+            self.waiters.end(&entry.run, taken_over, effects);
+        }
+    }
+
+    /// An asker has gone before it was answered. A slot or a place that it did not have before,
+    /// and nobody else waits for, is taken back, before it is asked for anew; else the run stays
+    /// as it is.
+    pub(super) fn undo(&mut self, env: &Env, reply: &mut Reply<P>, effects: &mut Effects<P>) {
+        let (Outcome::Admitted { admitted, created }, Some(entry)) = (&reply.outcome, &reply.entry)
+        else {
+            return;
+        };
+        if let Some(place) = &reply.place
+            && self.waiters.remove(&entry.run, place.waiter).is_none()
+            && reply.carries.is_none()
+            && !*created
+        {
+            // The end of its waiting is on its way: the run stays for the stream of grants.
+            self.waiters.detach_late(place.waiter);
+        }
+        let grant = reply.carries.take();
+        if let Some(claimant) = self.inbox.next_claimant(entry) {
+            claimant.inherits |= *created;
+            self.deferred.extend(grant);
+            return;
+        }
+        let alone = !self.waiters.knows(&entry.run);
+        let ephemeral = entry.kind == RunKind::Ephemeral;
+        let held = || match entry.state {
+            EntryState::Started { token, session, .. } if session == env.session => Some(Grant {
+                entry: Arc::clone(entry),
+                token,
+                session,
+                running: reply.took_over,
+            }),
+            _ => None,
+        };
+        match (reply.asked, grant) {
+            (Asked::Admission, _) if *created && alone => {
+                self.inbox.add_first(abandon(entry, env.session));
+            }
+            (Asked::Requeue, _) if ephemeral && alone && admitted.has_a_place() => {
+                self.inbox.add_first(abandon(entry, env.session));
+            }
+            (_, Some(grant)) => self.deliver(grant, effects),
+            (Asked::Requeue, None) => {
+                if let Some(grant) = held() {
+                    self.deliver(grant, effects);
+                }
+            }
+            // Nobody here looks after the run that was taken over.
+            (Asked::Admission, None) if reply.took_over => {
+                if let Some(grant) = held() {
+                    self.deliver(grant, effects);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The asker of a request has gone. False when its answer is on its way already, and will
+    /// be [undeliverable](Self::on_reply_undelivered).
+    pub fn on_asker_gone(&mut self, request: RequestId) -> bool {
+        self.inbox.asker_is_gone(request)
+    }
+
+    /// An answer found nobody. True when the caller gets the combiner's right with that.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn on_reply_undelivered(
+        &mut self,
+        env: &Env,
+        mut reply: Reply<P>,
+        effects: &mut Effects<P>,
+    ) -> bool {
+        self.note_session(env);
+        self.undo(env, &mut reply, effects);
+        self.needs_attention(effects)
+    }
+
+    /// The end of waiting found nobody. As [`on_reply_undelivered`](Self::on_reply_undelivered)
+    /// else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn on_turn_undelivered(
+        &mut self,
+        env: &Env,
+        waiter: WaiterId,
+        message: TurnMessage,
+        effects: &mut Effects<P>,
+    ) -> bool {
+        self.note_session(env);
+        let detached = self.waiters.was_detached(waiter);
+        if let TurnMessage::Started(grant) = message {
+            if detached {
+                effects.grants.push(grant);
+            } else if let Some(grant) = self.waiters.start(grant, effects) {
+                self.inbox.add_first(abandon(&grant.entry, env.session));
+            }
+        }
+        self.needs_attention(effects)
+    }
+
+    /// A grant that nobody takes is given back: its run is queued again in its old place,
+    /// without an owner, or is an orphan if it is running. As
+    /// [`on_reply_undelivered`](Self::on_reply_undelivered) else.
+    #[must_use = "a right that nobody has leaves the repository unattended for good"]
+    pub fn give_back(&mut self, env: &Env, grant: &Grant, effects: &mut Effects<P>) -> bool {
+        self.note_session(env);
+        if grant.entry.kind == RunKind::Ephemeral {
+            self.inbox.add_first(abandon(&grant.entry, env.session));
+        } else {
+            self.inbox.add_first(Command::Disown {
+                run: grant.entry.run.clone(),
+                token: grant.token,
+                running: grant.running,
+            });
+        }
+        self.needs_attention(effects)
+    }
+
+    /// A waiter gives up the place of `entry`, or the slot that it was `granted` in this
+    /// instant, unless another waiter waits for the same run. The request that takes the run
+    /// back answers to `asker`, and is tried until it succeeds; `None` when there is nothing to
+    /// take back.
+    pub fn give_up(
+        &mut self,
+        env: &Env,
+        entry: &Entry,
+        waiter: WaiterId,
+        granted: bool,
+        asker: P::Asker,
+        effects: &mut Effects<P>,
+    ) -> Option<bool> {
+        self.note_session(env);
+        let last = self.waiters.remove(&entry.run, waiter) == Some(true);
+        if !(last || granted) || self.ended.is_some() {
+            return None;
+        }
+        let listener = super::request::Listener::Channel(asker);
+        let command = abandon(entry, env.session);
+        self.inbox
+            .push_first(super::request::Request::new(command, listener, None));
+        Some(self.needs_attention(effects))
+    }
+
+    /// A waiter leaves its run in the queue. False when its waiting has ended, and it may not
+    /// have heard of that yet.
+    pub fn detach(&mut self, entry: &Entry, waiter: WaiterId) -> bool {
+        self.waiters.remove(&entry.run, waiter).is_some()
+    }
+
+    /// The end of waiting is on its way to a waiter that was detached.
+    pub fn detach_late(&mut self, waiter: WaiterId) {
+        self.waiters.detach_late(waiter);
+    }
+
+    /// Delivers the grants that no answer is left to carry.
+    pub(super) fn hand_over(&mut self, effects: &mut Effects<P>) {
+        for grant in self.inbox.undelivered(&mut self.deferred) {
+            self.deliver(grant, effects);
+        }
+    }
+}
+
+/// The command that takes back a run which was asked for in this manager's name.
+pub fn abandon(entry: &Entry, session: SessionId) -> Command {
+    Command::Abandon {
+        run: entry.run.clone(),
+        uid: entry.uid.clone(),
+        owner: entry.owner().unwrap_or(session),
+        ticket: entry.ticket,
+        token: entry.token(),
+    }
+}
+
+/// The entry that a command was about: as it is now, or as it was written if nothing is known.
+fn entry_of(
+    command: &Command,
+    state: Option<&RepositoryState>,
+    written: Option<&Snapshot>,
+) -> Option<Arc<Entry>> {
+    let run = command.run()?;
+    match (state, written) {
+        (Some(state), _) => state.entry(run).cloned(),
+        (None, Some(written)) => {
+            let mut entries = written.entries.iter();
+            entries.find(|entry| entry.run == *run).cloned()
+        }
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,190 @@
+//! A command on its way.
+
+use tokio::time::Instant;
+
+use super::env::Port;
+use crate::name::Uid;
+use crate::protocol::{Command, Outcome};
+use crate::state::{Entry, RunKind};
+use crate::value::{FencingToken, Limit, LimitVersion, Revision, Ticket};
+
+/// Names a request to its repository: the number of requests before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RequestId(pub u64);
+
+/// A command on its way, and where its answer goes.
+#[derive(Debug)]
+pub struct Request<P: Port> {
+    /// What is asked for.
+    pub command: Command,
+    /// Names it.
+    pub id: RequestId,
+    /// How many requests, from this one on, are to be planned together.
+    pub group: usize,
+    /// Where the answer goes.
+    pub listener: Listener<P::Asker>,
+    /// From when on it is not tried any more; `None` for what is tried until it succeeds.
+    pub deadline: Option<Instant>,
+    /// An attempt that may have succeeded without our knowing.
+    pub uncertain: Option<Box<Uncertain>>,
+    /// The entry was created for an earlier asker that has gone. It counts as created by this
+    /// request, so that it is taken back if this asker goes too.
+    pub inherits: bool,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub enum Listener<A> {
+    /// The command is the manager's own.
+    Nobody,
+    /// To the call that submitted it and has not returned yet.
+    Caller,
+    /// There.
+    Channel(A),
+    /// The asker has gone. Its command is carried out all the same, but an admission is taken
+    /// back.
+    Dropped,
+    /// The asker was told that the outcome is unknown.
+    TimedOut,
+}
+
+/// What is asked for; decides what is undone when the asker has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// A slot, or a place in the queue.
+    Admission,
+    /// The old place in the queue, for a slot.
+    Requeue,
+    /// Something that stays done.
+    Other,
+}
+
+/// An attempt whose answer was lost.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Uncertain {
+    /// What the attempt came to if it succeeded.
+    pub outcome: Outcome,
+    /// What it was planned on.
+    pub basis: Basis,
+}
+
+/// What a command that names less than it changes was planned on. Repeated after a lost answer,
+/// it is held to that, and never to what has come since.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// The command itself says enough.
+    Command,
+    /// A cancellation by name would end this run.
+    Run(Uid),
+    /// A release by force would free this slot.
+    Slot(FencingToken),
+    /// An announcement without a version would replace this one.
+    Limit(Limit, Option<LimitVersion>),
+    /// A removal would remove what is there at this revision, with all tickets up to this one.
+    Repository(Revision, Ticket),
+}
+
+/// A request in the commit that is on its way.
+#[derive(Debug)]
+pub struct Planned<P: Port> {
+    /// The request.
+    pub request: Request<P>,
+    /// What it comes to if the commit succeeds.
+    pub outcome: Outcome,
+    /// What it was planned on.
+    pub basis: Basis,
+    /// It takes over a run that is an orphan.
+    pub takes_over: bool,
+}
+
+impl<P: Port> Request<P> {
+    /// A command that an asker waits for, in vain from `deadline` on.
+    pub fn new(command: Command, listener: Listener<P::Asker>, deadline: Option<Instant>) -> Self {
+        Self {
+            command,
+            id: RequestId::default(),
+            group: 1,
+            listener,
+            deadline,
+            uncertain: None,
+            inherits: false,
+        }
+    }
+
+    /// A command of the manager's own: tried until it succeeds.
+    pub fn own(command: Command) -> Self {
+        Self::new(command, Listener::Nobody, None)
+    }
+
+    /// Whether somebody waits for the answer.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self.listener, Listener::Caller | Listener::Channel(_))
+    }
+
+    /// Whether the command is the manager's own.
+    pub fn is_own(&self) -> bool {
+        matches!(self.listener, Listener::Nobody)
+    }
+
+    /// The asker of a slot has gone before anything was tried. Any other command is carried out
+    /// whether or not somebody waits for the answer.
+    pub fn is_moot(&self) -> bool {
+        let gone = matches!(self.listener, Listener::Dropped | Listener::TimedOut);
+        let untried = self.uncertain.is_none() && !self.inherits;
+        gone && untried && matches!(self.command, Command::Admit(_))
+    }
+
+    /// Whether the asker has gone and nobody knows whether it was given a slot: that is found
+    /// out however long it takes, since the slot has to be given back.
+    pub fn may_have_left_a_slot(&self) -> bool {
+        let gone = match &self.listener {
+            Listener::Dropped => true,
+            // A durable run is known to the cluster, and stays for whoever asks again.
+            Listener::TimedOut => matches!(
+                &self.command,
+                Command::Admit(request) if request.kind == RunKind::Ephemeral
+            ),
+            Listener::Nobody | Listener::Caller | Listener::Channel(_) => false,
+        };
+        gone && self.admits()
+    }
+
+    /// Whether what came of it stays although nobody was told: the asker knows that it may have
+    /// happened, and a durable run is known to the cluster.
+    pub fn stays_unanswered(&self) -> bool {
+        matches!(self.listener, Listener::TimedOut) && !self.may_have_left_a_slot()
+    }
+
+    /// What is asked for.
+    pub fn asked(&self) -> Asked {
+        match &self.command {
+            Command::Admit(_) => Asked::Admission,
+            Command::Requeue { .. } => Asked::Requeue,
+            _ => Asked::Other,
+        }
+    }
+
+    /// Whether this can wait a while where others wait for a slot anyway.
+    pub fn may_wait(&self) -> bool {
+        matches!(self.command, Command::Admit(_)) && self.uncertain.is_none() && self.group == 1
+    }
+
+    /// Whether this asks for a slot or a place.
+    pub fn admits(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Admit(_) | Command::Adopt(_) | Command::Requeue { .. }
+        )
+    }
+
+    /// Whether this asks for a slot for this very run.
+    pub fn asks_for(&self, entry: &Entry) -> bool {
+        match &self.command {
+            Command::Admit(request) | Command::Adopt(request) => {
+                request.run == entry.run && request.uid == entry.uid
+            }
+            Command::Requeue { run, .. } => *run == entry.run,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! After an attempt that came to nothing: when to try again, and which requests have waited
+//! for long enough.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+
+use super::Repository;
+use super::effects::{Action, Effects};
+use super::env::{Env, Port};
+use super::request::Request;
+use crate::error::{Error, ErrorKind};
+use crate::state::Head;
+
+/// Between attempts at a store that cannot be reached: doubles, with jitter.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(2))
+    .with_max_delay(LONGEST_BACKOFF)
+    .with_jitter()
+    .without_max_times();
+const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+
+/// Between attempts that lost against another controller's: the longest must stay near the time
+/// of a commit, or a controller that has lost once goes on losing.
+const CONTENTION: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(1))
+    .with_max_delay(ADMISSION_DELAY)
+    .with_jitter()
+    .without_max_times();
+
+/// The longest that an admission waits for something to go along with (ADR 62), and the longest
+/// pause between lost attempts.
+const ADMISSION_DELAY: Duration = Duration::from_millis(20);
+
+/// Two conflicts within this window mean contention, for this window after the second. One may
+/// only mean a stale cache.
+const CONTENTION_WINDOW: Duration = Duration::from_millis(100);
+
+/// Pauses grow with the failures of one kind; another kind begins anew.
+#[derive(Debug, Default)]
+pub struct Retry {
+    backoff: Option<(Cause, ExponentialBackoff)>,
+    /// The last commit that lost against another controller's.
+    conflict: Option<Conflict>,
+    /// Until when the pending admissions wait for something to go along with.
+    hold: Option<Instant>,
+    /// Why the last attempt failed, until one succeeds.
+    pub trouble: Option<Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    Contention,
+    Store,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Conflict {
+    at: Instant,
+    /// There was another one within the window before.
+    again: bool,
+}
+
+impl Conflict {
+    fn is_recent(self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < CONTENTION_WINDOW
+    }
+}
+
+impl Retry {
+    /// An attempt succeeded.
+    pub fn succeeded(&mut self) {
+        self.backoff = None;
+        self.hold = None;
+        self.trouble = None;
+    }
+
+    /// Nothing is left to be done.
+    pub fn rest(&mut self) {
+        self.backoff = None;
+        self.hold = None;
+    }
+
+    /// Whether admissions are held back that something urgent can take along.
+    pub fn is_holding(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// A commit lost against another controller's.
+    pub fn lost(&mut self, now: Instant) {
+        self.conflict = Some(Conflict {
+            at: now,
+            again: self.conflict.is_some_and(|conflict| conflict.is_recent(now)),
+        });
+    }
+
+    fn is_contended(&self, now: Instant) -> bool {
+        self.conflict
+            .is_some_and(|conflict| conflict.again && conflict.is_recent(now))
+    }
+
+    /// How to go on after a failure of this kind.
+    fn pause(&mut self, kind: ErrorKind) -> Action {
+        let cause = match kind {
+            ErrorKind::Contended => Cause::Contention,
+            _ => Cause::Store,
+        };
+        let first = self.backoff.as_ref().is_none_or(|(of, _)| *of != cause);
+        if first {
+            let builder = match cause {
+                Cause::Contention => CONTENTION,
+                Cause::Store => BACKOFF,
+            };
+            self.backoff = Some((cause, builder.build()));
+            if cause == Cause::Contention {
+                // The state that came with the conflict is new: usually the next attempt
+                // succeeds.
+                return Action::Plan;
+            }
+        }
+        let next = self.backoff.as_mut().and_then(|(_, pauses)| pauses.next());
+        Action::PlanAfter(next.unwrap_or(LONGEST_BACKOFF))
+    }
+}
+
+impl<P: Port> Repository<P> {
+    /// Until when the pending admissions are held back, if at all.
+    pub(super) fn hold_back(&mut self, env: &Env) -> Option<Instant> {
+        if env.in_process || !self.may_be_held_back(env.now) {
+            return None;
+        }
+        let until = *self
+            .retry
+            .hold
+            .get_or_insert_with(|| env.now + ADMISSION_DELAY);
+        (until > env.now).then_some(until)
+    }
+
+    /// Whether all that is pending asks for a slot where none is free, others wait already, and
+    /// other controllers are changing that: a commit for such admissions alone may cost a
+    /// conflict to a controller that has a slot to hand on.
+    fn may_be_held_back(&self, now: Instant) -> bool {
+        let full = |head: &Head| head.queued > 0 && !head.limit.admits(head.started);
+        self.retry.is_contended(now)
+            && !self.has_to_read()
+            && !self.inbox.pending.is_empty()
+            && self.inbox.pending.iter().all(Request::may_wait)
+            && self.state.as_ref().is_some_and(|state| full(state.head()))
+    }
+
+    /// An attempt failed: requests that have waited for too long are told, or all of them when
+    /// trying again would not help.
+    pub(super) fn failed(&mut self, env: &Env, error: &Error, effects: &mut Effects<P>) -> Action {
+        let kind = error.kind();
+        let again = matches!(
+            kind,
+            ErrorKind::Unavailable
+                | ErrorKind::Contended
+                | ErrorKind::Indeterminate
+                | ErrorKind::SessionLost
+        );
+        self.retry.trouble = Some(error.replicate());
+        for request in std::mem::take(&mut self.inbox.pending) {
+            let keep = match request.deadline {
+                _ if request.may_have_left_a_slot() && request.uncertain.is_some() => true,
+                // A command without a deadline is not given up for what may pass.
+                None => again || kind == ErrorKind::Unauthorised,
+                Some(deadline) => again && env.now < deadline,
+            };
+            if keep {
+                self.inbox.pending.push_back(request);
+            } else {
+                request.fail(error, effects);
+            }
+        }
+        if again {
+            return self.retry.pause(kind);
+        }
+        if self.inbox.pending.is_empty() {
+            Action::Plan
+        } else {
+            Action::PlanAfter(LONGEST_BACKOFF)
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The waiters of one repository.
+
+use super::effects::{Effects, Grant, Place, Turn, TurnMessage};
+use super::env::Port;
+use crate::error::Error;
+use crate::hash::{HashMap, HashSet};
+use crate::name::PipelineRunKey;
+use crate::state::{Entry, RunKind, RunOutcome};
+use crate::value::{SessionId, Ticket};
+
+/// Names a waiter to its repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaiterId(pub u64);
+
+/// Why waiting is over without a slot.
+#[derive(Debug)]
+pub enum EndOfWaiting {
+    /// The run has ended.
+    Ended(RunOutcome),
+    /// Another waiter, here or elsewhere, waits for it now.
+    TakenOver,
+    /// There is no such run any more.
+    Gone,
+    /// It waited, or was started, in the name of a session that is over.
+    Lost(SessionId),
+    /// The manager has ended.
+    Closed(Error),
+}
+
+#[derive(Debug)]
+struct Waiter<P: Port> {
+    id: WaiterId,
+    /// Tells the run from another one of its name.
+    ticket: Ticket,
+    kind: RunKind,
+    notice: P::Notice,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Waiters<P: Port> {
+    /// By run; admitted more than once, the last one comes first.
+    by_run: HashMap<PipelineRunKey, Vec<Waiter<P>>>,
+    /// Waiters that were detached while the end of their waiting was on its way to them.
+    detached: HashSet<u64>,
+    next: u64,
+}
+
+impl<P: Port> Default for Waiters<P> {
+    fn default() -> Self {
+        Self {
+            by_run: HashMap::default(),
+            detached: HashSet::default(),
+            next: 0,
+        }
+    }
+}
+
+impl<P: Port> Waiters<P> {
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.by_run.is_empty()
+    }
+
+    /// Adds a waiter for the turn of `entry`.
+    pub fn add(&mut self, entry: &Entry) -> Place<P> {
+        let id = WaiterId(self.next);
+        self.next += 1;
+        let (notice, end) = P::place(id.0);
+        let waiters = self.by_run.entry(entry.run.clone()).or_default();
+        waiters.push(Waiter {
+            id,
+            ticket: entry.ticket,
+            kind: entry.kind,
+            notice,
+        });
+        Place { waiter: id, end }
+    }
+
+    /// Takes a waiter out. `None` when it did not wait any more; true when it was the last for
+    /// its run.
+    pub fn remove(&mut self, run: &PipelineRunKey, id: WaiterId) -> Option<bool> {
+        let waiters = self.by_run.get_mut(run)?;
+        let before = waiters.len();
+        waiters.retain(|waiter| waiter.id != id);
+        let removed = waiters.len() < before;
+        let none = waiters.is_empty();
+        if none {
+            self.by_run.remove(run);
+        }
+        removed.then_some(none)
+    }
+
+    /// Whether a run is waited for.
+    pub fn knows(&self, run: &PipelineRunKey) -> bool {
+        self.by_run.contains_key(run)
+    }
+
+    /// The ticket that the waiters of a run wait with.
+    pub fn ticket(&self, run: &PipelineRunKey) -> Option<Ticket> {
+        self.by_run.get(run)?.last().map(|waiter| waiter.ticket)
+    }
+
+    /// Tells all waiters of a run that there is nothing to wait for.
+    pub fn end(
+        &mut self,
+        run: &PipelineRunKey,
+        why: impl Fn() -> EndOfWaiting,
+        effects: &mut Effects<P>,
+    ) {
+        for waiter in self.by_run.remove(run).unwrap_or_default() {
+            effects.turns.push(waiter.over(why()));
+        }
+    }
+
+    /// Tells the waiters of all runs for which `ends` has a reason.
+    pub fn end_where(
+        &mut self,
+        ends: impl Fn(&PipelineRunKey, RunKind) -> Option<EndOfWaiting>,
+        effects: &mut Effects<P>,
+    ) {
+        let kind = |waiters: &[Waiter<P>]| waiters.last().map(|waiter| waiter.kind);
+        let over = self.by_run.extract_if(|run, waiters| {
+            kind(waiters).is_none_or(|kind| ends(run, kind).is_some())
+        });
+        for (run, waiters) in over {
+            let Some(kind) = kind(&waiters) else {
+                continue;
+            };
+            for waiter in waiters {
+                if let Some(why) = ends(&run, kind) {
+                    effects.turns.push(waiter.over(why));
+                }
+            }
+        }
+    }
+
+    /// Gives a grant to the last waiter of its run, and tells earlier ones that it is not
+    /// theirs. Gives it back when nobody waits for the run.
+    pub fn start(&mut self, grant: Grant, effects: &mut Effects<P>) -> Option<Grant> {
+        let mut waiters = self.by_run.remove(&grant.entry.run).unwrap_or_default();
+        let Some(last) = waiters.pop() else {
+            return Some(grant);
+        };
+        effects.turns.push(Turn {
+            waiter: last.id,
+            notice: last.notice,
+            message: TurnMessage::Started(grant),
+        });
+        for earlier in waiters {
+            effects.turns.push(earlier.over(EndOfWaiting::TakenOver));
+        }
+        None
+    }
+
+    /// Notes that a waiter was detached whose waiting has ended without its knowing.
+    pub fn detach_late(&mut self, id: WaiterId) {
+        self.detached.insert(id.0);
+    }
+
+    /// Whether a waiter that could not be told of its end was detached; asked once.
+    pub fn was_detached(&mut self, id: WaiterId) -> bool {
+        self.detached.remove(&id.0)
+    }
+}
+
+impl<P: Port> Waiter<P> {
+    fn over(self, why: EndOfWaiting) -> Turn<P> {
+        Turn {
+            waiter: self.id,
+            notice: self.notice,
+            message: TurnMessage::Over(why),
+        }
+    }
+}

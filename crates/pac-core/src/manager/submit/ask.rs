@@ -1,0 +1,227 @@
+//! Requests on their way, seen from the call that made them.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+
+use super::refusal;
+use crate::error::{Error, ErrorKind};
+use crate::manager::commit::token::Token;
+use crate::manager::engine::Engine;
+use crate::manager::registry::{AnswerReceiver, Cell, Channels};
+use crate::manager::repository::effects::{Action, Reply};
+use crate::manager::repository::request::{Listener, Request, RequestId};
+use crate::protocol::Command;
+
+type Answer = Result<Reply<Channels>, Error>;
+
+/// Requests whose answers are awaited. Dropped before they were taken, admissions are taken back.
+#[derive(Debug)]
+pub(in crate::manager) struct Asking<'a> {
+    engine: &'a Arc<Engine>,
+    cell: &'a Arc<Cell>,
+    /// The first request; the others have the numbers after it.
+    first: RequestId,
+    slots: SmallVec<[Slot; 1]>,
+    deadline: Option<Instant>,
+}
+
+/// Where the answer to one request is.
+#[derive(Debug)]
+enum Slot {
+    /// Not known yet: it comes in this very call, or [`Asking::listen`] is called.
+    Here,
+    Coming(AnswerReceiver),
+    Arrived(Box<Answer>),
+    Taken,
+}
+
+impl Engine {
+    /// Submits commands that are planned together and in this order. Each is carried out, or
+    /// fails, whether or not its answer is awaited; only an admission that nobody awaits any
+    /// more is taken back.
+    ///
+    /// On a store without round trips, and at a repository that nobody else is at, the answers
+    /// are there when this returns: they need neither a task nor a channel.
+    pub(in crate::manager) fn ask<'a>(
+        self: &'a Arc<Self>,
+        cell: &'a Arc<Cell>,
+        commands: impl ExactSizeIterator<Item = Command>,
+    ) -> Asking<'a> {
+        let mut asking = Asking {
+            engine: self,
+            cell,
+            first: RequestId::default(),
+            slots: SmallVec::new(),
+            deadline: None,
+        };
+        let in_process = self.store.is_in_process();
+        let (slots, deadline) = (&mut asking.slots, &mut asking.deadline);
+        let (first, lead, action) = self.input(cell, |input| {
+            let env = input.env;
+            let machine = &mut *input.machine;
+            let at_once = in_process && !machine.is_busy();
+            // So late that no clock shows it is never.
+            *deadline = env.now.checked_add(env.command_timeout);
+            let requests = commands.map(|command| {
+                let (listener, slot) = if at_once {
+                    (Listener::Caller, Slot::Here)
+                } else {
+                    let (asker, answer) = oneshot::channel();
+                    (Listener::Channel(asker), Slot::Coming(answer))
+                };
+                slots.push(slot);
+                Request::new(command, listener, *deadline)
+            });
+            let (first, lead) = machine.submit(&env, requests, input.effects);
+            let action = if lead && at_once {
+                machine.plan(&env, input.effects)
+            } else {
+                Action::Plan
+            };
+            (first, lead, action)
+        });
+        asking.first = first;
+        if lead {
+            let token = Token::new(Arc::clone(cell));
+            if in_process {
+                self.drive(token, action, Some(&mut asking));
+            } else {
+                self.attend(token);
+            }
+        }
+        asking
+    }
+}
+
+impl Asking<'_> {
+    /// Whether nothing is to be answered in this call any more.
+    pub(in crate::manager) fn is_answered(&self) -> bool {
+        !self.slots.iter().any(|slot| matches!(slot, Slot::Here))
+    }
+
+    /// Takes an answer in. Gives it back when it is none of these requests'.
+    pub(in crate::manager) fn put(&mut self, request: RequestId, answer: Answer) -> Option<Answer> {
+        let at = request.0.checked_sub(self.first.0);
+        let slot = at.and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?));
+        match slot {
+            Some(slot @ Slot::Here) => {
+                *slot = Slot::Arrived(Box::new(answer));
+                None
+            }
+            _ => Some(answer),
+        }
+    }
+
+    /// What has no answer yet will be answered through a channel.
+    pub(in crate::manager) fn listen(&mut self, cell: &Cell) {
+        let mut inner = cell.lock();
+        for (request, slot) in (self.first.0..).zip(&mut self.slots) {
+            if matches!(slot, Slot::Here) {
+                let (asker, answer) = oneshot::channel();
+                *slot = Slot::Coming(answer);
+                // One that was answered already has an end that is dropped here.
+                drop(inner.machine.listen(RequestId(request), asker));
+            }
+        }
+    }
+
+    /// Waits until an answer is there to be taken, but no longer than the command timeout since
+    /// the request was submitted.
+    ///
+    /// # Errors
+    /// What went wrong, when the answer says so.
+    pub(in crate::manager) async fn arrive(&mut self, at: usize) -> Result<(), Error> {
+        let number = self.first.0 + at as u64;
+        let Some(slot) = self.slots.get_mut(at) else {
+            return Err(self.engine.lifecycle.no_answer("command"));
+        };
+        if let Slot::Coming(answer) = slot {
+            let late = self.deadline.map(|deadline| {
+                let sleep = async move { sleep_until(deadline).await };
+                self.engine.executor.within(sleep)
+            });
+            let late = async {
+                match late {
+                    Some(late) => late.await,
+                    None => std::future::pending().await,
+                }
+            };
+            let arrived = tokio::select! {
+                biased;
+                arrived = &mut *answer => Some(arrived),
+                () = late => None,
+            };
+            let answer = match arrived {
+                Some(Ok(answer)) => answer,
+                Some(Err(_)) => Err(self.engine.lifecycle.no_answer("command")),
+                None => {
+                    let id = RequestId(number);
+                    let why = self.engine.input(self.cell, |input| {
+                        input.machine.on_asker_late(id, input.env.now)
+                    });
+                    match why {
+                        Some(why) => Err(why.in_repository(self.cell.key())),
+                        // The answer is on its way already.
+                        None => match answer.await {
+                            Ok(answer) => answer,
+                            Err(_) => Err(self.engine.lifecycle.no_answer("command")),
+                        },
+                    }
+                }
+            };
+            *slot = Slot::Arrived(Box::new(answer));
+        }
+        match slot {
+            Slot::Arrived(answer) => match &**answer {
+                Ok(reply) => refusal(self.cell.key(), reply).map_or(Ok(()), Err),
+                Err(error) => Err(error.replicate()),
+            },
+            _ => Err(self.engine.lifecycle.no_answer("command")),
+        }
+    }
+
+    /// The answer that has arrived.
+    ///
+    /// # Errors
+    /// The failure that the answer is; `Closed` when it did not arrive.
+    pub(in crate::manager) fn take(&mut self, at: usize) -> Result<Reply<Channels>, Error> {
+        let slot = self.slots.get_mut(at);
+        match slot.map(|slot| std::mem::replace(slot, Slot::Taken)) {
+            Some(Slot::Arrived(answer)) => *answer,
+            _ => Err(Error::new(
+                ErrorKind::Internal,
+                "command",
+                "an answer was taken that had not arrived",
+            )),
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let slots = std::mem::take(&mut self.slots);
+        for (request, slot) in (self.first.0..).zip(slots) {
+            let answer = match slot {
+                Slot::Taken => continue,
+                Slot::Arrived(answer) => Some(*answer),
+                Slot::Here => None,
+                Slot::Coming(mut answer) => {
+                    // From here on an answer finds nobody, and takes the admission back itself.
+                    answer.close();
+                    answer.try_recv().ok()
+                }
+            };
+            match answer {
+                Some(Ok(reply)) => self.engine.reply_was_not_heard(self.cell, reply),
+                Some(Err(_)) => {}
+                None => {
+                    let id = RequestId(request);
+                    self.cell.lock().machine.on_asker_gone(id);
+                }
+            }
+        }
+    }
+}

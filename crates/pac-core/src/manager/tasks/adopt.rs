@@ -1,0 +1,43 @@
+//! Looks for runs without an owner that could start, in the name of a manager that takes them:
+//! the controller that gave them up may not have been one.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::jittered;
+use crate::driver::ListFilter;
+use crate::error::Error;
+use crate::manager::engine::Engine;
+use crate::protocol::Command;
+
+pub(super) async fn adopt(engine: Arc<Engine>) {
+    loop {
+        tokio::select! {
+            () = sleep(jittered(engine.options.poll_interval)) => {}
+            () = engine.grants.opened() => {}
+        }
+        if engine.grants.takes()
+            && let Err(error) = promote_all(&engine).await
+        {
+            tracing::warn!(%error, "could not look for runs without an owner; trying again");
+        }
+    }
+}
+
+async fn promote_all(engine: &Arc<Engine>) -> Result<(), Error> {
+    let most = engine.store.page();
+    let mut after = None;
+    loop {
+        let driver = &engine.store.driver;
+        let page = driver.list(ListFilter::Startable, after.as_ref(), most);
+        let page = engine.store.read(page, "list").await?;
+        for (key, _) in &page {
+            engine.send(&engine.repository(key), Command::Promote);
+        }
+        if page.len() < most {
+            return Ok(());
+        }
+        after = page.into_iter().next_back().map(|(key, _)| key);
+    }
+}

@@ -1,0 +1,94 @@
+//! Passes hints on, and opens the watch anew whenever it breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::sleep;
+
+use crate::driver::{Watch, WatchEvent};
+use crate::error::Error;
+use crate::manager::commit::token::Token;
+use crate::manager::engine::Engine;
+use crate::name::RepositoryKey;
+use crate::protocol::Command;
+use crate::state::Snapshot;
+use crate::value::Revision;
+
+const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(LONGEST_RECONNECT)
+    .with_jitter()
+    .without_max_times();
+const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
+
+pub(super) async fn listen(engine: Arc<Engine>, mut watch: Box<dyn Watch>) {
+    loop {
+        match watch.next().await {
+            Ok(event) => pass_on(&engine, event),
+            Err(error) => {
+                watch = reconnect(&engine, error).await;
+                pass_on(&engine, WatchEvent::Missed);
+            }
+        }
+    }
+}
+
+async fn reconnect(engine: &Engine, mut error: Error) -> Box<dyn Watch> {
+    let mut backoff = RECONNECT.build();
+    loop {
+        tracing::warn!(%error, "the watch is broken; polling until it is back");
+        engine.vitals.watching(Some(error.to_string()));
+        sleep(backoff.next().unwrap_or(LONGEST_RECONNECT)).await;
+        match engine.store.driver.watch(engine.fence.session().0).await {
+            Ok(watch) => {
+                engine.vitals.watching(None);
+                return watch;
+            }
+            Err(again) => error = again,
+        }
+    }
+}
+
+fn pass_on(engine: &Arc<Engine>, event: WatchEvent) {
+    match event {
+        WatchEvent::Changed {
+            repository,
+            revision,
+            startable,
+            snapshot,
+        } => {
+            changed(engine, &repository, revision, snapshot.as_ref());
+            if startable && engine.grants.takes() {
+                // Whoever freed the slot starts no run without an owner; this manager does.
+                engine.send(&engine.repository(&repository), Command::Promote);
+            }
+        }
+        WatchEvent::SessionDied => engine.session_died.notify_one(),
+        WatchEvent::Missed => {
+            for cell in engine.registry.all() {
+                engine.look_again(&cell);
+            }
+            engine.session_died.notify_one();
+            engine.grants.look_again();
+        }
+    }
+}
+
+fn changed(
+    engine: &Arc<Engine>,
+    repository: &RepositoryKey,
+    revision: Revision,
+    snapshot: Option<&Snapshot>,
+) {
+    let Some(cell) = engine.registry.get(repository) else {
+        return;
+    };
+    let lead = engine.input(&cell, |input| {
+        let machine = &mut input.machine;
+        machine.on_hint(&input.env, revision, snapshot, input.effects)
+    });
+    if lead {
+        engine.attend(Token::new(cell));
+    }
+}

@@ -1,0 +1,35 @@
+//! What a manager does of its own accord, one loop a file: it listens, polls in case it did not
+//! hear, sees to the runs of sessions that died, looks for runs without an owner, and follows
+//! its own session.
+
+mod adopt;
+mod expire;
+mod listen;
+mod poll;
+mod reclaim;
+pub(super) mod supervise;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::Engine;
+use crate::driver::Watch;
+
+/// Starts them all.
+pub(super) fn start(engine: &Arc<Engine>, watch: Box<dyn Watch>) {
+    let listen = listen::listen(Arc::clone(engine), watch);
+    supervise::start(engine, "watch", listen);
+    let adopt = adopt::adopt(Arc::clone(engine));
+    supervise::start(engine, "search for runs without an owner", adopt);
+    let poll = poll::poll(Arc::clone(engine));
+    supervise::start(engine, "back-stop poll", poll);
+    let expire = expire::expire(Arc::clone(engine));
+    supervise::start(engine, "sweep for dead sessions", expire);
+    let reclaim = reclaim::follow(Arc::clone(engine));
+    supervise::start(engine, "follower of the session", reclaim);
+}
+
+/// Up to a fifth more or less, so that controllers started together do not poll together.
+fn jittered(interval: Duration) -> Duration {
+    interval.mul_f64(0.8 + 0.4 * fastrand::f64())
+}

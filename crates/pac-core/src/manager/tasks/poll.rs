@@ -1,0 +1,68 @@
+//! The back-stop: reads again what somebody waits for, in case a hint was lost.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use super::jittered;
+use crate::driver::ListFilter;
+use crate::manager::engine::Engine;
+use crate::manager::registry::Cell;
+use crate::value::Revision;
+
+/// A page is worth its price if it saves this many reads on average.
+const PER_PAGE: usize = 50;
+
+pub(super) async fn poll(engine: Arc<Engine>) {
+    loop {
+        sleep(jittered(engine.options.poll_interval)).await;
+        let mut cells = engine.registry.all();
+        cells.retain(|cell| cell.lock().machine.is_of_interest());
+        look_at(&engine, cells).await;
+        engine.registry.evict();
+    }
+}
+
+/// Has repositories read again. Of many, only those that have changed: pages of heads tell
+/// which, unless the repositories in between are so many that this would cost more than it
+/// saves.
+async fn look_at(engine: &Arc<Engine>, mut cells: Vec<Arc<Cell>>) {
+    let pages = cells.len() / PER_PAGE;
+    let most = engine.store.page();
+    cells.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+    let mut left = cells.into_iter().peekable();
+    for _ in 0..pages {
+        let Some(first) = left.next() else {
+            return;
+        };
+        engine.look_again(&first);
+        let driver = &engine.store.driver;
+        let list = driver.list(ListFilter::All, Some(first.key()), most);
+        let page = match engine.store.read(list, "poll").await {
+            Ok(page) => page,
+            Err(error) => {
+                tracing::warn!(%error, "could not list repositories; reading each of them");
+                break;
+            }
+        };
+        let last = page
+            .last()
+            .map(|(key, _)| key)
+            .filter(|_| page.len() >= most);
+        while let Some(next) = left.next_if(|next| last.is_none_or(|last| next.key() <= last)) {
+            let at = page.binary_search_by(|(key, _)| key.cmp(next.key()));
+            match at.ok().and_then(|at| page.get(at)) {
+                Some((_, head)) => look_if_behind(engine, &next, head.revision),
+                None => engine.look_again(&next),
+            }
+        }
+    }
+    left.for_each(|cell| engine.look_again(&cell));
+}
+
+fn look_if_behind(engine: &Arc<Engine>, cell: &Arc<Cell>, revision: Revision) {
+    let lead = engine.input(cell, |input| {
+        input.machine.look_if_behind(revision, input.effects)
+    });
+    engine.follow_up(cell, lead);
+}

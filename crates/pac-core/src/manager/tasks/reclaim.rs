@@ -1,0 +1,91 @@
+//! Follows the session: tells what becomes of it, and goes on waiting in the name of a new one.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use crate::event::Event;
+use crate::manager::engine::Engine;
+use crate::manager::session::fence::{Standing, View};
+use crate::value::SessionId;
+
+/// The session as it was last told of.
+struct Told {
+    session: SessionId,
+    lost: bool,
+    lapsed: bool,
+}
+
+pub(super) async fn follow(engine: Arc<Engine>) {
+    let mut changes = engine.fence.follow();
+    let view = engine.fence.view();
+    let mut told = Told {
+        session: view.session,
+        lost: false,
+        lapsed: false,
+    };
+    loop {
+        changes.mark_unchanged();
+        let view = engine.fence.view();
+        told.tell(&engine, view);
+        let waits_for_lapse = view.standing == Standing::Kept && !view.lapsed;
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = sleep(view.remaining), if waits_for_lapse => {}
+        }
+    }
+}
+
+impl Told {
+    /// Events follow from the difference between two looks at the state.
+    fn tell(&mut self, engine: &Arc<Engine>, view: View) {
+        if view.standing == Standing::Closed {
+            return;
+        }
+        if view.session != self.session {
+            self.tell_lost(engine);
+            *self = Self {
+                session: view.session,
+                lost: false,
+                lapsed: false,
+            };
+            tracing::info!(session = %view.session, "opened a new session");
+            for cell in engine.registry.all() {
+                let lead = engine.input(&cell, |input| {
+                    let machine = &mut input.machine;
+                    machine.on_session_opened(&input.env, input.effects)
+                });
+                engine.follow_up(&cell, lead);
+            }
+            engine.session_died.notify_one();
+            engine.events.tell(Event::SessionOpened(view.session));
+        }
+        if view.standing == Standing::Lost {
+            self.tell_lost(engine);
+            return;
+        }
+        if view.lapsed && !self.lapsed {
+            let session = view.session;
+            tracing::warn!(%session, "the session was not renewed in time: its leases are lost");
+            engine.events.tell(Event::LeasesLost(session));
+        } else if self.lapsed && !view.lapsed {
+            tracing::info!(session = %view.session, "the store has kept the session");
+            engine.events.tell(Event::SessionKept(view.session));
+        }
+        self.lapsed = view.lapsed;
+    }
+
+    fn tell_lost(&mut self, engine: &Arc<Engine>) {
+        if std::mem::replace(&mut self.lost, true) {
+            return;
+        }
+        let session = self.session;
+        tracing::warn!(%session, "the session is lost, and all leases with it");
+        engine.events.tell(Event::SessionLost(session));
+        for cell in engine.registry.all() {
+            engine.input(&cell, |input| {
+                input.machine.on_session_lost(session, input.effects);
+            });
+        }
+    }
+}
