@@ -292,7 +292,12 @@ pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<u64, Error> {
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(record).map_err(|error| {
-        Error::new(ErrorKind::Internal, "encode", "a record is no JSON").caused_by(error)
+        Error::new(
+            ErrorKind::Internal,
+            "encode",
+            "a record cannot be written as JSON",
+        )
+        .caused_by(error)
     })
 }
 

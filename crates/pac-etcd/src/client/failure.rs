@@ -152,7 +152,7 @@ impl Failure {
         match self.cause {
             Cause::Unreadable => (
                 ErrorKind::Unavailable,
-                with_detail("what is needed to connect to etcd is not there; put it back"),
+                with_detail("a file that is needed to connect to etcd cannot be read; put it back"),
             ),
             Cause::Unreachable => (
                 ErrorKind::Unavailable,
