@@ -11,14 +11,14 @@ use secrecy::ExposeSecret;
 use self::failure::{Cause, Failure};
 use crate::options::Access;
 
-/// The server closes connections that ask more often than every 5 s.
+/// etcd closes a connection that sends pings more often than every 5 s.
 const PING_INTERVAL: Duration = Duration::from_secs(6);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Largest answer that is taken. Requests ask for pages that stay far below.
+/// The largest answer that is accepted, in bytes. Requests ask for pages that stay far below.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// A key with its value and versions.
+/// A key with its value and the revisions of its creation and of its last write.
 #[derive(Debug, Clone)]
 pub(crate) struct KeyValue {
     pub(crate) key: Vec<u8>,
@@ -27,7 +27,7 @@ pub(crate) struct KeyValue {
     pub(crate) modified: i64,
 }
 
-/// What a transaction depends on.
+/// A condition of a transaction.
 #[derive(Debug, Clone)]
 pub(crate) enum Compare {
     /// The key was last written at this revision; 0: it does not exist.
@@ -50,7 +50,8 @@ pub(crate) struct Range {
     pub(crate) limit: usize,
     /// As of this revision; 0: now.
     pub(crate) at: i64,
-    /// Those written at this revision or later. Makes the server look at the whole range.
+    /// Only keys written at this revision or later; 0: all. Makes the server look at the whole
+    /// range.
     pub(crate) modified_from: i64,
     pub(crate) keys_only: bool,
 }
@@ -70,7 +71,7 @@ pub(crate) enum Operation {
     Transaction(Transaction),
 }
 
-/// Steps that all happen or none, and others if a comparison fails.
+/// Runs `then` if all conditions of `when` hold, else `otherwise`: all of the steps or none.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Transaction {
     pub(crate) when: Vec<Compare>,
@@ -78,17 +79,17 @@ pub(crate) struct Transaction {
     pub(crate) otherwise: Vec<Operation>,
 }
 
-/// What came of a transaction.
+/// The result of a transaction.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// The store's revision afterwards: that of all writes, if there were any. 0 for a nested
+    /// The store's revision after the transaction, at which its writes were made. 0 for a nested
     /// one.
     pub(crate) revision: i64,
     pub(crate) succeeded: bool,
     pub(crate) steps: Vec<Step>,
 }
 
-/// What came of one step.
+/// The result of one step.
 #[derive(Debug)]
 pub(crate) enum Step {
     Got(Page),
@@ -96,7 +97,7 @@ pub(crate) enum Step {
     Transaction(Answer),
 }
 
-/// A part of a range.
+/// One page of a range.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) revision: i64,
@@ -104,7 +105,8 @@ pub(crate) struct Page {
     pub(crate) more: bool,
 }
 
-/// One member of the cluster. Connects when it is first needed, and again when it has to.
+/// The client of one member of the cluster. Connects with the first request, and again after the
+/// connection is lost.
 #[derive(Clone)]
 pub(crate) struct Client(etcd::Client);
 
@@ -151,7 +153,7 @@ impl Client {
             .credentials()
             .map_err(|error| unreadable(&error))?;
         let user = user.map(|(user, password)| (user, password.expose_secret().to_owned()));
-        // What clones have in common is the token.
+        // All clones of the library's client share one token.
         let renewed = self.0.clone().update_user(user).await;
         renewed.map_err(failed)
     }
@@ -181,8 +183,8 @@ impl Client {
         written.map(drop).map_err(failed)
     }
 
-    /// A new lease of so many seconds, or more if the server has a higher minimum: its id and
-    /// what it got.
+    /// Grants a lease of this many seconds, or more if the server's minimum is higher. Returns its
+    /// id and its TTL in seconds.
     pub(crate) async fn grant(&self, seconds: i64) -> Result<(i64, i64), Failure> {
         let granted = self.0.lease_client().grant(seconds, None).await;
         granted.map(|l| (l.id(), l.ttl())).map_err(failed)
@@ -201,7 +203,7 @@ impl Client {
         Ok(Keeper { keeper, answers })
     }
 
-    /// Follows all keys with a prefix from a revision on.
+    /// Follows all keys with a prefix from a revision on; from now on if that is 0.
     pub(crate) async fn watch(&self, prefix: &str, from: i64) -> Result<Changes, Failure> {
         let options = etcd::WatchOptions::new()
             .with_prefix()
@@ -226,8 +228,8 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// Renews the lease. After an error, or when dropped before the answer, the keeper is not
-    /// to be used again: an answer on its way would be taken for that to a later question.
+    /// Renews the lease. The keeper must not be used again after an error, or after this future was
+    /// dropped: the late answer would be taken for the answer to the next renewal.
     pub(crate) async fn renew(&mut self) -> Result<(), Failure> {
         self.keeper.keep_alive().await.map_err(failed)?;
         match self.answers.message().await.map_err(failed)? {
@@ -244,10 +246,10 @@ pub(crate) struct Changes {
     from: i64,
 }
 
-/// Changes of whole revisions.
+/// Changes, complete up to a revision.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// All up to this revision has been told, this included.
+    /// The stream has told every change up to this revision, and at it.
     pub(crate) revision: i64,
     pub(crate) changes: Vec<Change>,
 }
@@ -284,8 +286,8 @@ impl Changes {
             })
         };
         let changes: Vec<_> = response.events().iter().filter_map(told).collect();
-        // A member that lags behind may tell what was before the revision asked for, and
-        // carries its own, older revision in its first answer.
+        // A member that lags behind may send changes from before the revision that was asked for,
+        // and its first answer carries its own, older revision.
         let from = self.from;
         let revision = match changes.last() {
             Some(last) => last.revision,
@@ -399,7 +401,8 @@ fn failed(error: etcd::Error) -> Failure {
             Failure::of_status(status.code(), status.message(), source)
         }
         etcd::Error::LeaseKeepAliveError(reason) if reason.contains("not found") => no_lease(),
-        // Of a certificate that is none, and the like: nothing is asked of anybody.
+        // The TLS settings are unusable, as with a file that holds no certificate: no request was
+        // sent.
         etcd::Error::TransportError(error) => {
             let source: &dyn std::error::Error = &error;
             let source = source.source().map(ToString::to_string);
@@ -424,7 +427,7 @@ fn ended() -> Failure {
     Failure::new(Cause::Unanswered, "the stream ended")
 }
 
-/// The server ended a watch, with a reason in words alone.
+/// The failure of a watch that the server ended. etcd gives the reason as text alone.
 fn cancelled(reason: &str) -> Failure {
     let cause = if reason.contains("permission denied") {
         Cause::Denied

@@ -6,10 +6,9 @@ use std::time::SystemTime;
 use pac_core::Timestamp;
 use pac_core::state::Entry;
 
-/// The time of a commit that changes these entries. etcd gives its clients no time: it is the
-/// committing process's own, but never before a transition that is on record in the same
-/// commit, so that what one run went through is in order whoever's clock is wrong. Nothing is
-/// decided by it.
+/// The time of a commit that changes these entries. etcd tells its clients no time, so it is that
+/// of this process, but never before a time that one of the entries already has: the times of one
+/// run are in order even if the clocks of the controllers differ. Nothing is decided by it.
 pub(crate) fn now(entries: &[Arc<Entry>]) -> Timestamp {
     not_before(entries, SystemTime::now().into())
 }

@@ -1,4 +1,4 @@
-//! The driver over the store.
+//! [`EtcdDriver`]: the `Driver` trait over the store, the sessions and the watches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use crate::store::Store;
 use crate::store::retention::Finished;
 use crate::watch::Watches;
 
-/// The guides' `etcd-lease-ttl`.
+/// The default of the setting `etcd-lease-ttl`.
 const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// How long a look for dead sessions may take longer for the sake of finished runs.
+/// How long one call of `dead_sessions` may spend on deleting finished runs.
 const TIDY_FOR: Duration = Duration::from_secs(1);
 
-/// One is at the disk while the next one gathers and travels.
+/// etcd writes one batch to its disk while the next one is gathered and sent.
 const BATCHES_IN_FLIGHT: usize = 2;
 
-/// A store on an etcd cluster.
+/// A driver that keeps its state in an etcd cluster.
 #[derive(Debug)]
 pub struct EtcdDriver {
     descriptor: Descriptor,
@@ -41,8 +41,8 @@ pub struct EtcdDriver {
 }
 
 impl EtcdDriver {
-    /// Connects to a cluster: reads, checks that the prefix may be written to, and looks at the
-    /// version of the server. Writes nothing.
+    /// Connects to a cluster, checks that the user may read and write the keys under the prefix,
+    /// and checks the version of the server. Writes nothing, so the future may be dropped.
     ///
     /// # Errors
     /// `Config` when options contradict each other, a file cannot be read, or the server is too
@@ -72,9 +72,9 @@ impl EtcdDriver {
     }
 }
 
-/// Operations of a commit to one repository that are not its entries: the two transactions
-/// around it, the head, and the note that the session has runs there; and a little to spare, since
-/// comparisons count too.
+/// Operations in a commit to one repository that are not entries: the two transactions around it,
+/// the head, and the key that says that the session has runs there. A few are spare, because etcd
+/// counts comparisons too.
 const BESIDE_ENTRIES: usize = 8;
 
 #[async_trait]
@@ -97,7 +97,8 @@ impl Driver for EtcdDriver {
 
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         let dead = self.store.dead_sessions().await?;
-        // What is left over is seen to when more runs have ended.
+        // Runs that are not deleted in time are deleted after more runs of their repository have
+        // ended.
         let _ = timeout(TIDY_FOR, self.store.tidy()).await;
         Ok(dead)
     }
@@ -139,8 +140,8 @@ impl Driver for EtcdDriver {
     }
 }
 
-/// A transaction that would write what nobody reads if something was there that nobody writes:
-/// the server checks the permissions of what it does not do, too.
+/// Checks the permissions for the prefix without writing. The transaction puts a key only if that
+/// key exists, which it never does; etcd checks the user's permissions for both branches.
 async fn probe(cluster: &Cluster, keys: &Keys) -> Result<(), Error> {
     let transaction = Transaction {
         when: vec![Compare::Exists(keys.never())],
@@ -200,7 +201,7 @@ enum Advice {
     Refuse,
 }
 
-/// From etcd's changelogs of 3.5.23 and 3.6.5.
+/// What to do about a server of this version, from etcd's changelogs of 3.5.23 and 3.6.5.
 fn advice(version: &str) -> Advice {
     let release = version.split(['-', '+']).next().unwrap_or_default();
     let numbers: Option<Vec<u32>> = release.split('.').map(|part| part.parse().ok()).collect();

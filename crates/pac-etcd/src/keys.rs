@@ -1,18 +1,18 @@
-//! Where everything is.
+//! The keys of everything that the driver stores.
 //!
 //! | key, after the prefix | value |
 //! | --- | --- |
 //! | `heads/<namespace>/<name>` | the head of a repository |
 //! | `entries/<namespace>/<name>/<namespace of run>/<run>` | a run |
 //! | `sessions/<id>/record` | a session, until it is forgotten |
-//! | `sessions/<id>/alive` | is there while the session lives; on a lease of its TTL |
-//! | `sessions/<id>/lease` | is there while its durable runs keep their slots; on a lease too |
-//! | `held/<id>/<namespace>/<name>` | the session may have runs in that repository |
-//! | `floor` | what counting goes on from in a repository that comes back |
-//! | `never` | nothing: named where a write is asked for that does not happen |
+//! | `sessions/<id>/alive` | empty, on an etcd lease; exists while the session lives |
+//! | `sessions/<id>/lease` | empty, on an etcd lease; exists while durable runs keep slots |
+//! | `held/<id>/<namespace>/<name>` | empty; the session may have runs in that repository |
+//! | `floor` | the highest ticket or token of any removed repository; new ones count on from it |
+//! | `never` | never written: named in writes that must not happen |
 //!
-//! No part of a name contains a slash, so the keys of two things are never the same, and no
-//! repository's entries start like those of another.
+//! No part of a name contains a slash. So no two things have the same key, and the keys of one
+//! repository's entries never start like those of another's.
 
 use pac_core::{Error, ErrorKind, PipelineRunKey, RepositoryKey, SessionId};
 
@@ -22,7 +22,7 @@ pub(crate) struct Keys {
     prefix: String,
 }
 
-/// What a key is of.
+/// What a key stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Head(RepositoryKey),
@@ -61,7 +61,7 @@ impl Keys {
         format!("{}heads/{repository}", self.prefix)
     }
 
-    /// What all heads start with.
+    /// What the keys of all heads start with.
     pub(crate) fn heads(&self) -> String {
         format!("{}heads/", self.prefix)
     }
@@ -70,7 +70,7 @@ impl Keys {
         format!("{}entries/{repository}/{run}", self.prefix)
     }
 
-    /// What all entries of a repository start with, and nothing else.
+    /// What the keys of a repository's entries start with, and no other key.
     pub(crate) fn entries(&self, repository: &RepositoryKey) -> String {
         format!("{}entries/{repository}/", self.prefix)
     }
@@ -87,7 +87,7 @@ impl Keys {
         format!("{}sessions/{:016x}/lease", self.prefix, session.get())
     }
 
-    /// What all of sessions starts with.
+    /// What the keys of all sessions start with.
     pub(crate) fn sessions(&self) -> String {
         format!("{}sessions/", self.prefix)
     }
@@ -96,7 +96,7 @@ impl Keys {
         format!("{}held/{:016x}/{repository}", self.prefix, session.get())
     }
 
-    /// What all repositories of a session start with.
+    /// What the `held` keys of a session start with.
     pub(crate) fn held_by(&self, session: SessionId) -> String {
         format!("{}held/{:016x}/", self.prefix, session.get())
     }
@@ -109,7 +109,7 @@ impl Keys {
         format!("{}never", self.prefix)
     }
 
-    /// What a key is of; `None` for one that this driver has not made.
+    /// What a key stands for; `None` for a key that this driver does not write.
     pub(crate) fn place(&self, key: &[u8]) -> Option<Place> {
         let key = std::str::from_utf8(key).ok()?;
         let key = key.strip_prefix(&self.prefix)?;

@@ -1,12 +1,12 @@
 //! The etcd driver of pac-concurrency: state that survives every controller, on etcd 3.4 or
 //! later, one member or a cluster.
 //!
-//! What an operation costs in requests: a batch of commits one transaction, and with it one
-//! entry of the raft log; a read of a repository one; a session three when it is opened and two
-//! messages on open streams whenever it is renewed, however many runs it holds.
+//! Requests per operation: a batch of commits is one transaction, and so one entry of the raft log;
+//! a read of a repository is one request; opening a session takes three requests, and each renewal
+//! two messages on open streams, however many runs the session holds.
 //!
-//! Sessions end by the leases of the store alone. Times of transitions are those of the
-//! committing processes: etcd tells its clients no time; see `docs/adr` 30.
+//! Only etcd's own leases end a session. The time of a transition comes from the clock of the
+//! committing process, because etcd tells its clients no time; see `docs/adr` 30.
 //!
 //! ```no_run
 //! use pac_etcd::{EtcdDriver, EtcdOptions};

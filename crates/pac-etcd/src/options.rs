@@ -1,4 +1,4 @@
-//! What can be set.
+//! The settings of the driver.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use secrecy::{ExposeSecret, SecretString};
 /// `Debug` shows no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdOptions {
-    /// Where the members of the cluster are: `host:port`, or with `http://` or `https://`
-    /// before it. Without a scheme, `https` when a certificate authority is given. Default:
-    /// `127.0.0.1:2379`.
+    /// The addresses of the cluster's members: `host:port`, or with `http://` or `https://` before
+    /// it. Without a scheme it is `https` if there is a [`ca_file`](Self::ca_file), else `http`.
+    /// Default: `127.0.0.1:2379`.
     pub endpoints: Vec<String>,
     /// How long to try to reach one member. Default: 5 s.
     pub dial_timeout: Duration,
-    /// How long one request may take. Default: 3 s.
+    /// How long one request may take, attempts at other members included. Default: 3 s.
     pub request_timeout: Duration,
     /// The user to authenticate as, with a password. Default: none.
     pub username: Option<String>,
@@ -35,14 +35,15 @@ pub struct EtcdOptions {
     pub key_file: Option<PathBuf>,
     /// The name that the members' certificates are checked for. Default: the endpoint's host.
     pub server_name: Option<String>,
-    /// What all keys start with. Ends with a slash; one is added. Default: `/pac/v1/`.
+    /// What all keys start with: 1 to 255 visible ASCII characters. A slash is added if there is
+    /// none at the end. Default: `/pac/v1/`.
     pub prefix: String,
-    /// The server's `--max-txn-ops`. Default: 128, as the server's.
+    /// The server's `--max-txn-ops`; at least 16. Default: 128, as the server's.
     pub max_txn_ops: usize,
-    /// The server's `--max-request-bytes`. Default: 1.5 MiB, as the server's.
+    /// The server's `--max-request-bytes`; at least 64 KiB. Default: 1.5 MiB, as the server's.
     pub max_request_bytes: usize,
-    /// How long finished runs can be read. Default: 24 hours, and at most the latest 1,000 of
-    /// each repository.
+    /// How long finished runs can be read: for at least 1 s. Default: 24 hours, and at most the
+    /// latest 1,000 of each repository.
     pub retention: Retention,
 }
 
@@ -89,7 +90,7 @@ impl PartialEq for Password {
 impl Eq for Password {}
 
 impl EtcdOptions {
-    /// The default, with other members.
+    /// The default settings with these endpoints.
     #[must_use]
     pub fn new(endpoints: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
@@ -107,7 +108,7 @@ impl EtcdOptions {
         }
     }
 
-    /// Reads the files that are named, and checks what can be checked without a server.
+    /// Checks the settings, and that the files that they name can be read. Asks no server.
     pub(crate) fn read(&self) -> Result<Access, Error> {
         self.credentials()?;
         let tls = self.tls()?;
@@ -142,7 +143,7 @@ impl EtcdOptions {
         })
     }
 
-    /// User and password as they are now.
+    /// The user and the password; reads the password file anew. `None` without a user.
     pub(crate) fn credentials(&self) -> Result<Option<(String, SecretString)>, Error> {
         let password = match (&self.password, &self.password_file) {
             (Some(_), Some(_)) => {
@@ -164,7 +165,7 @@ impl EtcdOptions {
         }
     }
 
-    /// Certificates as they are now.
+    /// The TLS settings; reads the files anew. `None` without a CA file.
     pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
         let identity = match (&self.cert_file, &self.key_file) {
             (None, None) => None,
@@ -201,26 +202,27 @@ const MIN_TXN_OPS: usize = 16;
 /// Below this not even one entry with the longest names would fit.
 const MIN_REQUEST_BYTES: usize = 64 * 1024;
 
-/// More than a bundle of certificate authorities has.
+/// The largest certificate or key file that is read, in bytes. Bundles of certificate authorities
+/// are smaller.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How to reach the cluster: the options, checked. Their files are read anew for every
 /// connection.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// With a scheme.
+    /// Each with its scheme.
     pub(crate) endpoints: Vec<String>,
     pub(crate) options: EtcdOptions,
 }
 
-/// In PEM.
+/// The contents of the files, in PEM.
 pub(crate) struct Tls {
     pub(crate) ca: String,
     pub(crate) identity: Option<(String, SecretString)>,
     pub(crate) server_name: Option<String>,
 }
 
-/// With a scheme.
+/// The endpoint with its scheme, which is put before it if it is missing.
 fn full_address(endpoint: &str, tls: bool) -> Result<String, Error> {
     let refuse = |rule: &str| Err(wrong(format!("endpoint {endpoint:?}: {rule}")));
     let (scheme, address) = match endpoint.split_once("://") {
@@ -244,7 +246,7 @@ fn read_text(what: &str, path: &Path) -> Result<String, Error> {
     file::read(path, MAX_PEM_BYTES).map_err(|reason| unusable(what, path, &reason))
 }
 
-/// `reason` repeats nothing of what the file holds.
+/// `reason` must not repeat anything that the file holds.
 fn unusable(what: &str, path: &Path, reason: &str) -> Error {
     wrong(format!("the {what} file {} {reason}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! etcd as it is, for `pac bench`.
+//! Plain writes and watches of etcd, without the protocol, for `pac bench`.
 
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ pub struct RawEtcd {
 }
 
 impl RawEtcd {
-    /// Connects.
+    /// Checks the options; the first request connects.
     ///
     /// # Errors
-    /// As of [`EtcdDriver::connect`](crate::EtcdDriver::connect).
+    /// `Config` when options contradict each other or a file cannot be read.
     pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
         Ok(Self {
             keys: Keys::new(&options.prefix)?,
@@ -75,7 +75,7 @@ impl RawStore for RawEtcd {
         };
         let changes = self.cluster.call(Effect::Read, watch).await;
         let mut changes = changes.map_err(|failure| failed(&failure))?;
-        // The first answer says that the watch is there.
+        // The first answer says that the server has set up the watch.
         changes.next().await.map_err(|failure| failed(&failure))?;
         Ok(Box::new(Listener(changes)))
     }

@@ -1,4 +1,4 @@
-//! What stands under the keys: JSON with a version.
+//! The values of the keys: JSON objects with a version.
 
 use pac_core::state::{Entry, EntryState, Head, Moment, RunKind, RunOutcome};
 use pac_core::{
@@ -36,7 +36,7 @@ struct EntryRecord {
     priority: i32,
     ticket: u64,
     state: StateRecord,
-    /// In milliseconds since the Unix epoch, as the others.
+    /// In milliseconds since the Unix epoch, as are the two times below.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     queued_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -81,7 +81,7 @@ enum Ending {
     Expired,
 }
 
-/// A session, as in the keys.
+/// A session, in 16 hexadecimal digits as in the keys.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Id(SessionId);
@@ -111,7 +111,7 @@ impl TryFrom<String> for Id {
 #[derive(Debug, Serialize, Deserialize)]
 struct SessionRecord {
     version: u32,
-    /// As granted, in seconds.
+    /// In seconds, as etcd granted it; so is the lease TTL.
     session_ttl: i64,
     lease_ttl: i64,
 }
@@ -128,7 +128,7 @@ pub(crate) struct StoredHead {
     pub(crate) head: Head,
     /// The revision that it was planned at.
     pub(crate) previous: Revision,
-    /// Who wrote it.
+    /// The session that wrote it.
     pub(crate) by: SessionId,
 }
 
@@ -284,7 +284,7 @@ pub(crate) fn encode_floor(given_out: u64) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// The ticket and token that counting goes on from.
+/// The highest ticket or token of any removed repository. A new repository counts on from it.
 pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<u64, Error> {
     let record: FloorRecord = decode(key, value)?;
     Ok(record.given_out)
@@ -292,7 +292,12 @@ pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<u64, Error> {
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(record).map_err(|error| {
-        Error::new(ErrorKind::Internal, "encode", "a record is no JSON").caused_by(error)
+        Error::new(
+            ErrorKind::Internal,
+            "encode",
+            "a record cannot be written as JSON",
+        )
+        .caused_by(error)
     })
 }
 

@@ -1,4 +1,5 @@
-//! Who is alive: two leases for each process, one of its session TTL and one of its lease TTL.
+//! Sessions: each has two etcd leases, one that lasts for the session TTL and one for the lease
+//! TTL.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -18,11 +19,11 @@ use crate::keys::Place;
 use crate::record::encode_session;
 use crate::store::{Store, all_pages, decode_head, malformed, one, one_key, revision_of};
 
-/// etcd takes no longer ones.
+/// The longest TTL that etcd accepts for a lease.
 const LONGEST_TTL: Duration = Duration::from_secs(9_000_000_000);
 
-/// What this process has said of the repositories in which its sessions may have runs, and at
-/// which revision. Saying it again would cost a write with every commit.
+/// The repositories for which this process has written a `held` key, for each of its sessions, with
+/// the revision of that write. Without this every commit would write the key again.
 #[derive(Debug, Default)]
 pub(crate) struct Held(Mutex<HashMap<SessionId, HashMap<RepositoryKey, i64>>>);
 
@@ -31,19 +32,24 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn said(&self, session: SessionId, repository: &RepositoryKey) -> Option<i64> {
+    pub(crate) fn written_at(&self, session: SessionId, repository: &RepositoryKey) -> Option<i64> {
         self.all().get(&session)?.get(repository).copied()
     }
 
-    pub(crate) fn say(&self, session: SessionId, repository: &RepositoryKey, at: Revision) {
+    pub(crate) fn note_written(
+        &self,
+        session: SessionId,
+        repository: &RepositoryKey,
+        at: Revision,
+    ) {
         let mut all = self.all();
-        let said = all.entry(session).or_default();
-        said.insert(repository.clone(), revision_of(at));
+        let written = all.entry(session).or_default();
+        written.insert(repository.clone(), revision_of(at));
     }
 
-    pub(crate) fn take_back(&self, session: SessionId, repository: &RepositoryKey) {
-        if let Some(said) = self.all().get_mut(&session) {
-            said.remove(repository);
+    pub(crate) fn note_deleted(&self, session: SessionId, repository: &RepositoryKey) {
+        if let Some(written) = self.all().get_mut(&session) {
+            written.remove(repository);
         }
     }
 
@@ -58,18 +64,21 @@ pub(crate) struct Sessions(Mutex<HashMap<SessionId, Arc<Session>>>);
 
 #[derive(Debug)]
 struct Session {
-    /// As asked for: what the manager counts on.
+    /// As the manager asked for it; etcd may have granted more.
     ttl: SessionTtl,
-    /// The lease of its lease TTL.
+    /// The id of the etcd lease for the lease TTL. The lease for the session TTL has the session's
+    /// id.
     lease: AtomicI64,
-    /// Connections of its own, on the runtime that keeps it alive.
-    line: Mutex<Option<Line>>,
+    /// The session's own connections, on the runtime that renews it. `None` before the first
+    /// renewal, during a renewal, and after one that failed.
+    connections: Mutex<Option<Connections>>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct Connections {
     cluster: Cluster,
-    /// Gone while a renewal is under way, and after one that failed.
+    /// The streams that renew the lease of the session TTL and that of the lease TTL. `None` until
+    /// they are opened, during a renewal, and after one that failed.
     keepers: Option<(Keeper, Keeper)>,
 }
 
@@ -82,7 +91,7 @@ impl Sessions {
         self.known().get(&id).cloned()
     }
 
-    /// Three requests.
+    /// Opens a session, with three requests.
     pub(crate) async fn open(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
         let operation = "open session";
         if ttl.lease > LONGEST_TTL || ttl.session > LONGEST_TTL {
@@ -93,7 +102,8 @@ impl Sessions {
             grant(store, ttl.session, operation),
             grant(store, ttl.lease, operation)
         )?;
-        // The id of a lease holds its time and member: it does not come twice.
+        // etcd makes the id of a lease from the time and the member that grants it: no id comes
+        // twice.
         let id = SessionId::new(u64::try_from(session).map_err(|_| malformed())?);
         let put = |key, value, lease| Operation::Put { key, value, lease };
         let transaction = Transaction {
@@ -110,7 +120,8 @@ impl Sessions {
             otherwise: Vec::new(),
         };
         let answer = store.cluster.transact(&transaction, Effect::Write).await;
-        // A session that is there and that nobody knows of is a dead one soon.
+        // If the answer was lost, the session may exist all the same. Nothing renews it, so it is
+        // soon dead, and the failure counts as that of a read.
         let answer = answer.map_err(|failure| failure.error(operation, Effect::Read))?;
         if !answer.succeeded {
             let message = "etcd granted the lease of another session; its data was restored from \
@@ -121,30 +132,30 @@ impl Sessions {
         let session = Session {
             ttl,
             lease: AtomicI64::new(lease),
-            line: Mutex::default(),
+            connections: Mutex::default(),
         };
         self.known().insert(id, Arc::new(session));
         Ok(id)
     }
 
-    /// One message on a stream for each of the two leases. A member that does not answer is
-    /// left for the next one well before the session TTL is over.
+    /// Renews both leases, with one message each on an open stream. Turns to the next member if one
+    /// does not answer, well before the session TTL is over.
     pub(crate) async fn keep_alive(&self, store: &Store, id: SessionId) -> Result<(), Error> {
         let operation = "keep alive";
         let session = self
             .get(id)
             .ok_or_else(|| Error::session_lost(operation, id))?;
-        let mut line = session.take_line(store);
-        // A third of the TTL is there for all attempts.
-        let attempts = u32::try_from(line.cluster.size().clamp(1, 3)).unwrap_or(1);
+        let mut connections = session.take_connections(store);
+        // All attempts together take less than a third of the session TTL.
+        let attempts = u32::try_from(connections.cluster.size().clamp(1, 3)).unwrap_or(1);
         let patience = session.ttl.session / (3 * attempts + 1);
         let mut last = Failure::unanswered();
         for _ in 0..attempts {
-            let member = line.cluster.current();
-            let renewal = renew(&mut line, id, session.lease.load(Ordering::Acquire));
+            let member = connections.cluster.current();
+            let renewal = renew(&mut connections, id, session.lease.load(Ordering::Acquire));
             last = match timeout(patience, renewal).await {
                 Ok(Ok(lease_lives)) => {
-                    session.put_back(line);
+                    session.put_back(connections);
                     if !lease_lives {
                         restore(store, id, &session).await?;
                     }
@@ -159,16 +170,18 @@ impl Sessions {
                     return Err(Error::session_lost(operation, id));
                 }
                 Cause::Token => {
-                    let _ = timeout(patience, line.cluster.authenticate(member)).await;
+                    let _ = timeout(patience, connections.cluster.authenticate(member)).await;
                 }
-                _ => line.cluster.turn_away_from(member),
+                _ => connections.cluster.turn_away_from(member),
             }
         }
-        // A connection that says nothing may be a dead one: the next attempt makes another.
+        // The connections are dropped here: one that does not answer may be dead, so the next
+        // renewal opens new ones.
         Err(last.error(operation, Effect::Write))
     }
 
-    /// One request, and a few more when it leaves nothing behind.
+    /// Ends a session by revoking its session lease. If it has no runs left, also deletes its keys
+    /// and revokes its other lease.
     pub(crate) async fn close(&self, store: &Store, id: SessionId) -> Result<(), Error> {
         let operation = "close session";
         let session = self.get(id);
@@ -191,29 +204,39 @@ impl Sessions {
 }
 
 impl Session {
-    fn take_line(&self, store: &Store) -> Line {
-        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        line.take().unwrap_or_else(|| Line {
+    fn take_connections(&self, store: &Store) -> Connections {
+        let mut connections = self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        connections.take().unwrap_or_else(|| Connections {
             cluster: store.cluster.apart(),
             keepers: None,
         })
     }
 
-    fn put_back(&self, line: Line) {
-        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = Some(line);
+    fn put_back(&self, connections: Connections) {
+        *self
+            .connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(connections);
     }
 }
 
-/// Renews both leases; false when the one of the lease TTL is over.
-async fn renew(line: &mut Line, id: SessionId, lease: i64) -> Result<bool, Failure> {
-    let keepers = match line.keepers.take() {
+/// Renews both leases. False when the lease of the lease TTL is gone; `NoLease` when that of the
+/// session TTL is.
+async fn renew(connections: &mut Connections, id: SessionId, lease: i64) -> Result<bool, Failure> {
+    let keepers = match connections.keepers.take() {
         Some((mut first, mut second)) => {
             let (renewed, kept) = tokio::join!(first.renew(), second.renew());
             renewed?;
             kept.map(|()| (first, second))
         }
         None => {
-            let client = line.cluster.member(line.cluster.current()).await?;
+            let client = connections
+                .cluster
+                .member(connections.cluster.current())
+                .await?;
             let session = i64::try_from(id.get()).unwrap_or(0);
             let (first, second) = tokio::join!(client.keep(session), client.keep(lease));
             let first = first?;
@@ -222,7 +245,7 @@ async fn renew(line: &mut Line, id: SessionId, lease: i64) -> Result<bool, Failu
     };
     match keepers {
         Ok(keepers) => {
-            line.keepers = Some(keepers);
+            connections.keepers = Some(keepers);
             Ok(true)
         }
         Err(failure) if failure.cause == Cause::NoLease => Ok(false),
@@ -230,8 +253,8 @@ async fn renew(line: &mut Line, id: SessionId, lease: i64) -> Result<bool, Failu
     }
 }
 
-/// Somebody has revoked the lease that keeps the slots of durable runs: a new one, unless the
-/// session is dead.
+/// Grants a new lease for the lease TTL, unless the session is dead: the old one was revoked from
+/// outside. Without it, the durable runs of the session would lose their slots as soon as it dies.
 async fn restore(store: &Store, id: SessionId, session: &Session) -> Result<(), Error> {
     let operation = "keep alive";
     tracing::warn!(session = %id, "the lease of its lease TTL was revoked; making another one");
@@ -256,7 +279,8 @@ async fn restore(store: &Store, id: SessionId, session: &Session) -> Result<(), 
     }
 }
 
-/// A new lease: its id, and how many seconds it got. One that nobody hears of expires by itself.
+/// Grants a lease and returns its id and its TTL in seconds. If the answer is lost the lease
+/// expires by itself, so the request counts as a read.
 async fn grant(store: &Store, ttl: Duration, operation: &'static str) -> Result<(i64, i64), Error> {
     let seconds = seconds(ttl);
     let grant = move |client: Client| async move { client.grant(seconds).await };
@@ -275,7 +299,8 @@ async fn revoke(store: &Store, lease: i64, operation: &'static str) -> Result<()
 }
 
 impl Store {
-    /// One request, and a few more for each session whose lease TTL has passed.
+    /// The dead sessions that may still have runs. Forgets those without runs whose lease TTL has
+    /// passed. One request, and a few more for each session whose lease TTL has passed.
     pub(crate) async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         let mut sessions: BTreeMap<SessionId, (bool, bool, bool)> = BTreeMap::new();
         for place in self.keys_under(&self.keys.sessions(), "sweep").await? {
@@ -315,9 +340,10 @@ impl Store {
         forgotten.await.map(drop)
     }
 
-    /// One request for the repositories that the session is said to have runs in, and one for
-    /// every 50 of them. Of those, the ones in which anybody has runs: whose they are, whoever
-    /// asks reads anyway, and of many repositories nobody could read all entries in time here.
+    /// The repositories for which the session has a `held` key and in which any session has queued
+    /// or started runs. Whose runs they are, the caller sees when it reads those repositories; to
+    /// read all of their entries here would take too long. One request for the keys, and one for
+    /// every 50 repositories.
     pub(crate) async fn repositories_of(
         &self,
         session: SessionId,
@@ -334,18 +360,19 @@ impl Store {
         for chunk in held.chunks(50.min(self.max_operations - 1)) {
             let (alive, busy) = self.busy(session, chunk).await?;
             for (repository, busy) in chunk.iter().zip(busy) {
-                // The dead get no new runs: what is not there now, will not be.
+                // A dead session gets no new runs, so its key for a repository without runs can go.
                 if busy {
                     with_runs.push(repository.clone());
                 } else if !alive {
-                    self.deny(session, repository).await?;
+                    self.delete_held(session, repository).await?;
                 }
             }
         }
         Ok(with_runs)
     }
 
-    /// Whether the session lives, and in which of the repositories anybody has runs.
+    /// Whether the session lives, and for each of the repositories whether it has queued or started
+    /// runs of any session.
     async fn busy(
         &self,
         session: SessionId,
@@ -367,21 +394,22 @@ impl Store {
         let alive = pages.next().ok_or_else(malformed)?;
         let busy = pages.map(|page| match page.entries.first().map(decode_head) {
             Some(Ok(stored)) => stored.head.queued > 0 || stored.head.started > 0,
-            // Whoever looks at it hears why.
+            // It counts as having runs: the caller then reads it and gets the error.
             Some(Err(_)) => true,
             None => false,
         });
         Ok((!alive.entries.is_empty(), busy.collect()))
     }
 
-    /// Whether a dead session has runs anywhere. One request for each repository in which
-    /// anybody has some, up to the first one with its own; those before are not asked again.
+    /// Whether a dead session has queued or started runs. Reads the repositories that may have
+    /// some, up to the first that does, and deletes the session's `held` keys for those that do
+    /// not, so that they are not read again.
     async fn has_runs(&self, session: SessionId) -> Result<bool, Error> {
         for repository in self.repositories_of(session).await? {
             if self.has_runs_in(session, &repository).await {
                 return Ok(true);
             }
-            self.deny(session, &repository).await?;
+            self.delete_held(session, &repository).await?;
         }
         Ok(false)
     }
@@ -399,15 +427,19 @@ impl Store {
         })
     }
 
-    /// Takes back that a dead session may have runs in a repository.
-    async fn deny(&self, session: SessionId, repository: &RepositoryKey) -> Result<(), Error> {
+    /// Deletes the key that says that a dead session may have runs in a repository.
+    async fn delete_held(
+        &self,
+        session: SessionId,
+        repository: &RepositoryKey,
+    ) -> Result<(), Error> {
         let transaction = Transaction {
             when: vec![Compare::Absent(self.keys.alive(session))],
             then: vec![Operation::Delete(self.keys.held(session, repository))],
             otherwise: Vec::new(),
         };
-        let denied = self.cluster.commit(transaction, "sweep", Effect::Write);
-        denied.await.map(drop)
+        let deleted = self.cluster.commit(transaction, "sweep", Effect::Write);
+        deleted.await.map(drop)
     }
 }
 

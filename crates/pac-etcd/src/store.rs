@@ -1,4 +1,5 @@
-//! Reading repositories, and what all parts of the driver know of the store.
+//! The store under one prefix: reads of repositories, and what commits, removals and retention
+//! share.
 
 mod batch;
 pub(crate) mod recent;
@@ -24,14 +25,14 @@ use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
 use crate::sessions::Held;
 
-/// Keys in one answer. An entry with the longest names takes about 1.5 KB.
+/// Most keys in one answer. An entry with the longest names takes about 1.5 KB.
 pub(crate) const PAGE: usize = 1_000;
 
-/// Entries in one answer after the first of a repository. For every page the server counts all
-/// keys of the range.
+/// Most entries in one answer after the first answer for a repository. More than [`PAGE`], because
+/// the server counts all keys of the range for every page.
 const LARGE_PAGE: usize = 10_000;
 
-/// So many floors are remembered; see [`Store::is_absent_at`].
+/// How many revisions of the floor are remembered; see [`Store::is_absent_at`].
 const FLOORS: usize = 64;
 
 /// The store under one prefix.
@@ -67,9 +68,9 @@ impl Store {
     }
 
     /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each
-    /// [`LARGE_PAGE`] beyond. What changed since a revision is mostly one request for the head;
-    /// if the stream of changes does not tell, one more, for which the server looks at all
-    /// entries.
+    /// [`LARGE_PAGE`] beyond. With `since`, a request for the head comes first and is mostly
+    /// enough: the stream of changes has told the rest. If it has not, the server looks at all
+    /// entries to find those that changed.
     pub(crate) async fn load(
         &self,
         repository: &RepositoryKey,
@@ -83,7 +84,7 @@ impl Store {
             }
             match self.read(repository, since).await? {
                 Some(snapshot) => Ok(snapshot),
-                // It was removed since, and came again: only all of it will do.
+                // The repository was removed after `since` and created again: read all of it.
                 None => self.read(repository, None).await?.ok_or_else(malformed),
             }
         };
@@ -91,7 +92,7 @@ impl Store {
             .map_err(|error: Error| error.in_repository(repository))
     }
 
-    /// What has changed, if nothing has, or the stream of changes tells.
+    /// What changed after `since`, if that is nothing or the stream of changes has told it.
     async fn read_recent(
         &self,
         repository: &RepositoryKey,
@@ -152,7 +153,7 @@ impl Store {
         }
         let stored = decode_head(head)?;
         let mut entries = self.entries(repository, page, range, at, "load").await?;
-        // One that was repaired by hand is newer than the last commit.
+        // An entry that was repaired by hand has a newer revision than the last commit.
         for entry in entries
             .iter_mut()
             .filter(|entry| entry.revision > stored.head.revision)
@@ -170,7 +171,7 @@ impl Store {
         }))
     }
 
-    /// All entries, of finished runs too that are beyond what is shown.
+    /// All entries, those of finished runs beyond the number that is kept too.
     pub(crate) async fn all_entries(
         &self,
         repository: &RepositoryKey,
@@ -182,7 +183,7 @@ impl Store {
         self.entries(repository, page, range, at, operation).await
     }
 
-    /// The entries of a page and of those after it, all as of one revision.
+    /// The entries of this page and of the pages after it, all as of the revision `at`.
     async fn entries(
         &self,
         repository: &RepositoryKey,
@@ -219,8 +220,8 @@ impl Store {
         }
     }
 
-    /// A repository that does not exist is at the revision at which the last one was removed:
-    /// no head is ever written at that revision.
+    /// The state of a repository that does not exist. Its revision is the one at which a repository
+    /// was last removed: no head is ever written at that revision.
     fn absent(&self, floor: Option<&KeyValue>) -> Result<Snapshot, Error> {
         let (at, given_out) = match floor {
             Some(kv) => (revision(kv.modified), decode_floor(&kv.key, &kv.value)?),
@@ -247,9 +248,9 @@ impl Store {
         }
     }
 
-    /// Whether a commit planned at this revision is of a repository that did not exist. Only
-    /// this driver's answers can have said so; of one that it does not remember, the commit
-    /// comes out as a conflict.
+    /// Whether a commit that was planned at this revision was planned for a repository that did not
+    /// exist. Such a revision can only come from an answer of this driver. One that it no longer
+    /// remembers makes the commit a conflict.
     pub(crate) fn is_absent_at(&self, expected: Revision) -> bool {
         expected == Revision::default() || self.floors().contains(&expected)
     }
@@ -258,8 +259,8 @@ impl Store {
         self.floors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One request for up to [`PAGE`] repositories. Heads that cannot be understood are passed
-    /// over: whoever reads them hears why.
+    /// Lists repositories, with one request for up to [`PAGE`] of them. Leaves out heads that
+    /// cannot be decoded: a read of such a repository returns the error.
     pub(crate) async fn list(
         &self,
         filter: ListFilter,
@@ -308,7 +309,8 @@ impl Store {
         }
     }
 
-    /// All keys with a prefix that ends with a slash, in pages.
+    /// What the keys under a prefix, which ends with a slash, stand for. One request for each
+    /// [`PAGE`].
     pub(crate) async fn keys_under(
         &self,
         prefix: &str,
@@ -357,7 +359,7 @@ pub(crate) fn one(key: String) -> Range {
     }
 }
 
-/// The same without its value.
+/// The range of one key, without its value.
 pub(crate) fn one_key(key: String) -> Range {
     Range {
         keys_only: true,
@@ -369,7 +371,7 @@ pub(crate) fn decode_head(kv: &KeyValue) -> Result<StoredHead, Error> {
     StoredHead::decode(&kv.key, &kv.value, revision(kv.modified))
 }
 
-/// The answers to a transaction that only reads.
+/// The pages that a transaction of `N` reads has returned.
 pub(crate) fn pages<const N: usize>(answer: Answer) -> Result<[Page; N], Error> {
     let pages = all_pages(answer.steps);
     pages.try_into().map_err(|_| malformed())

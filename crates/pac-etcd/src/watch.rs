@@ -1,4 +1,4 @@
-//! Hints for managers: one stream of changes for the whole prefix, told to all who listen,
+//! Hints for managers: one stream of changes for the whole prefix, passed on to all subscribers
 //! with what changed.
 
 use std::collections::BTreeMap;
@@ -19,12 +19,12 @@ use crate::keys::Place;
 use crate::record::{StoredHead, decode_entry};
 use crate::store::{Store, one_key, revision};
 
-/// A broken stream is gone on with for so long; then those who listen hear of it.
+/// How long to try to resume a broken stream before the subscribers get the error.
 const RESUME_FOR: Duration = Duration::from_secs(10);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
-/// The stream, if there is one, and who listens to it.
+/// The stream, if there is one, and its subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct Watches(tokio::sync::Mutex<Option<Running>>);
 
@@ -41,7 +41,7 @@ impl Drop for Running {
 }
 
 impl Watches {
-    /// Two requests for the first one, none for those after it.
+    /// Adds a subscriber. The first one opens the stream, with two requests; later ones need none.
     pub(crate) async fn subscribe(
         &self,
         store: &Arc<Store>,
@@ -87,8 +87,8 @@ async fn open(store: &Store, from: i64) -> Result<(Changes, usize), Failure> {
     Ok((changes, store.cluster.current()))
 }
 
-/// Tells everybody who listens what comes, and goes on at another member when the stream
-/// breaks, until it is known that this does not help.
+/// Passes the stream on to the subscribers, and resumes it at another member when it breaks. Ends
+/// when it cannot be resumed, or when no subscriber is left.
 async fn follow(store: Arc<Store>, end: End, stream: (Changes, usize), mut next: i64) {
     let hub = &end.0;
     let (mut changes, mut member) = stream;
@@ -96,7 +96,7 @@ async fn follow(store: Arc<Store>, end: End, stream: (Changes, usize), mut next:
     loop {
         let failure = match changes.next().await {
             Ok(batch) => {
-                // One that breaks before it tells anything is not asked again at once.
+                // A stream that breaks before it tells anything is not opened again at once.
                 if batch.revision >= next {
                     delay = FIRST_DELAY;
                 }
@@ -133,7 +133,8 @@ async fn resume(
         tracing::debug!(%failure, "the watch is interrupted");
         match failure.cause {
             Cause::Denied | Cause::Credentials | Cause::TooManyOperations => return Err(failure),
-            // Too far behind, or more at once than is taken: go on from now.
+            // The stream cannot continue where it broke, because that revision was compacted or the
+            // answer is too large: it goes on from now.
             Cause::Compacted | Cause::Other | Cause::TooLarge => {
                 if let Ok(now) = now(store).await {
                     *next = now + 1;
@@ -166,7 +167,7 @@ async fn resume(
     }
 }
 
-/// Who listens.
+/// The subscribers of the stream.
 #[derive(Debug, Default)]
 struct Hub(Mutex<Subscribers>);
 
@@ -176,7 +177,7 @@ struct Subscribers {
     all: Vec<(SessionId, Weak<Hints>)>,
 }
 
-/// Ends the hub with the task, however that ends.
+/// Tells the subscribers that the stream has ended when its task ends, even by a panic.
 struct End(Arc<Hub>);
 
 impl Drop for End {
@@ -191,7 +192,7 @@ impl Hub {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// False when the stream has ended.
+    /// Adds a subscriber. False when the stream has ended.
     fn add(&self, session: SessionId, subscriber: &Arc<Hints>) -> bool {
         let mut subscribers = self.subscribers();
         if !subscribers.ended {
@@ -213,7 +214,7 @@ impl Hub {
         }
     }
 
-    /// Whether anybody listens but the one who did it.
+    /// Whether any session but `by` listens.
     fn interests_any_but(&self, by: Option<SessionId>) -> bool {
         let subscribers = self.subscribers();
         subscribers
@@ -232,7 +233,7 @@ impl Hub {
         self.each(|_, hints| hints.missed());
     }
 
-    /// False when nobody listens any more: the stream has ended then.
+    /// Passes changes on. False when no subscriber is left: the stream has ended then.
     fn tell(&self, store: &Store, changes: Vec<Change>) -> bool {
         let mut at = 0;
         let mut told = BTreeMap::new();
@@ -269,12 +270,12 @@ impl Hub {
 
     fn changed(&self, store: &Store, told: BTreeMap<RepositoryKey, Told>) {
         for (repository, told) in told {
-            // Entries alone are what retention deletes.
+            // Entries without a head are those that retention deletes.
             let Some(head) = told.head else {
                 continue;
             };
             let by = head.map(|head| head.by);
-            // Mostly it is this process's own doing, which nobody here need hear of.
+            // Mostly the only subscriber made the change itself, and needs no hint.
             if !self.interests_any_but(by) {
                 continue;
             }
@@ -308,9 +309,9 @@ impl Hub {
 /// What one revision changed in one repository.
 struct Told {
     revision: Revision,
-    /// Written, as far as it can be understood (`Some(None)` if not), or deleted.
+    /// `None` when it did not change; `Some(None)` when it was deleted or cannot be decoded.
     head: Option<Option<StoredHead>>,
-    /// As they were written or deleted.
+    /// The entries that were written or deleted.
     entries: Vec<(PipelineRunKey, Change)>,
 }
 

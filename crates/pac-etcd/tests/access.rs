@@ -1,4 +1,4 @@
-//! Who is let in, and how: users, roles, certificates.
+//! How access is controlled: users, roles, certificates.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 
 const PASSWORD: &str = "open-sesame";
 
-/// What connecting is refused with. Never with a secret.
+/// The error with which connecting is refused, which shows no secret.
 async fn refusal(options: &EtcdOptions) -> Error {
     let error = EtcdDriver::connect(options).await.unwrap_err();
     let shown = format!("{error} {error:?}");
@@ -34,7 +34,7 @@ async fn refusal(options: &EtcdOptions) -> Error {
     error
 }
 
-/// An etcd of whose users `pac` is one, made by the documented script.
+/// An etcd with users, of which the documented script has made `pac`.
 async fn with_users(prefix: &str) -> Member {
     let member = Member::single(&[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deploy/etcd-role.sh");
@@ -44,7 +44,7 @@ async fn with_users(prefix: &str) -> Member {
         etcd.parent().unwrap().display(),
         env::var("PATH").unwrap()
     );
-    // Twice: it can be run again.
+    // Twice, because the script can be run again.
     for _ in 0..2 {
         let mut made = Command::new("sh")
             .arg(&script)
@@ -107,7 +107,7 @@ mod newest_etcd {
         all("first").await;
         let sessions = (manager.session(), other.session());
 
-        // Whatever changes with users makes all tokens old.
+        // Any change of users makes all tokens outdated.
         let options_of_root = etcd_client::ConnectOptions::new().with_user("root", "root");
         let root = etcd_client::Client::connect([member.endpoint()], Some(options_of_root));
         let mut auth = root.await.unwrap().auth_client();
@@ -180,7 +180,7 @@ mod newest_etcd {
         drop(started(&manager, &web, durable("after")).await);
         sleep(Duration::from_secs(7)).await;
         assert_eq!(session, manager.session(), "kept alive");
-        // The watch is back: another manager's release is heard of at once.
+        // The watch works again: it tells of another manager's release at once.
         let other = support::manager(&options).await;
         manager.set_limit(&web, Limit::new(3), None).await.unwrap();
         let third = started(&other, &web, durable("third")).await;

@@ -114,7 +114,7 @@ impl Load {
     }
 }
 
-/// One run from its admission to its end, however often that has to be asked for.
+/// Takes one run from its admission to its release, and asks again after an error.
 async fn cycle(
     manager: &ConcurrencyManager,
     name: &str,
@@ -128,7 +128,7 @@ async fn cycle(
         let turn = match manager.admit(&repository, ephemeral(run)).await {
             Ok(Admission::Started(lease)) => break lease,
             Ok(Admission::Queued(waiter)) => waiter.await,
-            // It has ended with a session that was lost.
+            // The run has ended with a session that was lost.
             Ok(Admission::Finished(_)) => return,
             Err(error) => Err(error),
         };
@@ -199,7 +199,7 @@ async fn a_durable_run_keeps_its_slot_and_place_while_the_leader_changes() {
     assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
 }
 
-/// The member that is asked hears nothing any more, and nobody is told.
+/// Nothing reaches the member any more; connections to it stay open, or are cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_behind_a_silent_line_is_left_for_another() {
     let cluster = Cluster::start();
@@ -221,7 +221,7 @@ async fn a_member_behind_a_silent_line_is_left_for_another() {
     load.end().await;
 }
 
-/// Clients reach it as before, but it knows no leader, or is one that nobody follows.
+/// Clients reach the member as before, but it knows no leader, or leads without followers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_is_cut_off_from_the_others_is_left_for_one_of_them() {
     let (cluster, lines) = Cluster::with_lines().await;

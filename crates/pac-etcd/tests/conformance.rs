@@ -49,10 +49,10 @@ async fn fixture(server: &str, time: Time) -> Fixture {
         done: Mutex::default(),
     };
     Fixture::over(support::driver(&options).await, time)
-        // etcd keeps 2 s, but a busy machine loses them.
+        // etcd accepts a TTL of 2 s, but a busy machine may renew too late for it.
         .with_session_ttl(Duration::from_secs(3))
         .with_lease_ttl(Duration::from_secs(10))
-        // Leases are looked at twice a second, and revoked through the log.
+        // etcd looks for expired leases twice a second, and revokes them through its log.
         .with_expiry_delay(Duration::from_millis(1_500))
         .with_tolerance(Duration::from_secs(1))
         .with_quiet(Duration::from_millis(300))
@@ -64,7 +64,7 @@ async fn fixture(server: &str, time: Time) -> Fixture {
 struct EtcdVandal {
     client: Client,
     prefix: String,
-    /// What was there before.
+    /// The key and the value that were there before the damage.
     done: Mutex<HashMap<RepositoryKey, KeyValue>>,
 }
 

@@ -22,8 +22,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// (38) Nothing is lost when the store is killed, nobody is admitted twice, and everything goes
-/// on without a restart of the controllers.
+/// (38) Nothing is lost when the store is killed, no run is admitted twice, and everything goes on
+/// without a restart of the controllers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_server_that_comes_back_has_lost_nothing() {
     let mut member = Member::single(&[]);
@@ -56,7 +56,7 @@ async fn a_killed_server_that_comes_back_has_lost_nothing() {
     }
 }
 
-/// (44) A server that stands still for half a session TTL costs nobody a lease.
+/// (44) A server that stands still for half a session TTL ends no session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_was_paused_has_ended_no_session() {
     let member = Member::single(&[]);
@@ -74,8 +74,8 @@ async fn a_server_that_was_paused_has_ended_no_session() {
     assert_eq!(manager.status(&web).await.unwrap().running.len(), 1);
 }
 
-/// (39) Calls fail with a clear error while the store is away for longer than they have
-/// patience, and work again when it is back.
+/// (39) Calls fail with a clear error while the store is away for longer than they wait, and work
+/// again when it is back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_away_is_named_and_taken_back() {
     let mut member = Member::single(&[]);
@@ -83,7 +83,7 @@ async fn a_server_that_is_away_is_named_and_taken_back() {
     let driver = support::driver(&options).await;
     let web = repository("web");
     member.kill();
-    // The first one may go to the connection that was, and has broken.
+    // The first attempt may use the old connection, which is broken.
     for _ in 0..2 {
         let error = driver.load(&web, None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -97,7 +97,7 @@ async fn a_server_that_is_away_is_named_and_taken_back() {
     assert!(!driver.load(&web, None).await.unwrap().exists);
 }
 
-/// (40) The commit is durable, and its answer is gone.
+/// (40) The commit is durable, and its answer is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_was_cut_off_is_recognised() {
     let member = Member::single(&[]);
@@ -131,7 +131,7 @@ async fn a_commit_whose_answer_was_cut_off_is_recognised() {
     assert!(lost > 0, "no answer was ever lost");
 }
 
-/// (27) What a watch was to go on from has been compacted away meanwhile.
+/// (27) The revision from which a watch has to continue was compacted away meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_that_was_away_over_a_compaction_says_that_it_missed_something() {
     let member = Member::single(&[]);
@@ -179,7 +179,7 @@ async fn a_watch_that_was_away_over_a_compaction_says_that_it_missed_something()
             Err(error) => panic!("{error}"),
         }
     }
-    // And hears what comes after that.
+    // The watch then tells what comes after that.
     let after = set_limit(20).await;
     loop {
         match timeout(Duration::from_secs(20), watch.next())
@@ -200,8 +200,8 @@ async fn driver_revision(
     manager.status(web).await.unwrap().revision
 }
 
-/// What ran under a lease that an operator has revoked: the session learns of it, ephemeral
-/// runs end, and the next one starts.
+/// When an operator revokes the lease of a session, the session learns of it, its ephemeral runs
+/// end, and the next run starts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_whose_lease_was_revoked_knows_that_it_is_over() {
     let member = Member::single(&[]);
@@ -228,7 +228,7 @@ async fn a_session_whose_lease_was_revoked_knows_that_it_is_over() {
     assert!(matches!(status, RunStatus::Finished(a) if a.outcome == RunOutcome::Expired));
 }
 
-/// A lease TTL that somebody has cut short is made good while the session lives.
+/// The lease for the lease TTL is replaced when an operator revokes it while the session lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_of_the_lease_ttl_that_was_revoked_is_replaced() {
     let member = Member::single(&[]);
@@ -284,7 +284,8 @@ async fn a_full_database_is_named_with_its_cure() {
     assert_eq!(manager.status(&web).await.unwrap().running.len(), 0);
 }
 
-/// The driver counts operations as the server does: what it may send, the server takes.
+/// The driver counts operations as the server does: the server accepts the largest commits that the
+/// driver sends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_largest_commits_are_taken_by_the_server() {
     for max_txn_ops in [16, 128] {
@@ -299,7 +300,7 @@ async fn the_largest_commits_are_taken_by_the_server() {
         manager.set_limit(&web, Limit::new(1), None).await.unwrap();
         let admitted = manager.admit_all(&web, None, batch).await.unwrap();
         assert_eq!(admitted.len(), most);
-        // All that wait start, over as many commits as it takes.
+        // All waiting runs start, in as many commits as it takes.
         manager
             .set_limit(&web, Limit::UNLIMITED, None)
             .await
@@ -310,7 +311,8 @@ async fn the_largest_commits_are_taken_by_the_server() {
             sleep(Duration::from_millis(50)).await;
         }
         drop(admitted);
-        // More than the server takes: named, and nothing is lost.
+        // A commit with more operations than the server accepts fails with an error that names the
+        // setting, and writes nothing.
         let mut options = support::options([member.endpoint()]);
         options.max_txn_ops = max_txn_ops * 4;
         let manager = support::manager(&options).await;
@@ -328,7 +330,7 @@ async fn the_largest_commits_are_taken_by_the_server() {
 async fn a_request_that_is_too_large_is_named_with_its_cure() {
     let member = Member::single(&["--max-request-bytes=70000", "--max-txn-ops=2000"]);
     let web = repository("web");
-    // As the driver knows the server's limit, and as it does not.
+    // With the server's limit set in the driver's options, and without.
     for max_request_bytes in [70_000, 1_500_000] {
         let mut options = support::options([member.endpoint()]);
         options.max_request_bytes = max_request_bytes;
@@ -344,7 +346,8 @@ async fn a_request_that_is_too_large_is_named_with_its_cure() {
     }
 }
 
-/// The thread that keeps a session alive ends with its manager; the driver may go on.
+/// The thread that keeps a session alive ends with its manager, and its runtime with it; the driver
+/// may go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_another_runtime_was_first_to_use_outlive_it() {
     let member = Member::single(&[]);
@@ -365,7 +368,7 @@ async fn connections_that_another_runtime_was_first_to_use_outlive_it() {
             let mut runtime = tokio::runtime::Builder::new_current_thread();
             let runtime = runtime.enable_all().build().unwrap();
             let attempts = async {
-                // The first one may go to the connection that was, and has broken.
+                // The first attempt may use the old connection, which is broken.
                 for _ in 0..3 {
                     if shared.open_session(ttl).await.is_ok() {
                         return true;

@@ -1,4 +1,4 @@
-//! What is left in the store after a while, and after all.
+//! Which keys are left in the store: after a while, and in the end.
 
 #![allow(
     clippy::unwrap_used,
@@ -65,14 +65,14 @@ async fn a_removed_repository_and_a_closed_manager_leave_nothing() {
     }
 }
 
-/// The session of a controller that was killed goes when its lease TTL has passed, whoever is
-/// still there to see to it.
+/// The session of a killed controller is forgotten by any manager that is still there, once its
+/// lease TTL has passed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_session_is_forgotten_when_its_runs_are_seen_to() {
     let options = on_the_oldest();
     let manager = support::manager(&options).await;
     let driver = support::driver(&options).await;
-    // Nobody renews it.
+    // This session is never renewed.
     let ttl = SessionTtl {
         session: Duration::from_secs(2),
         lease: Duration::from_secs(4),
@@ -106,12 +106,12 @@ async fn the_number_of_keys_stays_flat() {
         let lease = started(&manager, &web, durable(&format!("run-{n}"))).await;
         manager.release(lease, DONE).await.unwrap();
         if n % 100 == 99 {
-            // For the sweep.
+            // Leaves time for a sweep.
             sleep(Duration::from_millis(1_200)).await;
             most = most.max(keys(&options).await.len());
         }
     }
-    // The runs, a few beyond them that do not make it worth a look, and what there is of the
+    // The runs that are kept, a few more for which tidying is not due yet, and the keys of the
     // repository and the session.
     assert!((40..=60).contains(&most), "{most} keys");
     let endpoint = options.endpoints.first().unwrap();

@@ -1,4 +1,4 @@
-//! What operations cost, as the server counts it.
+//! How many requests operations cost, as the server counts them.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use tokio::time::sleep;
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// No sweep and no poll falls into what is counted.
+/// A manager that neither sweeps nor polls while requests are counted.
 async fn quiet_manager(member: &Member, session_ttl: Duration) -> ConcurrencyManager {
     quiet_manager_on(&support::options([member.endpoint()]), session_ttl).await
 }
@@ -37,12 +37,12 @@ async fn quiet_manager_on(options: &EtcdOptions, session_ttl: Duration) -> Concu
         ..ManagerOptions::default()
     };
     let manager = ConcurrencyManager::open(driver, options).await.unwrap();
-    // The sweep with which it begins.
+    // The manager begins with a sweep.
     sleep(Duration::from_millis(500)).await;
     manager
 }
 
-/// Transactions and ranges since the last time.
+/// Counts transactions and ranges since it was last asked.
 struct Counter<'a> {
     member: &'a Member,
     last: (u64, u64),
@@ -94,7 +94,7 @@ async fn every_operation_is_one_transaction_and_no_more() {
     assert_eq!(counter.since(), (0, 1), "a read of what has not changed");
 }
 
-/// In a read, etcd would look at every entry of the repository.
+/// To read what changed, etcd would look at every entry of the repository.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     let member = Member::single(&[]);
@@ -113,7 +113,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     drop(started(&others, &web, durable("first")).await);
 
     let mut counter = Counter::of(&member);
-    // Without a stream it is known that there is a conflict, and no more.
+    // Without a stream the driver knows that there is a conflict, but not what changed.
     let outcome = admit_at(&driver, session, &web, &old).await;
     assert!(matches!(outcome, CommitOutcome::Conflict(None)));
     assert_eq!(counter.since(), (2, 0), "a refused commit, and the reason");
@@ -133,7 +133,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     let again = driver.load(&web, Some(read.head.revision)).await.unwrap();
     assert_eq!((again.head, again.entries.len()), (read.head, 0));
     assert_eq!(counter.since(), (0, 1), "the head alone");
-    // The commit tells the reason by itself: it was not the first one to be refused.
+    // This commit carries the reads of its reasons along, because the one before it was refused.
     match admit_at(&driver, session, &web, &known).await {
         CommitOutcome::Conflict(Some(told)) => assert_eq!(told, read),
         other => panic!("{other:?}"),
@@ -177,7 +177,7 @@ async fn many_repositories_share_transactions() {
     let keys = (0..repositories).map(|n| repository(&format!("repository-{n}")));
     let keys: Arc<[_]> = keys.collect();
     for key in keys.iter() {
-        // Known, so that what follows has nothing to read.
+        // The manager knows the repository from now on, and has nothing to read below.
         manager.set_limit(key, Limit::new(1), None).await.unwrap();
     }
     let mut counter = Counter::of(&member);
@@ -215,7 +215,7 @@ async fn keeping_a_session_costs_the_same_however_many_runs_it_holds() {
         sent.push(member.received("LeaseKeepAlive") - before);
         assert_eq!(member.answered("Txn"), transactions, "with {runs} runs");
     }
-    // Two leases, every second.
+    // Two leases are renewed every second.
     for sent in sent {
         assert!((10..=14).contains(&sent), "{sent} messages in 6 s");
     }

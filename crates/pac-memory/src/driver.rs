@@ -1,4 +1,4 @@
-//! The driver over the store.
+//! [`MemoryDriver`]: the `Driver` trait over the store, the sessions and the watches.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use crate::sessions::Sessions;
 use crate::store::{Store, Terms};
 use crate::watch::Watches;
 
-/// The guides' `memory-lease-ttl`.
+/// The default of the setting `memory-lease-ttl`.
 const LEASE_TTL: Duration = Duration::from_secs(30 * 60);
 
 /// A store in the memory of this process.
 ///
-/// Nothing of it waits: every method is done when it is first polled.
+/// No method waits: each is done when it is first polled.
 #[derive(Debug)]
 pub struct MemoryDriver {
     options: MemoryOptions,
@@ -79,7 +79,7 @@ impl Driver for MemoryDriver {
 
     async fn close_session(&self, session: SessionId) -> Result<(), Error> {
         self.sessions.close(session, self.clock.now());
-        if self.entries_of(session).is_empty() {
+        if self.repositories_with(session).is_empty() {
             self.sessions.forget(session);
         }
         self.watches.read().session_died();
@@ -91,7 +91,7 @@ impl Driver for MemoryDriver {
         self.store.forget_finished(now);
         let mut dead = self.sessions.dead(now);
         dead.retain(|(session, death)| {
-            let over = *death == Death::Lease && self.entries_of(*session).is_empty();
+            let over = *death == Death::Lease && self.repositories_with(*session).is_empty();
             if over {
                 self.sessions.forget(*session);
             }
@@ -101,7 +101,7 @@ impl Driver for MemoryDriver {
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
-        Ok(self.entries_of(session))
+        Ok(self.repositories_with(session))
     }
 
     async fn load(
@@ -132,7 +132,8 @@ impl Driver for MemoryDriver {
                     return Commit::Done(Err(Error::session_lost("commit", session)));
                 }
                 CommitOutcome::Committed(snapshot) => {
-                    // Asked only now: who listens before the commit, hears of it.
+                    // Read only after the commit: a watch that was opened before it must get the
+                    // hint.
                     let watches = self.watches.read();
                     watches.changed(session, &repository, snapshot.head.revision);
                 }
@@ -158,7 +159,8 @@ impl Driver for MemoryDriver {
 }
 
 impl MemoryDriver {
-    fn entries_of(&self, session: SessionId) -> Vec<RepositoryKey> {
+    /// The repositories in which the session has queued or started entries.
+    fn repositories_with(&self, session: SessionId) -> Vec<RepositoryKey> {
         self.store.with_live_entry(|entry| match entry.state {
             EntryState::Queued { owner } => owner == Some(session),
             EntryState::Started {

@@ -1,4 +1,4 @@
-//! What can be set.
+//! The settings of the driver.
 
 use std::time::{Duration, SystemTime};
 

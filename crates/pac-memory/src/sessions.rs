@@ -1,4 +1,4 @@
-//! Who is alive.
+//! The sessions, and whether they are alive.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -14,17 +14,16 @@ use pac_core::{SessionId, Timestamp};
 #[derive(Debug)]
 struct Session {
     ttl: SessionTtl,
-    /// Alive before this; then dead, for good. In milliseconds.
+    /// The session is alive before this time, and dead from then on. In Unix milliseconds.
     deadline: AtomicI64,
-    /// Its durable runs keep their slots before this. In milliseconds.
+    /// Its durable runs keep their slots before this time. In Unix milliseconds.
     lease_deadline: AtomicI64,
 }
 
 /// The sessions of a store. A session that was closed or not renewed in time stays dead: time
 /// does not run back, and nothing sets a passed deadline again.
 ///
-/// Asked with every commit and seldom changed: readers share nothing that they would have to
-/// write.
+/// Every commit reads it and it seldom changes; so reading writes to no memory that threads share.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     last: AtomicU64,

@@ -1,5 +1,5 @@
-//! The repositories in a map: one entry each, changed only under its guard, by functions that
-//! do not wait.
+//! The repositories in a map: one entry each, changed only while the map's lock on it is held, by
+//! functions that do not wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,27 +16,28 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 use crate::clock::Clock;
 use crate::sessions::Known;
 
-/// Changes of a repository that can be read as "what changed since": a manager that is further
-/// behind reads all.
+/// How many changed entries of a repository are kept, for reads of what changed since a revision. A
+/// manager that is further behind reads all entries.
 const LOG: usize = 128;
 
 /// Shards of the map, a power of two. Many more than cores, so that two repositories in use at
 /// the same moment seldom share one.
 const SHARDS: usize = 256;
 
-/// What a commit has to know beside its changes.
+/// What a commit needs beside its changes.
 pub(crate) struct Terms<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) sessions: &'a Known,
-    /// The committer.
+    /// The committing session.
     pub(crate) session: SessionId,
-    /// Whether anybody but the committer may ask what has changed.
+    /// Whether any other session listens, and so may ask what has changed.
     pub(crate) log: bool,
 }
 
 impl Terms<'_> {
-    /// The time of a commit, at which all whom it depends on are alive; else who is not. To be
-    /// asked when nothing else can happen to the repository any more.
+    /// The time of a commit, at which all sessions that it depends on are alive; else the first one
+    /// that is dead. To be called while the repository is locked, so that no other commit comes
+    /// between.
     fn now(&self, changes: &Changes) -> Result<Timestamp, SessionId> {
         let now = self.clock.now();
         let needed = changes.alive.iter().chain([&self.session]);
@@ -50,9 +51,10 @@ impl Terms<'_> {
 #[derive(Debug)]
 struct Repository {
     state: RepositoryState,
-    /// The latest changed entries, oldest first; one may be there more than once, as it was.
+    /// The latest changed entries, oldest first. An entry that changed more than once is there in
+    /// each of its versions.
     log: VecDeque<Arc<Entry>>,
-    /// The log has all that changed after this.
+    /// The log has every change after this revision.
     log_start: Revision,
 }
 
@@ -133,7 +135,7 @@ impl Store {
         }
     }
 
-    /// The keys of the repositories with a live entry that `wanted` says yes to.
+    /// The repositories with a queued or started entry for which `wanted` is true.
     pub(crate) fn with_live_entry(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<RepositoryKey> {
         self.repositories
             .iter()
@@ -148,7 +150,8 @@ impl Store {
             .collect()
     }
 
-    /// Lets finished runs go that nobody comes by to read.
+    /// Forgets finished runs by age and number in all repositories, also in those that are never
+    /// read.
     pub(crate) fn forget_finished(&self, now: Timestamp) {
         for mut repository in self.repositories.iter_mut() {
             repository.forget_finished(now, self.retention);
@@ -168,7 +171,7 @@ impl Store {
             if !later || !filter.passes(head) {
                 continue;
             }
-            // Of what comes after a full page, no key need be copied.
+            // A full page has no room for a key after its last one: it need not be copied.
             let full = page.len() >= limit;
             if full && page.last_key_value().is_none_or(|(last, _)| key >= last) {
                 continue;
@@ -193,7 +196,7 @@ impl Repository {
         }
     }
 
-    /// Anything but a removal.
+    /// Commits any changes but a removal.
     fn commit(
         &mut self,
         changes: Changes,
@@ -269,7 +272,7 @@ impl Repository {
                     let now = self.state.entry(&entry.run);
                     now.is_some_and(|now| Arc::ptr_eq(now, entry))
                 };
-                // Oldest first, as they happened.
+                // Oldest first, in the order of the changes.
                 let mut changed: Vec<_> = later.filter(latest).cloned().collect();
                 changed.reverse();
                 changed
@@ -288,7 +291,8 @@ impl Repository {
         let start = &mut self.log_start;
         self.state
             .forget_finished(before, retention.per_repository, |gone| {
-                // Whoever has not heard of its end cannot be told of it any more.
+                // A reader that knows only an earlier revision cannot be told of this run's end any
+                // more, and has to read all entries.
                 *start = gone.revision.max(*start);
             });
         let start = *start;

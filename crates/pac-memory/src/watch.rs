@@ -1,4 +1,4 @@
-//! Hints for managers: who listens, and who is told.
+//! Hints for managers: the subscribers, and what they are told.
 
 use std::ops::Deref;
 use std::sync::{Arc, Weak};
@@ -8,12 +8,12 @@ use pac_core::driver::Watch;
 use pac_core::hints::Hints;
 use pac_core::{RepositoryKey, Revision, SessionId};
 
-/// Where hints go. Read with every commit and seldom changed: readers share nothing that they
-/// would have to write.
+/// The subscribers. Every commit reads them and they seldom change; so reading writes to no memory
+/// that threads share.
 #[derive(Debug, Default)]
 pub(crate) struct Watches(ArcSwap<Subscribers>);
 
-/// Who listens at a moment.
+/// The subscribers at a moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subscribers(Vec<(SessionId, Weak<Hints>)>);
 
@@ -35,12 +35,12 @@ impl Watches {
 }
 
 impl Subscribers {
-    /// Whether anybody but `session` listens.
+    /// Whether any session but `session` listens.
     pub(crate) fn others_than(&self, session: SessionId) -> bool {
         self.0.iter().any(|(of, _)| *of != session)
     }
 
-    /// Tells everybody but the session that made the change.
+    /// Tells every subscriber but the session that made the change.
     pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, revision: Revision) {
         for (of, subscriber) in &self.0 {
             if *of != by

@@ -1,7 +1,7 @@
 //! The one place that talks to the client library: connections, the pool, statements.
 //!
-//! A proxy may give each statement another connection: until it is known that there is none,
-//! statements are unnamed and leave nothing behind.
+//! A proxy may give each statement another connection. Until the driver knows that there is none,
+//! statements are unnamed and leave nothing behind on a connection.
 
 mod failure;
 
@@ -30,7 +30,8 @@ use crate::tls;
 
 pub(crate) use failure::Effect;
 
-/// How long a peer may be silent before it counts as gone.
+/// TCP keep-alive: a peer that is silent for the first time is probed at intervals of the second,
+/// and counts as gone after this many probes without an answer.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(3), 3);
 
 /// A parameter and its type.
@@ -41,7 +42,8 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub(crate) enum Sql<'a> {
     /// Parsed and planned each time.
     Once(&'a str),
-    /// Its plan depends on no table: prepared once for each connection, where that may be.
+    /// Its plan depends on no table. Prepared once on each connection, where statements may have
+    /// names.
     Often(&'a str),
 }
 
@@ -64,7 +66,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects nothing yet.
+    /// Makes no connection yet.
     pub(crate) fn new(options: &PostgresOptions) -> Result<Self, Error> {
         let limit = Some(options.connection_timeout);
         let connector = Connector {
@@ -87,8 +89,8 @@ impl Client {
         &self.pool.manager().options
     }
 
-    /// Connections are this process's own: what they know stays known. From now on what is run
-    /// [`Often`](Sql::Often) has a name on each connection.
+    /// Lets statements have names: no proxy gives this process's connections to others. From now on
+    /// a connection prepares each [`Often`](Sql::Often) statement once.
     pub(crate) fn name_statements(&self) {
         self.pool.manager().named.store(true, Ordering::Relaxed);
     }
@@ -111,7 +113,8 @@ impl Client {
             error => Error::new(ErrorKind::Internal, operation, "the pool is closed")
                 .caused_by(error.to_string()),
         })?;
-        // What has not been answered is not for the next one to find on the connection.
+        // If this is dropped before the answer came, the connection must not go back to the pool:
+        // the next statement on it would get that answer.
         let borrowed = Borrowed(Some(pooled));
         let Some(session) = borrowed.0.as_deref() else {
             return Err(Error::new(ErrorKind::Internal, operation, "no connection"));
@@ -121,7 +124,7 @@ impl Client {
         answer
     }
 
-    /// A connection of the caller's own, driven by the runtime that this is called on.
+    /// Opens a connection that is not of the pool, driven by the runtime that this is called on.
     pub(crate) async fn connect(&self, operation: &'static str) -> Result<Session, Error> {
         self.pool.manager().session(operation).await
     }
@@ -173,9 +176,9 @@ pub(crate) struct Session {
     driven: JoinHandle<()>,
     options: Arc<PostgresOptions>,
     cancel: CancelToken,
-    /// Whether statements may have names, on all connections.
+    /// Whether statements may have names; shared by all connections.
     named: Arc<AtomicBool>,
-    /// Those that have one on this connection; as many as are run often.
+    /// The statements that have a name on this connection, by their text: those that are run often.
     statements: Mutex<HashMap<String, Statement>>,
 }
 
@@ -206,7 +209,7 @@ impl Session {
                 && self.named.load(Ordering::Relaxed)
             {
                 match self.query_by_name(text, params).await {
-                    // Nothing was carried out.
+                    // The server has not carried the statement out.
                     Err(error) if failure::is_about_a_name(&error) => {
                         tracing::warn!(%error, "a prepared statement was not what it had been; \
                                                 doing without them, which takes a little longer");
@@ -221,7 +224,8 @@ impl Session {
         self.within_limit(operation, effect, answer).await
     }
 
-    /// Prepares the statement if this connection does not know it yet: one more round trip.
+    /// Runs a prepared statement. If this connection does not know it yet, prepares it first, which
+    /// is one more round trip.
     async fn query_by_name(
         &self,
         sql: &str,
@@ -256,7 +260,7 @@ impl Session {
         self.client.is_closed() || self.driven.is_finished()
     }
 
-    /// Waits until the connection is closed, by whomever.
+    /// Waits until the connection is closed, by either side.
     pub(crate) async fn closed(mut self) {
         // How it ended makes no difference.
         let _ = (&mut self.driven).await;
@@ -277,13 +281,12 @@ impl Session {
         }
     }
 
-    /// Asks the server to give up what nobody waits for any more. The connection is of no use
-    /// afterwards.
+    /// Asks the server to cancel the statement that it is carrying out, and closes the connection.
     fn cancel(&self) {
         let (token, options) = (self.cancel.clone(), Arc::clone(&self.options));
         let cancel = async move {
             if let Ok(tls) = tls::config(&options) {
-                // It is a favour to the server, and may fail.
+                // This only spares the server work, so it may fail.
                 let asked = token.cancel_query(MakeRustlsConnect::new(tls));
                 let _ = timeout(options.statement_timeout, asked).await;
             }

@@ -1,11 +1,11 @@
-//! The server's clock: its moments are milliseconds in a `bigint`.
+//! Times of the server's clock: milliseconds in a `bigint`.
 
 use std::time::Duration;
 
 use pac_core::Timestamp;
 use pac_core::state::Moment;
 
-/// What the server replaces by the time of the commit.
+/// The server replaces this number by the time of the commit.
 const AT_COMMIT: i64 = i64::MIN;
 
 /// A moment as a commit carries it.

@@ -1,4 +1,4 @@
-//! The driver over the tables.
+//! [`PostgresDriver`]: the `Driver` trait over the sessions, the store and the watches.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::watch::Watches;
 /// | commit of any number of repositories | 1 | 1 |
 /// | load, list, repositories of a session | 1 | none |
 /// | open, renew or close a session | 1 | 1 |
-/// | look for dead sessions | 1 | none, if nobody has died |
+/// | look for dead sessions | 1 | none, unless a session has died |
 ///
 /// Dropping it closes its connections.
 #[derive(Debug)]
@@ -36,16 +36,17 @@ pub struct PostgresDriver {
     store: Arc<Store>,
     watches: Arc<Watches>,
     notified: bool,
-    /// What sends and hears hints; ended with the set.
+    /// The tasks that send and receive hints; they end when the set is dropped.
     _hints: JoinSet<()>,
+    /// The same tasks, to ask whether they still run.
     alive: Vec<AbortHandle>,
 }
 
 impl PostgresDriver {
     /// Connects, and brings the schema up to this version.
     ///
-    /// The hints of the driver are sent and heard by tasks of the runtime that this is called
-    /// on; without them changes of other processes are found when a manager polls.
+    /// Tasks on the runtime that this is called on send and receive the driver's hints. Without
+    /// them a manager finds changes of other processes only when it polls.
     ///
     /// # Errors
     /// `Config` for settings that cannot be used and for a database or server that is not as they
@@ -62,7 +63,8 @@ impl PostgresDriver {
         let listening = watches.try_to_listen().await?;
         let notified = listening.is_some();
         if let Some(session) = listening {
-            // What one statement leaves on a connection, another one has just found.
+            // A notification has come back, so connections keep their state: statements may have
+            // names.
             client.name_statements();
             alive.push(tasks.spawn(Arc::clone(&watches).notify()));
             alive.push(tasks.spawn(Arc::clone(&watches).keep_listening(session)));
@@ -85,7 +87,7 @@ impl PostgresDriver {
     }
 
     /// Whether notifications of PostgreSQL got through when this driver connected. If not, as
-    /// behind a proxy that pools transactions, changes of other processes are polled for.
+    /// behind a proxy that pools transactions, the driver polls for changes of other processes.
     #[must_use]
     pub fn is_notified(&self) -> bool {
         self.notified
@@ -98,8 +100,8 @@ impl Driver for PostgresDriver {
         Descriptor {
             name: "postgresql",
             remote: true,
-            // One is at the disk while the next one travels; more would only share each flush
-            // of the log among smaller batches. The rest of the pool is for reading.
+            // The server writes one to its disk while the next one is sent; more would only make
+            // the batches of each flush smaller. The rest of the pool is for reading.
             batches_in_flight: (self.options.max_connections / 2).clamp(1, 2),
             repositories_per_batch: 64,
             entries_per_commit: 1_000,
@@ -152,9 +154,10 @@ impl Driver for PostgresDriver {
         Commit::pending(async move {
             let revisions = batch.iter().map(|commit| {
                 let changes = &commit.changes;
-                // Somebody else's waiter starts, or there is nothing to wait for any more (one that
-                // was cancelled hears of it a little later); or somebody waits, and whoever frees
-                // the slot had better know: else that commit is a conflict first.
+                // Urgent: the run of another session starts; or the repository goes, so that its
+                // waiters end; or a run waits, and the process that frees the slot has to know, or
+                // else its commit is a conflict first. A waiter that was cancelled may learn of it
+                // a little later.
                 let urgent = !changes.alive.is_empty()
                     || changes.remove
                     || changes.entries.iter().any(|entry| entry.is_queued());
@@ -173,8 +176,8 @@ impl Driver for PostgresDriver {
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
         if self.alive.iter().any(AbortHandle::is_finished) {
-            let message = "what sends and hears hints has ended: the runtime that the driver was \
-                           connected on was shut down, or there is a bug; connect anew";
+            let message = "the tasks that send and receive hints have ended: the runtime that the \
+                           driver was connected on was shut down, or there is a bug; connect anew";
             return Err(Error::new(ErrorKind::Internal, "watch", message));
         }
         Ok(self.watches.subscribe(session))
@@ -194,10 +197,11 @@ impl Driver for PostgresDriver {
     }
 }
 
-/// Commits that are on their way. If their answer never comes, others still have to hear of them:
-/// whoever sent them finds them done, and commits nothing more.
+/// Commits that were sent and are not answered. If no answer comes, dropping this sends their hints
+/// all the same: the process that sent them will find them done by reading, and commit nothing
+/// more.
 struct Unanswered {
-    /// With whether somebody may wait for the word.
+    /// Each with the revision that the commit makes, and whether its hint is urgent.
     revisions: Vec<(RepositoryKey, Revision, bool)>,
     session: SessionId,
     watches: Arc<Watches>,

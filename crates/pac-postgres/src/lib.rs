@@ -3,8 +3,8 @@
 //!
 //! A commit to any number of repositories is one call of one function in the database: one round
 //! trip, one transaction, one durable write. Nothing depends on the state of a connection, so a
-//! proxy that pools transactions may be in between (hints are then polled for, which takes a
-//! little longer). PostgreSQL 15 and newer.
+//! proxy that pools transactions may be in between (the driver then polls for changes, which takes
+//! a little longer). Needs PostgreSQL 15 or newer.
 //!
 //! ```no_run
 //! use pac_postgres::{Password, PostgresDriver, PostgresOptions};

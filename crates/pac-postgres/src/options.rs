@@ -1,4 +1,4 @@
-//! What can be set.
+//! The settings of the driver.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,19 +20,19 @@ pub struct PostgresOptions {
     pub database: String,
     /// The role. Default: `pac_user`.
     pub username: String,
-    /// How the role proves who it is. Default: not at all.
+    /// The password of the role. Default: none.
     pub password: Password,
     /// Whether connections are encrypted, and what is checked. Default: `require`.
     pub ssl_mode: SslMode,
-    /// PEM file of the authorities that may have signed the server's certificate.
+    /// PEM file of the authorities that may have signed the server's certificate. Default: none.
     pub ca_file: Option<PathBuf>,
-    /// PEM files of a certificate, with its chain, and its private key, if the server asks for
-    /// one. Like all files here they are read for each new connection.
+    /// PEM files of a certificate, with its chain, and its private key, if the server asks for one.
+    /// Like all files here they are read for each new connection. Default: none.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
     /// The schema that holds the tables, created if need be: 1 to 63 lower-case letters, digits
     /// or `_`, not starting with a digit or `pg_`. Default: `pac`.
     pub schema: String,
-    /// Most connections for requests; up to four more serve hints and the keep-alive of
+    /// Most connections in the pool for requests; up to four more serve hints and the keep-alive of
     /// sessions. At least 1. Default: 10.
     pub max_connections: usize,
     /// How long it may take to get a connection, new or from the pool. Default: 30 s.
@@ -42,8 +42,9 @@ pub struct PostgresOptions {
     /// How long the slots of durable runs outlive their controller, where the manager's
     /// settings do not say. Default: 1 h.
     pub lease_ttl: Duration,
-    /// How long finished runs can be read. What is older, or beyond the number, goes within
-    /// seconds as long as a manager runs. Default: 24 h, and the latest 1,000 of a repository.
+    /// How long finished runs can be read. Runs that are older, or beyond the number, are deleted
+    /// within seconds as long as a manager runs. Default: 24 h, and the latest 1,000 of a
+    /// repository.
     pub retention: Retention,
 }
 
@@ -131,15 +132,15 @@ fn is_identifier(name: &str) -> bool {
 /// How connections are protected, with the meanings that libpq gives these words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum SslMode {
-    /// Not at all.
+    /// Not encrypted.
     Disable,
-    /// Encrypted. The server's certificate is not looked at, unless there is a CA file: then it
-    /// is as with `verify-ca`.
+    /// Encrypted. The server's certificate is not checked, unless there is a CA file: then this is
+    /// the same as `verify-ca`.
     #[default]
     Require,
     /// Encrypted, and the certificate is signed by an authority of the CA file.
     VerifyCa,
-    /// The same, and the certificate names the host that was connected to (as a subject
+    /// As `verify-ca`, and the certificate names the host that was connected to (as a subject
     /// alternative name; a common name alone does not count).
     VerifyFull,
 }
@@ -185,7 +186,7 @@ impl FromStr for SslMode {
     }
 }
 
-/// A password, or where it is. Never shown.
+/// A password, or the file that holds it. `Debug` does not show the password.
 #[derive(Clone, Default)]
 pub struct Password(Source);
 
@@ -198,19 +199,20 @@ enum Source {
 }
 
 impl Password {
-    /// This one.
+    /// This password itself.
     #[must_use]
     pub fn new(password: impl Into<String>) -> Self {
         Self(Source::Text(SecretString::from(password.into())))
     }
 
-    /// The line that a file holds: read for each new connection, so that it can change.
+    /// The password in a file of one line. It is read for each new connection, so that it can
+    /// change.
     #[must_use]
     pub fn in_file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }
 
-    /// The password as it is now.
+    /// The password; reads the file, if there is one, anew.
     pub(crate) fn read(&self) -> Result<Option<SecretString>, Error> {
         match &self.0 {
             Source::None => Ok(None),

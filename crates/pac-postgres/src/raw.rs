@@ -1,4 +1,4 @@
-//! PostgreSQL as it is, for `pac bench`.
+//! Plain inserts and notifications of PostgreSQL, without the protocol, for `pac bench`.
 
 use async_trait::async_trait;
 use pac_core::raw::{RawListener, RawStore};
@@ -13,7 +13,7 @@ const VALUE: &str = "a row of some two hundred bytes, which is about what the re
                      with its name, its uid, its place in the queue, its token and the times of \
                      everything that has happened to it so far";
 
-/// As many writers as measure at once.
+/// Most connections: as many as there are writers at once in a measurement.
 const CONNECTIONS: usize = 64;
 
 /// One-row inserts, each of them a transaction, and notifications.
@@ -28,7 +28,7 @@ impl RawPostgres {
     /// Connects, and creates a table in the schema of the options.
     ///
     /// # Errors
-    /// As of [`PostgresDriver::connect`](crate::PostgresDriver::connect).
+    /// As those of [`PostgresDriver::connect`](crate::PostgresDriver::connect).
     pub async fn connect(mut options: PostgresOptions) -> Result<Self, Error> {
         options.max_connections = CONNECTIONS;
         options.check()?;
@@ -41,7 +41,7 @@ impl RawPostgres {
                (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL)"
         );
         session.batch("measure", &create).await?;
-        // As the driver itself, once it knows that it may.
+        // As the driver does when statements may have names.
         client.name_statements();
         let insert = format!("INSERT INTO {schema}.raw_writes (body) VALUES ($1)");
         let announce = format!(
@@ -92,7 +92,7 @@ impl RawStore for RawPostgres {
     async fn listen(&self) -> Result<Box<dyn RawListener>, Error> {
         let (heard, hears) = mpsc::unbounded_channel();
         let tell = move |_: &str| {
-            // Whoever listens no more need not be told.
+            // A listener that was dropped needs no message.
             let _ = heard.send(());
         };
         let session = self.client.listen(&self.channel(), tell).await?;

@@ -1,8 +1,8 @@
 //! Heads and entries as rows, and a commit as arrays.
 //!
-//! Numbers of the protocol have 64 bits without a sign, columns have one: counters above 2⁶³ are
-//! refused, which no counter will reach. The version of a limit is somebody else's number and is
-//! kept whole, bit for bit.
+//! The protocol's numbers have 64 bits and no sign, the columns have one: counters above 2⁶³, which
+//! no counter reaches, are refused. The version of a limit comes from outside, so it is stored
+//! whole, bit for bit.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -136,7 +136,7 @@ fn broken(column: &str, value: impl Display) -> Error {
     )
 }
 
-/// What `commit_batch` takes: the arguments in its order, after the session.
+/// The arguments of the function `commit_batch`, in its order, after the session.
 #[derive(Debug, Default)]
 pub(crate) struct Batch<'a> {
     repository: Vec<&'a str>,
@@ -174,10 +174,10 @@ struct Entries<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds a repository; it has the number of those before it and one.
+    /// Adds a repository. Its number is the number of repositories added before it, plus one.
     ///
     /// # Errors
-    /// A counter that no column can hold. Nothing was added.
+    /// `InvalidInput` for a counter that no column can hold; nothing was added then.
     pub(crate) fn push(&mut self, commit: &'a RepositoryCommit) -> Result<(), Error> {
         let changes = &commit.changes;
         let head = &changes.head;
@@ -186,7 +186,7 @@ impl<'a> Batch<'a> {
             head.last_ticket.get(),
             head.last_token.get(),
         ];
-        // One more is needed for the next revision.
+        // The next revision, which is one higher, must fit too.
         let [expected, last_ticket, last_token] = numbers.map(|number| {
             i64::try_from(number)
                 .ok()
@@ -301,8 +301,8 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// A number that is at most one of the head's, which has been checked; or of a session, and then
-/// one that does not exist.
+/// For tickets and tokens, which are at most those of the head: [`Batch::push`] has checked these.
+/// And for the ids of sessions: one that does not fit is the id of no session.
 pub(crate) fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

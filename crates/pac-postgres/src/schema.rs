@@ -1,4 +1,4 @@
-//! The tables and functions, and how they get there.
+//! The tables and functions of the schema, and its migration.
 
 use pac_core::{Error, ErrorKind};
 
@@ -13,26 +13,27 @@ const VERSIONS: [&[&str]; 1] = [&[
     include_str!("schema/0005_retention.sql"),
 ]];
 
-/// Brings the schema up to this version. Where it is there already, a role that can only read
-/// and write does; else the role has to be allowed to create.
+/// Brings the schema up to the version of this software. If it has that version already, a role
+/// that can only read and write is enough; else the role has to be allowed to create.
 pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
     let session = client.connect("connect").await?;
     if is_current(&session, client.schema()).await? {
         return Ok(());
     }
-    // Others may be at it. All of this is one transaction, which a lost connection rolls back.
+    // Other processes may migrate at the same time, hence the lock. All of this is one transaction,
+    // which a lost connection rolls back.
     session.batch("migrate", "BEGIN").await?;
     let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
     let name = format!("pac-concurrency schema {}", client.schema());
     session
         .query("migrate", Effect::Write, lock, &[(&name, Type::TEXT)])
         .await?;
-    // Whoever had the lock before may have been a newer version.
+    // The process that had the lock before may have migrated the schema, also to a newer version.
     if is_current(&session, client.schema()).await? {
         return session.batch("migrate", "COMMIT").await;
     }
     if !exists(&session, client.schema()).await? {
-        // IF NOT EXISTS would ask for the privilege to create it all the same.
+        // Not `IF NOT EXISTS`: that needs the privilege to create a schema even if it exists.
         let create = format!("CREATE SCHEMA {}", client.schema());
         session.batch("migrate", &create).await?;
     }
@@ -65,7 +66,7 @@ async fn exists(session: &Session, schema: &str) -> Result<bool, Error> {
     Ok(!rows.is_empty())
 }
 
-/// 0 when there is none.
+/// The version of the schema; 0 when there is none.
 async fn version(session: &Session, schema: &str) -> Result<usize, Error> {
     let meta = format!("{schema}.meta");
     let there = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -93,8 +94,8 @@ async fn version(session: &Session, schema: &str) -> Result<usize, Error> {
         })
 }
 
-/// What brings the schema from version `from` to the latest. The name has been checked: it needs
-/// no escapes.
+/// The statements that bring the schema from version `from` to the latest. Its name needs no
+/// escapes: the options have checked it.
 fn statements(schema: &str, from: usize) -> Vec<String> {
     let mut statements = vec![format!("SET LOCAL search_path = {schema}, pg_temp")];
     for files in VERSIONS.iter().skip(from) {

@@ -1,4 +1,4 @@
-//! Who is alive, by the server's clock.
+//! The sessions, and whether they are alive by the server's clock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +20,7 @@ use crate::record::{cell, saturated};
 #[derive(Debug)]
 pub(crate) struct Sessions {
     client: Client,
+    /// By the id of the runtime that drives the connection.
     kept: Mutex<HashMap<Id, Session>>,
 }
 
@@ -56,7 +57,7 @@ impl Sessions {
         let sql = format!("SELECT {}.renew_session($1)", self.client.schema());
         let id = saturated(session.get());
         let params = [(&id as _, Type::INT8)];
-        // Renewing twice is as good as once: what fails on an old connection is tried on a new.
+        // A renewal may be repeated: if it fails on a kept connection, it is tried on a new one.
         let earlier = match self.take() {
             Some(kept) => {
                 let answer = kept.query(operation, Effect::Write, &sql, &params).await;
@@ -89,11 +90,11 @@ impl Sessions {
         Ok(())
     }
 
-    /// Who is dead, and whether anybody is who was not before.
+    /// The dead sessions, and whether this call declared any of them dead.
     pub(crate) async fn dead(&self) -> Result<(Vec<(SessionId, Death)>, bool), Error> {
         let operation = "look for dead sessions";
         let sql = format!("SELECT * FROM {}.sweep_sessions()", self.client.schema());
-        // Asking again for what has been declared already gives the same answer.
+        // The request may be repeated: a session stays dead. So it counts as a read.
         let rows = self
             .client
             .query(operation, Effect::Read, &sql, &[])
@@ -133,13 +134,14 @@ impl Sessions {
             )
             .await?;
         let keys = rows.iter().filter_map(|row| {
-            // A name that cannot be is nobody's repository.
+            // A name that is not a valid key is not that of a repository.
             cell::<&str>(row, 0).ok()?.parse().ok()
         });
         Ok(keys.collect())
     }
 
-    /// The connection of this runtime, until [`Self::keep`]. Dropped meanwhile, it is closed.
+    /// Takes the connection of this runtime; [`Self::keep`] puts it back. If it is dropped instead,
+    /// it is closed.
     fn take(&self) -> Option<Session> {
         let runtime = Handle::try_current().ok()?.id();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

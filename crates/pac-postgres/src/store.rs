@@ -1,4 +1,4 @@
-//! The repositories in their tables.
+//! The repositories in their tables: reads, commits, lists, and the deletion of finished runs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,14 @@ use crate::client::{Client, Effect, Row, Sql, Type};
 use crate::clock::millis;
 use crate::record::{self, Batch, HEAD, cell, saturated};
 
-/// Finished runs that go in one statement: a commit that meets it waits no longer than for this.
+/// Most finished runs that one statement deletes. A commit to the same repository is a conflict as
+/// long as that statement takes.
 const PURGE: i32 = 500;
-/// Runs of a repository that this process ends before it looks whether there are too many.
+/// How many runs of a repository this process ends before it deletes those beyond the number that
+/// is kept.
 const ENDED: usize = 64;
-/// Repositories in which that is counted; the age of runs bounds what is left in others.
+/// Most repositories for which ended runs are counted; with more, counting starts anew. Runs that
+/// are then not deleted for their number go by their age.
 const COUNTED: usize = 10_000;
 /// The longest time between two looks for finished runs that are too old.
 const PURGE_INTERVAL: Duration = Duration::from_secs(10);
@@ -27,7 +30,7 @@ pub(crate) struct Store {
     client: Client,
     load: String,
     commit: String,
-    /// How many runs this process has ended where, since it last looked.
+    /// How many runs this process has ended in each repository since the last deletion there.
     ended: Mutex<HashMap<RepositoryKey, usize>>,
     next_purge: Mutex<Instant>,
 }
@@ -61,8 +64,8 @@ impl Store {
         snapshot(&rows, known).map_err(|error| error.in_repository(key))
     }
 
-    /// Commits a batch; what one repository's records make the database refuse is that
-    /// repository's alone.
+    /// Commits a batch. If the database refuses it because of the records of one repository,
+    /// commits each repository alone, so that only that one is refused.
     pub(crate) async fn commit(
         &self,
         session: SessionId,
@@ -86,7 +89,8 @@ impl Store {
                         Err(error) if refused(&error) => {
                             outcomes.push(CommitOutcome::Refused(error));
                         }
-                        // What went before is done; what comes is found out by reading.
+                        // The commits before this one are done; about the others only a read can
+                        // tell.
                         Err(error) => return Err(unknown_rest(error, outcomes.is_empty())),
                     }
                 }
@@ -206,7 +210,7 @@ impl Store {
                 "SELECT repository, {HEAD} FROM {schema}.repositories \
                  WHERE repository > $1 ORDER BY repository LIMIT $2"
             ),
-            // From one repository in which somebody waits to the next, along an index.
+            // Goes along an index from one repository with queued runs to the next.
             ListFilter::Startable => format!(
                 "WITH RECURSIVE waiting (repository) AS ( \
                    SELECT min(repository) FROM {schema}.entries \
@@ -251,7 +255,7 @@ impl Store {
         Ok(page)
     }
 
-    /// The revisions of those that exist.
+    /// The revisions of those of the named repositories that exist.
     pub(crate) async fn revisions(&self, names: &[&str]) -> Result<Vec<(String, Revision)>, Error> {
         let sql = format!(
             "SELECT repository, revision FROM {}.repositories WHERE repository = ANY ($1)",
@@ -269,7 +273,8 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Lets finished runs go, a few at a time and not at every call.
+    /// Deletes finished runs: those that are too old, a limited number at a time, and those beyond
+    /// the number that is kept. Not at every call.
     pub(crate) async fn purge(&self) -> Result<(), Error> {
         let schema = self.client.schema();
         let retention = self.client.options().retention;
@@ -300,7 +305,7 @@ impl Store {
                 .await?;
             let gone = rows.first().map_or(Ok(0), |row| cell::<i64>(row, 0))?;
             if gone >= i64::from(PURGE) {
-                // There are more: at the next call.
+                // There are more, which the next call deletes.
                 *self.next_purge() = Instant::now();
             }
         }
@@ -355,7 +360,7 @@ impl Answer {
     }
 }
 
-/// Of `known`, when that was what the answer was to start from.
+/// The snapshot in the rows of `load_repository`, which was called with the revision `known`.
 fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
     /// The floor and the purged revision come first.
     const HEAD_AT: usize = 2;
@@ -392,7 +397,7 @@ fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
     })
 }
 
-/// The failure of one part of a batch, told for all of it.
+/// The error for a batch of which one commit failed: `Indeterminate` if others were done before it.
 fn unknown_rest(error: Error, nothing_before: bool) -> Error {
     if nothing_before {
         return error;

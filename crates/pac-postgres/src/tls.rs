@@ -1,4 +1,4 @@
-//! TLS with the meanings of libpq.
+//! TLS, with the SSL modes as libpq defines them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rustls::{
 
 use crate::options::{PostgresOptions, SslMode};
 
-/// From the settings and the files as they are now.
+/// The TLS settings of a connection; reads the files anew.
 pub(crate) fn config(options: &PostgresOptions) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier {
@@ -49,7 +49,7 @@ pub(crate) fn config(options: &PostgresOptions) -> Result<ClientConfig, Error> {
 struct Verifier {
     /// Checks chain, time and name; without it nothing is checked.
     chain: Option<Arc<WebPkiServerVerifier>>,
-    /// Forgives a wrong name, and that alone.
+    /// Accepts a certificate that is wrong in nothing but the name.
     any_name: bool,
     provider: Arc<CryptoProvider>,
 }

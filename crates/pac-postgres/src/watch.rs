@@ -1,9 +1,10 @@
-//! Hints: sent by a connection of their own, outside of any durable commit, and heard by another.
+//! Hints: sent on a connection of their own, outside of any durable commit, and received on
+//! another.
 //!
 //! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several), `d` (a
-//! session died) or `m` (some were lost); several are separated by spaces. What cannot be
-//! understood is no hint. Where notifications do not arrive, as behind a proxy that pools
-//! transactions, the revisions of the repositories that this process deals with are polled.
+//! session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
+//! parsed is passed over. Where notifications do not arrive, as behind a proxy that pools
+//! transactions, this process polls the revisions of the repositories that it uses.
 
 mod outbox;
 
@@ -21,34 +22,37 @@ use crate::client::{Client, Effect, Session, Sql, Type};
 use crate::store::Store;
 use outbox::Outbox;
 
-/// A hint that somebody may wait for leaves at once. Where more than one came while another was
-/// on its way, they gather for so long before the next leave: a hint costs the server about as
+/// An urgent hint, on which a waiter may depend, is sent at once. After a send with hints for
+/// several repositories, hints gather for so long before the next: one costs the server about as
 /// much as a small commit.
 const GATHER: Duration = Duration::from_millis(5);
-/// What nobody waits for, but somebody may look at, gathers for so long.
+/// Hints that are not urgent gather for so long.
 const GATHER_IDLE: Duration = Duration::from_millis(5);
-/// How long a hint to oneself may take before it counts as not getting through.
+/// How long this process waits for its own notification before it concludes that none get through.
 const SELF_TEST: Duration = Duration::from_secs(2);
-/// Between two polls, where there are no notifications.
+/// The time between two polls, where there are no notifications.
 const POLL: Duration = Duration::from_millis(250);
-/// A repository that was not dealt with for so long is polled no more.
+/// A repository that this process has not used for so long is polled no more.
 const INTEREST: Duration = Duration::from_secs(600);
-/// Between two attempts to connect: at first, and at most.
+/// The time between two attempts to connect: at first, and at most.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// Who listens, and what is to be told.
+/// The subscribers, and the hints that are to be sent.
 #[derive(Debug)]
 pub(crate) struct Watches {
     client: Client,
     subscribers: Mutex<Vec<(SessionId, Weak<Hints>)>>,
     outbox: Mutex<Outbox>,
+    /// Notified when there is a hint.
     wake: Notify,
-    /// There is an urgent one.
+    /// Notified when there is an urgent hint.
     hurry: Notify,
-    /// What a poll compares with; only while there are no notifications.
+    /// The repositories to poll, each with the revision to compare with and the time of its last
+    /// use; `None` while there are notifications.
     interest: Mutex<Option<HashMap<RepositoryKey, (Revision, Instant)>>>,
-    /// A word that only this process has sent, and that it has been heard.
+    /// A text that only this process sends, to try whether notifications get through.
     nonce: String,
+    /// Notified when the nonce has been received.
     heard: Notify,
 }
 
@@ -74,7 +78,7 @@ impl Watches {
         hints.watch()
     }
 
-    /// A session has changed a repository.
+    /// Notes that a session has changed a repository.
     pub(crate) fn changed(
         &self,
         by: SessionId,
@@ -86,7 +90,7 @@ impl Watches {
         self.may_have_changed(by, repository, revision, urgent);
     }
 
-    /// The same, if the request has arrived whose answer did not.
+    /// The same for a commit whose answer did not come, and which may not have happened.
     pub(crate) fn may_have_changed(
         &self,
         by: SessionId,
@@ -110,8 +114,9 @@ impl Watches {
         }
     }
 
-    /// Somebody in this process knows a repository at a revision. Others may know an earlier one:
-    /// only a poll, which tells all of them, moves on.
+    /// Notes that this process uses a repository, which one of its managers knows at a revision.
+    /// Other managers may know an earlier one, so only a poll, which tells all of them, raises the
+    /// revision to compare with.
     pub(crate) fn dealt_with(&self, repository: &RepositoryKey, revision: Revision) {
         if let Some(interest) = &mut *locked(&self.interest) {
             let now = Instant::now();
@@ -122,22 +127,22 @@ impl Watches {
         }
     }
 
-    /// Sends hints on, for ever.
+    /// Sends the hints of the outbox, for ever.
     pub(crate) async fn notify(self: Arc<Self>) {
         let mut session = None;
         loop {
             self.wake.notified().await;
-            // A permit that was left over gathers less, and no harm is done.
+            // A permit of `hurry` that was left over ends this wait early, which does no harm.
             let urgent = locked(&self.outbox).is_urgent();
             if !urgent {
                 let _ = timeout(GATHER_IDLE, self.hurry.notified()).await;
             }
             let mut backoff = RECONNECT.0;
             loop {
-                // Taken anew each time: what could not be sent has become one hint that is.
+                // Taken anew for each attempt: hints that could not be sent have become one, `m`.
                 let (crowd, payloads) = {
                     let mut outbox = locked(&self.outbox);
-                    // What is not urgent has gathered, and will again.
+                    // Hints that are not urgent have gathered before this, and will again.
                     (outbox.is_urgent() && outbox.holds_several(), outbox.take())
                 };
                 match self.send(&mut session, &payloads).await {
@@ -162,7 +167,7 @@ impl Watches {
             Some(session) => session,
             None => self.client.connect("notify").await?,
         };
-        // Nothing waits for the disk because of a hint.
+        // A hint need not be durable, so this does not wait for the disk.
         let sql = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, hint) \
                    FROM unnest($2) hint";
         let channel = self.client.schema();
@@ -177,7 +182,8 @@ impl Watches {
         Ok(())
     }
 
-    /// Listens, and tries whether hints get through. What listens, if they do.
+    /// Listens, and tries whether notifications get through. Returns the connection that listens if
+    /// they do.
     pub(crate) async fn try_to_listen(self: &Arc<Self>) -> Result<Option<Session>, Error> {
         let session = self.listen().await?;
         let (channel, word) = (self.client.schema(), &self.nonce);
@@ -199,10 +205,11 @@ impl Watches {
         self.client.listen(self.client.schema(), heard).await
     }
 
-    /// Goes on listening, for ever.
+    /// Listens for ever, on a new connection when the old one is lost.
     pub(crate) async fn keep_listening(self: Arc<Self>, mut session: Session) {
         loop {
-            // A peer that has gone without a word is found by the keep-alive of TCP.
+            // The keep-alive of TCP finds out when the server is gone without closing the
+            // connection.
             session.closed().await;
             let mut backoff = RECONNECT.0;
             session = loop {
@@ -235,12 +242,12 @@ impl Watches {
         }
     }
 
-    /// Polls instead, for ever.
+    /// Polls for changes in place of notifications, for ever.
     pub(crate) async fn poll(self: Arc<Self>, store: Arc<Store>) {
         *locked(&self.interest) = Some(HashMap::new());
         loop {
             sleep(jittered(POLL)).await;
-            // Nobody hears them outside of this process.
+            // The hints of this process reach its own subscribers alone.
             let own = locked(&self.outbox).take();
             own.iter().for_each(|payload| self.hear(payload));
             let known = self.interesting();
@@ -273,7 +280,7 @@ impl Watches {
             .map(|(name, revision)| (name.as_str(), *revision))
             .collect();
         for (key, before) in known {
-            // One that was removed is at a later revision than any it had.
+            // A repository that was removed counts as at a later revision than any it had.
             let now = found.get(key.as_str()).copied();
             let changed = now.is_some_and(|now| now > before);
             if changed || now.is_none() {
@@ -306,7 +313,7 @@ impl Watches {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A half-made hint is still a hint.
+    // After a panic the hints may be incomplete, but they can still be used.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

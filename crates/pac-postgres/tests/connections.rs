@@ -1,4 +1,4 @@
-//! Getting in: every way to fail has its own words, and TLS means what libpq says it means.
+//! Connecting: every way to fail has its own words, and TLS means what libpq says it means.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ use support::{SYSTEM, TTL, options, port, raw, unique};
 
 const SECRET: &str = "correct-horse-battery";
 
-/// Fails to connect, and shows no secret on the way.
+/// The error with which connecting is refused, which shows no secret.
 async fn refusal(options: &PostgresOptions) -> Error {
     let error = match PostgresDriver::connect(options.clone()).await {
         Ok(_) => panic!("connected with {options:?}"),
@@ -127,7 +127,7 @@ async fn a_full_server_and_an_exhausted_pool_say_so() {
     options.connection_timeout = Duration::from_millis(500);
     let driver = PostgresDriver::connect(options.clone()).await.unwrap();
     let client = raw(server.port).await;
-    // Whoever holds the row keeps the only pooled connection waiting.
+    // The lock on the table keeps the only connection of the pool waiting.
     let block = format!("BEGIN; LOCK TABLE {}.repositories", options.schema);
     client.batch_execute(&block).await.unwrap();
     let session = driver.open_session(TTL).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_full_server_and_an_exhausted_pool_say_so() {
     assert!(slow.is_err());
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("all 1 connections"), "{error}");
-    // The keep-alive does not care.
+    // The keep-alive does not use the pool.
     driver.keep_alive(session).await.unwrap();
     client.batch_execute("ROLLBACK").await.unwrap();
     let mut all = Vec::new();
@@ -253,7 +253,7 @@ async fn every_ssl_mode_accepts_and_refuses_what_libpq_does() {
         (&localhost, SslMode::Require, None, None),
         (&elsewhere, SslMode::Require, None, None),
         (&expired, SslMode::Require, None, None),
-        // With a CA file it is verify-ca.
+        // With a CA file, `require` is `verify-ca`.
         (&localhost, SslMode::Require, ca, None),
         (&localhost, SslMode::Require, other, unsigned),
         (&localhost, SslMode::VerifyCa, ca, None),

@@ -22,7 +22,7 @@ use support::own::OwnServer;
 use support::proxy::Proxy;
 use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
 
-/// Nothing that a manager does of its own accord.
+/// For a manager that sends nothing of its own accord during a test.
 fn quiet() -> ManagerOptions {
     ManagerOptions {
         session_ttl: Duration::from_secs(600),
@@ -32,16 +32,17 @@ fn quiet() -> ManagerOptions {
     }
 }
 
-/// Commits that wait for the disk, on a server that nobody else uses.
+/// How many commits have waited for the disk, on a server that only this test uses.
 async fn durable_commits(client: &tokio_postgres::Client) -> i64 {
-    // Each flushes the log once; what is not durable is flushed by the writer of the log.
+    // Each of them flushes the log once. The server's log writer flushes the commits that do not
+    // wait.
     let sql = "SELECT wal_sync FROM pg_stat_wal";
     value(client, sql).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() {
-    // Nothing but commits writes, and the counters are told at once.
+    // With these settings only commits write, and counters are read anew each time.
     let quiet_server = "autovacuum = off\ncheckpoint_timeout = 1h\nbgwriter_lru_maxpages = 0\n\
                         wal_writer_delay = 10s\nstats_fetch_consistency = none\n";
     let server = OwnServer::start(SYSTEM, quiet_server, "");
@@ -53,7 +54,7 @@ async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() 
     let web = key("web");
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let client = raw(server.port).await;
-    // The counters of a process are told when it has been idle for a second.
+    // A process of the server reports its counters when it has been idle for a second.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     proxy.clear();
     let before = durable_commits(&client).await;
@@ -68,7 +69,7 @@ async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() 
     assert_eq!(proxy.requests_with("commit_batch"), 2 * CYCLES);
     let hints = proxy.requests_with("pg_notify");
     assert!(hints <= 2 * CYCLES, "{hints} hints");
-    // Statements of the driver are a packet each; nothing else was asked.
+    // Each statement of the driver is one packet, so this counts all that it has sent.
     let all = proxy.requests_with("");
     assert_eq!(all - hints, 2 * CYCLES, "other statements were sent");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -135,7 +136,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
             ))
             .await
             .unwrap();
-        // What a scan reads in all, less than a few rows of it each time.
+        // How many rows have been read by scans of whole tables.
         let read = format!(
             "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables \
              WHERE schemaname = '{schema}' AND relname IN ('entries', 'repositories')"
@@ -146,7 +147,8 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
             client.query(flush, &[]).await.unwrap();
             value::<i64>(&client, &read).await
         };
-        // Pages of indexes and rows by way of them: 100,000 entries are hundreds of pages.
+        // Pages of indexes, and rows that were found through them: 100,000 entries are hundreds of
+        // pages.
         let touched = format!(
             "SELECT (SELECT sum(idx_blks_hit + idx_blks_read) FROM pg_statio_user_indexes \
                WHERE schemaname = '{schema}' AND relname = 'entries')::bigint \
@@ -154,7 +156,8 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
                WHERE schemaname = '{schema}' AND relname = 'entries')"
         );
         let touches = async || {
-            // A process tells its counters once a second, and then when it has something to do.
+            // A process of the server reports its counters once a second, and only when it has
+            // something to do: hence the load.
             tokio::time::sleep(Duration::from_millis(1_500)).await;
             driver.load(&key("none"), None).await.unwrap();
             client.query(flush, &[]).await.unwrap();
@@ -170,7 +173,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         }
         let each = (touches().await - before) / LOADS;
         assert!((1..60).contains(&each), "{each} pages and rows for a load");
-        // Three that wait are started, which the guard has to count.
+        // Three waiting runs are started, so that the guard has to count.
         let issuer = Issuer {
             session,
             takes_ownerless: false,
@@ -235,7 +238,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         driver.close_session(other).await.unwrap();
         let scanned = settle().await - before;
         assert_eq!(scanned, 0, "rows read by scans of whole tables");
-        // And the plans of what is not inside of a function.
+        // The plans of the statements that are not inside of a function.
         let plan = |sql: String| {
             let (client, schema) = (&client, &schema);
             async move {
@@ -286,8 +289,9 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
     }
 }
 
-/// A scan that is discouraged counts as expensive, and what is expensive is compiled: for longer
-/// than anything that it does.
+/// A scan that is disabled counts as expensive, and the server compiles plans that count as
+/// expensive, which takes longer than to carry them out. So each function that disables scans
+/// disables compiling.
 #[tokio::test]
 async fn nothing_is_compiled_for_being_discouraged() {
     for server in [SYSTEM, NEWEST] {
@@ -308,7 +312,7 @@ async fn nothing_is_compiled_for_being_discouraged() {
     }
 }
 
-/// Of more runs than are kept that ended in one commit, the latest stay.
+/// When one commit ended more runs than are kept, the latest of them stay.
 #[tokio::test]
 async fn as_many_finished_runs_are_kept_as_are_to_be() {
     let options = options(port(SYSTEM));

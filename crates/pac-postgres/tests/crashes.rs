@@ -34,7 +34,7 @@ fn patient() -> ManagerOptions {
     }
 }
 
-/// Reads past every manager, as soon as the server answers.
+/// Reads a repository without a manager, as soon as the server answers.
 async fn view(driver: &Arc<PostgresDriver>, name: &str) -> View {
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = driver.load(&key(name), None).await {
@@ -158,8 +158,8 @@ async fn calls_fail_clearly_while_the_server_is_away() {
     }
 }
 
-/// (44, and what a restart must not do) Nobody could renew while the server was away: everybody
-/// has one TTL from its start on.
+/// (44) No session could be renewed while the server was away, so each has one TTL from the
+/// server's start on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_gives_every_session_one_ttl_of_grace() {
     let mut server = OwnServer::start(SYSTEM, "", "");
@@ -199,8 +199,7 @@ async fn a_restart_gives_every_session_one_ttl_of_grace() {
     );
 }
 
-/// The death of one process of the server takes all connections with it, and recovery may take
-/// longer than a TTL: the same grace.
+/// A fail-over to a standby may take longer than a TTL, so each session has one TTL from then on.
 #[tokio::test]
 async fn a_fail_over_gives_every_session_one_ttl_of_grace() {
     let options = options(port(SYSTEM));
@@ -212,7 +211,7 @@ async fn a_fail_over_gives_every_session_one_ttl_of_grace() {
     };
     let session = driver.open_session(ttl).await.unwrap();
     let client = raw(port(SYSTEM)).await;
-    // As a standby finds it that has just been promoted.
+    // A standby that has just been promoted finds another timeline in the table.
     let promoted = format!("UPDATE {schema}.server SET timeline = '00000000', since = 0");
     client.batch_execute(&promoted).await.unwrap();
     sleep(Duration::from_millis(1_200)).await;
@@ -221,7 +220,7 @@ async fn a_fail_over_gives_every_session_one_ttl_of_grace() {
     assert!(noted);
     driver.keep_alive(session).await.unwrap();
     sleep(Duration::from_millis(1_200)).await;
-    // It is forgotten at once: it has left nothing behind.
+    // The session is forgotten at once, because it has no entries.
     driver.dead_sessions().await.unwrap();
     let lost = driver.keep_alive(session).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::SessionLost);
@@ -262,7 +261,7 @@ async fn cut_connections_of_every_kind_are_made_anew() {
             panic!("the slot is taken");
         };
         driver.keep_alive(ephemeral).await.unwrap();
-        // The pool, the one that listens, the one that notifies, those of sessions.
+        // Those of the pool, of sessions, and the ones that listen and notify.
         assert!(value::<i64>(&client, cut).await >= 3);
         driver.keep_alive(ephemeral).await.unwrap();
         managers[0]
@@ -313,7 +312,7 @@ async fn a_commit_whose_answer_was_lost_is_recognised() {
     }
 }
 
-/// Whoever waits elsewhere hears of a commit although the committer did not hear its answer.
+/// A waiter of another process learns of a commit although the answer to the commit was lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
     let proxy = Proxy::to(port(SYSTEM)).await;
@@ -345,7 +344,8 @@ async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
         let Admission::Queued(waiter) = waiting.admit(&web, next).await.unwrap() else {
             panic!("the slot is taken");
         };
-        // A conflict would be swallowed instead of the commit.
+        // Without this read the release would be a conflict first, and the answer to that would be
+        // lost.
         releasing.status(&web).await.unwrap();
         proxy.swallow_answer_to("commit_batch");
         releasing
@@ -361,7 +361,7 @@ async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
     }
 }
 
-/// After a session was said to be dead, none of its commits comes to light.
+/// After a session was declared dead, no commit of it may appear.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let options = options(port(SYSTEM));
@@ -375,8 +375,8 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let other = driver.open_session(TTL).await.unwrap();
     set_limit(&driver, other, &key("web"), 5).await;
     let client = raw(port(SYSTEM)).await;
-    // A record of the same run, of which nobody knows yet whether it stays, keeps the commit waiting
-    // between its question whether the session lives and its end.
+    // A record of the same run that is not committed yet makes the commit wait after it has found
+    // the session alive, and before it ends.
     let block = format!(
         "BEGIN; INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
            state, orphaned, abandoned, adopted, revision) \

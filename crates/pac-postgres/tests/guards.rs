@@ -1,4 +1,4 @@
-//! What the database itself refuses, whoever asks; and what it lets a role without privileges do.
+//! What the database itself refuses to any program, and what it lets a role with few privileges do.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use pac_core::state::RepositoryState;
 use pac_postgres::{Password, PostgresDriver};
 use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, unique};
 
-/// A started run, as a program would write it that knows nothing of limits.
+/// The statement with which a program that knows nothing of limits would write a started run.
 fn started(schema: &str, run: &str, adopted: bool) -> String {
     format!(
         "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
@@ -61,7 +61,7 @@ async fn a_broken_client_cannot_start_more_than_the_limit() {
             format!("UPDATE {schema}.entries SET state = 1, token = 9 WHERE run = 'ns/c'");
         refused(client.batch_execute(&promote).await.unwrap_err());
         let again = format!("UPDATE {schema}.entries SET state = 1 WHERE state = 1");
-        // What has a slot already may be written again.
+        // A run that has a slot already may be written again.
         client.batch_execute(&again).await.unwrap();
         let elsewhere =
             started(&schema, "ns/e", false).replace("'ns/web', 'ns/e'", "'ns/none', 'ns/e'");
@@ -72,7 +72,7 @@ async fn a_broken_client_cannot_start_more_than_the_limit() {
         );
         refused(client.batch_execute(&serializable).await.unwrap_err());
         client.batch_execute("ROLLBACK").await.unwrap();
-        // Only what runs already may be beyond the limit.
+        // Only a run that is adopted may be beyond the limit.
         client
             .batch_execute(&started(&schema, "ns/g", true))
             .await
@@ -118,7 +118,7 @@ async fn one_repository_that_the_database_refuses_spoils_no_other() {
             changes: changes.unwrap(),
         });
     }
-    // Somebody takes the last slot without telling the head.
+    // Another program takes the last slot without changing the head.
     let client = raw(port(SYSTEM)).await;
     client
         .batch_execute(&started(&schema, "ns/b", false))
@@ -140,7 +140,7 @@ async fn one_repository_that_the_database_refuses_spoils_no_other() {
     assert!(error.unwrap_err().contains("the head counts"));
 }
 
-/// Whatever is in the column of the state: it is reported, and not passed over.
+/// An unknown state in its column is reported, and not passed over.
 #[tokio::test]
 async fn a_state_that_nobody_knows_is_not_overlooked() {
     for server in [SYSTEM, NEWEST] {
@@ -165,7 +165,8 @@ async fn a_state_that_nobody_knows_is_not_overlooked() {
     }
 }
 
-/// Commands that are planned together end in one commit, which has to pass for what it is.
+/// Commands that are planned together end in one commit, which the guard has to let pass although
+/// two of its runs are beyond the limit.
 #[tokio::test]
 async fn adoptions_beyond_the_limit_pass_with_what_was_granted_before_them() {
     let (driver, _schema) = with_limit_two(port(SYSTEM)).await;

@@ -47,7 +47,7 @@ async fn turn(manager: &ConcurrencyManager, request: RunRequest) -> Lease {
     }
 }
 
-/// What each process does; alone it proves that a slot is free again after each run.
+/// What each worker process runs. Alone it proves that a slot is free again after each run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_has_the_slot_for_itself() {
     let mut options = options(port(SYSTEM));
@@ -67,7 +67,7 @@ async fn a_worker_has_the_slot_for_itself() {
     let table = format!(
         "CREATE TABLE IF NOT EXISTS {schema}.inside (one integer PRIMARY KEY, pid integer)"
     );
-    // Two that create it at once are no matter.
+    // It may fail when two processes create the table at once; then the table is there.
     let _ = client.batch_execute(&table).await;
     let process = std::process::id();
     for n in 0..CYCLES {
@@ -75,7 +75,7 @@ async fn a_worker_has_the_slot_for_itself() {
         let request =
             RunRequest::ephemeral(format!("ns/{name}").parse().unwrap(), name.parse().unwrap());
         let lease = turn(&manager, request).await;
-        // A second one inside would break the key.
+        // A second process inside would violate the primary key.
         let enter = format!("INSERT INTO {schema}.inside VALUES (1, {process})");
         client.batch_execute(&enter).await.unwrap();
         sleep(Duration::from_millis(2)).await;
@@ -95,7 +95,7 @@ fn worker(schema: &str) -> Child {
         .unwrap()
 }
 
-/// (5, 33) What one of them holds when it is killed is free within its TTL and 2 s.
+/// (5, 33) The slot of a killed process is free within its TTL and 2 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_take_turns_and_a_killed_one_gives_way() {
     let options = options(port(SYSTEM));
@@ -131,14 +131,14 @@ async fn processes_take_turns_and_a_killed_one_gives_way() {
     manager.release(lease, RunOutcome::Completed).await.unwrap();
 }
 
-/// Transactions of one connection reach the server by any of its own: nothing may depend on a
-/// connection, and LISTEN does not get through.
+/// The proxy sends each transaction over any of its own connections: nothing may depend on the
+/// state of a connection, and LISTEN does not get through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_pgbouncer_changes_are_polled_for() {
     let directory = tempfile::tempdir().unwrap();
     own(directory.path());
     let listen = free_port();
-    // Whoever comes is the superuser of the test server.
+    // Every client gets to be the superuser of the test server.
     let configuration = format!(
         "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\n\
@@ -183,7 +183,8 @@ async fn behind_pgbouncer_changes_are_polled_for() {
     };
     let first: Arc<dyn Driver> = Arc::new(first);
     let mut managers = Vec::new();
-    // Two of them in one process: none of them takes what another has heard from it.
+    // Two managers share the first driver: a hint that one of them has got must still come to the
+    // other.
     for driver in [Arc::clone(&first), Arc::new(second), first] {
         managers.push(ConcurrencyManager::open(driver, late).await.unwrap());
     }

@@ -17,12 +17,14 @@ use crate::options::Access;
 
 /// The members of one cluster, and which of them is asked.
 ///
-/// Its connections live on the runtime that it was made on, whoever uses them first: a part of
-/// the process that must not depend on the application's runtime has [its own](Self::apart).
+/// Its connections run on the runtime that it was made on, even if a task of another runtime is the
+/// first to use them. A part of the process that must not depend on the application's runtime uses
+/// a cluster with [connections of its own](Self::apart).
 #[derive(Debug)]
 pub(crate) struct Cluster {
     access: Arc<Access>,
-    /// Those that have been asked, and could be reached.
+    /// The client of each member; `None` until the member is asked, and after it could not be
+    /// reached.
     members: Vec<Mutex<Option<Client>>>,
     current: AtomicUsize,
     runtime: Handle,
@@ -44,7 +46,7 @@ impl Cluster {
         }
     }
 
-    /// The same cluster over connections of its own.
+    /// The same cluster over new connections, which run on the current runtime.
     pub(crate) fn apart(&self) -> Self {
         Self::starting_at(
             Arc::clone(&self.access),
@@ -67,7 +69,7 @@ impl Cluster {
         self.current.load(Ordering::Relaxed) % self.members.len().max(1)
     }
 
-    /// Asks the next member from now on, unless somebody has turned away from this one already.
+    /// Asks the next member from now on, unless another task has turned away from this one already.
     pub(crate) fn turn_away_from(&self, member: usize) {
         let next = (member + 1) % self.members.len().max(1);
         let order = Ordering::Relaxed;
@@ -97,7 +99,7 @@ impl Cluster {
             Ok(known.insert(opening.await?).clone())
         };
         let failed = |failure: Failure| {
-            // Nothing but a token was asked for.
+            // Opening asks for a token at most, so nothing can have changed.
             let unanswered = failure.cause == Cause::Unanswered;
             if unanswered {
                 Failure::new(Cause::Unreachable, format!("{endpoint}: {failure}"))
@@ -117,8 +119,8 @@ impl Cluster {
         client.authenticate(&self.access).await
     }
 
-    /// Has the next one who asks a member read password and certificates anew: those that were
-    /// read may be why it cannot be reached.
+    /// Drops the client of a member, so that the next request reads password and certificates anew:
+    /// outdated ones may be why the member cannot be reached.
     fn forget(&self, member: usize) {
         let known = self.members.get(member).map(Mutex::try_lock);
         if let Some(Ok(mut known)) = known {
@@ -126,7 +128,7 @@ impl Cluster {
         }
     }
 
-    /// Reads or writes all that a transaction says.
+    /// Runs a transaction.
     pub(crate) async fn commit(
         &self,
         transaction: Transaction,
@@ -137,7 +139,7 @@ impl Cluster {
         answer.map_err(|failure| failure.error(operation, effect))
     }
 
-    /// The same for who makes a difference between failures.
+    /// Runs a transaction, for callers that tell failures apart.
     pub(crate) async fn transact(
         &self,
         transaction: &Transaction,
@@ -156,8 +158,8 @@ impl Cluster {
         page.map_err(|failure| failure.error(operation, Effect::Read))
     }
 
-    /// Makes a request, of another member too where that is safe: of a write, only when it
-    /// certainly did not happen. A token that was refused is renewed once.
+    /// Makes a request, and repeats it at another member where that is safe: a write only if it
+    /// certainly did not happen. A refused token is renewed once.
     pub(crate) async fn call<T, F>(
         &self,
         effect: Effect,
@@ -171,7 +173,7 @@ impl Cluster {
         let mut asked = 0;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            // A read leaves time to ask somebody else.
+            // A read leaves half of the time to the next member.
             let patience = match effect {
                 Effect::Read if asked + 1 < self.size() => left / 2,
                 Effect::Read | Effect::Write => left,
@@ -227,7 +229,7 @@ impl Cluster {
     }
 }
 
-/// Work that is done as if on another runtime: what it spawns, lives there.
+/// A future that is polled within another runtime: the tasks that it spawns run there.
 struct On<'a, F> {
     runtime: &'a Handle,
     work: Pin<Box<F>>,
@@ -242,7 +244,8 @@ impl<F: Future> Future for On<'_, F> {
     }
 }
 
-/// Turns away from a member that did not answer before whoever asked gave up.
+/// Turns away from a member when it is dropped, unless [`done`](Self::done) was called: the request
+/// failed, or its caller gave up before the answer came.
 struct TurnAway<'a>(Option<(&'a Cluster, usize)>);
 
 impl TurnAway<'_> {

@@ -1,4 +1,4 @@
-//! What can go wrong between here and the store, and what to do about it.
+//! What the failure of a request means, and what to do about it.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -22,15 +22,15 @@ pub(crate) enum Cause {
     Unreachable,
     /// No secure connection: the request was never sent.
     Tls,
-    /// Sent, perhaps, and not answered.
+    /// Not answered, but perhaps sent: a write may have happened.
     Unanswered,
-    /// The member knows no leader, and refused the request for that.
+    /// The member knows no leader, and refused the request for that reason.
     NoLeader,
-    /// The member is too busy, and refused the request for that.
+    /// The member is too busy, and refused the request for that reason.
     Busy,
-    /// The token is over, or users have changed since it was made.
+    /// The token has expired, or users have changed since it was made.
     Token,
-    /// User or password is wrong, or needed, or not wanted.
+    /// The user or the password is wrong, or missing, or given to a server without authentication.
     Credentials,
     /// The user has no permission for the key.
     Denied,
@@ -44,7 +44,7 @@ pub(crate) enum Cause {
     NoLease,
     /// The revision was compacted away.
     Compacted,
-    /// None of the above: the server refused what it should not.
+    /// None of the above: the server refused a request that it should accept.
     Other,
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum Cause {
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
-    /// What the library or the server said. No request is ever repeated in it.
+    /// What the library or the server said. It never repeats a part of the request.
     detail: String,
 }
 
@@ -69,8 +69,8 @@ impl Failure {
     }
 
     /// What an answer with this status means. The texts are those of etcd's
-    /// `api/v3rpc/rpctypes/error.go`; where one of a write does not prove that nothing
-    /// happened, it counts as unanswered.
+    /// `api/v3rpc/rpctypes/error.go`. A status that does not prove that a write did not happen
+    /// counts as unanswered.
     pub(crate) fn of_status(
         code: Code,
         message: &str,
@@ -121,19 +121,19 @@ impl Failure {
                 | Code::Unimplemented,
                 _,
             ) => Cause::Other,
-            // A deadline, a reset stream, a server that stops, a leader that changes, and
-            // whatever is not known: it may have happened.
+            // A deadline, a reset stream, a server that stops, a leader that changes, or an unknown
+            // status: the request may have happened.
             _ => Cause::Unanswered,
         };
         Self { cause, detail }
     }
 
-    /// Whether nothing can have happened.
+    /// Whether the request certainly changed nothing.
     pub(crate) fn changed_nothing(&self) -> bool {
         self.cause != Cause::Unanswered
     }
 
-    /// Whether another member may do better.
+    /// Whether another member may be able to answer the request.
     pub(crate) fn may_pass_elsewhere(&self) -> bool {
         matches!(
             self.cause,
@@ -152,7 +152,7 @@ impl Failure {
         match self.cause {
             Cause::Unreadable => (
                 ErrorKind::Unavailable,
-                with_detail("what is needed to connect to etcd is not there; put it back"),
+                with_detail("a file that is needed to connect to etcd cannot be read; put it back"),
             ),
             Cause::Unreachable => (
                 ErrorKind::Unavailable,
@@ -241,7 +241,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Whether the request has never left: there was no connection to send it over.
+/// Whether the request was never sent, because there was no connection.
 fn was_not_connected(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

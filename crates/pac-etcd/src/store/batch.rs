@@ -1,10 +1,10 @@
-//! Committing: one transaction for many repositories on the condition that the session is
-//! alive, nested in it one for each with its own conditions; for one repository it is not
-//! nested.
+//! Commits a batch with one transaction, on the condition that the session is alive. Nested in it
+//! is one transaction for each repository, with its own conditions; a batch of one repository is
+//! not nested.
 //!
-//! Why a condition did not hold is told by the same transaction where somebody else was faster
-//! lately, else by another one: carried along, what is to be read then costs the server time
-//! although it is nearly never read.
+//! When a condition did not hold, the driver reads why. The transaction carries these reads along
+//! only for a repository in which another commit was faster lately. Otherwise they are sent
+//! afterwards: they cost the server time with every commit, and are nearly never needed.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::record::{StoredHead, encode_entry};
 use crate::store::recent::TELLS_WITHIN;
 use crate::store::{Store, malformed, revision, revision_of};
 
-/// What etcd's encoding may add to a key and its value.
+/// The most bytes that etcd's encoding adds to a key and its value.
 const OVERHEAD: usize = 32;
 
 /// A commit to one repository, ready to be sent.
@@ -31,32 +31,33 @@ pub(super) struct Prepared {
     pub(super) repository: RepositoryKey,
     pub(super) expected: Revision,
     pub(super) absent: bool,
-    /// The committer, then the others that must be alive.
+    /// The sessions that must be alive, the committing one first.
     pub(super) alive: Vec<SessionId>,
-    /// What is written, stamped but for the revision.
+    /// What is written, with its times; the revision comes with the answer.
     snapshot: Snapshot,
-    /// Whether it says that the session has runs there.
-    holds: bool,
-    /// Whether it depends on that having been said.
-    pub(super) relies: bool,
+    /// Whether it writes the session's `held` key for the repository.
+    writes_held: bool,
+    /// Whether it relies on an earlier commit having written that key.
+    pub(super) relies_on_held: bool,
+    /// How many of its entries are those of finished runs.
     ended: usize,
-    /// Whether the transaction tells why it did not happen.
-    tells: bool,
+    /// Whether the transaction, if it does not happen, reads why.
+    reads_reasons: bool,
     transaction: Transaction,
     bytes: usize,
 }
 
-/// What came of one.
+/// The result of one commit.
 pub(super) enum Verdict {
     Outcome(CommitOutcome),
-    /// The repository was removed and came again since this driver last said that the session
-    /// has runs there.
-    SayAgain,
+    /// The commit relied on the session's `held` key, but the repository was removed and created
+    /// again since that was written. To be prepared anew, so that it writes the key.
+    PrepareAgain,
 }
 
 impl Store {
-    /// Commits a batch: one transaction for all that fits into one, one more for what does not
-    /// and for every removal.
+    /// Commits a batch: one transaction for all that fits into one, more for what does not. A
+    /// removal has a transaction of its own.
     pub(crate) async fn commit(
         &self,
         session: SessionId,
@@ -96,7 +97,7 @@ impl Store {
                         for (commit, verdict) in verdicts {
                             match verdict {
                                 Verdict::Outcome(outcome) => put(commit.index, outcome),
-                                Verdict::SayAgain => ready.push((commit.index, commit.again())),
+                                Verdict::PrepareAgain => ready.push((commit.index, commit.again())),
                             }
                         }
                     }
@@ -140,7 +141,7 @@ impl Store {
         let lease = match ended {
             0 => 0,
             _ => self.retention_lease(ended).await.map_err(|failure| {
-                // Nothing was sent yet that could change the repository.
+                // Nothing that could change the repository has been sent yet.
                 CommitOutcome::Failed(failure.error("commit", Effect::Read))
             })?,
         };
@@ -181,7 +182,7 @@ impl Store {
         } else {
             vec![Compare::ModifiedAt(head_key.clone(), revision_of(expected))]
         };
-        // That the session itself is alive is asked once for the batch.
+        // Whether the committing session is alive is checked once for the whole batch.
         let others = alive.iter().skip(1);
         when.extend(others.map(|id| Compare::Exists(self.keys.alive(*id))));
 
@@ -205,21 +206,24 @@ impl Store {
                 lease: if entry.is_finished() { lease } else { 0 },
             });
         }
-        let said = self.held.said(session, &repository).filter(|_| !absent);
+        let written_at = self
+            .held
+            .written_at(session, &repository)
+            .filter(|_| !absent);
         let owned = entries.iter().any(|entry| entry.owner() == Some(session));
-        let holds = owned && said.is_none();
-        if holds {
+        let writes_held = owned && written_at.is_none();
+        if writes_held {
             then.push(Operation::Put {
                 key: self.keys.held(session, &repository),
                 value: Vec::new(),
                 lease: 0,
             });
         }
-        let relies = said.filter(|_| owned);
-        when.extend(relies.map(|said| Compare::CreatedBy(head_key.clone(), said)));
+        let relied_on = written_at.filter(|_| owned);
+        when.extend(relied_on.map(|at| Compare::CreatedBy(head_key.clone(), at)));
 
-        let tells = self.recent.expects(&repository);
-        let otherwise = if tells {
+        let reads_reasons = self.recent.expects_conflict(&repository);
+        let otherwise = if reads_reasons {
             self.reasons(&repository, &alive)
         } else {
             Vec::new()
@@ -241,17 +245,18 @@ impl Store {
                 head,
                 entries,
             },
-            holds,
-            relies: relies.is_some(),
+            writes_held,
+            relies_on_held: relied_on.is_some(),
             ended,
-            tells,
+            reads_reasons,
             transaction,
             repository,
         })
     }
 
-    /// Splits a batch into what fits into one request. etcd counts per level: the one that asks
-    /// for the session, the nested transactions, and on top of them the operations of each.
+    /// Splits a batch into parts that fit into one request each. etcd adds up the levels: the
+    /// transaction that checks the session, the nested ones, and the operations of the largest of
+    /// these.
     fn parts(&self, batch: Vec<Prepared>) -> Vec<Vec<Prepared>> {
         let mut parts = Vec::new();
         let mut part = Vec::new();
@@ -315,7 +320,7 @@ impl Store {
         for (mut commit, answer) in part.into_iter().zip(answers) {
             let verdict = match answer {
                 Some(answer) if answer.succeeded => self.committed(&mut commit, at, session),
-                Some(answer) if commit.tells => {
+                Some(answer) if commit.reads_reasons => {
                     self.refused(&commit, answer.steps, session, until).await
                 }
                 Some(_) => {
@@ -335,7 +340,7 @@ impl Store {
         Ok(verdicts)
     }
 
-    /// The transaction of a batch of one: nothing is nested, which is what takes time.
+    /// The transaction of a batch of one. Not nested, because etcd takes longer for nested ones.
     fn alone(&self, commit: &mut Prepared, session: SessionId) -> Transaction {
         let mut transaction = std::mem::take(&mut commit.transaction);
         let alive = Compare::Exists(self.keys.alive(session));
@@ -356,8 +361,9 @@ impl Store {
         Transaction {
             when: Vec::new(),
             then: vec![Operation::Transaction(if_alive)],
-            // The quota of the database is held against the outermost writes alone, also
-            // against those that do not happen (`costTxn` in etcd's server/storage/quota.go).
+            // etcd checks its quota against the writes of the outermost transaction alone, but
+            // counts those that do not happen too (`costTxn` in etcd's server/storage/quota.go).
+            // This one never happens.
             otherwise: vec![Operation::Put {
                 key: self.keys.never(),
                 value: Vec::new(),
@@ -367,8 +373,8 @@ impl Store {
     }
 
     fn committed(&self, commit: &mut Prepared, at: Revision, session: SessionId) -> Verdict {
-        if commit.holds {
-            self.held.say(session, &commit.repository, at);
+        if commit.writes_held {
+            self.held.note_written(session, &commit.repository, at);
         }
         self.finished.note(&commit.repository, commit.ended);
         let mut snapshot = std::mem::replace(&mut commit.snapshot, Snapshot::absent(0));
@@ -380,7 +386,7 @@ impl Store {
     }
 }
 
-/// Of a batch, one for each repository.
+/// The answers of the nested transactions, in order; `None` for a step that is none.
 fn nested_answers(answer: Answer) -> Vec<Option<Answer>> {
     let nested = answer.steps.into_iter().map(|step| match step {
         Step::Transaction(answer) => Some(answer),
@@ -390,13 +396,14 @@ fn nested_answers(answer: Answer) -> Vec<Option<Answer>> {
 }
 
 impl Prepared {
-    /// The longest list of operations that is sent for it, reasons included.
+    /// The length of the longest list of operations that it may send, the reads of its reasons
+    /// included.
     fn operations(&self) -> usize {
         let Transaction { when, then, .. } = &self.transaction;
         when.len().max(then.len()).max(self.reasons())
     }
 
-    /// The same to be prepared anew.
+    /// The commit as it was before it was prepared.
     fn again(self) -> RepositoryCommit {
         RepositoryCommit {
             changes: Changes {

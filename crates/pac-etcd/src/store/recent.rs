@@ -1,5 +1,6 @@
-//! What others have changed lately, as the stream of changes tells it. By a read it cannot be
-//! found out cheaply: etcd has no index of revisions, and looks at every entry of the repository.
+//! The latest commits of other sessions, as the stream of changes has told them. A read of what
+//! changed is expensive: etcd has no index of revisions, and looks at every entry of the
+//! repository.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,27 +14,28 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::store::revision_of;
 
-/// Commits that are kept, of all repositories: more than others make while an answer is on its
-/// way.
+/// How many commits are kept, over all repositories: more than other processes make while one
+/// answer is on its way.
 const KEPT: usize = 512;
 
-/// The stream tells of a commit about when that is answered; who has waited for so long reads.
+/// How long to wait for the stream to tell of a commit before reading instead. The stream usually
+/// tells of it about when the commit is answered.
 pub(super) const TELLS_WITHIN: Duration = Duration::from_millis(50);
 
-/// Commits to a repository after which it is forgotten that somebody else was faster.
+/// For how many commits a repository counts as contested after another commit was faster.
 const WARY: u8 = 64;
 
-/// Repositories of which that is remembered.
+/// Most repositories that are remembered as contested.
 const REMEMBERED: usize = 10_000;
 
 #[derive(Debug)]
 pub(crate) struct Recent {
-    /// Commits of others, in the order of their revisions.
+    /// Commits of other sessions, in the order of their revisions.
     changes: Mutex<VecDeque<(RepositoryKey, Snapshot)>>,
-    /// The revision up to which the stream has told everything; `None` before there was one.
+    /// The revision up to which the stream has told everything; `None` while there is no stream.
     told: watch::Sender<Option<i64>>,
-    /// Repositories in which somebody else was faster, each with the commits until that is
-    /// forgotten.
+    /// Contested repositories: another commit was faster there. Each with the number of commits
+    /// until it no longer counts as contested.
     contested: Mutex<HashMap<RepositoryKey, u8>>,
 }
 
@@ -48,8 +50,8 @@ impl Default for Recent {
 }
 
 impl Recent {
-    /// Somebody else was faster in this repository.
-    pub(super) fn note(&self, repository: &RepositoryKey) {
+    /// Notes that another commit was faster in this repository.
+    pub(super) fn note_conflict(&self, repository: &RepositoryKey) {
         let mut contested = self.contested();
         if contested.len() >= REMEMBERED {
             contested.clear();
@@ -57,8 +59,9 @@ impl Recent {
         contested.insert(repository.clone(), WARY);
     }
 
-    /// Whether the commit that is about to be sent had better tell what it conflicts with.
-    pub(super) fn expects(&self, repository: &RepositoryKey) -> bool {
+    /// Whether the repository is contested, so that the commit that is about to be sent should
+    /// carry the reads of its reasons along. Counts that commit.
+    pub(super) fn expects_conflict(&self, repository: &RepositoryKey) -> bool {
         let mut contested = self.contested();
         let Some(left) = contested.get_mut(repository) else {
             return false;
@@ -70,22 +73,22 @@ impl Recent {
         true
     }
 
-    /// There is a stream, which tells what comes after this revision.
+    /// Notes that there is a stream, which tells every change after this revision.
     pub(crate) fn begin(&self, at: i64) {
         self.told.send_replace(Some(at));
     }
 
-    /// There is none for now: nobody waits for it.
+    /// Notes that the stream is interrupted, so that nothing waits for it.
     pub(crate) fn pause(&self) {
         self.told.send_replace(None);
     }
 
-    /// The next stream does not go on where the last one ended.
+    /// Drops all commits: the next stream does not continue where the last one ended.
     pub(crate) fn forget(&self) {
         self.changes().clear();
     }
 
-    /// Somebody else has committed this.
+    /// Adds a commit of another session.
     pub(crate) fn add(&self, repository: &RepositoryKey, change: &Snapshot) {
         let mut changes = self.changes();
         if changes.len() >= KEPT {
@@ -94,7 +97,7 @@ impl Recent {
         changes.push_back((repository.clone(), change.clone()));
     }
 
-    /// All up to this revision has been added.
+    /// Notes that every change up to this revision has been added.
     pub(crate) fn told(&self, at: i64) {
         self.told.send_modify(|told| {
             if let Some(told) = told {
@@ -103,8 +106,9 @@ impl Recent {
         });
     }
 
-    /// What has changed in a repository from `since` on until it was at `at`, or later; `None`
-    /// if the stream does not tell. Waits until it has come so far, or it is `until`.
+    /// What changed in a repository after `since`, up to the revision `at` or a later one; `None`
+    /// if the stream has not told all of it. Waits for the stream to come to `at`, no longer than
+    /// `until`.
     pub(super) async fn between(
         &self,
         repository: &RepositoryKey,
@@ -124,8 +128,8 @@ impl Recent {
         (revision_of(found.head.revision) >= at).then_some(found)
     }
 
-    /// The commits after `since`, if the first of them was planned at that and each of the others
-    /// at the one before.
+    /// The commits after `since`; `None` if one is missing. The first must have been planned at
+    /// `since`, and each of the others at the revision of the one before.
     fn links(&self, repository: &RepositoryKey, since: Revision) -> Option<Vec<Snapshot>> {
         let changes = self.changes();
         let of_it = changes.iter().filter(|(key, _)| key == repository);
@@ -190,7 +194,7 @@ mod tests {
         }
         assert_eq!(between(&recent, 11, 12).await, Some((11, 12)));
         assert_eq!(between(&recent, 9, 11).await, Some((9, 12)));
-        // Of who was at 7 and did not commit 9 itself, something is missing.
+        // The commit between the revisions 7 and 9 is missing, and none was planned at 10.
         for since in [4, 6, 7, 10] {
             assert_eq!(between(&recent, since, 12).await, None, "{since}");
         }
@@ -216,7 +220,7 @@ mod tests {
         recent.add(&web(), &change(7, 9));
         recent.pause();
         assert_eq!(between(&recent, 7, 9).await, None, "no stream");
-        // It goes on where it ended.
+        // The new stream continues where the last one ended.
         recent.begin(9);
         assert_eq!(between(&recent, 7, 9).await, Some((7, 9)));
     }
@@ -224,11 +228,11 @@ mod tests {
     #[test]
     fn a_repository_is_contested_for_a_while() {
         let recent = Recent::default();
-        assert!(!recent.expects(&web()));
-        recent.note(&web());
+        assert!(!recent.expects_conflict(&web()));
+        recent.note_conflict(&web());
         for _ in 0..WARY {
-            assert!(recent.expects(&web()));
+            assert!(recent.expects_conflict(&web()));
         }
-        assert!(!recent.expects(&web()));
+        assert!(!recent.expects_conflict(&web()));
     }
 }

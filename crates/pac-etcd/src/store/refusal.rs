@@ -11,11 +11,12 @@ use crate::client::{KeyValue, Operation, Page, Step, Transaction};
 use crate::store::batch::{Prepared, Verdict};
 use crate::store::{Store, all_pages, one, one_key, revision};
 
-/// How long the other commits of a batch wait for the reasons of those that were refused.
+/// How long the answer to a batch waits for the reasons of commits that did not happen.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// What tells why a commit did not happen: the head, and who is alive.
+    /// The reads that tell why a commit did not happen: of the head, and of the `alive` keys of the
+    /// sessions that must be alive.
     pub(super) fn reasons(
         &self,
         repository: &RepositoryKey,
@@ -27,8 +28,9 @@ impl Store {
         reasons
     }
 
-    /// Asks why commits did not happen. Whatever was the reason then is one still. Empty for
-    /// those that this could not be found out for.
+    /// Reads why commits did not happen. A reason that held then still holds: no head returns to an
+    /// earlier revision, and no dead session comes back. A commit whose reasons could not be read
+    /// gets an empty list.
     pub(super) async fn ask_reasons(&self, refused: &[Prepared]) -> Vec<Vec<Step>> {
         let mut told = Vec::with_capacity(refused.len());
         let mut left = refused;
@@ -38,9 +40,10 @@ impl Store {
                 operations += commit.reasons();
                 operations <= self.max_operations
             });
-            // One always fits: its commit did.
+            // The reads of one commit always fit: its transaction was counted with them.
             let (part, rest) = left.split_at(fit.count().max(1));
-            // Not nested: only plain reads stay out of etcd's log (`IsTxnReadonly`).
+            // Not nested: etcd keeps a transaction out of its log only if all operations are plain
+            // reads (`IsTxnReadonly`).
             let reasons = part
                 .iter()
                 .flat_map(|commit| self.reasons(&commit.repository, &commit.alive));
@@ -61,8 +64,9 @@ impl Store {
         told
     }
 
-    /// What came of a commit that did not happen, by its [`reasons`](Self::reasons). What it
-    /// conflicts with, the stream of changes is waited for until then.
+    /// The verdict on a commit that did not happen, from the answers to its
+    /// [`reasons`](Self::reasons). After a conflict it waits for the stream of changes to tell what
+    /// changed, no longer than `until`.
     pub(super) async fn refused(
         &self,
         commit: &Prepared,
@@ -74,7 +78,7 @@ impl Store {
             Refusal::For(verdict) => return verdict,
             Refusal::Overtaken(head) => head,
         };
-        // Of one that was removed meanwhile and made anew, all is to be read.
+        // If the repository was removed and created again since, the caller has to read all of it.
         let head = head.filter(|head| commit.absent || revision(head.created) <= commit.expected);
         let changes = match head {
             Some(head) => {
@@ -90,7 +94,8 @@ impl Store {
     fn refusal(&self, commit: &Prepared, reasons: Vec<Step>, session: SessionId) -> Refusal {
         let mut pages = all_pages(reasons).into_iter();
         let Some(head) = pages.next() else {
-            // It is certain that it did not happen, and whoever reads will see why.
+            // The commit certainly did not happen. It counts as a conflict: the caller then reads
+            // the repository, and learns why.
             return Refusal::Overtaken(None);
         };
         let alive = commit.alive.iter().zip(pages);
@@ -105,12 +110,12 @@ impl Store {
             Some(dead) if unchanged || dead == session => {
                 Refusal::For(Verdict::Outcome(CommitOutcome::SessionDead(dead)))
             }
-            None if unchanged && commit.relies => {
-                self.held.take_back(session, &commit.repository);
-                Refusal::For(Verdict::SayAgain)
+            None if unchanged && commit.relies_on_held => {
+                self.held.note_deleted(session, &commit.repository);
+                Refusal::For(Verdict::PrepareAgain)
             }
             _ => {
-                self.recent.note(&commit.repository);
+                self.recent.note_conflict(&commit.repository);
                 Refusal::Overtaken(head)
             }
         }
@@ -120,12 +125,12 @@ impl Store {
 /// Why a commit did not happen.
 enum Refusal {
     For(Verdict),
-    /// Somebody else was faster; the head that is there now.
+    /// Another commit was faster. With the head as it is now, if there is one and it could be read.
     Overtaken(Option<KeyValue>),
 }
 
 impl Prepared {
-    /// How many operations the [`Store::reasons`] of it are.
+    /// The number of reads in its [`Store::reasons`].
     pub(super) fn reasons(&self) -> usize {
         self.alive.len() + 1
     }

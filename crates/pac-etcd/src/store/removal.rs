@@ -1,5 +1,5 @@
-//! Removing a repository: a transaction of its own, so that no head is ever written at the
-//! revision of a floor.
+//! Removes a repository in a transaction of its own, so that no head is ever written at the
+//! revision of the floor.
 
 use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
@@ -11,13 +11,14 @@ use crate::keys::{Place, end_of};
 use crate::record::{decode_floor, encode_floor};
 use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision_of};
 
-/// Others may remove repositories at the same time.
+/// How often a removal is tried: each removal of another repository at the same moment fails an
+/// attempt.
 const ATTEMPTS: usize = 5;
 
 impl Store {
-    /// Deletes all that belongs to a repository. Two requests, or two more for every removal of
-    /// another repository in the same instant. The failure, if there was one, is that of the
-    /// outcome.
+    /// Deletes everything that belongs to a repository. Two requests, and two more for every
+    /// removal of another repository at the same moment. If a request failed, its failure is
+    /// returned beside the outcome.
     pub(crate) async fn remove(
         &self,
         session: SessionId,
@@ -36,7 +37,7 @@ impl Store {
         (CommitOutcome::Conflict(None), None)
     }
 
-    /// `None` when another removal came between.
+    /// `None` when another repository was removed after the floor was read.
     async fn try_remove(
         &self,
         session: SessionId,
@@ -50,7 +51,7 @@ impl Store {
                 Operation::Get(Range {
                     end: end_of(&sessions),
                     key: sessions,
-                    // Three keys each.
+                    // A session has up to three keys.
                     limit: 3 * (self.max_operations / 2),
                     keys_only: true,
                     ..Range::default()
@@ -97,7 +98,8 @@ impl Store {
             Place::Record(id) => Some(Operation::Delete(self.keys.held(id, repository))),
             _ => None,
         });
-        // What is left of them says too much, and is taken back when the session is dead.
+        // The `held` keys of further sessions are left over, and deleted after those sessions are
+        // dead.
         then.extend(notes.take(self.max_operations / 2));
         let transaction = Transaction {
             when: vec![
@@ -116,7 +118,7 @@ impl Store {
         if answer.succeeded {
             let at = revision(answer.revision);
             self.note_floor(at);
-            self.held.take_back(session, repository);
+            self.held.note_deleted(session, repository);
             let head = Head {
                 revision: at,
                 ..Head::absent(given_out)

@@ -1,5 +1,5 @@
-//! Finished runs, until they are forgotten: by age through leases of the store, which need
-//! nobody to live; by number through whoever ends runs.
+//! Deletes finished runs. Those that are too old go with etcd leases, even if no process lives;
+//! those beyond the number that is kept are deleted by the processes that end runs.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,21 +14,22 @@ use crate::client::failure::{Effect, Failure};
 use crate::client::{Client, Compare, Operation, Transaction};
 use crate::store::{Store, revision_of};
 
-/// A lease with more keys takes too long to expire in one step.
+/// Most keys on one lease: one with more takes too long to expire, which is one step for etcd.
 const KEYS_PER_LEASE: usize = 1_000;
 
-/// A lease takes new keys for this part of the retention, and lives longer by as much.
+/// The retention age divided by this is how long a lease takes new keys, and by how much it
+/// outlives that age.
 const LEASES_PER_AGE: u32 = 24;
 
-/// Finished runs of one repository that are looked for too many of after so many ends, as a
-/// part of the most that are kept.
+/// A repository is due for tidying when the number of finished runs that it keeps, divided by this,
+/// has ended there since it was last tidied.
 const LOOK_AFTER: usize = 4;
 
-/// A look reads all entries of the repository, of runs that wait too: at most so many of them
-/// for each run that ended since the last look.
+/// Tidying reads all entries of the repository, those of waiting runs too. It waits until it reads
+/// at most this many for each run that ended since the last time.
 const READ_PER_END: usize = 16;
 
-/// Deleted in one request.
+/// Most entries that are deleted in one request.
 const DELETED_AT_ONCE: usize = 50;
 
 #[derive(Debug)]
@@ -43,14 +44,16 @@ pub(crate) struct Finished {
 struct Ended {
     /// Runs that ended.
     runs: usize,
-    /// Entries that were there then.
+    /// Entries that were left then; 0 if there were too few to matter.
     entries: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct AgeLease {
     id: i64,
+    /// How many keys were put on it.
     taken: usize,
+    /// It takes no keys from then on.
     until: Instant,
 }
 
@@ -75,29 +78,29 @@ impl Finished {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves the latest of the finished entries that were read, and notes when there were
-    /// more.
+    /// Drops the oldest of the finished entries that were read, beyond the number that is kept. If
+    /// there are any, the repository is due for tidying.
     pub(crate) fn keep_latest(&self, repository: &RepositoryKey, entries: &mut Vec<Arc<Entry>>) {
         let most = self.retention.per_repository;
         let finished = entries.iter().filter(|entry| entry.is_finished()).count();
         if finished <= most {
             return;
         }
-        self.again(repository);
+        self.mark_due(repository);
         let excess = finished - most;
         let outdated = oldest(entries, excess);
         let outdated: HashSet<_> = outdated.iter().map(|entry| &entry.run).collect();
         entries.retain(|entry| !outdated.contains(&entry.run));
     }
 
-    /// Runs have ended.
+    /// Notes that runs of a repository have ended.
     pub(crate) fn note(&self, repository: &RepositoryKey, ended: usize) {
         if ended > 0 {
             self.ended().entry(repository.clone()).or_default().runs += ended;
         }
     }
 
-    /// The repositories in which so many may have ended that it is worth a look.
+    /// The repositories that are due for tidying. They count as tidied from now on.
     fn due(&self) -> Vec<RepositoryKey> {
         let enough = self.enough();
         let mut due = Vec::new();
@@ -107,14 +110,14 @@ impl Finished {
             }
             due.push(repository.clone());
             ended.runs = 0;
-            // Kept for where the look takes too long to be finished.
+            // The number of entries is kept in case there is no time to finish the tidying.
             ended.entries > 0
         });
         due
     }
 
-    /// There are too many: it is worth a look at once.
-    fn again(&self, repository: &RepositoryKey) {
+    /// Makes a repository due for tidying at once.
+    fn mark_due(&self, repository: &RepositoryKey) {
         let ended = Ended {
             runs: self.enough(),
             entries: 0,
@@ -122,11 +125,12 @@ impl Finished {
         self.ended().insert(repository.clone(), ended);
     }
 
+    /// How many runs of a repository have to end before it is due for tidying.
     fn enough(&self) -> usize {
         (self.retention.per_repository / LOOK_AFTER).max(1)
     }
 
-    /// A repository was tidied, and has so many entries.
+    /// Notes that a repository was tidied and has this many entries left.
     fn tidied(&self, repository: &RepositoryKey, entries: usize) {
         let mut ended = self.ended();
         if entries / READ_PER_END > self.enough() {
@@ -136,11 +140,12 @@ impl Finished {
         }
     }
 
-    /// The lease was revoked by somebody else.
+    /// Forgets the lease: it was revoked from outside.
     pub(crate) fn lose_lease(&self) {
         *self.lease() = None;
     }
 
+    /// The id of the current lease, if it can take this many more keys; counts them.
     fn take(&self, keys: usize) -> Option<i64> {
         let mut lease = self.lease();
         let lease = lease.as_mut()?;
@@ -153,8 +158,8 @@ impl Finished {
 }
 
 impl Store {
-    /// The lease that so many entries which end now are to be put on. One request for every
-    /// [`KEYS_PER_LEASE`] of them.
+    /// The id of the lease for this many entries of runs that end now. Grants a new one, with one
+    /// request, when the current one is full or no longer takes keys.
     pub(crate) async fn retention_lease(&self, keys: usize) -> Result<i64, Failure> {
         if let Some(lease) = self.finished.take(keys) {
             return Ok(lease);
@@ -165,7 +170,7 @@ impl Store {
         let until = Instant::now() + spell;
         let seconds = seconds.saturating_add(1);
         let grant = move |client: Client| async move { client.grant(seconds).await };
-        // One that is granted and not heard of expires by itself.
+        // If the answer is lost the lease expires by itself, so the request counts as a read.
         let (id, _) = self.cluster.call(Effect::Read, grant).await?;
         let lease = AgeLease {
             id,
@@ -176,12 +181,12 @@ impl Store {
         Ok(id)
     }
 
-    /// Deletes what is beyond the number of finished runs that a repository keeps.
+    /// Deletes the finished runs beyond the number that is kept, in the repositories that are due.
     pub(crate) async fn tidy(&self) {
         for repository in self.finished.due() {
             if let Err(error) = self.tidy_one(&repository).await {
                 tracing::debug!(%repository, %error, "finished runs are not tidied yet");
-                self.finished.again(&repository);
+                self.finished.mark_due(&repository);
             }
         }
     }
@@ -196,7 +201,7 @@ impl Store {
         for chunk in outdated.chunks(DELETED_AT_ONCE.min(self.max_operations / 2)) {
             let deletions = chunk.iter().map(|entry| {
                 let key = self.keys.entry(repository, &entry.run);
-                // Of the same name, another run may wait by now.
+                // A new run of the same name may have replaced the entry by now.
                 Operation::Transaction(Transaction {
                     when: vec![Compare::ModifiedAt(
                         key.clone(),
@@ -218,7 +223,7 @@ impl Store {
     }
 }
 
-/// So many of the finished entries that ended first, in the order of their commits.
+/// The `count` finished entries that ended first, in the order of their commits.
 fn oldest(entries: &[Arc<Entry>], count: usize) -> Vec<Arc<Entry>> {
     if count == 0 {
         return Vec::new();

@@ -65,7 +65,7 @@ pub(crate) async fn manager_on(driver: Arc<dyn Driver>) -> ConcurrencyManager {
     ConcurrencyManager::open(driver, options).await.unwrap()
 }
 
-/// A client of the library itself, for what an operator or a stranger does.
+/// A client of the etcd library, for what an operator or another program does.
 pub(crate) async fn raw(endpoint: &str) -> etcd_client::Client {
     etcd_client::Client::connect([endpoint], None)
         .await

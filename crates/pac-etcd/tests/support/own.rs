@@ -1,4 +1,4 @@
-//! Servers of a test's own, to be killed, paused and started again.
+//! Servers that belong to one test, which kills, pauses and restarts them.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -56,7 +56,8 @@ impl Member {
         }
     }
 
-    /// With the addresses where it listens for the others, and where they find it.
+    /// Sets the flags of a member, with the addresses at which it listens for the other members and
+    /// at which they reach it.
     fn join(&mut self, name: &str, (listens, found): (&str, &str), cluster: &str) {
         let client = format!("{}://127.0.0.1:{}", self.scheme, self.port);
         let data = self.directory.path().join("data");
@@ -114,7 +115,7 @@ impl Member {
         self.wait(Self::is_healthy);
     }
 
-    /// Whether it can read what a majority knows.
+    /// Whether the member says that it is healthy, for which it needs a majority.
     pub(crate) fn is_healthy(&self) -> bool {
         self.get("/health")
             .is_some_and(|answer| answer.contains("\"health\":\"true\""))
@@ -179,7 +180,7 @@ impl Cluster {
         Self::on(&ports, &ports)
     }
 
-    /// With lines between them that can be cut.
+    /// Starts three members with connections between them that can be cut.
     pub(crate) async fn with_lines() -> (Self, Lines) {
         let listen: Vec<_> = (0..3).map(|_| free_port()).collect();
         let (lines, found) = Lines::before(&listen).await;
@@ -209,14 +210,14 @@ impl Cluster {
         self.0.iter().map(Member::endpoint).collect()
     }
 
-    /// By which a member is known to the others.
+    /// The id by which the other members know this one.
     pub(crate) async fn id(&self, member: usize) -> String {
         let client = super::raw(&self.0[member].endpoint()).await;
         let status = client.maintenance_client().status().await.unwrap();
         format!("{:x}", status.header().unwrap().member_id())
     }
 
-    /// Which of them leads.
+    /// The number of the member that leads.
     pub(crate) async fn leader(&self) -> usize {
         for (n, member) in self.0.iter().enumerate() {
             let client = super::raw(&member.endpoint()).await;

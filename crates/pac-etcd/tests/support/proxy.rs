@@ -12,15 +12,15 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) enum Line {
     /// Everything passes.
     Sound,
-    /// What the server answers is lost, and what is asked arrives.
+    /// Requests arrive, and their answers are lost.
     AnswersLost,
-    /// Nothing passes, and nobody is told.
+    /// Nothing passes, and connections stay open.
     Silent,
-    /// Connections are closed, and no new ones taken.
+    /// Connections are closed, new ones at once.
     Cut,
 }
 
-/// Passes on what comes to its port.
+/// Passes on connections to its port.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) endpoint: String,
@@ -79,13 +79,14 @@ async fn connect(client: TcpStream, server: String, mut line: watch::Receiver<Li
 /// The lines between the members of a cluster, of which one can be cut off from the others.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    /// Its number, and its id.
+    /// The number and the id of the member that is cut off.
     cut_off: Arc<watch::Sender<Option<(usize, String)>>>,
     tasks: JoinSet<()>,
 }
 
 impl Lines {
-    /// Before members that listen on these ports; and on which others they are found.
+    /// Stands before members that listen on these ports. Returns the ports at which the other
+    /// members reach them.
     pub(crate) async fn before(members: &[u16]) -> (Self, Vec<u16>) {
         let cut_off = Arc::new(watch::Sender::new(None));
         let (mut tasks, mut found) = (JoinSet::new(), Vec::new());
@@ -102,14 +103,14 @@ impl Lines {
         (Self { cut_off, tasks }, found)
     }
 
-    /// Nothing passes from and to this member, until another one is cut off or none.
+    /// Lets nothing pass from and to this member, until another one is cut off or none.
     pub(crate) fn cut_off(&self, member: Option<(usize, String)>) {
         self.cut_off.send_replace(member);
     }
 }
 
-/// Passes on what members say to the member `n`. They all know it by the same address: who it
-/// is that speaks, stands in its first request.
+/// Passes on what other members send to the member `n`. All of them reach it at the same address;
+/// the first request says which of them is sending.
 async fn connect_peer(
     mut peer: TcpStream,
     (n, server): (usize, u16),
@@ -141,8 +142,8 @@ async fn connect_peer(
     }
 }
 
-/// What comes while the line swallows it is gone for good, and the connection with it as soon as
-/// the line is sound again.
+/// What arrives while the line swallows it is lost. The connection is closed as soon as the line no
+/// longer swallows.
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,

@@ -13,16 +13,16 @@ use crate::options::PostgresOptions;
 /// What a request that failed may have done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing: it was to connect.
+    /// Nothing: it only connects.
     Connect,
-    /// Nothing: it was to read.
+    /// Nothing: it only reads.
     Read,
-    /// Something, if it arrived.
+    /// A write, if it arrived.
     Write,
 }
 
 impl Effect {
-    /// For a request without an answer.
+    /// The kind and the message of the error for a request without an answer.
     fn unanswered(self) -> (ErrorKind, &'static str) {
         match self {
             Self::Connect | Self::Read => (
@@ -37,13 +37,13 @@ impl Effect {
     }
 }
 
-/// Whether a statement is not known by its name, or is another one now: at the other end is not the
-/// connection that it was prepared on, or a function has been replaced since.
+/// Whether the server does not know the name of a statement, or knows another statement by it: the
+/// statement was prepared on another connection, or a function has been replaced since.
 pub(super) fn is_about_a_name(error: &tokio_postgres::Error) -> bool {
     let names = [
         &SqlState::INVALID_SQL_STATEMENT_NAME,
         &SqlState::DUPLICATE_PSTATEMENT,
-        // Another number of parameters.
+        // The statement of that name has another number of parameters.
         &SqlState::PROTOCOL_VIOLATION,
         // "cached plan must not change result type"
         &SqlState::FEATURE_NOT_SUPPORTED,
@@ -70,7 +70,7 @@ impl PostgresOptions {
             let (kind, message) = effect.unanswered();
             (kind, message.to_owned())
         } else {
-            // The library tells these apart by their texts alone.
+            // These errors of the library differ in their texts alone.
             match error.to_string().as_str() {
                 "error performing TLS handshake" => (
                     ErrorKind::Config,
@@ -108,8 +108,8 @@ impl PostgresOptions {
         Error::new(kind, operation, message).caused_by(detail)
     }
 
-    /// What the server has said. An error ends the transaction: nothing has changed. What is
-    /// worse than an error may have come after a commit.
+    /// What an error message of the server means. An `ERROR` ends the transaction, so nothing has
+    /// changed; a more severe one may have come after a commit.
     fn answer(&self, effect: Effect, answer: &DbError) -> (ErrorKind, String) {
         let place = self.place();
         let (user, database, schema) = (&self.username, &self.database, &self.schema);
@@ -164,7 +164,7 @@ impl PostgresOptions {
         if missing.contains(code) {
             let cure = format!(
                 "the schema {schema:?} of {database:?} is not what it was when this process \
-                 connected: restart it, so that the schema is looked after"
+                 connected: restart it, so that it migrates the schema"
             );
             return (ErrorKind::Incompatible, cure);
         }
@@ -219,7 +219,7 @@ impl PostgresOptions {
         }
     }
 
-    /// What the network has said.
+    /// What an error of the network means.
     fn connection(&self, effect: Effect, cause: &io::Error) -> (ErrorKind, String) {
         let place = self.place();
         if effect != Effect::Connect {
@@ -314,7 +314,7 @@ impl PostgresOptions {
 }
 
 fn certificate_problem<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a CertificateError> {
-    // An I/O error shows the causes of what it wraps, not the thing itself.
+    // The source of an I/O error is the source of the error that it wraps, not that error itself.
     let wrapped = cause
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);

@@ -1,8 +1,8 @@
 -- Runs once, in one transaction, with the search path set to the schema alone.
 --
--- Counters are below 2^63, which no clock will see: revisions, tickets, tokens, sessions. Times
--- are milliseconds since 1970 by this server's clock. `format` is the version of a record: a
--- reader leaves alone what is newer than it knows.
+-- Counters (revisions, tickets, tokens, sessions) stay below 2^63. Times are milliseconds since
+-- 1970 by this server's clock. `format` is the version of a record: software that knows only older
+-- versions refuses to read it and does not change it.
 
 CREATE TABLE meta (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -10,14 +10,15 @@ CREATE TABLE meta (
 );
 INSERT INTO meta (version) VALUES (0);
 
--- The highest revision, ticket or token of any repository ever removed: counting goes on from there.
+-- The highest revision, ticket or token of any repository that was ever removed: new ones count on
+-- from there.
 CREATE TABLE floor (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   value bigint NOT NULL
 );
 INSERT INTO floor (value) VALUES (0);
 
--- Since when this server writes: a change of the timeline is a fail-over.
+-- Since when this server takes writes. A timeline that has changed means a fail-over.
 CREATE TABLE server (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   timeline text NOT NULL,
@@ -26,14 +27,14 @@ CREATE TABLE server (
 INSERT INTO server (timeline, since)
   SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 0;
 
--- Every commit to a repository replaces its head: room on the page and no index on what changes
--- let the new version stay where the old one was.
+-- Every commit to a repository replaces its head. Free room on the page, and no index on the
+-- columns that change, let PostgreSQL write the new version of the row on the page of the old one.
 CREATE TABLE repositories (
   repository text COLLATE "C" PRIMARY KEY,
   format smallint NOT NULL,
   revision bigint NOT NULL,
-  -- Records of runs that changed up to this revision may be gone: whoever knows less than
-  -- this reads all.
+  -- Records of runs that changed up to this revision may have been deleted: a reader that knows
+  -- only an earlier revision has to read all records.
   purged bigint NOT NULL,
   -- 0: none.
   run_limit bigint NOT NULL,
@@ -45,8 +46,8 @@ CREATE TABLE repositories (
   started bigint NOT NULL
 ) WITH (fillfactor = 50);
 
--- No foreign key to the head: it would lock and look up the head for every row, which each
--- commit has locked already. The guards below see to it that a slot belongs to a head.
+-- No foreign key to the head: it would look up and lock the head for every row, although each
+-- commit has locked it already. The guards make sure that a slot belongs to a head.
 CREATE TABLE entries (
   repository text COLLATE "C" NOT NULL,
   run text COLLATE "C" NOT NULL,
@@ -59,7 +60,7 @@ CREATE TABLE entries (
   -- 0 queued, 1 started, 2 finished.
   state smallint NOT NULL,
   token bigint,
-  -- Who owns a queued run, or holds or held a started one.
+  -- The session that owns a queued run, or that holds or held the slot of a started one.
   session bigint,
   orphaned boolean NOT NULL,
   -- 0 completed, 1 failed, 2 cancelled, 3 expired.
@@ -71,18 +72,19 @@ CREATE TABLE entries (
   started_at bigint,
   finished_at bigint,
   revision bigint NOT NULL,
-  -- In this order it is of no use to anything but a search for one run: no plan can take it for
-  -- the index below and read all of a repository.
+  -- In this order it serves a search for one run alone: no plan can use it in place of the index
+  -- below and read all entries of a repository.
   PRIMARY KEY (run, repository)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
--- What changed since, how many hold a slot, and which ended last, in a repository. One index for
--- all of it: what a commit costs is for the most part the indexes that its rows go into.
+-- Finds, in a repository, the entries that changed after a revision, those that hold a slot, and
+-- those that ended last. One index for all of these: most of a commit's cost is the indexes that
+-- its rows go into.
 CREATE INDEX entries_state ON entries (repository, state, revision);
--- In which repositories anybody waits.
+-- Finds the repositories in which runs wait.
 CREATE INDEX entries_queued ON entries (repository) WHERE state = 0;
--- In which repositories a session has entries.
+-- Finds the repositories in which a session has entries.
 CREATE INDEX entries_session ON entries (session, repository) WHERE session IS NOT NULL;
--- Which ended long ago.
+-- Finds the runs that ended long ago.
 CREATE INDEX entries_ended ON entries (finished_at) WHERE state = 2;
 
 CREATE TABLE sessions (

@@ -1,19 +1,21 @@
--- Who is alive. One rule keeps a dead session from having the last word: a commit holds a
--- shared lock on every session that it depends on while it asks whether they live, until it
--- is done; a session is declared dead under the exclusive lock. The locks are advisory ones of
--- the transaction: rows of sessions would be written with every commit to be locked.
+-- Sessions, and whether they are alive. After a session is declared dead, no commit of it may
+-- appear. So a commit takes a shared lock on every session that it depends on before it looks
+-- whether they live, and keeps it until its transaction ends; and a session is declared dead under
+-- the exclusive lock. The locks are advisory ones, because locks of rows would write the rows of
+-- the sessions with every commit.
 
 CREATE FUNCTION millis(moment timestamptz) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN floor(extract(epoch FROM moment) * 1000)::bigint;
 
--- Not now(): that is when the transaction started.
+-- Not now(), which is the time at which the transaction started.
 CREATE FUNCTION now_millis() RETURNS bigint
 LANGUAGE sql VOLATILE
 RETURN floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
--- The two halves of the lock of a session: this schema, and its number. With names that are
--- looked up here and now and no settings of their own, they become part of what calls them.
+-- The two halves of the key of a session's lock: this schema, and the number of the session. The
+-- names in them are looked up when they are created and they have no settings of their own, so
+-- PostgreSQL can inline them into the statements that call them.
 CREATE FUNCTION lock_space() RETURNS integer
 LANGUAGE sql STABLE
 RETURN ('sessions'::regclass::oid::bigint - 2147483648)::integer;
@@ -22,9 +24,9 @@ CREATE FUNCTION lock_number(session bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE
 RETURN (session & 2147483647)::integer;
 
--- Since when nobody was kept from renewing: the start of the server, its last recovery from
--- the crash of one of its processes (which resets its statistics), or the last fail-over.
--- Before the latter has been noted it counts as happening now.
+-- Since when sessions could be renewed: the start of the server, its last recovery from the crash
+-- of one of its processes (which resets its statistics), or the last fail-over, whichever is
+-- latest. A fail-over that has not been noted yet counts as happening now.
 CREATE FUNCTION up_since() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -36,7 +38,8 @@ AS $$
   FROM server
 $$;
 
--- Nearly always the first answer will do. Part of what calls it, too.
+-- Whether a deadline has passed, and the server has been up for a whole TTL. The first condition is
+-- nearly always enough, so the slower up_since() is seldom called. Can be inlined, too.
 CREATE FUNCTION has_passed(deadline bigint, ttl bigint) RETURNS boolean
 LANGUAGE sql VOLATILE
 RETURN CASE WHEN deadline > now_millis() THEN false ELSE up_since() + ttl <= now_millis() END;
@@ -53,8 +56,9 @@ BEGIN
 END
 $$;
 
--- Renews a session. False, for good, when it is too late. Whoever holds the row must not wait for
--- the lock: a sweep takes them the other way round, and will see to it where this does not.
+-- Renews a session. False, for good, when it is too late. It may hold the row of the session, so it
+-- must not wait for the lock of the session: a sweep takes the lock first and then the row. If it
+-- does not get the lock, a sweep declares the session dead.
 CREATE FUNCTION renew_session(renewing bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -72,9 +76,10 @@ BEGIN
 END
 $$;
 
--- Notes a fail-over, declares dead whose time has passed, forgets who is dead and has left
--- nothing behind, and says who is dead: whether its lease TTL has passed too, and whether its
--- death is news. Writes nothing when there is nothing new.
+-- Notes a fail-over, declares sessions dead whose session TTL has passed, forgets dead ones whose
+-- lease TTL has passed and that have no entries, and returns the others that are dead: whether the
+-- lease TTL of each has passed too, and whether this call declared it dead. Writes nothing when
+-- there is nothing new.
 CREATE FUNCTION sweep_sessions() RETURNS TABLE (session bigint, lease_passed boolean, fresh boolean)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -87,7 +92,7 @@ BEGIN
   SELECT array_agg(s.id) INTO v_dying FROM sessions s
     WHERE NOT s.dead AND has_passed(s.deadline, s.session_ttl);
   IF v_dying IS NOT NULL THEN
-    -- Whoever has a commit under way is left for the next time.
+    -- A session with a commit under way is left for the next sweep.
     SELECT array_agg(d.id) INTO v_dying FROM unnest(v_dying) d (id)
       WHERE pg_try_advisory_xact_lock(lock_space(), lock_number(d.id));
     WITH died AS (

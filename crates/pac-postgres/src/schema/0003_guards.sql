@@ -1,10 +1,10 @@
--- The limit, kept a second time: no writer, however broken, can start a run beyond it. Only
--- what is marked as adopted by the head's latest commit may be.
+-- The limit is enforced here a second time: no writer, however broken, can start a run beyond it.
+-- Only runs that the head's latest commit has adopted may be beyond it.
 --
 -- A guard locks the heads first and counts in a later statement, which sees what was committed
--- before it had the lock. That holds at READ COMMITTED alone, so nothing else is let through.
+-- before the guard had the lock. That is so at READ COMMITTED alone, so the guard refuses all else.
 
--- Of repositories that are named once each.
+-- Checks the limits of repositories, which are named once each.
 CREATE FUNCTION guard_limits(starting text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off

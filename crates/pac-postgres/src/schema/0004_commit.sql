@@ -1,16 +1,19 @@
--- Reads of one repository, and commits to many in one transaction and one round trip, each on
--- its own condition and with its own outcome. Both are functions because their plans are kept for a
--- connection then: to plan them takes longer than to carry them out.
+-- Reads of one repository, and commits to many in one transaction and one round trip, each with its
+-- own condition and its own outcome. Both are functions, because a connection then keeps their
+-- plans: to make the plans takes longer than to carry them out.
 --
--- The plan settings: arrays of unknown length are no reason to read a table from end to end, nor to
--- plan anew for each; where only that is possible, as for the one row of the floor, it then counts
--- as so expensive that a server would compile it first, for 10 ms. A condition with a query of its
--- own is kept for when it matters: it costs as much as a statement. What is an expression and no
--- query costs next to nothing, and an element of an array less than a row of unnest.
+-- The settings of the functions: the planner does not know how long the arrays are, and without the
+-- settings would read whole tables, or plan anew for each call. Where only a scan of the whole
+-- table is possible, as for the one row of floor, it counts as very expensive with them, and
+-- without jit = off the server would compile the plan first, which takes 10 ms.
+--
+-- A condition with a query of its own costs as much as a statement, so it is evaluated only where
+-- it matters. An expression without a query costs next to nothing, and an element of an array less
+-- than a row of unnest.
 
--- First the head with the floor, then the entries that changed after the revision `p_known`, or all
--- where that is unknown or some of them may be gone. All as of the moment when the calling statement
--- began, which is what STABLE stands for.
+-- Returns first the head with the floor, then the entries that changed after the revision
+-- `p_known`; or all entries, if that is null or records of runs that changed later may have been
+-- deleted. STABLE makes all of it as of the moment when the calling statement began.
 CREATE FUNCTION load_repository(p_repository text, p_known bigint) RETURNS TABLE (
   floor bigint, purged bigint,
   format smallint, revision bigint, run_limit bigint, limit_version bigint, last_ticket bigint,
@@ -38,9 +41,10 @@ BEGIN
   IF p_known >= purged THEN
     v_after := p_known;
   END IF;
-  -- By ranges of states: within a single state the index goes on to what is after the known
-  -- revision; beside them is what no state is, which has to be read to be reported. OFFSET keeps the
-  -- planner from one search for all ranges: that would read a whole repository.
+  -- One search for each range of states. Within a single state the index goes straight to the
+  -- entries after the known revision. The first and the last range hold no valid state; entries in
+  -- them are read to be reported as corrupt. OFFSET keeps the planner from one search for all
+  -- ranges, which would read a whole repository.
   RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::smallint, NULL::bigint, NULL::bigint,
       NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
       e.format, e.run, e.uid, e.kind, e.priority, e.ticket, e.state, e.token, e.session,
@@ -52,21 +56,23 @@ BEGIN
 END
 $$;
 
--- Locks first, reads later: every statement of this function sees what was committed before it
--- began. Sessions and heads are locked in the order of their keys, and a head that somebody else
--- holds is a conflict rather than a wait; nothing that waits holds what another waits for.
+-- Locks first and reads later: every statement of this function sees what was committed before that
+-- statement began. Sessions and heads are locked in the order of their keys, and a head that
+-- another transaction has locked is a conflict and not waited for. So there is no deadlock.
 --
--- What comes of the commit to one repository: 0 committed, at `moment`, and with the new floor in
--- `about` if it was removed; 1 conflict; 2 the session `about` is dead.
+-- Returns an outcome for each repository: 0 committed, at `moment`, and with the new floor in
+-- `about` if it was removed; 1 conflict; 2 the session `about` is dead. A row with the number 0
+-- means that the committing session is dead, and nothing was committed.
 CREATE FUNCTION commit_batch(
   p_session bigint,
-  -- One each per repository.
+  -- One for each repository.
   p_repository text[], p_expected bigint[], p_remove boolean[], p_limit bigint[],
   p_limit_version bigint[], p_last_ticket bigint[], p_last_token bigint[], p_queued bigint[],
   p_started bigint[],
-  -- One each per session that has to live, with the number of its repository.
+  -- One for each session that has to live, with the number of its repository.
   p_alive_of integer[], p_alive bigint[],
-  -- One each per entry, with the number of its repository. The smallest time is "now".
+  -- One for each entry, with the number of its repository. The smallest time stands for that of the
+  -- commit.
   p_of integer[], p_run text[], p_uid text[], p_kind smallint[], p_priority integer[],
   p_ticket bigint[], p_state smallint[], p_token bigint[], p_owner bigint[],
   p_orphaned boolean[], p_outcome smallint[], p_abandoned boolean[], p_adopted boolean[],
@@ -84,12 +90,15 @@ DECLARE
   v_session bigint;
   v_locked text;
   v_dead bigint[];
-  -- A commit to one repository is tried at once; why it fails is found out as for any other.
+  -- A commit to one repository is tried at once. If it fails, the loop goes round again and finds
+  -- out why, as for a commit to several.
   v_alone boolean := cardinality(p_repository) = 1 AND NOT p_remove[1];
-  -- Those of which a session is dead, and those whose heads are ours as they were expected.
-  v_bereaved integer[] := '{}';
+  -- The numbers of the repositories of which a session is dead, and of those whose heads are locked
+  -- here and at the expected revision.
+  v_with_dead integer[] := '{}';
   v_held integer[];
-  -- Whether that is all of them: to search an array for each row takes a copy of it each time.
+  -- Whether v_held holds all of them. Then no row is searched for in it, which would copy the array
+  -- for each row.
   v_all boolean := false;
   v_heads bigint;
   v_removes boolean := false;
@@ -98,11 +107,12 @@ DECLARE
   v_moment bigint;
   v_written bigint;
 BEGIN
-  -- Nearly always it is one.
+  -- Nearly always there is one session.
   IF p_alive <> '{}' THEN
     v_sessions := ARRAY(SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1);
   END IF;
-  -- Assigned, so that it is no query; what comes next is one, and sees what was done before.
+  -- An assignment is no query, which would cost more. The next query sees what was committed before
+  -- these locks were granted.
   FOREACH v_session IN ARRAY v_sessions LOOP
     v_locked := pg_advisory_xact_lock_shared(c_locks, lock_number(v_session))::text;
   END LOOP;
@@ -116,14 +126,14 @@ BEGIN
           RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session;
           RETURN;
         END IF;
-        SELECT array_agg(DISTINCT a.number) INTO v_bereaved
+        SELECT array_agg(DISTINCT a.number) INTO v_with_dead
           FROM unnest(p_alive_of, p_alive) a (number, id) WHERE a.id = ANY (v_dead);
       END IF;
 
       SELECT coalesce(array_agg(h.number), '{}') INTO v_held FROM (
         SELECT n AS number FROM generate_subscripts(p_repository, 1) n
           JOIN repositories r ON r.repository = p_repository[n]
-          WHERE r.revision = p_expected[n] AND r.format = 1 AND n <> ALL (v_bereaved)
+          WHERE r.revision = p_expected[n] AND r.format = 1 AND n <> ALL (v_with_dead)
           ORDER BY r.repository
           FOR NO KEY UPDATE OF r SKIP LOCKED) h;
       IF true = ANY (p_remove) THEN
@@ -134,7 +144,7 @@ BEGIN
       IF v_removes THEN
         SELECT f.value INTO v_floor FROM floor f FOR UPDATE;
       END IF;
-      IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_bereaved) THEN
+      IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_with_dead) THEN
         v_missing := EXISTS (SELECT FROM unnest(p_repository) t (repository)
           WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository));
       END IF;
@@ -148,7 +158,7 @@ BEGIN
             SELECT t.repository, 1, t.expected, t.expected, 0, 0, 0, 0, 0
               FROM unnest(p_repository, p_expected, p_remove)
                 WITH ORDINALITY t (repository, expected, remove, number)
-              WHERE t.expected = v_floor AND NOT t.remove AND t.number <> ALL (v_bereaved)
+              WHERE t.expected = v_floor AND NOT t.remove AND t.number <> ALL (v_with_dead)
                 AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
               ORDER BY t.repository
             ON CONFLICT DO NOTHING
@@ -235,18 +245,18 @@ BEGIN
     END LOOP;
     RETURN;
   END IF;
-  -- What is removed and was not there is as it should be.
+  -- To remove a repository that does not exist counts as committed.
   RETURN QUERY SELECT t.number::integer,
       CASE
         WHEN t.number = ANY (v_held) OR t.remove AND t.expected = v_floor AND NOT v_removes
           AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
           THEN 0
-        WHEN t.number = ANY (v_bereaved) THEN 2
+        WHEN t.number = ANY (v_with_dead) THEN 2
         ELSE 1
       END::smallint,
       v_moment,
       CASE
-        WHEN t.number = ANY (v_bereaved) THEN (SELECT min(a.id)
+        WHEN t.number = ANY (v_with_dead) THEN (SELECT min(a.id)
           FROM unnest(p_alive_of, p_alive) a (number, id)
           WHERE a.number = t.number AND a.id = ANY (v_dead))
         ELSE v_floor

@@ -1,8 +1,9 @@
--- Finished runs go by themselves, a few at a time. A head is locked while records of its
--- repository go, and remembers up to which revision some are missing. Both functions return how
--- many records went.
+-- Deletes finished runs. The head of a repository is locked while records of it are deleted, and
+-- its column `purged` says up to which revision some may be missing. Both functions return how many
+-- records they deleted.
 
--- Those that ended more than `p_age` ago. A repository that is in use is left for the next time.
+-- Deletes runs that ended more than `p_age` ms ago, `p_most` at a time. Leaves those in a
+-- repository whose head is locked for the next call.
 CREATE FUNCTION purge_old(p_age bigint, p_most integer) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -17,7 +18,7 @@ BEGIN
       WHERE r.format = 1 AND r.repository IN (SELECT o.repository FROM (
         SELECT e.repository FROM entries e
           WHERE e.state = 2 AND e.finished_at < v_before
-            -- What must be left alone is not to stand before what can go.
+            -- Records that must stay must not take the place of records that can go.
             AND EXISTS (SELECT FROM repositories k
               WHERE k.repository = e.repository AND k.format = 1)
           ORDER BY e.finished_at LIMIT p_most) o)
@@ -41,8 +42,8 @@ BEGIN
 END
 $$;
 
--- All but the latest `p_keep` of each repository. Waits for those that are in use, which are
--- the ones that need it.
+-- Deletes all finished runs but the latest `p_keep` of each repository. Waits for heads that are
+-- locked, because it is repositories in use that have too many.
 CREATE FUNCTION purge_excess(p_repositories text[], p_keep bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off

@@ -1,16 +1,16 @@
-//! Hints on their way: merged, and as few payloads as they fit into.
+//! Hints that are to be sent: merged, and in as few payloads as they fit into.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 
 use pac_core::{RepositoryKey, Revision, SessionId};
 
-/// PostgreSQL takes less than 8000 bytes.
+/// Most bytes of a payload: PostgreSQL takes less than 8000.
 const PAYLOAD: usize = 7_900;
-/// Above this it is quicker to have everybody look at what they care for.
+/// Most repositories to tell of. With more, it is quicker that each process reads all that it uses.
 const MOST: usize = 10_000;
 
-/// Something that is to be told.
+/// One hint.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Hint {
     Changed(SessionId, RepositoryKey, Revision),
@@ -54,14 +54,14 @@ impl Outbox {
         self.urgent = true;
     }
 
-    /// All that is to be told, and some that was not, is one hint now.
+    /// Replaces all hints by one that says that hints were lost.
     pub(super) fn missed(&mut self) {
         self.changed.clear();
         self.missed = true;
         self.urgent = true;
     }
 
-    /// Whether somebody may wait for this.
+    /// Whether a waiter may depend on one of these hints.
     pub(super) fn is_urgent(&self) -> bool {
         self.urgent
     }
@@ -71,7 +71,7 @@ impl Outbox {
         self.changed.len() > 1
     }
 
-    /// The payloads to send.
+    /// Takes all hints, as the payloads to send.
     pub(super) fn take(&mut self) -> Vec<String> {
         let taken = std::mem::take(self);
         let mut payloads = Vec::new();
@@ -96,7 +96,7 @@ impl Outbox {
     }
 }
 
-/// What somebody has sent; none if it is nothing that this software sends.
+/// The hint in a text; `None` if it is nothing that this software sends.
 pub(super) fn parse(hint: &str) -> Option<Hint> {
     match hint {
         "d" => return Some(Hint::SessionDied),

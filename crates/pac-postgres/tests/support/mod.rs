@@ -1,4 +1,5 @@
-//! Servers for tests: those that `cargo xtask test` has started, and others of a test's own.
+//! Servers for tests: those that `cargo xtask test` has started, and those that a test starts
+//! itself.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(
@@ -24,10 +25,10 @@ use tokio_postgres::NoTls;
 
 /// The system's PostgreSQL.
 pub(crate) const SYSTEM: &str = "PAC_TEST_POSTGRES";
-/// The newest that there is.
+/// The newest PostgreSQL.
 pub(crate) const NEWEST: &str = "PAC_TEST_POSTGRES_NEWEST";
 
-/// What `cargo xtask test` says in a variable. Without it nothing here can pass.
+/// The value of a variable that `cargo xtask test` sets.
 #[track_caller]
 pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -62,7 +63,7 @@ pub(crate) fn options(port: u16) -> PostgresOptions {
     options
 }
 
-/// A connection past the driver.
+/// A connection that does not go through the driver.
 pub(crate) async fn raw(port: u16) -> tokio_postgres::Client {
     let config = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
@@ -119,7 +120,7 @@ pub(crate) async fn command(
     panic!("{command:?} met a conflict each time");
 }
 
-/// Commits, and says for each repository whether that was done.
+/// Commits a batch, and says for each repository whether that was done.
 pub(crate) async fn committed(
     driver: &dyn Driver,
     session: SessionId,

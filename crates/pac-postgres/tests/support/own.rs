@@ -1,4 +1,4 @@
-//! A server of a test's own, to be killed and restarted.
+//! A server that belongs to one test, which kills and restarts it.
 
 use std::fs;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::variable;
 
-/// A PostgreSQL server in a temporary directory; it is killed, and all of it goes, with this.
+/// A PostgreSQL server in a temporary directory. Dropping it kills it and deletes the directory.
 #[derive(Debug)]
 pub(crate) struct OwnServer {
     pub(crate) port: u16,
@@ -19,8 +19,8 @@ pub(crate) struct OwnServer {
 }
 
 impl OwnServer {
-    /// Starts the system's server, or another, with lines added to its configuration and its
-    /// `pg_hba.conf` replaced if it says anything.
+    /// Starts a server of the version `which`, with lines added to its configuration, and with its
+    /// `pg_hba.conf` replaced if `hba` is not empty.
     pub(crate) fn start(which: &str, configuration: &str, hba: &str) -> Self {
         let server = Self::prepare(which);
         let data = server.data();
@@ -35,7 +35,7 @@ impl OwnServer {
         server
     }
 
-    /// Everything but the start.
+    /// Prepares such a server, but does not start it.
     pub(crate) fn prepare(which: &str) -> Self {
         let programs = PathBuf::from(variable(&format!("{which}_BIN")));
         let directory = tempfile::tempdir().unwrap();
@@ -63,7 +63,7 @@ impl OwnServer {
         self.directory.path().join("data")
     }
 
-    /// Writes a file into the data directory that the server can read, and nobody else.
+    /// Writes a file into the data directory that only the server can read.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.data().join(name);
         let _ = fs::remove_file(&path);
@@ -72,7 +72,7 @@ impl OwnServer {
         own(&path);
     }
 
-    /// Starts it where it does not run, and waits until it takes connections.
+    /// Starts the server, which does not run, and waits until it takes connections.
     pub(crate) fn start_again(&mut self) {
         self.start_again_with(&[]);
     }
@@ -83,7 +83,7 @@ impl OwnServer {
         let mut server = self.spawn(args);
         while !self.is_ready() {
             if server.try_wait().unwrap().is_some() {
-                // What was killed may not be gone yet.
+                // The killed server may not be gone yet, and then a new one cannot start.
                 server = self.spawn(args);
             }
             assert!(
@@ -168,7 +168,7 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// Gives a file to whom servers run as, where that is not who runs the tests.
+/// Gives a file to the user that servers run as, if that is not the user that runs the tests.
 pub(crate) fn own(path: &Path) {
     let words = variable("PAC_TEST_RUN_AS");
     if let Some(user) = words
@@ -186,7 +186,7 @@ fn chmod_600(path: &Path) {
 }
 
 fn signal(name: &str, process: &str) {
-    // One that has gone meanwhile is no failure.
+    // That the process has gone meanwhile is no failure.
     let _ = Command::new("kill")
         .args(["-s", name, process])
         .stderr(Stdio::null())

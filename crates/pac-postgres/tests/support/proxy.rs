@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,11 +16,10 @@ pub(crate) struct Proxy {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// What has a request with such a text answered by a cut connection, so many times.
+    /// The next request with this text gets no answer: its connection is cut instead.
     swallow: std::sync::Mutex<Option<String>>,
     swallowed: AtomicUsize,
-    /// Requests that ended with a Sync or were simple queries.
-    requests: AtomicU64,
+    /// The texts of the requests so far.
     log: std::sync::Mutex<Vec<String>>,
 }
 
@@ -66,11 +65,12 @@ impl Proxy {
 struct Names(HashMap<String, String>);
 
 impl Names {
-    /// The text of a request, with that of the statement which it names; `None` if all it does is
-    /// to give a statement its name. A request is a packet, and begins with a message.
+    /// The text of a request, followed by that of the statement that it names; `None` if all that
+    /// it does is to give a statement its name. A request is one packet, which begins with a
+    /// message.
     fn request(&mut self, packet: &[u8]) -> Option<String> {
         let text = String::from_utf8_lossy(packet).into_owned();
-        // After the kind of a message and its length.
+        // A message begins with its kind, one byte, and its length, four bytes.
         let body = packet.get(5..).unwrap_or_default();
         let mut strings = body.split(|byte| *byte == 0).map(String::from_utf8_lossy);
         let (first, second) = (strings.next()?, strings.next().unwrap_or_default());
@@ -79,7 +79,7 @@ impl Names {
                 self.0.insert(first.into_owned(), second.into_owned());
                 None
             }
-            // The portal comes first.
+            // This message names the portal before the statement.
             Some(b'B') => {
                 let named = self.0.get(second.as_ref()).map(String::as_str);
                 Some(text + named.unwrap_or_default())
@@ -120,7 +120,7 @@ async fn pass(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
                 return;
             }
             if swallow {
-                // What the server says to this, it says to nobody.
+                // No later request may reach the server on this connection.
                 std::future::pending::<()>().await;
             }
         }
@@ -134,7 +134,7 @@ async fn pass(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
                 let n = read.unwrap_or(0);
                 if n == 0 || deaf {
                     if deaf {
-                        // The answer has come: what it answers is durable.
+                        // The answer has come, so the request has been carried out.
                         shared.swallowed.fetch_add(1, Ordering::SeqCst);
                     }
                     break;
