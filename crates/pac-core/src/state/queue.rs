@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::entry::Entry;
 use crate::value::{Priority, Ticket};
 
-/// A chunk is split once it has grown well beyond this many places. About the square root of the
-/// longest queue worth planning for (a few 100,000), so that neither the number of chunks nor
-/// their length dominates the cost.
+/// A chunk is split in two once it holds more than twice this many places. About the square root
+/// of the longest queue worth planning for (a few 100,000), so that neither the number of chunks
+/// nor their length dominates the cost.
 const CHUNK: usize = 512;
 
 /// The order of grants: higher priority first, then the ticket.
