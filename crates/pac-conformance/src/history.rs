@@ -139,7 +139,7 @@ impl Span {
         self.moments.held = self.history.tick();
     }
 
-    /// To be called before the slot is given back.
+    /// Ends the span. Call it before giving the slot back.
     pub fn gives_back(mut self) {
         self.moments.given_back = self.history.tick();
         self.history.spans.lock().unwrap().push(self.moments);

@@ -67,10 +67,10 @@
 //! - An empty store of its own for every fixture (a prefix, a schema) that nothing else writes to.
 //! - A retention of finished runs that case 46 can wait for: 10 to 45 s in real time, and not less,
 //!   since other cases read runs that have ended a while ago.
-//! - If possible, a [`Vandal`] that writes into the store past the driver, to test how managers treat
-//!   records that a foreign program has damaged or a newer version has written, and a
-//!   [clock](Fixture::with_clock) that can be set. The cases do the rest: they open managers and put
-//!   [`faults`] between them and the store.
+//! - If possible, a [`Vandal`] that writes into the store past the driver, to test how managers
+//!   treat records that a foreign program has damaged or a newer version has written, and a
+//!   [clock](Fixture::with_clock) that can be set. The cases do the rest: they open managers and
+//!   put [`faults`] between them and the store.
 //!
 //! # What is checked
 //!

@@ -7,7 +7,7 @@ use pac_concurrency::{Limit, PipelineRunKey, Priority, RepositoryKey, Timestamp}
 /// The result of a whole replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Replay {
-    /// In the order in which the trace first names them.
+    /// The repositories, in the order in which the trace first names them.
     pub(crate) repositories: Vec<RepositoryRecord>,
     /// Cancels that matched no queued or running run: the line in the trace, and the run named.
     pub(crate) unknown_cancels: Vec<(usize, PipelineRunKey)>,

@@ -21,7 +21,7 @@ const MAX_PROBLEMS: usize = 20;
 /// A checked trace.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Trace {
-    /// In the order of their times; rows of the same moment keep the order of the file.
+    /// Sorted by time; rows of the same moment keep the order of the file.
     pub(crate) rows: Vec<Row>,
 }
 

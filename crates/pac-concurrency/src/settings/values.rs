@@ -78,7 +78,7 @@ pub struct Host {
     pub port: Option<u16>,
 }
 
-/// What TLS has to prove about the server, as in libpq.
+/// The properties of the server that TLS must verify, as in libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SslMode {
     /// No TLS.

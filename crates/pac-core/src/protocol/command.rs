@@ -235,21 +235,21 @@ pub enum Ended {
 /// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Of `Admit`, `Adopt`, `Requeue` and `Reclaim`.
+    /// The outcome of `Admit`, `Adopt`, `Requeue` and `Reclaim`.
     Admitted {
         /// The state of the run after the command.
         admitted: Admitted,
         /// Whether the run neither waited nor ran before this command.
         created: bool,
     },
-    /// Of `Release`, `Cancel` and `Abandon`.
+    /// The outcome of `Release`, `Cancel` and `Abandon`.
     Ended {
         /// Whether the command ended the run, and if not, why.
         ended: Ended,
         /// The runs that the commit starts in the freed slot, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// Of `SetLimit`.
+    /// The outcome of `SetLimit`.
     LimitSet {
         /// The limit in force.
         limit: Limit,
@@ -258,13 +258,13 @@ pub enum Outcome {
         /// The runs that a raised limit starts, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// Of `Expire` and `Promote`.
+    /// The outcome of `Expire` and `Promote`.
     Swept {
         /// The dead session's runs that ended or lost their owner.
         affected: Vec<PipelineRunKey>,
         /// The runs that the commit starts in freed slots, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// Of `RemoveRepository`: the runs that were waiting or running.
+    /// The outcome of `RemoveRepository`: the runs that were waiting or running.
     Removed(Vec<PipelineRunKey>),
 }

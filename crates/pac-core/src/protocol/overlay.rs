@@ -11,7 +11,7 @@ const SCAN: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    /// In the order in which they were first changed.
+    /// The changed entries, in the order in which they were first changed.
     changed: Vec<Arc<Entry>>,
     /// The position of each run in `changed`; empty while `changed` is short enough to scan.
     index: HashMap<PipelineRunKey, usize>,

@@ -21,7 +21,7 @@ pub struct Issuer {
     pub takes_ownerless: bool,
 }
 
-/// What one commit to one repository writes.
+/// The content of one commit to one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Changes {
     /// The revision that the repository must be at; for a repository that does not exist, the
