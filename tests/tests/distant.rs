@@ -1,4 +1,4 @@
-//! The memory driver at the end of a line against all cases: as a server would be, with lanes,
+//! All cases against the memory driver behind a simulated connection: like a server, with
 //! batches and answers that take their time.
 
 #![allow(
@@ -29,7 +29,8 @@ fn open(line: &Arc<Faults>, epoch: Timestamp) -> Arc<dyn Driver> {
 
 const CYCLES: u64 = 20;
 
-/// 64 tasks of one manager, over so many repositories: how many batches and commits that took.
+/// Runs 64 tasks of one manager over this many repositories. Returns how many batches and
+/// commits that took.
 fn cycles(repositories: u64) -> (u64, u64) {
     let line = Faults::line();
     let now = MemoryOptions::default().epoch;

@@ -1,5 +1,5 @@
-//! What a manager owes its callers beyond the behaviours that every driver is held to: the ways
-//! in which a grant could get lost between them.
+//! Properties of the manager beyond the cases for every driver: it loses no grant between
+//! concurrent callers.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,7 +40,7 @@ fn a_waiter_outlives_the_loss_of_two_sessions() {
         let a = started(&other, &web, durable("a")).await;
         let mut b = queued(&ours, &web, durable("b")).await;
 
-        // Sessions can be opened, but neither kept nor used.
+        // Sessions can be opened, but neither renewed nor used.
         let used = [Request::KeepAlive, Request::Load, Request::Commit];
         outage.inject(used, Fault::Fail, When::Always);
         for _ in 0..2 {
@@ -75,7 +75,8 @@ fn a_waiter_outlives_a_session_that_ends_before_the_answer_comes() {
         });
         fixture.comes_to(&web, &["a"], &["b"]).await;
 
-        // Its session ends, that is recorded, and known to the manager, before the answer.
+        // The session ends, the store records that, and the manager learns it, all before the
+        // answer.
         let session = ours.session();
         fixture.driver().close_session(session).await.unwrap();
         while ours.session() == session {
@@ -111,7 +112,8 @@ fn asking_again_after_an_answer_was_not_waited_for_is_a_new_question() {
                 let (ours, web) = (ours.clone(), web.clone());
                 tokio::spawn(async move { ours.admit(&web, durable("b")).await.unwrap() })
             };
-            // The first is answered when nobody waits for it any more, and the second does.
+            // The answer to the first request comes after its caller has gone, while the second
+            // waits.
             let impatient = ask();
             let first = async || fixture.view(&web).await.entry("b").is_some();
             while !first().await {
@@ -151,7 +153,8 @@ fn who_asked_by_the_same_commit_has_what_another_went_away_from() {
             tokio::spawn(async move { manager.admit(&web, durable(name)).await.unwrap() })
         };
         slow.inject([Request::Commit], Fault::Delay(second / 2), When::Always);
-        // While one commit is on its way, two ask by the next; while that is, one goes away.
+        // While one commit is in flight, two requests join the next; during that one, one caller
+        // goes.
         let a = ask("a");
         sleep(second / 2).await;
         let (first, again) = (ask("b"), ask("b"));
@@ -164,7 +167,7 @@ fn who_asked_by_the_same_commit_has_what_another_went_away_from() {
         sleep(second * 5).await;
         fixture.view(&web).await.assert(&["a", "b"], &[]);
         assert!(manager.holds(&lease));
-        // And takes it back if it goes away, too.
+        // If both callers go away, the entry is taken back.
         manager.release(lease, DONE).await.unwrap();
         let waits = ask("d");
         sleep(second / 2).await;
@@ -200,7 +203,7 @@ fn a_manager_that_was_closed_ends_its_streams_and_waiters() {
             assert!(matches!(heard, Heard::Event(_)), "{heard:?}");
         }
         assert!(!manager.holds(&a));
-        // What it has disowned goes to a controller that lives, and not back to itself.
+        // The closed manager's waiting run goes to a live controller, not back to itself.
         let lease = others.next().await.unwrap();
         assert_eq!(
             (lease.run(), lease.session()),
@@ -209,8 +212,8 @@ fn a_manager_that_was_closed_ends_its_streams_and_waiters() {
     });
 }
 
-/// However far the second question got before its asker went: the first waiter, or the stream
-/// of grants, gets the slot.
+/// Wherever the second request was when its caller went: the first waiter, or the stream of
+/// grants, gets the slot.
 #[test]
 fn asking_again_and_going_away_loses_no_grant() {
     run_case(Time::Paused, distant, async |fixture: &Fixture| {
@@ -284,7 +287,7 @@ fn a_lease_ends_no_later_life_of_its_run() {
         fixture.settle().await;
         fixture.view(&web).await.assert(&["x"], &[]);
         manager.release(again, DONE).await.unwrap();
-        // Nor does it after the repository was removed, and counts its runs anew.
+        // The same after the repository was removed, with a run of the same name and uid.
         let first = started(&manager, &web, ephemeral("y")).await;
         manager.remove_repository(&web).await.unwrap();
         let _again = started(&manager, &web, ephemeral("y")).await;
@@ -336,7 +339,7 @@ fn the_back_stop_looks_at_many_repositories_with_few_requests() {
         let before = asked();
         sleep(poll * 10).await;
         let asked = asked() - before;
-        // One by one it would be 3,000.
+        // One request per repository and poll would make 3,000.
         assert!(asked < 100, "{asked} requests although nothing happened");
 
         for a in running {
@@ -349,7 +352,7 @@ fn the_back_stop_looks_at_many_repositories_with_few_requests() {
     });
 }
 
-/// Each such commit could be a conflict for somebody who has a slot to give on.
+/// Each commit of a mere admission could conflict with a manager that has a slot to hand over.
 async fn admissions_go_along(fixture: &Fixture) {
     let web = repository("web");
     let line = Faults::none();
@@ -363,13 +366,13 @@ async fn admissions_go_along(fixture: &Fixture) {
         tokio::spawn(async move { ours.admit(&web, durable(run)).await.unwrap() })
     };
 
-    // One conflict may be no more than a state that was not followed.
+    // A single conflict may only mean that this manager's state was out of date.
     line.inject([Request::Commit], Fault::Conflict, When::Next(1));
     let start = Instant::now();
     let c = queued(&ours, &web, durable("c")).await;
     assert!(start.elapsed() < Duration::from_millis(15));
 
-    // Nothing to go along with: it waits for a moment, and not for the next moment again.
+    // No other commit to join: the admission waits once, and not again after the next conflict.
     sleep(Duration::from_millis(200)).await;
     line.inject([Request::Commit], Fault::Conflict, When::Next(3));
     let (before, start) = (commits(), Instant::now());
@@ -379,7 +382,7 @@ async fn admissions_go_along(fixture: &Fixture) {
     let (least, most) = (Duration::from_millis(15), Duration::from_millis(60));
     assert!(waited > least && waited < most, "{waited:?}");
 
-    // A release comes: both are one commit. All is quiet again before that.
+    // After a quiet while, a release comes during such a wait: both are one commit.
     sleep(Duration::from_millis(200)).await;
     line.inject([Request::Commit], Fault::Conflict, When::Next(2));
     let asking = ask("e");
@@ -392,7 +395,7 @@ async fn admissions_go_along(fixture: &Fixture) {
     let turn = fixture.soon("the turn", b).await.unwrap();
     assert!(matches!(turn, Turn::Started(_)), "{turn:?}");
 
-    // What is asked for together waits for nobody, and takes along who waits.
+    // A batch of admissions does not wait, and its commit includes the waiting admission.
     sleep(Duration::from_millis(200)).await;
     line.inject([Request::Commit], Fault::Conflict, When::Next(2));
     let asking = ask("f");

@@ -1,4 +1,4 @@
-//! What somebody sees who only looks.
+//! A reader of the store, which is not a controller.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ async fn memory(time: Time) -> Fixture {
     Fixture::over(Arc::new(MemoryDriver::new(MemoryOptions::default())), time)
 }
 
-/// The next change, in words.
+/// Waits for the next change, and puts it in words.
 async fn told(watch: &mut StoreWatch) -> String {
     let change = timeout(Duration::from_secs(60), watch.next()).await;
     match change.unwrap().unwrap() {
@@ -88,7 +88,8 @@ fn a_watch_tells_every_run_at_its_latest_step() {
         manager.remove_repository(&web).await.unwrap();
         while told(&mut all).await != format!("{web} removed") {}
 
-        // What this one did not look at in time, it sees at its end; of others it sees nothing.
+        // This watch has read nothing in time, so it reports only the removal; it reports
+        // nothing of other repositories.
         assert_eq!(told(&mut one).await, format!("{web} removed"));
         let nothing = timeout(Duration::from_secs(30), one.next()).await;
         assert!(nothing.is_err(), "{nothing:?}");

@@ -1,5 +1,5 @@
-//! The memory driver as a server would be, against all cases in real time: what drivers of
-//! servers are held to can be done.
+//! All cases in real time against the memory driver, configured like a server: shows that a
+//! driver of a server can pass them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn server(time: Time) -> Fixture {
         .with_vandal(Scratches(disk))
 }
 
-/// What everybody reads from now on is as good as stored.
+/// Ruins what all managers read, which has the same effect as ruining what is stored.
 #[derive(Debug)]
 struct Scratches(Arc<Faults>);
 

@@ -14,7 +14,7 @@ use crate::servers::Servers;
 use crate::tools;
 
 const REPORT: &str = "docs/performance.md";
-/// What stands between these lines is written by this task.
+/// This task writes the text between these lines.
 const BEGIN: &str = "<!-- measured: begin -->";
 const END: &str = "<!-- measured: end -->";
 
@@ -47,7 +47,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The arguments that say which driver, for each that has a server, the newest one of each.
+/// The arguments that select the driver, for each store that has a server; the newest server of
+/// each.
 fn drivers(servers: &Servers) -> Vec<Vec<String>> {
     let variable = |names: [&str; 2]| {
         let value = |name: &str| servers.env().iter().find(|(known, _)| known == name);
@@ -93,7 +94,7 @@ fn measure(root: &Path, arguments: &[String], quick: bool) -> Result<Vec<Value>>
     parsed.collect::<Result<_, _>>().context("no JSON")
 }
 
-/// The machine, as far as figures depend on it, the compiler and the day.
+/// The machine, as far as it affects the figures, the compiler and the date.
 fn circumstances(root: &Path) -> Result<String> {
     let cores = available_parallelism()?;
     let rustc = CommandLine::new("rustc --version").output(root)?;
@@ -148,7 +149,7 @@ fn table(measured: &[Value]) -> String {
     table
 }
 
-/// Three digits that count.
+/// Formats a value with three significant digits.
 fn figure(value: f64) -> String {
     if value >= 1e6 {
         format!("{:.2} million", value / 1e6)

@@ -11,7 +11,7 @@ use crate::mutants;
 use crate::run::CommandLine;
 use crate::tools::{self, Tool};
 
-/// The command by which a person passes the tests, as the README has it.
+/// The command that runs the tests, as the README gives it.
 pub(crate) const TEST_COMMAND: &str = "cargo xtask test";
 
 /// Which stages to run; all of them by default.
@@ -42,7 +42,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What a change must pass, in this order: the quick ones first.
+/// The stages that a change must pass, in this order: the quick ones first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Stage {
     Fmt,
@@ -84,8 +84,8 @@ impl Stage {
                 "cargo clippy --workspace --all-targets --all-features --locked -- -D warnings",
                 "cargo clippy --workspace --all-targets --locked -- -D warnings",
             ],
-            // cargo-deny also reads the crates that only other platforms
-            // build, and a build has not fetched those.
+            // cargo-deny also reads crates that only other platforms build, which a build has
+            // not fetched.
             Self::Deny => &[
                 "cargo fetch --locked",
                 "cargo deny --offline check bans licenses sources",

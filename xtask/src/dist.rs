@@ -1,4 +1,5 @@
-//! `cargo xtask dist`: what is handed out: the binary, shell completions, manual pages.
+//! `cargo xtask dist`: builds the files to distribute: the binary, shell completions, manual
+//! pages.
 
 use std::fs;
 use std::path::Path;
@@ -7,17 +8,18 @@ use anyhow::{Context, Result};
 
 use crate::run::CommandLine;
 
-/// Below the root.
+/// The output directory, below the root.
 const DIRECTORY: &str = "target/dist";
 
-/// Builds `pac` as it is handed out, and has it describe itself.
+/// Builds the binary to distribute, and generates its completions and manual pages.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let directory = root.join(DIRECTORY);
     if directory.exists() {
         fs::remove_dir_all(&directory).with_context(|| format!("cannot empty {DIRECTORY}"))?;
     }
     fs::create_dir_all(&directory)?;
-    // Only what describes the command line has the means to: the binary handed out has not.
+    // Only a build with the feature `dist` can generate them; the distributed binary has no such
+    // command.
     CommandLine::new("cargo run --quiet --locked -p pac-cli --features dist -- dist-files")
         .arg(DIRECTORY)
         .run(root)?;

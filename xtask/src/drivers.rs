@@ -1,9 +1,8 @@
-//! The drivers of the project: which there are to be, and which there are.
+//! The drivers of the project, and which of them exist.
 
 use std::path::Path;
 
-/// Every driver of the architecture; the first one is the model for the
-/// layout of the others.
+/// All drivers; the layout of the first one is the model for the others.
 pub(crate) const DRIVERS: [&str; 3] = ["memory", "etcd", "postgres"];
 
 /// The crate of a driver.

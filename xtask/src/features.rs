@@ -1,9 +1,8 @@
-//! `cargo xtask features`: every combination of features builds without a
-//! warning, and the default one stays free of servers' clients.
+//! `cargo xtask features`: builds every combination of features without warnings, and checks
+//! that the default one depends on no client of a server.
 //!
-//! cargo-hack does the first half, and well. It takes longer to install on a
-//! new machine than this whole stage runs, and the second half would be left;
-//! the few lines here need nothing but cargo.
+//! cargo-hack does the first part well. But installing it on a new machine takes longer than
+//! this whole stage, and it does not do the second part; the few lines here need only cargo.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 use crate::run::CommandLine;
 
-/// Who depends on the facade with default features builds none of these.
+/// A program that uses the facade with default features must build none of these.
 const NOT_BY_DEFAULT: [&str; 7] = [
     "deadpool",
     "etcd-client",
@@ -24,20 +23,19 @@ const NOT_BY_DEFAULT: [&str; 7] = [
     "tonic",
 ];
 
-/// Up to so many features every combination is built: at most 64 builds.
+/// The most features for which every combination is built: at most 64 builds.
 const POWERSET_LIMIT: usize = 6;
 
 /// The features of one crate: what each of them enables.
 type Features = BTreeMap<String, Vec<String>>;
 
-/// Builds the combinations, then looks at what the default one depends on.
+/// Builds the combinations, then checks the dependencies of the default one.
 pub(crate) fn run(root: &Path) -> Result<()> {
     let metadata = CommandLine::new("cargo metadata --format-version 1 --no-deps --locked");
     for (package, features) in packages(&metadata.output(root)?)? {
         for combination in combinations(&features) {
-            // Clippy checks all that `cargo check` does, and denies the
-            // warnings of this crate alone: RUSTFLAGS would rebuild the
-            // dependencies, too.
+            // Clippy includes all checks of `cargo check`, and denies the warnings of this crate
+            // only: RUSTFLAGS would rebuild the dependencies too.
             CommandLine::new("cargo clippy --quiet --locked --no-default-features --package")
                 .arg(&package)
                 .arg("--features")
@@ -56,7 +54,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The members of the workspace that have features beside `default`.
+/// The members of the workspace with features other than `default`.
 fn packages(metadata: &str) -> Result<Vec<(String, Features)>> {
     let metadata: Value = serde_json::from_str(metadata).context("cargo metadata")?;
     let members = metadata.get("packages").and_then(Value::as_array);
@@ -76,8 +74,8 @@ fn packages(metadata: &str) -> Result<Vec<(String, Features)>> {
     Ok(packages)
 }
 
-/// The combinations to build. Of those that come to the same, because one
-/// feature enables another, only one is built.
+/// The combinations to build. If two amount to the same, because one feature enables another,
+/// only one of them is built.
 fn combinations(features: &Features) -> Vec<Vec<&str>> {
     let names: Vec<&str> = features.keys().map(String::as_str).collect();
     let subsets = if names.len() <= POWERSET_LIMIT {
@@ -118,13 +116,13 @@ fn none_one_two_and_all<'a>(names: &[&'a str]) -> Vec<Vec<&'a str>> {
     subsets
 }
 
-/// All features that are on when those of `subset` are.
+/// All features that are enabled when those of `subset` are.
 fn closure<'a>(features: &'a Features, subset: &[&'a str]) -> BTreeSet<&'a str> {
     let mut enabled = BTreeSet::new();
     let mut open = subset.to_vec();
     while let Some(name) = open.pop() {
-        // What is no feature of this crate (`dep:name`, `name/feature`) has
-        // no entry and ends here.
+        // A name that is not a feature of this crate (`dep:name`, `name/feature`) has no entry
+        // and is skipped.
         if let Some((name, enables)) = features.get_key_value(name)
             && enabled.insert(name.as_str())
         {
@@ -140,7 +138,7 @@ fn prove_default_is_light(tree: &str) -> Result<()> {
         .lines()
         .filter_map(|line| line.split(' ').next())
         .collect();
-    // An empty tree would prove anything.
+    // Otherwise an empty tree would pass.
     for expected in ["pac-concurrency", "pac-core"] {
         ensure!(
             crates.contains(expected),

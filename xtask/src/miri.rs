@@ -1,5 +1,5 @@
-//! `cargo xtask miri`: the synchronous parts under Miri, which finds undefined
-//! behaviour in what they depend on, and leaks.
+//! `cargo xtask miri`: runs the synchronous parts under Miri, which finds undefined behaviour in
+//! their dependencies, and leaks.
 //!
 //! Not part of CI: it needs a nightly toolchain, and takes minutes.
 
@@ -10,8 +10,8 @@ use anyhow::Result;
 use crate::run::CommandLine;
 use crate::tools;
 
-/// What is interpreted: the library tests of a crate whose names begin so.
-/// No sockets, no threads that wait for real time, no time of day.
+/// The library tests of each crate to interpret, by the beginnings of their names. They use no
+/// sockets, no threads that wait for real time, and no time of day.
 const PARTS: [(&str, &[&str]); 2] = [
     (
         "pac-core",
@@ -20,10 +20,10 @@ const PARTS: [(&str, &[&str]); 2] = [
     ("pac-memory", &["sessions::"]),
 ];
 
-/// Twenty thousand steps are too many for an interpreter.
+/// This test takes twenty thousand steps, too many for an interpreter.
 const TOO_LONG: &str = "agrees_with_a_sorted_vector";
 
-/// Runs Miri, or says how to get it.
+/// Runs Miri, or prints how to install it.
 pub(crate) fn run(root: &Path) -> Result<()> {
     tools::ensure(root, &tools::MIRI)?;
     PARTS

@@ -1,5 +1,5 @@
-//! `cargo xtask mutants`: which check catches which broken variant, and
-//! whether the document says so.
+//! `cargo xtask mutants`: determines which checks catch which mutant, and compares that with
+//! `docs/testing.md`.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use anyhow::Result;
 
 use crate::run::CommandLine;
 
-/// Set where the tests write the document instead of comparing it.
+/// If this variable is set, the tests write the document instead of comparing it.
 const WRITE: &str = "PAC_WRITE_MUTANTS";
 
-/// The checks of the protocol and of managers against the mutants; and the
-/// model check, of which this is also the whole of the stage in CI.
+/// The checks of the protocol and of managers against the mutants; and the model check, which CI
+/// runs as a stage of its own.
 const TESTS: [&str; 2] = [
     "cargo test --locked --package pac-conformance --test mutants",
     MODEL_CHECK,
 ];
 
-/// Optimised: it goes through millions of states.
+/// Optimised: the check visits millions of states.
 pub(crate) const MODEL_CHECK: &str = "cargo test --release --locked --package pac-conformance \
     --features model --test model -- --nocapture --test-threads=1";
 

@@ -11,8 +11,8 @@ use crate::tools;
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
-    // Cargo sets the variable for `cargo run`; what was compiled in may be the
-    // path of another clone that shares the target directory.
+    // Cargo sets the variable for `cargo run`. The compiled-in path may be that of another clone
+    // that shares the target directory.
     let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest_dir
@@ -36,19 +36,19 @@ impl CommandLine {
         }
     }
 
-    /// The same with an environment variable set.
+    /// Adds an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// The same with one more argument, taken as it is.
+    /// Adds one argument, without splitting it.
     pub(crate) fn arg(mut self, arg: impl Into<String>) -> Self {
         self.words.push(arg.into());
         self
     }
 
-    /// Runs it at the root of the workspace; anything but success is an error.
+    /// Runs the command at the root of the workspace; any status but success is an error.
     pub(crate) fn run(&self, root: &Path) -> Result<()> {
         println!("$ {self}");
         let status = self
@@ -61,8 +61,8 @@ impl CommandLine {
         Ok(())
     }
 
-    /// Runs it as [`CommandLine::run`] does, shows every line of its standard
-    /// output at once, and hands it to `each_line` too. True on success.
+    /// Runs the command like [`CommandLine::run`], prints every line of its standard output at
+    /// once, and passes it to `each_line` too. True on success.
     pub(crate) fn run_watched(&self, root: &Path, mut each_line: impl FnMut(&str)) -> Result<bool> {
         println!("$ {self}");
         let mut child = self
@@ -85,7 +85,7 @@ impl CommandLine {
         Ok(child.wait()?.success())
     }
 
-    /// What it writes to standard output, as text. Its errors are shown.
+    /// Runs the command and returns its standard output as text. Its stderr is shown.
     pub(crate) fn output(&self, root: &Path) -> Result<String> {
         let output = self
             .command(root)?
@@ -98,8 +98,7 @@ impl CommandLine {
         String::from_utf8(output.stdout).with_context(|| format!("`{self}` wrote no valid UTF-8"))
     }
 
-    /// The first line it writes to standard output, or nothing if it cannot
-    /// run or fails.
+    /// The first line of the command's standard output; `None` if it cannot run or fails.
     pub(crate) fn probe(&self, root: &Path) -> Option<String> {
         let output = self
             .command(root)

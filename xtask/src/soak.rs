@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: random commands against the protocol and managers, for
-//! as long as one likes.
+//! `cargo xtask soak`: random commands against the protocol and managers, for as long as the
+//! caller asks.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,15 +23,16 @@ pub(crate) struct Options {
     seed: Option<u64>,
 }
 
-/// Runs the program that tries them, and says how to repeat what it finds.
+/// Runs the program that tries the commands. A failure is printed with the command that repeats
+/// it.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = now.map_or(0, |now| now.as_secs());
     command(options, seed).run(root)
 }
 
-/// Without optimisation: assertions and overflow checks are on, and nothing
-/// has to be built that the tests have not built.
+/// Without optimisation: assertions and overflow checks are enabled, and only what the tests
+/// have built is needed.
 fn command(options: &Options, seed: u64) -> CommandLine {
     let minutes = match (options.minutes, options.cases) {
         (Some(minutes), _) => minutes,

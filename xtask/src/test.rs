@@ -1,5 +1,4 @@
-//! `cargo xtask test`: the tests of the workspace, and a word on what was
-//! left out.
+//! `cargo xtask test`: runs the tests of the workspace, and reports what was skipped.
 
 mod tally;
 
@@ -19,16 +18,16 @@ use tally::Tally;
 /// Why a driver that [`DRIVERS`] names is not tested.
 const ABSENT: &str = "not part of the workspace yet";
 
-/// Up to so many failures may be the machine's; more are not.
+/// Up to this many failures may be due to load on the machine, and are tried again.
 const SECOND_CHANCES: usize = 5;
 
-/// Most tests wait, for clocks and for servers: with a thread a core, two cores would do nothing.
-/// What measures milliseconds runs alone in its binary all the same.
+/// Most tests wait for clocks and servers, so one thread per core would leave two cores idle. A
+/// test that measures milliseconds runs alone in its binary in any case.
 const THREADS: &str = "RUST_TEST_THREADS";
 const LEAST_THREADS: usize = 6;
 
-/// What may be skipped where `CI` is set. The list is exact: a skip that is
-/// not in it fails, and so does an entry that skips nothing any more.
+/// The skips allowed where `CI` is set. The list is exact: a skip that is not in it is an error,
+/// and so is an entry that no longer skips anything.
 const EXPECTED_SKIPS: [(&str, &str); 5] = [
     (
         "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
@@ -104,8 +103,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Tries what failed once more and with nothing beside it, and says so: tests against servers
-/// measure time, which others on the machine may take from them.
+/// Runs the failed tests again, alone, and reports that: tests against servers measure time,
+/// which other load on the machine may affect.
 fn passes_alone(root: &Path, command: CommandLine, tally: &mut Tally) -> Result<bool> {
     let failures = std::mem::take(&mut tally.failures);
     println!("\nTRIED AGAIN, alone: {}", failures.join(", "));
@@ -115,7 +114,8 @@ fn passes_alone(root: &Path, command: CommandLine, tally: &mut Tally) -> Result<
         CommandLine::arg,
     );
     let success = command.run_watched(root, |line| again.read(line))?;
-    // Each of them has to have run; what has no test of its own (a crash, a build) did not.
+    // Every failed test must have run again. A failure without a test, such as a crash or a
+    // failed build, cannot be repeated.
     let all = again.passed >= failures.len() as u64 && failures.len() as u64 == tally.failed;
     if success && all {
         println!(
@@ -141,10 +141,10 @@ pub(crate) struct Skip {
 }
 
 fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
-    // All failures of a run are worth more than the first.
+    // Report all failures of a run, not only the first.
     let mut command = CommandLine::new("cargo test --locked --no-fail-fast");
     if options.drivers.is_empty() {
-        // Off by default, as it needs protoc; the binary is tested with every store.
+        // etcd is off by default, since it needs protoc; the binary is tested with every store.
         command = command.arg("--workspace").arg("--features=pac-cli/etcd");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
@@ -212,7 +212,7 @@ fn skips(present: &[&str], tally: &Tally) -> Vec<Skip> {
     skips
 }
 
-/// What a person must not overlook.
+/// The lines that a person must not overlook.
 fn report(skips: &[Skip], options: &Options) -> String {
     let mut lines: Vec<String> = skips
         .iter()

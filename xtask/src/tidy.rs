@@ -1,7 +1,7 @@
 //! `cargo xtask tidy`: the rules of this repository that no other tool checks.
 //!
-//! A rule is a function from the [`Tree`] to its breaches; it reads neither
-//! the disk nor the environment, so that a test can plant a breach.
+//! A rule is a function from the [`Tree`] to its breaches. It reads neither the disk nor the
+//! environment, so that a test can pass it a tree with a breach.
 
 mod docs;
 mod layout;
@@ -52,7 +52,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// One place that breaks one rule.
+/// A place that breaks a rule.
 #[derive(Debug, PartialEq, Eq)]
 struct Breach {
     path: String,
@@ -92,13 +92,13 @@ struct Tree {
 }
 
 impl Tree {
-    /// What is committed, and what would be with `git add --all`.
+    /// Reads the committed files, and those that `git add --all` would add.
     fn read(root: &Path) -> Result<Self> {
         let list = CommandLine::new("git ls-files -z --cached --others --exclude-standard");
         let mut files = BTreeMap::new();
         for path in list.output(root)?.split_terminator('\0') {
             let absolute = root.join(path);
-            // The index still lists a file that was just removed.
+            // The index still lists files that were just removed.
             if absolute.is_file() {
                 let bytes = std::fs::read(&absolute).with_context(|| format!("reading {path}"))?;
                 files.insert(
@@ -126,7 +126,7 @@ impl Tree {
             .map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// True for a file, and for a directory that holds one; the root is "".
+    /// Whether `path` is a file or a directory that contains one; the root is "".
     fn contains(&self, path: &str) -> bool {
         let directory = format!("{path}/");
         path.is_empty()
@@ -150,7 +150,7 @@ fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
 mod tests {
     use super::*;
 
-    /// A tree of these files.
+    /// A tree of the given files.
     pub(super) fn tree(files: &[(&str, &str)]) -> Tree {
         let owned = |&(path, text): &(&str, &str)| (path.to_owned(), text.to_owned());
         Tree {

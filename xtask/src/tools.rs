@@ -1,5 +1,5 @@
-//! External tools that the tasks use: installed when cargo can install them,
-//! else named with the command that does.
+//! External tools that the tasks use. cargo installs those that it can; for the others, an error
+//! names the command that does.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,29 +12,29 @@ use crate::servers::is_root;
 /// A tool that is not part of this workspace.
 #[derive(Debug)]
 pub(crate) struct Tool {
-    /// What a person calls it.
+    /// Its usual name.
     name: &'static str,
-    /// A command that succeeds where the tool is there and prints its version.
+    /// A command that prints the tool's version, and fails if the tool is missing.
     probe: &'static str,
-    /// How it gets there.
+    /// How it is installed.
     install: Install,
 }
 
 #[derive(Debug)]
 enum Install {
-    /// From the registry, by us; the version is the one that CI trusts.
+    /// Installed by this program from the registry, in the version that CI uses.
     Cargo { version: &'static str },
-    /// From the system's packages, where we may; else the crate from the registry, kept below
-    /// `target`, whose program then takes the place of the tool's.
+    /// Installed from the system's packages if this runs as root; otherwise the crate from the
+    /// registry is built below `target`, and its program is used in place of the tool.
     System {
         packages: &'static str,
         instead: &'static str,
     },
-    /// By a person: it changes the machine or the toolchain.
+    /// Installed by a person, since that changes the machine or the toolchain.
     Person { command: &'static str },
 }
 
-/// The compiler that the client of etcd is built with, and the types that it comes with.
+/// The compiler that building the etcd client needs, and the types that come with it.
 pub(crate) const PROTOC: Tool = Tool {
     name: "protoc",
     probe: "protoc --descriptor_set_out=/dev/null google/protobuf/any.proto",
@@ -44,13 +44,14 @@ pub(crate) const PROTOC: Tool = Tool {
     },
 };
 
-/// What builds have to be told of, because it is not the system's: the value for `PROTOC`.
+/// The value for `PROTOC`, if builds must use the program below `target` instead of the
+/// system's.
 pub(crate) fn own_protoc(root: &Path) -> Option<PathBuf> {
     let protoc = root.join("target/tools/bin/protox");
     protoc.is_file().then_some(protoc)
 }
 
-/// Policy on dependencies: bans, licenses, sources.
+/// Checks the dependencies: bans, licenses, sources.
 pub(crate) const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     probe: "cargo deny --version",
@@ -93,7 +94,7 @@ pub(crate) const MIRI: Tool = Tool {
     },
 };
 
-/// Makes sure that a tool can be used, or says what would make it so.
+/// Checks that a tool can be used, and installs it or names the command that does.
 pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
     let found = CommandLine::new(tool.probe).probe(root);
     match (&tool.install, found) {
@@ -103,7 +104,7 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
         }
         (Install::Cargo { version }, Some(found)) => {
             if !found.ends_with(&format!(" {version}")) {
-                // A person's own tool is not replaced behind their back.
+                // Do not replace a tool that a person installed.
                 println!("note: found {found}; the version that counts is {version}");
             }
             Ok(())

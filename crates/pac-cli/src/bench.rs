@@ -1,5 +1,5 @@
-//! `pac bench`: a driver measured on the spot, against what its store does by itself in the
-//! same minute, so that the ratios hold on a machine that is not quiet.
+//! `pac bench`: measures a driver and, in the same minute, its store without the protocol, so
+//! that the ratios hold even on a machine that is not quiet.
 
 mod contended;
 mod deep_queue;
@@ -90,12 +90,12 @@ pub(crate) enum Name {
     Footprint,
     /// Keep-alive requests with 10,000 running runs, against 10
     Keepalive,
-    // Last: its runs are left for the processes of what follows to see to.
+    // Last: later measurements would clean up the runs that it leaves behind.
     /// 10,000 repositories with state: connecting, and being idle
     ManyRepositories,
 }
 
-/// Measures, and prints as it goes.
+/// Measures, and prints each result as soon as it is there.
 pub(crate) fn run(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
     let mut loader = sources.loader()?;
     if let Some(driver) = args.driver {

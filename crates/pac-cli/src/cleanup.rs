@@ -28,7 +28,7 @@ pub(crate) struct Args {
     output: FormatArg,
 }
 
-/// The shape in JSON and YAML.
+/// The JSON and YAML output.
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,

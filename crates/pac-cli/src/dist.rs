@@ -1,4 +1,5 @@
-//! Completions and manual pages, made of the command line as it is: for `cargo xtask dist`.
+//! Generates completions and manual pages from the command line's definition, for `cargo xtask
+//! dist`.
 
 use std::fs;
 use std::io;

@@ -35,7 +35,7 @@ pub(crate) struct Args {
     output: FormatArg,
 }
 
-/// Checks everything and prints what came of it.
+/// Checks everything and prints the results.
 pub(crate) fn run(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
     let mut report = Report::default();
     match sources.loader()?.load() {

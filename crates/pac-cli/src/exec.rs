@@ -1,4 +1,4 @@
-//! `pac exec`: a command that holds a slot while it runs.
+//! `pac exec`: runs a command while holding a slot.
 
 mod child;
 pub(crate) mod guarded;
@@ -57,7 +57,8 @@ Exit codes: the command's own, or 128 + the signal that ended it; and
  126  the command cannot be run
  127  there is no such command";
 
-/// What a process that was stopped beyond its TTL may need to have its old entry seen to.
+/// The longest time that the store may take to expire the old entry of a process that was
+/// stopped for longer than its TTL.
 const SEEN_TO_WITHIN: Duration = Duration::from_secs(5);
 
 /// The arguments of `pac exec`.
@@ -103,7 +104,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-/// Waits for a slot, runs the command with it, and gives it back.
+/// Waits for a slot, runs the command while holding it, and gives the slot back.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<ExitCode, Failure> {
     let settings = args.settings(settings.clone())?;
     // On this thread: the kernel kills the command when the *thread* that started it ends.
@@ -185,7 +186,7 @@ async fn with_slot(
 }
 
 impl Args {
-    /// The settings with what the arguments say.
+    /// The settings, with the changes that the arguments ask for.
     fn settings(&self, mut settings: Settings) -> Result<Settings, Failure> {
         if settings.driver == DriverKind::Memory {
             return Err(Failure::new(
@@ -196,13 +197,14 @@ impl Args {
         }
         if let Some(ttl) = self.ttl {
             settings.manager.session_ttl = ttl;
-            // Of no use to what ends with its session, but never below.
+            // Has no effect on runs that end with the session, but must not be below the session
+            // TTL.
             settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
         }
         Ok(settings)
     }
 
-    /// Sees to the limit, and tells whether a run that came now would start at once.
+    /// Sets the limit if necessary. Returns whether a run that arrived now would start at once.
     async fn announce_limit(&self, manager: &ConcurrencyManager) -> Result<bool, Failure> {
         let status = manager.status(&self.repository).await?;
         let running = u32::try_from(status.running.len()).unwrap_or(u32::MAX);
@@ -243,7 +245,7 @@ impl Args {
         ttl: Duration,
         queue: &Queue<'_>,
     ) -> Result<Admission, Failure> {
-        // What the process itself has left behind goes before long; anybody else's run may stay.
+        // The process's own old entry expires before long; another process's run may stay.
         let patience = if queue.is_again() {
             ttl + SEEN_TO_WITHIN
         } else {
@@ -266,7 +268,7 @@ impl Args {
         }
     }
 
-    /// Runs the command with its slot.
+    /// Runs the command while holding the slot.
     async fn hold(
         &self,
         manager: &ConcurrencyManager,

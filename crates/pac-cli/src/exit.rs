@@ -1,4 +1,4 @@
-//! How the process ends: one set of exit codes for every command.
+//! The exit codes, the same set for every command.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,7 +11,7 @@ use pac_concurrency::{Error, ErrorKind, SettingsError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
-    /// All went well.
+    /// The command succeeded.
     Success = 0,
     /// The answer is no: a replay exceeded a limit, there is no such run, a token is out of date.
     Negative = 1,
@@ -29,7 +29,7 @@ pub(crate) enum Exit {
     Output = 74,
     /// No slot was to be had.
     NoSlot = 75,
-    /// The store does not let us in.
+    /// The store refuses access.
     Unauthorised = 77,
     /// Wrong settings.
     Config = 78,
@@ -41,7 +41,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do its work: a message for people and the exit code for scripts.
+/// Why a command failed: a message for people and the exit code for scripts.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -89,8 +89,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Of standard output. A reader that has seen what it wanted and closed the pipe is no failure:
-/// the command ends there, and well.
+/// A failure of standard output. If the reader has closed the pipe, the command ends
+/// successfully.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

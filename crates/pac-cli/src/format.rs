@@ -1,4 +1,4 @@
-//! What operator's commands print: a table for people, JSON or YAML for programs.
+//! The output of operator's commands: a table for people, JSON or YAML for programs.
 //!
 //! The shapes are described in `docs/json.md`.
 
@@ -19,7 +19,7 @@ pub(crate) struct FormatArg {
     pub(crate) format: Format,
 }
 
-/// How to print.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// For people; may change with any version
@@ -30,8 +30,8 @@ pub(crate) enum Format {
     Yaml,
 }
 
-/// Standard output, written to piece by piece. A reader that has closed it ends the command
-/// well, through a [`Failure`] that says nothing.
+/// Standard output, written piece by piece. If the reader has closed it, the command ends
+/// successfully, through a [`Failure`] without a message.
 #[derive(Debug)]
 pub(crate) struct Printer {
     format: Format,
@@ -48,12 +48,13 @@ impl Printer {
         }
     }
 
-    /// Text as it is.
+    /// Prints text unchanged.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         Ok(self.out.write_all(text.as_bytes())?)
     }
 
-    /// The next item of a list, one a line in JSON; to be ended with [`Self::end_list`].
+    /// Prints the next item of a list, one per line in JSON. End the list with
+    /// [`Self::end_list`].
     pub(crate) fn item(&mut self, item: &impl Serialize) -> Result<(), Failure> {
         match self.format {
             Format::Yaml => self.out.write_all(yaml(&[item])?.as_bytes())?,
@@ -67,7 +68,7 @@ impl Printer {
         Ok(())
     }
 
-    /// The end of a list, which may be empty.
+    /// Ends a list, which may be empty.
     pub(crate) fn end_list(&mut self) -> Result<(), Failure> {
         match (self.items, self.format) {
             (0, _) => self.out.write_all(b"[]\n")?,
@@ -77,7 +78,7 @@ impl Printer {
         self.flush()
     }
 
-    /// A document of its own: a line of JSON, or a YAML document. Shown at once.
+    /// Prints a document of its own, a line of JSON or a YAML document, and flushes it.
     pub(crate) fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         match self.format {
             Format::Yaml => {
@@ -108,7 +109,7 @@ pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-/// Prints what came of a command: a sentence, or a document.
+/// Prints the result of a command: a sentence, or a document.
 pub(crate) fn print_result(
     format: Format,
     sentence: &str,

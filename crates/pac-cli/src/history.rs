@@ -12,7 +12,7 @@ use crate::status::each_repository;
 use crate::store;
 use crate::time::{humanise, rfc3339};
 
-/// What a table shows of each repository, unless all is asked for.
+/// Runs of each repository that a table shows, unless all are asked for.
 const SHOWN: usize = 20;
 
 /// The arguments of `pac history`.
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     })
 }
 
-/// The shape in JSON and YAML.
+/// The JSON and YAML output.
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,
@@ -114,12 +114,12 @@ fn describe(status: &RepositoryStatus, most: usize) -> String {
     format!("{}\n{rows}\n{more}", status.repository)
 }
 
-/// From being queued to its start, or to its end if it never started.
+/// The time from being queued to the start, or to the end if it never started.
 fn waited(run: &FinishedRun) -> Option<Duration> {
     between(run.queued_at, run.started_at.or(run.finished_at))
 }
 
-/// None if it never started.
+/// The time from start to end; `None` if it never started.
 fn ran(run: &FinishedRun) -> Option<Duration> {
     between(run.started_at, run.finished_at)
 }

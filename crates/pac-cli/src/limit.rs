@@ -27,7 +27,7 @@ pub(crate) struct Args {
     output: FormatArg,
 }
 
-/// The shape in JSON and YAML.
+/// The JSON and YAML output.
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// Who started, as the end of a sentence.
+/// The runs that started, as the end of a sentence.
 pub(crate) fn started(promoted: &[&str]) -> String {
     match promoted {
         [] => String::new(),

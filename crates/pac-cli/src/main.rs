@@ -78,8 +78,8 @@ enum Command {
     Dist(dist::Args),
 }
 
-/// The arguments of a command, and the options that may stand on either side of its name.
-/// (A global option of clap's forgets those before the name when there are some behind it.)
+/// The arguments of a command, and the options allowed before and after its name. (For a global
+/// option, clap forgets the values before the name if there are some after it.)
 #[derive(Debug, clap::Args)]
 struct With<A: clap::Args> {
     #[command(flatten)]
@@ -89,7 +89,7 @@ struct With<A: clap::Args> {
 }
 
 impl<A: clap::Args> With<A> {
-    /// Runs a command with the settings of all sources.
+    /// Runs a command with the settings from all sources.
     fn run<T: Into<ExitCode>>(
         self,
         before: Sources,

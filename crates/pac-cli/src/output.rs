@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Write};
 
 use crate::exit::Failure;
 
-/// Prints what `write` writes. A reader that has seen what it wanted and closed the pipe is no
-/// failure.
+/// Prints what `write` writes. A reader that closes the pipe early is not a failure.
 pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
@@ -15,8 +14,8 @@ pub(crate) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Res
     }
 }
 
-/// Says something to whoever watches, beside what is printed.
+/// Prints a note to stderr, apart from the command's output.
 pub(crate) fn note(text: impl fmt::Display) {
-    // With stderr gone there is nobody to tell.
+    // If stderr is closed, the note is lost.
     let _ = writeln!(io::stderr().lock(), "pac: {text}");
 }

@@ -106,7 +106,7 @@ impl Args {
             );
             confirm(&question, self.yes)?;
         }
-        // What was asked about is what is released: not a run that took its place meanwhile.
+        // Release exactly the grant that was shown, not one made meanwhile.
         let token = self.token.map_or(run.token, FencingToken::new);
         let outcome = self.outcome.into();
         let ending = manager
@@ -116,7 +116,7 @@ impl Args {
     }
 }
 
-/// The shape in JSON and YAML.
+/// The JSON and YAML output.
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,
@@ -126,7 +126,7 @@ struct Shape<'a> {
     promoted: Vec<&'a str>,
 }
 
-/// Prints what came of ending a run.
+/// Prints the result of ending a run.
 pub(crate) fn report(
     format: Format,
     repository: &RepositoryKey,

@@ -1,4 +1,4 @@
-//! `pac replay`: a recorded stream of PipelineRuns through the real manager.
+//! `pac replay`: replays a recorded stream of PipelineRuns through the real manager.
 
 mod clock;
 mod engine;
@@ -96,7 +96,7 @@ enum Output {
     Json,
 }
 
-/// How to replay: what the engine needs of the arguments.
+/// The options of the replay engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Options {
     pub(crate) clock: Clock,
@@ -116,9 +116,9 @@ pub(crate) enum Clock {
     },
 }
 
-/// Replays the trace and prints what became of it.
+/// Replays the trace and prints the result.
 ///
-/// Wrong combinations of arguments end the process, as clap's own usage errors do.
+/// Contradicting arguments end the process, as clap's own usage errors do.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let options = args.options().unwrap_or_else(|error| error.exit());
     let trace = Trace::open(&args.trace).map_err(|error| Failure::new(Exit::BadTrace, error))?;

@@ -1,4 +1,4 @@
-//! `pac status`: limits, who runs, who waits.
+//! `pac status`: limits, running and waiting runs.
 
 use std::collections::HashSet;
 
@@ -16,11 +16,11 @@ use crate::output::note;
 use crate::store;
 use crate::time::{humanise, now, rfc3339};
 
-/// Repositories that one request lists.
+/// Repositories per page of the list.
 const PAGE: usize = 500;
-/// Repositories that are read at once.
+/// Repositories read at once.
 const AT_ONCE: usize = 16;
-/// What a table shows of many, unless all is asked for.
+/// Repositories and waiting runs that a table shows, unless all are asked for.
 const REPOSITORIES_SHOWN: usize = 50;
 const QUEUED_SHOWN: usize = 20;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     })
 }
 
-/// Whose runs are only waiting to be seen to; none where we may not know.
+/// The dead sessions, whose runs have yet to be cleaned up. Empty if the store refuses to tell.
 async fn dead_sessions(reader: &StoreReader) -> HashSet<SessionId> {
     let dead = reader.dead_sessions().await.unwrap_or_else(|error| {
         note(format_args!(
@@ -65,8 +65,8 @@ async fn dead_sessions(reader: &StoreReader) -> HashSet<SessionId> {
     dead.into_iter().collect()
 }
 
-/// Reads every repository, or the one, in the order of their keys, and hands it on until `show`
-/// says that it is enough. One that cannot be understood does not stop the others.
+/// Reads every repository, or the given one, in the order of their keys, and passes each to
+/// `show` until `show` returns false. One that cannot be understood does not stop the others.
 pub(crate) async fn each_repository(
     reader: &StoreReader,
     only: Option<&RepositoryKey>,
@@ -92,7 +92,7 @@ pub(crate) async fn each_repository(
         let mut statuses = iter(page).map(read).buffered(AT_ONCE);
         while let Some(status) = statuses.next().await {
             match status {
-                // Removed since it was listed.
+                // The repository was removed after it was listed.
                 Ok(status) if !status.exists => {}
                 Ok(status) => {
                     if !show(status).await? {
@@ -112,11 +112,11 @@ pub(crate) async fn each_repository(
     }
 }
 
-/// The shape in JSON and YAML.
+/// The JSON and YAML output.
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,
-    /// 0 is none.
+    /// 0 means no limit.
     limit: u32,
     running: Vec<Running<'a>>,
     queued: Vec<Queued<'a>>,
@@ -196,7 +196,7 @@ impl View {
         }
     }
 
-    /// False when it is enough.
+    /// Shows a repository. Returns false once enough have been shown.
     fn show(&mut self, status: &RepositoryStatus) -> Result<bool, Failure> {
         if self.format != Format::Table {
             self.printer.item(&Shape::of(status, &self.dead))?;
@@ -227,7 +227,7 @@ impl View {
     }
 }
 
-/// A repository in words and a table.
+/// Describes a repository in words and a table.
 fn describe(
     status: &RepositoryStatus,
     most: usize,

@@ -1,4 +1,4 @@
-//! The store of the settings, for commands that look after it.
+//! Access to the store that the settings name, for operator's commands.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -7,20 +7,20 @@ use pac_concurrency::{ConcurrencyManager, DriverKind, Settings, StoreReader};
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 
-/// Runs a command's work.
+/// Runs a command's future to its end.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    // One thread will do: what keeps a session alive has a thread of its own.
+    // One thread suffices: the keep-alive has a thread of its own.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("no runtime: {error}")))?;
     let done = runtime.block_on(work);
-    // A look-up of a name that nobody waits for any more must not hold up the end.
+    // Do not wait for name look-ups that no task awaits any more.
     runtime.shutdown_background();
     done
 }
 
-/// The store, to look at.
+/// Opens the store for reading.
 pub(crate) async fn reader(settings: &Settings) -> Result<StoreReader, Failure> {
     refuse_memory(settings)?;
     Ok(StoreReader::new(
@@ -28,7 +28,7 @@ pub(crate) async fn reader(settings: &Settings) -> Result<StoreReader, Failure> 
     ))
 }
 
-/// The store, to change something in it.
+/// Opens a manager on the store, runs the command's work with it, and closes it.
 pub(crate) async fn with_manager<T>(
     settings: &Settings,
     work: impl AsyncFnOnce(&ConcurrencyManager) -> Result<T, Failure>,
@@ -53,7 +53,7 @@ fn refuse_memory(settings: &Settings) -> Result<(), Failure> {
     ))
 }
 
-/// Asks before something that cannot be taken back, unless `yes` was said.
+/// Asks for confirmation before something irreversible, unless `yes` is set.
 pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());

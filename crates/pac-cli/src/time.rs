@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use pac_concurrency::Timestamp;
 
-/// The moments that a trace may name, as years: wider is a typing error.
+/// The first and last moment that a trace may contain; others are typing errors.
 const FIRST: &str = "1970-01-01T00:00:00Z";
 const LAST: &str = "2999-12-31T23:59:59.999Z";
 
-/// Parses an RFC 3339 date and time with any offset; what is below a millisecond is cut off.
+/// Parses an RFC 3339 date and time with any offset; truncates to milliseconds.
 pub(crate) fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
     let refused = |why: &str| {
         let shown: String = text.chars().take(60).collect();
@@ -27,7 +27,7 @@ pub(crate) fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
     }
 }
 
-/// The time of this machine, which may be another than the store's.
+/// The time of this machine, which may differ from the store's.
 pub(crate) fn now() -> Timestamp {
     Timestamp::from_unix_millis(jiff::Timestamp::now().as_millisecond())
 }
@@ -37,9 +37,9 @@ pub(crate) fn rfc3339(time: Timestamp) -> String {
     format!("{:.3}", to_jiff(time))
 }
 
-/// A duration that an argument gives: `30s`, `500ms`, `1h30m`.
+/// Parses a duration given as an argument: `30s`, `500ms`, `1h30m`.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    // Its own grammar also takes calendars and signs.
+    // jiff's grammar also allows calendar units and signs.
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
     text.parse::<jiff::SignedDuration>()
         .ok()
@@ -49,7 +49,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("must be a duration above zero, such as 30s, 500ms or 1h30m")
 }
 
-/// As jiff knows it, for its calendar. Times beyond its calendar become its ends.
+/// Converts to jiff's type. Times beyond its range become its limits.
 pub(crate) fn to_jiff(time: Timestamp) -> jiff::Timestamp {
     let millis = time.as_unix_millis();
     jiff::Timestamp::from_millisecond(millis).unwrap_or(if millis < 0 {
@@ -59,7 +59,8 @@ pub(crate) fn to_jiff(time: Timestamp) -> jiff::Timestamp {
     })
 }
 
-/// A duration for people, in its two largest units: `850ms`, `12.3s`, `1m 23s`, `2h 5m`,
+/// Formats a duration for people, in its two largest units: `850ms`, `12.3s`, `1m 23s`, `2h 5m`,
+/// `3d 4h`.
 /// `3d 4h`.
 pub(crate) fn humanise(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -74,8 +75,8 @@ pub(crate) fn humanise(duration: Duration) -> String {
     }
 }
 
-/// `text` with at most three decimals, if it has the shape of RFC 3339. The calendar is left to
-/// jiff, whose parser takes more shapes than the RFC's.
+/// `text` truncated to three decimals, if it has the shape of RFC 3339. jiff checks the calendar
+/// afterwards; its parser accepts more shapes than the RFC.
 fn with_milliseconds(text: &str) -> Option<String> {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00";
     let (head, tail) = text.split_at_checked(SHAPE.len())?;

@@ -17,7 +17,7 @@ use crate::output::note;
 use crate::store;
 use crate::time::{now, parse_duration, rfc3339};
 
-/// Repositories that one request lists.
+/// Repositories per page of the list.
 const PAGE: usize = 1_000;
 
 const AFTER_HELP: &str = "\
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     output: FormatArg,
 }
 
-/// Shows the store until it is stopped.
+/// Shows the store until the command is stopped.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     store::block_on(async {
         let reader = store::reader(settings).await?;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     })
 }
 
-/// The store at one moment.
+/// The state of the store at one moment.
 struct View {
     repositories: Vec<RepositorySummary>,
 }
@@ -107,9 +107,10 @@ impl View {
         )
     }
 
-    /// In at most so many lines of text.
+    /// The view as text of at most `lines` lines.
     fn text(&self, lines: usize) -> String {
-        // The line of totals, three of the table's frame, its header, and one for the cursor.
+        // Less the line of totals, three of the table's frame, its header, and one for the
+        // cursor.
         let most = lines.saturating_sub(6).max(1);
         let mut rows = table(["repository", "limit", "running", "queued"]);
         for column in rows.column_iter_mut().skip(1) {
@@ -127,7 +128,7 @@ impl View {
     }
 }
 
-/// The shape in JSON and YAML: one document per view.
+/// The JSON and YAML output: one document per view.
 #[derive(Serialize)]
 struct Shape<'a> {
     at: String,
@@ -157,7 +158,7 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// Where views go. A terminal's cursor is shown again when this goes.
+/// Where views are printed. Dropping it shows a terminal's cursor again.
 struct Screen {
     format: Format,
     printer: Printer,
@@ -182,7 +183,7 @@ impl Screen {
     fn show(&mut self, view: &View) -> Result<(), Failure> {
         if let Some(terminal) = &self.terminal {
             let (lines, _) = terminal.size();
-            // Over the last view, so that nothing flickers.
+            // Overwrite the last view instead of clearing the screen, which would flicker.
             terminal.move_cursor_to(0, 0)?;
             for line in view.text(usize::from(lines)).lines() {
                 terminal.clear_line()?;

@@ -1,4 +1,4 @@
-//! `pac watch`: what happens, line by line.
+//! `pac watch`: prints changes line by line.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     output: FormatArg,
 }
 
-/// Prints changes until it is stopped.
+/// Prints changes until the command is stopped.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let format = args.output.format;
     store::block_on(async {
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     })
 }
 
-/// The shape in JSON and YAML; what does not apply to an event is left out.
+/// The JSON and YAML output. Fields that do not apply to an event are left out.
 #[derive(Debug, Serialize)]
 struct Shape {
     at: String,

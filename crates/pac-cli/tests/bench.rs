@@ -1,4 +1,4 @@
-//! `pac bench`, on the store that is always there.
+//! `pac bench` on the memory driver, which needs no server.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! `pac config` from outside.
+//! `pac config`, run as a process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/deploy");
 
-/// `pac` with these arguments, and nothing in its environment but this.
+/// Runs `pac` with these arguments, in an environment of only these variables.
 fn pac(args: &[&str], environment: &[(&str, &str)]) -> Ended {
     let mut command = command(args);
     command.env_clear().envs(environment.iter().copied());
@@ -27,7 +27,7 @@ fn deploy(file: &str) -> String {
     format!("{DEPLOY}/{file}")
 }
 
-/// The rows of `--output json`: what a key has, and from where.
+/// The rows of `--output json`: key, value and source of each setting.
 fn rows(ended: &Ended) -> Vec<(String, String, String)> {
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let rows: Vec<Value> = serde_json::from_str(&ended.stdout).unwrap();
@@ -118,7 +118,7 @@ fn a_check_names_all_that_is_wrong_and_fails() {
                 postgresql-port: \"x\"\n";
     fs::write(&file, text).unwrap();
     let file = file.to_str().unwrap();
-    // The environment of whoever checks is not that of the controller.
+    // The environment of the person who checks is not the controller's.
     let ended = pac(
         &["config", "--check", file],
         &[("PAC_ETCD_MODE", "nonsense")],

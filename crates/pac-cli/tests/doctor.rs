@@ -1,4 +1,4 @@
-//! `pac doctor` on stores that are well, and on some that are not.
+//! `pac doctor` on healthy stores, and on stores with defects.
 
 #![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
@@ -35,8 +35,8 @@ const STEPS: [&str; 12] = [
     "clean-up",
 ];
 
-/// `pac doctor --output json` with more settings: its exit code, and a result and a detail for
-/// each step.
+/// The result of `pac doctor --output json` with more settings: its exit code, and a result and
+/// a detail for each step.
 struct Doctor {
     code: i32,
     checks: Vec<Value>,
@@ -71,7 +71,8 @@ impl Doctor {
         (text("result"), text("detail"))
     }
 
-    /// Exactly this step has failed, with these words and this code; nothing later was tried.
+    /// Asserts that exactly this step failed, with these words and this exit code, and that no
+    /// later step was tried.
     #[track_caller]
     fn assert_failed(&self, step: &str, words: &[&str], code: i32) {
         let (result, detail) = self.check(step);
@@ -114,7 +115,7 @@ fn all_is_well_and_nothing_is_left(store: &Store) {
     assert!(digits(watch) && watch.ends_with(" ms"), "{watch}");
     assert_eq!(store.json(&["status"]), json!([]));
 
-    // The same for people, and again: nothing is in the way of a second time.
+    // The table succeeds too; a second run is not disturbed by the first.
     let table = store.run(&["doctor"]);
     assert_eq!((table.code, table.stderr.as_str()), (0, ""), "{table:?}");
     assert_eq!(table.stdout.lines().count(), STEPS.len(), "{table:?}");
@@ -175,7 +176,7 @@ mod roles {
     use super::servers::own::OwnServer;
     use super::{Doctor, Store, json};
 
-    /// Roles need a password; `pac_runtime` is there, and may connect.
+    /// Roles need a password. The role `pac_runtime` exists and may connect.
     fn server() -> (OwnServer, Store) {
         let hba = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         let server = OwnServer::start("PAC_TEST_POSTGRES", "", hba);
@@ -209,13 +210,13 @@ mod roles {
     #[test]
     fn what_a_role_may_not_do_fails_at_privileges() {
         let (server, store) = server();
-        // It may not create the schema.
+        // The role may not create the schema.
         let cure = ["docs/deploy/postgresql.sql"];
         as_role(&store, "k3ep-it", &[]).assert_failed("privileges", &cure, 77);
-        // The schema is there, and it may not read it.
+        // The schema exists, but the role may not read it.
         assert_eq!(Doctor::at(&store, &[], &[]).code, 0);
         as_role(&store, "k3ep-it", &[]).assert_failed("privileges", &cure, 77);
-        // It may read which version the schema has, and no more.
+        // The role may read the schema's version, and nothing more.
         let mut settings = store.settings().iter();
         let schema = &settings
             .find(|(key, _)| key == "postgresql-schema")
@@ -232,7 +233,7 @@ mod roles {
         let doctor = as_role(&store, "k3ep-it", &[]);
         assert_eq!(doctor.check("session").0, "skipped");
         doctor.assert_failed("privileges", &cure, 77);
-        // It may have a session, and no runs. Nothing is left of the attempt.
+        // The role may write sessions, but no runs. The attempt leaves nothing behind.
         grant("SELECT, UPDATE ON floor, server");
         grant("SELECT, INSERT, UPDATE, DELETE ON repositories, sessions");
         grant("SELECT ON entries");
@@ -242,7 +243,7 @@ mod roles {
         assert_eq!(doctor.check("clean-up").0, "ok", "{:#?}", doctor.checks);
         doctor.assert_failed("privileges", &cure, 77);
         assert_eq!(store.json(&["status"]), json!([]));
-        // It may all that docs/deploy/postgresql.sql lists.
+        // The role has everything that docs/deploy/postgresql.sql lists.
         grant("INSERT, UPDATE, DELETE ON entries");
         assert_eq!(as_role(&store, "k3ep-it", &[]).code, 0);
     }
@@ -266,7 +267,7 @@ mod users {
     use super::servers::{eventually, variable};
     use super::{Doctor, Store, free_port};
 
-    /// An etcd that asks for users: `pac` has all privileges below its prefix, `stranger` none.
+    /// An etcd with authentication: `pac` has all privileges below its prefix, `stranger` none.
     struct Member {
         server: Child,
         _data: tempfile::TempDir,

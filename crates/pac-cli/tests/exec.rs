@@ -1,4 +1,4 @@
-//! `pac exec` where nothing goes wrong but the command.
+//! `pac exec` when at most the command fails.
 
 #![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
@@ -45,7 +45,7 @@ fn a_crowd_never_exceeds_the_limit_and_starts_in_order(store: &Store) {
         assert_eq!(finished.code, i32::try_from(i % 7).unwrap(), "{finished:?}");
     }
 
-    // Appended lines are in the order in which they were written: the commands' own record.
+    // Appended lines are in the order of writing: a record kept by the commands themselves.
     let (mut at_once, mut most, mut tokens) = (0_usize, 0, BTreeMap::new());
     for line in read(&log).lines() {
         match line.split(' ').collect::<Vec<_>>()[..] {
@@ -181,7 +181,7 @@ fn a_name_is_taken_while_its_run_lives(store: &Store) {
     assert_eq!(store.counts(), (1, 0));
     holder.signal("TERM");
     holder.wait();
-    // And free again when it has ended, however often.
+    // The name is free again once the run has ended, repeatedly.
     for _ in 0..2 {
         let again = store.exec(&["--run", "ci/deploy"], "true").wait();
         assert_eq!(again.code, 0, "{again:?}");

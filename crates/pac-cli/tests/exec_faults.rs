@@ -1,4 +1,4 @@
-//! `pac exec` when processes are killed, stopped or told to end.
+//! `pac exec` when processes are killed, stopped or asked to end.
 
 #![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
@@ -34,7 +34,7 @@ on_every_store! {
 const TTL: Duration = Duration::from_secs(3);
 const PROMISE: Duration = Duration::from_secs(2);
 
-/// A holder of the only slot, whose command says its id and then sleeps.
+/// A holder of the only slot, whose command writes its process id and then sleeps.
 fn holder(store: &Store, script: &str) -> (Running, u32) {
     let pid = store.file("pid");
     let _ = std::fs::remove_file(&pid);
@@ -80,7 +80,7 @@ fn a_killed_waiter_leaves_the_queue(store: &Store) {
 }
 
 fn signals_reach_the_command_and_all_that_it_started(store: &Store) {
-    // What a shell starts in the background ignores SIGINT.
+    // A process that a shell starts in the background ignores SIGINT.
     for (name, number, heard) in [("TERM", 15, 2), ("HUP", 1, 2), ("INT", 2, 1)] {
         let said = store.file(name);
         let script = format!(
@@ -102,7 +102,7 @@ fn signals_reach_the_command_and_all_that_it_started(store: &Store) {
     }
 }
 
-/// A `pac` in a session of its own, behind the process that made that.
+/// A `pac` in a session of its own, started through an intermediate process.
 struct Detached {
     running: Option<Running>,
     pac: u32,
@@ -130,7 +130,7 @@ impl Detached {
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        // Gone, unless the test failed.
+        // It has ended already, unless the test failed.
         let _ = Command::new("kill")
             .args(["-s", "KILL", &self.pac.to_string()])
             .output();
@@ -202,7 +202,7 @@ fn a_command_is_ended_when_its_run_is_cancelled(store: &Store) {
         "{cancelled:?}"
     );
 
-    // In the queue there is no command yet.
+    // While the run waits in the queue, there is no command yet.
     let (_holder, _) = holder(store, "exec sleep 300");
     let waiting = waiter(store, "waiting", 1);
     assert_eq!(store.run(&["cancel", WEB, "ci/waiting"]).code, 0);
@@ -213,7 +213,8 @@ fn a_command_is_ended_when_its_run_is_cancelled(store: &Store) {
 
 fn at_a_terminal_what_is_typed_reaches_the_command_once(store: &Store) {
     let said = store.file("said");
-    // It reads from the terminal, which only the foreground may. A signal may end a `read`.
+    // The script reads from the terminal, which only the foreground group may. A signal may end
+    // a `read`.
     let script = format!(
         "trap 'echo INT >> {said}' INT; echo ready >> {said}; \
          while [ \"$line\" != bye ]; do read line && echo $line >> {said}; done; exit 5",
@@ -224,7 +225,8 @@ fn at_a_terminal_what_is_typed_reaches_the_command_once(store: &Store) {
         .chain(pac.get_args())
         .map(|word| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''")))
         .collect();
-    // A terminal of its own, made by util-linux. A shell that stays would end by its own signal.
+    // `script` of util-linux makes a terminal. `exec`: a remaining shell would die of its own
+    // signal.
     let typescript = store.file("typescript");
     pac = Command::new("script");
     pac.args([

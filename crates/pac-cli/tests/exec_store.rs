@@ -1,4 +1,4 @@
-//! `pac exec` when the store goes away, comes back, or refuses.
+//! `pac exec` when the store goes away, comes back, or refuses access.
 
 #![cfg(all(unix, feature = "postgres"))]
 #![allow(
@@ -66,7 +66,7 @@ fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
         "trap 'echo TERM >> {said}; exit 0' TERM; echo up >> {said}; sleep 300 & wait",
         said = said.display()
     );
-    // The shell ignores it, and what it starts too.
+    // The shell ignores SIGTERM, and so do the commands that it starts.
     let stubborn = format!("trap '' TERM; echo up >> {}; sleep 300", deaf.display());
     let polite = store.exec(&["--limit", "2", "--ttl", "3s"], &polite);
     let stubborn = store.exec(&["--limit", "2", "--ttl", "3s"], &stubborn);
@@ -87,7 +87,7 @@ fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
     );
     server.start_again();
     assert_eq!(polite.wait().code, 71);
-    // Whoever comes next sees to what they have left behind; until then it is marked.
+    // The next `pac` expires the runs left behind; until then they are marked as dead.
     eventually("the marks", || {
         store.json(&["status", WEB])[0]["running"][1]["dead"] == true
     });
@@ -97,7 +97,7 @@ fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
     assert_eq!(store.counts(), (0, 0));
 }
 
-/// When a command with its `pac` was gone, which is told by the end of its output.
+/// When a command and its `pac` had both ended: that closes their common output.
 fn ended_at(mut running: Running, since: Instant) -> Duration {
     let mut stdout = running.child().stdout.take().unwrap();
     std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
@@ -166,7 +166,7 @@ fn postgres_a_watch_goes_on_when_the_store_is_back() {
     server.kill_9();
     wait_for_text(&complaints, "going on when the store is back");
     server.start_again();
-    // Also what happens before the watch has noticed.
+    // A run before the watch has noticed the outage is reported too.
     exec("ci/c");
     wait_for_text(&seen, "ci/c");
     wait_for_text(&complaints, "the store is back");

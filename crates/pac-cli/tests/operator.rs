@@ -1,4 +1,4 @@
-//! The operator's commands, which know nothing but the store.
+//! The operator's commands, which know only the store.
 
 #![cfg(all(unix, any(feature = "etcd", feature = "postgres")))]
 #![allow(
@@ -29,7 +29,7 @@ on_every_store! {
     a_reader_that_has_seen_enough_is_no_error,
 }
 
-/// A controller in this process, which holds and waits for PipelineRuns.
+/// A controller in this process that holds slots and waits for them.
 struct Controller {
     runtime: tokio::runtime::Runtime,
     manager: ConcurrencyManager,
@@ -136,7 +136,7 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
         "{unknown:?}"
     );
 
-    // The process that made it goes, and all of it can be read.
+    // The controller goes away; its state can still be read.
     drop(controller);
     assert_eq!(store.json(&["status"])[0]["queued"][1]["run"], "ci/r2");
 }
@@ -166,7 +166,7 @@ fn a_thousand_that_wait_are_shown_in_part_or_in_whole(store: &Store) {
 
 fn all_repositories_are_listed_page_by_page(store: &Store) {
     let controller = Controller::at(store);
-    // One more than a page of the store.
+    // One more than one page of the store.
     let count = 501;
     let limits: Vec<_> = (0..count).map(|i| format!("ci/r{i:03}")).collect();
     for repository in &limits {

@@ -1,4 +1,4 @@
-//! `pac replay` from outside: arguments, bad traces, and files that cannot be read or written.
+//! `pac replay` as a process: arguments, bad traces, and files that cannot be read or written.
 
 mod common;
 

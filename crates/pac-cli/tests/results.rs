@@ -1,4 +1,4 @@
-//! What `pac replay` finds out and prints.
+//! The results that `pac replay` prints.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

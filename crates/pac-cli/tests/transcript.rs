@@ -1,4 +1,4 @@
-//! The README's transcript of `pac exec` is what happens.
+//! The README's transcript of `pac exec` is the real output.
 
 #![cfg(all(unix, feature = "postgres"))]
 #![allow(
@@ -21,7 +21,7 @@ const BEGIN: &str = "<!-- transcript: written by crates/pac-cli/tests/transcript
 const END: &str = "```\n<!-- transcript: end -->";
 const REWRITE: &str = "PAC_WRITE_TRANSCRIPT";
 
-/// Two pipelines that deploy one website, one after the other.
+/// Two pipelines deploy one website, one after the other.
 fn transcript(store: &Store) -> String {
     let mut text = String::new();
     let repository = "ci/website";
@@ -89,7 +89,8 @@ fn postgres_the_transcript_in_the_readme_is_what_happens() {
     );
 }
 
-/// Without what differs each time: numbers, times, durations, and the widths that follow.
+/// The text without what differs each time: numbers, times, durations, and the widths that
+/// follow.
 fn shape(text: &str) -> Vec<String> {
     let word = |word: &str| {
         let number = word.starts_with(|c: char| c.is_ascii_digit());

@@ -1,10 +1,10 @@
-//! What the manager and the protocol cost on memory, where nothing else takes time:
-//! `cargo bench -p pac-concurrency`.
+//! The cost of the manager and the protocol, measured on the memory driver, which adds almost
+//! none: `cargo bench -p pac-concurrency`.
 //!
-//! - `spread`: admit+release cycles a second of 64 tasks over 64 repositories on two threads.
+//! - `spread`: admit+release cycles per second of 64 tasks over 64 repositories on two threads.
 //! - `deep_queue`: admit, cancel and release with 10, 1,000 and 100,000 runs waiting, as ratios
-//!   to the first. The three are measured in alternating rounds, so that they meet the same
-//!   weather, and medians are taken.
+//!   to the first. The rounds of the three alternate, so that other load on the machine affects
+//!   them alike; the medians are compared.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ fn report(line: &str) {
     println!("{line}");
 }
 
-/// Median cycles a second. The names are made before the clock runs.
+/// Median cycles per second. The names are made before the clock starts.
 async fn spread() -> Result<f64> {
     let manager = pac_concurrency::connect(&Settings::default()).await?;
     let repositories = (0..TASKS)
@@ -141,7 +141,7 @@ fn deep(depth: usize) -> Result<RepositoryKey> {
     Ok(RepositoryKey::new("bench", &format!("deep-{depth}"))?)
 }
 
-/// One run holds the only slot, `depth` wait.
+/// Starts one run, which takes the only slot, and queues `depth` more.
 async fn fill(manager: &ConcurrencyManager, depth: usize) -> Result<()> {
     let repository = deep(depth)?;
     manager.set_limit(&repository, Limit::new(1), None).await?;
@@ -154,8 +154,8 @@ async fn fill(manager: &ConcurrencyManager, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// Adds runs at the end, takes half of them out, and starts as many from the front as it has
-/// added more, so that the depth stays what it is.
+/// Adds runs at the end of the queue, cancels half of them, and releases as many running runs as
+/// remain of the added ones, so that the depth stays the same.
 async fn deep_round(manager: &ConcurrencyManager, depth: usize, round: usize) -> Result<Cost> {
     let repository = deep(depth)?;
     let name = |n: u32| format!("round-{depth}-{round}-{n}");
@@ -200,7 +200,7 @@ async fn deep_round(manager: &ConcurrencyManager, depth: usize, round: usize) ->
     })
 }
 
-/// Every run here has its name for a uid.
+/// The uid of a run: here always its name.
 fn uid_of(run: &PipelineRunKey) -> Result<Uid> {
     Ok(run.name().parse()?)
 }

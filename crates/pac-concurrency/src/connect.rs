@@ -1,4 +1,4 @@
-//! From settings to a driver.
+//! Opens the driver that settings name.
 
 use std::sync::Arc;
 
@@ -10,10 +10,9 @@ use crate::settings::{DriverKind, Settings};
 
 /// Opens the driver that the settings name, and a manager on it.
 ///
-/// # Errors
-/// `Config` when limits are not [enabled](Settings::enabled); for a driver that this build does
-/// not have, naming the feature to enable; and for settings that contradict each other. Else why
-/// the store could not be reached.
+/// `Config` if limits are not [enabled](Settings::enabled), if this build lacks the driver (the
+/// message names the feature to enable), or if settings contradict each other. Otherwise the
+/// reason why the store could not be used.
 pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
     let driver = open_driver(settings).await?;
     let manager = ConcurrencyManager::open(driver, settings.manager).await?;
@@ -24,11 +23,11 @@ pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
     Ok(manager)
 }
 
-/// As [`connect`], for a program that also works without limits: `None` when the settings say
-/// so. Runs are then to be started without asking anybody.
+/// Like [`connect`], for a program that also works without limits: `None` when the settings
+/// disable them. The program should then start runs without asking for slots.
 ///
 /// # Errors
-/// As [`connect`], but for limits that are not enabled.
+/// Those of [`connect`], except the one for disabled limits.
 pub async fn connect_if_enabled(settings: &Settings) -> Result<Option<ConcurrencyManager>, Error> {
     if settings.enabled {
         connect(settings).await.map(Some)
@@ -37,10 +36,10 @@ pub async fn connect_if_enabled(settings: &Settings) -> Result<Option<Concurrenc
     }
 }
 
-/// Opens the driver that the settings name: for more than one manager on the same store.
+/// Opens the driver that the settings name, for use by several managers on the same store.
 ///
 /// # Errors
-/// As [`connect`].
+/// Those of [`connect`].
 #[allow(
     clippy::unused_async,
     reason = "drivers of stores behind a network connect here"
@@ -71,10 +70,10 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
     }
 }
 
-/// The store of the settings as it is, without the protocol; memory is none. For `pac bench`.
+/// Opens the store without the protocol, for `pac bench`; `None` for memory.
 ///
 /// # Errors
-/// As [`open_driver`].
+/// Those of [`open_driver`].
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub async fn open_raw(

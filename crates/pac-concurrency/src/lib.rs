@@ -29,8 +29,8 @@
 //! # }
 //! ```
 //!
-//! In code, [`Settings`] is all there is. What operators write (ConfigMaps, Secrets, variables,
-//! files) a [`SettingsLoader`] reads.
+//! In code, [`Settings`] suffices. To read what operators write (ConfigMaps, Secrets,
+//! environment variables, files), use a [`SettingsLoader`].
 //!
 //! # Features
 //!
@@ -72,12 +72,12 @@ pub use pac_memory::{MemoryDriver, MemoryOptions};
 pub use pac_postgres::{Password as PostgresPassword, PostgresDriver, PostgresOptions, SslMode};
 pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, SettingsLoader};
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(all(doctest, feature = "memory"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// The examples of the operators' guide are tests.
+/// Runs the examples of the operators' guide as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/operations.md")]
 struct Operations;

@@ -1,7 +1,7 @@
-//! Which driver, and how: settings in code, and settings as operators write them.
+//! Settings: the driver and its options, given in code or as operators write them.
 //!
-//! In code, [`Settings`] is all there is. What operators write (ConfigMaps, Secrets, variables,
-//! files) a [`SettingsLoader`] reads, which then has the settings and where each came from.
+//! In code, [`Settings`] suffices. A [`SettingsLoader`] reads what operators write (ConfigMaps,
+//! Secrets, environment variables, files), and remembers the source of each value.
 
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 mod convert;
@@ -33,15 +33,15 @@ pub use problem::{Place, Problem, SettingsError, Source};
 pub use secret::{Password, Secret};
 pub use values::{EtcdMode, EtcdValues, Host, PostgresqlValues, SslMode, Values};
 
-/// What [`connect`](crate::connect) needs to know.
+/// The settings for [`connect`](crate::connect).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Whether limits are kept at all. Default: true. When false, nothing is connected to; see
+    /// Whether limits are enforced. Default: true. When false, no connection is opened; see
     /// [`connect_if_enabled`](crate::connect_if_enabled).
     pub enabled: bool,
-    /// Where the state is kept. Default: memory.
+    /// The store of the state. Default: memory.
     pub driver: DriverKind,
-    /// How the manager behaves.
+    /// The options of the manager.
     pub manager: ManagerOptions,
     /// Settings of the memory driver.
     #[cfg(feature = "memory")]
@@ -90,7 +90,7 @@ impl From<&Values> for Settings {
     }
 }
 
-/// Settings that were read, all of them right.
+/// Settings that were loaded and are valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedSettings {
     values: Values,
@@ -98,47 +98,47 @@ pub struct LoadedSettings {
 }
 
 impl LoadedSettings {
-    /// What to connect with. More can be set in it by code.
+    /// The settings for [`connect`](crate::connect). Code may change them further.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings::from(&self.values)
     }
 
-    /// The values of all keys, typed.
+    /// The typed values of all keys.
     #[must_use]
     pub fn values(&self) -> &Values {
         &self.values
     }
 
-    /// The values that hold, each with its source, in the order of [`Key::all`]. Keys that
-    /// nobody sets and that have no default are left out.
+    /// The values in effect, each with its source, in the order of [`Key::all`]. Keys that no
+    /// source sets and that have no default are left out.
     #[must_use]
     pub fn effective(&self) -> &[EffectiveSetting] {
         &self.effective
     }
 }
 
-/// A value that holds.
+/// A value in effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EffectiveSetting {
     /// The key.
     pub key: &'static Key,
-    /// Its value as it was written, or words in parentheses instead.
+    /// Its value as written, or a text in parentheses in its place.
     pub value: String,
-    /// Whether that is the value itself.
+    /// Whether `value` is the value itself.
     pub is_shown: bool,
-    /// Where it comes from.
+    /// The source of the value.
     pub source: Source,
-    /// Whether it counts: those of drivers that are not used do not.
+    /// Whether the value is used: those of drivers that are not selected are not.
     pub used: bool,
 }
 
-/// The stores that there are drivers for.
+/// The stores for which drivers exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum DriverKind {
-    /// This process.
+    /// The memory of this process.
     #[default]
     Memory,
     /// An etcd cluster.

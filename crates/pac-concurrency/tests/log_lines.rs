@@ -1,4 +1,4 @@
-//! The lines that operators look for in the log.
+//! The log lines that operators search for.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -30,7 +30,7 @@ impl MakeWriter<'_> for Log {
 }
 
 impl Log {
-    /// What was logged since the last time, without time and module.
+    /// The lines logged since the last call, without time and module.
     fn take(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
         let text = String::from_utf8(bytes).unwrap();
@@ -90,7 +90,7 @@ async fn starting_queueing_and_waking_are_logged_word_for_word() {
         ["INFO concurrency limit reached for repository namespace/repo"]
     );
 
-    // Nothing new has happened to a run that is asked for again.
+    // Admitting a started run again logs nothing.
     let again = manager
         .admit(&repository, request("namespace/pipeline-run-1"))
         .await

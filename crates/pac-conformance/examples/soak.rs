@@ -1,7 +1,7 @@
-//! Random commands for as long as one likes: `cargo xtask soak` builds and runs this.
+//! Random commands for as long as the caller asks: `cargo xtask soak` builds and runs this.
 //!
-//! Arguments: the seed to start with, how many cases to try at least, for how many seconds at
-//! least. Ends with what was found, or when both are over.
+//! Arguments: the first seed, the least number of cases, the least number of seconds. Ends with
+//! the first failure, or once both numbers are reached.
 
 #![allow(
     clippy::print_stdout,
@@ -18,11 +18,11 @@ use pac_conformance::random::{self, Failure, Search};
 use pac_core::driver::Driver;
 use pac_memory::{MemoryDriver, MemoryOptions};
 
-/// Cases of one seed: few enough to be repeated in seconds.
+/// The number of cases per seed: few enough to repeat one seed within seconds.
 const CASES: u32 = 500;
-/// One in so many is of managers, which take longer.
+/// One manager case for this many protocol cases: manager cases take longer.
 const MANAGERS: u32 = 5;
-/// How often there is a word on how it goes.
+/// The time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(10);
 
 fn main() {

@@ -1,4 +1,4 @@
-//! Questions whose answers a case knows beforehand.
+//! Requests whose answers a case knows beforehand.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -11,7 +11,7 @@ use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
 use tokio::time::sleep;
 
-/// Admits a run that has to start.
+/// Admits a run, and fails unless it starts at once.
 pub async fn started(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
@@ -24,7 +24,7 @@ pub async fn started(
     }
 }
 
-/// Admits a run that has to wait.
+/// Admits a run, and fails unless it waits.
 pub async fn queued(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
@@ -37,7 +37,7 @@ pub async fn queued(
     }
 }
 
-/// Admits a run that has ended before.
+/// Admits a run, and fails unless it has ended before.
 pub async fn finished(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
@@ -50,10 +50,11 @@ pub async fn finished(
     }
 }
 
-/// Polls a future so many times, with everything else going on a little in between, and then
-/// drops it. Its output if it was ready before.
+/// Polls a future `times` times, sleeping briefly between polls, then drops it. Returns its
+/// output if it was ready by then.
 pub async fn poll_times<T>(future: impl Future<Output = T>, times: usize) -> Option<T> {
-    /// Paused time goes on only when nothing else does; so many polls are without it.
+    /// After each of this many polls the task only yields, which does not let paused time
+    /// advance.
     const TIMELESS: usize = 50;
     let mut future = pin!(future);
     for n in 0..times {

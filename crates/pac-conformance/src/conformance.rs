@@ -1,4 +1,4 @@
-//! One test per case.
+//! The macro that expands to one test per case.
 
 /// Expands to one test per case, in modules named after the driver and the groups.
 ///
@@ -10,16 +10,16 @@
 /// });
 /// ```
 ///
-/// `OPEN` is the name of an `async fn(Time) -> Fixture` at the root of the test file, best the
-/// driver's name: every test is called `OPEN::GROUP::CASE`, whereby it is told from the same
+/// `OPEN` is the name of an `async fn(Time) -> Fixture` at the root of the test file. Give it
+/// the driver's name: every test is called `OPEN::GROUP::CASE`, which tells it from the same
 /// case of another driver.
 ///
-/// Without `time`, a case runs on paused time unless it needs threads: for stores in this
-/// process alone. With `time = Real` no case meets paused time, as a store behind a socket
+/// Without `time`, a case runs on paused time unless it needs threads; this is only for stores
+/// in this process. With `time = Real` no case runs on paused time, as a store behind a socket
 /// needs; durations are then those of [`Fixture::options`](crate::Fixture::options).
 ///
-/// A case named in `except` is a test all the same, but an ignored one that shows the reason: no
-/// case is left out in silence. A name that is no case's does not compile.
+/// A case named in `except` still becomes a test, but an ignored one that shows the reason, so
+/// no case is left out silently. A name that belongs to no case does not compile.
 #[macro_export]
 macro_rules! conformance {
     (
@@ -156,7 +156,7 @@ macro_rules! conformance {
     };
 }
 
-/// Whether a test's name is its case's name with a number before it.
+/// Whether a test's name is its case's name with a number prefixed.
 #[doc(hidden)]
 #[must_use]
 pub const fn ends_with(name: &str, end: &str) -> bool {
@@ -171,7 +171,7 @@ pub const fn ends_with(name: &str, end: &str) -> bool {
     true
 }
 
-/// Whether all of some names are names of tests.
+/// Whether every one of `names` is the name of a test.
 #[doc(hidden)]
 #[must_use]
 pub const fn are_among(names: &[&str], tests: &[&str]) -> bool {

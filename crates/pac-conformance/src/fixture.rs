@@ -1,4 +1,4 @@
-//! One store, and the managers that a case opens on it.
+//! A store for one case, and the managers that the case opens on it.
 
 use std::fmt;
 use std::future::Future;
@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::faults::Faults;
 use crate::{Time, Vandal, View, run, uid};
 
-/// Over one store, empty at the start, on which a case opens as many managers as it needs.
+/// A store, empty at the start, on which a case opens as many managers as it needs.
 ///
-/// The driver's test file says what the store cannot do as fast or as exactly as memory, by the
-/// `with_` methods; cases name durations as multiples of [`options`](Self::options).
+/// The driver's test file calls the `with_` methods to say where its store is slower or less
+/// exact than memory. Cases express durations as multiples of [`options`](Self::options).
 #[derive(Debug)]
 pub struct Fixture {
     driver: Arc<dyn Driver>,
@@ -34,10 +34,11 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Over the store of a driver. Nobody else writes to it while the case runs.
+    /// A fixture over the store of a driver. Only the fixture may write to it while the case
+    /// runs.
     ///
-    /// On paused time, where waiting costs nothing, managers have the settings of production. In
-    /// real time sessions live for 2 s and leases for 5 s; tolerance and expiry delay are 250 ms.
+    /// On paused time, where waiting costs nothing, managers have production settings. In real
+    /// time sessions live for 2 s and leases for 5 s; tolerance and expiry delay are 250 ms.
     #[must_use]
     pub fn over(driver: Arc<dyn Driver>, time: Time) -> Self {
         let (options, tolerance) = match time {
@@ -52,7 +53,8 @@ impl Fixture {
                 let options = ManagerOptions {
                     session_ttl: Duration::from_secs(2),
                     lease_ttl: Some(Duration::from_secs(5)),
-                    // Longer than the patience of a case: nothing is to be woken by it.
+                    // Longer than any case waits for an event: the poll must not hide a missing
+                    // wake-up.
                     poll_interval: Duration::from_secs(20),
                     sweep_interval: Duration::from_millis(200),
                     ..ManagerOptions::default()
@@ -74,40 +76,40 @@ impl Fixture {
         }
     }
 
-    /// With sessions that live this long: the shortest that the store can keep, and not so
-    /// short that a busy machine loses them.
+    /// Sets the session TTL: the shortest that the store supports, but long enough that a busy
+    /// machine does not lose sessions.
     #[must_use]
     pub fn with_session_ttl(mut self, ttl: Duration) -> Self {
         self.options.session_ttl = ttl;
         self
     }
 
-    /// With leases that live this long; at least twice as long as the sessions.
+    /// Sets the lease TTL: at least twice the session TTL.
     #[must_use]
     pub fn with_lease_ttl(mut self, ttl: Duration) -> Self {
         self.options.lease_ttl = Some(ttl);
         self
     }
 
-    /// How far a duration that was measured may be from what it has to be, and how long an
-    /// answer and the hint of a change may take at most on a busy machine.
+    /// Sets how far a measured duration may deviate from the expected one, and the longest that
+    /// an answer or the hint of a change may take on a busy machine.
     #[must_use]
     pub fn with_tolerance(mut self, tolerance: Duration) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    /// How long nothing has to happen for nothing to be under way: the tolerance unless said
-    /// otherwise. Cases wait this long again and again; a store whose hints come long before its
-    /// tolerance is over says less.
+    /// Sets how long nothing must happen before a case concludes that nothing more will.
+    /// Default: the tolerance. Cases wait this long many times, so set it lower for a store
+    /// whose hints usually arrive well within its tolerance.
     #[must_use]
     pub fn with_quiet(mut self, quiet: Duration) -> Self {
         self.quiet = Some(quiet);
         self
     }
 
-    /// How much later than its TTL the store may notice that a session is over. (Never earlier.)
-    /// At most 2 s: then the next run has to have started.
+    /// Sets how much later than its TTL the store may notice that a session is over (never
+    /// earlier). At most 2 s, because a case requires the next run to start by then.
     #[must_use]
     pub fn with_expiry_delay(mut self, delay: Duration) -> Self {
         assert!(delay <= Duration::from_secs(2), "{delay:?} is too late");
@@ -115,8 +117,8 @@ impl Fixture {
         self
     }
 
-    /// Which part of their full number of runs the cases do that need many: 1 unless said
-    /// otherwise, 0.1 for a store where every commit is a durable write.
+    /// Sets the fraction of their full number of runs that cases with many runs use. Default 1;
+    /// use 0.1 for a store where every commit is a durable write.
     #[must_use]
     pub fn with_scale(mut self, scale: f64) -> Self {
         assert!(
@@ -127,8 +129,8 @@ impl Fixture {
         self
     }
 
-    /// How to open another, empty store, whose clock shows what it is told to. A driver that
-    /// cannot leaves case 41 out.
+    /// Sets how to open another, empty store whose clock shows a given time. A driver that
+    /// cannot do that must name case 41 in `except`.
     #[must_use]
     pub fn with_clock(
         mut self,
@@ -138,34 +140,35 @@ impl Fixture {
         self
     }
 
-    /// Who can write into the store past its driver. Without one, the cases on broken records
-    /// break what is read on its way to the manager; with one, also what is stored.
+    /// Sets the means to write into the store past its driver. Without one, the cases on broken
+    /// records damage only the answers on their way to the manager; with one, the stored records
+    /// too.
     #[must_use]
     pub fn with_vandal(mut self, vandal: impl Vandal) -> Self {
         self.vandal = Some(Arc::new(vandal));
         self
     }
 
-    /// The driver itself: the store as it is, past every manager and every fault.
+    /// The driver itself: direct access to the store, without a manager or injected faults.
     #[must_use]
     pub fn driver(&self) -> &Arc<dyn Driver> {
         &self.driver
     }
 
-    /// Who can write into the store past its driver, if anybody can.
+    /// The means to write into the store past its driver, if there is one.
     #[must_use]
     pub fn vandal(&self) -> Option<&Arc<dyn Vandal>> {
         self.vandal.as_ref()
     }
 
-    /// The settings of managers. Nothing of a case is fast by virtue of the back-stop poll: it
-    /// takes longer than a case waits for anything.
+    /// The default settings of managers. The back-stop poll is longer than a case waits for
+    /// anything, so it cannot hide a missing wake-up.
     #[must_use]
     pub fn options(&self) -> ManagerOptions {
         self.options
     }
 
-    /// The same with a back-stop that is worth waiting for.
+    /// The default settings with a back-stop poll short enough for a case to wait for.
     #[must_use]
     pub fn polling_options(&self) -> ManagerOptions {
         ManagerOptions {
@@ -177,39 +180,39 @@ impl Fixture {
         }
     }
 
-    /// How long the slots of durable runs outlive their manager.
+    /// How long the slots of durable runs outlive their manager's session.
     #[must_use]
     pub fn lease_ttl(&self) -> Duration {
         let usual = self.driver.descriptor().lease_ttl;
         self.options.lease_ttl.unwrap_or(usual)
     }
 
-    /// How far a duration that was measured may be from what it has to be.
+    /// How far a measured duration may deviate from the expected one.
     #[must_use]
     pub fn tolerance(&self) -> Duration {
         self.tolerance
     }
 
-    /// How long after its last renewal a session may still not have been seen to: its TTL, what
-    /// the store takes to notice, and what the managers take to hear of it.
+    /// The longest time from a session's last renewal until its runs have been cleaned up: its
+    /// TTL, and the time that the store and the managers need to notice.
     #[must_use]
     pub fn session_end(&self) -> Duration {
         self.options.session_ttl + self.notice()
     }
 
-    /// What the store and the managers take at most to see to a TTL that has passed.
+    /// The longest time that the store and the managers need to act on a TTL that has passed.
     #[must_use]
     pub fn notice(&self) -> Duration {
         self.expiry_delay + self.options.sweep_interval * 2 + self.tolerance
     }
 
-    /// Whether time passes by itself, and waiting is dear.
+    /// Whether the case runs in real time, where waiting is expensive.
     #[must_use]
     pub fn is_real(&self) -> bool {
         self.time == Time::Real
     }
 
-    /// So many, or the part of them that the store has time for.
+    /// `number` times the scale of [`with_scale`](Self::with_scale), at least 1.
     #[must_use]
     pub fn scaled(&self, number: usize) -> usize {
         ((number as f64 * self.scale) as usize).max(1)
@@ -232,8 +235,8 @@ impl Fixture {
         }
     }
 
-    /// Does `work` with each of `items`: one after the other, unless waiting is dear; then all
-    /// at once.
+    /// Applies `work` to each of `items`: in real time to all at once, since waiting is
+    /// expensive there, on paused time to one after the other.
     pub async fn each<T, F: Future<Output = ()>>(
         &self,
         items: impl IntoIterator<Item = T>,
@@ -249,12 +252,12 @@ impl Fixture {
         }
     }
 
-    /// A manager with the usual settings.
+    /// Opens a manager with the default settings.
     pub async fn manager(&self) -> ConcurrencyManager {
         self.manager_with(self.options()).await
     }
 
-    /// A manager with settings of its own.
+    /// Opens a manager with the given settings.
     pub async fn manager_with(&self, options: ManagerOptions) -> ConcurrencyManager {
         let driver = Arc::clone(&self.driver);
         let manager = ConcurrencyManager::open(driver, options).await.unwrap();
@@ -262,12 +265,12 @@ impl Fixture {
         manager
     }
 
-    /// A manager with faults between it and the store. The case may kill it.
+    /// Opens a manager that reaches the store through `faults`. The case may kill it.
     pub async fn manager_behind(&self, faults: &Arc<Faults>) -> ConcurrencyManager {
         self.manager_behind_with(faults, self.options()).await
     }
 
-    /// The same with settings of its own.
+    /// Like [`manager_behind`](Self::manager_behind), with the given settings.
     pub async fn manager_behind_with(
         &self,
         faults: &Arc<Faults>,
@@ -277,14 +280,15 @@ impl Fixture {
         ConcurrencyManager::open(driver, options).await.unwrap()
     }
 
-    /// What the store holds of a repository.
+    /// Reads a repository from the store and audits what it read.
     pub async fn view(&self, repository: &RepositoryKey) -> View {
         let view = View::of(self.driver.load(repository, None).await.unwrap());
         view.audit();
         view
     }
 
-    /// Waits until the store holds exactly these; fails with the difference.
+    /// Waits until exactly these runs hold a slot (in any order) and wait (in this order); fails
+    /// with the difference.
     pub async fn comes_to(&self, repository: &RepositoryKey, running: &[&str], waiting: &[&str]) {
         let deadline = Instant::now() + self.patience();
         loop {
@@ -307,27 +311,27 @@ impl Fixture {
         sleep(self.quiet()).await;
     }
 
-    /// What comes later than this is not under way.
+    /// How long [`settle`](Self::settle) waits.
     #[must_use]
     pub fn quiet(&self) -> Duration {
         let quiet = self.quiet.unwrap_or(self.tolerance);
         quiet.max(Duration::from_millis(100))
     }
 
-    /// Lets a session end that was renewed just now for the last time, and the managers see to
-    /// what it leaves.
+    /// Waits long enough for a session that was renewed just now for the last time to end, and
+    /// for the managers to clean up its runs.
     pub async fn outlive_session(&self) {
         sleep(self.session_end()).await;
     }
 
-    /// Awaits something that has to come without a back-stop's help.
+    /// Awaits a future that must complete without the back-stop poll's help.
     pub async fn soon<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
         let longest = self.patience();
         let came = timeout(longest, future).await;
         came.unwrap_or_else(|_| panic!("{what} did not come within {longest:?}"))
     }
 
-    /// Awaits something that has to come once the connection is back: reconnecting is tried
+    /// Awaits a future that must complete once the connection is back: managers try to reconnect
     /// every few seconds at most.
     pub async fn reconnected<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
         let longest = Duration::from_secs(10);
@@ -335,14 +339,14 @@ impl Fixture {
         came.unwrap_or_else(|_| panic!("{what} did not come within {longest:?} of the outage"))
     }
 
-    /// The lease that a waiter gets now.
+    /// Waits until the waiter gets its lease.
     pub async fn turn(&self, waiter: Waiter) -> Lease {
         let run = waiter.run().clone();
         let turn = self.soon(&format!("the turn of {run}"), waiter).await;
         lease_of(&run, turn)
     }
 
-    /// The lease that a waiter gets once the connection is back.
+    /// Waits until the waiter gets its lease after the connection has come back.
     pub async fn turn_when_reconnected(&self, waiter: Waiter) -> Lease {
         let run = waiter.run().clone();
         let turn = self
@@ -351,7 +355,7 @@ impl Fixture {
         lease_of(&run, turn)
     }
 
-    /// Fails unless the waiter goes on waiting.
+    /// Fails if the waiter ends within 100 ms.
     pub async fn waits_on(&self, waiter: &mut Waiter) {
         let run = waiter.run().clone();
         if let Ok(turn) = timeout(Duration::from_millis(100), waiter).await {
@@ -359,7 +363,8 @@ impl Fixture {
         }
     }
 
-    /// Releases by name, whoever admitted it, with the token that the store shows.
+    /// Releases a run by name with the token that the store shows, whichever manager admitted
+    /// it.
     pub async fn release_named(
         &self,
         manager: &ConcurrencyManager,
@@ -374,8 +379,8 @@ impl Fixture {
             .unwrap()
     }
 
-    /// Releases whoever runs, oldest grant first, until nobody does; returns the names in the
-    /// order of their grants.
+    /// Releases the run with the oldest grant until none holds a slot. Returns the names in that
+    /// order; fails if a run waits although no run holds a slot.
     pub async fn drain(
         &self,
         manager: &ConcurrencyManager,
@@ -393,8 +398,8 @@ impl Fixture {
         }
     }
 
-    /// What must hold after every case: no manager has panicked, and what the store holds adds
-    /// up for every repository.
+    /// Checks what must hold after every case: no manager has panicked, and the stored state of
+    /// every repository is consistent.
     pub(crate) async fn audit(&self) {
         let managers = std::mem::take(&mut *self.managers.lock().unwrap());
         for manager in managers {
@@ -408,7 +413,7 @@ impl Fixture {
 
     fn patience(&self) -> Duration {
         match self.time {
-            // Longer than any backoff, shorter than any back-stop.
+            // Longer than any backoff, shorter than any back-stop poll.
             Time::Paused => Duration::from_millis(700),
             Time::Real => self.options.poll_interval / 2,
         }
@@ -422,7 +427,7 @@ fn lease_of(run: &PipelineRunKey, turn: Result<Turn, Error>) -> Lease {
     }
 }
 
-/// How to open a store whose clock shows a certain time.
+/// Opens a store whose clock shows a given time.
 struct Reset(Box<dyn Fn(Timestamp) -> Arc<dyn Driver> + Send + Sync>);
 
 impl fmt::Debug for Reset {

@@ -1,4 +1,5 @@
-//! Who asked when, who held a slot from when to when: kept by the holders themselves.
+//! A record, kept by the tasks that hold slots, of when each run asked for, held and gave back
+//! its slot.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use pac_core::FencingToken;
 
-/// The lives of runs on one clock, which only counts. A span begins after a slot was given and
-/// ends before it is given back, so two spans that overlap are two slots held at once.
+/// The history of runs on one logical clock, a counter. A span begins after a slot was granted
+/// and ends before it is given back, so two overlapping spans mean two slots held at once.
 #[derive(Debug, Default)]
 pub struct History {
     clock: AtomicU64,
@@ -25,7 +26,7 @@ struct Moments {
     token: FencingToken,
 }
 
-/// One run on its way through a [`History`].
+/// The history of one run, recorded into a [`History`] when it ends.
 #[derive(Debug)]
 pub struct Span {
     history: Arc<History>,
@@ -33,7 +34,7 @@ pub struct Span {
 }
 
 impl History {
-    /// To be called before a slot is asked for.
+    /// Starts a span. Call it before asking for the slot.
     pub fn ask(self: &Arc<Self>, run: &str) -> Span {
         let asked = self.tick();
         Span {
@@ -49,17 +50,18 @@ impl History {
         }
     }
 
-    /// How many runs went through.
+    /// The number of finished spans.
     pub fn len(&self) -> usize {
         self.spans.lock().unwrap().len()
     }
 
-    /// Whether none did.
+    /// Whether there is no finished span.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// At no time more than `limit` held a slot. Returns how many did at most.
+    /// Asserts that at no time more than `limit` runs held a slot. Returns the highest number
+    /// that did.
     pub fn assert_limit(&self, limit: usize) -> usize {
         let mut edges = Vec::new();
         for span in self.sorted_by(|span| span.held) {
@@ -77,9 +79,9 @@ impl History {
         peak
     }
 
-    /// No token came twice, and none is below that of a slot that had been given back before
-    /// it was asked for. (Given back before it was *held* says nothing: a grant takes a while
-    /// to arrive.)
+    /// Asserts that no token came twice, and that no token is below that of a slot given back
+    /// before its run asked. (A slot given back before the run *held* its own proves nothing: a
+    /// grant takes a while to arrive.)
     pub fn assert_tokens_increase(&self) {
         let spans = self.sorted_by(|span| span.asked);
         let tokens: BTreeSet<_> = spans.iter().map(|span| span.token).collect();
@@ -97,7 +99,8 @@ impl History {
         }
     }
 
-    /// Who was in the queue before another one asked, was granted a slot before it.
+    /// Asserts that a run which was queued before another one asked was granted its slot before
+    /// it.
     pub fn assert_first_in_first_out(&self) {
         let mut answered = self.sorted_by(|span| span.answered).into_iter().peekable();
         let mut highest: Option<Moments> = None;
@@ -125,18 +128,18 @@ impl History {
 }
 
 impl Span {
-    /// To be called when the answer is there: a slot or a place in the queue.
+    /// Records the answer, a slot or a place in the queue. Call it when the answer has come.
     pub fn answered(&mut self) {
         self.moments.answered = self.history.tick();
     }
 
-    /// To be called when the slot is there.
+    /// Records the slot. Call it when the slot has come.
     pub fn held(&mut self, token: FencingToken) {
         self.moments.token = token;
         self.moments.held = self.history.tick();
     }
 
-    /// To be called before the slot is given back.
+    /// Ends the span. Call it before giving the slot back.
     pub fn gives_back(mut self) {
         self.moments.given_back = self.history.tick();
         self.history.spans.lock().unwrap().push(self.moments);

@@ -1,7 +1,8 @@
-//! What every store has to do, as cases that run against a [`Fixture`] over that store.
+//! The behaviour required of every store, as cases that run against a [`Fixture`] over that
+//! store.
 //!
-//! A driver's test file says how to open a fixture, and gets one test per case, grouped and
-//! numbered as in the list of behaviours. For a store in this process that is all:
+//! A driver's test file defines how to open a fixture and gets one test per case, grouped and
+//! numbered as in the list of behaviours. For a store in this process, this is the whole file:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -58,25 +59,25 @@
 //! # }
 //! ```
 //!
-//! In real time cases run beside each other, but for those that measure how long something takes:
-//! each of them has the machine to itself. What a case needs is in the table of [`conformance!`].
+//! In real time, cases run in parallel, except that a case which measures how long something
+//! takes has the machine to itself. [`conformance!`] lists what each case needs.
 //!
-//! # What a driver has to offer
+//! # What a driver's test file has to provide
 //!
-//! - An empty store of its own for every fixture (a prefix, a schema): nobody else writes there.
-//! - A retention of finished runs that case 46 can wait for: 10 to 45 s in real time, not less,
-//!   since other cases read what has ended a while ago.
-//! - Where it can, a [`Vandal`] that writes into the store past the driver, for what is to be done
-//!   with records that somebody else has broken or a newer version has written, and a
-//!   [clock](Fixture::with_clock) that can be set. The rest a case does itself: it opens managers,
-//!   and puts [`faults`] between them and the store.
+//! - An empty store of its own for every fixture (a prefix, a schema) that nothing else writes to.
+//! - A retention of finished runs that case 46 can wait for: 10 to 45 s in real time, and not less,
+//!   since other cases read runs that have ended a while ago.
+//! - If possible, a [`Vandal`] that writes into the store past the driver, to test how managers
+//!   treat records that a foreign program has damaged or a newer version has written, and a
+//!   [clock](Fixture::with_clock) that can be set. The cases do the rest: they open managers and
+//!   put [`faults`] between them and the store.
 //!
 //! # What is checked
 //!
-//! Cases judge by what they keep themselves (a [`History`] of who held a slot when) and by what
-//! the store holds ([`Fixture::view`]), not by what the manager says of itself. After each, what
-//! is left in the store is audited: counts, tokens and tickets add up for every repository, and
-//! no task of a manager has panicked.
+//! Cases judge by what their own tasks record (a [`History`] of the slots held) and by the
+//! stored state ([`Fixture::view`]), not by what a manager reports about itself. After each case
+//! the stored state is audited: counts, tokens and tickets are consistent for every repository,
+//! and no task of a manager has panicked.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,10 +1,10 @@
-//! Names for the things of a case.
+//! Repositories, runs and uids for the cases.
 
 use pac_core::protocol::RunRequest;
 use pac_core::{PipelineRunKey, Priority, RepositoryKey, Uid};
 
-/// Names of repositories that are easily taken for each other: prefixes, and the same text cut
-/// at another place.
+/// Names of repositories that are easily confused: prefixes of each other, and the same text
+/// split at another place.
 pub const PREFIX_NAMES: [&str; 7] = [
     "team/web",
     "team/web-api",
@@ -33,19 +33,19 @@ pub fn uid(name: &str) -> Uid {
     format!("uid-of-{name}").parse().unwrap()
 }
 
-/// A run of the cluster.
+/// A run that the cluster executes.
 #[must_use]
 pub fn durable(name: &str) -> RunRequest {
     RunRequest::durable(run(name), uid(name))
 }
 
-/// A run of the asking process.
+/// A run that the asking process executes.
 #[must_use]
 pub fn ephemeral(name: &str) -> RunRequest {
     RunRequest::ephemeral(run(name), uid(name))
 }
 
-/// A run of the cluster with a priority.
+/// A run that the cluster executes, with a priority.
 #[must_use]
 pub fn at_priority(name: &str, priority: i32) -> RunRequest {
     durable(name).with_priority(Priority::new(priority))

@@ -1,4 +1,4 @@
-//! The protocol as the checks see it: what they hold to its word is production's, or a mutant's.
+//! The rules under check: the protocol that ships, or a mutant of it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,9 +8,9 @@ use pac_core::SessionId;
 use pac_core::protocol::{self, Changes, Command, Issuer, Outcome, Plan};
 use pac_core::state::{Entry, EntryState, RepositoryState, Snapshot};
 
-/// What decides over a repository. Pure, as [`protocol::apply`] is.
+/// Decides over a repository. Pure, as [`protocol::apply`] is.
 pub trait Rules: fmt::Debug + Send + Sync + 'static {
-    /// What comes of a command, and what has to be written to make it true.
+    /// The outcome of a command, and the changes to commit to make it true.
     fn apply(
         &self,
         state: &RepositoryState,
@@ -18,8 +18,9 @@ pub trait Rules: fmt::Debug + Send + Sync + 'static {
         command: &Command,
     ) -> (Outcome, Option<Changes>);
 
-    /// What comes of commands that are planned together, from the first on: as many as have an
-    /// outcome. Nothing is granted to the `dead`. As it stands here, one at a time.
+    /// Plans commands together, from the first on. Returns the outcomes of as many as it
+    /// planned, and the changes to commit. Grants nothing to the sessions in `dead`. The default
+    /// plans one command at a time.
     fn plan(
         &self,
         state: &RepositoryState,
@@ -62,7 +63,8 @@ impl Rules for Production {
     }
 }
 
-/// A state in which nothing waits in the name of the dead, but for whom a command expires.
+/// The state without the ownership of waiting runs by dead sessions, except by the session that
+/// `command` expires.
 fn disowned<'a>(
     state: &'a RepositoryState,
     dead: &[SessionId],

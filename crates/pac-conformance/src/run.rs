@@ -1,4 +1,5 @@
-//! How a case is run: on which clock, beside what, and for how long at most.
+//! Runs one case: chooses its clock, keeps other cases away if it measures, and bounds its
+//! duration.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -11,26 +12,26 @@ use crate::Fixture;
 /// The clock of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Time {
-    /// Tokio's clock, paused: it jumps to the next thing to do when nothing else is left. One
-    /// thread. Never meets a socket.
+    /// Tokio's paused clock: when all tasks are idle, it jumps to the next timer. One thread.
+    /// Not usable with sockets.
     Paused,
     /// Real time on several threads.
     Real,
 }
 
-/// What a case needs to prove anything.
+/// The requirements of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Needs {
-    /// Any clock will do.
+    /// None: either clock will do.
     Nothing,
     /// Several threads, hence real time.
     Threads,
-    /// These, and that nothing else loads the machine: it measures milliseconds.
+    /// Several threads and an otherwise idle machine: the case measures milliseconds.
     Machine,
 }
 
 impl Needs {
-    /// The clock of a case over a store that bears any, or over one that bears only `Real`.
+    /// The clock to run on: the store's if it supports only one, or else what the case needs.
     const fn time(self, store: Option<Time>) -> Time {
         match (self, store) {
             (_, Some(time)) => time,
@@ -40,12 +41,11 @@ impl Needs {
     }
 }
 
-/// Held while a case runs, and by one that measures alone: so that no other case of this
-/// process shares the machine with it.
+/// Read-locked while an ordinary case runs, write-locked by a case that measures: so that no
+/// other case of this process shares the machine with it.
 static MACHINE: RwLock<()> = RwLock::new(());
 
-/// Runs one case, which measures nothing, against a fixture of its own, then audits what it
-/// leaves behind.
+/// Runs one case that measures nothing against a fixture of its own, then audits the store.
 pub fn run_case(
     time: Time,
     open: impl AsyncFnOnce(Time) -> Fixture,
@@ -54,7 +54,7 @@ pub fn run_case(
     run_case_that(Needs::Nothing, Some(time), open, case);
 }
 
-/// The same on the clock that the case needs, unless the store bears only one.
+/// Like [`run_case`], on the clock that the case needs unless the store supports only one.
 pub fn run_case_that(
     needs: Needs,
     store: Option<Time>,

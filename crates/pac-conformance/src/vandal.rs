@@ -1,4 +1,4 @@
-//! Harm done to what the store itself holds.
+//! Damage to stored records.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use pac_core::RepositoryKey;
 /// of this software would.
 #[async_trait]
 pub trait Vandal: fmt::Debug + Send + Sync + 'static {
-    /// Does this to a repository that exists, and keeps what is needed to undo it.
+    /// Damages a repository that exists, and keeps what is needed to repair it.
     async fn damage(&self, repository: &RepositoryKey, harm: Harm);
 
-    /// Restores what was there before the damage.
+    /// Restores the records as they were before the damage.
     async fn mend(&self, repository: &RepositoryKey);
 }
 
-/// What can be done to the records of a repository.
+/// The kinds of damage to a repository's records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Harm {
     /// Its head cannot be understood: not the format, or foreign bytes.

@@ -1,4 +1,4 @@
-//! What the store holds of a repository, read past every manager.
+//! The stored state of a repository, read without a manager.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -8,18 +8,19 @@ use pac_core::state::RunOutcome;
 use pac_core::state::{Entry, EntryState, Head, Snapshot};
 use pac_core::{FencingToken, SessionId, Timestamp};
 
-/// A full snapshot, sorted. Who waits in which order is decided here anew, from the records.
+/// A full snapshot, sorted. The queue order is computed here from the records, independently of
+/// the protocol's code.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// Whether the store has anything of the repository.
+    /// Whether the store has any state of the repository.
     pub exists: bool,
     /// The head.
     pub head: Head,
-    /// By token.
+    /// The runs that hold a slot, by token.
     pub running: Vec<Arc<Entry>>,
-    /// By priority, then ticket.
+    /// The runs that wait, by priority, then ticket.
     pub waiting: Vec<Arc<Entry>>,
-    /// By ticket.
+    /// The runs that ended, by ticket.
     pub finished: Vec<Arc<Entry>>,
 }
 
@@ -48,20 +49,19 @@ impl View {
         view
     }
 
-    /// The names of those who hold a slot, in the order of their grants.
+    /// The names of the runs that hold a slot, in the order of their grants.
     #[must_use]
     pub fn running_names(&self) -> Vec<&str> {
         names(&self.running)
     }
 
-    /// The names of those who wait, next first.
+    /// The names of the runs that wait, the next to start first.
     #[must_use]
     pub fn waiting_names(&self) -> Vec<&str> {
         names(&self.waiting)
     }
 
-    /// The names of all that ever held a slot and are still on record, in the order of their
-    /// last grants.
+    /// The names of all recorded runs that ever held a slot, in the order of their last grants.
     #[must_use]
     pub fn granted_names(&self) -> Vec<&str> {
         let mut granted: Vec<_> = self.entries().filter(|e| token_of(e).is_some()).collect();
@@ -86,7 +86,7 @@ impl View {
         token.unwrap_or_else(|| panic!("{name} holds no token: {self:?}"))
     }
 
-    /// The session that a queued run's grant goes to, or that a started one's slot is held by.
+    /// The session that a queued run's grant goes to, or that holds a started run's slot.
     #[must_use]
     pub fn session(&self, name: &str) -> Option<SessionId> {
         match self.entry(name)?.state {
@@ -117,7 +117,7 @@ impl View {
         live.chain(&self.finished)
     }
 
-    /// Who holds slots and who waits, exactly.
+    /// Asserts that exactly these runs hold slots and wait, in these orders.
     #[track_caller]
     pub fn assert(&self, running: &[&str], waiting: &[&str]) {
         let mut started = self.running_names();
@@ -131,7 +131,7 @@ impl View {
         );
     }
 
-    /// What must hold of any repository at any time.
+    /// Asserts what must hold for any repository at any time.
     pub fn audit(&self) {
         assert_eq!(self.head.started as usize, self.running.len(), "{self:#?}");
         assert_eq!(self.head.queued as usize, self.waiting.len(), "{self:#?}");

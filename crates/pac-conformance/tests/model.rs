@@ -1,4 +1,5 @@
-//! The protocol and the commit loop hold in every behaviour, and the check finds what does not.
+//! The protocol and the commit loop keep their invariants in every behaviour, and the model
+//! check finds each mistake.
 
 #![allow(
     clippy::unwrap_used,
@@ -65,7 +66,7 @@ fn row(name: &str, level: &str, breaks: &str, caught: &str) -> String {
     format!("| `{name}` | {level} | {breaks} | {caught} |\n")
 }
 
-/// A small scenario in which the mistake shows.
+/// A small scenario in which the mistake breaks an invariant.
 fn shown_by(variant: Variant) -> &'static str {
     match variant {
         Variant::Faithful => unreachable!("it has no mistake"),
@@ -81,8 +82,8 @@ fn shown_by(variant: Variant) -> &'static str {
     }
 }
 
-/// The scenario, and the invariants that the shortest way to a violation breaks. One thread goes
-/// the same way each time, so that the same violation comes first.
+/// The invariants that the shortest violation in this scenario breaks. One thread searches in
+/// the same order each time, so that the same violation is found first.
 fn caught(rules: impl Rules, variant: Variant, scenario: &str) -> String {
     let mut suite = suite().into_iter();
     let scenario = suite.find(|known| known.name == scenario).unwrap();
@@ -96,7 +97,7 @@ fn caught(rules: impl Rules, variant: Variant, scenario: &str) -> String {
     format!("{}: {}", verdict.scenario, verdict.violated.join(", "))
 }
 
-/// Production with a mistake.
+/// The production rules with a mistake.
 #[derive(Debug)]
 struct Wrong(Mistake);
 
@@ -110,7 +111,7 @@ enum Mistake {
 }
 
 impl Mistake {
-    /// What each is called, what is broken, and a small scenario in which it shows.
+    /// The name of each mistake, what it breaks, and a small scenario that shows it.
     const ALL: [(&str, &str, &str, Self); 5] = [
         (
             "release-by-any-token",
@@ -188,7 +189,7 @@ impl Rules for Wrong {
     }
 }
 
-/// The waiters that a commit starts, and what they were.
+/// The waiting runs that a commit starts, with their entries before.
 fn grants<'a>(
     state: &'a RepositoryState,
     changes: &'a mut Changes,

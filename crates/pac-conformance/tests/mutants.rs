@@ -1,4 +1,4 @@
-//! Every mutant is caught, nothing that ships is, and what `docs/testing.md` says of that is so.
+//! Every mutant is caught, the production code is not, and `docs/testing.md` lists the catchers.
 
 #![allow(
     clippy::unwrap_used,
@@ -40,12 +40,12 @@ fn names_of_mutants_are_used_once() {
     assert_eq!(names.len(), mutants.len());
 }
 
-/// The catchers of each, found by all cores together.
+/// The catchers of each mutant, determined on all cores at once.
 fn caught(mutants: &[Mutant]) -> Vec<BTreeSet<String>> {
     let rows = Mutex::new(vec![BTreeSet::new(); mutants.len()]);
     let next = AtomicUsize::new(0);
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    // A mutant is caught by panics, of which nobody wants to read.
+    // Mutants are caught by panics, whose messages are not of interest.
     let loud = panic::take_hook();
     panic::set_hook(Box::new(|_| ()));
     thread::scope(|scope| {
@@ -92,7 +92,7 @@ fn table(mutants: &[Mutant], rows: &[BTreeSet<String>]) -> String {
     table
 }
 
-/// `case: a`, `case: b`, `managers: c` as `case: a, b; managers: c`.
+/// Writes `case: a`, `case: b`, `managers: c` as `case: a, b; managers: c`.
 fn grouped(catchers: &BTreeSet<String>) -> String {
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (kind, name) in catchers

@@ -1,4 +1,5 @@
-//! Random commands against what ships: the same ones every time. `cargo xtask soak` tries others.
+//! The same random commands every time against the production code. `cargo xtask soak` tries
+//! others.
 
 use std::sync::Arc;
 

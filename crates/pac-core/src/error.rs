@@ -1,4 +1,4 @@
-//! The one error of the crate family: what went wrong, where, and whether to try again.
+//! The one error type of all crates of this family: its kind, its place, and whether to retry.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -7,7 +7,7 @@ use std::fmt;
 use crate::name::RepositoryKey;
 use crate::value::SessionId;
 
-/// What kind of failure it is: the part of an [`Error`] to branch on.
+/// The kind of a failure: the part of an [`Error`] to branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -18,22 +18,22 @@ pub enum ErrorKind {
     /// Another live process has a run of this name: choose another name, or wait until that run
     /// has ended.
     NameInUse,
-    /// The store does not know us, or does not let us do this.
+    /// The store rejected the credentials, or does not permit the operation.
     Unauthorised,
-    /// The store could not be reached or did not take the request; certainly nothing changed.
+    /// The store could not be reached or did not accept the request; certainly nothing changed.
     Unavailable,
     /// Other controllers changed the repository at every attempt until the deadline; nothing
     /// changed.
     Contended,
     /// The answer was lost: the operation may or may not have happened. Read before acting.
     Indeterminate,
-    /// What the store holds breaks the rules of the protocol. Nothing was changed or deleted.
+    /// The stored state breaks the rules of the protocol. Nothing was changed or deleted.
     Corrupt,
     /// The store's state was written by a newer version of this software.
     Incompatible,
-    /// The session of this process ended at the store: leases held under it may be lost.
+    /// The session of this process ended at the store: its slots may have been freed.
     SessionLost,
-    /// The manager was closed, or its work died, before the answer came.
+    /// The manager was closed, or its background task failed, before the answer came.
     Closed,
     /// A bug in this software.
     Internal,
@@ -58,10 +58,10 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A failure: its [kind](ErrorKind), the operation that failed, the repository that it belongs
-/// to if there is one, what to do about it, and the cause.
+/// A failure: its [kind](ErrorKind), the operation that failed, the repository concerned if it
+/// is a single one, what to do about it, and the cause.
 ///
-/// Neither `Display` nor `Debug` ever contains a secret: drivers put none in.
+/// Neither `Display` nor `Debug` ever contains a secret: drivers must put none in.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -72,8 +72,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind` in `operation` (`"commit"`, `"open session"`). `message` names the
-    /// thing, the rule and the cure.
+    /// An error of `kind` in `operation` (`"commit"`, `"open session"`). `message` should name
+    /// the thing, the rule and the cure.
     pub fn new(
         kind: ErrorKind,
         operation: &'static str,
@@ -88,7 +88,7 @@ impl Error {
         }
     }
 
-    /// What a driver says of a session that is dead at its store.
+    /// The error that a driver returns when the session is dead at its store.
     #[must_use]
     pub fn session_lost(operation: &'static str, session: SessionId) -> Self {
         let message =
@@ -96,7 +96,7 @@ impl Error {
         Self::new(ErrorKind::SessionLost, operation, message)
     }
 
-    /// Adds the repository that the error belongs to.
+    /// Adds the repository concerned.
     #[must_use]
     pub fn in_repository(mut self, repository: &RepositoryKey) -> Self {
         self.repository = Some(repository.clone());
@@ -122,21 +122,21 @@ impl Error {
         self.operation
     }
 
-    /// The repository whose state or command it was, if it was one's.
+    /// The repository concerned, if it is a single one.
     #[must_use]
     pub fn repository(&self) -> Option<&RepositoryKey> {
         self.repository.as_ref()
     }
 
-    /// Whether the same call may simply be made again: true only where nothing can have
-    /// happened yet and time may mend the cause.
+    /// Whether the same call may simply be repeated: true only if certainly nothing has happened
+    /// yet and the cause may pass with time.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Contended)
     }
 
-    /// The same failure for one more caller that waited for the same thing. The cause becomes
-    /// its text, since causes cannot be cloned.
+    /// A copy for another caller that waited for the same result. The cause is reduced to its
+    /// text, since causes cannot be cloned.
     #[must_use]
     pub(crate) fn replicate(&self) -> Self {
         Self {

@@ -1,16 +1,16 @@
-//! Files that settings name, read the same way for every driver.
+//! Reading of files that settings name, the same way for every driver.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// More than any password, less than what a wrong path may lead to.
+/// Longer than any password; stops a wrong path from filling the memory.
 const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
 
-/// The text of a file of at most `most` bytes.
+/// Reads a file of at most `most` bytes.
 ///
 /// # Errors
-/// A sentence without the file's name, which repeats nothing of what it holds.
+/// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
     let mut bytes = Vec::new();
     File::open(path)
@@ -22,16 +22,16 @@ pub fn read(path: &Path, most: u64) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not text (UTF-8)".to_owned())
 }
 
-/// The password in a file; see [`password`].
+/// Reads the password in a file; see [`password`].
 ///
 /// # Errors
-/// A sentence without the file's name, which repeats nothing of what it holds.
+/// A sentence that contains neither the file's name nor any of its content.
 pub fn read_password(path: &Path) -> Result<String, String> {
     Ok(password(&read(path, MAX_PASSWORD_BYTES)?)?.to_owned())
 }
 
-/// A text as a password: one line, without the line break at its end that editors and `echo`
-/// put there. All else counts, white space too.
+/// Reads a text as a password: one line. One line break at its end is removed, since editors and
+/// `echo` add one; every other character counts, white space too.
 ///
 /// # Errors
 /// A sentence that does not repeat the text.

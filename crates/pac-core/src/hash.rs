@@ -1,13 +1,13 @@
-//! The maps of this workspace: keys are short and hashed several times with every command.
+//! Hash maps for the short keys of this workspace, which every command hashes several times.
 
 use std::hash::BuildHasher;
 
 use foldhash::SharedSeed;
 use foldhash::fast::SeedableRandomState;
 
-/// Seeded per process, and quick on short keys. Keys are names that a cluster has admitted, and
-/// a map holds those of one repository or one process: what remains of hash flooding is slow
-/// for whoever does it.
+/// Seeded per process, and quick on short keys. The keys are names that a cluster has admitted,
+/// and each map holds those of one repository or one process. So hash flooding can slow down no
+/// more than that repository or process.
 pub(crate) type RandomState = foldhash::fast::RandomState;
 
 /// The standard map with [`RandomState`].

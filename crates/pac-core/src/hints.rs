@@ -1,4 +1,4 @@
-//! What drivers pass on to those who watch: hints, merged while nobody reads.
+//! Hints that drivers send to watchers, merged until the watcher reads them.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
@@ -14,14 +14,15 @@ use crate::name::RepositoryKey;
 use crate::state::{Entry, Snapshot};
 use crate::value::Revision;
 
-/// So many repositories are told apart for one who does not read; more are [`WatchEvent::Missed`].
+/// The most repositories with an unread hint; beyond that, all become one
+/// [`WatchEvent::Missed`].
 const MOST_REPOSITORIES: usize = 10_000;
 
-/// So many changed entries of one repository are kept for one who does not read; more are a
-/// hint without them.
+/// The most changed entries kept in one repository's unread hint; beyond that, the hint keeps
+/// only the revision.
 const MOST_ENTRIES: usize = 1_000;
 
-/// The hints of one watch that have not been read: at most one for each repository.
+/// The unread hints of one watch: at most one for each repository.
 #[derive(Debug, Default)]
 pub struct Hints {
     pending: Mutex<Pending>,
@@ -30,7 +31,7 @@ pub struct Hints {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// In the order in which they changed first since they were last told.
+    /// The repositories with an unread hint, in the order of the first unread change.
     order: VecDeque<RepositoryKey>,
     changed: HashMap<RepositoryKey, (Revision, Option<Snapshot>)>,
     session_died: bool,
@@ -39,12 +40,12 @@ struct Pending {
 }
 
 impl Hints {
-    /// A repository is at this revision, or a later one.
+    /// Records that a repository is at this revision or a later one.
     pub fn changed(&self, repository: &RepositoryKey, revision: Revision) {
         self.add(repository, revision, None);
     }
 
-    /// A repository has come to this, which says what changed.
+    /// Records that a repository has changed to `snapshot`, which holds the changed entries.
     pub fn changed_to(&self, repository: &RepositoryKey, snapshot: Snapshot) {
         self.add(repository, snapshot.head.revision, Some(snapshot));
     }
@@ -71,32 +72,35 @@ impl Hints {
         self.wake.notify_one();
     }
 
-    /// A session has died.
+    /// Records that a session has died.
     pub fn session_died(&self) {
         self.pending().session_died = true;
         self.wake.notify_one();
     }
 
-    /// Some were lost; those that wait to be read are part of that.
+    /// Records that hints were lost. The unread ones are dropped: the watcher has to compare
+    /// everything anyway.
     pub fn missed(&self) {
         self.pending().miss();
         self.wake.notify_one();
     }
 
-    /// Nothing more will come: whoever has read the rest hears why, and has to watch anew.
+    /// Records that no more hints will come. Once the watcher has read the rest, it gets the
+    /// error `why` and has to open a new watch.
     pub fn broken(&self, why: Error) {
         self.pending().broken.get_or_insert(why);
         self.wake.notify_one();
     }
 
-    /// The one who reads them.
+    /// The reading end of these hints. There must be only one reader: each hint is read once.
     #[must_use]
     pub fn watch(self: &Arc<Self>) -> Box<dyn Watch> {
         Box::new(Reader(Arc::clone(self)))
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
-        // A half-made hint is still a hint.
+        // The lock is poisoned by a panic while a hint was recorded: at worst that hint is
+        // incomplete.
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,8 +137,8 @@ impl Pending {
     }
 }
 
-/// What two commits changed, or two runs of them, if one follows the other and that is not too
-/// much.
+/// Merges two successive deltas into one. `None` if `later` does not continue from `earlier`, or
+/// if together they have too many entries.
 #[must_use]
 pub fn merged(earlier: Snapshot, later: Snapshot) -> Option<Snapshot> {
     let follows = later

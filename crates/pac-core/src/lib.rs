@@ -1,10 +1,10 @@
-//! The core of pac-concurrency: who may run, decided once for every store.
+//! The core of pac-concurrency: the rules for granting slots, the same for every store.
 //!
 //! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
-//! - [`driver`]: the little that a store has to provide for them; [`hints`] and [`mod@file`] help
-//!   with a part.
-//! - [`manager`]: both together, for the many tasks of one process.
-//! - [`reader`]: for those who only look.
+//! - [`driver`]: the few operations that a store has to provide; [`hints`] and [`mod@file`] help to
+//!   implement them.
+//! - [`manager`]: applies the rules over a driver, for the many tasks of one process.
+//! - [`reader`]: read-only access to a store.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
 //! together with the drivers.

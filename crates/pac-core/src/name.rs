@@ -1,4 +1,4 @@
-//! The names of things: parsed once at the edge, and types from there on.
+//! Names, which are parsed once on input and are types of their own from there on.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -22,7 +22,7 @@ const MAX_UID: usize = 128;
 #[derive(Clone, Eq)]
 struct NamespacedName {
     text: Arc<str>,
-    /// Of the text, computed once: every command looks its run up several times.
+    /// The hash of `text`, computed once: every command looks its run up several times.
     hash: u64,
 }
 
@@ -96,7 +96,7 @@ impl NamespacedName {
     }
 
     fn parts(&self) -> (&str, &str) {
-        // The constructors let only texts with exactly one slash through.
+        // The constructors accept only texts with exactly one slash.
         self.text.split_once('/').unwrap_or((&self.text, ""))
     }
 }
@@ -171,16 +171,16 @@ macro_rules! namespaced {
 }
 
 namespaced! {
-    /// The key of a Repository: whose queue and limit it is. Cloning is cheap.
+    /// The key of a Repository, which has a queue and a limit. Cloning is cheap.
     RepositoryKey, "repository key"
 }
 
 namespaced! {
-    /// The key of a PipelineRun: who queues and runs. Cloning is cheap.
+    /// The key of a PipelineRun, which waits in a queue and holds a slot. Cloning is cheap.
     PipelineRunKey, "pipeline run key"
 }
 
-/// Tells two runs of the same name apart: a Kubernetes uid, or any token unique to one run.
+/// Tells runs of the same name apart: a Kubernetes uid, or any text unique to one run.
 ///
 /// 1 to 128 ASCII letters, digits, `-`, `_`, `.` or `:`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

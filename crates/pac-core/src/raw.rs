@@ -1,5 +1,5 @@
-//! What a store does by itself, without the protocol: what `pac bench` measures a driver
-//! against. Drivers provide it under their feature `bench`.
+//! A store's own speed, without the protocol: the baseline that `pac bench` compares a driver
+//! with. Drivers provide it under their feature `bench`.
 
 use std::fmt;
 
@@ -7,22 +7,23 @@ use async_trait::async_trait;
 
 use crate::error::Error;
 
-/// A store as it is. Every method has the deadline of a driver's request.
+/// A store without the protocol. Every method has the deadline of a driver's request.
 #[async_trait]
 pub trait RawStore: fmt::Debug + Send + Sync {
-    /// The product and its version.
+    /// The name of the server product and its version.
     ///
     /// # Errors
-    /// The store's own, as with every method here.
+    /// The store's own, as for every method here.
     async fn server(&self) -> Result<String, Error>;
 
-    /// One small durable write, that of writer number `writer`, and nothing else.
+    /// Makes one small durable write as writer number `writer`, and nothing else.
     ///
     /// # Errors
     /// The store's own.
     async fn write(&self, writer: usize) -> Result<(), Error>;
 
-    /// One small durable write that listeners are told of, in the cheapest way there is.
+    /// Makes one small durable write that listeners are notified of, in the cheapest way there
+    /// is.
     ///
     /// # Errors
     /// The store's own.
@@ -34,15 +35,15 @@ pub trait RawStore: fmt::Debug + Send + Sync {
     /// The store's own.
     async fn listen(&self) -> Result<Box<dyn RawListener>, Error>;
 
-    /// Deletes everything below the prefix or in the schema of the settings, the driver's own
-    /// state included.
+    /// Deletes everything below the prefix or in the schema of the settings, including the
+    /// driver's own state.
     ///
     /// # Errors
     /// The store's own.
     async fn clear(&self) -> Result<(), Error>;
 }
 
-/// Hears announcements.
+/// Receives announcements.
 #[async_trait]
 pub trait RawListener: Send {
     /// Waits for the next announcement.

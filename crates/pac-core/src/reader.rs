@@ -1,4 +1,4 @@
-//! A store for those who only look: without a session, and without a change to any repository.
+//! Read-only access to a store: opens no session and changes no repository.
 
 mod watch;
 
@@ -13,29 +13,29 @@ use crate::name::RepositoryKey;
 use crate::state::RepositoryState;
 use crate::value::SessionId;
 
-/// Reads what controllers have put into a store, without being one of them.
+/// Reads the state that controllers have put into a store, without being a controller.
 ///
-/// It keeps nothing: every call shows the store as it is. What a process that died has left
-/// behind is shown until a controller has seen to it;
-/// [`dead_sessions`](Self::dead_sessions) tells it from the rest. Cheap to clone.
+/// It keeps no cache: every call reads the store. Runs of a process that died are shown as they
+/// are until a controller cleans them up; [`dead_sessions`](Self::dead_sessions) tells which
+/// sessions are dead. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StoreReader {
     driver: Arc<dyn Driver>,
 }
 
 impl StoreReader {
-    /// Over a driver, which managers may use at the same time.
+    /// A reader over a driver, which managers may use at the same time.
     #[must_use]
     pub fn new(driver: Arc<dyn Driver>) -> Self {
         Self { driver }
     }
 
-    /// Reads a repository: its limit, who runs, who waits, who ended lately. One read of all of
-    /// it.
+    /// Reads a repository: its limit and its running, waiting and recently finished runs. One
+    /// read of the whole repository.
     ///
     /// # Errors
-    /// `Corrupt` and `Incompatible` for a repository whose state cannot be understood, and those
-    /// of the store.
+    /// `Corrupt` and `Incompatible` for a repository whose state cannot be understood, and the
+    /// errors of the store.
     pub async fn status(&self, repository: &RepositoryKey) -> Result<RepositoryStatus, Error> {
         let snapshot = self.driver.load(repository, None).await?;
         let state = RepositoryState::from_snapshot(&snapshot).map_err(|reason| {
@@ -44,11 +44,11 @@ impl StoreReader {
         Ok(RepositoryStatus::of(repository, &state))
     }
 
-    /// A page of the repositories that have state, in the order of their keys: at most `limit`,
-    /// those after `after`. One read, whatever waits there.
+    /// Lists the repositories that have state, in the order of their keys: at most `limit` of
+    /// them, starting after `after`. One read, however many runs wait there.
     ///
     /// # Errors
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn list(
         &self,
         after: Option<&RepositoryKey>,
@@ -58,20 +58,22 @@ impl StoreReader {
         Ok(page.into_iter().map(RepositorySummary::of).collect())
     }
 
-    /// The sessions that are dead and may still be shown as those of runs. The store may take the
-    /// occasion to forget what it does not need any more.
+    /// Lists the sessions that are dead but may still own runs. The store may use this call to
+    /// delete records that it no longer needs.
     ///
     /// # Errors
-    /// Those of the store: to see what is dead, it may have to be allowed to write.
+    /// The errors of the store, `Unauthorised` included: a store may have to write to find out
+    /// which sessions are dead.
     pub async fn dead_sessions(&self) -> Result<Vec<SessionId>, Error> {
         let dead = self.driver.dead_sessions().await?;
         Ok(dead.into_iter().map(|(session, _)| session).collect())
     }
 
-    /// Follows one repository, or all of them, from now on. Reads no runs until they change.
+    /// Watches one repository, or all of them, from now on. Reads runs only when they change.
     ///
     /// # Errors
-    /// Those of the store. Later failures are part of what the watch tells.
+    /// The errors of the store. Later failures are reported as [`Change`]s or by
+    /// [`StoreWatch::next`].
     pub async fn watch(&self, only: Option<RepositoryKey>) -> Result<StoreWatch, Error> {
         StoreWatch::open(Arc::clone(&self.driver), only).await
     }

@@ -1,17 +1,17 @@
-//! The numbers of the protocol, each a type of its own so that none can be taken for another.
+//! The numbers of the protocol, each a type of its own so that one cannot be used for another.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How many runs of a repository may hold a slot at once.
+/// The number of runs of a repository that may hold a slot at once.
 ///
 /// 0 means "no limit", as an absent `spec.concurrency_limit` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Limit(Option<NonZeroU32>);
 
 impl Limit {
-    /// No limit: every run starts at once, and is counted.
+    /// No limit: every run starts at once, but still counts.
     pub const UNLIMITED: Self = Self(None);
 
     /// At most `runs` at once; 0 is [`Limit::UNLIMITED`].
@@ -42,7 +42,8 @@ impl fmt::Display for Limit {
     }
 }
 
-/// How urgent a run is: higher goes first, 0 is usual. Equal priorities keep their order.
+/// The urgency of a run: higher starts first; 0 is the default. Runs of equal priority start in
+/// order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(i32);
 
@@ -85,7 +86,7 @@ macro_rules! counter {
                 self.0
             }
 
-            /// The one after this. Saturates: 2⁶⁴ steps are out of reach.
+            /// The number after this. Saturates: 2⁶⁴ steps are out of reach.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
@@ -106,29 +107,30 @@ counter! {
 }
 
 counter! {
-    /// Strictly increases with every grant of a repository, so that whoever guards a resource
-    /// can refuse a holder that has been replaced (Kleppmann, "How to do distributed locking").
+    /// Strictly increases with every grant of a repository, so that a guarded resource can
+    /// refuse a holder that has been replaced (Kleppmann, "How to do distributed locking").
     FencingToken
 }
 
 counter! {
-    /// The version of a repository's state: strictly increases with every commit to it, also
-    /// across the removal of the repository. Comparable within one repository only.
+    /// The version of a repository's state. Strictly increases with every commit to it, even
+    /// after the repository was removed. Comparable only within one repository.
     Revision
 }
 
 counter! {
-    /// The version of an announced limit, such as the Repository's `resourceVersion`: of two
-    /// announcements the one with the higher version holds.
+    /// The version of an announced limit, such as the Repository's `resourceVersion`. The
+    /// announcement with the highest version is in force.
     LimitVersion
 }
 
 counter! {
-    /// One process at the store, unique in it for good: never used again after its death.
+    /// The number of a session, which is one process at the store. A store never gives a number
+    /// out twice.
     SessionId
 }
 
-/// A moment by the store's clock, in milliseconds since the Unix epoch.
+/// A point in time by the store's clock, in milliseconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -153,13 +155,13 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
 
-    /// This moment and `duration` (whole milliseconds of it) on; saturates.
+    /// This moment plus `duration`, in whole milliseconds; saturates.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// This moment less `duration` (whole milliseconds of it); saturates.
+    /// This moment minus `duration`, in whole milliseconds; saturates.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))

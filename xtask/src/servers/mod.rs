@@ -1,6 +1,6 @@
-//! Servers for the tests of drivers: started on loopback, on free ports, in temporary
-//! directories, by a user without privileges; stopped and removed when [`Servers`] goes, also
-//! after a failure. Tests learn of them from environment variables.
+//! Servers for the tests of drivers. They are started on loopback, on free ports, in temporary
+//! directories, by a user without privileges; dropping [`Servers`] stops and removes them, also
+//! after a failure. Environment variables tell the tests where they are.
 
 mod etcd;
 mod postgres;
@@ -14,19 +14,19 @@ pub(crate) use process::{Process, Scratch, free_port, is_root, program, run_as};
 
 use crate::test::Skip;
 
-/// What runs, and what tests have to know of it.
+/// The running servers, and the information that tests need about them.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
     env: Vec<(String, String)>,
     skips: Vec<Skip>,
     /// Parts of the names of tests that cannot run.
     unrunnable: Vec<&'static str>,
-    /// Ended in this order, each before its directory goes.
+    /// Dropped in this order: each process ends before its directory is removed.
     running: Vec<(Process, Scratch)>,
 }
 
 impl Servers {
-    /// Starts what the tests of these drivers need.
+    /// Starts the servers that the tests of these drivers need.
     pub(crate) fn start(root: &Path, drivers: &[&str]) -> Result<Self> {
         let mut servers = Self::default();
         if drivers.contains(&"etcd") {
@@ -43,7 +43,7 @@ impl Servers {
         &self.env
     }
 
-    /// What was looked for and is not there, and why.
+    /// The programs that were not found, and why.
     pub(crate) fn skips(&self) -> &[Skip] {
         &self.skips
     }
@@ -57,7 +57,7 @@ impl Servers {
         self.env.push((name.to_owned(), value.into()));
     }
 
-    /// Says aloud that tests with `part` in their names are left out.
+    /// Records that tests with `part` in their names are skipped, so that this is reported.
     fn skip(&mut self, part: &'static str, what: &str, why: &str) {
         self.unrunnable.push(part);
         self.skips.push(Skip {

@@ -1,5 +1,5 @@
-//! PostgreSQL twice: the system's, and the newest that a package registry has. And the proxy
-//! PgBouncer, where it is installed.
+//! PostgreSQL twice: the system's version, and the newest in a package registry. And the proxy
+//! PgBouncer, if it is installed.
 //!
 //! | variable | what |
 //! | --- | --- |
@@ -18,7 +18,7 @@ use super::process::is_root;
 use super::{Process, Scratch, Servers, free_port, program, run_as};
 use crate::run::CommandLine;
 
-/// Where Debian and its descendants put the versions that are installed.
+/// The directory in which Debian and its descendants install all versions.
 const SYSTEM: &str = "/usr/lib/postgresql";
 const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
 /// The wheel with a newer server, and its version.
@@ -46,7 +46,7 @@ pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
     Ok(())
 }
 
-/// The programs of the newest version that the system has, installed if need be.
+/// The programs of the newest version that the system has, after installing it if necessary.
 fn system(root: &Path) -> Result<PathBuf> {
     let find = || {
         let versions = fs::read_dir(SYSTEM).ok()?;
@@ -59,7 +59,7 @@ fn system(root: &Path) -> Result<PathBuf> {
     find().context("no PostgreSQL; install it with `apt-get install postgresql`")
 }
 
-/// By the system's package manager, where we may; else the command is in the error.
+/// Installs a package if this runs as root; otherwise the error names the command.
 fn install(root: &Path, wanted: &Path, package: &str) -> Result<()> {
     let there = || wanted.exists();
     if !there() && is_root() {

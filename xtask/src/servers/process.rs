@@ -1,4 +1,4 @@
-//! What every server needs: a directory, a port, and an end.
+//! Directory, port and process of a server.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// How long a server may take to start, and to stop before it is killed.
+/// The longest time that a server may take to start, and to stop before it is killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who servers run as where this runs as root, which some of them refuse.
+/// The user for servers when this runs as root, which some servers refuse.
 const USER: &str = "nobody";
 
-/// A directory that goes when this does.
+/// A directory that is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// A new one, of the user that servers run as.
+    /// Creates a directory owned by the user that servers run as.
     pub(crate) fn new(name: &str) -> Result<Self> {
         let mktemp = Command::new("mktemp")
             .args(["--directory", "--tmpdir"])
@@ -50,13 +50,13 @@ impl Drop for Scratch {
     }
 }
 
-/// A server that is asked to stop when this goes, and killed if it does not.
+/// A server. Dropping it asks the server to stop, and kills it if it does not.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: &'static str,
     child: Child,
     log: PathBuf,
-    /// What asks it to stop; the default of `kill` is not every server's quickest.
+    /// The signal that stops it; the default of `kill` is not the quickest for every server.
     signal: &'static str,
 }
 
@@ -84,7 +84,7 @@ impl Process {
         })
     }
 
-    /// Waits until `ready` says so; fails with the server's log.
+    /// Waits until `ready` returns true; fails with the server's log.
     pub(crate) fn wait_until(&mut self, mut ready: impl FnMut() -> bool) -> Result<()> {
         let start = Instant::now();
         while !ready() {
@@ -121,8 +121,8 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(listener.local_addr()?.port())
 }
 
-/// The words before a command that has to run without privileges, and to end with whoever
-/// started it.
+/// The words to put before a command so that it runs without privileges, and ends when its
+/// parent does.
 pub(crate) fn run_as() -> Vec<String> {
     let mut words = vec!["setpriv".to_owned()];
     if is_root() {
@@ -136,11 +136,11 @@ pub(crate) fn run_as() -> Vec<String> {
     words
 }
 
-/// A program to be run so.
+/// A command that runs a program in that way.
 pub(crate) fn program(path: &Path) -> Command {
     let mut words = run_as().into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
-    // A directory that the user may not enter is no place to start in.
+    // The user may not have access to the current directory.
     command.args(words).arg(path).current_dir("/");
     command
 }

@@ -1,4 +1,4 @@
-//! What the lines of test binaries come to.
+//! Counts the results that test binaries print.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,21 +7,21 @@ use anyhow::{Result, ensure};
 
 use super::Skip;
 
-/// The sums of the result lines of all test binaries, and what single lines tell.
+/// The sums of the result lines of all test binaries, and the results of single tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) passed: u64,
     pub(super) failed: u64,
     pub(super) ignored: u64,
-    /// The names of those that failed.
+    /// The names of the failed tests.
     pub(super) failures: Vec<String>,
-    /// Those ignored for a reason that they name.
+    /// The ignored tests that give a reason.
     pub(super) named: Vec<Skip>,
-    /// By driver.
+    /// The conformance cases, by driver.
     pub(super) conformance: BTreeMap<String, Cases>,
 }
 
-/// What came of the cases of the conformance suite.
+/// The results of the conformance cases.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cases {
     pub(super) passed: u64,
@@ -44,8 +44,8 @@ impl fmt::Display for Cases {
 }
 
 impl Tally {
-    /// Adds a line like `test result: ok. 3 passed; 0 failed; 1 ignored; …`, or like
-    /// `test memory::limits::s19_it_holds ... ok`; any other counts nothing.
+    /// Adds a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …` or `test
+    /// memory::limits::s19_it_holds ... ok`; ignores any other.
     pub(super) fn read(&mut self, line: &str) {
         let Some(line) = line.strip_prefix("test ") else {
             return;
@@ -81,7 +81,7 @@ impl Tally {
         }
     }
 
-    /// A driver whose cases did not run is not tested, whatever else of it is.
+    /// Fails if a driver's conformance cases did not run, even if other tests of it did.
     pub(super) fn check_conformance(&self, drivers: &[&str]) -> Result<()> {
         for driver in drivers {
             let passed = self
@@ -112,7 +112,7 @@ impl Tally {
     }
 }
 
-/// The driver whose case it is that a test is named after: `memory::limits::s19_it_holds`.
+/// The driver that a conformance test belongs to: `memory` for `memory::limits::s19_it_holds`.
 fn driver_of_case(test: &str) -> Option<&str> {
     let mut parts = test.split("::");
     let (driver, _group, case) = (parts.next()?, parts.next()?, parts.next()?);

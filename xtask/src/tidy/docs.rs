@@ -1,12 +1,12 @@
-//! Rules on what the documents promise.
+//! Rules for the content of the documents.
 
 use super::{Breach, Tree, numbered};
 use crate::ci::TEST_COMMAND;
 
-/// How the command starts by which a person sees the main job.
+/// The beginning of the command that demonstrates the main job.
 const MAIN_COMMAND: &str = "cargo run --release -p pac-cli -- replay ";
 
-/// The command that the CI script is there for.
+/// The command that the CI script must run.
 const CI_COMMAND: &str = "cargo xtask ci";
 
 /// A relative link in a Markdown file leads to a file of the repository.
@@ -26,7 +26,7 @@ pub(super) fn links_resolve(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// The README has the two commands, and its tests are those that CI runs.
+/// The README contains both commands, and CI runs the tests by the same one.
 pub(super) fn readme_commands(tree: &Tree) -> Vec<Breach> {
     let path = "README.md";
     let text = tree.text(path).unwrap_or_default();
@@ -46,7 +46,7 @@ pub(super) fn readme_commands(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// CI is the command that a person can run, too.
+/// The CI script runs the same command as a person would.
 pub(super) fn ci_script(tree: &Tree) -> Vec<Breach> {
     let path = ".ci/run";
     let script = tree.text(path).unwrap_or_default();
@@ -57,7 +57,7 @@ pub(super) fn ci_script(tree: &Tree) -> Vec<Breach> {
     vec![Breach::new(path, 1, "ci-script", cure)]
 }
 
-/// The lines of a Markdown text that are not in a fenced block.
+/// The lines of a Markdown text outside fenced blocks.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut fenced = false;
     numbered(text).filter(move |(_, line)| {
@@ -72,7 +72,7 @@ fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect()
 }
 
-/// The targets of the links in a line that lead to files of the repository.
+/// The targets of links to files of the repository.
 fn links(line: &str) -> Vec<&str> {
     let inline = after_each(line, "](", ')');
     let html = after_each(line, "src=\"", '"').chain(after_each(line, "href=\"", '"'));
@@ -96,8 +96,8 @@ fn after_each<'a>(line: &'a str, start: &'a str, end: char) -> impl Iterator<Ite
         .filter_map(move |rest| rest.split(end).next())
 }
 
-/// The path from the root that a link in the file `from` leads to, or none if
-/// it leads out of the repository.
+/// The path from the root that a link in the file `from` leads to; `None` if it leads out of the
+/// repository.
 fn resolve(from: &str, link: &str) -> Option<String> {
     let target = link.split('#').next().unwrap_or_default();
     let mut parts: Vec<&str> = from.split('/').collect();

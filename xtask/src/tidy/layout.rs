@@ -1,11 +1,11 @@
-//! Rules on which files there are and how long they may be.
+//! Rules for the files of the repository and their lengths.
 
 use std::collections::BTreeSet;
 
 use super::{Breach, Tree};
 use crate::drivers::{DRIVERS, crate_name};
 
-/// What may lie at the root of the repository.
+/// The files and directories allowed at the root of the repository.
 const TOP_LEVEL: [&str; 19] = [
     ".cargo",
     ".ci",
@@ -28,7 +28,7 @@ const TOP_LEVEL: [&str; 19] = [
     "xtask",
 ];
 
-/// A file is read as a whole; one that is longer has more than one subject.
+/// A longer file has more than one subject.
 const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
@@ -105,7 +105,7 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 18] = [
     ),
 ];
 
-/// The root holds only what is expected there.
+/// The root contains only the expected files and directories.
 pub(super) fn top_level(tree: &Tree) -> Vec<Breach> {
     let entries: BTreeSet<&str> = tree
         .paths()
@@ -133,7 +133,7 @@ pub(super) fn file_length(tree: &Tree) -> Vec<Breach> {
         .collect()
 }
 
-/// Who knows one driver knows them all: they have the same source files.
+/// All drivers have the same source files, so that knowing one means knowing all.
 pub(super) fn drivers_alike(tree: &Tree) -> Vec<Breach> {
     let mut drivers = DRIVERS
         .iter()

@@ -1,11 +1,10 @@
-//! Rules on what may stand in a line of text.
+//! Rules for the lines of text files.
 //!
-//! The patterns are put together by `concat!`, so that this file keeps the
-//! rules that it checks.
+//! The patterns are assembled by `concat!`, so that this file itself does not break the rules.
 
 use super::{Breach, Tree, has_extension, numbered};
 
-/// Marks of work that is not done.
+/// Marks of unfinished work.
 const UNFINISHED: [&str; 4] = [
     concat!("to", "do!"),
     concat!("unimple", "mented!"),
@@ -13,11 +12,11 @@ const UNFINISHED: [&str; 4] = [
     concat!("```", "ignore"),
 ];
 
-/// Where a test is switched off by its name, for a reason that `cargo xtask test` reads and CI
-/// has to expect.
+/// The file that switches a test off by name, for a reason that `cargo xtask test` reads and
+/// that CI must expect.
 const SWITCHES_OFF: &str = "crates/pac-conformance/src/conformance.rs";
 
-/// Directories that exist on somebody's machine.
+/// Directories of a particular machine.
 const MACHINE_PATHS: [&str; 4] = [
     concat!("/wo", "rk/"),
     concat!("/ho", "me/"),
@@ -25,13 +24,13 @@ const MACHINE_PATHS: [&str; 4] = [
     concat!("/t", "mp/"),
 ];
 
-/// What lies beside a clone of the repository on some machines only.
+/// A directory that exists beside a clone of the repository only on some machines.
 const OUTSIDE: &str = concat!("../sha", "red");
 
 /// The start of an attribute that relaxes a lint.
 const RELAXED: [&str; 2] = [concat!("[al", "low("), concat!("[ex", "pect(")];
 
-/// Source text holds no mark of unfinished work, and no test is switched off.
+/// Source text has no mark of unfinished work, and switches no test off.
 pub(super) fn unfinished(tree: &Tree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in tree.with_extension("rs") {
@@ -46,7 +45,7 @@ pub(super) fn unfinished(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// No text speaks of a directory of the machine that it was written on.
+/// No text names a directory of the machine that it was written on.
 pub(super) fn machine_paths(tree: &Tree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in written_by_hand(tree) {
@@ -60,7 +59,7 @@ pub(super) fn machine_paths(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// A clone of the repository is enough.
+/// No text refers to anything outside the repository: a clone of it is enough.
 pub(super) fn outside_the_repository(tree: &Tree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in written_by_hand(tree) {
@@ -72,7 +71,7 @@ pub(super) fn outside_the_repository(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// A relaxed lint says why.
+/// Every relaxed lint has a reason.
 pub(super) fn reasons(tree: &Tree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in tree.with_extension("rs") {
@@ -93,7 +92,7 @@ pub(super) fn reasons(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// All files but recorded data and what cargo writes.
+/// All files except recorded data and those that cargo writes.
 fn written_by_hand(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     tree.files
         .iter()
@@ -101,8 +100,8 @@ fn written_by_hand(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
         .map(|(path, text)| (path.as_str(), text.as_str()))
 }
 
-/// True if `directory` stands in the line as the start of a path: inside of a
-/// longer path or address it says nothing about a machine.
+/// Whether `directory` occurs in the line as the start of a path. Inside a longer path or an
+/// address it does not refer to a machine.
 fn is_absolute_in(line: &str, directory: &str) -> bool {
     line.match_indices(directory).any(|(at, _)| {
         let before = line.get(..at).and_then(|before| before.chars().next_back());

@@ -1,11 +1,11 @@
-//! Rules on the manifests of the workspace's members.
+//! Rules for the manifests of the workspace's members.
 
 use super::{Breach, Tree, numbered};
 
-/// What every member takes from the workspace.
+/// The package data that every member inherits from the workspace.
 const INHERITED: [&str; 3] = ["version", "edition", "license"];
 
-/// The lints of the workspace hold in every crate.
+/// Every crate inherits the lints of the workspace.
 pub(super) fn lints_are_inherited(tree: &Tree) -> Vec<Breach> {
     members(tree)
         .filter(|(_, text)| !section(text, "[lints]").any(|(_, line)| line == "workspace = true"))
@@ -13,8 +13,8 @@ pub(super) fn lints_are_inherited(tree: &Tree) -> Vec<Breach> {
         .collect()
 }
 
-/// The crates are released as one: their version, edition and license are
-/// those of the workspace.
+/// Every crate inherits version, edition and license from the workspace, since all are released
+/// together.
 pub(super) fn package_data_is_inherited(tree: &Tree) -> Vec<Breach> {
     let mut breaches = Vec::new();
     for (path, text) in members(tree) {
@@ -29,8 +29,8 @@ pub(super) fn package_data_is_inherited(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
-/// xtask builds when what it checks does not. Any crate of the workspace may
-/// bring a driver with it, so it depends on none.
+/// xtask depends on no crate of the workspace, so that it builds even if the crates that it
+/// checks do not.
 pub(super) fn xtask_stands_apart(tree: &Tree) -> Vec<Breach> {
     let path = "xtask/Cargo.toml";
     numbered(tree.text(path).unwrap_or_default())
@@ -42,7 +42,7 @@ pub(super) fn xtask_stands_apart(tree: &Tree) -> Vec<Breach> {
         .collect()
 }
 
-/// The manifests of all packages: all but that of the workspace itself.
+/// The manifests of all packages, without that of the workspace itself.
 fn members(tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     tree.with_extension("toml")
         .filter(|(path, _)| path.ends_with("/Cargo.toml"))

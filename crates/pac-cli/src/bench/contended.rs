@@ -1,5 +1,6 @@
 //! Four processes of 16 tasks for 5 slots of one repository, against one process of 64 tasks.
-//! Whether the limit held is judged by what the processes themselves say they held, and when.
+//! The processes record when they held a slot; from that the bench counts violations of the
+//! limit.
 
 use std::time::{Duration, Instant};
 
@@ -20,14 +21,15 @@ const PROCESSES: usize = 4;
 const TASKS: usize = 16;
 const LIMIT: u32 = 5;
 
-/// When a slot was held, by a clock that all processes of the machine share, in nanoseconds.
+/// The time during which a slot was held, by a clock that all processes of the machine share, in
+/// nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Held {
     from: u64,
     to: u64,
 }
 
-/// What a process did in a round.
+/// The work of one process in one round.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Part {
     held: Vec<Held>,
@@ -80,12 +82,12 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
     ])
 }
 
-/// How often more than `limit` slots were held at once.
+/// Counts how often more than `limit` slots were held at once.
 fn violations_in(held: &[Held], limit: usize) -> usize {
     let taken = held.iter().map(|held| (held.from, true));
     let given_back = held.iter().map(|held| (held.to, false));
     let mut steps: Vec<_> = taken.chain(given_back).collect();
-    // Given back comes first where both have the same time.
+    // At the same moment, a slot given back sorts before a slot taken.
     steps.sort_unstable();
     let (mut holders, mut violations) = (0usize, 0);
     for (_, takes) in steps {
@@ -99,7 +101,7 @@ fn violations_in(held: &[Held], limit: usize) -> usize {
     violations
 }
 
-/// One of the four.
+/// Runs one of the four processes.
 pub(super) async fn take_part(
     place: &Place,
     number: usize,
@@ -137,7 +139,7 @@ async fn contend(
     while Instant::now() < end {
         let lease = acquire(&manager, &repository, names.next()?).await?;
         let from = now();
-        // Whoever works yields to others now and then.
+        // Yield while holding the slot, as working tasks do.
         tokio::task::yield_now().await;
         let to = now();
         manager.release(lease, RunOutcome::Completed).await?;

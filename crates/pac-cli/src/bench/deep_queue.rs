@@ -1,5 +1,5 @@
-//! What a cycle costs where 100,000 runs wait, against a repository where none does: there too
-//! the slot is taken, so that a run is queued and another one starts with every cycle.
+//! The cost of a cycle while 100,000 runs wait, against a repository where none waits. There too
+//! the slot is taken, so that every cycle queues one run and starts another.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::exit::Failure;
 const DEPTH: usize = 100_000;
 const QUICK_DEPTH: usize = 10_000;
 
-/// As many as every store takes in one commit.
+/// Runs admitted in one commit: every store can take this many.
 const TOGETHER: usize = 50;
 
 pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
@@ -32,7 +32,7 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
     .await?;
     let measured = Measurement::of_rounds("deep_queue", &rounds.ours, "µs");
     let measured = measured.against(rounds.raw()).goal(Goal::AtMost(1.5));
-    // What was measured is worth more than what is left behind.
+    // The result matters more than leftover repositories, so errors are ignored.
     for queue in [deep, empty] {
         let _ = manager.remove_repository(&queue.repository).await;
     }
@@ -63,7 +63,7 @@ impl Deep {
         })
     }
 
-    /// Microseconds of a cycle.
+    /// Runs cycles for one round. Returns the microseconds per cycle.
     async fn round(
         &mut self,
         manager: &ConcurrencyManager,
@@ -77,7 +77,7 @@ impl Deep {
         Ok(micros(start.elapsed()) / f64::from(cycles))
     }
 
-    /// One more waits, and one less.
+    /// Queues one run, and releases the running one so that the next starts.
     async fn cycle(&mut self, manager: &ConcurrencyManager) -> Result<(), Failure> {
         let request = self.names.next()?;
         match manager.admit(&self.repository, request).await? {
@@ -95,7 +95,7 @@ impl Deep {
     }
 }
 
-/// Admits so many runs that nobody waits for.
+/// Queues runs without waiting for them.
 pub(super) async fn queue_up(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
@@ -112,7 +112,7 @@ pub(super) async fn queue_up(
     Ok(())
 }
 
-/// Admits runs that nobody waits for.
+/// Admits runs together, without waiting for them.
 pub(super) async fn admit(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,

@@ -21,10 +21,10 @@ use crate::exit::Failure;
 
 const FEW: usize = 10;
 const MANY: usize = 10_000;
-/// Runs of one repository, and in one commit.
+/// Runs per repository, admitted in one commit.
 const TOGETHER: usize = 50;
 
-/// Renewed every third of it; no store's minimum is higher.
+/// Renewed every third of it. No store has a higher minimum.
 const SESSION_TTL: Duration = Duration::from_secs(3);
 
 pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
@@ -62,7 +62,7 @@ async fn start(
     Ok(())
 }
 
-/// Counts the requests that keep sessions alive.
+/// A driver that counts the requests that keep sessions alive.
 #[derive(Debug)]
 struct Counting {
     driver: Arc<dyn Driver>,
@@ -70,7 +70,7 @@ struct Counting {
 }
 
 impl Counting {
-    /// How many there are in a session TTL, over so long.
+    /// The number of requests per session TTL, measured over `length`.
     async fn renewals_in(&self, length: Duration) -> f64 {
         let before = self.renewals.load(Ordering::Relaxed);
         sleep(length).await;

@@ -13,24 +13,24 @@ use super::place::{bug, micros, rate, run};
 use super::statistics::quantile;
 use crate::exit::Failure;
 
-/// How long a round is.
+/// The length of a round.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Length {
     Time(Duration),
-    /// So many cycles of each task, with names that are made before the clock runs: for a store
-    /// where making a name, or looking at the clock, takes as long as a part of a cycle.
+    /// This many cycles of each task, with names made before the clock starts. For a store where
+    /// making a name, or reading the clock, takes as long as part of a cycle.
     Cycles(usize),
 }
 
-/// What a task has done in a round.
+/// The work of one task in one round.
 #[derive(Debug, Default)]
 struct Done {
     cycles: usize,
-    /// Of each cycle, in microseconds.
+    /// The duration of each cycle, in microseconds.
     latencies: Vec<f64>,
 }
 
-/// Names that no run had before.
+/// Generates names that no run had before.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     prefix: Arc<str>,
@@ -77,7 +77,7 @@ impl Load {
         }
     }
 
-    /// Cycles a second over a round.
+    /// Runs one round. Returns the cycles per second.
     pub(super) async fn round(&mut self, length: Length) -> Result<f64, Failure> {
         let mut work = Vec::new();
         for (task, repository) in (0..self.tasks).zip(self.repositories.iter().cycle()) {
@@ -113,7 +113,7 @@ impl Load {
         Ok(rate(cycles, start))
     }
 
-    /// Of a single cycle in all rounds, in microseconds.
+    /// The quantile of a single cycle's duration over all rounds, in microseconds.
     pub(super) fn latency(&self, part: f64) -> f64 {
         quantile(&self.latencies, part)
     }
@@ -152,7 +152,7 @@ async fn cycles_of(
     })
 }
 
-/// Admits a run, waits for its turn if it has to, and releases it.
+/// Admits a run, waits until it starts, and releases it.
 pub(super) async fn cycle(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
@@ -163,7 +163,7 @@ pub(super) async fn cycle(
     Ok(())
 }
 
-/// Admits a run, and waits for its turn if it has to.
+/// Admits a run, and waits until it starts.
 pub(super) async fn acquire(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,

@@ -1,4 +1,4 @@
-//! What was measured, and how it is printed.
+//! The results of measurements, and how they are printed.
 
 use std::io::{self, Write};
 
@@ -9,34 +9,34 @@ use serde::Serialize;
 
 use super::statistics::{median, spread};
 
-/// One line of the output. What does not apply is null.
+/// One line of the output. Fields that do not apply are null.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Measurement {
     pub(super) driver: String,
     /// The store's product and version.
     pub(super) server: Option<String>,
     pub(super) name: &'static str,
-    /// What was measured, in `unit`.
+    /// The measured value, in `unit`.
     pub(super) value: f64,
     pub(super) unit: &'static str,
-    /// What it is compared with, in the same unit.
+    /// The value it is compared with, in the same unit.
     pub(super) raw: Option<f64>,
     /// `value` as a multiple of `raw`.
     pub(super) ratio: Option<f64>,
-    /// What is to be reached: by `ratio` if there is one, else by `value`.
+    /// The target: for `ratio` if there is one, else for `value`.
     pub(super) goal: Option<f64>,
     pub(super) reached: Option<bool>,
     /// The time of a single operation.
     pub(super) p50_us: Option<f64>,
     pub(super) p99_us: Option<f64>,
     pub(super) rounds: Option<usize>,
-    /// The distance of the quartiles over all rounds as a part of the median.
+    /// The interquartile range over all rounds, as a fraction of the median.
     pub(super) spread: Option<f64>,
     /// How often a limit was exceeded.
     pub(super) violations: Option<usize>,
 }
 
-/// What counts as reached.
+/// The condition under which a goal is reached.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Goal {
     AtLeast(f64),
@@ -53,7 +53,7 @@ impl Measurement {
         }
     }
 
-    /// Of the values of many rounds.
+    /// A measurement from the values of many rounds.
     pub(super) fn of_rounds(name: &'static str, values: &[f64], unit: &'static str) -> Self {
         Self {
             rounds: Some(values.len()),
@@ -62,7 +62,7 @@ impl Measurement {
         }
     }
 
-    /// Of rounds that alternated with those of what it is compared with.
+    /// Compares with the value of rounds that alternated with these.
     pub(super) fn against(mut self, raw: f64) -> Self {
         self.raw = Some(raw);
         self.ratio = (raw > 0.0).then(|| self.value / raw);
@@ -98,7 +98,7 @@ impl Measurement {
     }
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Debug, Default)]
 pub(super) struct Measurements(Vec<Measurement>);
 
@@ -162,7 +162,7 @@ impl Measurements {
     }
 }
 
-/// Three digits that count.
+/// Formats a value with three significant digits.
 fn figure(value: f64) -> String {
     match value.abs() {
         large if large >= 100.0 => format!("{value:.0}"),

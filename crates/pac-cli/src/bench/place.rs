@@ -1,4 +1,4 @@
-//! Where is measured: a prefix or schema that nobody else uses.
+//! The place of a measurement: a prefix or schema that nothing else uses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use tokio::sync::OnceCell;
 
 use crate::exit::{Exit, Failure};
 
-/// Threads of the runtime, whatever the machine has.
+/// Threads of the runtime, on every machine.
 pub(super) const THREADS: usize = 2;
 
-/// The namespace of all names here.
+/// The namespace of all names used here.
 const NAMESPACE: &str = "bench";
 
-/// How long one side is measured before it is the other's turn.
+/// How long one side is measured before the other takes its turn.
 const ROUND: Duration = Duration::from_millis(500);
 const QUICK_ROUND: Duration = Duration::from_millis(150);
 
@@ -29,12 +29,12 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// A new one.
+    /// A new, empty place.
     pub(super) fn new(settings: Settings) -> Self {
         Self::of(settings, &format!("{:012x}", fastrand::u64(..1 << 48)))
     }
 
-    /// That of another process.
+    /// The place of another process of this bench.
     #[cfg_attr(
         not(any(feature = "etcd", feature = "postgres")),
         allow(unused_mut, reason = "memory has no names to be kept apart")
@@ -67,17 +67,17 @@ impl Place {
         self.settings.driver
     }
 
-    /// Whether other processes can be there too.
+    /// Whether other processes can use the place too.
     pub(super) fn is_shared(&self) -> bool {
         self.driver() != DriverKind::Memory
     }
 
-    /// A manager, with a session of its own.
+    /// Opens a manager, with a session of its own.
     pub(super) async fn manager(&self) -> Result<ConcurrencyManager, Failure> {
         Ok(pac_concurrency::connect(&self.settings).await?)
     }
 
-    /// Two managers on one store, each with a driver of its own where that can be.
+    /// Opens two managers on one store, each with a driver of its own if the store permits.
     pub(super) async fn two_managers(
         &self,
     ) -> Result<(ConcurrencyManager, ConcurrencyManager), Failure> {
@@ -90,7 +90,7 @@ impl Place {
         Ok((first, ConcurrencyManager::open(driver, options).await?))
     }
 
-    /// The store by itself, where there is one.
+    /// The store without the protocol, if the driver offers that.
     pub(super) async fn raw(&self) -> Result<Option<Arc<dyn RawStore>>, Failure> {
         let open = async || {
             let raw = pac_concurrency::open_raw(&self.settings).await?;
@@ -106,7 +106,7 @@ impl Place {
         }
     }
 
-    /// Deletes everything that was written here.
+    /// Deletes everything that was written to this place.
     pub(super) async fn clear(&self) -> Result<(), Failure> {
         match self.raw().await? {
             Some(raw) => Ok(raw.clear().await?),
@@ -115,7 +115,7 @@ impl Place {
     }
 }
 
-/// How long rounds take, and how many there are.
+/// The length of rounds, and their number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     pub(super) round: Duration,
@@ -131,18 +131,18 @@ impl Pace {
     }
 }
 
-/// A repository by its name.
+/// The key of a repository with a name.
 pub(super) fn repository(name: &str) -> Result<RepositoryKey, Failure> {
     RepositoryKey::new(NAMESPACE, name).map_err(bug)
 }
 
-/// A run by its name, which is its uid too.
+/// A request for a run with a name, which is its uid too.
 pub(super) fn run(name: &str) -> Result<RunRequest, Failure> {
     let key = PipelineRunKey::new(NAMESPACE, name).map_err(bug)?;
     Ok(RunRequest::durable(key, name.parse().map_err(bug)?))
 }
 
-/// Something happened that cannot.
+/// The failure for something that cannot happen.
 pub(super) fn bug(what: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Internal, format!("bench: {what}"))
 }
@@ -151,7 +151,7 @@ pub(super) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// Operations a second since `start`.
+/// Operations per second since `start`.
 pub(super) fn rate(operations: usize, start: Instant) -> f64 {
     operations as f64 / start.elapsed().as_secs_f64()
 }

@@ -1,10 +1,10 @@
-//! Two sides measured in turn, so that both meet the same weather.
+//! Measures two sides in turn, so that other load on the machine affects both alike.
 
 use crate::exit::Failure;
 
 use super::statistics::median;
 
-/// What both sides came to, round by round.
+/// The values of both sides, round by round.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     pub(super) ours: Vec<f64>,
@@ -12,7 +12,7 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    /// Alternates; a first round of each is not counted.
+    /// Alternates between the two sides; a first round of each does not count.
     pub(super) async fn alternate(
         rounds: usize,
         mut ours: impl AsyncFnMut(usize) -> Result<f64, Failure>,

@@ -1,5 +1,5 @@
-//! What many repositories and long queues cost a process: time to connect, CPU when nothing
-//! happens, memory.
+//! The costs of many repositories and long queues for a process: time to connect, CPU while
+//! idle, memory.
 
 use std::time::{Duration, Instant};
 
@@ -20,18 +20,18 @@ const REPOSITORIES: usize = 10_000;
 const ENTRIES: usize = 100_000;
 const QUICK: usize = 10;
 
-/// Repositories that something is done with at once.
+/// Repositories worked on at once.
 const AT_ONCE: usize = 256;
-/// Repositories, and tens of runs, before memory is looked at: buffers are then as large as
-/// they get.
+/// Repositories, and tens of runs, before memory is first measured: buffers have then reached
+/// their final size.
 const WARM_UP: usize = 500;
-/// Repositories in a page of the list.
+/// Repositories per page of the list.
 const PAGE: usize = 1_000;
-/// Until a process is idle: what was there before is freed in the background.
+/// The time until a process is idle: memory of earlier work is freed in the background.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Connecting to a store where another process has a run in each of 10,000 repositories; and
-/// the CPU that such a process takes when nothing happens.
+/// The time to connect to a store where another process has a run in each of 10,000
+/// repositories, and the CPU time that such a process takes while idle.
 pub(super) async fn many_repositories(
     place: &Place,
     quick: bool,
@@ -102,7 +102,7 @@ async fn list(manager: &ConcurrencyManager) -> Result<usize, Failure> {
     }
 }
 
-/// The process with a run in each of so many repositories.
+/// Runs the worker process that has a run in each repository.
 pub(super) async fn populate(
     place: &Place,
     repositories: usize,
@@ -118,7 +118,7 @@ pub(super) async fn populate(
     Ok(manager.close().await?)
 }
 
-/// A running run each, limit 1.
+/// Starts one run in each repository, with limit 1.
 async fn fill(manager: &ConcurrencyManager, repositories: usize) -> Result<(), Failure> {
     let names = Names::new("many");
     let runs = (0..repositories).map(|number| {
@@ -128,7 +128,7 @@ async fn fill(manager: &ConcurrencyManager, repositories: usize) -> Result<(), F
     all(runs).await
 }
 
-/// Does all of this, [`AT_ONCE`].
+/// Runs all of this work, [`AT_ONCE`] at a time.
 async fn all<F>(work: impl Iterator<Item = F>) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -160,7 +160,7 @@ async fn fill_one(
     Ok(())
 }
 
-/// How much of a core this process takes over so long, in per cent.
+/// The share of one core that this process uses over `length`, in per cent.
 async fn busy(length: Duration) -> f64 {
     sleep(SETTLE).await;
     let (start, before) = (Instant::now(), cpu());
@@ -173,7 +173,7 @@ fn cpu() -> Duration {
     used.try_into().unwrap_or_default()
 }
 
-/// Memory of a process of its own, in which nothing else has happened.
+/// The memory of a fresh process that does nothing else.
 pub(super) async fn footprint(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
     if resident().is_none() {
         note("footprint: left out; this system does not say how much memory a process has");
@@ -198,19 +198,19 @@ pub(super) async fn footprint(place: &Place, quick: bool) -> Result<Vec<Measurem
     ])
 }
 
-/// What a process has measured of itself.
+/// The growth that a worker process has measured of itself.
 fn grown(place: &Place, work: Work) -> Result<f64, Failure> {
     let mut worker = Worker::start(place, work)?;
     worker.ask("grow")?;
     worker.answer()
 }
 
-/// Several processes do the same one after the other: names of their own.
+/// A tag for names: several processes do the same work one after the other.
 fn tag() -> String {
     format!("grow-{:012x}", fastrand::u64(..1 << 48))
 }
 
-/// The tag of repositories that exist, where another process can make them.
+/// The tag of repositories that exist already, where another process can create them.
 async fn tag_of_repositories(place: &Place, repositories: usize) -> Result<String, Failure> {
     let tag = tag();
     if place.is_shared() {
@@ -239,8 +239,8 @@ async fn make(maker: &ConcurrencyManager, keys: &[RepositoryKey]) -> Result<(), 
     all(heads).await
 }
 
-/// The process that measures what repositories take that it only knows. In memory it has to
-/// make them itself first, with another manager.
+/// Runs the worker process that measures the memory of repositories that it has only read. With
+/// the memory driver it has to create them itself first, with another manager.
 pub(super) async fn know(
     place: &Place,
     tag: &str,
@@ -269,8 +269,8 @@ pub(super) async fn know(
     Ok(manager.close().await?)
 }
 
-/// The process that measures what runs take that it has queued. In memory they are the store's
-/// too.
+/// Runs the worker process that measures the memory of runs that it has queued. With the memory
+/// driver this includes the store's own records.
 pub(super) async fn queue(
     place: &Place,
     tag: &str,
@@ -290,7 +290,7 @@ pub(super) async fn queue(
         let before = grow(10 * WARM_UP).await?;
         asked.answer(&each(before, grow(entries).await?, entries))?;
     }
-    // Left behind, the queue would be read by whoever sees to the death of this session.
+    // Otherwise the manager that cleans up after this session would read the whole queue.
     manager.remove_repository(&key).await?;
     Ok(manager.close().await?)
 }
@@ -299,7 +299,7 @@ fn each(before: usize, after: usize, number: usize) -> f64 {
     after.saturating_sub(before) as f64 / number.max(1) as f64
 }
 
-/// Memory of this process that is there, in bytes.
+/// The resident memory of this process, in bytes.
 fn resident() -> Option<usize> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     let resident: usize = pages.split(' ').nth(1)?.parse().ok()?;

@@ -1,11 +1,11 @@
-//! What is made of many figures.
+//! Medians, quantiles and spread.
 
-/// The median; 0 of nothing.
+/// The median; 0 without values.
 pub(super) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value below which a part of all are, the nearest there is; 0 of nothing.
+/// The value closest to the quantile `part`; 0 without values.
 pub(super) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -14,7 +14,7 @@ pub(super) fn quantile(values: &[f64], part: f64) -> f64 {
     sorted.get(at).copied().unwrap_or_default()
 }
 
-/// How far the quartiles are apart, as a part of the median.
+/// The interquartile range, as a fraction of the median.
 pub(super) fn spread(values: &[f64]) -> f64 {
     let median = median(values);
     if median == 0.0 {

@@ -1,4 +1,4 @@
-//! Cycles of admit and release a second, against the writes a second of the store.
+//! Cycles of admit and release per second, against the store's own writes per second.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::exit::Failure;
 
 const TASKS: usize = 64;
 
-/// Of a round in memory: some 50 ms.
+/// Cycles of a round in memory, which then takes about 50 ms.
 const CYCLES: usize = 32_000;
 
-/// A cycle is two durable commits: half the store's rate is what can be.
+/// A cycle is two durable commits, so at most half the store's write rate is possible.
 pub(super) async fn sequential(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
     let shape = Shape {
         name: "sequential",
@@ -68,9 +68,9 @@ struct Shape {
     repositories: usize,
     tasks: usize,
     limit: u32,
-    /// Of the store by itself.
+    /// The concurrent writers when the store is measured without the protocol.
     writers: usize,
-    /// What a cycle is compared with.
+    /// The store's writes that one cycle is compared with.
     writes: f64,
 }
 
@@ -122,7 +122,7 @@ impl Shape {
     }
 }
 
-/// Writes a second of the store by itself.
+/// Writes per second of the store without the protocol.
 async fn writes(raw: &Arc<dyn RawStore>, writers: usize, length: Duration) -> Result<f64, Failure> {
     let start = Instant::now();
     let end = start + length;

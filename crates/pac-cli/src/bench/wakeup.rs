@@ -1,5 +1,5 @@
-//! From the release in one process until the waiter in another one runs, against the time that
-//! a notification of the store takes between two processes.
+//! The time from a release in one process until the waiter in another one runs, against the time
+//! that the store's own notification takes between two processes.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::worker::{Asked, Work, Worker};
 use crate::exit::Failure;
 use crate::output::note;
 
-/// Between two wake-ups, so that none finds the store at work on the one before.
+/// The pause between two wake-ups, so that the store has finished with the one before.
 const PAUSE: Duration = Duration::from_millis(10);
 
 const REPOSITORY: &str = "wakeup";
@@ -73,7 +73,7 @@ fn micros_since(sent: u64, heard: u64) -> f64 {
     heard.saturating_sub(sent) as f64 / 1e3
 }
 
-/// The process that waits.
+/// Runs the process that waits.
 pub(super) async fn take_part(place: &Place, asked: &mut Asked) -> Result<(), Failure> {
     let manager = place.manager().await?;
     let raw = place.raw().await?;

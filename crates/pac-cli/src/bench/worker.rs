@@ -1,5 +1,6 @@
-//! Other processes that take part: this very program, told by `--worker` what to do. It says
-//! `ready`, does a step for every line that it reads, and answers with one line of JSON each.
+//! Other processes that take part: this same program, with its task in `--worker`. A worker
+//! prints `ready`, does one step for every line that it reads, and answers each with one line of
+//! JSON.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -13,7 +14,7 @@ use super::place::{Place, bug};
 use super::{contended, size, wakeup};
 use crate::exit::Failure;
 
-/// What a process is there for.
+/// The task of a worker process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
     tag: String,
@@ -22,11 +23,11 @@ pub(crate) struct Task {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Work {
-    /// Contends for slots, for a round with every line.
+    /// Contends for slots, for one round per line read.
     Contend { number: usize, round: Duration },
-    /// Waits for its turn, or for a notification of the store.
+    /// Waits for a slot, or for a notification of the store.
     Wait,
-    /// Has a run in each of so many repositories.
+    /// Has a run in each of this many repositories.
     Populate { repositories: usize },
     /// Measures its own memory while it queues runs.
     Queue { tag: String, entries: usize },
@@ -48,7 +49,7 @@ impl FromStr for Task {
     }
 }
 
-/// Does what the task says, until nobody asks any more.
+/// Does the task, until the other process closes this one's standard input.
 pub(super) async fn run(place: &Place, task: &Task) -> Result<(), Failure> {
     let mut asked = Asked(io::stdin().lock().lines());
     match task.work {
@@ -65,11 +66,11 @@ pub(super) async fn run(place: &Place, task: &Task) -> Result<(), Failure> {
     }
 }
 
-/// What the process that started this one asks for.
+/// The lines sent by the process that started this one.
 pub(super) struct Asked(io::Lines<io::StdinLock<'static>>);
 
 impl Asked {
-    /// The next step; none when the other process has what it wanted, or is gone. Blocks: this
+    /// The next step; `None` when the other process has finished or is gone. Blocks: this
     /// process has nothing else to do.
     pub(super) fn next(&mut self) -> Option<String> {
         self.0.next()?.ok()
@@ -84,7 +85,7 @@ impl Asked {
     }
 }
 
-/// A process that takes part. It ends when this is dropped.
+/// A worker process. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Worker {
     child: Child,
@@ -93,8 +94,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts one with the arguments that this process was started with, and waits until it is
-    /// ready.
+    /// Starts a worker with the arguments that this process was started with, and waits until it
+    /// is ready.
     pub(super) fn start(place: &Place, work: Work) -> Result<Self, Failure> {
         let task = Task {
             tag: place.tag().to_owned(),
@@ -127,7 +128,7 @@ impl Worker {
         writeln!(asks, "{step}").map_err(|error| bug(format!("a process is gone: {error}")))
     }
 
-    /// Blocks until the answer is there.
+    /// Waits for the worker's answer; blocks.
     pub(super) fn answer<T: DeserializeOwned>(&mut self) -> Result<T, Failure> {
         let mut line = String::new();
         let read = self.answers.read_line(&mut line);
@@ -140,7 +141,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // With its input closed it ends by itself.
+        // The worker ends by itself once its standard input is closed.
         self.asks = None;
         let _ = self.child.wait();
     }

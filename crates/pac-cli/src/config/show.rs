@@ -1,4 +1,4 @@
-//! How the settings in effect are printed.
+//! Prints the settings in effect.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use pac_concurrency::LoadedSettings;
 use pac_concurrency::settings::{EffectiveSetting, Source};
 use serde::Serialize;
 
-/// A row per setting, and a sentence on what they amount to.
+/// A row per setting, and a sentence that sums them up.
 pub(crate) fn table(loaded: &LoadedSettings) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY);
@@ -33,7 +33,7 @@ pub(crate) fn table(loaded: &LoadedSettings) -> String {
     text
 }
 
-/// What the settings amount to.
+/// Sums the settings up in a sentence.
 pub(crate) fn summary(loaded: &LoadedSettings) -> String {
     let values = loaded.values();
     if values.enabled {
@@ -68,14 +68,14 @@ pub(crate) fn json(loaded: &LoadedSettings, out: &mut dyn Write) -> io::Result<(
     writeln!(out)
 }
 
-/// A plain map of settings with their sources in comments, to be read again; what is not shown
-/// is a comment as a whole.
+/// A plain map of settings that can be read back, with the sources in comments. A setting that
+/// is not shown is a comment as a whole.
 pub(crate) fn yaml(loaded: &LoadedSettings) -> Result<String, serde_json::Error> {
     let mut text = String::new();
     for setting in shown(loaded) {
         let (key, source) = (setting.key.name(), &setting.source);
         if setting.is_shown {
-            // A string of JSON is one of YAML.
+            // A JSON string is a valid YAML string.
             let value = serde_json::to_string(&setting.value)?;
             let _ = writeln!(text, "{key}: {value}  # {source}");
         } else {
@@ -85,7 +85,7 @@ pub(crate) fn yaml(loaded: &LoadedSettings) -> Result<String, serde_json::Error>
     Ok(text)
 }
 
-/// Defaults of drivers that are not used say nothing.
+/// Omits defaults of drivers that are not used.
 fn shown(loaded: &LoadedSettings) -> impl Iterator<Item = &EffectiveSetting> {
     let effective = loaded.effective().iter();
     effective.filter(|setting| setting.used || setting.source != Source::Default)

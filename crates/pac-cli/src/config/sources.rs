@@ -8,7 +8,7 @@ use pac_concurrency::SettingsLoader;
 
 use crate::exit::{Exit, Failure};
 
-/// Where settings are; the environment is one more source.
+/// The sources of settings, besides the environment.
 #[derive(clap::Args)]
 pub(crate) struct Sources {
     /// Settings: a file with ConfigMaps, Secrets or a plain map in YAML, or a directory with a
@@ -22,7 +22,7 @@ pub(crate) struct Sources {
     assignments: Vec<String>,
 }
 
-/// An assignment may be a password's.
+/// Hides the assignments, which may contain passwords.
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources")
@@ -32,20 +32,21 @@ impl fmt::Debug for Sources {
 }
 
 impl Sources {
-    /// These, then those: of two of one kind, the later one holds.
+    /// These sources, then the `other` ones: of two of the same kind, the later one takes
+    /// precedence.
     pub(crate) fn followed_by(mut self, other: Self) -> Self {
         self.files.extend(other.files);
         self.assignments.extend(other.assignments);
         self
     }
 
-    /// Files, the environment and what is set on the command line.
+    /// Loads files, the environment and assignments of the command line.
     pub(crate) fn loader(&self) -> Result<SettingsLoader, Failure> {
         self.loader_without_environment(&[])
             .map(SettingsLoader::environment)
     }
 
-    /// Files, these too, and what is set on the command line.
+    /// Loads files, those in `more` too, and assignments of the command line.
     pub(crate) fn loader_without_environment(
         &self,
         more: &[PathBuf],
@@ -53,7 +54,7 @@ impl Sources {
         let files = self.files.iter().chain(more);
         let loader = files.fold(SettingsLoader::new(), SettingsLoader::file);
         self.assignments.iter().try_fold(loader, |loader, text| {
-            // What follows the first `=` is the value, and is never repeated.
+            // Everything after the first `=` is the value, which errors never repeat.
             let Some((key, value)) = text.split_once('=') else {
                 let message = "--set takes KEY=VALUE, such as --set postgresql-host=db; there is \
                                one without `=`";
@@ -63,7 +64,7 @@ impl Sources {
         })
     }
 
-    /// Says so, if settings were given to a command that reads none.
+    /// Prints a note if settings were given to a command that reads none.
     pub(crate) fn note_unused(&self, command: &str) {
         if !self.files.is_empty() || !self.assignments.is_empty() {
             let _ = writeln!(

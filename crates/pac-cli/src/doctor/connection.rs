@@ -1,4 +1,4 @@
-//! From the settings to a session: which part of the way failed.
+//! The steps from the settings to a session, and which of them failed.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSe
 use super::report::{Report, Step};
 use crate::exit::{Exit, Failure};
 
-/// Older servers are not supported: the driver does not refuse them.
+/// The oldest supported version. The driver accepts older servers too.
 const OLDEST_POSTGRESQL: u32 = 15;
 
-/// Connects and opens a session; what does not work, is in the report.
+/// Connects and opens a session; reports what fails.
 pub(super) async fn open(
     loaded: &LoadedSettings,
     settings: &Settings,
@@ -41,8 +41,8 @@ pub(super) async fn open(
     }
 }
 
-/// Where on the way it failed. The kinds of errors are for programs, which do the same about a
-/// wrong certificate and a wrong name of a database; these differ in what the message says.
+/// The step at which connecting failed. It is read from the message, because error kinds do not
+/// distinguish, for example, a wrong certificate from a wrong database name.
 fn failed_step(error: &Error) -> Step {
     let message = error.to_string();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
@@ -63,7 +63,7 @@ fn failed_step(error: &Error) -> Step {
     }
 }
 
-/// What must have gone well for `failed` to be reached.
+/// Reports the steps before `failed` as passed.
 fn passed(loaded: &LoadedSettings, failed: Step, report: &mut Report) {
     let values = loaded.values();
     let (is_etcd, postgresql) = (values.driver == DriverKind::Etcd, &values.postgresql);
@@ -90,7 +90,7 @@ fn passed(loaded: &LoadedSettings, failed: Step, report: &mut Report) {
                 report.skipped(step, "no user is set, and none is asked for");
             }
             Step::Authenticated => report.ok(step, "the server lets us in"),
-            // Without a schema nobody knows.
+            // Without a schema, whether the privileges suffice is unknown.
             Step::Privileges if failed == Step::Schema => {}
             Step::Privileges => report.ok(step, "nothing was refused"),
             Step::Schema if is_etcd => report.skipped(step, "etcd has none"),

@@ -1,4 +1,4 @@
-//! What was checked and what came of it.
+//! The checks and their results.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, Printer};
 
-/// What is checked, in the order in which one needs the other.
+/// The checks, in the order in which each depends on those before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
     Settings,
@@ -65,11 +65,11 @@ enum Verdict {
     Skipped(String),
 }
 
-/// One verdict a step.
+/// One verdict per step.
 #[derive(Debug, Default)]
 pub(super) struct Report(BTreeMap<Step, Verdict>);
 
-/// The shape in JSON and YAML.
+/// The JSON and YAML output.
 #[derive(Serialize)]
 struct Shape<'a> {
     check: &'a str,
@@ -86,8 +86,8 @@ impl Report {
         self.0.insert(step, Verdict::Skipped(why.into()));
     }
 
-    /// What was not permitted is a matter of privileges, at whichever step it came up; but what
-    /// is left behind is told as such.
+    /// Records a failure. A refusal at a step after `Privileges` is recorded there, except at
+    /// `CleanUp`, whose message says what is left behind.
     pub(super) fn failed(&mut self, step: Step, failure: Failure) {
         let refused = failure.exit() == Exit::Unauthorised;
         let step = if refused && step > Step::Privileges && step != Step::CleanUp {
@@ -98,7 +98,7 @@ impl Report {
         self.0.insert(step, Verdict::Failed(failure));
     }
 
-    /// Skips all that has no verdict.
+    /// Marks all steps without a verdict as skipped.
     pub(super) fn skip_rest(&mut self, why: &str) {
         for step in Step::ALL {
             let skipped = || Verdict::Skipped(why.to_owned());
@@ -106,7 +106,7 @@ impl Report {
         }
     }
 
-    /// The code of what failed first.
+    /// The exit code of the first failure.
     pub(super) fn exit(&self) -> Exit {
         let code = self.first_failure().map(|(_, failure)| failure.exit());
         match code {
@@ -116,7 +116,7 @@ impl Report {
         }
     }
 
-    /// Prints a line for every step: what was not come to was skipped.
+    /// Prints a line for every step, with those not reached as skipped.
     pub(super) fn print(&mut self, format: Format) -> Result<(), Failure> {
         if let Some((step, _)) = self.first_failure() {
             self.skip_rest(&format!("not tried, since {} failed", step.name()));
@@ -131,7 +131,7 @@ impl Report {
             let check = step.name();
             match format {
                 Format::Table => {
-                    // Failures stand out.
+                    // Make failures stand out.
                     let result = if result == "failed" { "FAILED" } else { result };
                     let detail = detail.trim_end().replace('\n', "\n         ");
                     printer.text(&format!("{result:<8} {check}: {detail}\n"))?;

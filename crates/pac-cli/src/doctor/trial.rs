@@ -1,4 +1,4 @@
-//! A run in a repository of its own: written, read, heard of, and removed again.
+//! Tries a run in a repository of its own: writes, reads, watches and removes it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,16 +14,16 @@ use super::report::{Report, Step};
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 
-/// The namespace of all that is written.
+/// The namespace of everything that is written.
 const NAMESPACE: &str = "pac-doctor";
 
-/// A clock that is off by this much or more should be set.
+/// A clock that is off by this much or more is reported.
 const OFF: Duration = Duration::from_secs(1);
 
-/// So long that a change is heard of from the watch, or not at all.
+/// A poll interval so long that only the watch can report a change.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// When this machine asked for a slot and had it, and when the store says that it was granted.
+/// When this machine asked for a slot and received it, and when the store says it was granted.
 #[derive(Debug, Clone, Copy)]
 struct Granted {
     before: Timestamp,
@@ -31,14 +31,14 @@ struct Granted {
     after: Timestamp,
 }
 
-/// Tries all of it, and removes what it wrote whatever came of it.
+/// Tries everything, then removes what it wrote, whether or not that succeeded.
 pub(super) async fn run(
     settings: &Settings,
     driver: Arc<dyn Driver>,
     manager: &ConcurrencyManager,
     report: &mut Report,
 ) {
-    // No session ever has the name of another one.
+    // Session numbers are never reused, so neither is the name.
     let name = format!("session-{}", manager.session());
     let repository = match RepositoryKey::new(NAMESPACE, &name) {
         Ok(repository) => repository,
@@ -150,7 +150,7 @@ fn compare_clocks(granted: Granted, report: &mut Report) {
     report.failed(Step::Clock, Failure::new(Exit::Negative, message));
 }
 
-/// Has another session hear of a change, over connections of its own.
+/// Checks that another session, over connections of its own, is notified of a change.
 async fn hear(
     settings: &Settings,
     manager: &ConcurrencyManager,

@@ -1,4 +1,4 @@
-//! The command as a process.
+//! The command as a child process.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -16,30 +16,30 @@ use super::terminal::Terminal;
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 
-/// Between SIGTERM and SIGKILL when the lease is lost.
+/// The time between SIGTERM and SIGKILL when the lease is lost.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: process::Child,
     pid: Pid,
-    /// At a terminal it stays in the foreground with us: a process group of its own could not
-    /// read what is typed.
+    /// The terminal, if there is one. The command then stays in the same foreground process
+    /// group: in a group of its own it could not read from the terminal.
     terminal: Option<Terminal>,
 }
 
-/// How it ended.
+/// How the command ended.
 #[derive(Debug)]
 pub(crate) enum Over {
     /// By itself, or by a signal.
     Ended { code: u8, success: bool },
-    /// The slot was lost, and the command with it.
+    /// The slot was lost, so the command was ended. With the reason.
     Lost(String),
 }
 
 impl Child {
-    /// Starts it. To be called from the main thread, which lives as long as the process.
+    /// Starts the command. Call it from the main thread, which lives as long as the process.
     pub(crate) fn start(
         command: &[OsString],
         environment: &[(&'static str, String)],
@@ -70,13 +70,14 @@ impl Child {
         })
     }
 
-    /// Waits for its end and passes signals on, as long as the slot is held.
+    /// Waits for the command's end and passes signals on, as long as the slot is held.
     pub(crate) async fn run(mut self, hold: &mut Hold<'_>, signals: &mut Signals) -> Over {
         loop {
             tokio::select! {
                 biased;
                 reason = hold.lost() => return self.end(reason).await,
-                // Woken, it is asked first again whether the slot is still ours.
+                // After this process was stopped and resumed, check first whether it still holds
+                // the slot.
                 signal = signals.next_or_woken() => if let Some(signal) = signal {
                     self.pass_on(signal);
                 },
@@ -92,13 +93,13 @@ impl Child {
         }
     }
 
-    /// The slot is gone, so the command has to go.
+    /// Ends the command because the slot was lost.
     async fn end(mut self, reason: String) -> Over {
         note(format_args!(
             "the lease was lost ({reason}); ending the command"
         ));
         self.signal(Signal::TERM);
-        // A stopped process does not hear it before it goes on.
+        // A stopped process receives the signal only after it is continued.
         self.signal(Signal::CONT);
         let deadline = Instant::now() + GRACE;
         tokio::select! {
@@ -122,9 +123,9 @@ impl Child {
         }
     }
 
-    /// To the command, and without a terminal to all that it has started.
+    /// Sends a signal to the command or, without a terminal, to its whole process group.
     fn signal(&self, signal: Signal) {
-        // One that has ended needs none.
+        // The error for a process that has ended is ignored.
         let _ = match self.terminal {
             None => kill_process_group(self.pid, signal),
             Some(_) if self.process.id().is_some() => kill_process(self.pid, signal),
@@ -148,7 +149,8 @@ fn ended_with(status: ExitStatus) -> Over {
     }
 }
 
-/// Also after the file was replaced or removed, where the system can do that.
+/// Finds this executable even if its file was replaced or removed, where the system supports
+/// that.
 fn own_executable() -> std::io::Result<OsString> {
     if cfg!(target_os = "linux") {
         return Ok("/proc/self/exe".into());

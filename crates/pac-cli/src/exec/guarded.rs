@@ -1,7 +1,8 @@
-//! The first moment of a command's life: it is told to die with its `pac`.
+//! Starts the command so that it dies with its `pac`.
 //!
 //! Only a process itself can ask the kernel for that, after `fork` and before `exec`, where no
-//! safe code of the parent runs. So `pac` starts itself first, asks, and becomes the command.
+//! safe code of the parent runs. So `pac` starts itself first, asks the kernel, and becomes the
+//! command.
 
 use std::ffi::OsString;
 use std::io;
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-/// Becomes the command, unless that cannot be run.
+/// Replaces this process by the command, unless the command cannot be run.
 pub(crate) fn run(args: &Args) -> ExitCode {
     if let Err(error) = die_with(args.parent) {
         note(format_args!(
@@ -45,7 +46,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 fn die_with(parent: u32) -> io::Result<()> {
     use rustix::process::{Signal, getppid, set_parent_process_death_signal};
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have died before the kernel was told.
+    // The parent may have died before the kernel was asked.
     let now = getppid().map(|pid| pid.as_raw_nonzero().get());
     if now.is_some_and(|now| u32::try_from(now).is_ok_and(|now| now != parent)) {
         std::process::exit(127);
@@ -53,7 +54,7 @@ fn die_with(parent: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Elsewhere nobody can be told.
+/// Other systems do not support this.
 #[cfg(not(target_os = "linux"))]
 fn die_with(_parent: u32) -> io::Result<()> {
     Ok(())

@@ -1,11 +1,11 @@
-//! Whether the slot is still ours.
+//! Checks whether this process still holds the slot.
 
 use std::time::Duration;
 
 use pac_concurrency::{ConcurrencyManager, Event, Events, Heard, Lease, RunStatus};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// A slot that is looked after while the command runs.
+/// A slot that is checked while the command runs.
 #[derive(Debug)]
 pub(crate) struct Hold<'a> {
     manager: &'a ConcurrencyManager,
@@ -16,7 +16,8 @@ pub(crate) struct Hold<'a> {
 
 impl<'a> Hold<'a> {
     pub(crate) fn new(manager: &'a ConcurrencyManager, lease: &'a Lease, ttl: Duration) -> Self {
-        // Half the margin by which the manager calls a session over before the store does.
+        // Half of the margin by which the manager considers a session over before the store
+        // does.
         let often = (ttl / 20).clamp(Duration::from_millis(20), Duration::from_secs(1));
         let mut tick = interval(often);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -28,7 +29,7 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Why the slot is not ours any more, if it is not. Asks the clocks alone.
+    /// The reason why the slot is lost, if it is. Uses local clocks only, not the store.
     pub(crate) fn lost_now(&self) -> Option<String> {
         (!self.manager.holds(self.lease)).then(|| {
             let why = self.manager.health().dead.map_or_else(
@@ -39,7 +40,7 @@ impl<'a> Hold<'a> {
         })
     }
 
-    /// Waits until the slot is not ours any more, and says why. Cancel-safe.
+    /// Waits until the slot is lost, and returns the reason. Cancel-safe.
     pub(crate) async fn lost(&mut self) -> String {
         loop {
             if let Some(reason) = self.lost_now() {
@@ -66,7 +67,8 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// True also when the store does not say.
+    /// Asks the store whether the run still holds its slot. True also when the store does not
+    /// answer.
     async fn is_ours_at_the_store(&self) -> bool {
         let (repository, run) = (self.lease.repository(), self.lease.run());
         match self.manager.run_status(repository, run).await {

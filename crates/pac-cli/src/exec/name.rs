@@ -1,4 +1,4 @@
-//! Names that nobody else has.
+//! Unique names for runs.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -15,14 +15,14 @@ pub(crate) fn unique(namespace: &str) -> Result<PipelineRunKey, Failure> {
         .map_err(|error| Failure::new(Exit::Internal, error))
 }
 
-/// A uid: two invocations are two runs, also under one name.
+/// A unique uid: two invocations are two runs, even with the same name.
 pub(crate) fn uid() -> Result<Uid, Failure> {
     format!("exec-{:016x}{:016x}", random(), random())
         .parse()
         .map_err(|error| Failure::new(Exit::Internal, error))
 }
 
-/// The standard library keys its hashes with random numbers of the system: 64 of their bits.
+/// A random number: the standard library seeds its hashers with 64 bits from the system.
 fn random() -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u32(process::id());

@@ -1,4 +1,4 @@
-//! Waiting for a turn, and showing how far it is.
+//! Waits for a slot, and shows the position in the queue.
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -12,13 +12,13 @@ use super::signals::Signals;
 use crate::output::note;
 use crate::time::humanise;
 
-/// How often it is looked whether the place has changed.
+/// How often the position is checked for a change.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Lines of a log come no faster than this.
+/// The least time between two log lines.
 const LINE: Duration = Duration::from_secs(1);
 
-/// The wait of one invocation, over several places if it must be.
+/// The wait of one invocation, which may need several places in the queue.
 #[derive(Debug)]
 pub(crate) struct Queue<'a> {
     repository: &'a RepositoryKey,
@@ -30,11 +30,11 @@ pub(crate) struct Queue<'a> {
     again: bool,
 }
 
-/// How waiting ended.
+/// The end of waiting.
 #[derive(Debug)]
 pub(crate) enum Waited {
     Turn(Turn),
-    /// The session that waited is over.
+    /// The session ended while waiting.
     PlaceLost,
     TimedOut,
     Signal(Signal),
@@ -54,7 +54,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// A place was lost, and another one is asked for.
+    /// Notes that the place was lost and the run is admitted again.
     pub(crate) fn again(&mut self) {
         self.again = true;
     }
@@ -63,7 +63,7 @@ impl<'a> Queue<'a> {
         self.again
     }
 
-    /// Waits in this place. However it ends, the place is given up or used.
+    /// Waits in this place. At the end the place is given up or has become a slot.
     pub(crate) async fn wait(&mut self, mut waiter: Waiter, signals: &mut Signals) -> Waited {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -74,7 +74,7 @@ impl<'a> Queue<'a> {
                 biased;
                 turn = &mut waiter => return of(turn),
                 signal = signals.next() => {
-                    // A slot that was granted in this instant is given back with the rest.
+                    // If a slot was granted at this moment, dropping the result gives it back.
                     drop(waiter.wait_for(Duration::ZERO).await);
                     return Waited::Signal(signal);
                 }
@@ -94,7 +94,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Takes the spinner off the terminal.
+    /// Removes the spinner from the terminal.
     pub(crate) fn finish(&mut self) {
         if let Some(spinner) = self.spinner.take() {
             spinner.finish_and_clear();

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
 
-/// Which.
+/// The signals that are passed on.
 const PASSED_ON: [Signal; 6] = [
     Signal::INT,
     Signal::TERM,
@@ -18,7 +18,7 @@ const PASSED_ON: [Signal; 6] = [
     Signal::USR2,
 ];
 
-/// Those that have come. A signal that was ignored when the process started (`nohup`) stays
+/// The signals received. A signal that was ignored when the process started (`nohup`) stays
 /// ignored, here and in the command.
 #[derive(Debug)]
 pub(crate) struct Signals {
@@ -42,12 +42,12 @@ impl Signals {
         Ok(Self { streams, woken })
     }
 
-    /// Waits for the next one. Cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Signal {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The same, or nothing when the process goes on after it was stopped.
+    /// Waits for the next signal; `None` when the process is resumed after a stop.
     pub(crate) async fn next_or_woken(&mut self) -> Option<Signal> {
         poll_fn(|cx| match self.woken.poll_recv(cx) {
             Poll::Ready(_) => Poll::Ready(None),
@@ -66,7 +66,7 @@ impl Signals {
     }
 }
 
-/// What a shell reports of a process that a signal has ended.
+/// The exit code that a shell reports for a process ended by a signal.
 pub(crate) fn exit_code(signal: Signal) -> u8 {
     from_number(signal.as_raw())
 }
@@ -75,7 +75,7 @@ pub(crate) fn from_number(signal: i32) -> u8 {
     u8::try_from(128 + signal).unwrap_or(u8::MAX)
 }
 
-/// The set of ignored signals, where the system tells: `SigIgn` in proc(5).
+/// The set of ignored signals, where the system reports it: `SigIgn` in proc(5).
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

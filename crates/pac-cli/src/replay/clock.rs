@@ -1,4 +1,4 @@
-//! The time of the trace, on the clock that the replay runs on.
+//! Converts between the trace's time and the replay's clock.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Clock;
 
-/// Later than any replay waits, and near enough for every clock.
+/// Longer than any replay waits, and within the range of every clock.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Maps between the trace's time, this process's, and the store's.
@@ -19,7 +19,7 @@ pub(crate) struct ReplayClock {
     start: Instant,
     /// Seconds of the trace per second.
     speed: f64,
-    /// The store's time at the start, as the first answer from it tells.
+    /// The store's time at the start, computed from its first stamp.
     store: OnceLock<Timestamp>,
 }
 
@@ -36,12 +36,12 @@ impl ReplayClock {
         }
     }
 
-    /// The moment of the trace that it is now.
+    /// The current moment of the trace.
     pub(crate) fn now(&self) -> Timestamp {
         self.first.plus(self.in_trace(self.start.elapsed()))
     }
 
-    /// Waits until the trace is at `moment`.
+    /// Waits until the trace has reached `moment`.
     pub(crate) async fn reach(&self, moment: Timestamp) {
         let ahead = moment.since(self.first);
         let real = if self.speed == 1.0 {
@@ -52,8 +52,8 @@ impl ReplayClock {
         sleep_until(self.start + real.min(FAR)).await;
     }
 
-    /// The moment of the trace at which the store's clock showed `stamp`. The first to ask
-    /// does so right after the store has given that stamp.
+    /// The moment of the trace at which the store's clock showed `stamp`. The first call must
+    /// follow right after the store has given its stamp.
     pub(crate) fn of_store(&self, stamp: Timestamp) -> Timestamp {
         let elapsed = || self.start.elapsed();
         let store = *self.store.get_or_init(|| stamp.minus(elapsed()));

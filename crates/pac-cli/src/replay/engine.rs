@@ -1,9 +1,8 @@
-//! Drives the manager with a trace.
+//! Replays a trace through the manager.
 //!
-//! Each repository is replayed by a task of its own that does one thing after the other: what
-//! is due, in the order of time; runs that end before rows of the same moment. So the order of
-//! events does not depend on how many controllers there are, nor on what they do in the
-//! background.
+//! Each repository is replayed by a task of its own that handles one event after the other in
+//! the order of time; at the same moment, the ends of runs come before rows. So the order of
+//! events depends neither on the number of controllers nor on their background work.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,14 +19,15 @@ use super::repository::RepositoryReplay;
 use super::trace::{Row, Trace};
 use super::{Clock, Options};
 
-/// On the virtual clock no process dies: its hours pass without work that would be repeated
-/// hundreds of thousands of times a month.
+/// Session and lease TTL on the virtual clock, where no process dies. So long that hours of
+/// virtual time pass without the keep-alive and sweeps of hundreds of thousands of usual
+/// intervals.
 const VIRTUAL: Duration = Duration::from_secs(60 * 60);
 
 /// Replays the trace on the memory driver.
 ///
 /// # Errors
-/// The first that any call to a manager came to.
+/// The first error of any call to a manager.
 pub(crate) async fn replay(
     trace: &Trace,
     options: &Options,
@@ -87,10 +87,10 @@ fn manager_options(clock: Clock) -> ManagerOptions {
     }
 }
 
-/// A repository's rows, each with its place in the whole trace.
+/// The rows of a repository, each with its index in the whole trace.
 type Rows = Vec<(usize, Row)>;
 
-/// In the order in which the trace first names them.
+/// The repositories in the order in which the trace first names them, with their rows.
 fn by_repository(trace: &Trace) -> Vec<(RepositoryKey, Rows)> {
     let mut known = HashMap::new();
     let mut repositories: Vec<(RepositoryKey, Rows)> = Vec::new();

@@ -1,4 +1,4 @@
-//! How far the replay is, for somebody who watches.
+//! The progress bar of a replay.
 
 use std::io::{self, IsTerminal};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::trace::Trace;
 
-/// A bar on stderr, drawn only if that is a terminal. Cheap to call for every event; clones
+/// A bar on stderr, drawn only if that is a terminal. Cheap to update for every event; clones
 /// share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A bar from nothing done to every row fed in and every run ended.
+    /// A bar that ends when every row has been fed to the manager and every run has ended.
     pub(crate) fn start(trace: &Trace) -> Self {
         if !io::stderr().is_terminal() {
             return Self {
@@ -32,17 +32,17 @@ impl Progress {
         }
     }
 
-    /// A row was fed to the manager.
+    /// Counts a row that was fed to the manager.
     pub(crate) fn row_done(&self) {
         self.bar.inc(1);
     }
 
-    /// A run ended: completed or cancelled, started or not.
+    /// Counts a run that ended: completed or cancelled, started or not.
     pub(crate) fn run_done(&self) {
         self.bar.inc(1);
     }
 
-    /// Takes the bar off the terminal.
+    /// Removes the bar from the terminal.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,15 +1,15 @@
-//! What became of a trace: filled in by the engine, read by the report and the timeline.
+//! The result of a replay: the engine fills it in, report and timeline read it.
 
 use std::time::Duration;
 
 use pac_concurrency::{Limit, PipelineRunKey, Priority, RepositoryKey, Timestamp};
 
-/// Everything that a replay found out.
+/// The result of a whole replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Replay {
-    /// In the order in which the trace first names them.
+    /// The repositories, in the order in which the trace first names them.
     pub(crate) repositories: Vec<RepositoryRecord>,
-    /// Cancels that met no queued or running run: the trace's line, and the run it names.
+    /// Cancels that matched no queued or running run: the line in the trace, and the run named.
     pub(crate) unknown_cancels: Vec<(usize, PipelineRunKey)>,
 }
 
@@ -20,15 +20,15 @@ impl Replay {
     }
 }
 
-/// What became of one repository.
+/// The result of one repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RepositoryRecord {
     pub(crate) repository: RepositoryKey,
-    /// Every announced limit in order, with or without repetitions.
+    /// Every announced limit in order; the same limit may repeat.
     pub(crate) limit_changes: Vec<(Timestamp, Limit)>,
-    /// The most runs at once, as the watchdog counted.
+    /// The most runs at once, as counted by the watchdog.
     pub(crate) peak_running: u32,
-    /// How many starts the watchdog compared with the limit.
+    /// The number of starts that the watchdog compared with the limit.
     pub(crate) starts_checked: u64,
     /// The starts among them that exceeded it.
     pub(crate) exceeded: Vec<Violation>,
@@ -40,23 +40,23 @@ pub(crate) struct RepositoryRecord {
 pub(crate) struct Violation {
     /// When the start was granted.
     pub(crate) at: Timestamp,
-    /// How many ran, this one included.
+    /// The number of running runs, this one included.
     pub(crate) running: u32,
-    /// How many were allowed.
+    /// The number allowed.
     pub(crate) limit: u32,
 }
 
-/// What became of one run.
+/// The result of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunRecord {
-    /// The line of the trace.
+    /// Its line in the trace.
     pub(crate) line: usize,
     pub(crate) repository: RepositoryKey,
     pub(crate) run: PipelineRunKey,
     pub(crate) priority: Priority,
-    /// When it asked for a slot.
+    /// When it was queued.
     pub(crate) queued_at: Option<Timestamp>,
-    /// When it got one, if it ever did.
+    /// When it started, if it did.
     pub(crate) started_at: Option<Timestamp>,
     /// When it ended, by itself or by a cancel.
     pub(crate) completed_at: Option<Timestamp>,
@@ -64,7 +64,7 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
-    /// How long it waited for its slot, if it ever got one.
+    /// The time from being queued to the start, if it started.
     pub(crate) fn wait(&self) -> Option<Duration> {
         Some(self.started_at?.since(self.queued_at?))
     }

@@ -1,4 +1,4 @@
-//! What a replay prints.
+//! The output of a replay.
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
@@ -12,7 +12,7 @@ use super::record::{Replay, RunOutcome, RunRecord};
 use super::summary::{self, Summary};
 use crate::time::{humanise, rfc3339};
 
-/// How many violations, and how many warnings, are shown; the rest is counted.
+/// How many violations, and how many warnings, are printed; the rest is counted.
 const MOST_SHOWN: usize = 10;
 
 const HEADER: [&str; 9] = [
@@ -27,7 +27,7 @@ const HEADER: [&str; 9] = [
     "cancelled",
 ];
 
-/// A row per repository, and their totals if there are several.
+/// A row per repository, and the totals if there are several.
 pub(crate) fn table(replay: &Replay) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY);
@@ -53,7 +53,7 @@ pub(crate) fn table(replay: &Replay) -> String {
     format!("{table}\n")
 }
 
-/// Whether a limit was exceeded: one line if none was, else a line per violation.
+/// States whether a limit was exceeded: one line if none was, else a line per violation.
 pub(crate) fn verdict(replay: &Replay) -> String {
     let checked: u64 = replay.repositories.iter().map(|r| r.starts_checked).sum();
     if !replay.exceeded() {
@@ -85,7 +85,7 @@ pub(crate) fn verdict(replay: &Replay) -> String {
     text
 }
 
-/// What the trace's author should know; empty if there is nothing.
+/// Warnings for the trace's author; empty if there are none.
 pub(crate) fn warnings(replay: &Replay, trace: &str) -> String {
     let mut text = String::new();
     list(&mut text, &replay.unknown_cancels, |(line, run)| {
@@ -94,8 +94,8 @@ pub(crate) fn warnings(replay: &Replay, trace: &str) -> String {
     text
 }
 
-/// One JSON object per run and line, in the order of their starts and, where those are equal,
-/// of the trace. Runs that never started come last.
+/// One JSON object per line and run, in the order of starts; of runs with equal starts, in the
+/// order of the trace. Runs that never started come last.
 pub(crate) fn json(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
     let mut runs: Vec<&RunRecord> = replay
         .repositories
@@ -110,7 +110,7 @@ pub(crate) fn json(replay: &Replay, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The public form of a run: these fields in this order.
+/// The published form of a run: these fields in this order.
 #[derive(Serialize)]
 struct JsonRun<'a> {
     run: &'a str,

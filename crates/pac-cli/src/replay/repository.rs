@@ -1,4 +1,4 @@
-//! One repository of a trace.
+//! Replays one repository of a trace.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
@@ -21,7 +21,7 @@ use super::record::{RepositoryRecord, RunOutcome, RunRecord};
 use super::trace::{Event, Row};
 use super::watchdog::Watchdog;
 
-/// How long waiting runs may get no slot although nothing is due that could free one.
+/// How long runs may wait for a slot that is free before the replay fails.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// Replays one repository.
@@ -35,7 +35,7 @@ pub(crate) struct RepositoryReplay {
     limit: Option<Limit>,
     runs: Vec<Run>,
     index: HashMap<PipelineRunKey, usize>,
-    /// When running runs end, next first; a run that was cancelled stays in.
+    /// When running runs end, the next first. Cancelled runs are not removed.
     ends: BinaryHeap<Reverse<(Timestamp, usize)>>,
     waiting: HashSet<usize>,
     waiters: JoinSet<()>,
@@ -51,7 +51,7 @@ struct Run {
     duration: Duration,
     /// The controller that admitted it.
     controller: usize,
-    /// While it runs.
+    /// Present while the run holds its slot.
     lease: Option<Lease>,
 }
 
@@ -84,7 +84,7 @@ impl RepositoryReplay {
     /// Replays all rows, until the last run has ended.
     ///
     /// # Errors
-    /// The first that a call to a manager came to.
+    /// The first error of a call to a manager.
     pub(crate) async fn run(
         mut self,
         rows: Vec<(usize, Row)>,
@@ -189,7 +189,7 @@ impl RepositoryReplay {
         Ok(())
     }
 
-    /// Announces a limit that is not in force already, and waits for whom it starts.
+    /// Announces a limit unless it is in force already, and waits for the runs that it starts.
     async fn announce(
         &mut self,
         controller: usize,
@@ -213,12 +213,13 @@ impl RepositoryReplay {
         while self.waiters.try_join_next().is_some() {}
         self.waiters.spawn(async move {
             let turn = waiter.await;
-            // Nobody listens after an error elsewhere.
+            // The receiver is gone if the replay has failed elsewhere.
             let _ = on_turn.send((run, turn));
         });
     }
 
-    /// Waits for the turn of runs that were started for others.
+    /// Waits until the runs that another run's end or a limit has started have received their
+    /// leases.
     async fn started(&mut self, promoted: &[PipelineRunKey]) -> Result<(), Error> {
         let runs = promoted.iter().filter_map(|run| self.index.get(run));
         let mut due: BTreeSet<_> = runs.copied().collect();
@@ -243,7 +244,7 @@ impl RepositoryReplay {
     }
 
     fn turn(&mut self, run: usize, turn: Result<Turn, Error>) -> Result<(), Error> {
-        // A cancelled run waits no more; that it was ended is no news.
+        // A run that was cancelled no longer waits; its end is recorded already.
         if !self.waiting.remove(&run) {
             return Ok(());
         }
@@ -267,7 +268,7 @@ impl RepositoryReplay {
         Ok(())
     }
 
-    /// Ends the run that is due to.
+    /// Ends the running run that is due next.
     async fn end(&mut self) -> Result<(), Error> {
         let Some(Reverse((_, index))) = self.ends.pop() else {
             return Ok(());
@@ -275,7 +276,7 @@ impl RepositoryReplay {
         let Some(run) = self.runs.get_mut(index) else {
             return Ok(());
         };
-        // Not there when it was cancelled.
+        // The lease is gone if the run was cancelled.
         let Some(lease) = run.lease.take() else {
             return Ok(());
         };
@@ -319,7 +320,7 @@ impl RepositoryReplay {
         }
         let entry = ending.entry.as_deref();
         let at = self.finished(entry);
-        // A run that is cancelled in the instant of its start has started all the same.
+        // If a run is cancelled at the moment of its start, it counts as started.
         let started = self.moment(entry.and_then(|entry| entry.started.at()));
         if let Some(run) = self.runs.get_mut(index) {
             run.record.started_at = run.record.started_at.or(started);

@@ -10,10 +10,10 @@ use super::record::{RepositoryRecord, RunOutcome, RunRecord};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) runs: usize,
-    /// How many started later than they were queued.
+    /// The number of runs that started later than they were queued.
     pub(crate) waited: usize,
     pub(crate) cancelled: usize,
-    /// Over the runs that started; `None` if none did.
+    /// The waits of the runs that started; `None` if none did.
     pub(crate) waits: Option<Waits>,
 }
 
@@ -64,7 +64,7 @@ impl Waits {
     }
 }
 
-/// The limits that a repository went through: `3`, `2→5`, or `2→…→5` if there were more.
+/// The limits that a repository had: `3`, `2→5`, or `2→…→5` if there were more.
 pub(crate) fn limits(record: &RepositoryRecord) -> String {
     let mut limits: Vec<Limit> = record
         .limit_changes
@@ -89,7 +89,7 @@ pub(crate) fn running<'a>(runs: impl IntoIterator<Item = &'a RunRecord>) -> Vec<
         .filter(|(start, end)| start < end)
         .flat_map(|(start, end)| [(start, true), (end, false)])
         .collect();
-    // At the same moment the end comes first: a slot that is handed over is one slot.
+    // At the same moment the end comes first: a slot that is handed over counts once.
     changes.sort_unstable();
 
     let mut steps: Vec<(Timestamp, u32)> = Vec::new();

@@ -1,4 +1,4 @@
-//! A picture of who ran and who waited when.
+//! Draws when each run waited and ran.
 
 pub(crate) mod file;
 mod lanes;
@@ -17,7 +17,8 @@ const RIGHT: f64 = 96.0;
 const HEADER: f64 = 64.0;
 const BETWEEN_PANELS: f64 = 18.0;
 
-/// Colours are fixed together with the background, so that a dark browser shows the same.
+/// Text colours are set together with the background, so that a browser's dark mode changes
+/// neither.
 const STYLE: &str = "
 text { font: 11px system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; fill: #475467; }
 .title { font-size: 16px; font-weight: 600; fill: #101828; }

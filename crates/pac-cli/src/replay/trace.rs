@@ -1,4 +1,4 @@
-//! The trace: read and checked as a whole before anything is replayed.
+//! The trace: read and checked as a whole before the replay starts.
 
 mod fields;
 mod row;
@@ -15,27 +15,27 @@ use pac_concurrency::{Limit, PipelineRunKey, Priority, RepositoryKey, Timestamp}
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 1 << 20;
-/// How many bad lines are described; the rest is counted.
+/// The most bad lines that are described; the rest is counted.
 const MAX_PROBLEMS: usize = 20;
 
 /// A checked trace.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Trace {
-    /// In the order of their times; rows of the same moment keep the order of the file.
+    /// Sorted by time; rows of the same moment keep the order of the file.
     pub(crate) rows: Vec<Row>,
 }
 
 /// One event of a trace.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    /// Where it stands in the file, from 1.
+    /// Its line in the file, from 1.
     pub(crate) line: usize,
     pub(crate) at: Timestamp,
     pub(crate) repository: RepositoryKey,
     pub(crate) event: Event,
 }
 
-/// What happens.
+/// The event of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event {
     /// A run arrives, and the repository's limit is announced with it.
@@ -103,14 +103,14 @@ impl Trace {
         }
     }
 
-    /// How many runs it has.
+    /// The number of runs in the trace.
     pub(crate) fn runs(&self) -> usize {
         let is_run = |row: &&Row| matches!(row.event, Event::Run { .. });
         self.rows.iter().filter(is_run).count()
     }
 }
 
-/// What messages call the trace of this path.
+/// The name of the trace at this path in messages.
 pub(crate) fn name(path: &Path) -> String {
     if path == Path::new("-") {
         "stdin".to_owned()
@@ -119,7 +119,7 @@ pub(crate) fn name(path: &Path) -> String {
     }
 }
 
-/// Why a trace cannot be replayed. Shows one problem per line, each with the trace's line.
+/// Why a trace cannot be replayed. Displays one problem per line, each with the trace's line.
 #[derive(Debug)]
 pub(crate) struct BadTrace {
     trace: String,
@@ -176,7 +176,7 @@ impl fmt::Display for BadTrace {
     }
 }
 
-/// A run is one run: the second row that starts it is an error.
+/// Refuses a second row that starts the same run.
 fn starts_once(
     started: &mut HashMap<(RepositoryKey, PipelineRunKey), usize>,
     row: &Row,
@@ -207,7 +207,7 @@ enum Line {
 /// Reads the next line into `text`, at most [`MAX_LINE`] bytes of it.
 fn next_line(input: &mut impl BufRead, text: &mut Vec<u8>) -> io::Result<Line> {
     text.clear();
-    // One more for the line's end.
+    // One byte more, for the line break.
     let most = MAX_LINE as u64 + 1;
     if input.by_ref().take(most).read_until(b'\n', text)? == 0 {
         return Ok(Line::End);

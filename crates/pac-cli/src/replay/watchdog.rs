@@ -1,12 +1,12 @@
-//! Counts what runs, without asking the manager, and compares it with the limit.
+//! Counts running runs independently of the manager, and compares their number with the limit.
 
 use pac_concurrency::{Limit, Timestamp};
 
 use super::record::{RepositoryRecord, Violation};
 
 /// The independent counter of one repository.
-///
-/// For its count to be true, [`ended`](Self::ended) is called before the slot is given back and
+/// For a correct count, call [`ended`](Self::ended) before the slot is given back and
+/// [`started`](Self::started) after it was granted.
 /// [`started`](Self::started) after it was granted.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
@@ -18,16 +18,16 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// From `at` on, `limit` is in force. Announcements come in the order of their times.
+    /// Records that `limit` is in force from `at` on. Call it in the order of time.
     pub(crate) fn announce(&mut self, at: Timestamp, limit: Limit) {
         self.announced.push((at, limit));
     }
 
-    /// A run started: its slot was granted at `granted_at`, and its owner saw that at
+    /// Records a start: its slot was granted at `granted_at`, and its owner saw that at
     /// `observed_at`.
     ///
-    /// It is held to the most permissive limit in force anywhere between the two, so that a
-    /// start which was granted before the limit was lowered is no false alarm.
+    /// The start is compared with the most permissive limit in force at any time between the
+    /// two, so that a start granted before the limit was lowered causes no false alarm.
     pub(crate) fn started(&mut self, granted_at: Timestamp, observed_at: Timestamp) {
         self.running = self.running.saturating_add(1);
         self.peak_running = self.peak_running.max(self.running);
@@ -43,12 +43,12 @@ impl Watchdog {
         }
     }
 
-    /// A run that had started ended.
+    /// Records that a running run ended.
     pub(crate) fn ended(&mut self) {
         self.running = self.running.saturating_sub(1);
     }
 
-    /// Puts what was counted into the repository's record.
+    /// Adds the counts to the repository's record.
     pub(crate) fn report(self, record: &mut RepositoryRecord) {
         record.limit_changes = self.announced;
         record.peak_running = self.peak_running;
@@ -58,8 +58,8 @@ impl Watchdog {
 
     fn most_permissive(&self, from: Timestamp, to: Timestamp) -> Limit {
         let to = to.max(from);
-        // The limit that held when `from` began counts too, even if another one was announced
-        // in the same millisecond: which of the two came first is not known.
+        // The limit in force before `from` counts too, even if another was announced in the same
+        // millisecond: the order of the two is unknown.
         let before = self.announced.partition_point(|(at, _)| *at < from);
         self.announced
             .iter()
@@ -134,7 +134,7 @@ mod tests {
         start(&mut watchdog, 5);
         watchdog.started(at(9), at(30));
         assert_eq!(watchdog.exceeded, []);
-        // Granted in the very millisecond of the lowering: it may have been before it.
+        // Granted in the same millisecond in which the limit was lowered: possibly before that.
         watchdog.ended();
         watchdog.started(at(10), at(30));
         assert_eq!(watchdog.exceeded, []);

@@ -6,11 +6,11 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// A row that is right.
+/// A valid row.
 pub(crate) const RUN: &str =
     r#"{"at":"2026-06-01T10:00:00Z","repository":"ns/r","limit":2,"run":"ns/a","duration_s":1.5}"#;
 
-/// How the process ended.
+/// The exit code and output of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -18,16 +18,16 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// `pac` with these arguments.
+/// Runs `pac` with these arguments.
 pub(crate) fn pac(args: &[&str]) -> Ended {
     pac_with_stdin(args, b"")
 }
 
-/// `pac` with these arguments and this on its standard input.
+/// Runs `pac` with these arguments and this standard input.
 pub(crate) fn pac_with_stdin(args: &[&str], stdin: &[u8]) -> Ended {
     let mut child = command(args).spawn().unwrap();
     let mut pipe = child.stdin.take().unwrap();
-    // A process that ends early does not read everything.
+    // A process that ends early does not read all of its input.
     let _ = pipe.write_all(stdin);
     drop(pipe);
     let output = child.wait_with_output().unwrap();

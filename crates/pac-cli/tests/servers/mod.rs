@@ -1,4 +1,4 @@
-//! `pac` on real stores, which `cargo xtask test` has started, or a test for itself.
+//! `pac` on real stores, started by `cargo xtask test` or by the test itself.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,13 +27,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The repository of a test.
+/// The repository that tests use.
 pub(crate) const WEB: &str = "ci/web";
 
-/// How long anything may take that takes no time by itself, on a machine with better to do.
+/// The longest time for anything that should be immediate, on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 
-/// What `cargo xtask test` says in a variable. Without it nothing here can pass.
+/// An environment variable that `cargo xtask test` sets. These tests cannot pass without it.
 #[track_caller]
 pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -41,7 +41,7 @@ pub(crate) fn variable(name: &str) -> String {
     })
 }
 
-/// Has every test run on every store; names tell which.
+/// Runs every test on every store, with the store's name in the test's.
 macro_rules! on_every_store {
     ($($(#[$attribute:meta])* $test:ident,)*) => {
         #[cfg(feature = "postgres")]
@@ -56,7 +56,7 @@ macro_rules! on_every_store {
 }
 pub(crate) use on_every_store;
 
-/// A part of a store that no other test uses, and a directory for what commands write.
+/// A part of a store that no other test uses, and a directory for files of the commands.
 #[derive(Debug)]
 pub(crate) struct Store {
     settings: Vec<(String, String)>,
@@ -64,12 +64,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// A schema on the system's PostgreSQL.
+    /// A schema on the PostgreSQL that `cargo xtask test` started.
     pub(crate) fn postgres() -> Self {
         Self::at_postgres(&variable("PAC_TEST_POSTGRES"))
     }
 
-    /// A schema on a PostgreSQL that listens at this port.
+    /// A schema on a PostgreSQL at this port.
     pub(crate) fn at_postgres(port: &str) -> Self {
         let schema = unique();
         Self::with([
@@ -83,7 +83,7 @@ impl Store {
         ])
     }
 
-    /// A prefix on the system's etcd.
+    /// A prefix on the etcd that `cargo xtask test` started.
     pub(crate) fn etcd() -> Self {
         Self::with([
             ("concurrency-driver", "etcd"),
@@ -104,12 +104,12 @@ impl Store {
         &self.settings
     }
 
-    /// A file that commands write to and tests read.
+    /// A file in the directory that commands write and tests read.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// `pac` with these arguments, its output piped, without a terminal to get signals from.
+    /// `pac` with these arguments, its output piped, without a terminal that could signal it.
     pub(crate) fn pac(&self, args: &[&str]) -> Command {
         let mut command = Command::new("setsid");
         command.arg("--wait").arg(env!("CARGO_BIN_EXE_pac"));
@@ -117,7 +117,7 @@ impl Store {
         command
     }
 
-    /// The same in this process's session: its id is that of `pac` itself.
+    /// Like [`Self::pac`], without `setsid`: the process id is that of `pac` itself.
     pub(crate) fn pac_itself(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
         self.prepare(&mut command, args);
@@ -139,21 +139,21 @@ impl Store {
         Running::start(self.pac(args)).wait()
     }
 
-    /// `pac exec` on a repository, with a script for `sh`.
+    /// Starts `pac exec` on the repository, with a script for `sh`.
     pub(crate) fn exec(&self, args: &[&str], script: &str) -> Running {
         let exec = ["exec", "--repository", WEB];
         let command = ["--", "sh", "-c", script];
         Running::start(self.pac_itself(&[&exec, args, &command].concat()))
     }
 
-    /// What `pac … --output json` says.
+    /// The output of `pac … --output json`, parsed.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let finished = self.run(&[args, &["--output", "json"]].concat());
         assert_eq!(finished.code, 0, "{}", finished.stderr);
         serde_json::from_str(&finished.stdout).unwrap()
     }
 
-    /// How many run and how many wait.
+    /// The numbers of running and waiting runs.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let status = self.json(&["status", WEB]);
         let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
@@ -167,14 +167,14 @@ impl Store {
     }
 }
 
-/// A name that no other test has.
+/// A name that no other test uses.
 fn unique() -> String {
     static LAST: AtomicU32 = AtomicU32::new(0);
     let last = LAST.fetch_add(1, Ordering::Relaxed);
     format!("cli_{}_{last}", std::process::id())
 }
 
-/// A `pac` that runs; killed should the test fail.
+/// A running `pac`, which is killed if the test fails.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Option<Child>,
@@ -221,7 +221,7 @@ impl Drop for Running {
     }
 }
 
-/// How a `pac` ended; -1 for by a signal.
+/// The output of a `pac` that has ended; code -1 if a signal ended it.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: i32,
@@ -237,14 +237,14 @@ pub(crate) fn signal(name: &str, process: u32) {
 }
 
 pub(crate) fn is_alive(process: u32) -> bool {
-    // A zombie has ended.
+    // A zombie counts as ended.
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     status
         .lines()
         .any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
 
-/// What a file says by now.
+/// The present content of a file.
 pub(crate) fn read(path: &Path) -> String {
     let mut text = String::new();
     if let Ok(mut file) = fs::File::open(path) {
@@ -253,12 +253,12 @@ pub(crate) fn read(path: &Path) -> String {
     text
 }
 
-/// Waits until a file says it.
+/// Waits until a file contains the text.
 pub(crate) fn wait_for_text(path: &Path, text: &str) {
     eventually(text, || read(path).contains(text));
 }
 
-/// Waits until something is so, and says how long that took.
+/// Waits until a condition holds, and returns how long that took.
 pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !is_so() {

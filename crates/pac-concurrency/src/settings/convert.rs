@@ -1,4 +1,4 @@
-//! From the values of the settings to the options of the drivers that are compiled in.
+//! Converts the values of the settings to the options of the compiled-in drivers.
 
 #[cfg(feature = "etcd")]
 impl From<&super::EtcdValues> for pac_etcd::EtcdOptions {

@@ -11,13 +11,13 @@ use super::key::Key;
 use super::problem::{Place, Source};
 use super::secret;
 
-/// What a ConfigMap has at most.
+/// The largest ConfigMap that Kubernetes accepts.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Takes what a directory holds. Nothing in it says whether it is a ConfigMap or a Secret; one
-/// with a password in it is a Secret.
+/// Reads the settings in a directory. Its files do not tell whether it is a ConfigMap or a
+/// Secret, so a directory with a password counts as a Secret.
 ///
-/// Names that begin with `..` are those that Kubernetes swaps a new version in by.
+/// Names that begin with `..` are skipped: Kubernetes uses them to swap a new version in.
 pub(super) fn read(directory: &Path, findings: &mut Findings) {
     let names = match names(directory) {
         Ok(names) => names,
@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// As the kubelet lays it out.
+    /// Creates a directory as the kubelet lays it out.
     fn mount(directory: &Path, version: &str, entries: &[(&str, &str)]) {
         let data = directory.join(version);
         fs::create_dir(&data).unwrap();

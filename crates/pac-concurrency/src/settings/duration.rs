@@ -1,12 +1,12 @@
 //! Durations as Go writes them: the syntax of the settings.
 //!
-//! After `time.ParseDuration` of Go's standard library (`src/time/format.go`), digit for digit.
+//! Follows `time.ParseDuration` of Go's standard library (`src/time/format.go`) digit for digit.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Nanoseconds of the units, longest spelling first where one starts another.
+/// Nanoseconds of the units; a spelling comes before any other that it starts with.
 const UNITS: [(&str, u64); 8] = [
     ("ns", 1),
     ("us", 1_000),
@@ -22,11 +22,11 @@ const UNITS: [(&str, u64); 8] = [
 /// The magnitude of the lowest `int64`: one more than that of the highest.
 const LIMIT: u64 = 1 << 63;
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DurationError {
     Invalid,
-    /// With what is left of the text.
+    /// With the rest of the text.
     MissingUnit(String),
     UnknownUnit(String),
     TooLong,
@@ -34,7 +34,7 @@ pub(super) enum DurationError {
 }
 
 impl DurationError {
-    /// The rule, as the end of a sentence; borrowed where it repeats nothing of the text.
+    /// The broken rule, as the end of a sentence; borrowed if it repeats nothing of the text.
     pub(super) fn rule(self) -> Cow<'static, str> {
         match self {
             Self::Invalid => "is no duration; write one such as 30s, 1h30m or 500ms".into(),
@@ -58,7 +58,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
         .map_err(|_| DurationError::Negative)
 }
 
-/// The shortest text that means the duration: `1h30m`, `1.5s`, `500ms`.
+/// The shortest text for the duration: `1h30m`, `1.5s`, `500ms`.
 pub(super) fn format(duration: Duration) -> String {
     if duration < Duration::from_secs(1) {
         let nanoseconds = duration.subsec_nanos();
@@ -87,7 +87,7 @@ pub(super) fn format(duration: Duration) -> String {
     text
 }
 
-/// `time.ParseDuration`: nanoseconds.
+/// `time.ParseDuration`; returns nanoseconds.
 fn parse_go(text: &str) -> Result<i64, DurationError> {
     let (negative, unsigned) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -117,7 +117,7 @@ fn parse_go(text: &str) -> Result<i64, DurationError> {
     }
 }
 
-/// One number with its unit, and what follows.
+/// Parses one number with its unit. Returns its nanoseconds and the rest of the text.
 fn term(text: &str) -> Result<(u64, &str), DurationError> {
     let (whole, rest) = split(text, |c| c.is_ascii_digit());
     let (fraction, rest) = match rest.strip_prefix('.') {
@@ -146,9 +146,9 @@ fn term(text: &str) -> Result<(u64, &str), DurationError> {
     Ok((nanoseconds, after))
 }
 
-/// The digits after the point, in nanoseconds; what is smaller is cut off.
+/// Converts the digits after the point to nanoseconds; smaller fractions are cut off.
 ///
-/// Go calculates with a float here: `fraction * (scale / 10^digits)`. So do we, to the last bit.
+/// Go calculates with a float: `fraction * (scale / 10^digits)`. This code gives the same bits.
 #[allow(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -160,7 +160,7 @@ fn part(digits: &str, scale: u64) -> u64 {
     for digit in digits.bytes().map(|byte| u64::from(byte - b'0')) {
         match fraction.checked_mul(10).and_then(|f| f.checked_add(digit)) {
             Some(more) if more < LIMIT => fraction = more,
-            // As Go: the rest is beyond what counts.
+            // As in Go: further digits do not matter.
             _ => break,
         }
         divisor *= 10.0;

@@ -1,4 +1,4 @@
-//! The variables of the environment.
+//! Reads the variables of the environment.
 
 use std::ffi::OsString;
 
@@ -7,7 +7,7 @@ use super::key::Key;
 use super::problem::Source;
 use super::typo;
 
-/// Takes what is ours; of two variables for one key the `PAC_` one holds.
+/// Reads the variables that set a key. Of two for one key, the `PAC_` one takes precedence.
 pub(super) fn read(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
     findings: &mut Findings,
@@ -46,8 +46,8 @@ fn named(variable: &str) -> Option<&'static Key> {
         .copied()
 }
 
-/// Kubernetes tells every container the addresses of the Services of its namespace: one that is
-/// called `pac-postgresql` sets `PAC_POSTGRESQL_PORT=tcp://10.0.0.7:5432`.
+/// Whether Kubernetes set this variable for a Service of the namespace: one named
+/// `pac-postgresql` makes it set `PAC_POSTGRESQL_PORT=tcp://10.0.0.7:5432`.
 fn is_of_a_service(name: &str, value: &OsString) -> bool {
     let address = value.to_str().is_some_and(|value| {
         ["tcp://", "udp://", "sctp://"]

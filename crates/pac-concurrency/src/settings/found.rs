@@ -1,4 +1,4 @@
-//! What stands in the sources, before it means anything.
+//! The values found in the sources, not yet parsed.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::key::Key;
 use super::problem::{Place, Problem, Source};
 use super::typo;
 
-/// A value under a key of ours. Not `Debug`: it may be a password.
+/// A value for a known key. Not `Debug`: it may be a password.
 pub(super) struct Found {
     pub(super) key: &'static Key,
     pub(super) value: FoundValue,
@@ -15,7 +15,7 @@ pub(super) struct Found {
 
 pub(super) enum FoundValue {
     Text(String),
-    /// A password in a mounted Secret: read again whenever it is needed.
+    /// A password in a mounted Secret, which is read again whenever it is needed.
     Password(PathBuf),
 }
 
@@ -28,7 +28,7 @@ impl Found {
         }
     }
 
-    /// An empty value counts as none.
+    /// Whether the value is empty, which counts as not set.
     pub(super) fn is_empty(&self) -> bool {
         match &self.value {
             FoundValue::Text(text) => text.trim().is_empty(),
@@ -37,7 +37,7 @@ impl Found {
     }
 }
 
-/// What the sources hold, and what is wrong with them.
+/// The values found in the sources, and the problems found there.
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) found: Vec<Found>,
@@ -45,8 +45,8 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// The key of ours that goes by a name in a ConfigMap or a Secret. A name that is nearly
-    /// one of ours is a problem, any other belongs to somebody else.
+    /// The known key of this name in a ConfigMap or a Secret. A name that resembles a known one
+    /// is recorded as a problem; any other is ignored, since it belongs to other software.
     pub(super) fn key(&mut self, name: &str, source: &Source) -> Option<&'static Key> {
         let key = Key::named(name);
         if key.is_none()
@@ -66,7 +66,7 @@ impl Findings {
         self.problems.push(Problem::new(source, key, message));
     }
 
-    /// Takes the entries of a map that is in memory; `whose` makes their source.
+    /// Adds the entries of a map in memory; `whose` makes their source.
     pub(super) fn map(
         &mut self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Every key there is: its name, its variables, its default.
+//! All keys, with their names, variables and defaults.
 
 use super::DriverKind;
 
@@ -9,7 +9,7 @@ use super::DriverKind;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Key {
     name: &'static str,
-    /// How etcd's own tools, and the guides, call the variable.
+    /// The variable's name in etcd's own tools and in the guides.
     usual_variable: Option<&'static str>,
     default: Option<&'static str>,
     driver: Option<DriverKind>,
@@ -17,7 +17,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// All keys, those that belong together side by side.
+    /// All keys; related ones are next to each other.
     #[must_use]
     pub fn all() -> &'static [&'static Self] {
         &ALL
@@ -29,7 +29,8 @@ impl Key {
         self.name
     }
 
-    /// Its variables, the stronger one first: `PAC_ETCD_ENDPOINTS`, `ETCD_ENDPOINTS`.
+    /// Its environment variables, in order of precedence: `PAC_ETCD_ENDPOINTS`,
+    /// `ETCD_ENDPOINTS`.
     pub fn variables(&self) -> impl Iterator<Item = String> {
         let own = format!("PAC_{}", self.name.to_ascii_uppercase().replace('-', "_"));
         [Some(own), self.usual_variable.map(str::to_owned)]
@@ -37,19 +38,19 @@ impl Key {
             .flatten()
     }
 
-    /// What holds when nobody sets it.
+    /// The value if no source sets the key.
     #[must_use]
     pub fn default(&self) -> Option<&'static str> {
         self.default
     }
 
-    /// The driver that it is for; none if it is for all.
+    /// The driver that uses the key; `None` if it applies to all.
     #[must_use]
     pub fn driver(&self) -> Option<DriverKind> {
         self.driver
     }
 
-    /// Whether its value is never shown.
+    /// Whether the value must never be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         self.secret
@@ -158,7 +159,7 @@ pub(super) static POSTGRESQL_CONNECTION_TIMEOUT: Key =
     Key::postgresql("postgresql-connection-timeout").or("30s");
 pub(super) static POSTGRESQL_LEASE_TTL: Key = Key::postgresql("postgresql-lease-ttl").or("1h");
 
-/// Older than `concurrency-driver`; asked only where that names none.
+/// Older than `concurrency-driver`, and used only if that is not set.
 pub(super) static ETCD_ENABLED: Key = Key::of(DriverKind::Etcd, "etcd-enabled");
 pub(super) static ETCD_MODE: Key = Key::of(DriverKind::Etcd, "etcd-mode").or("etcd");
 pub(super) static ETCD_ENDPOINTS: Key = Key::etcd("etcd-endpoints", "ETCD_ENDPOINTS");

@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets in YAML files, and plain maps of settings.
+//! Reads ConfigMaps and Secrets in YAML files, and plain maps of settings.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::key::Key;
 use super::problem::{Place, Source};
 use super::yaml::{self, Node, Value};
 
-/// Takes what a file holds.
+/// Reads the settings in the text of a file.
 pub(super) fn read(file: &Path, text: &str, findings: &mut Findings) {
     let whole = |line| Source::ConfigMap(Place::new(file, line));
     let documents = match yaml::parse(text) {
@@ -34,7 +34,7 @@ pub(super) fn read(file: &Path, text: &str, findings: &mut Findings) {
 struct Reading<'a> {
     file: &'a Path,
     findings: &'a mut Findings,
-    /// Whether there was anything to read settings from.
+    /// Whether the file has anything that could contain settings.
     useful: bool,
 }
 
@@ -55,7 +55,7 @@ impl Reading<'_> {
             Some("Secret") => {
                 self.useful = true;
                 self.base64(document.get("data"));
-                // Kubernetes, too, lets these win.
+                // As in Kubernetes, `stringData` takes precedence.
                 self.texts(document.get("stringData"), Source::Secret, true);
             }
             Some("List" | "ConfigMapList" | "SecretList") => {
@@ -75,7 +75,8 @@ impl Reading<'_> {
         }
     }
 
-    /// Entries that are texts. `strictly`: as the API server sees them.
+    /// Reads entries that are plain text. If `strictly`, reports those that the API server would
+    /// refuse.
     fn texts(&mut self, map: Option<&Node>, whose: fn(Place) -> Source, strictly: bool) {
         for (key, name, node) in self.ours(map, whose) {
             let source = whose(self.place(node));
@@ -103,7 +104,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The `data` of a Secret.
+    /// Reads the `data` of a Secret.
     fn base64(&mut self, map: Option<&Node>) {
         for (key, name, node) in self.ours(map, Source::Secret) {
             let source = Source::Secret(self.place(node));
@@ -124,7 +125,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The entries under keys of ours, with these as they are written.
+    /// The entries with known keys, and these keys as written.
     fn ours<'n>(
         &mut self,
         map: Option<&'n Node>,
@@ -155,7 +156,7 @@ impl Reading<'_> {
     }
 }
 
-/// What YAML 1.1, as Kubernetes reads it, takes for a boolean or a number.
+/// Whether YAML 1.1, which Kubernetes uses, reads this as a boolean or a number.
 fn is_no_text(plain: &str) -> bool {
     let boolean = matches!(
         plain.to_ascii_lowercase().as_str(),

@@ -1,4 +1,4 @@
-//! Where settings are read from.
+//! Loads settings from their sources.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,12 +12,12 @@ use super::key::Key;
 use super::problem::{Place, SettingsError, Source};
 use super::{LoadedSettings, directory, environment, kubernetes, resolve, typo, yaml};
 
-/// Reads settings from wherever they are.
+/// Loads settings from any number of sources.
 ///
-/// Sources, the strongest first: what is [set](Self::set) in code; the
+/// The precedence of sources, highest first: values [set](Self::set) in code; the
 /// [environment](Self::environment); Secrets; ConfigMaps and plain maps; the defaults. Of two
-/// sources of one kind, the later one holds. An empty value counts as none: so an empty
-/// password in the ConfigMap is read from the Secret.
+/// sources of one kind, the later one takes precedence. An empty value counts as not set: so if
+/// the password in the ConfigMap is empty, the one in the Secret is used.
 ///
 /// ```
 /// use pac_concurrency::SettingsLoader;
@@ -46,38 +46,38 @@ enum Layer {
 }
 
 impl SettingsLoader {
-    /// Without any source.
+    /// A loader without sources.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets a key, whatever the other sources say. An empty value means the default.
+    /// Sets a key with the highest precedence. An empty value means the default.
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.explicit.push((key.into(), value.into()));
         self
     }
 
-    /// Takes the variables of this process.
+    /// Adds the environment variables of this process.
     pub fn environment(self) -> Self {
         self.variables(std::env::vars_os())
     }
 
-    /// Takes these variables as the environment.
+    /// Adds these variables, as if they were the environment's.
     pub fn variables(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         self.variables.extend(variables);
         self
     }
 
-    /// Takes a file of YAML or JSON (ConfigMaps and Secrets as Kubernetes has them, several in
-    /// one file if need be, or a plain map of keys to values), or a directory with a file for
-    /// each key, as Kubernetes mounts a ConfigMap or a Secret. A directory that holds a password
-    /// is a Secret, any other a ConfigMap. It is read by [`load`](Self::load).
+    /// Adds a file of YAML or JSON (ConfigMaps and Secrets as Kubernetes writes them, also
+    /// several in one file, or a plain map of keys to values), or a directory with a file for
+    /// each key, as Kubernetes mounts a ConfigMap or a Secret. A directory that contains a
+    /// password is a Secret, any other a ConfigMap. [`load`](Self::load) reads it.
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.layers.push(Layer::File(path.into()));
         self
     }
 
-    /// Takes the data of a ConfigMap that was read by other means; `name` is for errors.
+    /// Adds the data of a ConfigMap that was read by other means; errors show `name`.
     pub fn config_map(
         mut self,
         name: impl Into<String>,
@@ -88,7 +88,7 @@ impl SettingsLoader {
         self
     }
 
-    /// Takes the data of a Secret, decoded, that was read by other means; `name` is for errors.
+    /// Adds the decoded data of a Secret that was read by other means; errors show `name`.
     pub fn secret(
         mut self,
         name: impl Into<String>,
@@ -99,8 +99,8 @@ impl SettingsLoader {
         self
     }
 
-    /// Does not look at the files that settings name (certificates, keys, passwords): for
-    /// checking settings elsewhere than where they are used.
+    /// Does not read the files that settings name (certificates, keys, passwords): for checking
+    /// settings on another machine than where they are used.
     pub fn without_looking_at_files(mut self) -> Self {
         self.unseen_files = true;
         self
@@ -108,9 +108,8 @@ impl SettingsLoader {
 
     /// Reads all sources and checks every value. Blocks on files.
     ///
-    /// # Errors
-    /// All that is wrong, each with its source. Keys and variables that are not ours are no
-    /// problem, unless they are nearly so.
+    /// All problems found, each with its source. Unknown keys and variables are ignored, unless
+    /// they resemble known ones.
     pub fn load(self) -> Result<LoadedSettings, SettingsError> {
         let mut findings = Findings::default();
         for layer in self.layers {
@@ -137,7 +136,7 @@ impl SettingsLoader {
     }
 }
 
-/// Shows which sources there are, and no value.
+/// Shows which sources there are, but no values.
 impl fmt::Debug for SettingsLoader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layers = self.layers.iter().map(|layer| match layer {

@@ -1,4 +1,4 @@
-//! From the text of one value to its type. An error is the end of a sentence that begins with
+//! Parses the text of one value to its type. An error is the end of a sentence that begins with
 //! the value.
 
 use std::borrow::Cow;
@@ -10,14 +10,14 @@ use super::DriverKind;
 use super::duration::{self, DurationError};
 use super::values::{EtcdMode, Host, SslMode};
 
-/// A rule that a value breaks, and the cure. What is borrowed repeats nothing of the value.
+/// The rule that a value breaks, and the cure. A borrowed text repeats nothing of the value.
 pub(super) type Refusal = Cow<'static, str>;
 pub(super) type Parsed<T> = Result<T, Refusal>;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// So many bytes of a name count in PostgreSQL; it cuts off the rest in silence.
+/// PostgreSQL silently cuts a name off after this many bytes.
 const POSTGRESQL_NAME: usize = 63;
 
 pub(super) fn boolean(text: &str) -> Parsed<bool> {
@@ -57,7 +57,7 @@ pub(super) fn ssl_mode(text: &str) -> Parsed<SslMode> {
     }
 }
 
-/// 1 s to 1 h: shorter ones do not outlive a pause of a busy process.
+/// 1 s to 1 h. A shorter TTL would not outlive a pause of a busy process.
 pub(super) fn session_ttl(text: &str) -> Parsed<Duration> {
     duration_within(text, SECOND, HOUR)
 }
@@ -72,7 +72,7 @@ pub(super) fn timeout(text: &str) -> Parsed<Duration> {
     duration_within(text, SECOND / 10, HOUR / 6)
 }
 
-/// As [`timeout`]; bare digits are seconds.
+/// Like [`timeout`]; digits without a unit are seconds.
 pub(super) fn dial_timeout(text: &str) -> Parsed<Duration> {
     let bare = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if bare {
@@ -106,8 +106,8 @@ pub(super) fn connections(text: &str) -> Parsed<NonZeroU32> {
     }
 }
 
-/// Several hosts with commas between them, each with a port of its own or without; or the
-/// directory of a socket.
+/// Several hosts separated by commas, each with or without a port of its own; or the directory
+/// of a socket.
 pub(super) fn hosts(text: &str) -> Parsed<Vec<Host>> {
     text.split(',').map(|part| host(part.trim())).collect()
 }
@@ -123,7 +123,8 @@ fn host(text: &str) -> Parsed<Host> {
     })
 }
 
-/// A host name or an address, and the port after it. IPv6 addresses with a port are in brackets.
+/// Splits a host name or address from the port after it. An IPv6 address with a port needs
+/// brackets.
 fn split_port(text: &str) -> Parsed<(&str, Option<u16>)> {
     if text.contains('@') || text.contains("://") || text.contains('/') {
         return Err(
@@ -166,7 +167,7 @@ pub(super) fn server_name(text: &str) -> Parsed<String> {
     }
 }
 
-/// Members of an etcd cluster, with commas between them.
+/// Members of an etcd cluster, separated by commas.
 pub(super) fn endpoints(text: &str) -> Parsed<Vec<String>> {
     text.split(',').map(|part| endpoint(part.trim())).collect()
 }
@@ -193,7 +194,7 @@ pub(super) fn postgresql_name(text: &str) -> Parsed<String> {
     line(text)
 }
 
-/// Used in statements without quotes, so it is one that needs none.
+/// A schema name. It is used in statements without quotes, so it must not need any.
 pub(super) fn schema(text: &str) -> Parsed<String> {
     let mut bytes = text.bytes();
     let first = bytes
@@ -214,7 +215,7 @@ pub(super) fn schema(text: &str) -> Parsed<String> {
     Ok(text.to_owned())
 }
 
-/// What the keys in etcd start with; a slash at its end is added.
+/// The prefix of all keys in etcd. A slash is added at its end.
 pub(super) fn prefix(text: &str) -> Parsed<String> {
     let segments = text.trim_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '/');
@@ -247,7 +248,7 @@ pub(super) fn line(text: &str) -> Parsed<String> {
 mod tests {
     use super::*;
 
-    /// Each parser with values that it takes and values that it refuses, with the rule.
+    /// For each parser: values that it accepts, and values that it refuses with the rule.
     macro_rules! takes {
         ($parser:ident: $([$good:expr => $value:expr]),* ; $([$bad:expr => $rule:expr]),*) => {
             $(assert_eq!($parser($good), Ok($value), "{}", $good);)*

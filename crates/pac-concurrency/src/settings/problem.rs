@@ -1,4 +1,4 @@
-//! What is wrong with settings, and where.
+//! Problems of settings, and where they are.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use pac_core::{Error, ErrorKind};
 
-/// Where a value comes from. Of two, the greater one holds.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// Nobody has set it.
+    /// No source sets the key.
     Default,
     /// A ConfigMap, or a plain map of settings.
     ConfigMap(Place),
@@ -23,7 +23,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Sources of a higher rank are stronger.
+    /// Its precedence: a source of higher rank overrides one of lower rank.
     pub(super) fn rank(&self) -> u8 {
         match self {
             Self::Default => 0,
@@ -34,7 +34,7 @@ impl Source {
         }
     }
 
-    /// As they are reported: files from their first line to their last, then the rest.
+    /// The order of reporting: files from first to last line, then the rest.
     fn order(&self) -> (bool, Option<Place>) {
         match self {
             Self::ConfigMap(place) | Self::Secret(place) => (false, Some(place.clone())),
@@ -48,17 +48,17 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("default"),
             Self::ConfigMap(place) | Self::Secret(place) => place.fmt(f),
-            // Debug escapes what a terminal or a log file would act on.
+            // `Debug` escapes control characters, which a terminal or a log viewer would act on.
             Self::Variable(name) => name.escape_debug().fmt(f),
             Self::Explicit => f.write_str("--set"),
         }
     }
 }
 
-/// A file, and the line in it if it has lines to tell apart.
+/// A file, and the line in it, if lines apply.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The file, or what a map in memory was said to be.
+    /// The file, or the name given for a map in memory.
     pub file: PathBuf,
     /// Counted from 1.
     pub line: Option<usize>,
@@ -83,7 +83,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// One thing that is wrong.
+/// One problem of the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     source: Source,
@@ -92,8 +92,8 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// `key` as it stands in the source; none for the source as a whole. `message` names the
-    /// rule and the cure.
+    /// `key` as written in the source; `None` for a problem of the source as a whole. `message`
+    /// names the rule and the cure.
     pub(super) fn new(source: Source, key: Option<&str>, message: impl Into<String>) -> Self {
         Self {
             source,
@@ -102,19 +102,19 @@ impl Problem {
         }
     }
 
-    /// Where it is. [`Source::Default`] for what is missing everywhere.
+    /// The source that has the problem. [`Source::Default`] if a key is missing in all of them.
     #[must_use]
     pub fn source(&self) -> &Source {
         &self.source
     }
 
-    /// The key as it was written there.
+    /// The key as written in the source.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// The rule that is broken, and the cure.
+    /// The broken rule, and the cure.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -133,15 +133,15 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with the settings: a line for each problem, with its source. No
-/// value of a Secret is repeated.
+/// All problems of the settings, displayed one per line, with its source. No value of a Secret
+/// is repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsError {
     problems: Vec<Problem>,
 }
 
 impl SettingsError {
-    /// None when there are no problems. Those of a file come in its order.
+    /// `None` if there are no problems. Problems of a file are sorted by line.
     pub(super) fn of(mut problems: Vec<Problem>) -> Option<Self> {
         problems.sort_by_key(|problem| problem.source.order());
         (!problems.is_empty()).then_some(Self { problems })

@@ -1,4 +1,4 @@
-//! Which of the values found holds, and reading it.
+//! Chooses and reads the value of each key.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,16 +10,16 @@ use super::parse::{self, Parsed};
 use super::problem::{Problem, Source};
 use super::secret;
 
-/// The values that hold, read one key after the other; what is wrong gathers.
+/// The values in effect, which are read one key after the other; problems are collected.
 pub(super) struct Reader {
     chosen: BTreeMap<&'static str, Found>,
     problems: Vec<Problem>,
 }
 
 impl Reader {
-    /// Of the values for one key the one of the strongest source holds, and among equals the
-    /// last. An empty value counts as none, so that a weaker source may have one; an explicit
-    /// one means the default.
+    /// Chooses for each key the value of the source with the highest precedence; among equals,
+    /// the last one. An empty value counts as not set, so a source of lower precedence may have
+    /// one; an empty explicit value means the default.
     pub(super) fn choose(findings: Findings) -> Self {
         let Findings {
             mut found,
@@ -41,19 +41,19 @@ impl Reader {
         self.problems
     }
 
-    /// Where the value of a key comes from.
+    /// The source of a key's value.
     pub(super) fn source(&self, key: &Key) -> Source {
         let chosen = self.chosen.get(key.name());
         chosen.map_or(Source::Default, |found| found.source.clone())
     }
 
-    /// Whether somebody has set a key.
+    /// Whether a source sets the key.
     pub(super) fn is_set(&self, key: &Key) -> bool {
         self.chosen.contains_key(key.name())
     }
 
-    /// The value of a key as it may be shown, and whether that is the value itself; none if
-    /// nobody sets it and it has no default.
+    /// The value of a key as it may be shown, and whether that is the value itself. `None` if no
+    /// source sets it and it has no default.
     pub(super) fn shown(&self, key: &Key) -> Option<(String, bool)> {
         let Some(found) = self.chosen.get(key.name()) else {
             return key.default().map(|default| (default.to_owned(), true));
@@ -65,7 +65,7 @@ impl Reader {
         })
     }
 
-    /// The value of a key, or else its default. None if there is neither, or it is wrong.
+    /// Parses the value of a key, or its default. `None` if there is neither, or if it is wrong.
     pub(super) fn value<T>(
         &mut self,
         key: &'static Key,
@@ -74,7 +74,7 @@ impl Reader {
         let found = self.chosen.get(key.name());
         let text = match found.map(|found| &found.value) {
             Some(FoundValue::Text(text)) => text.trim(),
-            // Only passwords are, and those are read with `password`.
+            // Only passwords are stored so, and `password` reads those.
             Some(FoundValue::Password(_)) => return None,
             None => key.default()?,
         };
@@ -98,7 +98,7 @@ impl Reader {
         self.value(key, parse::line).map(PathBuf::from)
     }
 
-    /// A password, or the file with it; the weaker of the two is forgotten.
+    /// Reads a password, or the key naming its file. The one of lower precedence is dropped.
     pub(super) fn password(
         &mut self,
         key: &'static Key,
@@ -136,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// Something is wrong with the value of a key, or with there being none.
+    /// Records a problem with the value of a key, or with its absence.
     pub(super) fn problem(&mut self, key: &Key, message: impl Into<String>) {
         let source = self.source(key);
         self.problems
@@ -148,7 +148,7 @@ fn hides(found: &Found) -> bool {
     found.key.is_secret() || matches!(found.source, Source::Secret(_))
 }
 
-/// Addresses may have a user and a password in them, although ours must not.
+/// Hides the user and password in addresses, which should contain neither.
 fn without_users(text: &str) -> String {
     let part = |part: &str| match part.rsplit_once('@') {
         Some((before, after)) => {

@@ -1,4 +1,4 @@
-//! From what was found to the settings, all rules held.
+//! Converts the values found to settings, and checks all rules.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -16,14 +16,15 @@ use super::secret;
 use super::values::{EtcdMode, EtcdValues, PostgresqlValues, SslMode, Values};
 use super::{DriverKind, EffectiveSetting, LoadedSettings, Password};
 
-/// etcd grants no lease that is shorter, with its usual election timeout.
+/// The shortest lease that etcd grants with its default election timeout.
 const ETCD_SESSION_TTL: Duration = Duration::from_secs(2);
 
-/// Certificates and keys are smaller; a bundle of all authorities of the web is not half of it.
+/// Larger than any certificate or key: all authorities of the web together are less than half of
+/// it.
 const MAX_PEM_BYTES: u64 = 1024 * 1024;
 
-/// Reads every key, whatever driver is used, and holds what belongs to the one that is used to
-/// the rules across keys.
+/// Reads every key, whichever driver is selected, and checks the rules across keys for the
+/// selected driver.
 pub(super) fn resolve(
     findings: Findings,
     look_at_files: bool,
@@ -46,8 +47,8 @@ pub(super) fn resolve(
     }
 }
 
-/// With the key that decided on `enabled` and `driver`. What is wrong has some value, which
-/// nobody sees: the problem is noted.
+/// Reads all values; also returns the key that decided on `enabled` and `driver`. A wrong value
+/// is recorded as a problem and replaced by any valid one, which is never used.
 fn values(reader: &mut Reader) -> (Values, &'static Key) {
     let enabled = reader.value(&key::CONCURRENCY_ENABLED, parse::boolean);
     let named = reader.value(&key::CONCURRENCY_DRIVER, parse::driver);
@@ -58,7 +59,8 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
         Some(true) if !is_named => Some(DriverKind::Etcd),
         _ => named,
     };
-    // A wrong value is noted, and what would be used without it is looked at all the same.
+    // If the value is wrong, that is recorded; still check what the settings would mean without
+    // it.
     let enabled = enabled.unwrap_or(chosen.is_some());
     if enabled && chosen.is_none() && !is_named {
         let message = "is not set; choose etcd, postgresql or memory, or set \
@@ -136,7 +138,7 @@ fn etcd_values(reader: &mut Reader) -> EtcdValues {
     }
 }
 
-/// Zero when it is wrong.
+/// Reads a duration; zero if it is wrong.
 fn duration(
     reader: &mut Reader,
     key: &'static Key,
@@ -145,7 +147,7 @@ fn duration(
     reader.value(key, parse).unwrap_or_default()
 }
 
-/// Of these keys one is nothing without the other.
+/// Checks keys that must be set together.
 fn pairs(reader: &mut Reader) {
     for (one, other) in [
         (&key::POSTGRESQL_CERT_FILE, &key::POSTGRESQL_KEY_FILE),
@@ -294,13 +296,13 @@ fn password_file(reader: &mut Reader, key: &'static Key, password: Option<&Passw
     let Some(Password::File(path)) = password else {
         return;
     };
-    // That of a mounted Secret was looked at when it was found.
+    // A mounted Secret's file was checked when it was found.
     if let (true, Err(reason)) = (reader.is_set(key), secret::read_file(path)) {
         reader.problem(key, format!("{}: {reason}", path.display()));
     }
 }
 
-/// The file has to hold PEM of the right kind; what of it is good, TLS decides.
+/// Checks that the file contains PEM of the right kind. TLS checks the content later.
 fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, what): (&str, &str)) {
     let Some(path) = path else {
         return;

@@ -15,7 +15,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself: for whoever authenticates with it.
+    /// The text itself, for authentication.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -28,22 +28,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A password, or the file that it is read from at each new connection: there a Secret that was
-/// mounted, or a secret manager, puts a new one whenever it changes.
+/// A password, or the file to read it from for each new connection: a mounted Secret or a secret
+/// manager replaces the file's content when the password changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Password {
     /// The password itself.
     Value(Secret),
-    /// The file that holds it. One line break at its end is no part of it.
+    /// The file that contains it. One line break at the end does not count.
     File(PathBuf),
 }
 
 impl Password {
-    /// The password as it is now: reads the file, if it is one.
+    /// The current password: reads the file, if it is in one.
     ///
     /// # Errors
-    /// `Config` when the file cannot be read, or its content cannot be a password.
+    /// `Config` if the file cannot be read, or its content cannot be a password.
     pub fn read(&self) -> Result<Secret, Error> {
         match self {
             Self::Value(secret) => Ok(secret.clone()),
@@ -55,12 +55,12 @@ impl Password {
     }
 }
 
-/// Reads a password from a file; the error is a sentence without its name.
+/// Reads a password from a file. The error is a sentence without the file's name.
 pub(super) fn read_file(path: &Path) -> Result<Secret, String> {
     file::read_password(path).map(Secret::new)
 }
 
-/// Takes a text as a password; the error is a sentence that does not repeat it.
+/// Checks that a text can be a password. The error is a sentence that does not repeat it.
 pub(super) fn check(text: &str) -> Result<Secret, String> {
     Ok(Secret::new(file::password(text)?))
 }

@@ -1,17 +1,17 @@
-//! Names that are nearly ours.
+//! Recognises misspelt keys and variables.
 
 use strsim::osa_distance;
 
 use super::key::Key;
 
-/// Nothing else in a Pipelines-as-Code ConfigMap begins like this.
+/// Prefixes that no other key of a Pipelines-as-Code ConfigMap has.
 const OUR_PREFIXES: [&str; 3] = ["concurrency-", "postgresql-", "etcd-"];
 
-/// So many letters missing, added, wrong or swapped make a typo, not another name.
+/// The most letters missing, added, wrong or swapped that count as a typo.
 const TYPO: usize = 2;
 
-/// What is wrong with a name that is no key, if it seems to be meant as one. A Secret may have
-/// keys of its database's own that begin like ours (`etcd-root-password`).
+/// The complaint about an unknown name in a map, if it resembles a known one. A Secret may
+/// contain keys of its database with the same prefixes (`etcd-root-password`).
 pub(super) fn in_a_map(name: &str, in_a_secret: bool) -> Option<String> {
     let normal = name.to_ascii_lowercase().replace(['_', '.'], "-");
     let (nearest, distance) = nearest(&normal)?;
@@ -26,7 +26,7 @@ pub(super) fn in_a_map(name: &str, in_a_secret: bool) -> Option<String> {
     }
 }
 
-/// What is wrong with a key that was said to be ours.
+/// The complaint about an unknown key that was set explicitly.
 pub(super) fn explicit(name: &str) -> String {
     let normal = name.to_ascii_lowercase().replace(['_', '.'], "-");
     in_a_map(name, false).unwrap_or_else(|| match nearest(&normal) {
@@ -35,7 +35,7 @@ pub(super) fn explicit(name: &str) -> String {
     })
 }
 
-/// What is wrong with a variable that is none of ours, if it seems to be meant as one.
+/// The complaint about an unknown variable, if it resembles a known one.
 pub(super) fn in_the_environment(variable: &str) -> Option<String> {
     let nearest = Key::all()
         .iter()
@@ -55,7 +55,8 @@ pub(super) fn in_the_environment(variable: &str) -> Option<String> {
     }
 }
 
-/// With its distance. The only key that begins like the name is meant by it: `etcd-cert`.
+/// The nearest key with its distance. If only one key begins with the name, as for `etcd-cert`,
+/// it is that one.
 fn nearest(normal: &str) -> Option<(&'static str, usize)> {
     let keys = || Key::all().iter().map(|key| key.name());
     let mut longer = keys().filter(|name| normal.contains('-') && name.starts_with(normal));

@@ -1,4 +1,4 @@
-//! What the settings say, typed; the same whatever drivers are compiled in.
+//! The typed values of the settings, independent of the compiled-in drivers.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -11,9 +11,9 @@ use super::{DriverKind, Password};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Values {
-    /// `concurrency-enabled`; without that key, whether a driver is named.
+    /// `concurrency-enabled`; if not set, whether a driver is named.
     pub enabled: bool,
-    /// The store to use. Memory where none is named, which only goes when not enabled.
+    /// The store to use. Memory if none is named, which is valid only when not enabled.
     pub driver: DriverKind,
     /// `concurrency-session-ttl`.
     pub session_ttl: Duration,
@@ -37,7 +37,7 @@ impl Values {
     }
 }
 
-/// How to reach a PostgreSQL database. Without hosts when another driver is used.
+/// The connection to a PostgreSQL database. Has no hosts when another driver is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PostgresqlValues {
@@ -51,7 +51,7 @@ pub struct PostgresqlValues {
     pub username: String,
     /// The password, if one is needed.
     pub password: Option<Password>,
-    /// What TLS has to prove.
+    /// The properties of the server that TLS must verify.
     pub ssl_mode: SslMode,
     /// The certificate authority to trust, in PEM.
     pub ca_file: Option<PathBuf>,
@@ -78,16 +78,17 @@ pub struct Host {
     pub port: Option<u16>,
 }
 
-/// What TLS has to prove about the server, as in libpq.
+/// The properties of the server that TLS must verify, as in libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SslMode {
     /// No TLS.
     Disable,
-    /// TLS with whoever answers; with a certificate authority as [`VerifyCa`](Self::VerifyCa).
+    /// TLS without verifying the server; if a certificate authority is set, as
+    /// [`VerifyCa`](Self::VerifyCa).
     Require,
-    /// A certificate of the authority.
+    /// The server needs a certificate of the authority.
     VerifyCa,
-    /// A certificate of the authority for the name of the host.
+    /// The server needs a certificate of the authority for its host name.
     VerifyFull,
 }
 
@@ -102,19 +103,19 @@ impl fmt::Display for SslMode {
     }
 }
 
-/// How to reach an etcd cluster. Without endpoints when another driver is used.
+/// The connection to an etcd cluster. Has no endpoints when another driver is selected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EtcdValues {
-    /// Whether it is etcd at all.
+    /// The store behind the etcd driver.
     pub mode: EtcdMode,
-    /// The members: `host:port`, with `http://` or `https://` before it or without.
+    /// The members: `host:port`, optionally with `http://` or `https://`.
     pub endpoints: Vec<String>,
-    /// The user, with a password.
+    /// The user; needs a password.
     pub username: Option<String>,
     /// The password of the user.
     pub password: Option<Password>,
-    /// The certificate authority to trust, in PEM. TLS is used when it is there.
+    /// The certificate authority to trust, in PEM. If set, TLS is used.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, in PEM; with its key.
     pub cert_file: Option<PathBuf>,
@@ -122,20 +123,20 @@ pub struct EtcdValues {
     pub key_file: Option<PathBuf>,
     /// The name that the members' certificates are checked for, instead of the endpoint's.
     pub server_name: Option<String>,
-    /// What all keys start with; begins and ends with a slash.
+    /// The prefix of all keys; begins and ends with a slash.
     pub prefix: String,
-    /// How long to try to reach one member.
+    /// The longest time to try to reach one member.
     pub dial_timeout: Duration,
     /// How long slots of durable runs outlive their controller.
     pub lease_ttl: Duration,
 }
 
-/// What stands behind the etcd driver.
+/// The store behind the etcd driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EtcdMode {
     /// A cluster.
     Etcd,
-    /// The memory of this process, as for tests.
+    /// The memory of this process, for tests.
     Mock,
     /// The memory of this process.
     Memory,

@@ -1,15 +1,14 @@
 //! YAML as Kubernetes writes it: mappings, sequences and scalars, each with its line.
 //!
-//! The only file that talks to the YAML parser. What settings have no use for is refused and
-//! not resolved: aliases, tags and merge keys. So a document is never bigger in memory than it
-//! is on disk, whatever is in it.
+//! The only file that calls the YAML parser. Features that settings do not need (aliases, tags,
+//! merge keys) are refused, not resolved. So a document is never larger in memory than on disk.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError};
 
-/// More than a ConfigMap and a Secret may have together (1 MiB each).
+/// More than the largest ConfigMap and Secret together (1 MiB each).
 pub(super) const MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Kubernetes objects of any kind stay far below.
+/// Deeper than any Kubernetes object.
 const MAX_DEPTH: usize = 64;
 
 /// A node of a document.
@@ -24,11 +23,11 @@ pub(super) struct Node {
 pub(super) enum Value {
     Scalar {
         text: String,
-        /// Neither quoted nor a block: a number or `true` is then no text to Kubernetes.
+        /// Neither quoted nor a block: Kubernetes then reads a number or `true` not as text.
         plain: bool,
     },
     Sequence(Vec<Node>),
-    /// In the order of the file; keys differ.
+    /// In the order of the file; keys are distinct.
     Mapping(Vec<(Node, Node)>),
 }
 
@@ -49,7 +48,7 @@ impl Node {
         }
     }
 
-    /// What a mapping has for a key.
+    /// The value of a key in a mapping.
     pub(super) fn get(&self, key: &str) -> Option<&Self> {
         let mut entries = self.entries()?.iter();
         entries
@@ -66,17 +65,17 @@ impl Node {
     }
 }
 
-/// What is wrong with a document, and in which line.
+/// A problem of a document, and its line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct YamlError {
     pub(super) line: usize,
     pub(super) message: String,
 }
 
-/// The documents of a file; empty ones are left out.
+/// Parses the documents of a file, leaving out empty ones.
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
     let mut builder = Builder::default();
-    // A byte order mark is no part of the text.
+    // A byte order mark is not part of the text.
     for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
         let (event, span) = event.map_err(syntax)?;
         builder.take(event, span.start.line())?;
@@ -103,14 +102,14 @@ fn wrong(line: usize, message: impl Into<String>) -> YamlError {
 #[derive(Debug, Default)]
 struct Builder {
     documents: Vec<Node>,
-    /// What is open, outermost first.
+    /// The open collections, outermost first.
     open: Vec<Open>,
 }
 
 #[derive(Debug)]
 enum Open {
     Sequence(usize, Vec<Node>),
-    /// With the key whose value comes next.
+    /// With the line, the entries so far, and the key whose value comes next.
     Mapping(usize, Vec<(Node, Node)>, Option<Node>),
 }
 
@@ -177,10 +176,10 @@ impl Builder {
     }
 }
 
-/// Of two values for one key nobody knows which one was meant.
+/// Refuses duplicate keys: it would be unclear which value is meant.
 fn unique(entries: &[(Node, Node)]) -> Result<(), YamlError> {
     let mut keys: Vec<&Node> = entries.iter().map(|(key, _)| key).collect();
-    // Stable: of equal ones, the one that comes first in the file stays first.
+    // The sort is stable: equal keys stay in the order of the file.
     keys.sort_by_key(|key| key.text());
     for pair in keys.windows(2) {
         if let [first, second] = pair
@@ -268,7 +267,7 @@ mod tests {
         }
     }
 
-    /// Pieces of YAML in every order that a small generator comes to.
+    /// Parses pieces of YAML in many random orders.
     #[test]
     fn no_text_makes_the_parser_panic() {
         const PIECES: [&str; 28] = [

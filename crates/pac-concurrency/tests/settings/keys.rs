@@ -9,7 +9,7 @@ use pac_concurrency::{DriverKind, SettingsLoader};
 
 use crate::{map, reads, secs, set, source_of, variables};
 
-/// What an operator would write for each key, and what tells in the values that it was read.
+/// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
 const CASES: [Case; 31] = [
@@ -107,8 +107,8 @@ fn every_key_has_a_case() {
 #[test]
 fn every_key_is_read_from_every_kind_of_source() {
     for (key, value, was_read) in CASES {
-        let company = with_company(key);
-        let all: Vec<_> = company.iter().copied().chain([(key, value)]).collect();
+        let required = with_required(key);
+        let all: Vec<_> = required.iter().copied().chain([(key, value)]).collect();
 
         let yaml = |text: String| {
             let directory = tempfile::tempdir().unwrap();
@@ -219,8 +219,8 @@ fn the_defaults_are_those_of_the_guides() {
     assert_eq!(values.memory_lease_ttl, secs(1800));
 }
 
-/// What some keys are nothing without.
-fn with_company(key: &str) -> Vec<(&'static str, &'static str)> {
+/// The other settings that a key requires.
+fn with_required(key: &str) -> Vec<(&'static str, &'static str)> {
     match key {
         "postgresql-cert-file" => vec![("postgresql-key-file", "/key")],
         "postgresql-key-file" => vec![("postgresql-cert-file", "/crt")],

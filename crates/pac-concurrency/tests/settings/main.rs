@@ -13,7 +13,7 @@ use std::time::Duration;
 use pac_concurrency::settings::Password;
 use pac_concurrency::{LoadedSettings, SettingsLoader};
 
-/// Makes a loader with these values.
+/// A loader with these values set explicitly.
 pub(crate) fn set(values: &[(&str, &str)]) -> SettingsLoader {
     let loader = SettingsLoader::new();
     values

@@ -1,4 +1,4 @@
-//! What is said of mistakes, and what is not.
+//! Reports of mistakes, and mistakes that are ignored.
 
 use std::collections::BTreeMap;
 

@@ -105,7 +105,7 @@ fn what_contradicts_itself_is_refused() {
         let problems = problems(set(&values)).join("\n");
         assert!(problems.contains(expected), "{values:?}: {problems}");
     }
-    // What belongs to a driver that is not used may be half done.
+    // Settings of a driver that is not selected may be incomplete.
     set(&[
         ("concurrency-driver", "memory"),
         ("postgresql-ca-file", missing),

@@ -1,4 +1,4 @@
-//! Which of several sources holds.
+//! The precedence of sources.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ fn the_stronger_source_holds_and_an_empty_value_is_none() {
     };
     let variable = |value| variables(&[("PAC_MEMORY_LEASE_TTL", value)]);
     assert_eq!(ttl(layers()), (2, "secret".to_owned()));
-    // The order in which sources are named tells only among sources of one kind.
+    // The order of sources matters only among those of one kind.
     let later = layers().config_map("later", map(&[("memory-lease-ttl", "9m")]));
     assert_eq!(ttl(later), (2, "secret".to_owned()));
     let later = layers().secret("later", map(&[("memory-lease-ttl", "9m")]));

@@ -94,7 +94,7 @@ pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
             (a.token(), a.started_at()),
             (again.token(), again.started_at())
         );
-        // What was asked for twice ends with the first answer.
+        // Dropping one of two leases of the same run must not release the slot.
         drop(again);
         fixture.settle().await;
         fixture.view(&repository).await.assert(&["a"], &[]);
@@ -110,7 +110,7 @@ pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
         let after = fixture.view(&repository).await;
         after.assert(&["a", "full"], &["b", "c"]);
         assert_eq!(after.head, before.head, "a question was a change");
-        // Both wait; the place is given up only with the last of them.
+        // Both waiters of b wait; b's place is given up only when the last of them is dropped.
         fixture.waits_on(&mut b).await;
         fixture.waits_on(&mut b_again).await;
         let b_once_more = queued(&manager, &repository, kind("b")).await;
@@ -153,7 +153,7 @@ pub async fn admitting_again_changes_nothing(fixture: &Fixture) {
 pub async fn a_batch_keeps_its_order(fixture: &Fixture) {
     let manager = fixture.manager().await;
     let repository = repository("web");
-    // Neither alphabetical nor anything else that a sort could come to.
+    // In neither alphabetical order nor any other that sorting could produce.
     let names = ["m", "c", "x", "a", "k", "b"];
     let batch = names.map(durable).to_vec();
     let limit = Some((Limit::new(2), LimitVersion::new(1)));
@@ -208,11 +208,11 @@ pub async fn batches_never_pass_each_other(fixture: &Fixture) {
             break;
         };
         assert!(view.running.len() == 2 || view.waiting.is_empty());
-        // In twos and against the order of the batches.
+        // The managers alternate in pairs of releases, independently of the batches' order.
         let manager = &managers[releases / 2 % 2];
         fixture.release_named(manager, &repository, &last).await;
         releases += 1;
-        // Else the waiter's manager may hear of start and end together.
+        // Otherwise the waiter's manager may learn of its start and its end at once.
         fixture.settle().await;
     }
     assert_eq!(fixture.view(&repository).await.granted_names(), expected);
@@ -222,7 +222,7 @@ pub async fn batches_never_pass_each_other(fixture: &Fixture) {
         }
     }
 
-    // Also those that come at the same time: each in one piece, in the order of their tickets.
+    // Concurrent batches too: each gets consecutive places, in the order of their tickets.
     let managers = [fixture.manager().await, fixture.manager().await];
     let mut batches = JoinSet::new();
     for batch in 0..12 {
@@ -272,7 +272,7 @@ pub async fn priority_goes_before_age(fixture: &Fixture) {
     }
     let view = fixture.view(&repository).await;
     view.assert(&["first"], &["high", "b", "a", "later", "low"]);
-    // Equal to another one's priority, the older ticket goes first; by another manager too.
+    // Among equal priorities the older ticket starts first, even if another manager admitted it.
     kept.push(
         manager
             .admit(&repository, at_priority("a", 10))
@@ -293,7 +293,7 @@ pub async fn priority_goes_before_age(fixture: &Fixture) {
     );
     let view = fixture.view(&repository).await;
     view.assert(&["first"], &["low", "a", "high", "later", "b"]);
-    // Urgency takes nobody's slot, and does not reach over the limit.
+    // A high priority neither evicts a running run nor exceeds the limit.
     kept.push(
         manager
             .admit(&repository, at_priority("urgent", 99))
@@ -329,7 +329,7 @@ pub async fn requeued_runs_get_their_old_place(fixture: &Fixture) {
         .await
         .assert(&["a", "b"], &["c", "d"]);
 
-    // With a slot free it starts again at once, under a new token.
+    // With a slot free, the requeued run starts again at once, with a new token.
     let token = a.token();
     let again = manager.requeue(a).await.unwrap();
     let Some(Admission::Started(a)) = again else {
@@ -341,7 +341,7 @@ pub async fn requeued_runs_get_their_old_place(fixture: &Fixture) {
         .await
         .assert(&["a", "b"], &["c", "d"]);
 
-    // Without, it is before those that came later.
+    // Without a free slot, it waits before the runs that came later.
     manager
         .set_limit(&repository, Limit::new(1), None)
         .await
@@ -357,7 +357,7 @@ pub async fn requeued_runs_get_their_old_place(fixture: &Fixture) {
     let b = fixture.turn(b).await;
     fixture.view(&repository).await.assert(&["b"], &["c", "d"]);
 
-    // A lease that was lost cannot be given back.
+    // A lease that was lost cannot be used to requeue.
     let stale = started(&manager, &repository, durable("b")).await;
     manager.release(b, RunOutcome::Completed).await.unwrap();
     assert!(manager.requeue(stale).await.unwrap().is_none());
@@ -438,7 +438,8 @@ pub async fn a_new_uid_is_a_new_run(fixture: &Fixture) {
     assert_eq!(forced.ended, Ended::Unknown);
     assert_eq!(fixture.view(&repository).await.head, before.head);
 
-    // Waiting, the new one starts from the end of the queue, and the old one's waiter hears it.
+    // A waiting run that is replaced: the new one joins the end of the queue, and the old one's
+    // waiter is told.
     let b = queued(&manager, &repository, durable("b")).await;
     let c = queued(&manager, &repository, durable("c")).await;
     let new_b = queued(&manager, &repository, reborn("b")).await;
@@ -447,7 +448,7 @@ pub async fn a_new_uid_is_a_new_run(fixture: &Fixture) {
     fixture.view(&repository).await.assert(&["a"], &["c", "b"]);
     manager.release(new, RunOutcome::Completed).await.unwrap();
     let c = fixture.turn(c).await;
-    // A running one that is replaced frees its slot for who was there before.
+    // A running run that is replaced frees its slot for the first waiter.
     let new_c = queued(&manager, &repository, reborn("c")).await;
     let b = fixture.turn(new_b).await;
     fixture.view(&repository).await.assert(&["b"], &["c"]);

@@ -1,4 +1,4 @@
-//! All that a manager can be asked for.
+//! Every call that a manager offers.
 
 use pac_core::manager::ConcurrencyManager;
 use pac_core::state::RunOutcome;
@@ -6,7 +6,8 @@ use pac_core::{Error, Limit, LimitVersion, RepositoryKey};
 
 use crate::{durable, run, uid};
 
-/// Everything that can be asked of a repository, at the same time, and how it fails: it has to.
+/// Makes every call for a repository, all at once, and returns their errors; fails if one
+/// succeeds.
 pub(super) async fn every_call_fails(
     manager: &ConcurrencyManager,
     key: &RepositoryKey,

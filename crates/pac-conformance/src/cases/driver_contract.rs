@@ -1,4 +1,4 @@
-//! The contract of the driver, asked straight: what no manager does as long as all is well.
+//! The driver's contract, tested directly: situations that managers avoid while nothing fails.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{Fixture, durable, repository};
 
-/// A session that is over commits nothing, and is never renewed again.
+/// A session that is over cannot commit, and cannot be renewed.
 pub async fn a_dead_session_does_nothing_more(fixture: &Fixture) {
     let repository = repository("contract");
     let session = died(fixture).await;
@@ -24,7 +24,7 @@ pub async fn a_dead_session_does_nothing_more(fixture: &Fixture) {
     assert!(!fixture.view(&repository).await.exists);
 }
 
-/// Nothing is written that depends on the life of a session that is over.
+/// A commit that depends on a session which is over is not written.
 pub async fn nothing_is_granted_to_the_dead(fixture: &Fixture) {
     let repository = repository("contract");
     let (dead, session) = (died(fixture).await, lives(fixture).await);
@@ -38,7 +38,7 @@ pub async fn nothing_is_granted_to_the_dead(fixture: &Fixture) {
     assert!(!fixture.view(&repository).await.exists);
 }
 
-/// Of two commits planned at the same revision, one is written.
+/// Of two commits planned at the same revision, only one is written.
 pub async fn a_commit_is_of_its_revision(fixture: &Fixture) {
     let repository = repository("contract");
     let session = lives(fixture).await;
@@ -61,14 +61,14 @@ async fn lives(fixture: &Fixture) -> SessionId {
     fixture.driver().open_session(ttl).await.unwrap()
 }
 
-/// One that was not renewed in time.
+/// Opens a session and lets it die unrenewed.
 async fn died(fixture: &Fixture) -> SessionId {
     let session = lives(fixture).await;
     sleep(fixture.options().session_ttl + Duration::from_secs(2)).await;
     session
 }
 
-/// Commits what comes of a command, on the condition that others live.
+/// Commits the changes of a command, on condition that the sessions in `alive` live.
 async fn commits(
     fixture: &Fixture,
     repository: &RepositoryKey,

@@ -96,7 +96,7 @@ pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
         assert!(refused.rule().contains("must be"), "{refused}");
     }
 
-    // What is allowed and looks alike: each has a state of its own, under its own name.
+    // Keys that are allowed but look alike: each has a state of its own, under its own name.
     let manager = fixture.manager().await;
     let name = [long(63), long(63), long(63), long(61)].join(".");
     let longest = format!("{}/{name}", long(63));
@@ -129,7 +129,7 @@ pub async fn hostile_keys_are_refused_or_kept_apart(fixture: &Fixture) {
             .set_limit(key, Limit::new(n as u32 + 1), None)
             .await
             .unwrap();
-        // Runs are named after repositories, in all of which they are.
+        // Runs bear the names of repositories, so that one name occurs in several repositories.
         for other in keys.iter().take(n + 1) {
             let uid: Uid = "a:b-c_d.E".parse().unwrap();
             let request = RunRequest::durable(other.as_str().parse().unwrap(), uid);
@@ -240,19 +240,19 @@ pub async fn numbers_at_their_ends(fixture: &Fixture) {
     }
 }
 
-/// Repositories that are read, or stored, in a way that cannot be understood.
+/// Repositories whose stored or delivered records cannot be understood.
 struct Ruins<'a> {
     fixture: &'a Fixture,
     faults: Arc<Faults>,
     broken: Vec<(RepositoryKey, Way)>,
 }
 
-/// How a repository comes to be broken.
+/// The way in which a repository becomes broken.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// What is read of it, on the way to one manager.
+    /// The driver's answers to one manager are damaged.
     Read(Ruin),
-    /// What is stored of it.
+    /// The stored records are damaged.
     Stored(Harm),
 }
 
@@ -276,7 +276,8 @@ impl Ruins<'_> {
     }
 }
 
-/// Each of `ways` happens to a repository of its own, all of them beside a sound one.
+/// Breaks one repository in each of `ways`, beside a sound one, and checks that calls for the
+/// broken ones fail with `kind`, that their records stay, and that the sound one works.
 async fn refused_and_left_alone(
     fixture: &Fixture,
     ways: impl IntoIterator<Item = Way>,
@@ -294,7 +295,8 @@ async fn refused_and_left_alone(
     let keys = || ruins.broken.iter().map(|(key, _)| key);
     let sound = repository("sound");
     let intact = fixture.manager().await;
-    // Of a session that dies, so that the sweep meets the broken ones among others.
+    // The runs belong to a session that dies, so that the sweep meets broken repositories among
+    // sound ones.
     let gate = Faults::none();
     let doomed = fixture.manager_behind(&gate).await;
     let mut kept = Vec::new();
@@ -321,7 +323,7 @@ async fn refused_and_left_alone(
         assert!(ruins.faults.traffic(key).loads > 0, "{way:?} was never met");
     }
 
-    // The others go on, in the same calls and in the manager's own work.
+    // The sound repository keeps working, for calls and for the manager's own sweep.
     let next = queued(&manager, &sound, durable("next")).await;
     gate.cut();
     fixture.outlive_session().await;
@@ -343,8 +345,8 @@ async fn refused_and_left_alone(
         }
     }
     ruins.mend().await;
-    // Repaired, each is one like any other, and what was to be done meanwhile is done: perhaps
-    // in this very instant, but never to anything else.
+    // Once repaired, each repository is swept like any other. The sweep may expire the dead
+    // session's run at this very moment, but it must change nothing else.
     for ((key, way), before) in ruins.broken.iter().zip(&before) {
         let view = fixture.view(key).await;
         if view.outcome("doomed") != Some(RunOutcome::Expired) {
@@ -366,7 +368,7 @@ async fn refused_and_left_alone(
 }
 
 fn left_alone(before: &View, after: &View, way: Way) {
-    // A repair is a write, and a store may give what it writes another revision.
+    // Repairing a stored record is a write, which may give it another revision.
     let repaired = matches!(way, Way::Stored(_));
     let content = |view: &View| {
         let revision = |revision| {

@@ -96,7 +96,7 @@ pub async fn everybody_restarts(fixture: &Fixture) {
     }
     let before = fixture.view(&web).await;
     before.assert(&["x-0", "y-0"], &["z-0", "z-1", "x-1", "y-1"]);
-    // Killed, all of them at once: nobody says goodbye.
+    // Kill all of them at once: none can close its session.
     for gate in &gates {
         gate.cut();
     }
@@ -112,7 +112,8 @@ pub async fn everybody_restarts(fixture: &Fixture) {
     let tickets: Vec<Ticket> = view.waiting.iter().map(|entry| entry.ticket).collect();
     let same: Vec<Ticket> = before.waiting.iter().map(|entry| entry.ticket).collect();
     assert_eq!(tickets, same);
-    // It learns what runs from the cluster, and the rest follows from the ends of runs alone.
+    // The new manager learns of the running runs from the cluster; every later start follows
+    // from the end of a run alone.
     for name in ["x-0", "y-0"] {
         drop(started(&fresh, &web, durable(name)).await);
     }
@@ -135,9 +136,10 @@ pub async fn everybody_restarts(fixture: &Fixture) {
     drop(kept);
 }
 
-/// (33, 34, 35) As far as one process can be a crash: ephemeral entries go within the session
-/// TTL and 2 s, and the next start; durable waiters keep their places for who adopts them;
-/// durable runners count as orphans until adopted, or until the lease TTL has passed.
+/// (33, 34, 35) As far as one process can simulate a crash: ephemeral entries go within the
+/// session TTL and 2 s, and the next run starts; durable waiters keep their places until a
+/// manager adopts them; durable runners count as orphans until adopted, or until the lease TTL
+/// has passed.
 pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     let options = fixture.options();
     let gate = Faults::none();
@@ -173,8 +175,8 @@ pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     let view = fixture.view(&web).await;
     view.assert(&["adopted", "orphan", "next"], &["kept", "last"]);
     assert_eq!(view.session("kept"), Some(live.session()));
-    // Not before the lease TTL; then soon after, and in the other repository too.
-    // It was renewed for the last time up to a third of its TTL before it died.
+    // Not before the lease TTL, then soon after, in the other repository too. The session was
+    // last renewed at most a third of its TTL before it died.
     let certain = fixture.lease_ttl() - options.session_ttl / 3;
     sleep(certain.saturating_sub(died.elapsed() + fixture.tolerance())).await;
     fixture

@@ -64,7 +64,7 @@ pub async fn lowering_evicts_nobody(fixture: &Fixture) {
         assert_eq!(ending.promoted, []);
         let view = fixture.view(&web).await;
         assert_eq!((view.running.len(), view.waiting.len()), (left, 2));
-        // A newcomer does not start either.
+        // A newly admitted run does not start either.
         let newcomer = durable(&format!("newcomer-{left}"));
         let newcomer = queued(&manager, &web, newcomer).await;
         drop(newcomer);
@@ -139,7 +139,7 @@ pub async fn the_newest_announcement_holds(fixture: &Fixture) {
         assert_eq!((change.accepted, change.limit), expected, "{version:?}");
         assert_eq!(fixture.view(&web).await.head.limit, Limit::new(in_force));
     }
-    // An announcement that comes with runs is one like any other.
+    // A limit announced together with runs is treated like any other.
     let old = Some((Limit::new(1), LimitVersion::new(7)));
     let both = vec![durable("a"), durable("b")];
     let admitted = managers[0].admit_all(&web, old, both).await.unwrap();
@@ -149,7 +149,7 @@ pub async fn the_newest_announcement_holds(fixture: &Fixture) {
             .all(|admission| matches!(admission, Admission::Started(_)))
     );
 
-    // At the same time, each version with the limit of its number, in no order at all.
+    // Concurrent announcements in random order; the limit of each is derived from its version.
     let base = u64::MAX - 900;
     let mut announcements = JoinSet::new();
     for n in 0..200_u64 {
@@ -186,7 +186,7 @@ pub async fn a_default_limit_is_stored(fixture: &Fixture) {
     drop(started(&second, &web, durable("b")).await);
     let c = queued(&second, &web, durable("c")).await;
     fixture.view(&web).await.assert(&["a", "b"], &["c"]);
-    // The repository's own limit, once it is announced, goes before the default.
+    // An announced limit of the repository itself takes precedence over the default.
     let version = Some(LimitVersion::new(1));
     let change = second
         .set_limit(&web, Limit::new(3), version)

@@ -1,4 +1,4 @@
-//! Recovery against the cluster, as far as the store has a part in it.
+//! Recovery against the cluster, as far as it depends on the store.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use crate::faults::{Fault, Faults, Request, Ruin, When};
 use crate::{Fixture, Harm, durable, ephemeral, queued, repository, run, started};
 
-/// (52) One malformed run or record does not stop the recovery of the others: neither what the
-/// cluster runs from being adopted, nor who waits from being started.
+/// (52) One malformed run or record does not stop the recovery of the others: runs that the
+/// cluster executes are still adopted, and waiting runs still start.
 pub async fn a_malformed_record_stops_no_recovery(fixture: &Fixture) {
     let options = fixture.polling_options();
     for ruin in [Ruin::Unreadable, Ruin::Twice] {
@@ -26,9 +26,9 @@ pub async fn a_malformed_record_stops_no_recovery(fixture: &Fixture) {
             fixture.settle().await;
             ruins.clear();
         };
-        // Whoever asks now is not answered by what was read before.
+        // A call made after the repair must not be answered from what was read before it.
         tokio::join!(left.rest_is_recovered_by(&fresh, &mut grants), answer);
-        // What is left behind next is not for this one.
+        // This manager must not take the runs of the next repositories.
         fresh.close().await.unwrap();
     }
     if let Some(vandal) = fixture.vandal() {
@@ -41,8 +41,9 @@ pub async fn a_malformed_record_stops_no_recovery(fixture: &Fixture) {
     }
 }
 
-/// Repositories of a manager that has crashed, each with a run and one that waits. The runs of
-/// the first half go on in the cluster, those of the second died with their process.
+/// The repositories of a manager that has crashed, each with one running and one waiting run.
+/// The runs of the first half are still running in the cluster, those of the second half died
+/// with their process.
 struct Left<'a> {
     fixture: &'a Fixture,
     keys: Vec<RepositoryKey>,
@@ -77,13 +78,13 @@ impl<'a> Left<'a> {
         }
     }
 
-    /// The one that is to be broken: neither the first nor the last that is looked at.
+    /// The repository to break: neither the first nor the last that a sweep visits.
     fn broken(&self) -> &RepositoryKey {
         &self.keys[1]
     }
 
-    /// What a controller does that has just started: it adopts what it finds running, ends what
-    /// has ended, and starts what it is granted.
+    /// Acts as a controller that has just started: adopts the runs that it finds running, ends
+    /// those that have ended, and takes its grants.
     async fn is_recovered_by(&self, fresh: &ConcurrencyManager) -> Grants {
         let mut grants = fresh.grants().unwrap();
         self.fixture.outlive_session().await;
@@ -111,13 +112,13 @@ impl<'a> Left<'a> {
         grants
     }
 
-    /// Repairs the last one when it was read, and the answer has not come yet.
+    /// Repairs the broken repository after it was read, but before that answer arrives.
     async fn is_mended_while_it_is_read(&self, ruins: &Faults) {
         ruins.inject([Request::Load], Fault::HoldAnswer, When::Always);
         let loads = || ruins.traffic(self.broken()).loads;
         let before = loads();
         let read = async {
-            // The runs of the dead session there are seen to, again and again.
+            // The manager's sweep for the dead session keeps reading the repository.
             while loads() == before {
                 sleep(Duration::from_millis(1)).await;
             }
@@ -127,7 +128,7 @@ impl<'a> Left<'a> {
         ruins.mend(self.broken());
     }
 
-    /// Repaired, the last one is recovered as the others were.
+    /// Checks that the repository, now repaired, is recovered as the others were.
     async fn rest_is_recovered_by(&self, fresh: &ConcurrencyManager, grants: &mut Grants) {
         let view = self.fixture.view(self.broken()).await;
         view.assert(&["runs"], &["waits"]);
@@ -139,7 +140,8 @@ impl<'a> Left<'a> {
             .assert(&["waits"], &[]);
     }
 
-    /// By the back-stop at the latest, which looks for runs without an owner.
+    /// Waits for the next grant: at the latest, the back-stop poll finds the run without an
+    /// owner.
     async fn next(&self, grants: &mut Grants) -> Lease {
         let longest = self.fixture.polling_options().poll_interval * 3 + self.fixture.session_end();
         let grant = timeout(longest, grants.next()).await;

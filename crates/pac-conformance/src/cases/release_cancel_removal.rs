@@ -30,8 +30,8 @@ pub async fn release_starts_exactly_the_next(fixture: &Fixture) {
     let c = fixture.turn(c).await;
     other.release(c, DONE).await.unwrap();
 
-    // Vanished: given up by its future, by a cancel, or in the very instant of the release; on
-    // the releasing manager or on another one.
+    // A waiter vanishes because its future is dropped, because of a cancel, or at the moment of
+    // the release; on the releasing manager or on another one.
     for (n, from) in [&manager, &other].into_iter().enumerate() {
         let names = ["a", "b", "c", "d", "e"].map(|name| format!("{name}-{n}"));
         let a = started(&manager, &web, durable(&names[0])).await;
@@ -119,7 +119,7 @@ pub async fn a_stale_holder_frees_nothing(fixture: &Fixture) {
     let c = queued(&live, &web, ephemeral("c")).await;
     gate.cut();
     fixture.outlive_session().await;
-    // What the stale one ran itself went with it; what the cluster runs is taken over.
+    // The stale manager's ephemeral run ended with its session; its durable run is taken over.
     let c = fixture.turn(c).await;
     let taken = started(&live, &web, durable("a")).await;
     assert!(taken.token() > a.token() && c.token() > own.token());
@@ -199,7 +199,7 @@ pub async fn cancel_ends_a_run_wherever_it_is(fixture: &Fixture) {
     );
     assert_eq!(cancel(&other, "nobody").await, Ended::Unknown);
     fixture.view(&web).await.assert(&["c"], &["e"]);
-    // Its manager hears of each of its runs that another one ended.
+    // The manager is told of each of its runs that another manager ended.
     let told = ends_heard(fixture, &mut own).await;
     assert_eq!(told, [("d", "cancelled"), ("a", "cancelled")].map(owned));
     drop(c);
@@ -218,7 +218,7 @@ pub async fn removal_ends_everything_and_leaves_nothing(fixture: &Fixture) {
     let b = started(&other, &web, ephemeral("b")).await;
     let c = queued(&manager, &web, ephemeral("c")).await;
     let d = queued(&other, &web, durable("d")).await;
-    // Both know of all, or could not tell of them.
+    // Let both managers learn of all runs; otherwise they could not report their ends.
     fixture.settle().await;
     let (mut left, mut right) = (manager.events(), other.events());
     let highest = fixture.view(&web).await.head;
@@ -252,7 +252,7 @@ pub async fn removal_ends_everything_and_leaves_nothing(fixture: &Fixture) {
     }
     assert_eq!(manager.remove_repository(&web).await.unwrap(), []);
 
-    // Should it come back, nothing of its former life is valid, and the limit is gone too.
+    // If the repository is created again, no earlier token is valid and the limit is gone.
     let back = started(&other, &web, durable("a")).await;
     assert!(back.token() > highest.last_token);
     let view = fixture.view(&web).await;
@@ -300,7 +300,7 @@ pub async fn anybody_can_release_by_name(fixture: &Fixture) {
     fixture.view(&web).await.assert(&["c"], &[]);
 }
 
-/// The runs whose end is told now, and how they ended.
+/// The runs whose end the events report now, and how they ended.
 async fn ends_heard(fixture: &Fixture, events: &mut Events) -> Vec<(String, String)> {
     let mut told = Vec::new();
     while let Ok(heard) = timeout(fixture.quiet(), events.next()).await {

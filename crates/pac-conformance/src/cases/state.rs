@@ -28,7 +28,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
             DONE
         };
         manager.release(lease, outcome).await.unwrap();
-        // Else they end in the same instant.
+        // Otherwise several runs would end at the same moment.
         fixture.settle().await;
     }
     drop(started(&manager, &web, durable("cancelled")).await);
@@ -78,7 +78,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
         let ended: Vec<_> = status.finished.iter().map(|run| run.run.name()).collect();
         assert_eq!(ended, ["completed", "failed", "cancelled", "expired"]);
     }
-    // Reading makes nothing.
+    // Reading creates nothing.
     assert!(!fixture.view(&repository("unknown")).await.exists);
     drop((lost, queued));
 }
@@ -86,7 +86,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
 /// (46) Finished states vanish after the retention, by themselves; the store's size stays flat
 /// over 10,000 runs.
 pub async fn finished_states_vanish_by_themselves(fixture: &Fixture) {
-    // The second one only watches: for its sake a store may keep more than is read.
+    // The second manager only watches: the store may keep more records for its sake.
     let options = fixture.polling_options();
     let manager = fixture.manager_with(options).await;
     let _watches = fixture.manager_with(options).await;
@@ -106,7 +106,7 @@ pub async fn finished_states_vanish_by_themselves(fixture: &Fixture) {
         let lease = started(&manager, &web, durable(&format!("run-{n}"))).await;
         manager.release(lease, DONE).await.unwrap();
         if n % (runs / looks) == 0 {
-            // What is too much goes with a commit, or with the next sweep.
+            // Records above the retained number are deleted by a commit or by the next sweep.
             sleep(fixture.notice()).await;
             let view = fixture.view(&web).await;
             let known = manager.status(&web).await.unwrap().finished.len();
@@ -126,13 +126,13 @@ pub async fn finished_states_vanish_by_themselves(fixture: &Fixture) {
     let last = format!("run-{runs}");
     assert_eq!(finished(&manager, &web, durable(&last)).await, DONE);
 
-    // For their age they stay; then nobody holds the records any more, and without anybody's
-    // looking at them: neither the store nor the manager.
+    // Records stay until their age is reached. Then neither the store nor the manager may keep
+    // them, even if no call reads them.
     let once = started(&manager, &quiet, durable("once")).await;
     manager.release(once, DONE).await.unwrap();
     let mut records: Vec<Weak<_>> = Vec::new();
     for repository in [&web, &quiet] {
-        // Of a store in this process these are the records themselves, else copies.
+        // For a store in this process these are its own records, otherwise copies.
         let view = fixture.view(repository).await;
         records.extend(view.finished.iter().map(Arc::downgrade));
     }
@@ -177,7 +177,7 @@ pub async fn every_transition_has_its_time(fixture: &Fixture) {
     manager.release(a, DONE).await.unwrap();
     let b = fixture.turn(b).await;
     sleep(short).await;
-    // Never started: it ends with two times.
+    // Run c never started: it ends with only two times.
     manager.cancel(&web, &run("c"), None).await.unwrap();
     let b_for = (b.queued_at(), b.started_at());
     manager.cancel(&web, &run("b"), None).await.unwrap();
@@ -200,7 +200,7 @@ pub async fn every_transition_has_its_time(fixture: &Fixture) {
     let [queued, started, ended] = view.times("c");
     assert_eq!(started, None);
     fixture.assert_took(queued, ended, long + short);
-    // The same for everybody who asks.
+    // Every manager reports the same times.
     for reader in [&manager, &other] {
         for run in reader.status(&web).await.unwrap().finished {
             let times = [run.queued_at, run.started_at, run.finished_at];

@@ -41,7 +41,7 @@ pub async fn a_release_wakes_another_manager(fixture: &Fixture) {
     let mut delays = Vec::new();
     for n in 1..=300 {
         let waiter = queued(&managers[n % 2], &web, durable(&format!("run-{n}"))).await;
-        // In a task of its own, as waiters are.
+        // Wait in a task of its own, as real waiters do.
         let woken = tokio::spawn(async move { (waiter.await, Instant::now()) });
         sleep(Duration::from_micros(300)).await;
         let released = Instant::now();
@@ -64,7 +64,7 @@ pub async fn without_hints_the_back_stop_starts_waiters(fixture: &Fixture) {
     let options = fixture.polling_options();
     let manager = fixture.manager_with(options).await;
     let poll = options.poll_interval;
-    // The interval is jittered by a fifth.
+    // The interval is jittered by a fifth of its length.
     let longest = poll.mul_f64(1.2) + fixture.tolerance();
     let late = poll / 20;
     let fates = [
@@ -131,10 +131,10 @@ pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
         let name = format!("run-{n}");
         let work = async {
             drop(started(&manager, &web, durable(&name)).await);
-            // Ended by somebody else: an event each for the one that had started it.
+            // Another manager ends the run: one event for the manager that had started it.
             let ending = other.cancel(&web, &run(&name), None).await.unwrap();
             assert_eq!(ending.ended, Ended::Done);
-            // By a third way, so that nobody depends on the other's news.
+            // A direct read, so that the first manager need not wait for the hint of the cancel.
             manager.run_status(&web, &run(&name)).await.unwrap();
         };
         fixture.soon("an admission", work).await;
@@ -163,7 +163,7 @@ pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
         kept += 1;
     }
     assert_eq!(missed + kept, steps);
-    // The driver's own hints are merged, or dropped at some number: not one for each commit.
+    // The driver merges its hints or drops them above some number: there is not one per commit.
     let mut pending = 0;
     while timeout(fixture.quiet(), hints.next()).await.is_ok() {
         pending += 1;
@@ -172,7 +172,7 @@ pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
         (1..=1_024).contains(&pending),
         "{pending} hints kept for one repository"
     );
-    // The mark is none if nothing was missed.
+    // `missed` is 0 if no step was missed.
     assert!(!first.status.exists && first.missed == 0, "{first:?}");
 }
 
@@ -197,7 +197,7 @@ pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     gate.cut();
     fixture.settle().await;
     assert!(cut.health().watch_error.is_some(), "{:?}", cut.health());
-    // Meanwhile a slot goes to b, and the other repository changes.
+    // While the connection is cut, b gets a slot and the other repository changes.
     manager.release(a, DONE).await.unwrap();
     manager.set_limit(&idle, Limit::new(7), None).await.unwrap();
     drop(started(&manager, &idle, durable("x")).await);
@@ -215,7 +215,7 @@ pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     };
     fixture.reconnected("the change", seen).await;
     assert_eq!(cut.health().watch_error, None);
-    // And it hears of what comes from now on.
+    // The watch also reports later changes.
     let c = queued(&cut, &web, durable("c")).await;
     fixture.release_named(&manager, &web, "b").await;
     drop(fixture.turn(c).await);
@@ -244,7 +244,7 @@ pub async fn places_can_be_read_and_watched(fixture: &Fixture) {
         (Some(3), vec![run("c"), run("d")])
     );
     assert_eq!(e.reason(), Some(WaitReason::Behind { ahead: 2 }));
-    // Anybody can read it, not only who waits.
+    // Every manager can read the place, not only the one that waits.
     let mut watch = other.watch(&web).await.unwrap();
     for reader in [&manager, &other] {
         let status = reader.status(&web).await.unwrap();
@@ -279,7 +279,7 @@ pub async fn places_can_be_read_and_watched(fixture: &Fixture) {
     assert_eq!((d.position(), d.reason()), (Some(1), Some(reached(2))));
     assert_eq!((e.position(), e.ahead()), (Some(2), vec![run("d")]));
 
-    // Free, and yet it waits: its owner is gone, and nobody else starts runs.
+    // A slot is free, yet d waits: its owner is gone, and no other manager starts runs.
     d.detach();
     other.close().await.unwrap();
     manager.set_limit(&web, Limit::new(3), None).await.unwrap();

@@ -1,4 +1,4 @@
-//! The driver with faults before it.
+//! The driver that injects faults.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ impl Faulty {
         }
     }
 
-    /// A request with all that happens to it. What is in conflict is answered by `conflict`.
+    /// Makes a request with all planned faults. A [`Fault::Conflict`] answers it with
+    /// `conflict`, if there is one for this request.
     async fn pass<T>(
         &self,
         request: Request,

@@ -1,4 +1,4 @@
-//! What can happen to what, and how often.
+//! The faults, the requests and hints that they happen to, and how often.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ pub enum Request {
     Load,
     /// [`Driver::commit`]; a batch is one request.
     Commit,
-    /// [`Driver::watch`]. What comes of it later are hints.
+    /// [`Driver::watch`]. The events of that stream are hints.
     Watch,
     /// [`Driver::list`].
     List,
 }
 
 impl Request {
-    /// All of them.
+    /// All requests.
     pub const ALL: [Self; 9] = [
         Self::OpenSession,
         Self::KeepAlive,
@@ -43,7 +43,7 @@ impl Request {
         Self::List,
     ];
 
-    /// What it is called in errors.
+    /// The name of the request in errors.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::OpenSession => "open session",
@@ -66,61 +66,62 @@ impl Request {
     }
 }
 
-/// What becomes of a request.
+/// The fault of a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
-    /// It takes this long on the way there, and its answer as long on the way back.
+    /// The request takes this long to the store, and its answer as long back.
     Delay(Duration),
-    /// The same with a time that is drawn for each, up to this.
+    /// Like `Delay`, with a random time up to this for each.
     DelayUpTo(Duration),
-    /// The same in turns of the scheduler, without any clock.
+    /// Like `Delay`, in turns of the scheduler, without a clock.
     Turns(usize),
-    /// It waits until the plan is cleared. On [`Request::KeepAlive`]: a keep-alive that stands
-    /// still while everything else goes on.
+    /// The request waits until the plan is cleared. On [`Request::KeepAlive`]: the keep-alive
+    /// hangs while everything else goes on.
     Hang,
-    /// It is done, and its answer waits until the plan is cleared.
+    /// The store carries the request out, and the answer waits until the plan is cleared.
     HoldAnswer,
-    /// It does not get there, and its sender knows: `Unavailable`.
+    /// The request does not reach the store, and the sender knows: `Unavailable`.
     Fail,
-    /// It does not get there, and its sender cannot know: `Indeterminate` if it was to change
-    /// something.
+    /// The request does not reach the store, and the sender cannot know: `Indeterminate` if the
+    /// request would have changed something.
     LoseQuestion,
-    /// It is done, and nobody is told: `Indeterminate` if it was to change something.
+    /// The store carries the request out, but the answer is lost: `Indeterminate` if the request
+    /// changes something.
     LoseAnswer,
-    /// Of a commit: nothing is written, as if somebody else had been faster in each of its
-    /// repositories. Of anything else: nothing.
+    /// A commit writes nothing, as if another manager had been faster in each of its
+    /// repositories. No effect on other requests.
     Conflict,
-    /// The driver has a bug, and panics.
+    /// The driver panics, as if it had a bug.
     Panic,
 }
 
-/// What becomes of a hint.
+/// The fault of a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HintFault {
-    /// It is dropped, and nobody is told.
+    /// The hint is dropped without notice.
     Drop,
-    /// It comes so much later; others may overtake it.
+    /// The hint comes later by this much; others may overtake it.
     Late(Duration),
-    /// It comes twice.
+    /// The hint comes twice.
     Twice,
-    /// It comes after the next one, however late that is.
+    /// The hint comes after the next one, however late that is.
     Overtaken,
 }
 
-/// Which of the requests, or hints, a fault happens to.
+/// The requests or hints that a fault happens to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum When {
     /// All of them.
     Always,
-    /// The next so many.
+    /// The next ones, this many.
     Next(u64),
-    /// Each whose number is a multiple of this, counted from now on.
+    /// Every one whose number is a multiple of this, counted from when the fault was planned.
     Every(u64),
     /// Each with this probability.
     Chance(f64),
 }
 
-/// How often a fault could have happened.
+/// Decides for each request or hint whether a fault hits it.
 #[derive(Debug)]
 pub(super) struct Countdown {
     when: When,

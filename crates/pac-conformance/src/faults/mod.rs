@@ -1,19 +1,19 @@
-//! What networks, crashes and bugs do between a manager and its store, for anybody's tests.
+//! Faults of networks, machines and software between a manager and its store, for any test.
 //!
-//! [`Faults`] is a plan of what goes wrong. [`Faults::over`] puts it before a driver; what comes
-//! out is a driver too, so several plans can be put before one another, and managers that share
-//! a plan share its connection. A plan can be changed while it is in use.
+//! [`Faults`] is a plan of faults. [`Faults::over`] puts it before a driver; the result is a
+//! driver too, so several plans can be stacked, and managers that share a plan share its
+//! connection. A plan can be changed while it is in use.
 //!
 //! - The whole connection: [`cut`](Faults::cut), [`hold`](Faults::hold), [`open`](Faults::open).
-//! - Requests of some kinds, now and then or so many of them: [`inject`](Faults::inject) a
+//! - Requests of some kinds, by chance or a given number of them: [`inject`](Faults::inject) a
 //!   [`Fault`]: delayed, failed, question or answer lost, conflict, hanging, a panic.
 //! - Hints of the watch: [`inject_hints`](Faults::inject_hints) a [`HintFault`]: dropped,
 //!   late, twice, overtaken by others.
-//! - What is read of one repository: [`ruin`](Faults::ruin) it.
-//! - What the driver says of itself: [`describe`](Faults::describe).
+//! - The content read of one repository: [`ruin`](Faults::ruin) it.
+//! - The driver's descriptor: [`describe`](Faults::describe).
 //!
-//! What is left to chance is drawn from a seed: the same requests in the same order meet the
-//! same faults.
+//! Random choices are drawn from a seed: the same requests in the same order meet the same
+//! faults.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,7 +29,7 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
-//! // A slow line, before a store that is busy with others.
+//! // A slow connection, in front of a store that other managers keep busy.
 //! let line = Faults::seeded(7);
 //! line.inject(Request::ALL, Fault::Delay(Duration::from_millis(2)), When::Always);
 //! let store_is_busy = Faults::seeded(8);
@@ -42,14 +42,15 @@
 //! let repository = "team/web".parse()?;
 //! manager.set_limit(&repository, Limit::new(1), None).await?;
 //!
-//! // The commit is done, and nobody is told: it is recognised, not done again.
+//! // The store carries the commit out, but its answer is lost: the manager recognises its own
+//! // commit instead of repeating it.
 //! line.inject([Request::Commit], Fault::LoseAnswer, When::Next(1));
 //! let run = RunRequest::durable("team/run-1".parse()?, "uid-1".parse()?);
 //! let admission = manager.admit(&repository, run).await?;
 //! assert!(matches!(admission, Admission::Started(_)));
 //! assert!(line.is_used_up());
 //!
-//! // Away for longer than anybody waits.
+//! // Unreachable for longer than any caller waits.
 //! line.cut();
 //! let failed: Error = manager.status(&repository).await.unwrap_err();
 //! assert_eq!(failed.kind(), ErrorKind::Unavailable);

@@ -1,4 +1,4 @@
-//! The plan of what goes wrong, and what has come of it.
+//! The plan of faults, and what it has counted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use super::driver::Faulty;
 use super::fault::{Countdown, Fault, HintFault, Request, When};
 use super::ruin::Ruin;
 
-/// What goes wrong between managers and their store. Nothing, unless it is told to.
+/// A plan of faults between managers and their store. A new plan has none.
 #[derive(Debug)]
 pub struct Faults(watch::Sender<Plan>);
 
-/// How much came by.
+/// The traffic of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Reads of a repository.
@@ -47,7 +47,7 @@ pub(super) enum Connection {
 }
 
 impl Faults {
-    /// Nothing goes wrong yet; what is to happen by chance is drawn from `seed`.
+    /// A plan without faults; random choices are drawn from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Arc<Self> {
         Arc::new(Self(watch::Sender::new(Plan {
@@ -63,14 +63,15 @@ impl Faults {
         })))
     }
 
-    /// Nothing goes wrong yet, and nothing by chance.
+    /// A plan without faults, for tests that need no randomness.
     #[must_use]
     pub fn none() -> Arc<Self> {
         Self::seeded(0)
     }
 
-    /// The end of a line, without a clock: nothing is done when it is first asked, commits go in
-    /// batches of at most 16 repositories, and what comes meanwhile gathers for the next one.
+    /// A remote store without a clock: every request and answer takes a few turns of the
+    /// scheduler, commits go in batches of at most 16 repositories, and further commits gather
+    /// while one batch is in flight.
     #[must_use]
     pub fn line() -> Arc<Self> {
         let line = Self::none();
@@ -84,62 +85,63 @@ impl Faults {
         line
     }
 
-    /// The same store, with these faults on the way to it.
+    /// A driver that reaches the store of `driver` through these faults.
     #[must_use]
     pub fn over(self: &Arc<Self>, driver: &Arc<dyn Driver>) -> Arc<dyn Driver> {
         Arc::new(Faulty::new(driver, self))
     }
 
-    /// From now on every request fails at once, and watches break. For good it is what a crash
-    /// is to everybody else.
+    /// From now on every request fails at once, and watches break. If never opened again, this
+    /// looks to other managers like a crash.
     pub fn cut(&self) {
         self.0.send_modify(|plan| plan.connection = Connection::Cut);
     }
 
-    /// From now on requests and hints wait: the store, or this process, stands still.
+    /// From now on requests and hints wait, as if the store or this process were paused.
     pub fn hold(&self) {
         self.0
             .send_modify(|plan| plan.connection = Connection::Held);
     }
 
-    /// The connection is as it was before it was cut or held.
+    /// Undoes [`cut`](Self::cut) and [`hold`](Self::hold).
     pub fn open(&self) {
         self.0
             .send_modify(|plan| plan.connection = Connection::Open);
     }
 
-    /// From now on this happens to these requests, beside what else is planned for them. Faults
-    /// happen in the order in which they were planned; the first that ends a request ends it.
+    /// Adds a fault for these requests to those planned before. Faults happen in the order in
+    /// which they were added; the first that ends a request ends it.
     pub fn inject(&self, requests: impl IntoIterator<Item = Request>, fault: Fault, when: When) {
         let requests = requests.into_iter().collect();
         let rule = (requests, fault, Countdown::from(when));
         self.0.send_modify(|plan| plan.rules.push(rule));
     }
 
-    /// From now on this happens to hints; of several faults for one hint, the first.
+    /// Adds a fault for hints. Of several faults that hit a hint, only the first happens.
     pub fn inject_hints(&self, fault: HintFault, when: When) {
         let rule = (fault, Countdown::from(when));
         self.0.send_modify(|plan| plan.hint_rules.push(rule));
     }
 
-    /// From now on a repository is read so, until it is [mended](Self::mend).
+    /// From now on reads of a repository show it ruined in this way, until it is
+    /// [mended](Self::mend).
     pub fn ruin(&self, repository: &RepositoryKey, ruin: Ruin) {
         let repository = repository.clone();
         self.0
             .send_modify(|plan| _ = plan.ruins.insert(repository, ruin));
     }
 
-    /// A repository is read again as it is.
+    /// From now on reads of a repository show it as it is.
     pub fn mend(&self, repository: &RepositoryKey) {
         self.0.send_modify(|plan| _ = plan.ruins.remove(repository));
     }
 
-    /// What the driver says of itself. To be told before a manager is opened.
+    /// Changes the driver's descriptor. Call it before a manager is opened.
     pub fn describe(&self, describe: fn(Descriptor) -> Descriptor) {
         self.0.send_modify(|plan| plan.describe = describe);
     }
 
-    /// From now on nothing goes wrong any more, and what hangs goes on.
+    /// Removes all faults; hanging requests continue.
     pub fn clear(&self) {
         self.0.send_modify(|plan| {
             plan.connection = Connection::Open;
@@ -149,7 +151,7 @@ impl Faults {
         });
     }
 
-    /// Whether all that was planned for the [next](When::Next) so many has happened.
+    /// Whether all faults planned with [`When::Next`] have happened.
     #[must_use]
     pub fn is_used_up(&self) -> bool {
         let plan = self.0.borrow();
@@ -158,13 +160,13 @@ impl Faults {
             && plan.hint_rules.iter().all(|(_, rule)| rule.is_used_up())
     }
 
-    /// How many requests of this kind came by, including those that failed.
+    /// The number of requests of this kind, including failed ones.
     #[must_use]
     pub fn requests(&self, request: Request) -> u64 {
         self.0.borrow().requests.get(&request).copied().unwrap_or(0)
     }
 
-    /// What was asked of one repository.
+    /// The traffic of one repository.
     #[must_use]
     pub fn traffic(&self, repository: &RepositoryKey) -> Traffic {
         self.0
@@ -175,7 +177,7 @@ impl Faults {
             .unwrap_or_default()
     }
 
-    /// What was asked of all repositories together.
+    /// The traffic of all repositories together.
     #[must_use]
     pub fn total_traffic(&self) -> Traffic {
         let plan = self.0.borrow();
@@ -186,7 +188,7 @@ impl Faults {
         plan.traffic.values().fold(Traffic::default(), add)
     }
 
-    /// How many hints met a fault.
+    /// The number of hints that met a fault.
     #[must_use]
     pub fn hints_hit(&self) -> u64 {
         self.0.borrow().hints_hit
@@ -204,7 +206,7 @@ impl Faults {
         self.unseen(|plan| add(plan.traffic.entry(repository.clone()).or_default()));
     }
 
-    /// What happens to a request that is made now. Waits while the connection is held.
+    /// Determines the faults of a request made now. Waits while the connection is held.
     ///
     /// # Errors
     /// `Unavailable` when the connection is cut.
@@ -212,7 +214,7 @@ impl Faults {
         self.unseen(|plan| *plan.requests.entry(request).or_default() += 1);
         let mut plan = self.0.subscribe();
         let held = |plan: &Plan| plan.connection == Connection::Held;
-        // The sender is there: it is `self`.
+        // The sender, `self`, still exists.
         if plan.wait_for(|plan| !held(plan)).await.unwrap().connection == Connection::Cut {
             return Err(cut(request.name()));
         }
@@ -227,7 +229,7 @@ impl Faults {
         }))
     }
 
-    /// What happens to a hint that comes now.
+    /// Determines the fault of a hint that arrives now.
     pub(super) fn meet_hint(&self) -> Option<HintFault> {
         self.unseen(|plan| {
             let random = &mut plan.random;
@@ -238,7 +240,7 @@ impl Faults {
         })
     }
 
-    /// Waits until this fault is planned for such requests no more.
+    /// Waits until the plan no longer has this fault for this request.
     pub(super) async fn outlast(&self, fault: Fault, request: Request) {
         let lasts = |plan: &Plan| {
             let mut rules = plan.rules.iter();
@@ -255,7 +257,7 @@ impl Faults {
         self.0.subscribe()
     }
 
-    /// A change of what nobody waits for.
+    /// Changes a part of the plan that no task waits for, without waking the tasks.
     fn unseen<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
         let mut result = None;
         self.0.send_if_modified(|plan| {
@@ -271,7 +273,7 @@ pub(super) fn cut(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, operation, message)
 }
 
-/// The answer to a request whose fate its sender cannot know.
+/// The error of a request when the sender cannot know whether it was carried out.
 pub(super) fn lost(request: Request) -> Error {
     let kind = if request.changes_something() {
         ErrorKind::Indeterminate

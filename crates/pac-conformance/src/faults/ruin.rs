@@ -1,24 +1,24 @@
-//! Repositories that are read in a way that cannot be true.
+//! Damage to what is read of a repository.
 
 use std::sync::Arc;
 
 use pac_core::state::{EntryState, Snapshot};
 use pac_core::{Error, ErrorKind, FencingToken, RepositoryKey};
 
-/// What is wrong with a repository.
+/// The way in which a repository is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ruin {
-    /// The driver says that it cannot understand it.
+    /// The driver reports that it cannot understand the repository.
     Unreadable,
-    /// The driver says that a newer version wrote it.
+    /// The driver reports that a newer version wrote the repository.
     Newer,
     /// The head counts more waiting runs than there are.
     MiscountedQueue,
     /// The head counts fewer running runs than there are.
     MiscountedSlots,
-    /// A run is there twice.
+    /// A run occurs twice.
     Twice,
-    /// A run has a token that the head has never given out.
+    /// A run has a token that the head has not given out yet.
     TokenFromNowhere,
 }
 

@@ -1,4 +1,4 @@
-//! The stream of hints with faults before it.
+//! The stream of hints that injects faults.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ pub(super) struct FaultyWatch {
     inner: Box<dyn Watch>,
     faults: Arc<Faults>,
     plan: Receiver<Plan>,
-    /// To be told now.
+    /// Hints to deliver now.
     ready: VecDeque<WatchEvent>,
-    /// To be told then, the next one first.
+    /// Hints to deliver at these times, the next one first.
     late: VecDeque<(Instant, WatchEvent)>,
-    /// To be told after the next one.
+    /// The hint to deliver after the next one.
     overtaken: Option<WatchEvent>,
 }
 
@@ -77,7 +77,7 @@ impl Watch for FaultyWatch {
                 return Ok(event);
             }
             let due = self.late.front().map(|(at, _)| *at);
-            // All of these can be dropped without losing anything.
+            // Each of these futures can be dropped without losing anything.
             tokio::select! {
                 event = self.inner.next(), if connection == Connection::Open => {
                     self.take(event?);
@@ -86,7 +86,7 @@ impl Watch for FaultyWatch {
                     let (_, event) = self.late.pop_front().unwrap();
                     self.tell(event);
                 }
-                // The sender is there: it is in `faults`.
+                // The sender, in `faults`, still exists.
                 changed = self.plan.changed() => changed.unwrap(),
             }
         }

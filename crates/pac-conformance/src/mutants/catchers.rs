@@ -1,4 +1,4 @@
-//! Which checks catch a mutant: found by running them.
+//! Determines which checks catch a mutant, by running them.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +14,13 @@ macro_rules! candidates {
         [$((stringify!($case), |open| fails(open, cases::$group::$case))),*]
     };
 }
-/// Enough for everything that a few commands can show.
+/// Enough cases for every fault that a few commands can show.
 const COMMANDS: Search = Search {
     seed: 7,
     cases: 250,
 };
 
-/// The same of what managers do.
+/// The same for managers; their cases take longer.
 const MANAGERS: Search = Search { seed: 7, cases: 40 };
 
 /// The checks that catch a mutant, in the order of their names. `open` opens a good, empty
@@ -33,7 +33,7 @@ pub fn catchers(mutant: &Mutant, open: OpenStore<'_>) -> BTreeSet<String> {
     }
 }
 
-/// The checks that find something wrong with what ships, over a good store.
+/// The checks that fail with the production code, over a good store. There should be none.
 #[must_use]
 pub fn catchers_of_production(open: OpenStore<'_>) -> BTreeSet<String> {
     let mut catchers = of_rules(&Production);
@@ -57,8 +57,8 @@ fn of_store(open: OpenStore<'_>) -> BTreeSet<String> {
     catchers
 }
 
-/// The cases that may catch a broken store: those in which more than one manager depends on
-/// it, or somebody dies. Which of them do is for the run to tell.
+/// The cases that may catch a broken store: those in which several managers depend on the store,
+/// or a session dies. Running them shows which of them do.
 const CASES: [Case; 16] = candidates! {
     driver_contract::a_dead_session_does_nothing_more,
     driver_contract::nothing_is_granted_to_the_dead,
@@ -78,13 +78,13 @@ const CASES: [Case; 16] = candidates! {
     leases_and_crashes::everybody_restarts,
 };
 
-/// A case by name, and whether it fails over a store.
+/// A case's name, and a function that tells whether the case fails over a store.
 type Case = (&'static str, fn(OpenStore<'_>) -> bool);
 
 fn fails(open: OpenStore<'_>, case: impl AsyncFnOnce(&Fixture)) -> bool {
-    // Intervals are left to chance, and have to be the same in every run.
+    // Managers draw their intervals at random; the seed makes every run the same.
     fastrand::seed(MANAGERS.seed);
-    // Sweeps of hours on paused time take seconds of real time.
+    // With usual leases the sweeps over hours of paused time would take seconds of real time.
     let lease_ttl = Duration::from_secs(60);
     let fixture = async |time| Fixture::over(open(), time).with_lease_ttl(lease_ttl);
     let run = || run_case(Time::Paused, fixture, case);

@@ -1,5 +1,5 @@
-//! Changes as a mutant rewrites them: the entries over the state, with counts that still add up,
-//! so that a mutant breaks the one thing that it is meant to break.
+//! A commit that a mutant rewrites: changed entries over the state, with counts that stay
+//! correct, so that the mutant breaks only the one thing that it is meant to break.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use pac_core::protocol::{Changes, Issuer};
 use pac_core::state::{Entry, EntryState, Head, Moment, RepositoryState, RunKind};
 use pac_core::{FencingToken, PipelineRunKey, SessionId};
 
-/// See the module. Not for removals.
+/// See the module. Not usable for removals.
 #[derive(Debug)]
 pub(crate) struct Edit<'a> {
     base: &'a RepositoryState,
@@ -49,13 +49,13 @@ impl<'a> Edit<'a> {
         })
     }
 
-    /// A run as it stands now.
+    /// The entry of a run, as changed so far.
     pub(crate) fn entry(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
         let changed = self.entries.iter().find(|entry| entry.run == *run);
         changed.or_else(|| self.base.entry(run))
     }
 
-    /// Puts what has become of a run in its place.
+    /// Replaces the entry of a run, and adjusts the counts.
     pub(crate) fn put(&mut self, entry: Entry) {
         let before = self.entry(&entry.run).map(|before| before.state);
         self.count(before, u32::wrapping_sub);
@@ -75,7 +75,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Gives a run a slot of the next token.
+    /// Grants a slot with the next token to `session` for a run.
     pub(crate) fn start(&mut self, run: &PipelineRunKey, issuer: Issuer, session: SessionId) {
         let Some(entry) = self.entry(run).map(|entry| Entry::clone(entry)) else {
             return;
@@ -95,7 +95,7 @@ impl<'a> Edit<'a> {
         });
     }
 
-    /// The runs that have been waiting and now start, in the order of their tokens.
+    /// The runs that waited before and start with this commit, in the order of their tokens.
     pub(crate) fn promoted(&self) -> Vec<PipelineRunKey> {
         let waited = |run| {
             self.base
@@ -111,7 +111,7 @@ impl<'a> Edit<'a> {
         promoted.into_iter().map(|(_, run)| run).collect()
     }
 
-    /// Undoes the starts of waiting runs but for the first so many. How many were undone.
+    /// Undoes the starts of waiting runs, except the first `keep`. Returns how many it undid.
     pub(crate) fn put_back(&mut self, keep: usize) -> usize {
         let promoted = self.promoted();
         let undone = promoted.iter().skip(keep);
@@ -126,7 +126,7 @@ impl<'a> Edit<'a> {
         undone.len()
     }
 
-    /// Starts so many waiting runs, in an order of the mutant's own.
+    /// Starts up to `count` waiting runs in the given order instead of the queue's.
     pub(crate) fn start_by<K: Ord>(
         &mut self,
         count: usize,
@@ -151,7 +151,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// Rewrites every new grant of this commit.
+    /// Rewrites the token and session of every grant of this commit.
     pub(crate) fn regrant(
         &mut self,
         change: impl Fn(FencingToken, SessionId) -> (FencingToken, SessionId),

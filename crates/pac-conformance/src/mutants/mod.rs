@@ -1,7 +1,7 @@
-//! Deliberately broken variants of what the project is made of. A check that catches none of
-//! them proves nothing; each of them has to be caught, and nothing that ships.
+//! Deliberately broken variants of the project's parts. A check that catches none of them proves
+//! nothing. Every mutant must be caught, and the production code by no check.
 //!
-//! Of these, the shipped crates contain nothing: a mutant of the rules wraps
+//! The shipped crates contain none of this: a mutant of the rules wraps
 //! [`protocol::apply`](pac_core::protocol::apply), a mutant of the store wraps a driver.
 
 mod catchers;
@@ -22,23 +22,23 @@ use crate::Rules;
 /// A broken variant.
 #[derive(Debug, Clone)]
 pub struct Mutant {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
-    /// What is broken, in a sentence.
+    /// The defect, in a sentence.
     pub breaks: &'static str,
-    /// Where.
+    /// The part that has the defect.
     pub level: Level,
 }
 
-/// Where a mutant is broken. A level more is a variant here, a table like those of the others in
-/// [`all`], and an arm in [`catchers`] that runs its checks. The commit loops with a mistake are
-/// the model check's own, as only it can be given one.
+/// The part that a mutant breaks. To add a level, add a variant here, a table like the others in
+/// [`all`], and an arm in [`catchers`] that runs its checks. The broken commit loops belong to
+/// the model check, since only that can run them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Level {
-    /// In what decides over a repository.
+    /// The rules that decide over a repository.
     Rules(Arc<dyn Rules>),
-    /// In what a store does: makes a broken one of a good one.
+    /// The store: makes a broken one from a good one.
     Store(fn(Arc<dyn Driver>) -> Arc<dyn Driver>),
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Level {
     }
 }
 
-/// All mutants, in the order in which they are listed.
+/// All mutants, in the order of the tables.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
     let rules = rules::ALL.into_iter().map(|(name, breaks, rules)| Mutant {

@@ -1,4 +1,4 @@
-//! The protocol, broken in one way each.
+//! Variants of the protocol, each broken in one way.
 
 use std::cmp::Reverse;
 
@@ -9,11 +9,11 @@ use pac_core::{PipelineRunKey, SessionId};
 use super::edit::Edit;
 use crate::Rules;
 
-/// One of them.
+/// One broken variant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BrokenRules(fn(&Asked<'_>) -> Answered);
 
-/// What rules are asked.
+/// A command, and the state that it is applied to.
 struct Asked<'a> {
     state: &'a RepositoryState,
     issuer: Issuer,
@@ -37,7 +37,7 @@ impl Rules for BrokenRules {
     }
 }
 
-/// All of them: a name, what is broken, and the rules.
+/// All variants: name, defect and rules.
 pub(crate) const ALL: [(&str, &str, BrokenRules); 20] = [
     (
         "stale-count",
@@ -348,7 +348,7 @@ fn one_start_per_limit(asked: &Asked<'_>) -> Answered {
 fn token_not_advanced(asked: &Asked<'_>) -> Answered {
     let last = asked.state.head().last_token;
     asked.edited(|edit| {
-        // The very first one has to come from somewhere.
+        // Only later tokens repeat: the first one must be a valid token.
         if last.get() > 0 {
             edit.regrant(|_, session| (last, session));
             edit.head.last_token = last;
@@ -369,7 +369,7 @@ impl<'a> Asked<'a> {
         apply(self.state, self.issuer, command)
     }
 
-    /// What production does, rewritten; with the outcome that fits.
+    /// The production answer with edited changes, and an outcome adjusted to them.
     fn edited(&self, change: impl FnOnce(&mut Edit<'_>)) -> Answered {
         let (mut outcome, changes) = self.honest();
         if changes.as_ref().is_none_or(|changes| changes.remove) {
@@ -390,7 +390,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// Gives a run that waits the last place.
+/// Moves a waiting run to the end of the queue.
 fn to_the_back(run: &PipelineRunKey, mut edit: Edit<'_>, outcome: Outcome) -> Answered {
     if let Some(entry) = edit.entry(run).filter(|entry| entry.is_queued()) {
         let entry = Entry::clone(entry);
@@ -404,7 +404,7 @@ fn to_the_back(run: &PipelineRunKey, mut edit: Edit<'_>, outcome: Outcome) -> An
     stands(run, edit, outcome)
 }
 
-/// What was answered about a run, as the run stands now.
+/// Finishes the edit, with an outcome that describes the run as edited.
 fn stands(run: &PipelineRunKey, edit: Edit<'_>, outcome: Outcome) -> Answered {
     let outcome = match (outcome, edit.entry(run)) {
         (Outcome::Admitted { admitted, created }, Some(entry)) if admitted.has_a_place() => {

@@ -1,4 +1,4 @@
-//! Stores that break the driver contract, in one way each.
+//! Stores that break the driver's contract, each in one way.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 
 use super::store_layer::{BrokenStore, Store, Wrong, commit_to};
 
-/// Makes a good store a broken one.
+/// Makes a broken store from a good one.
 pub(crate) type Break = fn(Store) -> Store;
 
-/// All of them: a name, what is broken, and how.
+/// All stores: name, defect and constructor.
 pub(crate) const ALL: [(&str, &str, Break); 12] = [
     (
         "commit-without-comparing",
@@ -99,7 +99,8 @@ impl Wrong for WithoutComparing {
             let changes = &mut commit.changes;
             let now = store.load(&commit.repository, None).await?;
             changes.expected = now.head.revision;
-            // The counts are those that come of it: nothing else is to be wrong.
+            // Recompute the counts for the rewritten entries: only the comparison is to be
+            // missing.
             let others = now.entries.iter().filter(|entry| {
                 let written = &changes.entries;
                 written.iter().all(|written| written.run != entry.run)
@@ -139,7 +140,7 @@ impl Wrong for ForTheDead {
     }
 }
 
-/// Whoever is dead commits in the name of a session that lives for good.
+/// Commits of a dead session are made under a session that lives for good.
 #[derive(Debug, Default)]
 struct ByTheDead(Mutex<Option<SessionId>>);
 
@@ -275,7 +276,7 @@ impl Wrong for DeltasWithoutTheQueue {
     }
 }
 
-/// What was read last, and is told next.
+/// The last snapshot read of each repository, which the next read returns.
 #[derive(Debug, Default)]
 struct StaleReads(Mutex<HashMap<RepositoryKey, Snapshot>>);
 
@@ -290,7 +291,7 @@ impl Wrong for StaleReads {
         let now = store.load(repository, None).await?;
         let mut known = self.0.lock().unwrap();
         let before = known.insert(repository.clone(), now.clone());
-        // That a repository is gone is not kept from anybody.
+        // A removal is not hidden.
         let before = before.filter(|before| now.exists && before.exists);
         let adds_up = |before: &Snapshot| RepositoryState::from_snapshot(before).is_ok();
         Ok(before.filter(adds_up).unwrap_or(now))
@@ -306,7 +307,7 @@ impl Wrong for SilentWatch {
     }
 }
 
-/// Held, so that whoever would tell it something finds it there.
+/// The inner watch, kept alive so that the store can still send to it.
 struct Silent(#[expect(dead_code, reason = "it is never asked")] Box<dyn Watch>);
 
 #[async_trait]
@@ -316,7 +317,7 @@ impl Watch for Silent {
     }
 }
 
-/// When each session was last heard of; on a clock that goes four times as fast as the store's.
+/// The last keep-alive and TTL of each session, by a clock four times as fast as the store's.
 #[derive(Debug, Default)]
 struct ClientsClock(Mutex<HashMap<SessionId, (Instant, Duration)>>);
 
@@ -353,7 +354,7 @@ impl Wrong for ClientsClock {
     }
 }
 
-/// In whose name those who have been dead go on.
+/// The long-lived sessions under which dead ones continue.
 #[derive(Debug, Default)]
 struct ComesBack(Mutex<HashMap<SessionId, SessionId>>);
 

@@ -1,4 +1,4 @@
-//! A driver over another one that does something else instead.
+//! A driver over another one that replaces some of its behaviour.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use pac_core::{Error, RepositoryKey, Revision, SessionId};
 
 pub(crate) type Store = Arc<dyn Driver>;
 
-/// What a store does wrong; everything else, the real one does.
+/// The faulty behaviour of a store. Each default method calls the real store.
 #[async_trait]
 pub(crate) trait Wrong: Debug + Send + Sync + 'static {
     async fn open_session(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
@@ -59,7 +59,7 @@ pub(crate) trait Wrong: Debug + Send + Sync + 'static {
     }
 }
 
-/// As the store itself does.
+/// Commits to the real store, and waits for the answer.
 pub(crate) async fn commit_to(
     store: &Store,
     session: SessionId,

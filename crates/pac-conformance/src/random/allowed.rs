@@ -1,15 +1,15 @@
-//! The states that a repository may be in after something happened of which the order, or who
-//! did it, is left to chance.
+//! The set of states that a repository may be in after events whose order, or whose actor, is
+//! random.
 
 use super::check::Check;
 use crate::reference::{Answer, Ask, Asker, Repository};
 
-/// What managers do of their own accord, in any order.
+/// The commands that managers issue by themselves, in any order.
 #[derive(Debug, Default)]
 pub(crate) struct Background {
-    /// Until nothing of it changes anything.
+    /// Commands that are repeated until they change nothing more.
     pub(crate) certain: Vec<(Asker, Ask)>,
-    /// Or not at all.
+    /// Commands that may or may not be issued.
     pub(crate) possible: Vec<(Asker, Ask)>,
 }
 
@@ -18,12 +18,13 @@ pub(crate) struct Background {
 pub(crate) struct Allowed(Vec<Repository>);
 
 impl Allowed {
-    /// This state alone.
+    /// Only this state.
     pub(crate) fn only(state: Repository) -> Self {
         Self(vec![state])
     }
 
-    /// What may be after asking; the answers that do not fit what was seen are not allowed.
+    /// The states possible after a command. States in which the answer contradicts the one seen
+    /// are dropped.
     pub(crate) fn ask(&self, asker: Asker, ask: &Ask, fits: impl Fn(&Answer) -> bool) -> Self {
         let mut allowed = Vec::new();
         for state in &self.0 {
@@ -35,7 +36,7 @@ impl Allowed {
         Self(allowed)
     }
 
-    /// Either of both.
+    /// The states of both sets.
     pub(crate) fn or(mut self, other: Self) -> Self {
         for state in other.0 {
             add(&mut self.0, state);
@@ -47,7 +48,7 @@ impl Allowed {
         self.0.is_empty()
     }
 
-    /// Whether anything is still to come in any of the states.
+    /// Whether a certain background command would still change one of the states.
     pub(crate) fn is_restless(&self, background: &Background) -> bool {
         let restless = |state: &Repository| {
             let mut certain = background.certain.iter();
@@ -56,7 +57,8 @@ impl Allowed {
         self.0.iter().any(restless)
     }
 
-    /// The states in which everything has come to rest.
+    /// The states reachable by background commands in which no certain command changes anything
+    /// more.
     pub(crate) fn rest(self, background: &Background) -> Self {
         let mut reached = self.0;
         let mut at = 0;
@@ -83,8 +85,8 @@ impl Allowed {
         Self(resting)
     }
 
-    /// Whether what is seen is one of the states. How many commits that took is not looked at,
-    /// nor from where a repository goes on counting that is gone.
+    /// Checks that the state seen is one of these. Ignores the number of commits, and the
+    /// counters that a removed repository leaves.
     pub(crate) fn check(&self, seen: &Repository) -> Result<(), (Check, String)> {
         let seen = comparable(seen.clone());
         if self.0.iter().any(|state| comparable(state.clone()) == seen) {
@@ -103,7 +105,7 @@ fn step(state: &Repository, asker: Asker, ask: &Ask) -> Option<Repository> {
 }
 
 fn add(states: &mut Vec<Repository>, state: Repository) {
-    // By which way it was reached makes no difference.
+    // States that differ only in the number of commits are the same.
     let state = Repository {
         commits: 0,
         ..state.sorted()

@@ -1,5 +1,4 @@
-//! What was asked of a manager, and whether what was seen of the answer is what the reference
-//! model says.
+//! A command given to a manager, and whether the answer seen is the reference model's.
 
 use std::fmt;
 
@@ -10,14 +9,14 @@ use pac_core::{Error, ErrorKind};
 use super::edge;
 use crate::reference::{Answer, Ask, Asker};
 
-/// What one of them asks, and what it saw of the answer.
+/// The command of one process, and the answer that it saw.
 pub(super) struct Asked {
     pub(super) asker: Asker,
     pub(super) ask: Ask,
     pub(super) seen: Seen,
 }
 
-/// What can be seen of an answer.
+/// The visible part of an answer.
 pub(super) enum Seen {
     Admission(u8, Result<Admission, Error>),
     Ending(Result<Ending, Error>),
@@ -25,7 +24,7 @@ pub(super) enum Seen {
     Removed(Result<Vec<u8>, Error>),
 }
 
-/// Whether this is what the answer looks like.
+/// Whether the reference model's answer looks like the one seen.
 pub(super) fn fits(answer: &Answer, seen: &Seen) -> bool {
     match (answer, seen) {
         (
@@ -52,12 +51,13 @@ pub(super) fn fits(answer: &Answer, seen: &Seen) -> bool {
     }
 }
 
-/// The same when something else went on: of an admission is said where the run stands by now.
+/// Like [`fits`], when other commands ran at the same time: an admission then answers with the
+/// run's state at a later moment.
 pub(super) fn may_fit(answer: &Answer, seen: &Seen) -> bool {
     let has_a_place = matches!(answer, Answer::Runs { .. } | Answer::Waits { .. });
     let moved_on = match seen {
         Seen::Admission(_, Ok(_)) => has_a_place,
-        // Its repository was removed in this instant.
+        // The repository was removed at this moment.
         Seen::Admission(_, Err(error)) => has_a_place && error.kind() == ErrorKind::Contended,
         _ => false,
     };

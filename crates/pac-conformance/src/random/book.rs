@@ -1,4 +1,4 @@
-//! A repository under given rules, committed as a store does, with every commit judged.
+//! A repository under the rules under check, committed as a store does; every commit is judged.
 
 use std::sync::Arc;
 
@@ -29,30 +29,31 @@ impl<'a> Book<'a> {
         }
     }
 
-    /// What is in it, as the reference model would have it.
+    /// The content, as a repository of the reference model.
     pub(crate) fn picture(&self) -> Repository {
         edge::picture(self.state.exists(), self.state.head(), self.state.entries())
     }
 
-    /// The queue, in the order in which the state itself keeps it.
+    /// The queue in the order of the state's own queue.
     pub(crate) fn queue(&self) -> Vec<u8> {
         let queue = self.state.queue();
         queue.map(|entry| edge::number(&entry.run)).collect()
     }
 
-    /// What was found since this was last asked.
+    /// The findings since the last call.
     pub(crate) fn findings(&mut self) -> Findings {
         std::mem::take(&mut self.findings)
     }
 
-    /// Asks until the store takes it; `None` when it never does.
+    /// Applies a command until the store accepts the commit; `None` if the store refuses it for
+    /// good.
     pub(crate) fn ask(&mut self, asker: Asker, ask: &Ask, dead: &[u64]) -> Option<Answer> {
         loop {
             let (outcome, changes) = self.apply(asker, ask);
             let Some(changes) = changes else {
                 return Some(edge::answer(&outcome));
             };
-            // The store refuses it, and the death is taken note of first.
+            // The store refuses the commit; the death is committed first.
             let condition = changes.alive.iter().map(|session| session.get());
             if let Some(session) = condition.into_iter().find(|s| dead.contains(s)) {
                 let lease_too = false;
@@ -92,7 +93,7 @@ impl<'a> Book<'a> {
         self.rules.apply(&self.state, issuer, &command)
     }
 
-    /// What a store does with a commit.
+    /// Commits as a store does.
     fn commit(&mut self, changes: Changes) -> Option<()> {
         let head = *self.state.head();
         if changes.expected != head.revision {

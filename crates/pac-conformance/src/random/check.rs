@@ -1,4 +1,4 @@
-//! What can be found wrong, by name.
+//! The names of the checks.
 
 use std::fmt;
 
@@ -9,25 +9,26 @@ use std::fmt;
 pub enum Check {
     /// The answer to a command is the one that the reference model gives.
     Answer,
-    /// The state after a command is the one that the reference model is in.
+    /// The store can accept the commit: its counts, tickets and tokens are consistent.
     State,
     /// The store can take what is written: counts, tickets and tokens add up.
     Records,
     /// No grant exceeds the limit in force, and only a newer announcement replaces it.
     Limit,
-    /// Grants go by priority, then ticket; tickets are given in the commit and kept.
+    /// Grants go by priority, then ticket; the commit assigns tickets, and they never change.
     Order,
     /// Runs leave the queue and their slots only for a reason.
     NothingLost,
-    /// A free slot and a waiter with a live owner do not coexist.
+    /// A free slot and a waiter with a live owner never coexist.
     NoIdleSlot,
-    /// The same command again changes nothing.
+    /// Repeating a command changes nothing.
     Idempotent,
-    /// Tokens strictly increase, and older ones change nothing.
+    /// Tokens strictly increase, and commands with older ones change nothing.
     Fencing,
-    /// A grant goes to the owner of the run, and only as long as that lives.
+    /// A grant goes to the owner of the run, and only while that session lives.
     LiveOwner,
-    /// What managers hand out, and tell their waiters, is what the store holds.
+    /// The leases that managers hand out, and the answers to their waiters, agree with the
+    /// store.
     Told,
 }
 

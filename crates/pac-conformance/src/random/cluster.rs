@@ -1,4 +1,4 @@
-//! Three processes on one store, one move after the other.
+//! Three processes on one store, which make one move after the other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use super::steps::PARTIES;
 use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Wish};
 use crate::{poll_times, repository};
 
-/// For what happens at once, without any interval having passed.
+/// The wait for effects that come at once, before any interval passes.
 const AT_ONCE: Duration = Duration::from_millis(50);
-/// For what happens at some time: a session dies (15 s), is looked for (12 s), and what has no
-/// owner is found (12 s).
+/// The wait for effects of all intervals: a session dies (15 s), managers look for dead sessions
+/// (12 s), and for runs without an owner (12 s).
 const AT_LAST: Duration = Duration::from_secs(45);
-/// No move takes so long, unless it never ends.
+/// The time limit of a move: a longer one never ends.
 const NEVER: Duration = Duration::from_secs(2 * 60 * 60);
 
 type Verdict = Result<(), (Check, String)>;
@@ -34,11 +34,11 @@ pub(super) struct Cluster {
     line: Line,
     key: RepositoryKey,
     processes: Vec<Process>,
-    /// What the store held when everything had come to rest.
+    /// The content of the store at the end of the latest move.
     known: Repository,
-    /// The sessions that are dead, and whether their leases are over too.
+    /// The dead sessions, and whether their lease TTLs have passed too.
     dead: Vec<(u64, bool)>,
-    /// The latest move was of two at the same time.
+    /// The latest move was [`Move::Both`].
     crowded: bool,
     told: Vec<String>,
 }
@@ -61,12 +61,12 @@ impl Cluster {
         }
     }
 
-    /// What has happened so far.
+    /// The moves so far and their results.
     pub(super) fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)
     }
 
-    /// Something that came of the latest move.
+    /// Adds a result to the description of the latest move.
     fn tell(&mut self, what: &str) {
         if let Some(latest) = self.told.last_mut() {
             latest.push_str("\n      ");
@@ -98,7 +98,8 @@ impl Cluster {
             Move::Both((one, deed), (other, second)) => {
                 let (a, b) = tokio::join!(self.does(one, deed), self.does(other, second));
                 let before = || Allowed::only(self.known.clone());
-                // The answer may be of a moment at which the other one had been answered, too.
+                // The answer may describe a moment at which the other command had been carried
+                // out, too.
                 let in_order = |first: &Asked, second: &Asked| {
                     let then = before().ask(first.asker, &first.ask, |a| may_fit(a, &first.seen));
                     then.ask(second.asker, &second.ask, |a| may_fit(a, &second.seen))
@@ -138,7 +139,7 @@ impl Cluster {
         }
     }
 
-    /// Asks by name.
+    /// Lets a process make a call that names its run.
     async fn does(&self, party: usize, deed: Deed) -> Asked {
         let process = &self.processes[party];
         let (manager, key) = (&process.manager, &self.key);
@@ -216,7 +217,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until everything has come to rest, and judges what is there then.
+    /// Waits until nothing more happens, and judges the state and what the processes have heard.
     async fn comes_to(&mut self, allowed: Allowed) -> Verdict {
         let background = self.background();
         let longest = match allowed.is_restless(&background) {
@@ -240,7 +241,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What managers do of their own accord.
+    /// The commands that managers issue by themselves.
     fn background(&self) -> Background {
         let mut background = Background::default();
         for process in &self.processes {
@@ -281,7 +282,7 @@ impl Cluster {
                 let owner = asker.session;
                 let (name, uid) = (wish.name, wish.uid);
                 let asked = before.ask(asker, &admit, |_| true);
-                // What it did not have before, is taken back.
+                // An entry that this admission created is taken back.
                 let mut after = self.known.clone();
                 let created = match after.ask(asker, &admit) {
                     Answer::Runs { created, .. } | Answer::Waits { created, .. } => created,
@@ -299,7 +300,7 @@ impl Cluster {
                         asked.ask(asker, &abandon, |_| true)
                     }
                     None => {
-                        // It stays what it was, but for who owns it.
+                        // The entry existed before: it stays, and only its owner may change.
                         self.processes[party].unheard.insert(name);
                         asked
                     }
@@ -415,7 +416,7 @@ impl Cluster {
         closed.map_err(|error| (Check::Answer, error.to_string()))?;
         self.replace(party).await;
         self.dead.push((session, false));
-        // Who closes, takes nothing over any more.
+        // A process that is closing takes no runs over.
         let asker = Asker {
             session,
             takes_ownerless: false,
@@ -465,7 +466,7 @@ impl Cluster {
     }
 }
 
-/// Two of them take over what has no owner.
+/// Two of the processes take over runs without an owner.
 fn is_controller(party: usize) -> bool {
     party < 2
 }

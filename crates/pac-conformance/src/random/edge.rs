@@ -1,4 +1,4 @@
-//! Between the types of the reference model and those of the protocol.
+//! Conversions between the types of the reference model and those of the protocol.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use pac_core::{
 
 use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Run, Wish};
 
-/// The run of a number.
+/// The run with a number.
 pub(crate) fn key(name: u8) -> PipelineRunKey {
     crate::run(&format!("run-{name}"))
 }
 
-/// The uid of a number.
+/// The uid with a number.
 pub(crate) fn uid(uid: u8) -> Uid {
     uid.to_string().parse().unwrap()
 }
@@ -143,7 +143,7 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
     }
 }
 
-/// A repository as the reference model would have it.
+/// Converts a repository to the reference model's type.
 pub(crate) fn picture<'a>(
     exists: bool,
     head: &Head,

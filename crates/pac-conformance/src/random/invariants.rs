@@ -1,5 +1,5 @@
-//! The invariants of the protocol, judged on one commit: what was there before, what was asked,
-//! what is there after. Nothing here knows how the answer is found.
+//! The invariants of the protocol, judged on one commit from the state before, the command and
+//! the state after. Nothing here uses the protocol's own code.
 
 use std::collections::BTreeSet;
 
@@ -13,13 +13,13 @@ pub(crate) struct Transition<'a> {
     pub(crate) after: &'a Repository,
     pub(crate) asker: Asker,
     pub(crate) ask: Ask,
-    /// The sessions that the commit is conditional on, besides the asker's.
+    /// The other sessions that must be alive for the commit to be accepted.
     pub(crate) conditions: &'a [u64],
-    /// The sessions that are dead.
+    /// The dead sessions.
     pub(crate) dead: &'a [u64],
 }
 
-/// What breaks, and how.
+/// The violated checks, with descriptions.
 pub(crate) type Findings = Vec<(Check, String)>;
 
 /// Judges a commit.
@@ -102,7 +102,7 @@ impl Transition<'_> {
         })
     }
 
-    /// Whether what was asked ends this run, or takes its slot.
+    /// Whether the command may end this run or free its slot.
     fn may_leave(&self, was: &Run) -> bool {
         let is = |name: u8, uid: Option<u8>| name == was.name && uid.is_none_or(|u| u == was.uid);
         match self.ask {
@@ -198,7 +198,7 @@ impl Transition<'_> {
             }
             let owner = match was.map(|was| was.place) {
                 Some(Place::Waiting { owner }) if !self.takes_for_itself(run) => {
-                    let owner = owner.filter(|owner| !self.buries(*owner));
+                    let owner = owner.filter(|owner| !self.expires(*owner));
                     if owner.is_none() && !self.may_take(run) {
                         return Some(format!("{run}, which cannot start what it did not admit"));
                     }
@@ -210,7 +210,7 @@ impl Transition<'_> {
         })
     }
 
-    /// The runs that this commit has put into a slot, but for one that was running all along.
+    /// The runs that this commit granted a slot, without an adopted one.
     fn started(&self) -> impl Iterator<Item = &Run> {
         let adopted = match self.ask {
             Ask::Adopt(Wish { name, .. }) => Some(name),
@@ -218,7 +218,7 @@ impl Transition<'_> {
         };
         let newly = move |run: &&Run| {
             let ran = self.was(run).and_then(holder);
-            // Requeued, and first in the queue again.
+            // Requeued and, being first in the queue, started again.
             let again =
                 self.requeues(run) && ran.is_some_and(|(before, _)| Some(before) != token(run));
             (ran.is_none() || again) && adopted != Some(run.name)
@@ -231,13 +231,13 @@ impl Transition<'_> {
         matches!(self.ask, Ask::Requeue { name, .. } if name == run.name)
     }
 
-    /// What was known of this very run.
+    /// The entry of the same name and uid before the commit.
     fn was(&self, run: &Run) -> Option<&Run> {
         let was = self.before.run(run.name)?;
         (was.uid == run.uid).then_some(was)
     }
 
-    /// Whom a slot for a waiting run would go to.
+    /// The session that a slot for a waiting run should be granted to.
     fn grantee(&self, run: &Run) -> Option<u64> {
         match run.place {
             Place::Waiting { owner: Some(owner) } => Some(owner),
@@ -245,7 +245,7 @@ impl Transition<'_> {
         }
     }
 
-    fn buries(&self, owner: u64) -> bool {
+    fn expires(&self, owner: u64) -> bool {
         matches!(self.ask, Ask::Expire { session, .. } if session == owner)
     }
 
@@ -253,7 +253,7 @@ impl Transition<'_> {
         self.takes_for_itself(run) || (self.asker.takes_ownerless && run.durable)
     }
 
-    /// Whether what was asked makes the asker the owner of this run.
+    /// Whether the command makes the asker the owner of this run.
     fn takes_for_itself(&self, run: &Run) -> bool {
         match self.ask {
             Ask::Admit(wish) | Ask::Adopt(wish) => wish.name == run.name && wish.uid == run.uid,
@@ -274,7 +274,7 @@ fn token(run: &Run) -> Option<u64> {
     holder(run).map(|(token, _)| token)
 }
 
-/// It may come again, as a new run.
+/// Whether the run was given up, so that it may come again as a new run.
 fn given_up(run: &Run) -> bool {
     match run.place {
         Place::Over { how, abandoned, .. } => abandoned && how == How::Cancelled,

@@ -17,12 +17,12 @@ use super::search::{Failure, Search, shortest};
 /// Opens an empty store.
 pub type OpenStore<'a> = &'a dyn Fn() -> Arc<dyn Driver>;
 
-/// Holds managers over a store that never waits for a network to the reference model: three of
-/// them on paused time, each alone with the store, behind a connection that is cut now and
-/// then, or far away from it.
+/// Compares managers with the reference model, over a store that needs no network. Three
+/// managers run on paused time: each directly on the store, behind a connection that is cut at
+/// times, or behind a slow connection.
 ///
 /// # Errors
-/// The first thing found wrong, with as few moves as show it.
+/// The first violation found, with as few moves as possible.
 pub fn manager(open: OpenStore<'_>, search: Search) -> Result<(), Failure> {
     let run = search.runner().run(&moves(), |(line, moves)| {
         match play(open, line, &moves, search.seed) {
@@ -56,7 +56,7 @@ pub fn manager(open: OpenStore<'_>, search: Search) -> Result<(), Failure> {
     }
 }
 
-/// Every check that finds something wrong with managers over this store.
+/// The checks that fail for managers over this store.
 #[cfg(feature = "mutants")]
 pub(crate) fn survey(open: OpenStore<'_>, search: Search) -> BTreeSet<Check> {
     let found = RefCell::new(BTreeSet::new());
@@ -70,7 +70,7 @@ pub(crate) fn survey(open: OpenStore<'_>, search: Search) -> BTreeSet<Check> {
     found.into_inner()
 }
 
-/// What was found, and on the way to what.
+/// A violation, and the moves that led to it.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) check: Check,
@@ -79,7 +79,7 @@ pub(super) struct Found {
 }
 
 fn play(open: OpenStore<'_>, line: Line, moves: &[Move], seed: u64) -> Result<(), Found> {
-    // What managers leave to chance, their intervals, is the same again with the same moves.
+    // Managers draw their intervals at random; the seed makes them the same for the same moves.
     fastrand::seed(seed);
     let played = catch_unwind(AssertUnwindSafe(|| {
         let runtime = Builder::new_current_thread()

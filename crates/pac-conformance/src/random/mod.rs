@@ -1,5 +1,5 @@
-//! Random commands, judged by a reference model and by the invariants themselves, and made short
-//! when something is found.
+//! Random commands, judged by a reference model and by the protocol's invariants. A failing
+//! sequence is shortened.
 
 mod allowed;
 mod asked;

@@ -1,4 +1,4 @@
-//! Random use of managers: what three processes do with one repository, and what befalls them.
+//! Random use of managers: the calls of three processes on one repository, and their failures.
 
 use std::fmt;
 
@@ -8,50 +8,50 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use super::steps::{NAMES, PARTIES, Token, any_end, any_limit, any_uid, any_version, any_wish};
 use crate::reference::{How, Wish};
 
-/// Moves of a sequence, at most.
+/// The most moves of a sequence.
 const MOVES: usize = 20;
 
-/// What lies between managers and the store.
+/// The connection between the managers and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// Nothing: answers are there at once.
+    /// No connection: the store answers at once.
     Direct,
     /// A connection that can be cut.
     Gated,
-    /// One that takes a while, too, and carries batches.
+    /// Like `Gated`, and slow, with commits in batches.
     Distant,
 }
 
-/// One move, in terms that stay meaningful when other moves are left out.
+/// One move. It stays meaningful when other moves of the sequence are left out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Move {
-    /// One process asks.
+    /// One process makes a call.
     One(usize, Deed),
-    /// Two ask at the same time.
+    /// Two processes make a call at the same time.
     Both((usize, Deed), (usize, Deed)),
-    /// A process asks for a slot, and has gone after so many polls.
+    /// A process admits a run, and drops the call after a number of polls.
     Impatient(usize, Wish, usize),
-    /// It gives up waiting for one of its runs.
+    /// A process drops one of its waiters.
     DropWaiter(usize, usize),
-    /// It leaves one of its runs in the queue, to hear of it from its stream of grants.
+    /// A process detaches one of its waiters: the grant then comes on its stream of grants.
     Detach(usize, usize),
-    /// It forgets one of its leases.
+    /// A process drops one of its leases.
     DropLease(usize, usize),
-    /// It releases one of its leases.
+    /// A process releases one of its leases.
     Release(usize, usize, How),
-    /// It gives one of its leases back to the queue.
+    /// A process requeues one of its leases.
     Requeue(usize, usize),
-    /// It shuts down, and is started again.
+    /// A process closes its manager, and a new process replaces it.
     Close(usize),
-    /// It is gone without a word; another one is started.
+    /// A process loses its connection for good, and a new process replaces it.
     Crash(usize),
-    /// It is cut off for longer than its session lives.
+    /// A process is disconnected for longer than its session lives.
     CutOff(usize),
     /// The lease TTL passes.
     LeaseTtl,
 }
 
-/// What is asked for by name.
+/// A call that names a run or the repository.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Deed {
     Admit(Wish),
@@ -73,7 +73,7 @@ pub(crate) enum Deed {
     Remove,
 }
 
-/// A line, and moves over it.
+/// A connection, and moves over it.
 pub(crate) fn moves() -> impl Strategy<Value = (Line, Vec<Move>)> {
     let line = prop_oneof![Just(Line::Direct), Just(Line::Gated), Just(Line::Distant)];
     (line, vec(one_move(), 1..=MOVES))

@@ -1,4 +1,4 @@
-//! One process: a manager, and what it holds of leases and places.
+//! One process: a manager, its leases and its waiters.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::moves::Line;
 use crate::faults::Faults;
 use crate::reference::{Asker, Place, Repository};
 
-/// When leases are given up: later than a whole sequence of moves takes.
+/// The lease TTL: longer than a whole sequence of moves takes.
 pub(crate) const LEASE_TTL: Duration = Duration::from_secs(40 * 60);
 
 /// See the module.
@@ -25,15 +25,15 @@ pub(crate) struct Process {
     pub(crate) manager: ConcurrencyManager,
     pub(crate) gate: Arc<Faults>,
     pub(crate) leases: Vec<Lease>,
-    /// With the uid of the run.
+    /// The waiters, with the uids of their runs.
     pub(crate) waiters: Vec<(u8, Waiter)>,
-    /// The runs that it left in the queue.
+    /// The runs whose waiters it detached.
     pub(crate) detached: BTreeSet<u8>,
-    /// The runs of others that it asked for and was not there to hear of.
+    /// The runs of other processes that it admitted without receiving the answer.
     pub(crate) unheard: BTreeSet<u8>,
-    /// The tokens of leases that it dropped although the run goes on.
+    /// The tokens of durable leases that it dropped, whose runs go on.
     forgotten: BTreeSet<u64>,
-    /// Some take over what has no owner.
+    /// The stream of grants of runs without an owner, if it takes those.
     grants: Option<Grants>,
 }
 
@@ -49,7 +49,7 @@ impl Process {
         };
         let options = ManagerOptions {
             lease_ttl: Some(LEASE_TTL),
-            // Hours of paused time are spent here.
+            // A longer interval than usual, since sequences last hours of paused time.
             sweep_interval: Duration::from_secs(10),
             ..ManagerOptions::default()
         };
@@ -82,14 +82,14 @@ impl Process {
         self.grants.is_some()
     }
 
-    /// The runs that it waits for: their names and uids.
+    /// The names and uids of the runs that it waits for.
     pub(crate) fn awaited(&self) -> Vec<(u8, u8)> {
         let awaited = self.waiters.iter();
         let awaited = awaited.map(|(uid, waiter)| (edge::number(waiter.run()), *uid));
         awaited.collect()
     }
 
-    /// Keeps what came of asking for a run.
+    /// Keeps the lease or the waiter of an admission.
     pub(crate) fn keep(&mut self, uid: u8, admission: Admission) {
         match admission {
             Admission::Started(lease) => self.keep_lease(lease),
@@ -97,7 +97,8 @@ impl Process {
                 let known = (edge::number(waiter.run()), uid);
                 self.detached.remove(&known.0);
                 self.unheard.remove(&known.0);
-                // The one before is dropped after this one is there, and gives nothing up.
+                // The earlier waiter is dropped only after this one exists, so the place is not
+                // given up.
                 let before = self.awaited().iter().position(|other| *other == known);
                 self.waiters.push((uid, waiter));
                 if let Some(before) = before {
@@ -108,7 +109,7 @@ impl Process {
         }
     }
 
-    /// A lease that it has already, or that is somebody else's, is nothing to keep.
+    /// Keeps a lease, unless it is known already or belongs to another session.
     fn keep_lease(&mut self, lease: Lease) {
         let known = self.leases.iter().any(|known| {
             known.run() == lease.run()
@@ -120,7 +121,7 @@ impl Process {
         }
     }
 
-    /// Forgets a lease. That of an ephemeral run ends it.
+    /// Drops a lease. If `ends`, this ends the run, as it does for an ephemeral one.
     pub(crate) fn drop_lease(&mut self, which: usize, ends: bool) {
         let lease = self.leases.remove(which);
         if !ends {
@@ -128,8 +129,8 @@ impl Process {
         }
     }
 
-    /// Takes in what it has been told by now, and judges it by what the store holds. What was
-    /// `crowded` had a state in between, which it may have been told of.
+    /// Reads what the waiters and the stream of grants have reported, and compares it with the
+    /// store. After a `crowded` move they may also have reported a state in between.
     pub(crate) async fn hear(&mut self, store: &Repository, crowded: bool) -> Result<(), String> {
         for (uid, mut waiter) in std::mem::take(&mut self.waiters) {
             let told = timeout(Duration::from_millis(1), &mut waiter).await;
@@ -169,7 +170,7 @@ impl Process {
         let mine = self.session();
         match run.place {
             Place::Waiting { owner } if owner == Some(mine) => Due::Wait,
-            // Whoever asked for it again has it with the answer to that.
+            // A second admission of the run has answered with the lease already.
             Place::Running { token, session, .. } if session == mine => match self.has(token) {
                 true => Due::TakenOver,
                 false => Due::Lease(token),
@@ -230,7 +231,7 @@ impl Process {
     }
 }
 
-/// What a waiter is to be told.
+/// The expected report of a waiter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
     Wait,

@@ -13,14 +13,14 @@ use super::search::{Failure, Search, shortest};
 use super::steps::{Event, Step, Steps, World};
 use crate::Rules;
 
-/// Steps of a sequence, at most.
+/// The most steps of a sequence.
 const STEPS: usize = 60;
 
-/// Holds rules to the reference model and to the invariants, over random commands of three
-/// parties whose sessions come and go.
+/// Compares rules with the reference model and the invariants, over random commands of three
+/// parties whose sessions die and are replaced.
 ///
 /// # Errors
-/// The first thing found wrong, with as few steps as show it.
+/// The first violation found, with as few steps as possible.
 pub fn rules(rules: &dyn Rules, search: Search) -> Result<(), Failure> {
     let strategy = Steps::sequential_strategy(1..=STEPS);
     let run = search.runner().run(&strategy, |(world, steps, seen)| {
@@ -59,7 +59,7 @@ pub fn rules(rules: &dyn Rules, search: Search) -> Result<(), Failure> {
     })
 }
 
-/// Every check that finds something wrong with these rules.
+/// The checks that fail for these rules.
 #[cfg(feature = "mutants")]
 pub(crate) fn survey(rules: &dyn Rules, search: Search) -> BTreeSet<Check> {
     let strategy = Steps::sequential_strategy(1..=STEPS);
@@ -78,13 +78,14 @@ pub(crate) fn survey(rules: &dyn Rules, search: Search) -> BTreeSet<Check> {
     found.into_inner()
 }
 
-/// One sequence.
+/// One sequence of steps.
 struct Play<'a> {
     book: Book<'a>,
     world: World,
-    /// The two are not in the same state any more: what the model says is of no use.
+    /// The rules and the model have reached different states: the model's answers no longer
+    /// apply.
     apart: bool,
-    /// The store has refused: nothing can go on.
+    /// The store has refused a commit: the sequence cannot continue.
     stuck: bool,
     told: Vec<String>,
 }
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
     use crate::Production;
 
-    /// What is never asked, or never answered so, is not checked either.
+    /// A kind of answer that never occurs is never checked.
     #[test]
     fn every_kind_of_answer_is_met() {
         let met = RefCell::new(BTreeSet::new());

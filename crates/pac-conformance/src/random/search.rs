@@ -1,4 +1,4 @@
-//! Looking for a sequence of steps that shows something wrong, and making it short.
+//! The search for a sequence of steps that fails, and its reduction.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::check::Check;
 
-/// How many random sequences to try, and which.
+/// The random sequences to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Search {
     /// The same seed tries the same sequences.
     pub seed: u64,
-    /// How many.
+    /// The number of sequences.
     pub cases: u32,
 }
 
@@ -19,7 +19,7 @@ impl Search {
     pub(super) fn runner(self) -> TestRunner {
         let config = Config {
             cases: self.cases,
-            // A failure is repeated by its seed, not by a file beside the sources.
+            // A failure is repeated by its seed, without a file beside the sources.
             failure_persistence: None,
             source_file: None,
             max_shrink_iters: 1_000,
@@ -34,16 +34,16 @@ impl Search {
     }
 }
 
-/// Something that is wrong, shown by a sequence from which nothing could be left out.
+/// A violation, and a sequence of steps of which none could be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Which check says so.
+    /// The check that failed.
     pub check: Check,
-    /// What it says.
+    /// The check's message.
     pub message: String,
-    /// The steps, in words, and what came of each.
+    /// The steps and their results, in words.
     pub steps: Vec<String>,
-    /// The search that found it; again, it finds it again.
+    /// The search that found it, which finds it again.
     pub search: Search,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Leaves out, one after the other, the steps without which it still fails.
+/// Leaves out, one after the other, the steps without which the sequence still fails.
 pub(super) fn shortest<S: Clone>(mut steps: Vec<S>, fails: impl Fn(&[S]) -> bool) -> Vec<S> {
     let mut at = steps.len();
     while at > 0 {

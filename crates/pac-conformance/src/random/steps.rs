@@ -1,4 +1,4 @@
-//! Random commands: what three parties ask of one repository, and who of them dies meanwhile.
+//! Random commands of three parties for one repository, and deaths of their sessions.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use proptest_state_machine::ReferenceStateMachine;
 
 use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Wish};
 
-/// Those who ask.
+/// The number of parties.
 pub(crate) const PARTIES: usize = 3;
-/// Few names, so that commands meet.
+/// The number of run names: few, so that commands concern the same runs.
 pub(crate) const NAMES: u8 = 5;
 
-/// One step, in terms that stay meaningful when other steps are left out.
+/// One step. It stays meaningful when other steps of the sequence are left out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
     party: usize,
@@ -39,7 +39,7 @@ enum Deed {
         name: u8,
         token: Token,
     },
-    /// From a session that the party had before.
+    /// Names the party's previous session as the former owner.
     Reclaim {
         name: u8,
         uid: u8,
@@ -48,7 +48,7 @@ enum Deed {
         name: u8,
         uid: u8,
         owner: usize,
-        /// What is given up is an earlier life of the run.
+        /// Names an earlier ticket of the run.
         former: bool,
         token: Token,
     },
@@ -56,7 +56,7 @@ enum Deed {
         limit: u32,
         version: Option<u64>,
     },
-    /// Somebody notices the death of the party's session before this one.
+    /// The asker records the death of another party's previous session.
     Expire {
         of: usize,
         lease_too: bool,
@@ -67,27 +67,27 @@ enum Deed {
     Die,
 }
 
-/// Which token is shown.
+/// The token that a command carries.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Token {
-    /// That of the run's slot.
+    /// The token of the run's slot.
     Right,
-    /// The one before.
+    /// The token before that.
     Older,
-    /// None: by force.
+    /// No token: by force.
     None,
 }
 
-/// The reference model, and who is alive.
+/// The reference model, and the sessions of the parties.
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub(crate) repository: Repository,
-    /// Each party's sessions; the last one lives.
+    /// Each party's sessions; the last one is alive.
     sessions: Vec<Vec<u64>>,
     opened: u64,
 }
 
-/// What a step comes to.
+/// The meaning of a step in a given state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Event {
     Asked(Asker, Ask),
@@ -118,7 +118,7 @@ impl World {
         self.sessions[party].iter().rev().nth(1).copied()
     }
 
-    /// The parties whose last death left something behind.
+    /// The parties whose previous, dead session still owns runs.
     fn unnoticed(&self) -> Vec<usize> {
         let left = |session: u64| {
             self.repository.runs.iter().any(|run| match run.place {
@@ -135,15 +135,15 @@ impl World {
         (0..PARTIES).filter(died).collect()
     }
 
-    /// What a step means here; `None` when nothing.
+    /// The meaning of a step in this state; `None` when it has none.
     pub(crate) fn event(&self, step: &Step) -> Option<Event> {
         let asker = Asker {
             session: self.session(step.party),
             takes_ownerless: step.takes_ownerless,
         };
         let ask = match step.deed {
-            // Two that nobody has noticed could be granted each other's slots without an end:
-            // managers keep that from happening, and the rules alone cannot.
+            // Two dead sessions that still own runs could be granted each other's slots without
+            // end: managers prevent that, but the rules alone cannot.
             Deed::Die if !self.unnoticed().is_empty() => return None,
             Deed::Die => return Some(Event::Died(asker.session)),
             Deed::Admit(wish) => Ask::Admit(wish),
@@ -196,7 +196,7 @@ impl World {
         Some(Event::Asked(asker, ask))
     }
 
-    /// Goes through a step; what is answered, if anything is asked.
+    /// Carries a step out. Returns the answer if the step is a command.
     pub(crate) fn take(&mut self, step: &Step) -> Option<Answer> {
         match self.event(step)? {
             Event::Died(_) => {
@@ -208,7 +208,8 @@ impl World {
         }
     }
 
-    /// A slot for a dead session is none: its death is taken note of first, and then again.
+    /// Applies a command. If it would grant a slot to a dead session, that session expires first
+    /// and the command is applied again.
     fn ask(&mut self, asker: Asker, ask: &Ask) -> Answer {
         let dead = self.dead();
         loop {
@@ -242,7 +243,7 @@ fn held(place: Place) -> Option<(u64, u64)> {
 }
 
 impl Token {
-    /// For a run that holds no slot, a token that it might have had.
+    /// The token to show. If the run holds no slot, one that it might have held.
     pub(crate) fn shown(self, repository: &Repository, name: u8) -> Option<u64> {
         let held = repository.run(name).and_then(|run| held(run.place));
         let token = held.map_or(repository.tokens, |(token, _)| token);
@@ -262,7 +263,7 @@ impl Token {
     }
 }
 
-/// The steps that may come next: any, but more often such as meet what is there.
+/// Generates the next step: any, but more often one that concerns existing runs.
 #[derive(Debug)]
 pub(crate) struct Steps;
 
@@ -299,10 +300,10 @@ fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         [] => (0..NAMES).boxed(),
         among => prop_oneof![3 => select(among.to_vec()), 1 => 0..NAMES].boxed(),
     };
-    // Without a limit nobody waits, and nothing much happens.
+    // Prefer low limits: without a limit no run waits, and little happens.
     let limited = (1..NAMES.into()).contains(&world.repository.limit);
     let limit = if limited { 2 } else { 10 };
-    // A death that nobody has noticed yet, soon is.
+    // Make it likely that the death of a session that still owns runs is recorded soon.
     let unnoticed = world.unnoticed();
     let expire = if unnoticed.is_empty() { 1 } else { 6 };
     let of = match unnoticed {
@@ -345,7 +346,7 @@ pub(crate) fn any_wish() -> impl Strategy<Value = Wish> {
     })
 }
 
-/// Mostly the same.
+/// Mostly the same uid.
 pub(crate) fn any_uid() -> impl Strategy<Value = u8> {
     prop_oneof![5 => Just(0), 1 => Just(1)]
 }

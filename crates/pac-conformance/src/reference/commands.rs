@@ -1,9 +1,9 @@
-//! What comes of each question.
+//! The effect of each command.
 
 use super::{Answer, Ask, Asker, How, Place, Repository, Run, Wish};
 
 impl Repository {
-    /// Answers, and changes what has to be changed.
+    /// Carries a command out, and returns the answer.
     pub(crate) fn ask(&mut self, asker: Asker, ask: &Ask) -> Answer {
         let before = self.clone();
         let answer = self.answer(asker, ask);
@@ -47,15 +47,16 @@ impl Repository {
         }
     }
 
-    /// Known as this very run: what it has. Known as another run of the name: that one is over
-    /// and forgotten. Not known, or given up by who asked before: it comes now.
+    /// If the same run is known: its present state. If another run of the name is known: that
+    /// one is replaced. If the run is unknown or was given up: it is queued.
     fn admit(&mut self, asker: Asker, wish: Wish) -> Answer {
         let mine = Some(asker.session);
         if let Some(other) = self.run(wish.name)
             && other.uid != wish.uid
             && !wish.durable
         {
-            // A process that asks for itself ends nobody else's run of the name.
+            // A process that asks for its own run does not end another process's run of the
+            // name.
             let held_by = match other.place {
                 Place::Running { session, .. } => Some(session),
                 Place::Waiting { owner } => owner,
@@ -96,7 +97,7 @@ impl Repository {
         self.stands(wish.name, false)
     }
 
-    /// It runs already, so it has a slot from now on, whatever the limit says.
+    /// The run is running already, so it gets a slot even above the limit.
     fn adopt(&mut self, asker: Asker, wish: Wish) -> Answer {
         let Some(run) = self.same(wish) else {
             let slot = self.slot(asker.session);
@@ -143,7 +144,7 @@ impl Repository {
         }
     }
 
-    /// As long as it is nobody else's.
+    /// Unless another session owns the run.
     fn abandon(
         &mut self,
         asker: Asker,
@@ -168,7 +169,7 @@ impl Repository {
         }
     }
 
-    /// Back to where its ticket puts it.
+    /// Returns the run to the place that its ticket gives it.
     fn requeue(&mut self, asker: Asker, name: u8, token: u64) -> Answer {
         match self.place_of(name, None) {
             Some(Place::Running { token: has, .. }) if has == token => self.waits_for(asker, name),
@@ -239,7 +240,7 @@ impl Repository {
         Answer::Swept(touched, self.start_all(asker))
     }
 
-    /// Counting goes on, for a repository of the same name.
+    /// The counters continue, for a repository of the same name.
     fn remove(&mut self) -> Answer {
         let live = |run: &&Run| !matches!(run.place, Place::Over { .. });
         let mut live: Vec<_> = self.runs.iter().filter(live).collect();
@@ -257,7 +258,8 @@ impl Repository {
         Answer::Removed(live)
     }
 
-    /// Starts who may: first of the queue first, passing over those whom nobody here can start.
+    /// Starts the waiting runs that can start, first of the queue first; passes over runs that
+    /// have no owner and that the asker cannot start.
     fn start_all(&mut self, asker: Asker) -> Vec<u8> {
         let mut started = Vec::new();
         while self.has_room() {
@@ -295,7 +297,7 @@ impl Repository {
         Answer::Ended(self.start_all(asker))
     }
 
-    /// The run that is wished for, if it is known and was not given up.
+    /// The run with this name and uid, if it is known and was not given up.
     fn same(&mut self, wish: Wish) -> Option<&mut Run> {
         self.runs.iter_mut().find(|run| {
             let given_up = matches!(
@@ -309,7 +311,7 @@ impl Repository {
         })
     }
 
-    /// There is one run of a name: whichever had it before is forgotten.
+    /// Adds a run; an earlier run of the name is forgotten.
     fn comes(&mut self, wish: Wish, place: Place) {
         self.runs.retain(|run| run.name != wish.name);
         self.tickets += 1;

@@ -1,6 +1,6 @@
-//! What a repository has to do, said once more and as plainly as possible: a list and some
-//! counters, looked through from end to end. Shares no code and no types with the protocol that
-//! it is the measure of; what is slow here is slow on purpose.
+//! The behaviour of a repository, implemented a second time as plainly as possible: a list and
+//! some counters, searched from end to end. It shares no code and no types with the protocol
+//! that it checks; it is slow on purpose.
 
 mod commands;
 
@@ -9,19 +9,19 @@ use std::fmt;
 /// One repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Repository {
-    /// Whether anything is known of it.
+    /// Whether the repository exists.
     pub(crate) exists: bool,
-    /// How many may run at once; 0 is no limit.
+    /// The number of runs that may hold a slot at once; 0 means no limit.
     pub(crate) limit: u32,
-    /// The version of the newest announcement of a limit.
+    /// The version of the newest announced limit.
     pub(crate) announced: Option<u64>,
-    /// How many commits there were, and what removals add.
+    /// The revision: the number of commits, plus what removals add.
     pub(crate) commits: u64,
     /// The last ticket given out.
     pub(crate) tickets: u64,
     /// The last token given out.
     pub(crate) tokens: u64,
-    /// Every run that is known of, in no order that would mean anything.
+    /// All known runs, in no particular order.
     pub(crate) runs: Vec<Run>,
 }
 
@@ -30,42 +30,42 @@ pub(crate) struct Repository {
 pub(crate) struct Run {
     /// Its name.
     pub(crate) name: u8,
-    /// Which run of that name.
+    /// Its uid: tells it from other runs of the name.
     pub(crate) uid: u8,
-    /// Whether it outlives whoever asked for it.
+    /// Whether it outlives the process that admitted it.
     pub(crate) durable: bool,
-    /// Higher goes first.
+    /// Higher starts first.
     pub(crate) priority: i32,
-    /// When it came.
+    /// Its place in the order of arrival.
     pub(crate) ticket: u64,
-    /// Where it is.
+    /// Its state.
     pub(crate) place: Place,
 }
 
-/// Where a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Place {
-    /// In the queue.
+    /// It waits.
     Waiting {
-        /// Whose session its grant goes to.
+        /// The session that its grant goes to.
         owner: Option<u64>,
     },
-    /// In a slot.
+    /// It holds a slot.
     Running {
         /// The token of the grant.
         token: u64,
-        /// Whose session holds the slot.
+        /// The session that holds the slot.
         session: u64,
         /// That session is dead.
         orphaned: bool,
     },
-    /// Nowhere any more.
+    /// It has ended.
     Over {
         /// How it ended.
         how: How,
         /// The token that it had when it ended.
         token: Option<u64>,
-        /// Whoever asked for it has gone; it may come again.
+        /// Its asker gave it up; it may come again.
         abandoned: bool,
     },
 }
@@ -79,33 +79,33 @@ pub(crate) enum How {
     Failed,
     /// It was cancelled.
     Cancelled,
-    /// It was given up for dead.
+    /// Its session died, and no other took it over in time.
     Expired,
 }
 
-/// Who asks.
+/// The session that issues a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asker {
-    /// Its session.
+    /// Its number.
     pub(crate) session: u64,
-    /// Whether it is given runs that have no owner.
+    /// Whether runs without an owner may be granted to it.
     pub(crate) takes_ownerless: bool,
 }
 
-/// A run that is asked for.
+/// A request for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wish {
     /// Its name.
     pub(crate) name: u8,
-    /// Which run of that name.
+    /// Its uid.
     pub(crate) uid: u8,
-    /// Whether it outlives whoever asks for it.
+    /// Whether it outlives the process that admits it.
     pub(crate) durable: bool,
-    /// Higher goes first.
+    /// Higher starts first.
     pub(crate) priority: i32,
 }
 
-/// What is asked.
+/// A command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
     Admit(Wish),
@@ -148,59 +148,59 @@ pub(crate) enum Ask {
     Remove,
 }
 
-/// What comes of it.
+/// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// It holds a slot; and whether it was waiting or running already.
+    /// The run holds a slot; `created` if it neither waited nor ran before.
     Runs {
         token: u64,
         session: u64,
         created: bool,
     },
-    /// It waits; and whether it was waiting or running already.
+    /// The run waits; `created` if it neither waited nor ran before.
     Waits { ticket: u64, created: bool },
-    /// It does not run again.
+    /// The run has ended and is not started again.
     Finished(How),
-    /// It belongs to that session.
+    /// The run belongs to that session.
     HeldElsewhere(u64),
-    /// There is no such run, or not in this way.
+    /// There is no such run, or it is not held as the command says.
     NotHeld,
-    /// The run ended, and these start instead.
+    /// The run ended, and these start in its place.
     Ended(Vec<u8>),
-    /// It had ended before.
+    /// The run had ended before.
     EndedBefore(How),
-    /// It waits.
+    /// The run still waits.
     NotStarted,
-    /// It has this token by now.
+    /// The run's slot has this token by now.
     Stale(u64),
     /// There is no such run.
     Unknown,
-    /// The limit in force, whether the announcement counted, and who starts.
+    /// The limit in force, whether the command set it, and the runs that start.
     Limit(u32, bool, Vec<u8>),
-    /// Whom a death touched, and who starts.
+    /// The runs affected by the death, and the runs that start.
     Swept(Vec<u8>, Vec<u8>),
-    /// Who waited or ran.
+    /// The runs that waited or ran.
     Removed(Vec<u8>),
 }
 
 impl Repository {
-    /// The run of a name.
+    /// The run with a name.
     pub(crate) fn run(&self, name: u8) -> Option<&Run> {
         self.runs.iter().find(|run| run.name == name)
     }
 
-    /// How many hold a slot.
+    /// The number of runs that hold a slot.
     pub(crate) fn running(&self) -> usize {
         let running = |run: &&Run| matches!(run.place, Place::Running { .. });
         self.runs.iter().filter(running).count()
     }
 
-    /// Whether one more may start.
+    /// Whether one more run may start.
     pub(crate) fn has_room(&self) -> bool {
         self.limit == 0 || self.running() < self.limit as usize
     }
 
-    /// Who waits, next first.
+    /// The waiting runs, next first.
     pub(crate) fn queue(&self) -> Vec<&Run> {
         let waiting = |run: &&Run| matches!(run.place, Place::Waiting { .. });
         let mut queue: Vec<&Run> = self.runs.iter().filter(waiting).collect();
@@ -208,7 +208,7 @@ impl Repository {
         queue
     }
 
-    /// The same whatever the order in which runs are kept.
+    /// The same repository with its runs sorted, for comparison.
     pub(crate) fn sorted(mut self) -> Self {
         self.runs.sort();
         self

@@ -1,12 +1,12 @@
-//! The tables in `docs/testing.md` that tests find, and hold to what is written there.
+//! The generated tables in `docs/testing.md`: compares them with what the tests find.
 
 use std::path::PathBuf;
 use std::{env, fs};
 
-/// Set where the document is to be written instead of compared.
+/// If this variable is set, the document is written instead of compared.
 const WRITE: &str = "PAC_WRITE_MUTANTS";
 
-/// Compares what was found with the part of the document of this name, or writes it.
+/// Compares `found` with the part of the document of this name, or writes it there.
 pub(crate) fn holds(part: &str, found: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/testing.md");
     let (begin, end) = (

@@ -1,4 +1,4 @@
-//! What each command does.
+//! The effect of each command on a plan.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, SessionId, Ticket};
 
 impl Plan<'_> {
-    /// Applies a command to the state as it is after all that were applied before.
+    /// Applies a command to the state as all commands applied before have left it.
     pub fn apply(&mut self, command: &Command) -> Outcome {
         match command {
             Command::Admit(request) => self.admit(request),
@@ -101,7 +101,7 @@ impl Plan<'_> {
         self.standing(&request.run, true)
     }
 
-    /// The entry of a run that comes now: last in its priority.
+    /// A new queue entry for `request`, with the next ticket: last among its priority.
     fn arrival(&mut self, request: &RunRequest) -> Entry {
         let ticket = self.head.last_ticket.next();
         self.head.last_ticket = ticket;
@@ -121,7 +121,8 @@ impl Plan<'_> {
         }
     }
 
-    /// Ends a live run whose name another run bears now: there can be one object of a name.
+    /// Ends a live run whose name now belongs to a run with another uid: the cluster can hold
+    /// only one object of a name.
     fn supersede(&mut self, run: &PipelineRunKey) {
         if let Some(old) = self.current(run).filter(|old| !old.is_finished()) {
             let old = Entry::clone(old);
@@ -307,7 +308,8 @@ impl Plan<'_> {
                 } if !orphaned || session == issuer => {
                     return self.standing(&request.run, false);
                 }
-                // Its slot was given up because nobody looked after it; it runs all the same.
+                // The lease TTL of its controller passed before any other took the run over, but
+                // the workload is still running.
                 EntryState::Finished {
                     outcome: RunOutcome::Expired,
                     ..
@@ -346,7 +348,7 @@ impl Plan<'_> {
             .current_entries()
             .filter_map(|entry| Some((Arc::clone(entry), after_death(entry, session, death)?)))
             .collect();
-        // The entries come in no order of their own; the outcome must not depend on that.
+        // Entries come in no particular order; sort them so that the outcome is deterministic.
         bereaved.sort_unstable_by_key(|(entry, _)| entry.ticket);
         let mut affected = Vec::new();
         for (entry, after) in bereaved {
@@ -377,9 +379,10 @@ impl Plan<'_> {
     }
 }
 
-/// Whose live run it is that an ephemeral request of the same name may not end: a process that
-/// asks for itself replaces nothing that somebody else runs or waits for. Only for a durable
-/// run is a new uid proof that the run before is gone.
+/// The session of a live run that an ephemeral request of the same name and another uid must not
+/// end; `None` when the request may replace `other`. A process that asks for its own ephemeral
+/// run cannot know that another process's run is over. For a durable run a new uid proves it:
+/// the cluster has replaced the object.
 fn keeps_its_name(other: &Entry, asked: RunKind, issuer: SessionId) -> Option<SessionId> {
     let holder = match other.state {
         EntryState::Started { session, .. } => session,
@@ -396,7 +399,7 @@ fn known_as(admitted: Admitted) -> Outcome {
     }
 }
 
-/// What the death of `session` makes of an entry; `None` when it is not touched by it.
+/// The state of `entry` after the death of `session`; `None` when that death does not change it.
 fn after_death(entry: &Entry, session: SessionId, death: Death) -> Option<EntryState> {
     let expired = EntryState::Finished {
         outcome: RunOutcome::Expired,

@@ -1,24 +1,24 @@
-//! What can be asked of a repository, and what came of it.
+//! The commands for one repository, and their outcomes.
 
 use crate::name::{PipelineRunKey, Uid};
 use crate::state::{Entry, EntryState, RunKind, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket};
 
-/// A run that asks for a slot.
+/// A request for a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RunRequest {
-    /// Its name.
+    /// The run that needs the slot.
     pub run: PipelineRunKey,
     /// Tells it apart from other runs of the same name.
     pub uid: Uid,
-    /// What its owner's death means for it.
+    /// Whether the run outlives the session that owns it.
     pub kind: RunKind,
-    /// Its urgency. Asking again with another priority moves a waiting run.
+    /// Its urgency. Admitting a waiting run again with another priority moves it in the queue.
     pub priority: Priority,
 }
 
 impl RunRequest {
-    /// A run that the cluster runs, of usual priority.
+    /// A request for a run that the cluster executes, of default priority.
     #[must_use]
     pub fn durable(run: PipelineRunKey, uid: Uid) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl RunRequest {
         }
     }
 
-    /// A run that the asking process runs itself, of usual priority.
+    /// A request for a run that the asking process executes itself, of default priority.
     #[must_use]
     pub fn ephemeral(run: PipelineRunKey, uid: Uid) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl RunRequest {
         }
     }
 
-    /// The same with another priority.
+    /// The same request with another priority.
     #[must_use]
     pub fn with_priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
@@ -48,24 +48,25 @@ impl RunRequest {
 /// How long a session has been dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Death {
-    /// Its session TTL has passed: it is a controller no more.
+    /// Its session TTL has passed: its process no longer counts as a live controller.
     Session,
-    /// Its lease TTL has passed too: the slots that it left behind are free.
+    /// Its lease TTL has passed too: the slots that it still held are freed.
     Lease,
 }
 
-/// What can be asked of one repository.
+/// A command for one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Queue a run, and start it when its turn has come.
+    /// Queue a run, and start it when it is first in the queue and the limit admits it.
     Admit(RunRequest),
     /// A run has ended; its slot is free.
     Release {
         /// The run.
         run: PipelineRunKey,
-        /// Which run of that name.
+        /// The uid of the run; a run of the same name and another uid is not touched.
         uid: Uid,
-        /// The token of its grant; without one it is released by force, whoever holds it.
+        /// The token of the run's grant. `None` releases the slot by force, whichever session
+        /// holds it.
         token: Option<FencingToken>,
         /// How it ended.
         outcome: RunOutcome,
@@ -74,56 +75,60 @@ pub enum Command {
     Cancel {
         /// The run.
         run: PipelineRunKey,
-        /// Which run of that name; any when `None`.
+        /// The uid of the run; `None` cancels whichever run has the name.
         uid: Option<Uid>,
     },
-    /// A started run certainly did not begin to work: back to its old place in the queue.
+    /// Give the slot of a started run back and restore its place in the queue: its work
+    /// certainly did not begin.
     Requeue {
         /// The run.
         run: PipelineRunKey,
         /// The token of its grant.
         token: FencingToken,
     },
-    /// The run is running already: record it, also beyond the limit.
+    /// Record a run that is running already, even if that exceeds the limit.
     Adopt(RunRequest),
-    /// A limit was announced.
+    /// Set the limit of the repository.
     SetLimit {
         /// The limit.
         limit: Limit,
-        /// The version of the announcement; an older one than the last changes nothing. None
-        /// sets the limit whatever was announced, until a newer announcement.
+        /// The version of the announced limit: an announcement not newer than the last one
+        /// changes nothing. `None` sets the limit unconditionally; a later announcement with a
+        /// newer version replaces it.
         version: Option<LimitVersion>,
     },
-    /// A session died.
+    /// Record that a session died, and free or orphan its runs.
     Expire {
         /// The dead session.
         session: SessionId,
-        /// For how long.
+        /// Which of its two deadlines have passed.
         death: Death,
     },
-    /// A durable run that waited in the name of a session which is over: go on waiting for it in
-    /// the issuer's. Changes nothing if the run waits no more, or somebody else has taken it.
+    /// Transfer a waiting durable run from the issuer's former session to its current one.
+    /// Changes nothing if the run no longer waits or has another owner by now.
     Reclaim {
         /// The run.
         run: PipelineRunKey,
-        /// Which run of that name.
+        /// The uid of the run.
         uid: Uid,
-        /// The issuer's session before.
+        /// The issuer's previous session.
         former: SessionId,
     },
-    /// Whoever asked for this run has gone: end it, unless somebody else has taken it. It may
-    /// be asked for again.
+    /// End a run that its asker no longer wants, unless another session owns it by now. The run
+    /// may be admitted again afterwards.
     Abandon {
         /// The run.
         run: PipelineRunKey,
-        /// Which run of that name.
+        /// The uid of the run.
         uid: Uid,
-        /// In whose name it was asked for; the issuer's session, or one that it had before.
+        /// The session that the run was admitted under: the issuer's current one, or a previous
+        /// one.
         owner: SessionId,
-        /// The place that it was asked for with: a run that came again later has another.
+        /// The ticket that the run was admitted with. If the run was admitted again later, it
+        /// has another ticket and is not touched.
         ticket: Ticket,
-        /// The token of the slot that is given back; a later grant of it is not touched. None
-        /// gives the place up, and a slot if it was granted meanwhile.
+        /// The token of the slot to give back; a later grant of the run is not touched. `None`
+        /// gives the place in the queue up, and the slot too if one was granted meanwhile.
         token: Option<FencingToken>,
     },
     /// Nobody takes the slot that a durable run of the issuer's was granted: give it back, and
@@ -137,14 +142,15 @@ pub enum Command {
         /// Whether the run is running.
         running: bool,
     },
-    /// Start all runs that may start: after a change that started fewer runs than it could.
+    /// Start every run that can start. Needed after a commit that started fewer runs than the
+    /// limit admits.
     Promote,
-    /// Forget the repository, its limit and every run of it.
+    /// Delete the repository with its limit and all its runs.
     RemoveRepository,
 }
 
 impl Command {
-    /// The run that the command is about, if it is about one.
+    /// The run that the command names, if it names one.
     #[must_use]
     pub fn run(&self) -> Option<&PipelineRunKey> {
         match self {
@@ -164,7 +170,7 @@ impl Command {
 }
 
 impl Command {
-    /// Which run of its name the command is about, if it says so.
+    /// The uid of the run that the command names, if it gives one.
     #[must_use]
     pub fn uid(&self) -> Option<&Uid> {
         match self {
@@ -178,38 +184,39 @@ impl Command {
     }
 }
 
-/// What came of asking for a slot, or a place.
+/// The answer to a command that asks for a slot or a place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Admitted {
-    /// It holds a slot.
+    /// The run holds a slot.
     Started {
         /// The token of its grant.
         token: FencingToken,
-        /// Who holds it: the issuer, or another live controller that had it before.
+        /// The session that holds the slot: the issuer's, or another live one that was granted
+        /// it before.
         session: SessionId,
     },
-    /// It waits.
+    /// The run waits.
     Queued {
         /// Its place in the order of arrival.
         ticket: Ticket,
     },
-    /// This very run has ended before; it does not run again.
+    /// The run with this uid has ended before; it is not started again.
     Finished(RunOutcome),
-    /// Refused: an ephemeral run belongs to the process that admitted it first, and an
-    /// ephemeral request ends no run of its name that somebody else has.
+    /// Refused because of this session: it owns the ephemeral run, or it owns another run of the
+    /// name, which an ephemeral request may not end.
     HeldElsewhere(SessionId),
-    /// Refused: there is no such run, or it is not held with this token, or is somebody else's.
+    /// Refused: no such run, or it is not held with this token, or another session owns it.
     NotHeld,
 }
 
 impl Admitted {
-    /// Whether the run waits or runs for who asked.
+    /// Whether the run waits in the queue or holds a slot.
     #[must_use]
     pub fn has_a_place(&self) -> bool {
         matches!(self, Self::Started { .. } | Self::Queued { .. })
     }
 
-    /// What an entry amounts to for who asked for it.
+    /// The answer that describes the present state of an entry.
     #[must_use]
     pub fn of(entry: &Entry) -> Self {
         match entry.state {
@@ -222,54 +229,54 @@ impl Admitted {
     }
 }
 
-/// What came of ending a run.
+/// The answer to a command that ends a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
-    /// It waited or ran, and has ended with this command.
+    /// The run waited or ran, and this command ended it.
     Done,
-    /// It had ended before, in this way.
+    /// The run had ended before, with this outcome.
     Before(RunOutcome),
-    /// Nothing changed: it still waits. Only a started run can be released.
+    /// Nothing changed: the run still waits. Only a started run can be released.
     NotStarted,
-    /// Nothing changed: its slot was granted again since, with this token.
+    /// Nothing changed: the run's slot has been granted anew since, with this token.
     Stale(FencingToken),
     /// Nothing changed: no run of this name and uid is known.
     Unknown,
 }
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// Of `Admit`, `Adopt`, `Requeue`, `Reclaim` and `Disown`.
+    /// The outcome of `Admit`, `Adopt`, `Requeue`, `Reclaim` and `Disown`.
     Admitted {
-        /// Where the run stands now.
+        /// The state of the run after the command.
         admitted: Admitted,
-        /// Whether the run was not waiting or running before this command.
+        /// Whether the run neither waited nor ran before this command.
         created: bool,
     },
-    /// Of `Release`, `Cancel` and `Abandon`.
+    /// The outcome of `Release`, `Cancel` and `Abandon`.
     Ended {
-        /// Whether it ended.
+        /// Whether the command ended the run, and if not, why.
         ended: Ended,
-        /// The runs that started in its stead, in order.
+        /// The runs that the commit starts in the freed slot, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// Of `SetLimit`.
+    /// The outcome of `SetLimit`.
     LimitSet {
         /// The limit in force.
         limit: Limit,
-        /// Whether this announcement was newer than the last; false when it was ignored.
+        /// Whether the command set the limit; false when a later announcement was known already.
         accepted: bool,
-        /// The runs that started because of it, in order.
+        /// The runs that a raised limit starts, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// Of `Expire` and `Promote`.
+    /// The outcome of `Expire` and `Promote`.
     Swept {
         /// The dead session's runs that ended or lost their owner.
         affected: Vec<PipelineRunKey>,
-        /// The runs that started in their stead, in order.
+        /// The runs that the commit starts in freed slots, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// Of `RemoveRepository`: the runs that were waiting or running.
+    /// The outcome of `RemoveRepository`: the runs that were waiting or running.
     Removed(Vec<PipelineRunKey>),
 }

@@ -1,5 +1,6 @@
-//! The protocol: who gets a slot, in which order, and what every command does to that. Pure: no
-//! I/O, no clock, no randomness. Drivers make what it decides durable, and decide nothing.
+//! The protocol: which runs get a slot, in which order, and what every command changes. Pure: no
+//! I/O, no clock, no randomness. Drivers store what the protocol decides and decide nothing
+//! themselves.
 
 mod apply;
 mod command;
@@ -15,8 +16,9 @@ pub use recognise::recognise;
 
 use crate::state::RepositoryState;
 
-/// Applies one command to a state: what comes of it, and what has to be written to make it
-/// true (`None`: nothing). The state stays as it is.
+/// Applies one command to a state. Returns the outcome, and the changes that a driver must
+/// commit to make that outcome true (`None` when the command changes nothing). `state` is not
+/// modified.
 #[must_use]
 pub fn apply(
     state: &RepositoryState,

@@ -6,14 +6,14 @@ use crate::hash::HashMap;
 use crate::name::PipelineRunKey;
 use crate::state::{Entry, RepositoryState};
 
-/// Up to this many changed entries a scan beats a map.
+/// Up to this many changed entries, a linear scan is faster than a map.
 const SCAN: usize = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
-    /// In the order in which they were first changed.
+    /// The changed entries, in the order in which they were first changed.
     changed: Vec<Arc<Entry>>,
-    /// Where each is in `changed`; empty while a scan will do.
+    /// The position of each run in `changed`; empty while `changed` is short enough to scan.
     index: HashMap<PipelineRunKey, usize>,
 }
 
@@ -34,7 +34,7 @@ impl Overlay {
         self.changed.get(self.find(run)?)
     }
 
-    /// The entry as it stands now: changed by this plan, or as it is in the state.
+    /// The entry as this plan has changed it, or else as it is in the state.
     pub(super) fn current<'a>(
         &'a self,
         state: &'a RepositoryState,

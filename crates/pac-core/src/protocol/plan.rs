@@ -1,5 +1,5 @@
-//! A plan: commands applied one after the other to a state that stays as it is, and the one
-//! commit that makes them all true.
+//! A plan: commands applied one after the other on top of a state that is not modified, and the
+//! one commit that carries them all out.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -12,16 +12,16 @@ use crate::state::{
 };
 use crate::value::{Revision, SessionId};
 
-/// On whose behalf commands are applied.
+/// The process that issues commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Issuer {
     /// The session of the process.
     pub session: SessionId,
-    /// Whether it can start any durable run, and so is granted those that have no owner.
+    /// Whether the process can start any durable run: then it is granted those without an owner.
     pub takes_ownerless: bool,
 }
 
-/// What one commit to one repository writes.
+/// The content of one commit to one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Changes {
     /// The revision that the repository must be at; for a repository that does not exist, the
@@ -31,18 +31,19 @@ pub struct Changes {
     pub head: Head,
     /// The entries to write, each at most once.
     pub entries: Vec<Arc<Entry>>,
-    /// Sessions, besides the issuer's, that must be alive: runs are granted to them.
+    /// Sessions other than the issuer's that runs are granted to: the driver must refuse the
+    /// commit unless all of them are alive.
     pub alive: Vec<SessionId>,
-    /// Those of the entries that hold a slot because they ran already: for these alone the
-    /// number of slots may be above the limit of `head`.
+    /// The runs among `entries` that hold a slot because they were running already. Only they
+    /// may raise the number of slots above the limit of `head`.
     pub adopted: Vec<PipelineRunKey>,
     /// Delete the repository with all that belongs to it, and write nothing.
     pub remove: bool,
 }
 
-/// Commands applied to a state so far.
+/// The commands applied so far, as changes on top of `base`.
 ///
-/// A command costs O(√n) at worst for n waiting runs, and keeps only what changes; but the
+/// A command costs at most O(√n) for n waiting runs, and the plan keeps only what changes. The
 /// death of a session and the removal of a repository look at every run.
 #[derive(Debug)]
 pub struct Plan<'a> {
@@ -53,20 +54,21 @@ pub struct Plan<'a> {
     pub(super) removed: bool,
     alive: Vec<SessionId>,
     adopted: Vec<PipelineRunKey>,
-    /// The queue of `base` from the first place on that a promotion has not yet passed.
+    /// The queue of `base`, without the waiters at its front that no promotion of this plan
+    /// needs to look at again.
     waiting: Option<Peekable<QueueIter<'a>>>,
-    /// The runs that this plan put into the queue, or moved in it.
+    /// The waiting runs that this plan queued or moved.
     arrivals: BTreeMap<Rank, PipelineRunKey>,
-    /// Sessions that are known to be dead although their entries do not say so yet.
+    /// Sessions known to be dead that still own entries.
     dead: &'a [SessionId],
-    /// Entries from which on no further run is started.
+    /// Once this many entries have changed, no further run is started.
     budget: usize,
     more: bool,
 }
 
 impl<'a> Plan<'a> {
-    /// A plan over `base` on behalf of `issuer` of about `budget` entries: a command that would
-    /// go on beyond stops early, and [`Plan::has_more`] says so.
+    /// A plan over `base` on behalf of `issuer`, of about `budget` entries: a command that would
+    /// exceed the budget stops early, and [`Plan::has_more`] is then true.
     #[must_use]
     pub fn new(base: &'a RepositoryState, issuer: Issuer, budget: usize) -> Self {
         Self {
@@ -85,8 +87,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Grants nothing to sessions that are known to be dead, although their entries do not say
-    /// so yet. Without this, two of them could be granted each other's slots without an end.
+    /// Grants nothing to these sessions: they are known to be dead, but still own entries.
+    /// Without this, two dead sessions could be granted each other's slots without end.
     #[must_use]
     pub fn without(self, dead: &'a [SessionId]) -> Self {
         Self { dead, ..self }
@@ -104,14 +106,15 @@ impl<'a> Plan<'a> {
         self.len() == 0
     }
 
-    /// Whether a command stopped at the budget: a [`Command::Promote`](super::Command::Promote)
-    /// or the same [`Command::Expire`](super::Command::Expire) goes on, after this commit.
+    /// Whether a command stopped at the budget. After this commit, continue with
+    /// [`Command::Promote`](super::Command::Promote) or the same
+    /// [`Command::Expire`](super::Command::Expire).
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.more
     }
 
-    /// The commit that makes all that was applied true; `None` when nothing changes.
+    /// The commit that carries out everything applied so far; `None` when nothing changes.
     #[must_use]
     pub fn finish(self) -> Option<Changes> {
         if self.removed {
@@ -141,7 +144,7 @@ impl<'a> Plan<'a> {
         self.overlay.current(self.base, run)
     }
 
-    /// All entries as they stand now, in no particular order.
+    /// All entries, as this plan has changed them, in no particular order.
     pub(super) fn current_entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         let untouched = |entry: &&Arc<Entry>| self.overlay.get(&entry.run).is_none();
         let base = self.base.entries().filter(untouched);
@@ -154,7 +157,7 @@ impl<'a> Plan<'a> {
         spent
     }
 
-    /// Puts a run in that is new to the repository.
+    /// Adds an entry that the queue and the counts of the head do not include yet.
     fn put_new(&mut self, entry: Entry) {
         match entry.state {
             EntryState::Queued { .. } => {
@@ -167,8 +170,8 @@ impl<'a> Plan<'a> {
         self.overlay.put(entry);
     }
 
-    /// Puts what becomes of `entry` in its place, keeping the counts of the head and the order
-    /// of the queue.
+    /// Replaces `entry` by `change(entry)`, and keeps the counts of the head and the order of
+    /// the queue right.
     pub(super) fn change(&mut self, entry: Entry, change: impl FnOnce(Entry) -> Entry) {
         match entry.state {
             EntryState::Queued { .. } => {
@@ -185,7 +188,7 @@ impl<'a> Plan<'a> {
         self.finish_entry(entry, outcome, false);
     }
 
-    /// Ends a run in such a way that it may come again.
+    /// Ends a run so that it may be admitted again.
     pub(super) fn give_up(&mut self, entry: Entry) {
         self.finish_entry(entry, RunOutcome::Cancelled, true);
     }
@@ -202,20 +205,20 @@ impl<'a> Plan<'a> {
         });
     }
 
-    /// Notes that a run takes a slot which it is not granted: it runs already.
+    /// Records that a run takes a slot beyond the limit because it is running already.
     pub(super) fn record_adoption(&mut self, run: &PipelineRunKey) {
         if !self.adopted.contains(run) {
             self.adopted.push(run.clone());
         }
     }
 
-    /// Gives the slot of the next token to `entry`, which has a place or a slot, for `session`.
+    /// Grants a slot with the next token to `session` for a run that is queued or started.
     pub(super) fn start(&mut self, entry: Entry, session: SessionId) {
         let grant = self.grant(session);
         self.change(entry, grant);
     }
 
-    /// The same for a run that is new to the repository.
+    /// Like [`Self::start`], for a run that is new to the repository.
     pub(super) fn start_new(&mut self, entry: Entry, session: SessionId) {
         let grant = self.grant(session);
         self.put_new(grant(entry));
@@ -235,17 +238,17 @@ impl<'a> Plan<'a> {
             },
             started: match entry.started {
                 Moment::Never => Moment::AtCommit,
-                // It runs already and only changes hands.
+                // The run is running already; only its owner changes.
                 earlier => earlier,
             },
             ..entry
         }
     }
 
-    /// Queues a run that has just come, and starts whoever may start.
+    /// Queues a new run, then starts every run that can start.
     pub(super) fn arrive(&mut self, entry: Entry) {
         if self.head.queued == 0 && self.head.limit.admits(self.head.started) {
-            // The same as below, without a queue to put it into and take it out of.
+            // The same result as below, without inserting into the queue and removing again.
             let session = self.issuer.session;
             self.start_new(entry, session);
         } else {
@@ -254,10 +257,10 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Starts waiting runs in order while the limit admits more, and says which.
+    /// Starts waiting runs in order while the limit admits more, and returns them.
     ///
-    /// Every change of the protocol that may free a slot or add a waiter ends here or in
-    /// [`Self::arrive`], so nothing can start beside the limit or overtake a waiter.
+    /// Every command that may free a slot or add a waiter calls this or [`Self::arrive`], so no
+    /// run can start above the limit or overtake a waiter.
     pub(super) fn promote(&mut self) -> Vec<PipelineRunKey> {
         let mut promoted = Vec::new();
         if self.head.queued == 0 {
@@ -276,9 +279,9 @@ impl<'a> Plan<'a> {
         promoted
     }
 
-    /// Whether a run of the issuer's could start at once. Every commit starts all that can, up
-    /// to its size, so this is so only after a commit that was as large as it may be, or after
-    /// the owner of an earlier waiter died.
+    /// Whether one of the issuer's waiting runs could start at once. Every commit starts all
+    /// runs that can start, up to its budget. So this is true only after a commit that reached
+    /// the budget, or after the owner of an earlier waiter died.
     pub(crate) fn could_start_own(&mut self) -> bool {
         let session = self.issuer.session;
         self.head.queued > 0
@@ -288,8 +291,9 @@ impl<'a> Plan<'a> {
                 .is_some_and(|(_, owner)| owner == session)
     }
 
-    /// The first waiter that can be granted a slot, and to whom. A durable run without a live
-    /// owner goes to the issuer if that can start it; else it keeps its place for one who can.
+    /// The first waiter that can be granted a slot, and the session to grant it to. A durable
+    /// run without a live owner goes to the issuer if the issuer can start it; else it keeps its
+    /// place until a process that can start it issues a command.
     fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
         let (issuer, dead) = (self.issuer, self.dead);
         let grantee = |entry: &Entry| match entry.state {
@@ -304,7 +308,7 @@ impl<'a> Plan<'a> {
             let entry = self.overlay.get(run)?;
             Some((*rank, &**entry, grantee(entry)?))
         });
-        // What the plan has changed is in `arrivals`, if it still waits at all.
+        // A base entry that this plan changed is in `arrivals` if it still waits.
         let overlay = &self.overlay;
         let passed = |entry: &Entry| overlay.get(&entry.run).is_some() || grantee(entry).is_none();
         let base = self.base;

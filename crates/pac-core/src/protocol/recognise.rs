@@ -1,14 +1,14 @@
-//! One's own work, found again after its answer was lost.
+//! Recognises a command that an earlier attempt, whose answer was lost, has carried out already.
 
 use super::command::{Admitted, Command, Ended, Outcome};
 use crate::state::{Entry, RunOutcome};
 use crate::value::SessionId;
 
-/// What the outcome of a command is when an earlier attempt, whose answer was lost, may have
-/// carried it out: finding done what one asked for is success.
+/// The outcome to report for a command whose earlier attempt may have been committed although
+/// its answer was lost. If the store is already as the command wanted it, that is success.
 ///
-/// `uncertain` is what that attempt would have come to, `outcome` what the command comes to now,
-/// and `entry` its run as it is now; `session` is the issuer's.
+/// `uncertain` is the outcome that the earlier attempt would have had, `outcome` the result of
+/// applying the command now, `entry` the command's run as it is now, and `session` the issuer's.
 #[must_use]
 pub fn recognise(
     command: &Command,

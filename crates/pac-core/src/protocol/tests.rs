@@ -1,4 +1,4 @@
-//! The protocol, command by command, over a state that is committed after each.
+//! The protocol, command by command, on a state that is committed after each.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ mod deaths;
 const A: u64 = 1;
 const B: u64 = 2;
 
-/// A repository whose every command is committed at once.
+/// A repository to which each command is committed at once.
 struct Book {
     state: RepositoryState,
     last_token: FencingToken,
@@ -46,7 +46,7 @@ impl Book {
         book
     }
 
-    /// Applies and commits, and checks what must hold after every commit.
+    /// Applies and commits a command, and checks what must hold after every commit.
     fn apply(&mut self, session: u64, command: &Command) -> Outcome {
         let issuer = Issuer {
             session: SessionId::new(session),

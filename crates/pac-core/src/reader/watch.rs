@@ -1,4 +1,4 @@
-//! What changes in a store, for somebody who keeps none of its state.
+//! Reports the changes in a store, and keeps no more of its state than that needs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -14,10 +14,10 @@ use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::state::{Entry, EntryState, Head, RunOutcome, Snapshot};
 use crate::value::{FencingToken, Limit, Priority, Revision, SessionId, Timestamp};
 
-/// How often everything is compared although no hint came.
+/// How often the heads of all watched repositories are compared even if no hint came.
 const POLL: Duration = Duration::from_secs(10);
 
-/// Repositories looked at in one request.
+/// The number of repositories read in one request.
 const PAGE: usize = 500;
 
 const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
@@ -27,14 +27,14 @@ const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
 
-/// Something that is otherwise than it was.
+/// A change in a store, or in the connection to it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Change {
-    /// A run took a step. Of several steps between two looks only the last is told; its times
-    /// tell the others.
+    /// A run took a step. If it took several between two reads, only the last is reported; the
+    /// times tell of the others.
     Run(RunChange),
-    /// A limit changed, or a repository is there that was not.
+    /// A limit changed, or a repository is new.
     Limit {
         /// The repository.
         repository: RepositoryKey,
@@ -45,9 +45,9 @@ pub enum Change {
     Removed(RepositoryKey),
     /// The state of a repository cannot be understood; the others go on.
     Unreadable(Error),
-    /// The store cannot be reached. What happens meanwhile is told when it is back.
+    /// The store cannot be reached. Changes made meanwhile are reported once it is back.
     Interrupted(Error),
-    /// The store is back.
+    /// The store can be reached again.
     Resumed,
 }
 
@@ -62,7 +62,7 @@ pub struct RunChange {
     pub uid: Uid,
     /// Its urgency.
     pub priority: Priority,
-    /// Where it stands now.
+    /// Its state now.
     pub step: RunStep,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
@@ -72,18 +72,19 @@ pub struct RunChange {
     pub finished_at: Option<Timestamp>,
     /// The limit of its repository now.
     pub limit: Limit,
-    /// How many hold a slot there now.
+    /// The number of runs that hold a slot there now.
     pub running: u32,
-    /// How many wait there now.
+    /// The number of runs that wait there now.
     pub queued: u32,
 }
 
-/// Where a run has come to.
+/// The state that a run has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunStep {
-    /// It waits, in the name of this session if that lives.
+    /// It waits.
     Queued {
-        /// Whom its grant goes to.
+        /// The session that its grant goes to; `None` if that session is dead and no other has
+        /// admitted the run since.
         owner: Option<SessionId>,
     },
     /// It holds a slot.
@@ -99,7 +100,7 @@ pub enum RunStep {
     Finished(RunOutcome),
 }
 
-/// What is known of a repository: enough to tell what changed.
+/// The part of a repository's last seen state that tells whether it changed.
 #[derive(Debug, Clone, Copy)]
 struct Known {
     revision: Revision,
@@ -115,20 +116,20 @@ impl Known {
     }
 }
 
-/// The changes of a store from the moment on at which this was opened.
+/// A stream of the changes in a store, starting when this was opened.
 pub struct StoreWatch {
     driver: Arc<dyn Driver>,
     only: Option<RepositoryKey>,
     hints: Option<Box<dyn Watch>>,
     known: BTreeMap<RepositoryKey, Known>,
-    /// Changed since they were last read. Taken out only when that has succeeded, so that a
-    /// dropped future loses nothing.
+    /// Repositories to read again. Each is removed only once that read has succeeded, so that
+    /// dropping a future loses nothing.
     changed: BTreeSet<RepositoryKey>,
-    /// Those of which it was told that they cannot be understood.
+    /// The repositories that were reported as unreadable.
     unreadable: BTreeSet<RepositoryKey>,
     untold: VecDeque<Change>,
     next_poll: Instant,
-    /// Since something failed, until something has been read again.
+    /// Set when a request fails, until one succeeds again.
     backoff: Option<ExponentialBackoff>,
 }
 
@@ -148,7 +149,8 @@ impl StoreWatch {
             next_poll: Instant::now() + POLL,
             backoff: None,
         };
-        // Hints come from before on, so nothing can fall between.
+        // The hints were opened before, so no change between this read and the first hint is
+        // lost.
         let heads = watch.heads().await?;
         watch.known = heads
             .iter()
@@ -157,11 +159,10 @@ impl StoreWatch {
         Ok(watch)
     }
 
-    /// Waits for the next change. Goes on after an error of the store as soon as that is back.
+    /// Waits for the next change. If the store fails, keeps reconnecting until it is back.
     /// Cancel-safe.
     ///
-    /// # Errors
-    /// Those that trying again does not mend: `Unauthorised`, `Config` and the like.
+    /// Those that a retry does not cure: `Unauthorised`, `Config` and the like.
     pub async fn next(&mut self) -> Result<Change, Error> {
         loop {
             if let Some(change) = self.untold.pop_front() {
@@ -174,7 +175,7 @@ impl StoreWatch {
         }
     }
 
-    /// One request, or one wait.
+    /// Makes one request, or waits for one hint.
     async fn step(&mut self) -> Result<(), Error> {
         if self.hints.is_none() {
             return self.reconnect().await;
@@ -235,17 +236,17 @@ impl StoreWatch {
         Ok(())
     }
 
-    /// Everything works again, if it did not.
+    /// Reports that the store can be reached again, if it could not.
     fn resumed(&mut self) {
         if self.backoff.take().is_some() {
             self.untold.push_back(Change::Resumed);
         }
     }
 
-    /// Finds what changed, whatever was hinted.
+    /// Marks the repositories that changed as read from the store, without relying on hints.
     async fn compare(&mut self) -> Result<(), Error> {
         if let Some(only) = &self.only {
-            // Reading it costs no more than asking whether it changed.
+            // Reading this one repository costs no more than asking whether it changed.
             self.changed.insert(only.clone());
             self.next_poll = Instant::now() + POLL;
             return Ok(());
@@ -320,7 +321,7 @@ impl StoreWatch {
         }
         let since = known.map(|known| known.revision).unwrap_or_default();
         let mut changed = snapshot.entries;
-        // All come where the store does not know any more what changed.
+        // A store that no longer knows what changed since a revision sends all entries.
         changed.retain(|entry| entry.revision > since);
         changed.sort_by_key(|entry| (entry.revision, !entry.is_finished(), entry.ticket));
         let changes = changed
@@ -369,12 +370,12 @@ impl fmt::Debug for StoreWatch {
     }
 }
 
-/// Whether it may be over soon, by itself.
+/// Whether a failure of this kind may pass without intervention.
 fn is_passing(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unavailable | ErrorKind::Indeterminate)
 }
 
-/// Whether it says something of one repository alone.
+/// Whether a failure of this kind concerns one repository only.
 fn is_of_one(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Corrupt | ErrorKind::Incompatible)
 }

@@ -1,4 +1,4 @@
-//! One run in a repository's books.
+//! The record of one run of a repository.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use crate::name::{PipelineRunKey, Uid};
 use crate::protocol::RunRequest;
 use crate::value::{FencingToken, Priority, Revision, SessionId, Ticket, Timestamp};
 
-/// What happens to a run when the process that looks after it dies.
+/// What happens to a run when the session that owns it dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunKind {
-    /// The cluster runs it: its place outlives every controller, and its slot outlives its
+    /// The cluster executes it: its place outlives every controller, and its slot outlives its
     /// controller's session until the lease TTL has passed too.
     Durable,
-    /// Its own process runs it: place and slot end with the session.
+    /// Its own process executes it: place and slot end with the session.
     Ephemeral,
 }
 
@@ -25,7 +25,7 @@ pub enum RunOutcome {
     Failed,
     /// It was cancelled, while it waited or while it ran.
     Cancelled,
-    /// Whoever looked after it died, and nobody took it over in time.
+    /// The process that owned it died, and no other took it over before the lease TTL passed.
     Expired,
 }
 
@@ -40,13 +40,13 @@ impl fmt::Display for RunOutcome {
     }
 }
 
-/// Where a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EntryState {
     /// It waits for a slot.
     Queued {
-        /// The session that its grant goes to; none when that session died and nobody has
-        /// admitted the run since.
+        /// The session that its grant goes to; `None` when that session died and no other
+        /// session has admitted the run since.
         owner: Option<SessionId>,
     },
     /// It holds a slot.
@@ -64,24 +64,25 @@ pub enum EntryState {
         outcome: RunOutcome,
         /// The token that it held, if it ever started.
         token: Option<FencingToken>,
-        /// It was given up by whoever had asked for it, who may ask again.
+        /// Its asker gave it up, so it may be admitted again.
         abandoned: bool,
     },
 }
 
-/// When a transition happened: by the store's clock, which stamps it in the commit.
+/// The time of a transition, by the store's clock: the driver stamps it in the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Moment {
-    /// It has not happened.
+    /// The transition has not happened.
     Never,
-    /// It happens with the commit that carries this entry; the driver puts the time in.
+    /// The transition happens with the commit that carries this entry; the driver replaces this
+    /// by the time of the commit.
     AtCommit,
-    /// It happened then.
+    /// The transition happened at this time.
     At(Timestamp),
 }
 
 impl Moment {
-    /// The time, if there is one yet.
+    /// The time, if the transition has happened and been stamped.
     #[must_use]
     pub fn at(self) -> Option<Timestamp> {
         match self {
@@ -97,20 +98,20 @@ impl Moment {
     }
 }
 
-/// The record of one run: what a driver stores, as it is, under repository and run.
+/// The record of one run, which a driver stores unchanged, by repository and run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The run; unique within its repository.
     pub run: PipelineRunKey,
     /// Tells it apart from other runs of the same name.
     pub uid: Uid,
-    /// What its owner's death means for it.
+    /// Whether it outlives the session that owns it.
     pub kind: RunKind,
     /// Its urgency.
     pub priority: Priority,
-    /// Its place in the order of arrival; kept for life.
+    /// Its place in the order of arrival; never changes.
     pub ticket: Ticket,
-    /// Where it stands.
+    /// Its state.
     pub state: EntryState,
     /// When it was queued (or started, if it never had to wait).
     pub queued: Moment,
@@ -123,8 +124,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Puts the commit's revision and time in: to be called by a driver on every entry of a
-    /// commit that it takes (through [`Arc::make_mut`](std::sync::Arc::make_mut)).
+    /// Replaces [`Moment::AtCommit`] by the time of the commit and sets the revision. A driver
+    /// must call this on every entry of a commit that it accepts (through
+    /// [`Arc::make_mut`](std::sync::Arc::make_mut)).
     pub fn stamp(&mut self, revision: Revision, now: Timestamp) {
         self.revision = revision;
         self.queued.stamp(now);
@@ -132,7 +134,7 @@ impl Entry {
         self.finished.stamp(now);
     }
 
-    /// The request that it came with.
+    /// The request that would admit this run again.
     #[must_use]
     pub fn request(&self) -> RunRequest {
         RunRequest {
@@ -161,7 +163,7 @@ impl Entry {
         matches!(self.state, EntryState::Finished { .. })
     }
 
-    /// Whether it was given up by whoever had asked for it: it may be asked for again.
+    /// Whether its asker gave it up, so that it may be admitted again.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         matches!(
@@ -173,7 +175,8 @@ impl Entry {
         )
     }
 
-    /// The token of its last grant.
+    /// The token of the grant that it holds or held; `None` while it waits, or if it never
+    /// started.
     #[must_use]
     pub fn token(&self) -> Option<FencingToken> {
         match self.state {
@@ -183,8 +186,8 @@ impl Entry {
         }
     }
 
-    /// The session that a queued run's grant goes to, or that holds a started run's slot.
-    /// None once that session is known to be dead.
+    /// The session that a queued run's grant goes to, or that holds a started run's slot. `None`
+    /// once that session is known to be dead, and for a finished run.
     #[must_use]
     pub fn owner(&self) -> Option<SessionId> {
         match self.state {

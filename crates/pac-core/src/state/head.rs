@@ -1,16 +1,16 @@
-//! The small record at the head of a repository.
+//! The head: a small record per repository that every commit compares and replaces.
 
 use crate::value::{FencingToken, Limit, LimitVersion, Revision, Ticket};
 
-/// What every commit to a repository is conditional on and replaces: the limit, the counters
-/// that tickets and tokens come from, and how many runs there are.
+/// The limit of a repository, the counters that tickets and tokens are taken from, and the
+/// number of its runs. Every commit is conditional on the head's revision and replaces the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head {
-    /// The commit that wrote this head.
+    /// The revision of the commit that wrote this head.
     pub revision: Revision,
     /// The limit in force.
     pub limit: Limit,
-    /// The version of the newest announcement of a limit; none if none was ever announced.
+    /// The version of the newest announced limit; `None` if none was announced.
     pub limit_version: Option<LimitVersion>,
     /// The last ticket given out.
     pub last_ticket: Ticket,
@@ -25,8 +25,9 @@ pub struct Head {
 impl Head {
     /// The head of a repository that has no state in the store.
     ///
-    /// `floor` is the store's highest revision, ticket or token of any repository that was ever
-    /// removed from it: counting goes on from there, so that none can come twice under one name.
+    /// `floor` is the highest revision, ticket or token of any repository that was ever removed
+    /// from the store. Counting continues from there, so that none of them is given out twice
+    /// for one repository.
     #[must_use]
     pub fn absent(floor: u64) -> Self {
         Self {
@@ -40,7 +41,7 @@ impl Head {
         }
     }
 
-    /// What the store's floor has to be once the repository of this head is removed.
+    /// The floor that the store needs once this repository is removed.
     #[must_use]
     pub fn floor_after_removal(&self) -> u64 {
         let given_out = self.last_ticket.get().max(self.last_token.get());

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::entry::Entry;
 use crate::value::{Priority, Ticket};
 
-/// A chunk is split when it has grown to this many places. Around the square root of the
-/// longest queue worth planning for (a few 100,000), so that neither the number of chunks nor
-/// their length dominates.
+/// A chunk is split in two once it holds more than twice this many places. About the square root
+/// of the longest queue worth planning for (a few 100,000), so that neither the number of chunks
+/// nor their length dominates the cost.
 const CHUNK: usize = 512;
 
 /// The order of grants: higher priority first, then the ticket.
@@ -25,7 +25,7 @@ impl Rank {
 
 #[derive(Debug, Clone)]
 struct Place {
-    /// Kept beside the entry: a search must not touch every entry's memory.
+    /// A copy beside the pointer, so that a search need not follow it to each entry.
     rank: Rank,
     entry: Arc<Entry>,
 }
@@ -34,7 +34,7 @@ struct Place {
 /// at both ends, and the position of any place is a sum over few chunk lengths.
 ///
 /// Appending and taking the first cost O(1); a search, an insertion or removal in the middle,
-/// and a position cost O(√n) at worst, over memory that lies together.
+/// and a position cost at most O(√n), over contiguous memory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Queue {
     /// No chunk is empty.
@@ -47,7 +47,8 @@ impl Queue {
         self.len
     }
 
-    /// Adds a waiting entry. False when its rank is taken, which no correct store allows.
+    /// Adds a waiting entry. False when an entry with this rank is present already, which no
+    /// correct store allows.
     pub(crate) fn insert(&mut self, entry: Arc<Entry>) -> bool {
         let place = Place {
             rank: Rank::of(&entry),
@@ -88,7 +89,7 @@ impl Queue {
         true
     }
 
-    /// Takes the place of this rank out, if there is one.
+    /// Removes and returns the entry with this rank, if there is one.
     pub(crate) fn remove(&mut self, rank: Rank) -> Option<Arc<Entry>> {
         let index = self.chunk_of(rank);
         let chunk = self.chunks.get_mut(index)?;
@@ -101,7 +102,7 @@ impl Queue {
         Some(place.entry)
     }
 
-    /// How many places are before this rank, if it is in the queue.
+    /// The number of entries before this rank; `None` if no entry has it.
     pub(crate) fn position(&self, rank: Rank) -> Option<usize> {
         let index = self.chunk_of(rank);
         let at = self
@@ -113,12 +114,13 @@ impl Queue {
         Some(before + at)
     }
 
-    /// The waiting entries, first to start first.
+    /// The waiting entries in the order in which they start.
     pub(crate) fn iter(&self) -> Iter<'_> {
         Iter(self.chunks.iter().flatten())
     }
 
-    /// The first chunk whose last rank is not before `rank`: where it is, or belongs.
+    /// The first chunk whose last rank is not before `rank`: the one that contains it or, for an
+    /// insertion, should.
     fn chunk_of(&self, rank: Rank) -> usize {
         self.chunks
             .partition_point(|chunk| chunk.back().is_some_and(|back| back.rank < rank))
@@ -149,7 +151,7 @@ mod tests {
             .collect()
     }
 
-    /// Against a plain sorted vector, over enough entries for several splits.
+    /// Compares with a plain sorted vector, over enough entries for several splits.
     #[test]
     fn agrees_with_a_sorted_vector() {
         let mut queue = Queue::default();

@@ -1,4 +1,5 @@
-//! A repository's state as commands see it, kept up to date from snapshots.
+//! The cached state of a repository, which snapshots keep up to date and commands are applied
+//! to.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
@@ -13,12 +14,13 @@ use crate::hash::HashSet;
 use crate::name::PipelineRunKey;
 use crate::value::{Revision, Timestamp};
 
-/// What a store holds of one repository at one revision: everything, or what changed.
+/// The content of one repository in the store at one revision: all of it, or what changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// `entries` are those that changed after this revision; all of them when `None`.
+    /// `entries` are those changed after this revision; `None` means that they are all there
+    /// are.
     pub since: Option<Revision>,
-    /// Whether the store has anything of this repository.
+    /// Whether the store has any state of this repository.
     pub exists: bool,
     /// The head; [`Head::absent`] when nothing exists.
     pub head: Head,
@@ -27,7 +29,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A repository of which the store has nothing.
+    /// The snapshot of a repository that the store has no state of.
     #[must_use]
     pub fn absent(floor: u64) -> Self {
         Self {
@@ -39,19 +41,19 @@ impl Snapshot {
     }
 }
 
-/// What [`RepositoryState::absorb`] made of a snapshot.
+/// The result of [`RepositoryState::absorb`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absorb {
     /// The state is now at the snapshot's revision.
     Applied,
-    /// The state was at that revision or a later one already; nothing changed.
+    /// The state was at the snapshot's revision or a later one already; nothing changed.
     Stale,
-    /// The snapshot starts after the state's revision, or does not add up with it: a full
-    /// snapshot is needed. The state may have changed in part.
+    /// The snapshot starts after the state's revision, or its counts do not match the state:
+    /// load a full snapshot. The state may have changed in part.
     Incomplete,
 }
 
-/// An entry in a set, found by its run.
+/// An entry in a set, looked up by its run.
 #[derive(Debug, Clone)]
 struct ByRun(Arc<Entry>);
 
@@ -75,7 +77,7 @@ impl PartialEq for ByRun {
 
 impl Eq for ByRun {}
 
-/// The state of one repository: what commands are planned against, and what a manager caches.
+/// The state of one repository: commands are planned against it, and a manager caches it.
 ///
 /// Reading an entry, the counts and the first waiter costs O(1); see [`Self::position`].
 #[derive(Debug, Clone)]
@@ -93,7 +95,7 @@ pub struct RepositoryState {
 }
 
 impl RepositoryState {
-    /// The state of a repository of which the store has nothing; see [`Head::absent`].
+    /// The state of a repository that the store has nothing of; see [`Head::absent`].
     #[must_use]
     pub fn absent(floor: u64) -> Self {
         Self {
@@ -107,10 +109,11 @@ impl RepositoryState {
         }
     }
 
-    /// From a full snapshot.
+    /// The state that a full snapshot describes.
     ///
     /// # Errors
-    /// A sentence saying what does not add up when no correct driver could have stored this.
+    /// A sentence naming the contradiction in a snapshot that no correct driver could have
+    /// stored.
     pub fn from_snapshot(snapshot: &Snapshot) -> Result<Self, String> {
         let mut state = Self::absent(0);
         match state.absorb(snapshot, |_, _| ())? {
@@ -121,7 +124,7 @@ impl RepositoryState {
         }
     }
 
-    /// Whether the store has anything of this repository.
+    /// Whether the store has any state of this repository.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.exists
@@ -133,7 +136,7 @@ impl RepositoryState {
         &self.head
     }
 
-    /// The entry of a run, also of one that finished a short while ago.
+    /// The entry of a run, even if the run has finished (until its entry is forgotten).
     #[must_use]
     pub fn entry(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
         self.entries.get(run).map(|entry| &entry.0)
@@ -144,7 +147,7 @@ impl RepositoryState {
         self.entries.iter().map(|entry| &entry.0)
     }
 
-    /// The waiting runs, first to start first.
+    /// The waiting runs in the order in which they start.
     pub fn queue(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.queue.iter()
     }
@@ -153,19 +156,19 @@ impl RepositoryState {
         self.queue.iter()
     }
 
-    /// How many runs are before this one in the queue; `None` when it does not wait. O(√n).
+    /// The number of runs before this one in the queue; `None` when it does not wait. O(√n).
     #[must_use]
     pub fn position(&self, run: &PipelineRunKey) -> Option<usize> {
         let entry = self.entry(run)?;
         self.queue.position(Rank::of(entry))
     }
 
-    /// Brings the state up to a snapshot of the same repository. `changed` gets, for every
-    /// entry of the snapshot, what was known before and what is now; for an entry that is gone,
-    /// what was known.
+    /// Updates the state to a snapshot of the same repository. Calls `changed` with the entry
+    /// before and after for every entry of the snapshot, and with `None` after for every entry
+    /// that a full snapshot no longer has.
     ///
     /// # Errors
-    /// A sentence saying what does not add up; the state is then not to be used any more.
+    /// A sentence naming the contradiction; the state must not be used any more.
     pub fn absorb(
         &mut self,
         snapshot: &Snapshot,
@@ -221,11 +224,11 @@ impl RepositoryState {
         }
     }
 
-    /// Whether a delta adds up with this state: asked by a store that would rather refuse what
-    /// a broken client sends than be broken by it.
+    /// Checks that the counts in a delta's head match this state with the delta's entries
+    /// applied. A store calls it to refuse a commit from a broken client.
     ///
     /// # Errors
-    /// A sentence saying what does not add up.
+    /// A sentence naming the contradiction.
     pub fn check(&self, delta: &Snapshot) -> Result<(), String> {
         let mut queued = i128::from(delta.head.queued) - self.queue.len() as i128;
         let mut started = i128::from(delta.head.started) - self.started as i128;
@@ -292,8 +295,8 @@ impl RepositoryState {
         }
     }
 
-    /// Drops finished entries that ended before `before`, and the oldest beyond `keep` of
-    /// them. Calls `dropped` with each.
+    /// Drops finished entries that ended before `before`, then the oldest until at most `keep`
+    /// remain. Calls `dropped` with each.
     pub fn forget_finished(
         &mut self,
         before: Timestamp,
@@ -396,7 +399,7 @@ mod tests {
         let mut state = RepositoryState::from_snapshot(&all).unwrap();
         let later = snapshot(Some(5), head(6, 2, 0), vec![]);
         assert_eq!(state.absorb(&later, |_, _| ()), Ok(Absorb::Incomplete));
-        // Run 1 ended and its record is gone: only the head's count tells.
+        // Run 1 ended and its record was deleted: only the head's count shows it.
         let purged = snapshot(Some(3), head(6, 1, 0), vec![]);
         assert_eq!(state.absorb(&purged, |_, _| ()), Ok(Absorb::Incomplete));
         let all = snapshot(None, head(6, 1, 0), vec![queued(2, 0)]);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Whether [`write()`] would find a file that it may write, found out without changing anything.
+/// Checks that [`write()`] could write to this path, without changing anything.
 pub(crate) fn check(path: &Path) -> Result<(), String> {
     Target::of(path)
         .and_then(|target| match target {
@@ -30,7 +30,7 @@ pub(crate) fn write(path: &Path, text: &impl ToString) -> Result<(), String> {
 enum Target {
     /// A terminal, a pipe, `/dev/null`: nothing to rename over.
     Device,
-    /// Where a symbolic link leads, if it is one.
+    /// The file to replace; for a symbolic link, its target.
     File(PathBuf),
 }
 
@@ -39,7 +39,7 @@ impl Target {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
             Ok(metadata) if metadata.is_file() => {
-                // A rename would get past the protection of the file itself.
+                // The rename would ignore the write protection of the file itself.
                 OpenOptions::new().write(true).open(path)?;
                 path.canonicalize().map(Self::File)
             }
@@ -76,7 +76,8 @@ fn temporary_beside(file: &Path) -> io::Result<NamedTempFile> {
     prefix.push(name);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
-    // What any newly created file gets, less the umask; a temporary file is its owner's alone.
+    // The permissions of a newly created file, less the umask; a temporary file's would be its
+    // owner's only.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder)

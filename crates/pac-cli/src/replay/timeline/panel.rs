@@ -1,4 +1,5 @@
-//! One repository: how many ran, who ran, and who waited.
+//! The panel of one repository: the number of running runs, and bars for running and waiting
+//! runs.
 
 use std::fmt::Write as _;
 
@@ -17,16 +18,16 @@ const TITLE: f64 = 24.0;
 const CHART: f64 = 52.0;
 const AXIS: f64 = 34.0;
 const GAP: f64 = 8.0;
-/// More lanes than these are not drawn; the panel says how many runs that leaves out.
+/// More lanes than this are not drawn; the panel says how many runs are left out.
 const MOST_LANES: usize = 400;
-/// A long picture repeats its titles, so that one is in sight wherever one scrolls to.
+/// A long picture repeats its titles at this distance, so that one is always in sight.
 const TITLE_EVERY: f64 = 1_600.0;
 /// Width of a character of a bar's label, of the narrowest bar that can still be seen, and of
 /// the gap that tells a bar from the next one in its lane.
 const CHARACTER: f64 = 6.0;
 const NARROWEST: f64 = 1.0;
 const SEAM: f64 = 0.8;
-/// Lower bars carry no label.
+/// Bars lower than this have no label.
 const LABELLED: f64 = 12.0;
 
 /// The panel of one repository and its height in pixels.
@@ -102,7 +103,7 @@ impl<'a> Lanes<'a> {
             hidden: all - bars.len(),
             bars,
             count: count.min(MOST_LANES),
-            // Many lanes get thinner, so that a panel stays on the screen.
+            // Many lanes are drawn thinner, so that a panel fits the screen.
             pitch: match count {
                 0..=24 => pitch,
                 25..=64 => pitch / 2.0,
@@ -181,7 +182,7 @@ fn titles(record: &RepositoryRecord, scale: &Scale, hidden: usize) -> Group {
     let mut group = Group::new();
     let mut x = 0.0;
     while x == 0.0 || x + TITLE_EVERY / 2.0 < scale.width() {
-        // The first one stands over the left margin, in line with the picture's title.
+        // The first title starts in the left margin, in line with the picture's title.
         let left = if x == 0.0 { 16.0 } else { LEFT + x };
         let repository = record.repository.as_str();
         let name = text(repository, left, 15.0).set("class", "name");
@@ -192,7 +193,7 @@ fn titles(record: &RepositoryRecord, scale: &Scale, hidden: usize) -> Group {
     group
 }
 
-/// The running runs as an area, the limit as a line above, and what exceeded it.
+/// The number of running runs as an area, the limit as a line, and the excess above it.
 fn chart(record: &RepositoryRecord, scale: &Scale, top: f64) -> Group {
     let peak = record.peak_running.max(1);
     let limits = record

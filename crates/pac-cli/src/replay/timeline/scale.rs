@@ -1,4 +1,4 @@
-//! From time to pixels, and which moments to write on the axis.
+//! Converts time to pixels, and chooses the labels of the axis.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use pac_concurrency::Timestamp;
 use crate::replay::record::RunRecord;
 use crate::time::to_jiff;
 
-/// Width of the plot, in pixels: what fits a window, and what a browser scrolls well.
+/// The narrowest and widest plot, in pixels: what fits a window, and what a browser scrolls
+/// well.
 const WIDTH: (f64, f64) = (1_200.0, 24_000.0);
-/// Width of a bar of the median run that the scale aims at.
+/// The bar width of a run of median duration that the scale aims at.
 const MEDIAN_BAR: f64 = 36.0;
 /// Room for a label on the axis.
 const LABEL: f64 = 92.0;
@@ -44,7 +45,7 @@ const STEPS: [i64; 22] = [
     28 * DAY,
     364 * DAY,
 ];
-/// How the axis names a day.
+/// The format of a day on the axis.
 const DATE: &str = "%a %Y-%m-%d";
 /// A Monday, so that weeks start with one.
 const EPOCH: i64 = 4 * DAY;
@@ -57,7 +58,7 @@ pub(super) struct Scale {
     width: f64,
 }
 
-/// A moment on the axis. A label is empty where there is nothing new to say.
+/// A labelled moment on the axis. The label is empty if it would only repeat the one before.
 #[derive(Debug, PartialEq)]
 pub(super) struct Tick {
     pub(super) x: f64,
@@ -67,7 +68,7 @@ pub(super) struct Tick {
 }
 
 impl Scale {
-    /// From the first to the last moment of `runs`, as wide as the median run needs.
+    /// An axis from the first to the last moment of `runs`, wide enough for the median run.
     pub(super) fn of<'a>(runs: impl Iterator<Item = &'a RunRecord>) -> Self {
         let mut from = i64::MAX;
         let mut to = i64::MIN;
@@ -108,13 +109,14 @@ impl Scale {
         self.width
     }
 
-    /// Where `time` is, in pixels from the left end; moments outside are at the ends.
+    /// The position of `time`, in pixels from the left end; moments outside are moved to the
+    /// ends.
     pub(super) fn x(&self, time: Timestamp) -> f64 {
         let time = time.as_unix_millis().clamp(self.from, self.to);
         (time - self.from) as f64 / (self.to - self.from) as f64 * self.width
     }
 
-    /// The moments to write on the axis, in order.
+    /// The labelled moments, in order.
     pub(super) fn ticks(&self) -> Vec<Tick> {
         let milli = self.width / (self.to - self.from) as f64;
         let step = STEPS
@@ -147,8 +149,8 @@ impl Scale {
             }
             at += step;
         }
-        // The first day has no midnight in the picture: its first tick tells the date, unless
-        // the next midnight is so near that the two would overlap.
+        // The first day has no midnight in the picture: its first tick shows the date, unless
+        // the next midnight is so close that the labels would overlap.
         let midnight = ticks.iter().find(|tick| tick.midnight).map(|tick| tick.x);
         let (from, _) = self.span();
         if let Some(first) = ticks.first_mut()

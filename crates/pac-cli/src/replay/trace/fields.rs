@@ -1,4 +1,4 @@
-//! The JSON object of a line: its fields, known by name, each there once.
+//! The JSON object of a line: every field known, and present at most once.
 
 use std::fmt;
 
@@ -16,10 +16,10 @@ const FIELDS: [&str; 8] = [
     "set_limit",
     "cancel",
 ];
-/// How much of a refused value a message repeats, in characters.
+/// The number of characters of a refused value that a message repeats.
 const SHOWN: usize = 60;
 
-/// The fields of an object, each known and there once. `null` is the same as absent.
+/// The fields of an object, all known and without repetition. `null` is the same as absent.
 pub(super) struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
@@ -40,18 +40,18 @@ impl Fields {
         serde_json::from_str(text).map_err(|error| explain(&error))
     }
 
-    /// The value of this field, which is absent from then on.
+    /// Removes the field and returns its value.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         let index = self.0.iter().position(|(field, _)| *field == name)?;
         Some(self.0.swap_remove(index).1)
     }
 
-    /// Whether this field is there.
+    /// Whether the field is present.
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(field, _)| *field == name)
     }
 
-    /// One of the fields that nobody took.
+    /// One of the fields that remain.
     pub(super) fn any(&self) -> Option<&'static str> {
         self.0.first().map(|(field, _)| *field)
     }
@@ -122,7 +122,7 @@ fn explain(error: &serde_json::Error) -> String {
     }
 }
 
-/// `text` as a message may repeat it: not too long, and nothing that a terminal acts on.
+/// `text` as a message may repeat it: shortened, and without characters that control a terminal.
 pub(super) fn shown(text: &str) -> String {
     let mut shown: String = text
         .chars()

@@ -1,4 +1,4 @@
-//! One line of a trace: a JSON object to a typed [`Row`].
+//! Converts one line of a trace, a JSON object, to a typed [`Row`].
 
 use std::fmt;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::fields::{Fields, shown};
 use super::{Event, Row};
 use crate::time::parse_rfc3339;
 
-/// The fields that say which kind of row it is.
+/// The fields that determine the kind of a row. One of them must be present.
 const KINDS: [&str; 3] = ["run", "set_limit", "cancel"];
 /// Longest duration of a run, in seconds: a leap year.
 const MAX_DURATION_S: f64 = 366.0 * 86_400.0;
 
-/// Parses one line. The error says what is wrong and what the rule is.
+/// Parses one line. The error names the problem and the rule.
 pub(super) fn parse(line: usize, text: &[u8]) -> Result<Row, String> {
     let mut fields = Fields::parse(text)?;
     let at = parse_rfc3339(&fields.text("at")?).map_err(|why| format!("\"at\" {why}"))?;

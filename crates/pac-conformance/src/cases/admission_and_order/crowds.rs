@@ -42,7 +42,7 @@ pub async fn no_barging(fixture: &Fixture) {
     history.assert_tokens_increase();
     history.assert_first_in_first_out();
 
-    // In the instant: the release of A and the arrival of C, with B waiting between them.
+    // At the same moment: A is released and C arrives, while B waits between them.
     let instant = repository("instant");
     managers[0]
         .set_limit(&instant, Limit::new(1), None)
@@ -143,7 +143,7 @@ pub async fn hundred_repositories_drain(fixture: &Fixture) {
         let manager = managers[task % 4].clone();
         let repositories = Arc::clone(&repositories);
         tasks.spawn(async move {
-            // A seed for each, so that a failure can be seen again.
+            // A fixed seed per task, so that a failure can be reproduced.
             let mut random = Rng::with_seed(task as u64);
             for _ in 0..steps {
                 let repository = &repositories[random.usize(..repositories.len())];
@@ -180,7 +180,7 @@ pub async fn hundred_repositories_drain(fixture: &Fixture) {
     }
 }
 
-/// The life of a run: asks, waits, holds the slot for a moment, gives it back.
+/// Runs one run's whole life: asks, waits, holds the slot for a moment, gives it back.
 async fn live(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
@@ -199,7 +199,7 @@ async fn live(
         Admission::Finished(outcome) => panic!("{name} is {outcome}"),
     };
     span.held(lease.token());
-    // Most for as short as can be, so that all hurry; some for long enough to be met.
+    // Most slots are held as briefly as possible; some long enough for other calls to meet them.
     if lease.token().get().is_multiple_of(4) {
         sleep(Duration::from_millis(2)).await;
     } else {
@@ -209,7 +209,7 @@ async fn live(
     manager.release(lease, RunOutcome::Completed).await.unwrap();
 }
 
-/// Something that somebody might do at any moment.
+/// Makes one random call of those that may come at any moment.
 async fn act(manager: &ConcurrencyManager, repository: &RepositoryKey, random: &mut Rng) {
     let name = format!("run-{}", random.u32(..8));
     let done = match random.u32(..20) {
@@ -251,7 +251,7 @@ async fn act(manager: &ConcurrencyManager, repository: &RepositoryKey, random: &
             }
         }
     };
-    // The one failure that is part of the game: removed in the instant of the admission.
+    // The only allowed failure: the repository was removed at the moment of the admission.
     if let Err(error) = done {
         assert_eq!(error.kind(), ErrorKind::Contended, "{error}");
     }

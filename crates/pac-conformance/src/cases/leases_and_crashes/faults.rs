@@ -1,4 +1,4 @@
-//! What the connection, the machine and the manager's own parts can do to leases.
+//! The effects on leases of faults in the connection, the machine and the manager's own tasks.
 
 use pac_core::driver::Descriptor;
 use pac_core::manager::{Admission, Event, Heard, Turn};
@@ -25,7 +25,7 @@ pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     let mut events = stopped.events();
     let session = stopped.session();
     gate.hold();
-    // It knows by its own clock, before anybody else can hold the slot.
+    // The manager knows by its own clock, before any other can hold the slot.
     let fenced = async {
         while stopped.holds(&a) {
             sleep(options.session_ttl / 100).await;
@@ -45,7 +45,7 @@ pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     let ending = stopped.release(a, DONE).await.unwrap();
     assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
     fixture.view(&web).await.assert(&["b"], &[]);
-    // With a new session it is a controller like any other.
+    // With a new session the manager works like any other.
     sleep(options.session_ttl).await;
     assert!(stopped.session() != session && stopped.health().is_ready());
     let c = queued(&stopped, &web, durable("c")).await;
@@ -54,7 +54,7 @@ pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     assert!(stopped.holds(&c));
 }
 
-/// (36) The same for one that ended its session itself: what it held is somebody else's at once.
+/// (36) The same for a manager that closes its session itself: its slot passes on at once.
 pub async fn a_closed_manager_holds_nothing(fixture: &Fixture) {
     let (closing, live) = (fixture.manager().await, fixture.manager().await);
     let web = repository("web");
@@ -73,12 +73,14 @@ pub async fn a_closed_manager_holds_nothing(fixture: &Fixture) {
     );
 }
 
-/// (40) A commit whose answer was lost is recognised as one's own: no second slot, no lost slot.
+/// (40) A commit whose answer was lost is recognised as the manager's own: no second slot, no
+/// lost slot.
 pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
     let faulty = Faults::none();
     let manager = fixture.manager_behind(&faulty).await;
     let mut round = 0;
-    // An answer cannot get lost twice: what was done is recognised, not done again.
+    // Only one answer can be lost: the next attempt recognises that the command was carried out,
+    // and commits nothing. Questions can be lost several times.
     for (lost, times) in [
         (Fault::LoseAnswer, 1),
         (Fault::LoseQuestion, 1),
@@ -92,7 +94,7 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
             faulty.clear();
             faulty.inject([Request::Commit], lost, When::Next(times));
         };
-        // Counting goes on where a removed repository left it.
+        // Counters continue where the removed repository left them.
         let head = fixture.view(&web).await.head;
         let (base, tickets) = (head.last_token.get(), head.last_ticket.get());
         lose();
@@ -147,7 +149,8 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
 
         lose();
         let gone = manager.remove_repository(&web).await.unwrap();
-        // What an unheard commit removed is not there any more to be named.
+        // If the lost answer was that of the removal, the runs are gone and can no longer be
+        // named.
         if lost == Fault::LoseQuestion {
             assert_eq!(gone, ["a", "c", "e", "f", "g"].map(run));
         }
@@ -157,8 +160,8 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
     assert_eq!(manager.health().panics, 0);
 }
 
-/// (42) Keep-alive goes on while the application's tasks block a runtime worker. (All of them:
-/// a store behind a network is kept in touch with from a thread of its own.)
+/// (42) Keep-alive goes on while the application's tasks block a runtime worker. (Here they
+/// block all of them: the keep-alive of a store behind a network has a thread of its own.)
 pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
     let options = fixture.options();
     let line = Faults::none();
@@ -203,7 +206,7 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     let a = started(&manager, &web, ephemeral("a")).await;
     let b = queued(&live, &web, durable("b")).await;
     assert!(manager.health().is_ready());
-    // It is due after a third of the TTL. (The report of a panic takes a while.)
+    // The keep-alive is due after a third of the TTL. (Reporting a panic takes a while.)
     sleep(options.session_ttl / 3).await;
     let alarm = async {
         while manager.health().dead.is_none() {
@@ -224,12 +227,12 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     assert_eq!(refused.kind(), ErrorKind::Closed, "{refused}");
     fixture.outlive_session().await;
     assert!(!manager.holds(&a));
-    // Everybody else goes on.
+    // The other manager goes on.
     let b = fixture.turn(b).await;
     fixture.view(&web).await.assert(&["b"], &[]);
     live.release(b, DONE).await.unwrap();
 
-    // It stands still, while everything else of its manager goes on.
+    // The keep-alive hangs, while everything else of its manager goes on.
     let pause = Faults::none();
     let paused = fixture.manager_behind(&pause).await;
     let session = paused.session();
@@ -256,7 +259,7 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
 /// (44) Store paused for half a session TTL: no lease lost.
 pub async fn a_paused_store_costs_no_lease(fixture: &Fixture) {
     let options = fixture.options();
-    // Wherever in the rhythm of the keep-alive the pause begins.
+    // The pauses begin at different points of the keep-alive's interval.
     let pause = async |n: u32| {
         let gate = Faults::none();
         let (manager, other) = (
@@ -279,7 +282,7 @@ pub async fn a_paused_store_costs_no_lease(fixture: &Fixture) {
         view.assert(&["a", "b"], &["c"]);
         assert_eq!((view.token("a"), view.token("b")), (a.token(), b.token()));
         while let Ok(heard) = timeout(fixture.quiet(), events.next()).await {
-            // Of those of the rounds before it may be told.
+            // Events of the earlier rounds may still be pending.
             let lost = matches!(heard, Some(Heard::Event(Event::SessionLost(_))));
             assert!(!lost, "lost in round {n}");
         }

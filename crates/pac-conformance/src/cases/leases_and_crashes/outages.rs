@@ -1,4 +1,4 @@
-//! A store that is away for a while, and comes back with what it had.
+//! A store that is unreachable for a while and comes back with its state intact.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::{Fixture, durable, ephemeral, queued, repository, run, started};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
-/// So that nothing but calls is at stake in an outage.
+/// Sessions that outlive every outage, so that only calls are affected.
 fn long_sessions(fixture: &Fixture) -> ManagerOptions {
     ManagerOptions {
         session_ttl: fixture.options().session_ttl * 10,
@@ -23,9 +23,10 @@ fn long_sessions(fixture: &Fixture) -> ManagerOptions {
     }
 }
 
-/// (38) The store restarts (kill -9) while runs hold and wait: nothing is lost, nobody is
-/// admitted twice; everything goes on without a restart of the controllers. (What a client sees
-/// of that: the last commits before are done without an answer, and then nothing answers.)
+/// (38) The store restarts (kill -9) while runs hold and wait: nothing is lost, no run is
+/// admitted twice; everything goes on without a restart of the controllers. (Simulated as
+/// clients see it: the last commits succeed but their answers are lost, and then nothing
+/// answers.)
 pub async fn a_restart_of_the_store_loses_nothing(fixture: &Fixture) {
     let options = long_sessions(fixture);
     let store = Faults::none();
@@ -39,7 +40,8 @@ pub async fn a_restart_of_the_store_loses_nothing(fixture: &Fixture) {
     let b = started(&right, &web, ephemeral("b")).await;
     let c = queued(&right, &web, durable("c")).await;
     let d = queued(&left, &web, ephemeral("d")).await;
-    // Both know all of this, however busy the machine: a conflict would need a read, which fails.
+    // Wait until both managers have seen all of this, even on a busy machine: a conflict would
+    // need a read, which would fail.
     sleep(fixture.notice()).await;
     let before = fixture.view(&web).await.head;
 
@@ -113,10 +115,11 @@ pub async fn a_long_outage_fails_calls_and_passes(fixture: &Fixture) {
         request_timeout: usual.session_ttl / 2,
         ..long_sessions(fixture)
     };
-    // The last attempt begins up to a backoff after the timeout; that doubles, with jitter.
+    // The last attempt starts at most one backoff after the timeout; backoffs double, with
+    // jitter.
     let backoff = options.command_timeout * 2;
     let longest = options.command_timeout + backoff + options.request_timeout + fixture.tolerance();
-    // Gone; or silent, which only a client that has deadlines can tell.
+    // The store is gone, or it is silent, which only a client with deadlines can detect.
     let is_remote = fixture.driver().descriptor().remote;
     for (name, silent) in [("gone", false), ("silent", true)] {
         if silent && !is_remote {
@@ -142,7 +145,8 @@ pub async fn a_long_outage_fails_calls_and_passes(fixture: &Fixture) {
             match error.kind() {
                 ErrorKind::Unavailable if silent => assert!(text.contains("in time"), "{text}"),
                 ErrorKind::Unavailable => assert!(text.contains("was cut"), "{text}"),
-                // Who waited in vain for an answer cannot know that nothing was done.
+                // After a request without an answer the caller cannot know that nothing was
+                // done.
                 ErrorKind::Indeterminate if silent => assert!(text.contains("read"), "{text}"),
                 _ => panic!("{call}: {error}"),
             }
@@ -154,7 +158,8 @@ pub async fn a_long_outage_fails_calls_and_passes(fixture: &Fixture) {
         );
         store.open();
 
-        // The same calls of the same manager; and who waited through it goes on waiting.
+        // The same calls of the same manager succeed again; a waiter that waited through the
+        // outage still waits.
         assert!(manager.holds(&a), "{name}: the session was lost");
         let status = manager.status(&web).await.unwrap();
         assert_eq!((status.running.len(), status.queued.len()), (1, 1));

@@ -1,4 +1,4 @@
-//! Who gives up leaves nothing behind, whenever it does.
+//! A caller that gives up leaves nothing behind, whenever it does so.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let after = Duration::from_millis(200);
 
-    // Nobody releases. When `wait_for` says so, the place is given up already.
+    // No run is released. When `wait_for` reports the timeout, the place is given up already.
     let a = started(&manager, &web, durable("a")).await;
     let b = queued(&manager, &web, durable("b")).await;
     let c = queued(&other, &web, durable("c")).await;
@@ -33,8 +33,8 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
     fixture.comes_to(&web, &["a"], &[]).await;
     manager.release(a, DONE).await.unwrap();
 
-    // The grant was on its way to a waiter that nobody will poll any more; or it comes just
-    // after. On the releasing manager, and on another.
+    // The grant arrives for a waiter that is not polled any more, or just after the waiter was
+    // dropped; on the releasing manager, and on another.
     let (mut round, orders) = (0, [true, false]);
     for waits in [&manager, &other] {
         for release_first in orders {
@@ -58,7 +58,8 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
         }
     }
 
-    // Both at the same time, a little before and a little after: as much as an answer takes.
+    // The release comes at the moment of the timeout, or up to one answer's duration before or
+    // after.
     let (step, offsets) = if fixture.is_real() {
         (fixture.tolerance() / 32, (-8_i64..=8).chain(0..=0))
     } else {
@@ -101,8 +102,8 @@ pub async fn a_waiter_that_gives_up_leaves_nothing(fixture: &Fixture) {
     );
 }
 
-/// (28) Also when the store could not be told, and the session ended meanwhile: the run is
-/// nobody's then, but it is not to start although its waiter has gone.
+/// (28) Also when the manager could not tell the store before its session ended: the run then
+/// has no owner, but it must not start, because its waiter has gone.
 pub async fn giving_up_outlives_the_session(fixture: &Fixture) {
     let gate = Faults::none();
     let (live, cut) = (fixture.manager().await, fixture.manager_behind(&gate).await);
@@ -170,7 +171,7 @@ enum Way {
     Admit,
     AdmitAll,
     Adopt,
-    /// Admit, then wait a little and give up.
+    /// Admits, then waits briefly and gives up.
     Wait,
 }
 
@@ -184,7 +185,8 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Polls the call once, twice, … before it is dropped, until it is over before that.
+    /// Drops the call after 0 polls, then after 1, 2 and so on, until it completes before that.
+    /// Returns that number.
     async fn drop_everywhere(&self, way: Way) -> usize {
         let (fixture, repository) = (self.fixture, &self.repository);
         let other = fixture.manager().await;
@@ -206,7 +208,7 @@ impl Trial<'_> {
                     self.manager.release(lease, DONE).await.unwrap();
                 }
             }
-            // Answered after what was dropped has been seen to: commands keep their order.
+            // Answered only after the dropped call was undone: commands keep their order.
             let nobody = run("nobody");
             self.manager
                 .cancel(repository, &nobody, None)
@@ -215,7 +217,7 @@ impl Trial<'_> {
             if matches!(way, Way::Adopt) {
                 self.end_what_was_adopted().await;
             }
-            // Settled by virtue of the manager's own work; no back-stop is waited for.
+            // The manager has to undo the call by itself, without the back-stop poll.
             fixture
                 .comes_to(repository, &["blocker-1", "blocker-2"], &[])
                 .await;
@@ -229,20 +231,20 @@ impl Trial<'_> {
                 other.close().await.unwrap();
                 return polls;
             }
-            // Where waiting is dear, not at every place.
+            // In real time, where waiting is expensive, skip some of the points.
             polls += if fixture.is_real() { 1 + polls / 2 } else { 1 };
         }
     }
 
-    /// Nothing comes later; where that is dear to find out, the answer before has to do.
+    /// Waits until nothing more happens; in real time the answer before has to suffice.
     async fn rest(&self) {
         if !self.fixture.is_real() {
             self.fixture.settle().await;
         }
     }
 
-    /// What is recorded of a run that runs already stays true when nobody awaits the answer: it
-    /// is held, or it was never recorded, but it is never ended.
+    /// The record of an adopted run stays true when no caller awaits the answer: the run holds a
+    /// slot, or it was never recorded, but it is never ended. Releases it if it holds one.
     async fn end_what_was_adopted(&self) {
         self.rest().await;
         let run = (self.kind)("x");
@@ -266,7 +268,8 @@ impl Trial<'_> {
         }
     }
 
-    /// The call under trial, to its end; what holds a slot then.
+    /// Makes the call under trial and completes it. Returns the leases of the runs that hold a
+    /// slot.
     async fn call(&self, way: Way) -> Vec<pac_core::manager::Lease> {
         let (manager, repository) = (self.manager, &self.repository);
         let admissions = match way {
@@ -292,7 +295,8 @@ impl Trial<'_> {
                 Admission::Finished(outcome) => panic!("x is {outcome}"),
             }
         }
-        // Nothing is awaited with a lease in hand: that of an ephemeral run ends with its guard.
+        // After this there must be no await with a lease in hand: dropping an ephemeral run's
+        // lease ends the run.
         leases
     }
 }

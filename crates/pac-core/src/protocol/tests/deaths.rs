@@ -1,4 +1,4 @@
-//! What becomes of the runs of a process that is gone.
+//! The runs of a process that is gone.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn the_death_of_a_session_orphans_durable_runs_and_frees_them_in_a_second_step()
     assert_eq!((affected, promoted), (vec!["a".into(), "b".into()], vec![]));
     assert_eq!((book.owner("a"), book.owner("b")), (None, None));
     assert_eq!(book.swept(B, &death(A, Death::Session)), (vec![], vec![]));
-    // B cannot start what it has not admitted: `b` keeps its place.
+    // B cannot start a run that it has not admitted, so `b` keeps its place.
     assert_eq!(
         book.swept(B, &death(A, Death::Lease)),
         (vec!["a".into()], vec!["c".into()])
@@ -53,7 +53,7 @@ fn an_orphan_is_taken_over_with_a_new_token_and_counted_once() {
     assert!(matches!(book.admit(B, "a"), Admitted::Started { .. }));
     assert!(book.token("a") > old && book.running() == ["a"]);
     assert!(matches!(book.release(A, "a", Some(old)).0, Ended::Stale(_)));
-    // Given up for dead, but found to be running all the same.
+    // The run expires although it is still running, and is adopted.
     book.apply(A, &death(B, Death::Lease));
     assert_eq!(book.running(), Vec::<String>::new());
     book.apply(A, &Command::Adopt(request("a", RunKind::Durable)));
@@ -102,7 +102,7 @@ fn what_is_abandoned_is_that_grant_of_that_life_of_the_run() {
         Ended::Stale(second)
     );
     assert_eq!(book.ended(A, &abandon(1, Some(second))).0, Ended::Done);
-    // It may come again, in another life.
+    // The run may come again, with a new ticket.
     book.admit(A, "a");
     assert_eq!(book.ended(A, &abandon(1, None)).0, Ended::Unknown);
     assert_eq!(book.running(), ["a"]);
@@ -125,8 +125,8 @@ fn an_ephemeral_request_ends_no_run_of_its_name_that_somebody_else_has() {
     for name in ["a", "b"] {
         assert_eq!(book.admitted(B, &other(name, RunKind::Ephemeral)), held);
     }
-    // It is the process's own to replace; an object of the cluster replaces any of its name;
-    // and a name is free again when its run has ended.
+    // A process may replace its own ephemeral run; a durable run replaces any run of its name;
+    // and a name is free again once its run has ended.
     let replaced = book.admitted(A, &other("a", RunKind::Ephemeral));
     assert!(replaced.has_a_place(), "{replaced:?}");
     assert!(
