@@ -6,7 +6,8 @@
 //!
 //! - The whole connection: [`cut`](Faults::cut), [`hold`](Faults::hold), [`open`](Faults::open).
 //! - Requests of some kinds, now and then or so many of them: [`inject`](Faults::inject) a
-//!   [`Fault`]: delayed, failed, question or answer lost, conflict, hanging, a panic.
+//!   [`Fault`]: delayed, failed, question or answer lost, conflict, hanging, a panic. Or those
+//!   about one repository alone: [`inject_at`](Faults::inject_at).
 //! - Hints of the watch: [`inject_hints`](Faults::inject_hints) a [`HintFault`]: dropped,
 //!   late, twice, overtaken by others.
 //! - What is read of one repository: [`ruin`](Faults::ruin) it.
@@ -112,7 +113,7 @@ mod tests {
             faults.inject([Request::Load], Fault::Fail, When::Chance(0.1));
             let mut met = Vec::new();
             for _ in 0..100 {
-                met.push(faults.meet(Request::Load).await.unwrap());
+                met.push(faults.meet(Request::Load, &[]).await.unwrap());
             }
             drawn.push(met);
         }
@@ -136,6 +137,17 @@ mod tests {
             (near.requests(Request::List), far.requests(Request::List)),
             (2, 2)
         );
+    }
+
+    #[tokio::test]
+    async fn one_repository_meets_what_is_planned_for_it_alone() {
+        let (web, api) = (repository("web"), repository("api"));
+        let faults = Faults::none();
+        faults.inject_at(&web, [Request::Load], Fault::Fail, When::Next(1));
+        let driver = faults.over(&memory());
+        assert!(driver.load(&api, None).await.is_ok() && !faults.is_used_up());
+        assert!(driver.load(&web, None).await.is_err() && faults.is_used_up());
+        assert!(driver.load(&web, None).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

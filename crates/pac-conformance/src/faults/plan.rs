@@ -29,7 +29,7 @@ pub struct Traffic {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) connection: Connection,
-    rules: Vec<(Vec<Request>, Fault, Countdown)>,
+    rules: Vec<Rule>,
     hint_rules: Vec<(HintFault, Countdown)>,
     ruins: HashMap<RepositoryKey, Ruin>,
     describe: fn(Descriptor) -> Descriptor,
@@ -37,6 +37,16 @@ pub(super) struct Plan {
     requests: HashMap<Request, u64>,
     traffic: HashMap<RepositoryKey, Traffic>,
     hints_hit: u64,
+}
+
+/// One planned fault.
+#[derive(Debug)]
+struct Rule {
+    requests: Vec<Request>,
+    /// Only requests about this repository; all when `None`.
+    repository: Option<RepositoryKey>,
+    fault: Fault,
+    countdown: Countdown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,9 +121,19 @@ impl Faults {
     /// From now on this happens to these requests, beside what else is planned for them. Faults
     /// happen in the order in which they were planned; the first that ends a request ends it.
     pub fn inject(&self, requests: impl IntoIterator<Item = Request>, fault: Fault, when: When) {
-        let requests = requests.into_iter().collect();
-        let rule = (requests, fault, Countdown::from(when));
-        self.0.send_modify(|plan| plan.rules.push(rule));
+        self.plan(requests, None, fault, when);
+    }
+
+    /// The same for one repository alone: its reads, and the commits to it. A batch that has it is
+    /// one request and meets the fault as a whole. Of all other requests: nothing.
+    pub fn inject_at(
+        &self,
+        repository: &RepositoryKey,
+        requests: impl IntoIterator<Item = Request>,
+        fault: Fault,
+        when: When,
+    ) {
+        self.plan(requests, Some(repository.clone()), fault, when);
     }
 
     /// From now on this happens to hints; of several faults for one hint, the first.
@@ -153,7 +173,7 @@ impl Faults {
     #[must_use]
     pub fn is_used_up(&self) -> bool {
         let plan = self.0.borrow();
-        let mut rules = plan.rules.iter().map(|(_, _, rule)| rule);
+        let mut rules = plan.rules.iter().map(|rule| &rule.countdown);
         rules.all(Countdown::is_used_up)
             && plan.hint_rules.iter().all(|(_, rule)| rule.is_used_up())
     }
@@ -204,11 +224,32 @@ impl Faults {
         self.unseen(|plan| add(plan.traffic.entry(repository.clone()).or_default()));
     }
 
-    /// What happens to a request that is made now. Waits while the connection is held.
+    fn plan(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+        repository: Option<RepositoryKey>,
+        fault: Fault,
+        when: When,
+    ) {
+        let rule = Rule {
+            requests: requests.into_iter().collect(),
+            repository,
+            fault,
+            countdown: Countdown::from(when),
+        };
+        self.0.send_modify(|plan| plan.rules.push(rule));
+    }
+
+    /// What happens to a request about these repositories that is made now. Waits while the
+    /// connection is held.
     ///
     /// # Errors
     /// `Unavailable` when the connection is cut.
-    pub(super) async fn meet(&self, request: Request) -> Result<Vec<Fault>, Error> {
+    pub(super) async fn meet(
+        &self,
+        request: Request,
+        repositories: &[RepositoryKey],
+    ) -> Result<Vec<Fault>, Error> {
         self.unseen(|plan| *plan.requests.entry(request).or_default() += 1);
         let mut plan = self.0.subscribe();
         let held = |plan: &Plan| plan.connection == Connection::Held;
@@ -218,11 +259,11 @@ impl Faults {
         }
         Ok(self.unseen(|plan| {
             let random = &mut plan.random;
-            let mine = plan
-                .rules
-                .iter_mut()
-                .filter(|(of, ..)| of.contains(&request));
-            let hit = mine.filter_map(|(_, fault, rule)| rule.hits(random).then_some(*fault));
+            let mine = plan.rules.iter_mut().filter(|rule| {
+                let one = rule.repository.as_ref();
+                rule.requests.contains(&request) && one.is_none_or(|one| repositories.contains(one))
+            });
+            let hit = mine.filter_map(|rule| rule.countdown.hits(random).then_some(rule.fault));
             hit.collect()
         }))
     }
@@ -242,7 +283,7 @@ impl Faults {
     pub(super) async fn outlast(&self, fault: Fault, request: Request) {
         let lasts = |plan: &Plan| {
             let mut rules = plan.rules.iter();
-            rules.any(|(of, planned, _)| *planned == fault && of.contains(&request))
+            rules.any(|rule| rule.fault == fault && rule.requests.contains(&request))
         };
         drop(self.0.subscribe().wait_for(|plan| !lasts(plan)).await);
     }
