@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use pac_concurrency::driver::{Descriptor, Driver};
 use pac_concurrency::{
-    ConcurrencyManager, ErrorKind, Event, Heard, Lease, Limit, ManagerOptions, MemoryDriver,
+    ConcurrencyManager, Error, ErrorKind, Event, Heard, Lease, Limit, ManagerOptions, MemoryDriver,
     MemoryOptions, RunOutcome, RunRequest, Turn,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
@@ -121,8 +121,11 @@ fn a_manager_that_has_died_can_be_closed() {
         let closed = timeout(SECOND * 15, ours.close()).await;
         assert!(closed.is_ok(), "it hangs");
         let renewed = fixture.driver().keep_alive(session).await;
-        let error = renewed.expect_err("the session is over");
-        assert_eq!(error.kind(), ErrorKind::SessionLost, "{closed:?}");
+        let lost = |error: &Error| error.kind() == ErrorKind::SessionLost;
+        assert!(
+            renewed.as_ref().err().is_some_and(lost),
+            "the session goes on: {renewed:?}"
+        );
         let turn = fixture.soon("the turn of b", b).await;
         assert!(matches!(turn, Ok(Turn::Started(_))), "{turn:?}");
     });
@@ -170,7 +173,7 @@ fn events_that_are_asked_for_after_the_death_are_over() {
 /// its own, so that nobody ever got the slots that it held.
 #[test]
 fn a_manager_whose_runtime_was_shut_down_keeps_no_slot() {
-    let ttl = Duration::from_millis(600);
+    let ttl = SECOND;
     let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
     let far = Faults::none();
     // Kept alive from a thread of its own, as behind a network.
@@ -248,7 +251,7 @@ fn a_run_that_was_ended_by_another_manager_is_not_held() {
 /// other; in the moment in which a new session opened it said yes for a lease of the old one.
 #[test]
 fn a_lost_lease_is_never_held_again_when_a_new_session_opens() {
-    const SESSIONS: usize = 400;
+    const SESSIONS: usize = 100;
     // More than cores: some are interrupted in the middle of `holds` when the new session comes.
     const READERS: usize = 4;
     run_case(Time::Real, memory, async |fixture: &Fixture| {

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, ErrorKind, Lease, Limit, ManagerOptions, MemoryDriver,
-    MemoryOptions, RepositoryKey, RunOutcome,
+    Admission, ConcurrencyManager, Lease, Limit, ManagerOptions, MemoryDriver, MemoryOptions,
+    RepositoryKey, RunOutcome,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{Fixture, Time, durable, repository, run, run_case, started};
@@ -294,8 +294,7 @@ fn the_time_of_a_command_counts_from_the_call() {
         let start = Instant::now();
         let asked = timeout(SECOND * 60, manager.admit(&repository("web"), durable("a"))).await;
         let waited = start.elapsed();
-        let error = asked.unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert!(matches!(asked, Ok(Err(_))), "{asked:?}");
         assert!(waited < TIMEOUT * 5 / 4, "it took {waited:?}");
     });
 }

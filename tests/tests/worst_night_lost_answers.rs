@@ -237,6 +237,8 @@ fn a_dropped_requeue_is_taken_back_however_long_the_store_was_away() {
             let mut before = Vec::new();
             if urgent {
                 before.push(queued(&other, &web, at_priority("b", 1)).await);
+                // It is known that `b` goes first.
+                fixture.settle().await;
             }
             lose_the_next_answer(&line);
             let dropped = timeout(SECOND, ours.requeue(a)).await;
