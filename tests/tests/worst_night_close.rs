@@ -30,7 +30,7 @@ async fn memory(time: Time) -> Fixture {
     Fixture::over(Arc::new(MemoryDriver::new(MemoryOptions::default())), time)
 }
 
-/// Fault 1: while `close` waited for an answer, its slot was another manager's already, and it
+/// While `close` waited for an answer, its slot was another manager's already, and it
 /// still called itself the holder.
 #[test]
 fn closing_fences_before_it_frees() {
@@ -52,7 +52,7 @@ fn closing_fences_before_it_frees() {
     });
 }
 
-/// Fault 1: a `close` that was dropped because of one stuck repository left the manager holding
+/// A `close` that was dropped because of one stuck repository left the manager holding
 /// slots that it had given up.
 #[test]
 fn a_close_that_is_dropped_halfway_has_fenced() {
@@ -66,7 +66,7 @@ fn a_close_that_is_dropped_halfway_has_fenced() {
     });
 }
 
-/// Fault 1: the keep-alive went on after a `close` that was dropped, so that the slots which it
+/// The keep-alive went on after a `close` that was dropped, so that the slots which it
 /// had not come to were kept for good.
 #[test]
 fn a_close_that_is_dropped_halfway_ends_the_session_all_the_same() {
@@ -78,7 +78,7 @@ fn a_close_that_is_dropped_halfway_ends_the_session_all_the_same() {
     });
 }
 
-/// Fault 1: one stuck repository kept `close` from ever coming to an end.
+/// One stuck repository kept `close` from ever coming to an end.
 #[test]
 fn a_stuck_repository_does_not_keep_close_from_its_end() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -90,7 +90,7 @@ fn a_stuck_repository_does_not_keep_close_from_its_end() {
     });
 }
 
-/// Fault 1: a panic on the way through `close` left the session alive for good.
+/// A panic on the way through `close` left the session alive for good.
 #[test]
 fn a_panic_within_close_ends_the_session_all_the_same() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -105,7 +105,7 @@ fn a_panic_within_close_ends_the_session_all_the_same() {
     });
 }
 
-/// Fault 7: an admission whose commit was on its way when the manager was closed was never
+/// An admission whose commit was on its way when the manager was closed was never
 /// answered.
 #[test]
 fn an_admission_on_its_way_during_close_is_answered() {
@@ -125,7 +125,7 @@ fn an_admission_on_its_way_during_close_is_answered() {
     });
 }
 
-/// Fault 7: an admission that was answered with a place in the queue after `close` had swept the
+/// An admission that was answered with a place in the queue after `close` had swept the
 /// waiters waited for ever.
 #[test]
 fn a_place_that_comes_after_the_end_is_not_waited_in() {
@@ -160,7 +160,7 @@ fn a_place_that_comes_after_the_end_is_not_waited_in() {
     });
 }
 
-/// Fault 7: a watch whose first read was on its way when the manager was closed was never
+/// A watch whose first read was on its way when the manager was closed was never
 /// answered.
 #[test]
 fn a_watch_that_is_opened_during_close_is_answered() {
@@ -179,7 +179,7 @@ fn a_watch_that_is_opened_during_close_is_answered() {
     });
 }
 
-/// Fault 7: events that were asked for after the end never came to an end themselves.
+/// Events that were asked for after the end never came to an end themselves.
 #[test]
 fn events_that_are_asked_for_after_the_end_are_over() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -195,7 +195,7 @@ fn events_that_are_asked_for_after_the_end_are_over() {
     });
 }
 
-/// Fault 7: of all that is asked after the end, every question fails at once and says so.
+/// Of all that is asked after the end, every question fails at once and says so.
 #[test]
 fn every_call_after_close_fails_at_once() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {

@@ -62,7 +62,7 @@ async fn kill_by_panic(manager: &ConcurrencyManager, line: &Faults, part: Reques
     drop(grants);
 }
 
-/// Fault 6: a manager with a part that had died of a panic went on keeping its session, so that
+/// A manager with a part that had died of a panic went on keeping its session, so that
 /// nobody ever got the slots that it held.
 #[test]
 fn a_manager_that_dies_of_a_panic_keeps_no_slot() {
@@ -85,7 +85,7 @@ fn a_manager_that_dies_of_a_panic_keeps_no_slot() {
     });
 }
 
-/// Fault 6: a slot that was freed went to the next waiter of a dead manager, which nobody read.
+/// A slot that was freed went to the next waiter of a dead manager, which nobody read.
 #[test]
 fn a_manager_that_dies_of_a_panic_keeps_no_place() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -105,7 +105,7 @@ fn a_manager_that_dies_of_a_panic_keeps_no_place() {
     });
 }
 
-/// Fault 6: a dead manager could not be closed, so that its session could not be ended at all.
+/// A dead manager could not be closed, so that its session could not be ended at all.
 #[test]
 fn a_manager_that_has_died_can_be_closed() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -131,7 +131,7 @@ fn a_manager_that_has_died_can_be_closed() {
     });
 }
 
-/// Fault 7: a command that was on its way when a part of the manager died was never answered.
+/// A command that was on its way when a part of the manager died was never answered.
 #[test]
 fn a_command_on_its_way_when_the_manager_dies_is_answered() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -155,7 +155,7 @@ fn a_command_on_its_way_when_the_manager_dies_is_answered() {
     });
 }
 
-/// Fault 7: the events of a dead manager went on without an end for callers that asked for them
+/// The events of a dead manager went on without an end for callers that asked for them
 /// after its death.
 #[test]
 fn events_that_are_asked_for_after_the_death_are_over() {
@@ -169,7 +169,7 @@ fn events_that_are_asked_for_after_the_death_are_over() {
     });
 }
 
-/// Fault 6: a manager whose runtime was shut down went on keeping its session from a thread of
+/// A manager whose runtime was shut down went on keeping its session from a thread of
 /// its own, so that nobody ever got the slots that it held.
 #[test]
 fn a_manager_whose_runtime_was_shut_down_keeps_no_slot() {
@@ -212,7 +212,7 @@ async fn open(driver: &Arc<dyn Driver>, ttl: Duration) -> ConcurrencyManager {
     opening.await.unwrap()
 }
 
-/// Fault 8: a manager that had told by an event that a run was ended by somebody else still
+/// A manager that had told by an event that a run was ended by somebody else still
 /// called itself the holder of its slot.
 #[test]
 fn a_run_that_was_ended_by_another_manager_is_not_held() {

@@ -41,7 +41,7 @@ const TIMEOUT: Duration = Duration::from_millis(200);
 /// The variable that tells a test of this file that it is the child process of itself.
 const CHILD: &str = "PAC_TESTS_WORST_NIGHT_CHILD";
 
-/// Fault 4: repositories that waited for a lane when the runtime was shut down were given up one
+/// Repositories that waited for a lane when the runtime was shut down were given up one
 /// within the other, until the stack was used up and the process aborted.
 #[test]
 fn thousands_that_wait_for_a_lane_survive_the_end_of_the_runtime() {
@@ -113,7 +113,7 @@ fn exit_of(mut child: Child, longest: Duration) -> ExitStatus {
     }
 }
 
-/// Fault 5: as many busy repositories as one batch carries kept every other repository waiting
+/// As many busy repositories as one batch carries kept every other repository waiting
 /// for as long as they were busy.
 #[test]
 fn repositories_take_turns() {
@@ -159,7 +159,7 @@ async fn keep_busy(manager: ConcurrencyManager, web: RepositoryKey) {
     }
 }
 
-/// Fault 9: the time of a command began with its first failure: behind a thousand reads of the
+/// The time of a command began with its first failure: behind a thousand reads of the
 /// manager's own, 200 ms were 15 s.
 #[test]
 fn a_command_behind_a_thousand_slow_reads_ends_in_time() {
@@ -171,7 +171,7 @@ fn a_command_behind_a_thousand_slow_reads_ends_in_time() {
     });
 }
 
-/// Fault 9: the same of a status, which is a read itself.
+/// Behind a thousand reads of the manager's own, a status that was given 200 ms took 15 s, too.
 #[test]
 fn a_status_behind_a_thousand_slow_reads_ends_in_time() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -182,7 +182,7 @@ fn a_status_behind_a_thousand_slow_reads_ends_in_time() {
     });
 }
 
-/// Fault 9: what a caller waits for was read after all that the manager reads of its own accord.
+/// What a caller waits for was read after all that the manager reads of its own accord.
 #[test]
 fn callers_go_before_reads_of_the_managers_own() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -227,7 +227,7 @@ async fn reading_a_thousand(
     (manager, leases)
 }
 
-/// Fault 9: a commit that was stuck kept its caller for as long as it was.
+/// A commit that was stuck kept its caller for as long as it was.
 #[test]
 fn a_command_whose_commit_is_stuck_ends_in_time() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -259,7 +259,7 @@ fn a_command_whose_commit_is_stuck_ends_in_time() {
 
 type Call = std::pin::Pin<Box<dyn Future<Output = Result<(), pac_concurrency::Error>> + Send>>;
 
-/// Fault 9: waiting for a lane did not count: behind a batch that was stuck, a command for another
+/// Waiting for a lane did not count: behind a batch that was stuck, a command for another
 /// repository waited for as long as the batch did.
 #[test]
 fn a_command_that_waits_for_a_lane_ends_in_time() {
@@ -281,7 +281,7 @@ fn a_command_that_waits_for_a_lane_ends_in_time() {
     });
 }
 
-/// Fault 9: the first attempt did not count: a command whose every attempt takes 150 ms and fails
+/// The first attempt did not count: a command whose every attempt takes 150 ms and fails
 /// was tried for twice the time that it was given.
 #[test]
 fn the_time_of_a_command_counts_from_the_call() {

@@ -256,7 +256,7 @@ fn a_dropped_requeue_is_taken_back_however_long_the_store_was_away() {
     });
 }
 
-/// Fault 3: the slot that a durable run had got by a dropped `requeue` came to nobody when the
+/// The slot that a durable run had got by a dropped `requeue` came to nobody when the
 /// store was away for longer than a command is tried.
 #[test]
 fn the_slot_of_a_dropped_requeue_is_granted_however_long_the_store_was_away() {
