@@ -247,7 +247,7 @@ fn a_run_that_was_ended_by_another_manager_is_not_held() {
     });
 }
 
-/// Fault 8: `holds` read the session, whether it was lost and when it was renewed one after the
+/// `holds` read the session, whether it was lost and when it was renewed one after the
 /// other; in the moment in which a new session opened it said yes for a lease of the old one.
 #[test]
 fn a_lost_lease_is_never_held_again_when_a_new_session_opens() {

@@ -34,7 +34,7 @@ fn lose_the_next_answer(line: &Faults) {
     line.inject([Request::Load], Fault::Fail, When::Always);
 }
 
-/// Fault 2: `cancel` by name, repeated after its answer was lost, ended the next run of that
+/// `cancel` by name, repeated after its answer was lost, ended the next run of that
 /// name.
 #[test]
 fn a_cancel_whose_answer_was_lost_ends_no_later_run_of_that_name() {
@@ -78,7 +78,7 @@ fn a_cancel_whose_answer_was_lost_ends_no_later_run_of_that_name() {
     });
 }
 
-/// Fault 2: `remove_repository`, repeated after its answer was lost, removed the repository that
+/// `remove_repository`, repeated after its answer was lost, removed the repository that
 /// somebody had made anew.
 #[test]
 fn a_removal_whose_answer_was_lost_leaves_what_was_made_anew() {
@@ -110,7 +110,7 @@ fn a_removal_whose_answer_was_lost_leaves_what_was_made_anew() {
     });
 }
 
-/// Fault 2: `remove_repository` whose answer was lost forgot which runs it had ended.
+/// `remove_repository` whose answer was lost forgot which runs it had ended.
 #[test]
 fn a_removal_whose_answer_was_lost_names_the_runs_that_it_ended() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -127,7 +127,7 @@ fn a_removal_whose_answer_was_lost_names_the_runs_that_it_ended() {
     });
 }
 
-/// Fault 2: `set_limit` without a version, repeated after its answer was lost, overwrote a limit
+/// `set_limit` without a version, repeated after its answer was lost, overwrote a limit
 /// that was set later.
 #[test]
 fn a_limit_whose_answer_was_lost_overwrites_no_later_one() {
@@ -157,7 +157,7 @@ fn a_limit_whose_answer_was_lost_overwrites_no_later_one() {
     });
 }
 
-/// Fault 2: `set_limit` whose answer was lost forgot which runs it had started.
+/// `set_limit` whose answer was lost forgot which runs it had started.
 #[test]
 fn a_limit_whose_answer_was_lost_names_the_runs_that_it_started() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -174,7 +174,7 @@ fn a_limit_whose_answer_was_lost_names_the_runs_that_it_started() {
     });
 }
 
-/// Fault 2: `release` and `cancel` whose answers were lost forgot which run had started instead.
+/// `release` and `cancel` whose answers were lost forgot which run had started instead.
 #[test]
 fn an_ending_whose_answer_was_lost_names_the_run_that_it_started() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -198,7 +198,7 @@ fn an_ending_whose_answer_was_lost_names_the_run_that_it_started() {
     });
 }
 
-/// Fault 3: `admit`, dropped after its answer was lost, leaked its slot for the life of the
+/// `admit`, dropped after its answer was lost, leaked its slot for the life of the
 /// process when the store was away for longer than a command is tried.
 #[test]
 fn a_dropped_admission_is_taken_back_however_long_the_store_was_away() {
@@ -222,7 +222,7 @@ fn a_dropped_admission_is_taken_back_however_long_the_store_was_away() {
     });
 }
 
-/// Fault 3: `requeue` of an ephemeral run, dropped after its answer was lost, leaked the slot or
+/// `requeue` of an ephemeral run, dropped after its answer was lost, leaked the slot or
 /// the place that the run had got by it when the store was away for longer than a command is
 /// tried.
 #[test]
