@@ -1,4 +1,4 @@
-//! The driver that injects faults.
+//! The driver with faults before it.
 
 use std::sync::Arc;
 
@@ -30,15 +30,16 @@ impl Faulty {
         }
     }
 
-    /// Makes a request with all planned faults. A [`Fault::Conflict`] answers it with
-    /// `conflict`, if there is one for this request.
+    /// A request about these repositories with all that happens to it. What is in conflict is
+    /// answered by `conflict`.
     async fn pass<T>(
         &self,
         request: Request,
+        repositories: &[RepositoryKey],
         work: impl Future<Output = Result<T, Error>> + Send,
         conflict: impl FnOnce() -> Option<T> + Send,
     ) -> Result<T, Error> {
-        let faults = self.faults.meet(request).await?;
+        let faults = self.faults.meet(request, repositories).await?;
         for fault in &faults {
             match *fault {
                 Fault::Hang => self.faults.outlast(*fault, request).await,
@@ -71,7 +72,7 @@ impl Faulty {
         request: Request,
         work: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        self.pass(request, work, || None).await
+        self.pass(request, &[], work, || None).await
     }
 
     async fn delay(&self, fault: Fault) {
@@ -131,7 +132,8 @@ impl Driver for Faulty {
                 Some(ruin) => ruin.of(repository, self.inner.load(repository, None).await?),
             }
         };
-        self.send(Request::Load, work).await
+        let about = std::slice::from_ref(repository);
+        self.pass(Request::Load, about, work, || None).await
     }
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
@@ -150,7 +152,8 @@ impl Driver for Faulty {
         let this = self.clone();
         Commit::pending(async move {
             let refuse = |_: usize| CommitOutcome::Conflict(None);
-            let repositories = batch.len();
+            let about: Vec<_> = batch.iter().map(|part| part.repository.clone()).collect();
+            let repositories = about.len();
             let conflict = move || Some((0..repositories).map(refuse).collect());
             let work = async {
                 match this.inner.commit(session, batch) {
@@ -158,7 +161,7 @@ impl Driver for Faulty {
                     Commit::Pending(answer) => answer.await,
                 }
             };
-            this.pass(Request::Commit, work, conflict).await
+            this.pass(Request::Commit, &about, work, conflict).await
         })
     }
 

@@ -1,19 +1,20 @@
-//! Faults of networks, machines and software between a manager and its store, for any test.
+//! What networks, crashes and bugs do between a manager and its store, for anybody's tests.
 //!
-//! [`Faults`] is a plan of faults. [`Faults::over`] puts it before a driver; the result is a
-//! driver too, so several plans can be stacked, and managers that share a plan share its
-//! connection. A plan can be changed while it is in use.
+//! [`Faults`] is a plan of what goes wrong. [`Faults::over`] puts it before a driver; what comes
+//! out is a driver too, so several plans can be put before one another, and managers that share
+//! a plan share its connection. A plan can be changed while it is in use.
 //!
 //! - The whole connection: [`cut`](Faults::cut), [`hold`](Faults::hold), [`open`](Faults::open).
-//! - Requests of some kinds, by chance or a given number of them: [`inject`](Faults::inject) a
-//!   [`Fault`]: delayed, failed, question or answer lost, conflict, hanging, a panic.
+//! - Requests of some kinds, now and then or so many of them: [`inject`](Faults::inject) a
+//!   [`Fault`]: delayed, failed, question or answer lost, conflict, hanging, a panic. Or those
+//!   about one repository alone: [`inject_at`](Faults::inject_at).
 //! - Hints of the watch: [`inject_hints`](Faults::inject_hints) a [`HintFault`]: dropped,
 //!   late, twice, overtaken by others.
-//! - The content read of one repository: [`ruin`](Faults::ruin) it.
-//! - The driver's descriptor: [`describe`](Faults::describe).
+//! - What is read of one repository: [`ruin`](Faults::ruin) it.
+//! - What the driver says of itself: [`describe`](Faults::describe).
 //!
-//! Random choices are drawn from a seed: the same requests in the same order meet the same
-//! faults.
+//! What is left to chance is drawn from a seed: the same requests in the same order meet the
+//! same faults.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -29,7 +30,7 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
-//! // A slow connection, in front of a store that other managers keep busy.
+//! // A slow line, before a store that is busy with others.
 //! let line = Faults::seeded(7);
 //! line.inject(Request::ALL, Fault::Delay(Duration::from_millis(2)), When::Always);
 //! let store_is_busy = Faults::seeded(8);
@@ -42,15 +43,14 @@
 //! let repository = "team/web".parse()?;
 //! manager.set_limit(&repository, Limit::new(1), None).await?;
 //!
-//! // The store carries the commit out, but its answer is lost: the manager recognises its own
-//! // commit instead of repeating it.
+//! // The commit is done, and nobody is told: it is recognised, not done again.
 //! line.inject([Request::Commit], Fault::LoseAnswer, When::Next(1));
 //! let run = RunRequest::durable("team/run-1".parse()?, "uid-1".parse()?);
 //! let admission = manager.admit(&repository, run).await?;
 //! assert!(matches!(admission, Admission::Started(_)));
 //! assert!(line.is_used_up());
 //!
-//! // Unreachable for longer than any caller waits.
+//! // Away for longer than anybody waits.
 //! line.cut();
 //! let failed: Error = manager.status(&repository).await.unwrap_err();
 //! assert_eq!(failed.kind(), ErrorKind::Unavailable);
@@ -113,7 +113,7 @@ mod tests {
             faults.inject([Request::Load], Fault::Fail, When::Chance(0.1));
             let mut met = Vec::new();
             for _ in 0..100 {
-                met.push(faults.meet(Request::Load).await.unwrap());
+                met.push(faults.meet(Request::Load, &[]).await.unwrap());
             }
             drawn.push(met);
         }
@@ -137,6 +137,17 @@ mod tests {
             (near.requests(Request::List), far.requests(Request::List)),
             (2, 2)
         );
+    }
+
+    #[tokio::test]
+    async fn one_repository_meets_what_is_planned_for_it_alone() {
+        let (web, api) = (repository("web"), repository("api"));
+        let faults = Faults::none();
+        faults.inject_at(&web, [Request::Load], Fault::Fail, When::Next(1));
+        let driver = faults.over(&memory());
+        assert!(driver.load(&api, None).await.is_ok() && !faults.is_used_up());
+        assert!(driver.load(&web, None).await.is_err() && faults.is_used_up());
+        assert!(driver.load(&web, None).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! The plan of faults, and what it has counted.
+//! The plan of what goes wrong, and what has come of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use super::driver::Faulty;
 use super::fault::{Countdown, Fault, HintFault, Request, When};
 use super::ruin::Ruin;
 
-/// A plan of faults between managers and their store. A new plan has none.
+/// What goes wrong between managers and their store. Nothing, unless it is told to.
 #[derive(Debug)]
 pub struct Faults(watch::Sender<Plan>);
 
-/// The traffic of a repository.
+/// How much came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Reads of a repository.
@@ -29,7 +29,7 @@ pub struct Traffic {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) connection: Connection,
-    rules: Vec<(Vec<Request>, Fault, Countdown)>,
+    rules: Vec<Rule>,
     hint_rules: Vec<(HintFault, Countdown)>,
     ruins: HashMap<RepositoryKey, Ruin>,
     describe: fn(Descriptor) -> Descriptor,
@@ -37,6 +37,16 @@ pub(super) struct Plan {
     requests: HashMap<Request, u64>,
     traffic: HashMap<RepositoryKey, Traffic>,
     hints_hit: u64,
+}
+
+/// One planned fault.
+#[derive(Debug)]
+struct Rule {
+    requests: Vec<Request>,
+    /// Only requests about this repository; all when `None`.
+    repository: Option<RepositoryKey>,
+    fault: Fault,
+    countdown: Countdown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +57,7 @@ pub(super) enum Connection {
 }
 
 impl Faults {
-    /// A plan without faults; random choices are drawn from `seed`.
+    /// Nothing goes wrong yet; what is to happen by chance is drawn from `seed`.
     #[must_use]
     pub fn seeded(seed: u64) -> Arc<Self> {
         Arc::new(Self(watch::Sender::new(Plan {
@@ -63,15 +73,14 @@ impl Faults {
         })))
     }
 
-    /// A plan without faults, for tests that need no randomness.
+    /// Nothing goes wrong yet, and nothing by chance.
     #[must_use]
     pub fn none() -> Arc<Self> {
         Self::seeded(0)
     }
 
-    /// A remote store without a clock: every request and answer takes a few turns of the
-    /// scheduler, commits go in batches of at most 16 repositories, and further commits gather
-    /// while one batch is in flight.
+    /// The end of a line, without a clock: nothing is done when it is first asked, commits go in
+    /// batches of at most 16 repositories, and what comes meanwhile gathers for the next one.
     #[must_use]
     pub fn line() -> Arc<Self> {
         let line = Self::none();
@@ -85,63 +94,72 @@ impl Faults {
         line
     }
 
-    /// A driver that reaches the store of `driver` through these faults.
+    /// The same store, with these faults on the way to it.
     #[must_use]
     pub fn over(self: &Arc<Self>, driver: &Arc<dyn Driver>) -> Arc<dyn Driver> {
         Arc::new(Faulty::new(driver, self))
     }
 
-    /// From now on every request fails at once, and watches break. If never opened again, this
-    /// looks to other managers like a crash.
+    /// From now on every request fails at once, and watches break. For good it is what a crash
+    /// is to everybody else.
     pub fn cut(&self) {
         self.0.send_modify(|plan| plan.connection = Connection::Cut);
     }
 
-    /// From now on requests and hints wait, as if the store or this process were paused.
+    /// From now on requests and hints wait: the store, or this process, stands still.
     pub fn hold(&self) {
         self.0
             .send_modify(|plan| plan.connection = Connection::Held);
     }
 
-    /// Undoes [`cut`](Self::cut) and [`hold`](Self::hold).
+    /// The connection is as it was before it was cut or held.
     pub fn open(&self) {
         self.0
             .send_modify(|plan| plan.connection = Connection::Open);
     }
 
-    /// Adds a fault for these requests to those planned before. Faults happen in the order in
-    /// which they were added; the first that ends a request ends it.
+    /// From now on this happens to these requests, beside what else is planned for them. Faults
+    /// happen in the order in which they were planned; the first that ends a request ends it.
     pub fn inject(&self, requests: impl IntoIterator<Item = Request>, fault: Fault, when: When) {
-        let requests = requests.into_iter().collect();
-        let rule = (requests, fault, Countdown::from(when));
-        self.0.send_modify(|plan| plan.rules.push(rule));
+        self.plan(requests, None, fault, when);
     }
 
-    /// Adds a fault for hints. Of several faults that hit a hint, only the first happens.
+    /// The same for one repository alone: its reads, and the commits to it. A batch that has it is
+    /// one request and meets the fault as a whole. Of all other requests: nothing.
+    pub fn inject_at(
+        &self,
+        repository: &RepositoryKey,
+        requests: impl IntoIterator<Item = Request>,
+        fault: Fault,
+        when: When,
+    ) {
+        self.plan(requests, Some(repository.clone()), fault, when);
+    }
+
+    /// From now on this happens to hints; of several faults for one hint, the first.
     pub fn inject_hints(&self, fault: HintFault, when: When) {
         let rule = (fault, Countdown::from(when));
         self.0.send_modify(|plan| plan.hint_rules.push(rule));
     }
 
-    /// From now on reads of a repository show it ruined in this way, until it is
-    /// [mended](Self::mend).
+    /// From now on a repository is read so, until it is [mended](Self::mend).
     pub fn ruin(&self, repository: &RepositoryKey, ruin: Ruin) {
         let repository = repository.clone();
         self.0
             .send_modify(|plan| _ = plan.ruins.insert(repository, ruin));
     }
 
-    /// From now on reads of a repository show it as it is.
+    /// A repository is read again as it is.
     pub fn mend(&self, repository: &RepositoryKey) {
         self.0.send_modify(|plan| _ = plan.ruins.remove(repository));
     }
 
-    /// Changes the driver's descriptor. Call it before a manager is opened.
+    /// What the driver says of itself. To be told before a manager is opened.
     pub fn describe(&self, describe: fn(Descriptor) -> Descriptor) {
         self.0.send_modify(|plan| plan.describe = describe);
     }
 
-    /// Removes all faults; hanging requests continue.
+    /// From now on nothing goes wrong any more, and what hangs goes on.
     pub fn clear(&self) {
         self.0.send_modify(|plan| {
             plan.connection = Connection::Open;
@@ -151,22 +169,22 @@ impl Faults {
         });
     }
 
-    /// Whether all faults planned with [`When::Next`] have happened.
+    /// Whether all that was planned for the [next](When::Next) so many has happened.
     #[must_use]
     pub fn is_used_up(&self) -> bool {
         let plan = self.0.borrow();
-        let mut rules = plan.rules.iter().map(|(_, _, rule)| rule);
+        let mut rules = plan.rules.iter().map(|rule| &rule.countdown);
         rules.all(Countdown::is_used_up)
             && plan.hint_rules.iter().all(|(_, rule)| rule.is_used_up())
     }
 
-    /// The number of requests of this kind, including failed ones.
+    /// How many requests of this kind came by, including those that failed.
     #[must_use]
     pub fn requests(&self, request: Request) -> u64 {
         self.0.borrow().requests.get(&request).copied().unwrap_or(0)
     }
 
-    /// The traffic of one repository.
+    /// What was asked of one repository.
     #[must_use]
     pub fn traffic(&self, repository: &RepositoryKey) -> Traffic {
         self.0
@@ -177,7 +195,7 @@ impl Faults {
             .unwrap_or_default()
     }
 
-    /// The traffic of all repositories together.
+    /// What was asked of all repositories together.
     #[must_use]
     pub fn total_traffic(&self) -> Traffic {
         let plan = self.0.borrow();
@@ -188,7 +206,7 @@ impl Faults {
         plan.traffic.values().fold(Traffic::default(), add)
     }
 
-    /// The number of hints that met a fault.
+    /// How many hints met a fault.
     #[must_use]
     pub fn hints_hit(&self) -> u64 {
         self.0.borrow().hints_hit
@@ -206,30 +224,51 @@ impl Faults {
         self.unseen(|plan| add(plan.traffic.entry(repository.clone()).or_default()));
     }
 
-    /// Determines the faults of a request made now. Waits while the connection is held.
+    fn plan(
+        &self,
+        requests: impl IntoIterator<Item = Request>,
+        repository: Option<RepositoryKey>,
+        fault: Fault,
+        when: When,
+    ) {
+        let rule = Rule {
+            requests: requests.into_iter().collect(),
+            repository,
+            fault,
+            countdown: Countdown::from(when),
+        };
+        self.0.send_modify(|plan| plan.rules.push(rule));
+    }
+
+    /// What happens to a request about these repositories that is made now. Waits while the
+    /// connection is held.
     ///
     /// # Errors
     /// `Unavailable` when the connection is cut.
-    pub(super) async fn meet(&self, request: Request) -> Result<Vec<Fault>, Error> {
+    pub(super) async fn meet(
+        &self,
+        request: Request,
+        repositories: &[RepositoryKey],
+    ) -> Result<Vec<Fault>, Error> {
         self.unseen(|plan| *plan.requests.entry(request).or_default() += 1);
         let mut plan = self.0.subscribe();
         let held = |plan: &Plan| plan.connection == Connection::Held;
-        // The sender, `self`, still exists.
+        // The sender is there: it is `self`.
         if plan.wait_for(|plan| !held(plan)).await.unwrap().connection == Connection::Cut {
             return Err(cut(request.name()));
         }
         Ok(self.unseen(|plan| {
             let random = &mut plan.random;
-            let mine = plan
-                .rules
-                .iter_mut()
-                .filter(|(of, ..)| of.contains(&request));
-            let hit = mine.filter_map(|(_, fault, rule)| rule.hits(random).then_some(*fault));
+            let mine = plan.rules.iter_mut().filter(|rule| {
+                let one = rule.repository.as_ref();
+                rule.requests.contains(&request) && one.is_none_or(|one| repositories.contains(one))
+            });
+            let hit = mine.filter_map(|rule| rule.countdown.hits(random).then_some(rule.fault));
             hit.collect()
         }))
     }
 
-    /// Determines the fault of a hint that arrives now.
+    /// What happens to a hint that comes now.
     pub(super) fn meet_hint(&self) -> Option<HintFault> {
         self.unseen(|plan| {
             let random = &mut plan.random;
@@ -240,11 +279,11 @@ impl Faults {
         })
     }
 
-    /// Waits until the plan no longer has this fault for this request.
+    /// Waits until this fault is planned for such requests no more.
     pub(super) async fn outlast(&self, fault: Fault, request: Request) {
         let lasts = |plan: &Plan| {
             let mut rules = plan.rules.iter();
-            rules.any(|(of, planned, _)| *planned == fault && of.contains(&request))
+            rules.any(|rule| rule.fault == fault && rule.requests.contains(&request))
         };
         drop(self.0.subscribe().wait_for(|plan| !lasts(plan)).await);
     }
@@ -257,7 +296,7 @@ impl Faults {
         self.0.subscribe()
     }
 
-    /// Changes a part of the plan that no task waits for, without waking the tasks.
+    /// A change of what nobody waits for.
     fn unseen<T>(&self, change: impl FnOnce(&mut Plan) -> T) -> T {
         let mut result = None;
         self.0.send_if_modified(|plan| {
@@ -273,7 +312,7 @@ pub(super) fn cut(operation: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, operation, message)
 }
 
-/// The error of a request when the sender cannot know whether it was carried out.
+/// The answer to a request whose fate its sender cannot know.
 pub(super) fn lost(request: Request) -> Error {
     let kind = if request.changes_something() {
         ErrorKind::Indeterminate
