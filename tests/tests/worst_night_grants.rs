@@ -1,7 +1,12 @@
 //! Grants without a reader: no slot stays with a manager where nothing starts the run, and a run
 //! without an owner starts at once where another manager reads its grants.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +33,7 @@ fn options(fixture: &Fixture) -> ManagerOptions {
     fixture.options()
 }
 
-/// Fault 10: a dropped `admit` that took an orphan over left the run with a manager that holds
+/// A dropped `admit` that took an orphan over left the run with a manager that holds
 /// its slot for nobody.
 #[test]
 fn an_orphan_taken_over_by_a_dropped_admit_is_an_orphan_again() {
@@ -43,11 +48,11 @@ fn an_orphan_taken_over_by_a_dropped_admit_is_an_orphan_again() {
         let is_orphan = async || is_orphan(&other, &web).await;
         comes_true(fixture, "the orphan, an orphan again", is_orphan).await;
         let lease = started(&other, &web, durable("a")).await;
-        assert!(other.holds(&lease), "it is for whoever asks next");
+        assert!(other.holds(&lease), "the next to ask for it holds it");
     });
 }
 
-/// Fault 10: where the manager's grants are read, the slot of that orphan goes there or is given
+/// Where the manager's grants are read, the slot of that orphan goes there or is given
 /// up, and is not forgotten.
 #[test]
 fn an_orphan_taken_over_by_a_dropped_admit_comes_out_of_the_grants_that_are_read() {
@@ -68,7 +73,7 @@ fn an_orphan_taken_over_by_a_dropped_admit_comes_out_of_the_grants_that_are_read
     });
 }
 
-/// Fault 10, the same before the start: a run that waits without an owner, taken over by a
+/// The same before the start: a run that waits without an owner, taken over by a
 /// dropped `admit`, was granted to the manager that does not want it any more.
 #[test]
 fn a_waiting_run_taken_over_by_a_dropped_admit_starts_where_grants_are_read() {
@@ -92,7 +97,7 @@ fn a_waiting_run_taken_over_by_a_dropped_admit_starts_where_grants_are_read() {
     });
 }
 
-/// Fault 10: leases that were in a dropped `Grants` stream held their slots until the process
+/// Leases that were in a dropped `Grants` stream held their slots until the process
 /// ended. They are given back: the runs keep their places, and another reader gets them.
 #[test]
 fn a_dropped_stream_of_grants_gives_back_the_leases_that_are_in_it() {
@@ -129,7 +134,7 @@ fn a_dropped_stream_of_grants_gives_back_the_leases_that_are_in_it() {
     });
 }
 
-/// Fault 10: a manager whose grants nobody reads took every run of the store that has no owner.
+/// A manager whose grants nobody reads took every run of the store that has no owner.
 /// It takes so many, and other readers get the rest.
 #[test]
 fn a_manager_takes_no_more_grants_than_are_read() {
@@ -150,7 +155,7 @@ fn a_manager_takes_no_more_grants_than_are_read() {
         }
         assert!(taken <= MOST, "{taken} grants that nobody reads");
 
-        // What it left is for others, and what it took for whoever reads it at last.
+        // The other reader gets the runs that it left, and its own stream those that it took.
         let mut seen = BTreeSet::new();
         let mut grants = reader.grants().unwrap();
         for stream in [&mut grants, &mut unread] {
@@ -162,59 +167,68 @@ fn a_manager_takes_no_more_grants_than_are_read() {
     });
 }
 
-/// Fault 18: a slot freed by force, by a manager that reads no grants, idled until the next poll
+/// A slot freed by force, by a manager that reads no grants, idled until the next poll
 /// of the manager that does.
 #[test]
 fn a_slot_freed_by_force_goes_at_once_to_a_manager_that_reads_grants() {
-    freeing_starts_at_once(async |_holder, other, web, _lease| {
+    freeing_starts_at_once(&async |slot: &mut TakenSlot| {
         let (run, uid) = (run("a"), uid("a"));
-        let freed = other.release_run(web, &run, &uid, None, DONE).await;
-        assert_eq!(freed.unwrap().promoted, [], "it reads no grants");
+        let release = slot.other.release_run(&slot.web, &run, &uid, None, DONE);
+        assert_eq!(release.await.unwrap().promoted, [], "it reads no grants");
     });
 }
 
-/// Fault 18, by a cancellation.
+/// The same, by a cancellation.
 #[test]
 fn a_slot_freed_by_a_cancellation_goes_at_once_to_a_manager_that_reads_grants() {
-    freeing_starts_at_once(async |_holder, other, web, _lease| {
-        other.cancel(web, &run("a"), None).await.unwrap();
+    freeing_starts_at_once(&async |slot: &mut TakenSlot| {
+        let cancel = slot.other.cancel(&slot.web, &run("a"), None).await;
+        assert_eq!(cancel.unwrap().promoted, [], "it reads no grants");
     });
 }
 
-/// Fault 18, by the holder itself.
+/// The same, by the holder itself.
 #[test]
 fn a_slot_that_its_holder_releases_goes_at_once_to_a_manager_that_reads_grants() {
-    freeing_starts_at_once(async |holder, _other, _web, lease| {
-        holder.release(lease, DONE).await.unwrap();
+    freeing_starts_at_once(&async |slot: &mut TakenSlot| {
+        let lease = slot.lease.take().unwrap();
+        slot.holder.release(lease, DONE).await.unwrap();
     });
 }
 
-/// Fault 18, by the drop of an ephemeral lease.
+/// The same, by the drop of an ephemeral lease.
 #[test]
 fn a_slot_freed_by_a_dropped_lease_goes_at_once_to_a_manager_that_reads_grants() {
-    freeing_starts_at_once(async |_holder, _other, _web, lease| drop(lease));
+    freeing_starts_at_once(&async |slot: &mut TakenSlot| drop(slot.lease.take()));
 }
 
-/// Fault 18, by a limit that was raised: the new slot is as free as one that was released.
+/// The same, by a limit that was raised: the new slot is as free as one that was released.
 #[test]
 fn a_slot_of_a_raised_limit_goes_at_once_to_a_manager_that_reads_grants() {
-    freeing_starts_at_once(async |_holder, other, web, _lease| {
-        other.set_limit(web, Limit::new(2), None).await.unwrap();
+    freeing_starts_at_once(&async |slot: &mut TakenSlot| {
+        let limit = Limit::new(2);
+        slot.other.set_limit(&slot.web, limit, None).await.unwrap();
     });
 }
 
-/// Fault 18, by the end of the session of an ephemeral run.
+/// The same, by the end of the session of an ephemeral run.
 #[test]
 fn a_slot_freed_by_the_end_of_a_session_goes_at_once_to_a_manager_that_reads_grants() {
-    freeing_starts_at_once(async |holder, _other, _web, _lease| holder.close().await.unwrap());
+    freeing_starts_at_once(&async |slot: &mut TakenSlot| slot.holder.close().await.unwrap());
 }
 
-/// `free` frees the only slot of a repository where one run waits that has no owner. It gets the
-/// holder of the slot, another manager, and the ephemeral lease `a`; neither manager reads
-/// grants.
-fn freeing_starts_at_once(
-    free: impl AsyncFn(&ConcurrencyManager, &ConcurrencyManager, &RepositoryKey, Lease),
-) {
+/// The only slot of a repository where a durable run waits that has no owner. Neither manager
+/// reads grants.
+struct TakenSlot {
+    web: RepositoryKey,
+    holder: ConcurrencyManager,
+    other: ConcurrencyManager,
+    /// Of an ephemeral run `a`, of the holder.
+    lease: Option<Lease>,
+}
+
+/// Once `free` has freed the slot, the run that waits comes out of the grants of a third manager.
+fn freeing_starts_at_once(free: &impl AsyncFn(&mut TakenSlot)) {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
         for touched in [false, true] {
             let web = repository(&format!("web-{touched}"));
@@ -222,16 +236,22 @@ fn freeing_starts_at_once(
             let reader = fixture.manager_with(options(fixture)).await;
             let mut grants = reader.grants().unwrap();
             holder.set_limit(&web, Limit::new(1), None).await.unwrap();
-            let a = started(&holder, &web, ephemeral("a")).await;
+            let lease = Some(started(&holder, &web, ephemeral("a")).await);
             leave_waiting(fixture, &web, &["b"]).await;
             if touched {
                 reader.status(&web).await.unwrap();
             }
-            // Beyond what the reader looks for when it begins to read.
+            // Later than what the reader looks for when it begins to read.
             sleep(Duration::from_secs(1)).await;
             fixture.view(&web).await.assert(&["a"], &["b"]);
 
-            free(&holder, &other, &web, a).await;
+            let mut slot = TakenSlot {
+                web,
+                holder,
+                other,
+                lease,
+            };
+            free(&mut slot).await;
             let lease = timeout(Duration::from_millis(500), grants.next()).await;
             let lease = lease.unwrap_or_else(|_| {
                 panic!("the slot is idle after 500 ms (repository known to the reader: {touched})")

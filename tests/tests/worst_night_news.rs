@@ -1,7 +1,12 @@
 //! What a manager tells when it has lost track of a repository: no older answer undoes what is
 //! known since, and the end of a run that it holds is news all the same.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +23,7 @@ async fn memory(time: Time) -> Fixture {
     Fixture::over(Arc::new(MemoryDriver::new(MemoryOptions::default())), time)
 }
 
-/// Fault 16: a full answer from before the admission, that came after the manager had lost
+/// A full answer from before the admission, that came after the manager had lost
 /// track, told a live waiter that its run is gone.
 #[test]
 fn an_older_answer_ends_no_waiter() {
@@ -49,7 +54,7 @@ fn an_older_answer_ends_no_waiter() {
     });
 }
 
-/// Fault 16: that somebody else has cancelled a run which this manager holds was not told when
+/// That somebody else has cancelled a run which this manager holds was not told when
 /// the manager had lost track in between.
 #[test]
 fn the_end_of_a_held_run_is_told_although_the_manager_has_lost_track() {
@@ -58,7 +63,7 @@ fn the_end_of_a_held_run_is_told_although_the_manager_has_lost_track() {
     });
 }
 
-/// Fault 16, for a run that went with its repository.
+/// The same, for a run that went with its repository.
 #[test]
 fn the_removal_of_a_held_run_is_told_although_the_manager_has_lost_track() {
     an_end_is_told(None, async |other, web| {
@@ -66,7 +71,7 @@ fn the_removal_of_a_held_run_is_told_although_the_manager_has_lost_track() {
     });
 }
 
-/// Fault 16, for a run whose name another run has taken.
+/// The same, for a run whose name another run has taken.
 #[test]
 fn the_loss_of_a_held_name_is_told_although_the_manager_has_lost_track() {
     an_end_is_told(None, async |other, web| {

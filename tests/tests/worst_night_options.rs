@@ -1,6 +1,11 @@
 //! Options that no clock can count are refused by `open`, before anything is asked of the store.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +68,7 @@ fn options_with(value: Duration) -> [(&'static str, ManagerOptions); 6] {
     ]
 }
 
-/// Fault 12: `Duration::MAX` was taken, and some time later a task panicked or a lock was
+/// `Duration::MAX` was taken, and some time later a task panicked or a lock was
 /// poisoned.
 #[tokio::test(start_paused = true)]
 async fn an_endless_duration_is_refused_as_a_wrong_setting() {

@@ -1,7 +1,12 @@
 //! How long a command waits for its next attempt depends on why the last one failed, whatever
 //! failed before that.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +32,7 @@ fn options(fixture: &Fixture) -> ManagerOptions {
     }
 }
 
-/// Fault 11: an outage that began with a lost commit was met with the short pauses of
+/// An outage that began with a lost commit was met with the short pauses of
 /// contention: a store that is away was asked 30 times a second by every repository.
 #[test]
 fn a_store_that_is_away_is_left_alone_although_a_commit_was_lost_before() {
@@ -49,7 +54,7 @@ fn a_store_that_is_away_is_left_alone_although_a_commit_was_lost_before() {
     });
 }
 
-/// Fault 11: contention that began with an outage was met with the long pauses of an outage: the
+/// Contention that began with an outage was met with the long pauses of an outage: the
 /// command lost again and again to others that were faster.
 #[test]
 fn lost_commits_are_tried_again_at_once_although_the_store_was_away_before() {
