@@ -1,6 +1,11 @@
 //! The log lines that operators search for.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
@@ -128,4 +133,43 @@ async fn starting_queueing_and_waking_are_logged_word_for_word() {
         log.take(),
         ["INFO acquired concurrency slot for namespace/pipeline-run-3"]
     );
+}
+
+/// An orderly close was logged as a warning that the session is lost, and all leases with it.
+#[tokio::test]
+async fn an_orderly_end_is_no_warning() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let loaded = SettingsLoader::new()
+        .set("concurrency-driver", "memory")
+        .load()
+        .unwrap();
+    let manager = pac_concurrency::connect(&loaded.settings()).await.unwrap();
+    let repository = "namespace/repo".parse().unwrap();
+    let limit = Limit::new(1);
+    manager.set_limit(&repository, limit, None).await.unwrap();
+    let request = |run: &str| RunRequest::durable(run.parse().unwrap(), "uid".parse().unwrap());
+    let runs = request("namespace/pipeline-run-1");
+    let runs = manager.admit(&repository, runs).await.unwrap();
+    let waits = request("namespace/pipeline-run-2");
+    let waits = manager.admit(&repository, waits).await.unwrap();
+    log.take();
+
+    manager.close().await.unwrap();
+    let Admission::Queued(waiter) = waits else {
+        panic!("{waits:?}");
+    };
+    assert!(waiter.await.is_err());
+    drop(runs);
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    drop(manager);
+    assert_eq!(log.take(), [""; 0]);
 }

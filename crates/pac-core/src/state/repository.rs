@@ -451,4 +451,50 @@ mod tests {
         state.forget_finished(Timestamp::from_unix_millis(1_000), 3, |_| ());
         assert_eq!(state.entries().count(), 0);
     }
+
+    /// Also when a delta tells again what is known (it may start at an earlier revision than the
+    /// state's), and when a run of the same name has ended before.
+    #[test]
+    fn a_finished_run_counts_once_and_keeps_its_age() {
+        let ended = |n: u64| Entry {
+            revision: Revision::new(n + 1),
+            ..finished(n, n as i64 * 10)
+        };
+        let again = |revision, entry| Entry {
+            ticket: Ticket::new(4),
+            revision: Revision::new(revision),
+            ..entry
+        };
+        let [one, two, three] = [1, 2, 3].map(|n| Arc::new(ended(n)));
+        let (copy, waits) = (Arc::new(ended(1)), Arc::new(again(4, queued(2, 0))));
+        let second = Arc::new(again(5, finished(2, 40)));
+        // What is dropped at last when three, two and no finished runs are kept.
+        let dropped = [
+            vec![vec![&one], vec![&one, &two], vec![&three]],
+            vec![vec![&one], vec![&two, &copy], vec![&three]],
+            vec![vec![&one], vec![&two], vec![&waits], vec![&second]],
+        ]
+        .map(|deltas| {
+            let all = snapshot(None, head(1, 0, 0), vec![]);
+            let mut state = RepositoryState::from_snapshot(&all).unwrap();
+            for (revision, entries) in (2..).zip(deltas) {
+                let waiting = entries.iter().filter(|entry| entry.is_queued()).count();
+                let delta = Snapshot {
+                    entries: entries.into_iter().cloned().collect(),
+                    ..snapshot(Some(1), head(revision, waiting as u32, 0), vec![])
+                };
+                assert_eq!(state.absorb(&delta, |_, _| ()), Ok(Absorb::Applied));
+            }
+            [3, 2, 0].map(|keep| {
+                let mut dropped = Vec::new();
+                state.forget_finished(Timestamp::from_unix_millis(0), keep, |entry| {
+                    dropped.push(entry.ticket.get());
+                });
+                dropped
+            })
+        });
+        let (told_twice, ended_twice) =
+            ([vec![], vec![1], vec![2, 3]], [vec![], vec![], vec![1, 4]]);
+        assert_eq!(dropped, [told_twice.clone(), told_twice, ended_twice]);
+    }
 }
