@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pac_concurrency::driver::{Descriptor, Driver, Retention};
+use pac_concurrency::driver::{Descriptor, Driver, Placement, Retention};
 use pac_concurrency::{MemoryDriver, MemoryOptions, RepositoryKey};
 use pac_conformance::faults::{Faults, Ruin};
 use pac_conformance::{Fixture, Harm, Time, Vandal};
@@ -29,7 +29,9 @@ async fn server(time: Time) -> Fixture {
     }));
     let disk = Faults::none();
     disk.describe(|inner| Descriptor {
-        remote: true,
+        placement: Placement::Remote {
+            batches_in_flight: 1,
+        },
         ..inner
     });
     Fixture::over(disk.over(&Faults::line().over(&memory)), time)

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use pac_concurrency::driver::{Descriptor, Driver};
+use pac_concurrency::driver::{Descriptor, Driver, Placement};
 use pac_concurrency::{
     Admission, ConcurrencyManager, Limit, ManagerOptions, MemoryDriver, MemoryOptions, RunOutcome,
     RunStatus, Turn,
@@ -139,8 +139,9 @@ fn off_the_runtime(ask: impl AsyncFnOnce(ConcurrencyManager) + Send + 'static) {
     let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
     let line = Faults::none();
     line.describe(|inner| Descriptor {
-        remote: true,
-        batches_in_flight: 2,
+        placement: Placement::Remote {
+            batches_in_flight: 2,
+        },
         ..inner
     });
     let delay = Fault::Delay(Duration::from_millis(1));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pac_concurrency::driver::{Descriptor, Driver};
+use pac_concurrency::driver::{Descriptor, Driver, Placement};
 use pac_concurrency::{
     ConcurrencyManager, Error, ErrorKind, Event, Heard, Lease, Limit, ManagerOptions, MemoryDriver,
     MemoryOptions, RunOutcome, RunRequest, Turn,
@@ -32,12 +32,10 @@ async fn memory(time: Time) -> Fixture {
 
 /// Sessions that end while a test waits for it.
 fn options(session_ttl: Duration) -> ManagerOptions {
-    ManagerOptions {
-        session_ttl,
-        lease_ttl: Some(session_ttl * 4),
-        sweep_interval: session_ttl / 4,
-        ..ManagerOptions::default()
-    }
+    ManagerOptions::default()
+        .with_session_ttl(session_ttl)
+        .with_lease_ttl(session_ttl * 4)
+        .with_sweep_interval(session_ttl / 4)
 }
 
 /// The requests of the parts that a manager cannot do without, apart from its keep-alive.
@@ -178,7 +176,9 @@ fn a_manager_whose_runtime_was_shut_down_keeps_no_slot() {
     let far = Faults::none();
     // Kept alive from a thread of its own, as behind a network.
     far.describe(|inner| Descriptor {
-        remote: true,
+        placement: Placement::Remote {
+            batches_in_flight: 1,
+        },
         ..inner
     });
     let web = repository("web");

@@ -29,10 +29,7 @@ async fn memory(time: Time) -> Fixture {
 }
 
 fn options(command_timeout: Duration) -> ManagerOptions {
-    ManagerOptions {
-        command_timeout,
-        ..ManagerOptions::default()
-    }
+    ManagerOptions::default().with_command_timeout(command_timeout)
 }
 
 /// How long a command is given in these tests.

@@ -24,47 +24,13 @@ fn options_with(value: Duration) -> [(&'static str, ManagerOptions); 6] {
     [
         (
             "session TTL",
-            ManagerOptions {
-                session_ttl: value,
-                lease_ttl: Some(value),
-                ..usual
-            },
+            usual.with_session_ttl(value).with_lease_ttl(value),
         ),
-        (
-            "lease TTL",
-            ManagerOptions {
-                lease_ttl: Some(value),
-                ..usual
-            },
-        ),
-        (
-            "command timeout",
-            ManagerOptions {
-                command_timeout: value,
-                ..usual
-            },
-        ),
-        (
-            "request timeout",
-            ManagerOptions {
-                request_timeout: value,
-                ..usual
-            },
-        ),
-        (
-            "poll interval",
-            ManagerOptions {
-                poll_interval: value,
-                ..usual
-            },
-        ),
-        (
-            "sweep interval",
-            ManagerOptions {
-                sweep_interval: value,
-                ..usual
-            },
-        ),
+        ("lease TTL", usual.with_lease_ttl(value)),
+        ("command timeout", usual.with_command_timeout(value)),
+        ("request timeout", usual.with_request_timeout(value)),
+        ("poll interval", usual.with_poll_interval(value)),
+        ("sweep interval", usual.with_sweep_interval(value)),
     ]
 }
 

@@ -26,10 +26,9 @@ async fn memory(time: Time) -> Fixture {
 
 /// With time for a long outage.
 fn options(fixture: &Fixture) -> ManagerOptions {
-    ManagerOptions {
-        command_timeout: Duration::from_secs(60),
-        ..fixture.options()
-    }
+    fixture
+        .options()
+        .with_command_timeout(Duration::from_secs(60))
 }
 
 /// An outage that began with a lost commit was met with the short pauses of

@@ -44,22 +44,29 @@
 mod connect;
 pub mod settings;
 
+/// The contract of a store, for those who write a driver, and the protocol and the state that
+/// it speaks of.
+pub mod driver {
+    pub use pac_core::driver::*;
+    pub use pac_core::{protocol, state};
+}
+
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use connect::open_raw;
 pub use connect::{connect, connect_if_enabled, open_driver};
-pub use pac_core::driver;
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
-    Lease, LimitChange, ManagerOptions, QueuedRun, RepositoryStatus, RepositorySummary,
-    RepositoryWatch, RunStatus, RunningRun, Turn, Update, WaitReason, Waiter,
+    KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, QueuedRun,
+    RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus, RunningRun, Turn, Update,
+    WaitReason, Waiter,
 };
-pub use pac_core::protocol::{self, Ended, RunRequest};
+pub use pac_core::protocol::{Ended, RunRequest};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use pac_core::raw;
 pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
-pub use pac_core::state::{self, RunKind, RunOutcome};
+pub use pac_core::state::{RunKind, RunOutcome};
 pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
     RepositoryKey, Revision, SessionId, Ticket, Timestamp, Uid,

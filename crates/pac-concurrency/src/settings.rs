@@ -35,6 +35,7 @@ pub use values::{EtcdMode, EtcdValues, Host, PostgresqlValues, SslMode, Values};
 
 /// The settings for [`connect`](crate::connect).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Settings {
     /// Whether limits are enforced. Default: true. When false, no connection is opened; see
     /// [`connect_if_enabled`](crate::connect_if_enabled).
@@ -75,11 +76,9 @@ impl From<&Values> for Settings {
         Self {
             enabled: values.enabled,
             driver: values.driver,
-            manager: ManagerOptions {
-                session_ttl: values.session_ttl,
-                lease_ttl: Some(values.lease_ttl()),
-                ..ManagerOptions::default()
-            },
+            manager: ManagerOptions::default()
+                .with_session_ttl(values.session_ttl)
+                .with_lease_ttl(values.lease_ttl()),
             #[cfg(feature = "memory")]
             memory: pac_memory::MemoryOptions::default(),
             #[cfg(feature = "postgres")]

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pac_core::driver::{Driver, ListFilter};
-use pac_core::manager::{ConcurrencyManager, Ending, Lease, ManagerOptions, Turn, Waiter};
+use pac_core::manager::{
+    ConcurrencyManager, Ending, KeepAliveOn, Lease, ManagerOptions, Turn, Waiter,
+};
 use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
@@ -43,22 +45,21 @@ impl Fixture {
     pub fn over(driver: Arc<dyn Driver>, time: Time) -> Self {
         let (options, tolerance) = match time {
             Time::Paused => {
-                let options = ManagerOptions {
-                    lease_ttl: Some(Duration::from_secs(60 * 60)),
-                    ..ManagerOptions::default()
-                };
+                let options = ManagerOptions::default()
+                    .with_lease_ttl(Duration::from_secs(60 * 60))
+                    // Paused time jumps over the deadlines of requests that a case holds.
+                    .with_request_timeout(Duration::from_secs(24 * 60 * 60))
+                    .with_keep_alive_on(KeepAliveOn::Task);
                 (options, Duration::from_millis(1))
             }
             Time::Real => {
-                let options = ManagerOptions {
-                    session_ttl: Duration::from_secs(2),
-                    lease_ttl: Some(Duration::from_secs(5)),
+                let options = ManagerOptions::default()
+                    .with_session_ttl(Duration::from_secs(2))
+                    .with_lease_ttl(Duration::from_secs(5))
                     // Longer than any case waits for an event: the poll must not hide a missing
                     // wake-up.
-                    poll_interval: Duration::from_secs(20),
-                    sweep_interval: Duration::from_millis(200),
-                    ..ManagerOptions::default()
-                };
+                    .with_poll_interval(Duration::from_secs(20))
+                    .with_sweep_interval(Duration::from_millis(200));
                 (options, Duration::from_millis(250))
             }
         };
@@ -171,13 +172,10 @@ impl Fixture {
     /// The default settings with a back-stop poll short enough for a case to wait for.
     #[must_use]
     pub fn polling_options(&self) -> ManagerOptions {
-        ManagerOptions {
-            poll_interval: match self.time {
-                Time::Paused => self.options.poll_interval,
-                Time::Real => Duration::from_secs(1),
-            },
-            ..self.options
-        }
+        self.options.with_poll_interval(match self.time {
+            Time::Paused => self.options.poll_interval,
+            Time::Real => Duration::from_secs(1),
+        })
     }
 
     /// How long the slots of durable runs outlive their manager's session.

@@ -74,7 +74,9 @@ impl fmt::Display for LeaseLoss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ended(Some(outcome)) => write!(f, "the run was ended as {outcome}"),
-            Self::Ended(None) => f.write_str("the repository was removed, or a new run took the name"),
+            Self::Ended(None) => {
+                f.write_str("the repository was removed, or a new run took the name")
+            }
             Self::TakenOver => f.write_str("the slot was taken over, or given back to the queue"),
             Self::NotRenewed => f.write_str("the session was not renewed in time"),
             Self::SessionLost => f.write_str("the session is over"),

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::Notify;
 
-use crate::driver::{Watch, WatchEvent};
+use crate::driver::{ListFilter, Watch, WatchEvent};
 use crate::error::Error;
 use crate::name::RepositoryKey;
-use crate::state::{Entry, Snapshot};
+use crate::state::{Entry, Head, Snapshot};
 use crate::value::Revision;
 
 /// The most repositories with an unread hint; beyond that, all become one
@@ -21,6 +21,45 @@ const MOST_REPOSITORIES: usize = 10_000;
 /// The most changed entries kept in one repository's unread hint; beyond that, the hint keeps
 /// only the revision.
 const MOST_ENTRIES: usize = 1_000;
+
+/// The state that a hint says a repository has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// It is at this revision, or a later one.
+    pub revision: Revision,
+    /// Runs wait there although the limit admits one more ([`ListFilter::Startable`]).
+    pub startable: bool,
+}
+
+impl Reached {
+    /// The state with this head.
+    #[must_use]
+    pub fn head(head: &Head) -> Self {
+        Self {
+            revision: head.revision,
+            startable: ListFilter::Startable.passes(head),
+        }
+    }
+
+    /// A revision alone: whether runs could start is not known, and left to polling.
+    #[must_use]
+    pub fn revision(revision: Revision) -> Self {
+        Self {
+            revision,
+            startable: false,
+        }
+    }
+
+    /// The later of two.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        if other.revision > self.revision {
+            other
+        } else {
+            self
+        }
+    }
+}
 
 /// The unread hints of one watch: at most one for each repository.
 #[derive(Debug, Default)]
@@ -33,35 +72,36 @@ pub struct Hints {
 struct Pending {
     /// The repositories with an unread hint, in the order of the first unread change.
     order: VecDeque<RepositoryKey>,
-    changed: HashMap<RepositoryKey, (Revision, Option<Snapshot>)>,
+    changed: HashMap<RepositoryKey, (Reached, Option<Snapshot>)>,
     session_died: bool,
     missed: bool,
     broken: Option<Error>,
 }
 
 impl Hints {
-    /// Records that a repository is at this revision or a later one.
-    pub fn changed(&self, repository: &RepositoryKey, revision: Revision) {
-        self.add(repository, revision, None);
+    /// Records that a repository has reached this state or a later one.
+    pub fn changed(&self, repository: &RepositoryKey, reached: Reached) {
+        self.add(repository, reached, None);
     }
 
     /// Records that a repository has changed to `snapshot`, which holds the changed entries.
     pub fn changed_to(&self, repository: &RepositoryKey, snapshot: Snapshot) {
-        self.add(repository, snapshot.head.revision, Some(snapshot));
+        let reached = Reached::head(&snapshot.head);
+        self.add(repository, reached, Some(snapshot));
     }
 
-    fn add(&self, repository: &RepositoryKey, revision: Revision, snapshot: Option<Snapshot>) {
+    fn add(&self, repository: &RepositoryKey, reached: Reached, snapshot: Option<Snapshot>) {
         let mut pending = self.pending();
         let known = &mut *pending;
         match known.changed.entry(repository.clone()) {
             Slot::Occupied(mut known) => {
                 let (latest, told) = known.get_mut();
-                *latest = revision.max(*latest);
+                *latest = latest.later(reached);
                 let both = told.take().zip(snapshot);
                 *told = both.and_then(|(earlier, later)| merged(earlier, later));
             }
             Slot::Vacant(new) => {
-                new.insert((revision, snapshot));
+                new.insert((reached, snapshot));
                 known.order.push_back(repository.clone());
                 if known.order.len() > MOST_REPOSITORIES {
                     known.miss();
@@ -128,10 +168,11 @@ impl Pending {
         let Some(repository) = self.order.pop_front() else {
             return self.broken.as_ref().map(|why| Err(why.replicate()));
         };
-        let (revision, snapshot) = self.changed.remove(&repository)?;
+        let (reached, snapshot) = self.changed.remove(&repository)?;
         Some(Ok(WatchEvent::Changed {
             repository,
-            revision,
+            revision: reached.revision,
+            startable: reached.startable,
             snapshot,
         }))
     }
@@ -186,17 +227,18 @@ mod tests {
         let [a, b] = ["ns/a", "ns/b"].map(|key| key.parse::<RepositoryKey>().unwrap());
         let mut watch = hints.watch();
         for (key, revision) in [(&a, 1), (&b, 7), (&a, 3), (&a, 2)] {
-            hints.changed(key, Revision::new(revision));
+            hints.changed(key, Reached::revision(Revision::new(revision)));
         }
         for (key, revision) in [(&a, 3), (&b, 7)] {
             let expected = WatchEvent::Changed {
                 repository: key.clone(),
                 revision: Revision::new(revision),
+                startable: false,
                 snapshot: None,
             };
             assert_eq!(watch.next().await.unwrap(), expected);
         }
-        hints.changed(&a, Revision::new(9));
+        hints.changed(&a, Reached::revision(Revision::new(9)));
         hints.missed();
         hints.session_died();
         assert_eq!(watch.next().await.unwrap(), WatchEvent::Missed);
@@ -243,6 +285,7 @@ mod tests {
             let expected = WatchEvent::Changed {
                 repository: key.clone(),
                 revision: Revision::new(revision),
+                startable: false,
                 snapshot,
             };
             assert_eq!(watch.next().await.unwrap(), expected);
@@ -255,7 +298,7 @@ mod tests {
         let mut watch = hints.watch();
         for n in 0..=MOST_REPOSITORIES {
             let key = format!("ns/repository-{n}").parse().unwrap();
-            hints.changed(&key, Revision::new(1));
+            hints.changed(&key, Reached::revision(Revision::new(1)));
         }
         hints.broken(Error::new(ErrorKind::Unavailable, "watch", "gone"));
         assert_eq!(watch.next().await.unwrap(), WatchEvent::Missed);

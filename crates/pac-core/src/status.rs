@@ -202,7 +202,11 @@ pub(crate) fn running_run(entry: &Entry) -> Option<RunningRun> {
     })
 }
 
-pub(crate) fn queued_run(state: &RepositoryState, entry: &Entry, ahead: usize) -> Option<QueuedRun> {
+pub(crate) fn queued_run(
+    state: &RepositoryState,
+    entry: &Entry,
+    ahead: usize,
+) -> Option<QueuedRun> {
     let EntryState::Queued { owner } = entry.state else {
         return None;
     };
@@ -248,4 +252,3 @@ pub(crate) fn wait_reason(
         }
     }
 }
-

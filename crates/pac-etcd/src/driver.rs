@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+    Commit, Descriptor, Driver, ListFilter, Placement, RepositoryCommit, SessionTtl, Watch,
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
@@ -58,8 +58,9 @@ impl EtcdDriver {
         Ok(Self {
             descriptor: Descriptor {
                 name: "etcd",
-                remote: true,
-                batches_in_flight: BATCHES_IN_FLIGHT,
+                placement: Placement::Remote {
+                    batches_in_flight: BATCHES_IN_FLIGHT,
+                },
                 repositories_per_batch: options.max_txn_ops / 2,
                 entries_per_commit: options.max_txn_ops - BESIDE_ENTRIES,
                 lease_ttl: LEASE_TTL,

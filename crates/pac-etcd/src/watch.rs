@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use pac_core::driver::Watch;
-use pac_core::hints::Hints;
+use pac_core::hints::{Hints, Reached};
 use pac_core::state::Snapshot;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Revision, SessionId};
 use tokio::task::JoinHandle;
@@ -297,10 +297,17 @@ impl Hub {
             if let Some(snapshot) = &snapshot {
                 store.recent.add(&repository, snapshot);
             }
+            let reached = match &head {
+                Some(head) => Reached {
+                    revision: told.revision,
+                    ..Reached::head(&head.head)
+                },
+                None => Reached::revision(told.revision),
+            };
             self.each(|session, hints| match snapshot.clone() {
                 _ if by == Some(session) => {}
                 Some(snapshot) => hints.changed_to(&repository, snapshot),
-                None => hints.changed(&repository, told.revision),
+                None => hints.changed(&repository, reached),
             });
         }
     }

@@ -30,12 +30,10 @@ async fn quiet_manager(member: &Member, session_ttl: Duration) -> ConcurrencyMan
 
 async fn quiet_manager_on(options: &EtcdOptions, session_ttl: Duration) -> ConcurrencyManager {
     let driver = support::driver(options).await;
-    let options = ManagerOptions {
-        session_ttl,
-        poll_interval: Duration::from_secs(3_600),
-        sweep_interval: Duration::from_secs(3_600),
-        ..ManagerOptions::default()
-    };
+    let options = ManagerOptions::default()
+        .with_session_ttl(session_ttl)
+        .with_poll_interval(Duration::from_secs(3_600))
+        .with_sweep_interval(Duration::from_secs(3_600));
     let manager = ConcurrencyManager::open(driver, options).await.unwrap();
     // The manager begins with a sweep.
     sleep(Duration::from_millis(500)).await;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
+    Commit, CommitOutcome, Descriptor, Driver, ListFilter, Placement, RepositoryCommit, SessionTtl,
+    Watch,
 };
+use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
 use pac_core::{Error, RepositoryKey, Revision, SessionId, Timestamp};
@@ -56,8 +58,7 @@ impl Driver for MemoryDriver {
     fn descriptor(&self) -> Descriptor {
         Descriptor {
             name: "memory",
-            remote: false,
-            batches_in_flight: usize::MAX,
+            placement: Placement::InProcess,
             repositories_per_batch: 1,
             entries_per_commit: 10_000,
             lease_ttl: LEASE_TTL,
@@ -135,7 +136,8 @@ impl Driver for MemoryDriver {
                     // Read only after the commit: a watch that was opened before it must get the
                     // hint.
                     let watches = self.watches.read();
-                    watches.changed(session, &repository, snapshot.head.revision);
+                    let reached = Reached::head(&snapshot.head);
+                    watches.changed(session, &repository, reached);
                 }
                 _ => {}
             }

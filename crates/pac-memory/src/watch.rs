@@ -5,8 +5,8 @@ use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use pac_core::driver::Watch;
-use pac_core::hints::Hints;
-use pac_core::{RepositoryKey, Revision, SessionId};
+use pac_core::hints::{Hints, Reached};
+use pac_core::{RepositoryKey, SessionId};
 
 /// The subscribers. Every commit reads them and they seldom change; so reading writes to no memory
 /// that threads share.
@@ -41,12 +41,12 @@ impl Subscribers {
     }
 
     /// Tells every subscriber but the session that made the change.
-    pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, revision: Revision) {
+    pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, reached: Reached) {
         for (of, subscriber) in &self.0 {
             if *of != by
                 && let Some(subscriber) = subscriber.upgrade()
             {
-                subscriber.changed(repository, revision);
+                subscriber.changed(repository, reached);
             }
         }
     }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, ListFilter, RepositoryCommit,
-    SessionTtl, Watch,
+    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, ListFilter, Placement,
+    RepositoryCommit, SessionTtl, Watch,
 };
+use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
@@ -99,10 +100,11 @@ impl Driver for PostgresDriver {
     fn descriptor(&self) -> Descriptor {
         Descriptor {
             name: "postgresql",
-            remote: true,
             // The server writes one to its disk while the next one is sent; more would only make
             // the batches of each flush smaller. The rest of the pool is for reading.
-            batches_in_flight: (self.options.max_connections / 2).clamp(1, 2),
+            placement: Placement::Remote {
+                batches_in_flight: (self.options.max_connections / 2).clamp(1, 2),
+            },
             repositories_per_batch: 64,
             entries_per_commit: 1_000,
             lease_ttl: self.options.lease_ttl,
@@ -152,7 +154,7 @@ impl Driver for PostgresDriver {
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let (store, watches) = (Arc::clone(&self.store), Arc::clone(&self.watches));
         Commit::pending(async move {
-            let revisions = batch.iter().map(|commit| {
+            let commits = batch.iter().map(|commit| {
                 let changes = &commit.changes;
                 // Urgent: the run of another session starts; or the repository goes, so that its
                 // waiters end; or a run waits, and the process that frees the slot has to know, or
@@ -161,10 +163,14 @@ impl Driver for PostgresDriver {
                 let urgent = !changes.alive.is_empty()
                     || changes.remove
                     || changes.entries.iter().any(|entry| entry.is_queued());
-                (commit.repository.clone(), changes.expected.next(), urgent)
+                let reached = Reached {
+                    revision: changes.expected.next(),
+                    ..Reached::head(&changes.head)
+                };
+                (commit.repository.clone(), reached, urgent)
             });
             let mut unanswered = Unanswered {
-                revisions: revisions.collect(),
+                commits: commits.collect(),
                 session,
                 watches,
             };
@@ -201,8 +207,8 @@ impl Driver for PostgresDriver {
 /// all the same: the process that sent them will find them done by reading, and commit nothing
 /// more.
 struct Unanswered {
-    /// Each with the revision that the commit makes, and whether its hint is urgent.
-    revisions: Vec<(RepositoryKey, Revision, bool)>,
+    /// Each with the state that the commit makes, and whether its hint is urgent.
+    commits: Vec<(RepositoryKey, Reached, bool)>,
     session: SessionId,
     watches: Arc<Watches>,
 }
@@ -212,12 +218,12 @@ impl Unanswered {
         let outcomes = match answer {
             Ok(outcomes) => outcomes,
             Err(error) if error.kind() == ErrorKind::Indeterminate => return,
-            Err(_) => return self.revisions.clear(),
+            Err(_) => return self.commits.clear(),
         };
-        for ((key, _, urgent), outcome) in self.revisions.drain(..).zip(outcomes) {
+        for ((key, _, urgent), outcome) in self.commits.drain(..).zip(outcomes) {
             if let CommitOutcome::Committed(snapshot) = outcome {
-                let revision = snapshot.head.revision;
-                self.watches.changed(self.session, &key, revision, urgent);
+                let reached = Reached::head(&snapshot.head);
+                self.watches.changed(self.session, &key, reached, urgent);
             }
         }
     }
@@ -225,9 +231,9 @@ impl Unanswered {
 
 impl Drop for Unanswered {
     fn drop(&mut self) {
-        for (key, revision, urgent) in &self.revisions {
+        for (key, reached, urgent) in &self.commits {
             self.watches
-                .may_have_changed(self.session, key, *revision, *urgent);
+                .may_have_changed(self.session, key, *reached, *urgent);
         }
     }
 }

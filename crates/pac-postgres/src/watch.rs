@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use pac_core::driver::Watch;
-use pac_core::hints::Hints;
+use pac_core::hints::{Hints, Reached};
 use pac_core::{Error, RepositoryKey, Revision, SessionId};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -83,11 +83,11 @@ impl Watches {
         &self,
         by: SessionId,
         repository: &RepositoryKey,
-        revision: Revision,
+        reached: Reached,
         urgent: bool,
     ) {
-        self.dealt_with(repository, revision);
-        self.may_have_changed(by, repository, revision, urgent);
+        self.dealt_with(repository, reached.revision);
+        self.may_have_changed(by, repository, reached, urgent);
     }
 
     /// The same for a commit whose answer did not come, and which may not have happened.
@@ -95,10 +95,12 @@ impl Watches {
         &self,
         by: SessionId,
         repository: &RepositoryKey,
-        revision: Revision,
+        reached: Reached,
         urgent: bool,
     ) {
-        locked(&self.outbox).changed(by, repository, revision, urgent);
+        // A run that could start waits for the manager that hears of it.
+        let urgent = urgent || reached.startable;
+        locked(&self.outbox).changed(by, repository, reached, urgent);
         self.wake(urgent);
     }
 
@@ -232,8 +234,8 @@ impl Watches {
         }
         for hint in payload.split(' ') {
             match outbox::parse(hint) {
-                Some(outbox::Hint::Changed(by, repository, revision)) => {
-                    self.tell_others(by, |hints| hints.changed(&repository, revision));
+                Some(outbox::Hint::Changed(by, repository, reached)) => {
+                    self.tell_others(by, |hints| hints.changed(&repository, reached));
                 }
                 Some(outbox::Hint::SessionDied) => self.tell(Hints::session_died),
                 Some(outbox::Hint::Missed) => self.tell(Hints::missed),
@@ -285,7 +287,7 @@ impl Watches {
             let changed = now.is_some_and(|now| now > before);
             if changed || now.is_none() {
                 let now = now.unwrap_or(before.next());
-                self.tell(|hints| hints.changed(&key, now));
+                self.tell(|hints| hints.changed(&key, Reached::revision(now)));
             }
             if let Some(interest) = &mut *locked(&self.interest) {
                 match (now, interest.get_mut(&key)) {

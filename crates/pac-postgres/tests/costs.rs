@@ -24,12 +24,10 @@ use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, se
 
 /// For a manager that sends nothing of its own accord during a test.
 fn quiet() -> ManagerOptions {
-    ManagerOptions {
-        session_ttl: Duration::from_secs(600),
-        poll_interval: Duration::from_secs(600),
-        sweep_interval: Duration::from_secs(600),
-        ..ManagerOptions::default()
-    }
+    ManagerOptions::default()
+        .with_session_ttl(Duration::from_secs(600))
+        .with_poll_interval(Duration::from_secs(600))
+        .with_sweep_interval(Duration::from_secs(600))
 }
 
 /// How many commits have waited for the disk, on a server that only this test uses.
@@ -347,11 +345,9 @@ async fn ten_thousand_finished_runs_leave_the_size_flat() {
     };
     let schema = options.schema.clone();
     let driver = Arc::new(PostgresDriver::connect(options).await.unwrap());
-    let sweeping = ManagerOptions {
-        sweep_interval: Duration::from_millis(50),
-        session_ttl: Duration::from_secs(60),
-        ..ManagerOptions::default()
-    };
+    let sweeping = ManagerOptions::default()
+        .with_sweep_interval(Duration::from_millis(50))
+        .with_session_ttl(Duration::from_secs(60));
     let manager = ConcurrencyManager::open(driver, sweeping).await.unwrap();
     let client = raw(port(SYSTEM)).await;
     let rows = format!("SELECT count(*) FROM {schema}.entries");

@@ -26,12 +26,10 @@ use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit,
 use tokio::time::{Instant, sleep, timeout};
 
 fn patient() -> ManagerOptions {
-    ManagerOptions {
-        session_ttl: Duration::from_secs(20),
-        command_timeout: Duration::from_secs(30),
-        poll_interval: Duration::from_secs(2),
-        ..ManagerOptions::default()
-    }
+    ManagerOptions::default()
+        .with_session_ttl(Duration::from_secs(20))
+        .with_command_timeout(Duration::from_secs(30))
+        .with_poll_interval(Duration::from_secs(2))
 }
 
 /// Reads a repository without a manager, as soon as the server answers.
@@ -134,10 +132,7 @@ async fn nothing_is_lost_when_the_server_is_killed_under_load() {
 async fn calls_fail_clearly_while_the_server_is_away() {
     let mut server = OwnServer::start(SYSTEM, "", "");
     let driver = PostgresDriver::connect(options(server.port)).await.unwrap();
-    let manager = ManagerOptions {
-        command_timeout: Duration::from_secs(1),
-        ..patient()
-    };
+    let manager = patient().with_command_timeout(Duration::from_secs(1));
     let manager = ConcurrencyManager::open(Arc::new(driver), manager)
         .await
         .unwrap();
@@ -320,10 +315,7 @@ async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
     let releasing = PostgresDriver::connect(options.clone()).await.unwrap();
     options.hosts[0].1 = port(SYSTEM);
     let waiting = PostgresDriver::connect(options).await.unwrap();
-    let late = ManagerOptions {
-        poll_interval: Duration::from_secs(600),
-        ..patient()
-    };
+    let late = patient().with_poll_interval(Duration::from_secs(600));
     let releasing = ConcurrencyManager::open(Arc::new(releasing), late)
         .await
         .unwrap();

@@ -30,10 +30,7 @@ const SCHEMA: &str = "PAC_TEST_WORKER_SCHEMA";
 const CYCLES: usize = 25;
 
 fn short() -> ManagerOptions {
-    ManagerOptions {
-        session_ttl: Duration::from_secs(2),
-        ..ManagerOptions::default()
-    }
+    ManagerOptions::default().with_session_ttl(Duration::from_secs(2))
 }
 
 async fn turn(manager: &ConcurrencyManager, request: RunRequest) -> Lease {
@@ -177,10 +174,7 @@ async fn behind_pgbouncer_changes_are_polled_for() {
     };
     let second = PostgresDriver::connect(options).await.unwrap();
     assert!(!first.is_notified() && !second.is_notified());
-    let late = ManagerOptions {
-        poll_interval: Duration::from_secs(600),
-        ..ManagerOptions::default()
-    };
+    let late = ManagerOptions::default().with_poll_interval(Duration::from_secs(600));
     let first: Arc<dyn Driver> = Arc::new(first);
     let mut managers = Vec::new();
     // Two managers share the first driver: a hint that one of them has got must still come to the

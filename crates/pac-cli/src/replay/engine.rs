@@ -77,13 +77,11 @@ pub(crate) async fn replay(
 fn manager_options(clock: Clock) -> ManagerOptions {
     match clock {
         Clock::Real { .. } => ManagerOptions::default(),
-        Clock::Virtual => ManagerOptions {
-            session_ttl: VIRTUAL,
-            lease_ttl: Some(VIRTUAL),
-            poll_interval: VIRTUAL,
-            sweep_interval: VIRTUAL,
-            ..ManagerOptions::default()
-        },
+        Clock::Virtual => ManagerOptions::default()
+            .with_session_ttl(VIRTUAL)
+            .with_lease_ttl(VIRTUAL)
+            .with_poll_interval(VIRTUAL)
+            .with_sweep_interval(VIRTUAL),
     }
 }
 

@@ -175,7 +175,7 @@ pub async fn a_batch_keeps_its_order(fixture: &Fixture) {
     assert!(view.entries().all(|entry| entry.queued.at() == at));
     assert_eq!(fixture.drain(&manager, &repository).await, names);
     for waiter in waiters {
-        fixture.turn(waiter).await;
+        drop(fixture.turn(waiter).await);
     }
 }
 
@@ -218,7 +218,7 @@ pub async fn batches_never_pass_each_other(fixture: &Fixture) {
     assert_eq!(fixture.view(&repository).await.granted_names(), expected);
     for waiter in waiters {
         if let Admission::Queued(waiter) = waiter {
-            fixture.turn(waiter).await;
+            drop(fixture.turn(waiter).await);
         }
     }
 

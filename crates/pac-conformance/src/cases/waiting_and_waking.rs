@@ -10,7 +10,7 @@ pub use giving_up::{
 use std::time::Duration;
 
 use pac_core::Limit;
-use pac_core::manager::{Heard, ManagerOptions, RunStatus, WaitReason};
+use pac_core::manager::{Heard, RunStatus, WaitReason};
 use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
 use tokio::time::{Instant, sleep, timeout};
@@ -24,10 +24,7 @@ const LONG: Duration = Duration::from_secs(60 * 60);
 /// (24) A release on one manager starts a waiter of another within 50 ms (p99 on one machine),
 /// without polling.
 pub async fn a_release_wakes_another_manager(fixture: &Fixture) {
-    let options = ManagerOptions {
-        poll_interval: LONG,
-        ..fixture.options()
-    };
+    let options = fixture.options().with_poll_interval(LONG);
     let managers = [
         fixture.manager_with(options).await,
         fixture.manager_with(options).await,
@@ -179,12 +176,11 @@ pub async fn slow_watchers_hold_nothing_up(fixture: &Fixture) {
 /// (27) A watch survives a lost connection, and misses no state change for good.
 pub async fn a_watch_survives_a_lost_connection(fixture: &Fixture) {
     let gate = Faults::none();
-    let options = ManagerOptions {
-        poll_interval: LONG,
-        session_ttl: LONG,
-        lease_ttl: Some(LONG),
-        ..fixture.options()
-    };
+    let options = fixture
+        .options()
+        .with_poll_interval(LONG)
+        .with_session_ttl(LONG)
+        .with_lease_ttl(LONG);
     let manager = fixture.manager_with(options).await;
     let cut = fixture.manager_behind_with(&gate, options).await;
     let (web, idle) = (repository("web"), repository("idle"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pac_core::driver::{Descriptor, Driver};
+use pac_core::driver::{Descriptor, Driver, Placement};
 use pac_core::{Error, ErrorKind, RepositoryKey};
 use tokio::sync::watch;
 
@@ -86,7 +86,9 @@ impl Faults {
         let line = Self::none();
         line.inject(Request::ALL, Fault::Turns(5), When::Always);
         line.describe(|inner| Descriptor {
-            batches_in_flight: 1,
+            placement: Placement::Remote {
+                batches_in_flight: 1,
+            },
             repositories_per_batch: 16,
             entries_per_commit: 120,
             ..inner

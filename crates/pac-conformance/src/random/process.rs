@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pac_core::driver::Driver;
 use pac_core::manager::{
-    Admission, ConcurrencyManager, Grants, Lease, ManagerOptions, Turn, Waiter,
+    Admission, ConcurrencyManager, Grants, KeepAliveOn, Lease, ManagerOptions, Turn, Waiter,
 };
 use pac_core::state::RunOutcome;
 use tokio::time::timeout;
@@ -47,12 +47,12 @@ impl Process {
             Line::Direct => Arc::clone(store),
             Line::Gated | Line::Distant => gate.over(store),
         };
-        let options = ManagerOptions {
-            lease_ttl: Some(LEASE_TTL),
+        let options = ManagerOptions::default()
+            .with_lease_ttl(LEASE_TTL)
             // A longer interval than usual, since sequences last hours of paused time.
-            sweep_interval: Duration::from_secs(10),
-            ..ManagerOptions::default()
-        };
+            .with_sweep_interval(Duration::from_secs(10))
+            .with_request_timeout(Duration::from_secs(24 * 60 * 60))
+            .with_keep_alive_on(KeepAliveOn::Task);
         let manager = ConcurrencyManager::open(driver, options).await.unwrap();
         let grants = takes_ownerless.then(|| manager.grants().unwrap());
         Self {

@@ -174,7 +174,9 @@ impl Engine {
         let mut closed = self.lifecycle.closed.subscribe();
         loop {
             if let Some(result) = &*closed.borrow_and_update() {
-                return result.as_ref().map_or_else(|e| Err(e.replicate()), |()| Ok(()));
+                return result
+                    .as_ref()
+                    .map_or_else(|e| Err(e.replicate()), |()| Ok(()));
             }
             if closed.changed().await.is_err() {
                 return Err(self.lifecycle.no_answer("close"));
@@ -204,10 +206,7 @@ async fn tell_store(engine: Arc<Engine>) {
     let disowned = Disowning(engine.clone()).run(session).await;
     let unknown = ErrorKind::Indeterminate;
     let closed = engine.store.driver.close_session(session);
-    let closed = engine
-        .store
-        .within_deadline(closed, unknown, "close")
-        .await;
+    let closed = engine.store.within_deadline(closed, unknown, "close").await;
     ended.1 = Some(match (disowned, closed) {
         // The session is over; what could not be given back is seen to by other controllers.
         (Err(error), Ok(())) | (_, Err(error)) => Err(error),

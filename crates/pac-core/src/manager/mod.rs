@@ -361,7 +361,9 @@ impl ConcurrencyManager {
         let engine = self.engine();
         engine.lifecycle.check("list")?;
         let driver = &engine.store.driver;
-        let page = engine.store.read(driver.list(ListFilter::All, after, limit), "list");
+        let page = engine
+            .store
+            .read(driver.list(ListFilter::All, after, limit), "list");
         let page = engine.in_time("list", page).await?;
         Ok(page.into_iter().map(RepositorySummary::of).collect())
     }

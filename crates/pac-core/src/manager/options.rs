@@ -79,8 +79,11 @@ impl ManagerOptions {
 
     /// The same with another [`lease_ttl`](Self::lease_ttl).
     #[must_use]
-    pub fn with_lease_ttl(self, lease_ttl: Option<Duration>) -> Self {
-        Self { lease_ttl, ..self }
+    pub fn with_lease_ttl(self, lease_ttl: Duration) -> Self {
+        Self {
+            lease_ttl: Some(lease_ttl),
+            ..self
+        }
     }
 
     /// The same with another [`command_timeout`](Self::command_timeout).

@@ -19,9 +19,7 @@ pub fn recognise(
 ) -> Outcome {
     let own = entry.is_some_and(|entry| entry.owner() == Some(session));
     match (command, outcome) {
-        (Command::Release { outcome: asked, .. }, outcome) => {
-            ended_as(*asked, uncertain, outcome)
-        }
+        (Command::Release { outcome: asked, .. }, outcome) => ended_as(*asked, uncertain, outcome),
         (Command::Cancel { .. } | Command::Abandon { .. }, outcome) => {
             ended_as(RunOutcome::Cancelled, uncertain, outcome)
         }

@@ -54,14 +54,12 @@ pub(crate) async fn manager(options: &EtcdOptions) -> ConcurrencyManager {
 }
 
 pub(crate) async fn manager_on(driver: Arc<dyn Driver>) -> ConcurrencyManager {
-    let options = ManagerOptions {
-        session_ttl: Duration::from_secs(6),
-        lease_ttl: Some(Duration::from_secs(30)),
-        command_timeout: Duration::from_secs(20),
-        poll_interval: Duration::from_secs(2),
-        sweep_interval: Duration::from_millis(500),
-        ..ManagerOptions::default()
-    };
+    let options = ManagerOptions::default()
+        .with_session_ttl(Duration::from_secs(6))
+        .with_lease_ttl(Duration::from_secs(30))
+        .with_command_timeout(Duration::from_secs(20))
+        .with_poll_interval(Duration::from_secs(2))
+        .with_sweep_interval(Duration::from_millis(500));
     ConcurrencyManager::open(driver, options).await.unwrap()
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use pac_core::hints::Reached;
 use pac_core::{RepositoryKey, Revision, SessionId};
 
 /// Most bytes of a payload: PostgreSQL takes less than 8000.
@@ -13,7 +14,7 @@ const MOST: usize = 10_000;
 /// One hint.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Hint {
-    Changed(SessionId, RepositoryKey, Revision),
+    Changed(SessionId, RepositoryKey, Reached),
     SessionDied,
     Missed,
 }
@@ -21,7 +22,7 @@ pub(super) enum Hint {
 /// Hints that have not been sent yet.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    changed: HashMap<RepositoryKey, (SessionId, Revision)>,
+    changed: HashMap<RepositoryKey, (SessionId, Reached)>,
     session_died: bool,
     missed: bool,
     urgent: bool,
@@ -32,7 +33,7 @@ impl Outbox {
         &mut self,
         by: SessionId,
         repository: &RepositoryKey,
-        revision: Revision,
+        reached: Reached,
         urgent: bool,
     ) {
         self.urgent |= urgent;
@@ -42,8 +43,8 @@ impl Outbox {
         let hint = self
             .changed
             .entry(repository.clone())
-            .or_insert((by, revision));
-        hint.1 = hint.1.max(revision);
+            .or_insert((by, reached));
+        hint.1 = hint.1.later(reached);
         if hint.0 != by {
             hint.0 = SessionId::new(0);
         }
@@ -82,12 +83,14 @@ impl Outbox {
                 payload.push(' ');
             }
         }
-        for (repository, (by, revision)) in taken.changed {
+        for (repository, (by, reached)) in taken.changed {
             if payload.len() + repository.as_str().len() + 48 > PAYLOAD {
                 payloads.push(std::mem::take(&mut payload));
             }
             // Writing to a string does not fail.
-            let _ = write!(payload, "c{by}:{revision}:{repository} ");
+            let word = if reached.startable { 's' } else { 'c' };
+            let revision = reached.revision;
+            let _ = write!(payload, "{word}{by}:{revision}:{repository} ");
         }
         if !payload.is_empty() {
             payloads.push(payload);
@@ -103,14 +106,21 @@ pub(super) fn parse(hint: &str) -> Option<Hint> {
         "m" => return Some(Hint::Missed),
         _ => {}
     }
-    let mut parts = hint.strip_prefix('c')?.splitn(3, ':');
+    let (startable, rest) = match hint.strip_prefix('s') {
+        Some(rest) => (true, rest),
+        None => (false, hint.strip_prefix('c')?),
+    };
+    let mut parts = rest.splitn(3, ':');
     let by = parts.next()?.parse().ok()?;
     let revision = parts.next()?.parse().ok()?;
     let repository = parts.next()?.parse().ok()?;
     Some(Hint::Changed(
         SessionId::new(by),
         repository,
-        Revision::new(revision),
+        Reached {
+            revision: Revision::new(revision),
+            startable,
+        },
     ))
 }
 
@@ -121,6 +131,14 @@ mod tests {
     fn key(n: usize) -> RepositoryKey {
         let long = "x".repeat(60);
         format!("{long}/{long}.{long}.{n}").parse().unwrap()
+    }
+
+    /// Even revisions have something that could start.
+    fn reached(revision: u64) -> Reached {
+        Reached {
+            revision: Revision::new(revision),
+            startable: revision.is_multiple_of(2),
+        }
     }
 
     fn hints(outbox: &mut Outbox) -> Vec<Hint> {
@@ -136,18 +154,18 @@ mod tests {
         let by = SessionId::new(7);
         for revision in [1, 3, 2] {
             for n in 0..300 {
-                outbox.changed(by, &key(n), Revision::new(revision), false);
+                outbox.changed(by, &key(n), reached(revision), false);
             }
         }
         assert!(!outbox.is_urgent());
-        outbox.changed(SessionId::new(8), &key(0), Revision::new(4), true);
+        outbox.changed(SessionId::new(8), &key(0), reached(4), true);
         assert!(outbox.is_urgent());
         outbox.session_died();
         let hints = hints(&mut outbox);
         assert_eq!(hints.len(), 301);
         let several = SessionId::new(0);
-        assert!(hints.contains(&Hint::Changed(several, key(0), Revision::new(4))));
-        assert!(hints.contains(&Hint::Changed(by, key(299), Revision::new(3))));
+        assert!(hints.contains(&Hint::Changed(several, key(0), reached(4))));
+        assert!(hints.contains(&Hint::Changed(by, key(299), reached(3))));
         assert!(hints.contains(&Hint::SessionDied));
         assert!(outbox.take().is_empty());
     }
@@ -155,7 +173,7 @@ mod tests {
     #[test]
     fn what_could_not_be_told_is_said_to_be_missed() {
         let mut outbox = Outbox::default();
-        outbox.changed(SessionId::new(1), &key(1), Revision::new(1), false);
+        outbox.changed(SessionId::new(1), &key(1), reached(1), false);
         outbox.missed();
         assert_eq!(hints(&mut outbox), [Hint::Missed]);
     }

@@ -1,6 +1,6 @@
 //! The effects on leases of faults in the connection, the machine and the manager's own tasks.
 
-use pac_core::driver::Descriptor;
+use pac_core::manager::KeepAliveOn;
 use pac_core::manager::{Admission, Event, Heard, Turn};
 use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
@@ -165,12 +165,9 @@ pub async fn a_lost_answer_is_recognised(fixture: &Fixture) {
 pub async fn keep_alive_survives_blocked_workers(fixture: &Fixture) {
     let options = fixture.options();
     let line = Faults::none();
-    line.describe(|inner| Descriptor {
-        remote: true,
-        ..inner
-    });
-    let manager = fixture.manager_behind(&line).await;
-    let other = fixture.manager_behind(&line).await;
+    let options = options.with_keep_alive_on(KeepAliveOn::Thread);
+    let manager = fixture.manager_behind_with(&line, options).await;
+    let other = fixture.manager_behind_with(&line, options).await;
     let web = repository("web");
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let a = started(&manager, &web, ephemeral("a")).await;

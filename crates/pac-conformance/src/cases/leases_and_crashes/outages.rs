@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pac_core::driver::Placement;
 use pac_core::manager::ManagerOptions;
 use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
@@ -16,11 +17,10 @@ const DONE: RunOutcome = RunOutcome::Completed;
 
 /// Sessions that outlive every outage, so that only calls are affected.
 fn long_sessions(fixture: &Fixture) -> ManagerOptions {
-    ManagerOptions {
-        session_ttl: fixture.options().session_ttl * 10,
-        lease_ttl: Some(fixture.lease_ttl() * 10),
-        ..fixture.options()
-    }
+    fixture
+        .options()
+        .with_session_ttl(fixture.options().session_ttl * 10)
+        .with_lease_ttl(fixture.lease_ttl() * 10)
 }
 
 /// (38) The store restarts (kill -9) while runs hold and wait: nothing is lost, no run is
@@ -110,17 +110,15 @@ pub async fn a_restart_of_the_store_loses_nothing(fixture: &Fixture) {
 /// a clear error, and work again when it is back.
 pub async fn a_long_outage_fails_calls_and_passes(fixture: &Fixture) {
     let usual = fixture.options();
-    let options = ManagerOptions {
-        command_timeout: usual.session_ttl,
-        request_timeout: usual.session_ttl / 2,
-        ..long_sessions(fixture)
-    };
+    let options = long_sessions(fixture)
+        .with_command_timeout(usual.session_ttl)
+        .with_request_timeout(usual.session_ttl / 2);
     // The last attempt starts at most one backoff after the timeout; backoffs double, with
     // jitter.
     let backoff = options.command_timeout * 2;
     let longest = options.command_timeout + backoff + options.request_timeout + fixture.tolerance();
     // The store is gone, or it is silent, which only a client with deadlines can detect.
-    let is_remote = fixture.driver().descriptor().remote;
+    let is_remote = fixture.driver().descriptor().placement != Placement::InProcess;
     for (name, silent) in [("gone", false), ("silent", true)] {
         if silent && !is_remote {
             continue;

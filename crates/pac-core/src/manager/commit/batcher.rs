@@ -81,7 +81,9 @@ async fn gather(engine: &Engine) -> Vec<Token> {
         tokio::task::yield_now().await;
         engine.queue.take(&mut work, most);
         let pending = match work.as_slice() {
-            [only] => only.cell().map_or(0, |cell| cell.lock().machine.pending_count()),
+            [only] => only
+                .cell()
+                .map_or(0, |cell| cell.lock().machine.pending_count()),
             _ => 0,
         };
         let more = work.len() > known.0 || pending > known.1;

@@ -29,7 +29,9 @@ impl Engine {
             self.drive(token, Action::Plan, None);
             return;
         }
-        let first = token.cell().and_then(|cell| cell.lock().machine.read_first());
+        let first = token
+            .cell()
+            .and_then(|cell| cell.lock().machine.read_first());
         match first {
             // What waits for the answer of this need not wait for a worker.
             Some(load) => self.resume(token, load),
@@ -199,6 +201,10 @@ impl Engine {
         match action {
             Action::Rest => token.done(),
             Action::Plan | Action::Commit(_) => self.attend(token),
+            // Nobody is left to keep its session, nor to hear of it.
+            Action::PlanAfter(_) if self.lifecycle.gives_up(self.fence.ttl().session) => {
+                drop(token);
+            }
             Action::PlanAfter(delay) => self.executor.spawn(async move {
                 sleep(delay).await;
                 engine.attend(token);

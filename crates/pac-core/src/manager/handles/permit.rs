@@ -74,7 +74,11 @@ impl Permit {
     /// Dropped before it is ready, it is carried out in the background.
     pub async fn release(mut self) -> Result<Ending, Error> {
         let (Some(lease), manager) = (&self.lease, self.manager.clone()) else {
-            return Err(Error::new(ErrorKind::Internal, "release", "released before"));
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "release",
+                "released before",
+            ));
         };
         let command = release_of(lease, self.outcome);
         let ending = manager.end(lease.cell(), command, "release").await?;
@@ -195,7 +199,8 @@ impl ConcurrencyManager {
         let name = format!("permit-{session}-{number}");
         let run = PipelineRunKey::new(repository.namespace(), &name)?;
         let uid: Uid = name.parse()?;
-        self.admit(repository, RunRequest::ephemeral(run, uid)).await
+        self.admit(repository, RunRequest::ephemeral(run, uid))
+            .await
     }
 
     fn permit(&self, repository: &RepositoryKey, turn: Turn) -> Result<Permit, Error> {

@@ -196,9 +196,7 @@ impl Engine {
         command: crate::protocol::Command,
     ) {
         let lead = self.input(cell, |input| {
-            input
-                .machine
-                .submit_own(&input.env, command, input.effects)
+            input.machine.submit_own(&input.env, command, input.effects)
         });
         self.follow_up(cell, lead);
     }

@@ -38,10 +38,7 @@ impl EventBus {
     }
 
     pub(in crate::manager) fn end(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

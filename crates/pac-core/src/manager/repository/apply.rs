@@ -17,7 +17,7 @@ use crate::value::{Revision, SessionId, Ticket};
 
 /// Where a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(super) enum Source {
     /// This manager wrote it: its askers learn of it from their replies, so no event is raised.
     Commit,
     /// It was read, or came with a hint. When it was read, the highest revision that was known
@@ -101,9 +101,7 @@ impl<P: Port> Repository<P> {
         let mut owned = self.owned_count;
         let mut of_interest = Vec::new();
         let read = source != Source::Commit;
-        let state = self
-            .state
-            .get_or_insert_with(|| RepositoryState::absent(0));
+        let state = self.state.get_or_insert_with(|| RepositoryState::absent(0));
         let (waiters, forgotten) = (&self.waiters, &mut self.forgotten);
         let (in_flight, holders, key) = (&self.inbox.in_flight, &mut self.holders, &self.key);
         let mut heard = |before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>| {
@@ -251,9 +249,7 @@ impl<P: Port> Repository<P> {
             })),
             EntryState::Started {
                 session: holder, ..
-            } if self.was_ours(env, holder) => {
-                Some(Standing::Over(EndOfWaiting::Lost(holder)))
-            }
+            } if self.was_ours(env, holder) => Some(Standing::Over(EndOfWaiting::Lost(holder))),
             EntryState::Started { .. } => Some(Standing::Over(EndOfWaiting::TakenOver)),
             EntryState::Finished { outcome, .. } => {
                 Some(Standing::Over(EndOfWaiting::Ended(outcome)))

@@ -15,17 +15,17 @@ use crate::value::Revision;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Inbox<P: Port> {
+pub(super) struct Inbox<P: Port> {
     /// In the order in which they came; those that take a run back go first.
-    pub pending: VecDeque<Request<P>>,
+    pub(super) pending: VecDeque<Request<P>>,
     /// In the commit that is on its way.
-    pub in_flight: Vec<Planned<P>>,
+    pub(super) in_flight: Vec<Planned<P>>,
     /// The revision that this commit was planned at.
-    pub planned_at: Revision,
+    pub(super) planned_at: Revision,
     /// This commit is not large enough for all that its commands would change.
-    pub more: bool,
+    pub(super) more: bool,
     /// Requests before this one were submitted before the state was last read.
-    pub read_before: RequestId,
+    pub(super) read_before: RequestId,
     next: u64,
 }
 
@@ -45,7 +45,7 @@ impl<P: Port> Default for Inbox<P> {
 impl<P: Port> Inbox<P> {
     /// Adds a request behind the others; `group` counts it and those after it that are to be
     /// planned together with it.
-    pub fn push(&mut self, request: Request<P>, group: usize) -> RequestId {
+    pub(super) fn push(&mut self, request: Request<P>, group: usize) -> RequestId {
         let id = self.next_id();
         self.pending.push_back(Request {
             id,
@@ -56,14 +56,14 @@ impl<P: Port> Inbox<P> {
     }
 
     /// Adds a request before the others.
-    pub fn push_first(&mut self, request: Request<P>) -> RequestId {
+    pub(super) fn push_first(&mut self, request: Request<P>) -> RequestId {
         let id = self.next_id();
         self.pending.push_front(Request { id, ..request });
         id
     }
 
     /// Adds a command of the manager's own, unless the same one waits already.
-    pub fn add(&mut self, command: Command) {
+    pub(super) fn add(&mut self, command: Command) {
         if !self.has_pending(&command) {
             self.push(Request::own(command), 1);
         }
@@ -71,7 +71,7 @@ impl<P: Port> Inbox<P> {
 
     /// The same before all others: for a command that takes a run back, which others may ask
     /// for anew.
-    pub fn add_first(&mut self, command: Command) {
+    pub(super) fn add_first(&mut self, command: Command) {
         if !self.has_pending(&command) {
             self.push_first(Request::own(command));
         }
@@ -89,35 +89,41 @@ impl<P: Port> Inbox<P> {
     }
 
     /// The state is about to be read: what was submitted until now is answered by it.
-    pub fn reading(&mut self) {
+    pub(super) fn reading(&mut self) {
         self.read_before = RequestId(self.next);
     }
 
     /// Whether the last read began after this was asked.
-    pub fn is_covered(&self, request: &Request<P>) -> bool {
+    pub(super) fn is_covered(&self, request: &Request<P>) -> bool {
         !request.is_awaited() || request.id < self.read_before
     }
 
     /// All requests, those in flight first.
-    pub fn requests(&self) -> impl Iterator<Item = &Request<P>> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Request<P>> {
         let in_flight = self.in_flight.iter().map(|planned| &planned.request);
         in_flight.chain(&self.pending)
     }
 
     fn requests_mut(&mut self) -> impl Iterator<Item = &mut Request<P>> {
-        let in_flight = self.in_flight.iter_mut().map(|planned| &mut planned.request);
+        let in_flight = self
+            .in_flight
+            .iter_mut()
+            .map(|planned| &mut planned.request);
         in_flight.chain(&mut self.pending)
     }
 
     /// The first request in the in-flight commit that still has a listener and asks for this
     /// run; it inherits what another asker has gone from.
-    pub fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
-        let mut requests = self.in_flight.iter_mut().map(|planned| &mut planned.request);
+    pub(super) fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
+        let mut requests = self
+            .in_flight
+            .iter_mut()
+            .map(|planned| &mut planned.request);
         requests.find(|request| request.is_awaited() && request.asks_for(entry))
     }
 
     /// Whether a command that gives up this very run is on its way.
-    pub fn gives_up(&self, entry: &Entry) -> bool {
+    pub(super) fn gives_up(&self, entry: &Entry) -> bool {
         self.requests().any(|request| match &request.command {
             Command::Abandon { run, ticket, .. } => *run == entry.run && *ticket == entry.ticket,
             _ => false,
@@ -125,7 +131,7 @@ impl<P: Port> Inbox<P> {
     }
 
     /// Takes out of `deferred` the grants that no request is left to carry.
-    pub fn undelivered(&self, deferred: &mut Vec<Grant>) -> Vec<Grant> {
+    pub(super) fn undelivered(&self, deferred: &mut Vec<Grant>) -> Vec<Grant> {
         if deferred.is_empty() {
             return Vec::new();
         }
@@ -138,14 +144,14 @@ impl<P: Port> Inbox<P> {
     }
 
     /// What was in flight is pending again, before all that came later.
-    pub fn put_back(&mut self) {
+    pub(super) fn put_back(&mut self) {
         while let Some(planned) = self.in_flight.pop() {
             self.pending.push_front(planned.request);
         }
     }
 
     /// Every request that has no answer, out of the inbox.
-    pub fn take_all(&mut self) -> impl Iterator<Item = Request<P>> + use<P> {
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Request<P>> + use<P> {
         let in_flight = std::mem::take(&mut self.in_flight).into_iter();
         let pending = std::mem::take(&mut self.pending);
         in_flight.map(|planned| planned.request).chain(pending)
@@ -153,7 +159,7 @@ impl<P: Port> Inbox<P> {
 
     /// The asker of a request is about to leave the call that submitted it, and waits there
     /// for the answer. Gives the channel back when the request was answered already.
-    pub fn listen(&mut self, id: RequestId, asker: P::Asker) -> Option<P::Asker> {
+    pub(super) fn listen(&mut self, id: RequestId, asker: P::Asker) -> Option<P::Asker> {
         match self.requests_mut().find(|request| request.id == id) {
             Some(request) => {
                 request.listener = Listener::Channel(asker);
@@ -164,7 +170,7 @@ impl<P: Port> Inbox<P> {
     }
 
     /// The asker of a request has gone. False when the answer is on its way already.
-    pub fn asker_is_gone(&mut self, id: RequestId) -> bool {
+    pub(super) fn asker_is_gone(&mut self, id: RequestId) -> bool {
         let request = self.requests_mut().find(|request| request.id == id);
         request.is_some_and(|request| {
             request.listener = Listener::Dropped;
@@ -175,7 +181,7 @@ impl<P: Port> Inbox<P> {
     /// The asker of a request has waited for long enough: says what it is to be told, `None`
     /// when the answer is on its way already. A request that certainly changed nothing is not
     /// tried any more.
-    pub fn asker_times_out(
+    pub(super) fn asker_times_out(
         &mut self,
         id: RequestId,
         trouble: Option<&Error>,
@@ -221,7 +227,7 @@ fn late(kind: ErrorKind, trouble: Option<&Error>) -> Error {
 impl<P: Port> Request<P> {
     /// Where the answer goes, which is given now: to a channel, or `Some(None)` to the call that
     /// submitted the request. `None` when nobody waits for it.
-    pub fn take_asker(&mut self) -> Option<Option<P::Asker>> {
+    pub(super) fn take_asker(&mut self) -> Option<Option<P::Asker>> {
         match std::mem::replace(&mut self.listener, Listener::Dropped) {
             Listener::Caller => Some(None),
             Listener::Channel(asker) => Some(Some(asker)),
@@ -233,7 +239,7 @@ impl<P: Port> Request<P> {
     }
 
     /// Answers with a failure. An attempt that may have succeeded makes the outcome unknown.
-    pub fn fail(mut self, error: &Error, effects: &mut Effects<P>) {
+    pub(super) fn fail(mut self, error: &Error, effects: &mut Effects<P>) {
         let Some(asker) = self.take_asker() else {
             return;
         };

@@ -14,16 +14,16 @@
 //!
 //! [`Action`]: effects::Action
 
-pub mod apply;
-pub mod effects;
-pub mod env;
-pub mod inbox;
-pub mod plan;
-pub mod reply;
-pub mod request;
-pub mod retry;
-pub mod settle;
-pub mod waiters;
+pub(in crate::manager) mod apply;
+pub(in crate::manager) mod effects;
+pub(in crate::manager) mod env;
+pub(in crate::manager) mod inbox;
+pub(in crate::manager) mod plan;
+pub(in crate::manager) mod reply;
+pub(in crate::manager) mod request;
+pub(in crate::manager) mod retry;
+pub(in crate::manager) mod settle;
+pub(in crate::manager) mod waiters;
 
 use std::sync::Arc;
 

@@ -284,9 +284,7 @@ fn takes_over(
     else {
         return false;
     };
-    let orphan = |state| {
-        matches!(state, EntryState::Started { orphaned: true, session: of, .. } if of != session)
-    };
+    let orphan = |state| matches!(state, EntryState::Started { orphaned: true, session: of, .. } if of != session);
     base.entry(&request.run)
         .is_some_and(|entry| entry.uid == request.uid && orphan(entry.state))
 }

@@ -35,7 +35,7 @@ impl<P: Port> Repository<P> {
             let mut reply = self.reply(env, planned, written, asker.is_some(), effects);
             match asker {
                 None if stays => {
-                    for grant in reply.carries.take() {
+                    if let Some(grant) = reply.carries.take() {
                         self.deliver(grant, effects);
                     }
                 }

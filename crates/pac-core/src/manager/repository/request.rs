@@ -86,15 +86,15 @@ pub enum Basis {
 
 /// A request in the commit that is on its way.
 #[derive(Debug)]
-pub struct Planned<P: Port> {
+pub(super) struct Planned<P: Port> {
     /// The request.
-    pub request: Request<P>,
+    pub(super) request: Request<P>,
     /// What it comes to if the commit succeeds.
-    pub outcome: Outcome,
+    pub(super) outcome: Outcome,
     /// What it was planned on.
-    pub basis: Basis,
+    pub(super) basis: Basis,
     /// It takes over a run that is an orphan.
-    pub takes_over: bool,
+    pub(super) takes_over: bool,
 }
 
 impl<P: Port> Request<P> {

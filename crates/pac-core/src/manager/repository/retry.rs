@@ -39,14 +39,14 @@ const CONTENTION_WINDOW: Duration = Duration::from_millis(100);
 
 /// Pauses grow with the failures of one kind; another kind begins anew.
 #[derive(Debug, Default)]
-pub struct Retry {
+pub(super) struct Retry {
     backoff: Option<(Cause, ExponentialBackoff)>,
     /// The last commit that lost against another controller's.
     conflict: Option<Conflict>,
     /// Until when the pending admissions wait for something to go along with.
     hold: Option<Instant>,
     /// Why the last attempt failed, until one succeeds.
-    pub trouble: Option<Error>,
+    pub(super) trouble: Option<Error>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,28 +70,30 @@ impl Conflict {
 
 impl Retry {
     /// An attempt succeeded.
-    pub fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         self.backoff = None;
         self.hold = None;
         self.trouble = None;
     }
 
     /// Nothing is left to be done.
-    pub fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         self.backoff = None;
         self.hold = None;
     }
 
     /// Whether admissions are held back that something urgent can take along.
-    pub fn is_holding(&self) -> bool {
+    pub(super) fn is_holding(&self) -> bool {
         self.hold.is_some()
     }
 
     /// A commit lost against another controller's.
-    pub fn lost(&mut self, now: Instant) {
+    pub(super) fn lost(&mut self, now: Instant) {
         self.conflict = Some(Conflict {
             at: now,
-            again: self.conflict.is_some_and(|conflict| conflict.is_recent(now)),
+            again: self
+                .conflict
+                .is_some_and(|conflict| conflict.is_recent(now)),
         });
     }
 

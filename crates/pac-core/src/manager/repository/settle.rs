@@ -73,8 +73,8 @@ impl<P: Port> Repository<P> {
                 self.inbox.put_back();
                 self.retry.lost(env.now);
                 let source = Source::Read(self.floor);
-                let applied = snapshot
-                    .map(|snapshot| self.apply_snapshot(env, &snapshot, source, effects));
+                let applied =
+                    snapshot.map(|snapshot| self.apply_snapshot(env, &snapshot, source, effects));
                 match applied {
                     Some(Ok(Absorb::Applied)) => {}
                     Some(Ok(Absorb::Incomplete)) => self.forget(),
@@ -221,9 +221,8 @@ impl<P: Port> Repository<P> {
     ) -> bool {
         self.note_session(env);
         let known = self.revision();
-        let follows = |snapshot: &&Snapshot| {
-            known.is_some_and(|known| snapshot.since <= Some(known))
-        };
+        let follows =
+            |snapshot: &&Snapshot| known.is_some_and(|known| snapshot.since <= Some(known));
         if let Some(snapshot) = snapshot.filter(follows) {
             let source = Source::Read(self.floor);
             let applied = self.apply_snapshot(env, snapshot, source, effects);

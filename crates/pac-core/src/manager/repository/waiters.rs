@@ -38,7 +38,7 @@ struct Waiter<P: Port> {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Waiters<P: Port> {
+pub(super) struct Waiters<P: Port> {
     /// By run; admitted more than once, the last one comes first.
     by_run: HashMap<PipelineRunKey, Vec<Waiter<P>>>,
     /// Waiters that were detached while the end of their waiting was on its way to them.
@@ -58,12 +58,12 @@ impl<P: Port> Default for Waiters<P> {
 
 impl<P: Port> Waiters<P> {
     /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.by_run.is_empty()
     }
 
     /// Adds a waiter for the turn of `entry`.
-    pub fn add(&mut self, entry: &Entry) -> Place<P> {
+    pub(super) fn add(&mut self, entry: &Entry) -> Place<P> {
         let id = WaiterId(self.next);
         self.next += 1;
         let (notice, end) = P::place(id.0);
@@ -79,7 +79,7 @@ impl<P: Port> Waiters<P> {
 
     /// Takes a waiter out. `None` when it did not wait any more; true when it was the last for
     /// its run.
-    pub fn remove(&mut self, run: &PipelineRunKey, id: WaiterId) -> Option<bool> {
+    pub(super) fn remove(&mut self, run: &PipelineRunKey, id: WaiterId) -> Option<bool> {
         let waiters = self.by_run.get_mut(run)?;
         let before = waiters.len();
         waiters.retain(|waiter| waiter.id != id);
@@ -92,17 +92,17 @@ impl<P: Port> Waiters<P> {
     }
 
     /// Whether a run is waited for.
-    pub fn knows(&self, run: &PipelineRunKey) -> bool {
+    pub(super) fn knows(&self, run: &PipelineRunKey) -> bool {
         self.by_run.contains_key(run)
     }
 
     /// The ticket that the waiters of a run wait with.
-    pub fn ticket(&self, run: &PipelineRunKey) -> Option<Ticket> {
+    pub(super) fn ticket(&self, run: &PipelineRunKey) -> Option<Ticket> {
         self.by_run.get(run)?.last().map(|waiter| waiter.ticket)
     }
 
     /// Tells all waiters of a run that there is nothing to wait for.
-    pub fn end(
+    pub(super) fn end(
         &mut self,
         run: &PipelineRunKey,
         why: impl Fn() -> EndOfWaiting,
@@ -114,15 +114,15 @@ impl<P: Port> Waiters<P> {
     }
 
     /// Tells the waiters of all runs for which `ends` has a reason.
-    pub fn end_where(
+    pub(super) fn end_where(
         &mut self,
         ends: impl Fn(&PipelineRunKey, RunKind) -> Option<EndOfWaiting>,
         effects: &mut Effects<P>,
     ) {
         let kind = |waiters: &[Waiter<P>]| waiters.last().map(|waiter| waiter.kind);
-        let over = self.by_run.extract_if(|run, waiters| {
-            kind(waiters).is_none_or(|kind| ends(run, kind).is_some())
-        });
+        let over = self
+            .by_run
+            .extract_if(|run, waiters| kind(waiters).is_none_or(|kind| ends(run, kind).is_some()));
         for (run, waiters) in over {
             let Some(kind) = kind(&waiters) else {
                 continue;
@@ -137,7 +137,7 @@ impl<P: Port> Waiters<P> {
 
     /// Gives a grant to the last waiter of its run, and tells earlier ones that it is not
     /// theirs. Gives it back when nobody waits for the run.
-    pub fn start(&mut self, grant: Grant, effects: &mut Effects<P>) -> Option<Grant> {
+    pub(super) fn start(&mut self, grant: Grant, effects: &mut Effects<P>) -> Option<Grant> {
         let mut waiters = self.by_run.remove(&grant.entry.run).unwrap_or_default();
         let Some(last) = waiters.pop() else {
             return Some(grant);
@@ -154,12 +154,12 @@ impl<P: Port> Waiters<P> {
     }
 
     /// Notes that a waiter was detached whose waiting has ended without its knowing.
-    pub fn detach_late(&mut self, id: WaiterId) {
+    pub(super) fn detach_late(&mut self, id: WaiterId) {
         self.detached.insert(id.0);
     }
 
     /// Whether a waiter that could not be told of its end was detached; asked once.
-    pub fn was_detached(&mut self, id: WaiterId) -> bool {
+    pub(super) fn was_detached(&mut self, id: WaiterId) -> bool {
         self.detached.remove(&id.0)
     }
 }

@@ -106,7 +106,9 @@ fn since_boot() -> Duration {
     const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
-    rustix::time::clock_gettime(CLOCK).try_into().unwrap_or_default()
+    rustix::time::clock_gettime(CLOCK)
+        .try_into()
+        .unwrap_or_default()
 }
 
 /// Elsewhere (Windows) the clock behind [`Instant`] goes on during suspension.

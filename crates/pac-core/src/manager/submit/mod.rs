@@ -30,7 +30,11 @@ impl ConcurrencyManager {
     }
 
     /// Carries out one command, and waits for its answer.
-    pub(super) async fn ask(&self, cell: &Arc<Cell>, command: Command) -> Result<Reply<Channels>, Error> {
+    pub(super) async fn ask(
+        &self,
+        cell: &Arc<Cell>,
+        command: Command,
+    ) -> Result<Reply<Channels>, Error> {
         // A caller that is answered at once every time still lets other tasks run now and then.
         tokio::task::coop::consume_budget().await;
         let mut asking = self.engine().ask(cell, std::iter::once(command));
@@ -143,7 +147,9 @@ impl super::engine::Engine {
                 let snapshot = self.store.load(cell.key(), since, Reader::Caller).await?;
                 let (shown, lead) = self.input(cell, |input| {
                     let (env, effects) = (input.env, &mut *input.effects);
-                    input.machine.on_read(&env, &snapshot, above, &view, effects)
+                    input
+                        .machine
+                        .on_read(&env, &snapshot, above, &view, effects)
                 })?;
                 self.follow_up(cell, lead);
                 if let Some(shown) = shown {
