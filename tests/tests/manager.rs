@@ -40,11 +40,12 @@ fn a_waiter_outlives_the_loss_of_two_sessions() {
         let a = started(&other, &web, durable("a")).await;
         let mut b = queued(&ours, &web, durable("b")).await;
 
-        // Sessions can be opened, but neither renewed nor used.
-        let used = [Request::KeepAlive, Request::Load, Request::Commit];
+        // Sessions can be opened and are ended again, but cannot be used.
+        let used = [Request::Load, Request::Commit];
         outage.inject(used, Fault::Fail, When::Always);
         for _ in 0..2 {
             let session = ours.session();
+            fixture.driver().close_session(session).await.unwrap();
             while ours.session() == session {
                 sleep(Duration::from_millis(50)).await;
             }
@@ -269,7 +270,7 @@ fn giving_up_leaves_the_run_to_who_else_waits_for_it() {
                 .is_none()
         );
         manager.release(a, DONE).await.unwrap();
-        fixture.turn(second).await;
+        drop(fixture.turn(second).await);
     });
 }
 
@@ -305,7 +306,7 @@ fn an_ephemeral_run_is_refused_under_a_name_that_is_in_use() {
         let kept = started(&others, &web, durable("a")).await;
         let another = RunRequest::ephemeral(kept.run().clone(), "another".parse().unwrap());
         let error = ours.admit(&web, another.clone()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert_eq!(error.kind(), ErrorKind::NameInUse, "{error}");
         assert!(error.to_string().contains("choose another name"), "{error}");
         assert!(others.holds(&kept) && others.status(&web).await.unwrap().running.len() == 1);
         others.release(kept, DONE).await.unwrap();

@@ -65,8 +65,8 @@ async fn kill_by_panic(manager: &ConcurrencyManager, line: &Faults, part: Reques
 #[test]
 fn a_manager_that_dies_of_a_panic_keeps_no_slot() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
-        for part in PARTS {
-            let web = repository("web");
+        for (number, part) in PARTS.into_iter().enumerate() {
+            let web = repository(&format!("web-{number}"));
             let line = Faults::none();
             let (ours, other) = (fixture.manager_behind(&line).await, fixture.manager().await);
             other.set_limit(&web, Limit::new(1), None).await.unwrap();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Lease, Limit, ManagerOptions, MemoryDriver, MemoryOptions,
+    Admission, ConcurrencyManager, Lease, Limit, KeepAliveOn, ManagerOptions, MemoryDriver, MemoryOptions,
     RepositoryKey, RunOutcome,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
@@ -29,7 +29,9 @@ async fn memory(time: Time) -> Fixture {
 }
 
 fn options(command_timeout: Duration) -> ManagerOptions {
-    ManagerOptions::default().with_command_timeout(command_timeout)
+    ManagerOptions::default()
+        .with_command_timeout(command_timeout)
+        .with_keep_alive_on(KeepAliveOn::Task)
 }
 
 /// How long a command is given in these tests.

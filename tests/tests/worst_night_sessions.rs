@@ -104,7 +104,7 @@ fn a_turn_that_comes_in_an_outage_is_had_after_it() {
             .release(b, DONE)
             .await
             .unwrap();
-        waiting.turn(fixture, "c").await;
+        drop(waiting.turn(fixture, "c").await);
     });
 }
 
@@ -144,7 +144,7 @@ fn a_lease_is_lost_in_an_outage_in_which_a_place_is_kept() {
         assert_eq!(view.entry("b").unwrap().ticket, ticket);
 
         drop(lost);
-        fixture.turn(next).await;
+        drop(fixture.turn(next).await);
         other.release(a, DONE).await.unwrap();
         let b = fixture.turn(b).await;
         assert!(ours.holds(&b), "it was granted after the outage");

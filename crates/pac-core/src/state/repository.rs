@@ -258,6 +258,13 @@ impl RepositoryState {
                 entry.run
             ));
         }
+        if let Some(known) = self.entry(&entry.run)
+            && known.is_finished()
+            && **known == **entry
+        {
+            // Told again: it counts once, and keeps its age.
+            return Ok(Some(Arc::clone(known)));
+        }
         let before = self.entries.replace(ByRun(Arc::clone(entry)));
         let before = before.map(|before| before.0);
         match before.as_ref().map(|before| (before, before.state)) {

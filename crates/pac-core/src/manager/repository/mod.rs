@@ -208,8 +208,8 @@ impl<P: Port> Repository<P> {
     ) -> (RequestId, bool) {
         self.note_session(env);
         let mut first = None;
-        let mut hurries = false;
         let mut group = requests.len();
+        let mut hurries = group > 1;
         for request in requests {
             hurries |= !request.may_wait();
             let own = request.is_own();

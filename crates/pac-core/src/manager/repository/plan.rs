@@ -215,6 +215,12 @@ fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis 
 /// How to go on with a command of which an attempt, planned on `basis`, may have succeeded.
 fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositoryState) -> Again {
     match (basis, command) {
+        // Its run is gone: it has ended, and another one of its name is not to.
+        (Basis::Run(uid), Command::Cancel { run, .. })
+            if now.entry(run).is_none_or(|entry| entry.uid != *uid) =>
+        {
+            Again::Known(before.clone())
+        }
         (Basis::Run(uid), Command::Cancel { run, .. }) => Again::ApplyTo(Command::Cancel {
             run: run.clone(),
             uid: Some(uid.clone()),
