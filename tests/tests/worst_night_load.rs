@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Lease, Limit, KeepAliveOn, ManagerOptions, MemoryDriver, MemoryOptions,
-    RepositoryKey, RunOutcome,
+    Admission, ConcurrencyManager, KeepAliveOn, Lease, Limit, ManagerOptions, MemoryDriver,
+    MemoryOptions, RepositoryKey, RunOutcome,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{Fixture, Time, durable, repository, run, run_case, started};

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pac_concurrency::driver::protocol::Death;
+use pac_concurrency::driver::state::{Head, Snapshot};
 use pac_concurrency::driver::{
     Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
 };
-use pac_concurrency::driver::protocol::Death;
-use pac_concurrency::driver::state::{Head, Snapshot};
 use pac_concurrency::{ConcurrencyManager, Error, Limit, RepositoryKey, Revision, SessionId};
 use tokio::time::sleep;
 

@@ -189,10 +189,17 @@ impl<P: Port> Inbox<P> {
     ) -> Option<Error> {
         if let Some(at) = self.pending.iter().position(|request| request.id == id) {
             let request = self.pending.get_mut(at)?;
-            if request.uncertain.is_none() && !request.inherits {
+            let certain = request.uncertain.is_none() && !request.inherits;
+            request.listener = Listener::TimedOut;
+            if certain || !request.may_have_left_a_slot() {
                 self.pending.remove(at);
-                return Some(late(ErrorKind::Unavailable, trouble));
             }
+            let kind = if certain {
+                ErrorKind::Unavailable
+            } else {
+                ErrorKind::Indeterminate
+            };
+            return Some(late(kind, trouble));
         }
         let request = self.requests_mut().find(|request| request.id == id)?;
         request.listener = Listener::TimedOut;
@@ -215,7 +222,8 @@ fn late(kind: ErrorKind, trouble: Option<&Error>) -> Error {
         "there was no answer within the command timeout, and an attempt may have succeeded; read \
          the run's status before you act"
     } else {
-        "its turn to be carried out did not come within the command timeout; nothing was changed"
+        "it was not answered in time, within the command timeout: the store, or its turn to be \
+         carried out, did not come; nothing was changed"
     };
     let error = Error::new(kind, "command", message);
     match trouble {

@@ -28,7 +28,14 @@ pub(super) async fn expire(engine: Arc<Engine>) {
         }
         let dead = engine.store.driver.dead_sessions();
         match engine.store.read(dead, "sweep").await {
-            Ok(dead) => see_to(&engine, &seen_to, dead),
+            Ok(dead) => {
+                let (own, _) = engine.fence.session();
+                if dead.iter().any(|(session, _)| *session == own) && engine.fence.lose(own) {
+                    // Whatever the keep-alive waits for: the store has said it.
+                    tracing::debug!(session = %own, "the store counts the session as dead");
+                }
+                see_to(&engine, &seen_to, dead);
+            }
             Err(error) => {
                 tracing::warn!(%error, "could not look for dead sessions; trying again");
             }
