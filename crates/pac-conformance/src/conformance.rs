@@ -108,6 +108,7 @@ macro_rules! conformance {
                 Nothing a_dead_session_does_nothing_more a_dead_session_does_nothing_more;
                 Nothing nothing_is_granted_to_the_dead nothing_is_granted_to_the_dead;
                 Nothing a_commit_is_of_its_revision a_commit_is_of_its_revision;
+                Nothing a_removal_answers_with_what_is_left a_removal_answers_with_what_is_left;
             }
             hostile_input {
                 Nothing s57_hostile_keys_are_refused_or_kept_apart

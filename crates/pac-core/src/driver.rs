@@ -19,11 +19,40 @@ use crate::value::{Revision, SessionId};
 
 /// A store that can keep the state of repositories.
 ///
-/// Every method is one request to the store, has a deadline of its own, and may be called from
-/// many tasks at once. Errors have the kind [`Unavailable`](crate::ErrorKind::Unavailable) only
-/// where certainly nothing changed, and [`Indeterminate`](crate::ErrorKind::Indeterminate)
-/// where something may have. All are cancel-safe in that a dropped future leaves the store
-/// consistent; a dropped `commit` may or may not have happened.
+/// Every method is one request to the store and may be called from many tasks at once. Errors
+/// have the kind [`Unavailable`](crate::ErrorKind::Unavailable) only where certainly nothing
+/// changed, and [`Indeterminate`](crate::ErrorKind::Indeterminate) where something may have. All
+/// are cancel-safe in that a dropped future leaves the store consistent; a dropped `commit` may
+/// or may not have happened.
+///
+/// # Deadlines
+///
+/// There are two. A driver bounds what it does itself (connecting, one attempt at one server) by
+/// settings of its own. The manager bounds the request as a whole by
+/// [`ManagerOptions::request_timeout`](crate::manager::ManagerOptions::request_timeout), drops the
+/// future when that has passed, and takes the outcome of a commit for unknown. The shorter one
+/// wins; a driver's own should be, since it can say what it waited for.
+///
+/// # Threads
+///
+/// [`open_session`](Self::open_session), [`keep_alive`](Self::keep_alive) and
+/// [`close_session`](Self::close_session) may be called from a separate thread with its own
+/// current-thread runtime; tasks spawned there end with that thread. All else is called on the
+/// runtime that the manager was opened on.
+///
+/// # What a driver decides, and what not
+///
+/// It never decides who may run. It judges the conditions of a commit (revision, sessions), and
+/// refuses what no correct manager sends, so that a broken one cannot break the state:
+///
+/// - a head that does not count the queued and started entries that there would be
+///   ([`RepositoryState::check`](crate::state::RepositoryState::check));
+/// - more started entries than the limit of the head admits, but for those that were started
+///   before and those of [`Changes::adopted`];
+/// - an entry that is there twice, or a repository that is there twice in a batch.
+///
+/// These are bugs of the caller: what a driver answers to them is free, as long as it writes
+/// nothing.
 #[async_trait]
 pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// What the store can do, in figures. Constant for the life of the driver.
@@ -36,8 +65,6 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error>;
 
     /// Renews both TTLs of a session from now on, by the store's clock.
-    ///
-    /// Called from the thread that keeps the session alive: what it spawns, lives there.
     ///
     /// # Errors
     /// `SessionLost` once the session TTL has passed without a renewal, or the session was
@@ -85,7 +112,14 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// `changes.alive` live, then write the head with a new and higher revision, write the
     /// entries with that revision and the store's time put in ([`Entry::stamp`]), or delete all.
     ///
-    /// What it returns owns what it needs: a commit on its way outlives whoever asked for it.
+    /// What it returns owns what it needs: a commit on its way outlives its caller. It is no async
+    /// function because a store without round trips answers at once, in the caller's own time,
+    /// and boxing that answer as a future would cost more than the commit.
+    ///
+    /// [`CommitOutcome::Committed`] carries what was written, stamped, as the part of the state
+    /// that changed since the revision that it was planned at. After a removal it carries the
+    /// whole state instead ([`Snapshot::since`] is `None`): a repository that does not exist, with
+    /// the floor from which its revisions and tokens go on.
     ///
     /// # Errors
     /// `SessionLost` when `session` is dead; nothing was written. Else the store's own, for
@@ -94,9 +128,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// [`Entry::stamp`]: crate::state::Entry::stamp
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit;
 
-    /// Opens a stream of hints of what changed from now on, by whomever. Commits of `session`
-    /// itself may be left out. It need not live: who only reads passes the default, which no
-    /// session ever has.
+    /// Opens a stream of hints of what changes from now on. Commits by `session` may be left out,
+    /// since their manager knows of them; that session need not live, and a reader passes the
+    /// default, which no session ever has. A manager that has opened another session keeps its
+    /// stream: commits by the new session are then told to it as well, and those by the old one,
+    /// which cannot commit any more, are left out.
     ///
     /// # Errors
     /// The store's own.
@@ -217,14 +253,15 @@ impl fmt::Debug for Commit {
 /// What came of the commit to one repository.
 #[derive(Debug)]
 pub enum CommitOutcome {
-    /// It is durable. What was written, stamped, with `since` the revision it was planned at.
+    /// It is durable. What was written, stamped; see [`Driver::commit`].
     Committed(Snapshot),
     /// The repository was at another revision; nothing was written. With what has changed
     /// since the expected revision, if the driver could tell for less than a read of it costs.
     Conflict(Option<Snapshot>),
     /// A session of `changes.alive` is dead; nothing was written.
     SessionDead(SessionId),
-    /// This repository cannot be written; nothing was. The rest of the batch is not affected.
+    /// This repository cannot be written, and nothing was: its records cannot be understood, or
+    /// the changes are such as no correct manager plans. The rest of the batch is not affected.
     Refused(Error),
     /// What an error for the whole batch says, for this repository alone: its part of the batch
     /// went to the store in a request of its own. `Indeterminate` where it may be written.

@@ -52,6 +52,26 @@ pub async fn a_commit_is_of_its_revision(fixture: &Fixture) {
     fixture.view(&repository).await.assert(&["a"], &[]);
 }
 
+/// A removal answers with the whole state after it, in which nothing is left; and the numbers go
+/// on from there.
+pub async fn a_removal_answers_with_what_is_left(fixture: &Fixture) {
+    let repository = repository("contract");
+    let session = lives(fixture).await;
+    let admit = Command::Admit(durable("a"));
+    let admitted = commits(fixture, &repository, session, &admit, &[]).await;
+    assert!(matches!(admitted, Ok(CommitOutcome::Committed(_))));
+    let before = *state(fixture, &repository).await.head();
+    let removal = Command::RemoveRepository;
+    let removed = commits(fixture, &repository, session, &removal, &[]).await;
+    let Ok(CommitOutcome::Committed(left)) = removed else {
+        panic!("{removed:?}");
+    };
+    assert_eq!((left.since, left.exists), (None, false), "{left:?}");
+    assert!(left.entries.is_empty() && left.head.revision > before.revision);
+    assert!(left.head.last_token >= before.last_token, "{left:?}");
+    assert_eq!(left.head, *state(fixture, &repository).await.head());
+}
+
 async fn lives(fixture: &Fixture) -> SessionId {
     let options = fixture.options();
     let ttl = SessionTtl {
