@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::commit::queue::CommitQueue;
 use super::executor::Executor;
@@ -29,6 +30,8 @@ pub(super) struct Engine {
     /// A session may have died.
     pub(super) session_died: Notify,
     pub(super) executor: Executor,
+    /// Some moment before all inputs.
+    pub(super) opened_at: Instant,
 }
 
 impl fmt::Debug for Engine {

@@ -53,6 +53,7 @@ impl ManagerHandle {
             vitals: Vitals::default(),
             session_died: tokio::sync::Notify::new(),
             executor: Executor::here(),
+            opened_at: tokio::time::Instant::now(),
         });
         let alarm = tasks::supervise::Alarm::new(&engine, "keep-alive of the session");
         let kept = Kept { driver, fence };

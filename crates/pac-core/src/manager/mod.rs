@@ -38,7 +38,7 @@ pub use options::{KeepAliveOn, ManagerOptions};
 #[doc(hidden)]
 pub mod machine {
     pub use super::repository::effects::{
-        Action, Answer, Effects, Grant, Place, Reply, Turn, TurnMessage,
+        Action, Answer, AnswerResult, Effects, Grant, Place, Reply, Turn, TurnMessage,
     };
     pub use super::repository::env::{Env, Port};
     pub use super::repository::request::{Asked, Listener, Request, RequestId};

@@ -7,10 +7,9 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::engine::Engine;
 use super::repository::Repository;
-use super::repository::effects::{Reply, TurnMessage};
+use super::repository::effects::{AnswerResult, TurnMessage};
 use super::repository::env::Port;
 use super::session::fence::Fence;
-use crate::error::Error;
 use crate::event::LeaseLoss;
 use crate::hash::RandomState;
 use crate::name::RepositoryKey;
@@ -24,10 +23,10 @@ const SHARDS: usize = 256;
 pub(super) struct Channels;
 
 /// Where the answer to a request arrives.
-pub(super) type AnswerReceiver = oneshot::Receiver<Result<Reply<Channels>, Error>>;
+pub(super) type AnswerReceiver = oneshot::Receiver<AnswerResult<Channels>>;
 
 impl Port for Channels {
-    type Asker = oneshot::Sender<Result<Reply<Self>, Error>>;
+    type Asker = oneshot::Sender<AnswerResult<Self>>;
     type Notice = oneshot::Sender<TurnMessage>;
     type Place = oneshot::Receiver<TurnMessage>;
     type Loss = oneshot::Sender<LeaseLoss>;

@@ -111,7 +111,7 @@ async fn carry(engine: &Arc<Engine>, work: Vec<Token>) {
                 let repository = cell.key().clone();
                 batch.push(RepositoryCommit {
                     repository,
-                    changes,
+                    changes: *changes,
                 });
                 leaving.push(token);
             }

@@ -8,8 +8,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::batcher;
 use super::token::Token;
 use crate::driver::{BatchOutcome, Commit, CommitOutcome, RepositoryCommit};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::manager::engine::Engine;
+use crate::manager::notify::dispatch::{Input, Time};
 use crate::manager::registry::Cell;
 use crate::manager::repository::effects::Action;
 use crate::manager::store::{Reader, checked};
@@ -56,7 +57,7 @@ impl Engine {
     /// caller this is, are put there; those that take longer get a channel.
     pub(in crate::manager) fn drive(
         self: &Arc<Self>,
-        mut token: Token,
+        token: Token,
         mut action: Action,
         mut asking: Option<&mut Asking<'_>>,
     ) {
@@ -75,6 +76,7 @@ impl Engine {
                     continue;
                 }
                 Action::Commit(changes) => changes,
+                Action::Rest => return token.done(),
                 action => {
                     // From here on the answers come by another way.
                     if let Some(asking) = asking {
@@ -87,14 +89,10 @@ impl Engine {
             let session = self.fence.session().0;
             match self.commit_one(session, cell, changes) {
                 Commit::Done(answer) => {
-                    let answer = checked(answer, 1);
-                    let mut next = None;
-                    let settled = |token, action| next = Some((token, action));
-                    self.settle_for(session, vec![token], answer, settled, asking.as_deref_mut());
-                    let Some(after) = next else {
-                        return;
-                    };
-                    (token, action) = after;
+                    let outcome = self.heard(session, checked(answer, 1));
+                    let mut outcome = outcome.map(|mut outcomes| outcomes.pop());
+                    let outcome = outcome.as_mut().map(Option::take).map_err(|error| &*error);
+                    action = self.settle_one(session, cell, outcome, asking.as_deref_mut());
                 }
                 commit @ Commit::Pending(_) => {
                     if let Some(asking) = asking {
@@ -107,11 +105,11 @@ impl Engine {
         }
     }
 
-    fn commit_one(&self, session: SessionId, cell: &Cell, changes: Changes) -> Commit {
+    fn commit_one(&self, session: SessionId, cell: &Cell, changes: Box<Changes>) -> Commit {
         let repository = cell.key().clone();
         let commit = RepositoryCommit {
             repository,
-            changes,
+            changes: *changes,
         };
         self.store.commit(session, vec![commit])
     }
@@ -133,10 +131,18 @@ impl Engine {
     }
 
     fn plan_for(self: &Arc<Self>, cell: &Arc<Cell>, asking: Option<&mut Asking<'_>>) -> Action {
-        let plan = |repository: &mut super::super::notify::dispatch::Input<'_>| {
-            repository.machine.plan(&repository.env, repository.effects)
-        };
-        self.input_for(cell, plan, asking)
+        let plan = |input: &mut Input<'_>| input.machine.plan(&input.env, input.effects);
+        self.input_for(cell, Time::Now, plan, asking)
+    }
+
+    /// Takes notice of what the answer to a batch says of the session.
+    fn heard(&self, session: SessionId, answer: BatchOutcome) -> BatchOutcome {
+        if let Err(error) = &answer
+            && error.kind() == ErrorKind::SessionLost
+        {
+            self.fence.lose(session);
+        }
+        answer
     }
 
     /// Brings the answer to a batch back to its repositories, and gives each one's token to
@@ -146,60 +152,54 @@ impl Engine {
         session: SessionId,
         leaving: Vec<Token>,
         answer: BatchOutcome,
-        next: impl FnMut(Token, Action),
-    ) {
-        self.settle_for(session, leaving, answer, next, None);
-    }
-
-    fn settle_for(
-        self: &Arc<Self>,
-        session: SessionId,
-        leaving: Vec<Token>,
-        answer: BatchOutcome,
         mut next: impl FnMut(Token, Action),
-        mut asking: Option<&mut Asking<'_>>,
     ) {
-        if let Err(error) = &answer
-            && error.kind() == ErrorKind::SessionLost
-        {
-            self.fence.lose(session);
-        }
-        let mut outcomes = answer.map(Vec::into_iter);
+        let mut outcomes = self.heard(session, answer).map(Vec::into_iter);
         for token in leaving {
             let Some(cell) = token.cell() else {
                 continue;
             };
-            let mut outcome: Option<CommitOutcome> = None;
-            if let Ok(outcomes) = &mut outcomes {
-                outcome = outcomes.next();
-            }
-            let failed = outcomes.as_ref().err();
-            let action = self.input_for(
-                cell,
-                |input| match (outcome, failed) {
-                    (Some(outcome), _) => {
-                        input
-                            .machine
-                            .on_commit(&input.env, session, outcome, input.effects)
-                    }
-                    (None, Some(error)) => {
-                        input
-                            .machine
-                            .on_commit_failed(&input.env, error, input.effects)
-                    }
-                    (None, None) => Action::Plan,
-                },
-                asking.as_deref_mut(),
-            );
+            let outcome = outcomes
+                .as_mut()
+                .map(Iterator::next)
+                .map_err(|error| &*error);
+            let action = self.settle_one(session, cell, outcome, None);
             next(token, action);
         }
     }
 
+    /// Brings the outcome of a commit, or the failure of its batch, back to one repository.
+    fn settle_one(
+        self: &Arc<Self>,
+        session: SessionId,
+        cell: &Arc<Cell>,
+        outcome: Result<Option<CommitOutcome>, &Error>,
+        asking: Option<&mut Asking<'_>>,
+    ) -> Action {
+        let time = match &outcome {
+            // Success is none the wiser for knowing when.
+            Ok(Some(CommitOutcome::Committed(_))) => Time::NoMatter,
+            _ => Time::Now,
+        };
+        let settle = |input: &mut Input<'_>| {
+            let (env, effects) = (&input.env, &mut *input.effects);
+            match outcome {
+                Ok(Some(outcome)) => input.machine.on_commit(env, session, outcome, effects),
+                Ok(None) => Action::Plan,
+                Err(error) => input.machine.on_commit_failed(env, error, effects),
+            }
+        };
+        self.input_for(cell, time, settle, asking)
+    }
+
     /// Does what has to be done next for a repository, in a task if it has to be waited for.
     pub(super) fn resume(self: &Arc<Self>, token: Token, action: Action) {
-        let engine = Arc::clone(self);
+        let engine = match action {
+            Action::Rest => return token.done(),
+            _ => Arc::clone(self),
+        };
         match action {
-            Action::Rest => token.done(),
+            Action::Rest => {}
             Action::Plan | Action::Commit(_) => self.attend(token),
             // Nobody is left to keep its session, nor to hear of it.
             Action::PlanAfter(_) if self.lifecycle.gives_up(self.fence.ttl().session) => {

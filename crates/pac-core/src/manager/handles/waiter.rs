@@ -139,7 +139,7 @@ impl Waiter {
         // It goes on being tried should this be dropped, or run out of time.
         let engine = self.manager.engine();
         match tokio::time::timeout(engine.options.command_timeout, answer).await {
-            Ok(Ok(answer)) => answer.map(|_| None),
+            Ok(Ok(answer)) => answer.map(|_| None).map_err(|error| *error),
             Ok(Err(_)) => Err(engine.lifecycle.no_answer("wait")),
             Err(_) => {
                 let message = "the place is not given up yet: the store did not answer";

@@ -20,9 +20,18 @@ pub(in crate::manager) struct Input<'a> {
     pub(in crate::manager) effects: &'a mut Effects<Channels>,
 }
 
+/// Whether an input depends on the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::manager) enum Time {
+    /// It does: a clock is read.
+    Now,
+    /// It does not: [`Env::now`] is some earlier moment.
+    NoMatter,
+}
+
 impl Engine {
     /// The world as it is now.
-    fn env(&self) -> Env {
+    fn env(&self, time: Time) -> Env {
         let (session, session_lost) = self.fence.session();
         let closing = self.lifecycle.is_over();
         Env {
@@ -35,7 +44,10 @@ impl Engine {
             entry_budget: self.store.entry_budget(),
             retention: self.store.descriptor.retention,
             command_timeout: self.options.command_timeout,
-            now: Instant::now(),
+            now: match time {
+                Time::Now => Instant::now(),
+                Time::NoMatter => self.opened_at,
+            },
         }
     }
 
@@ -45,25 +57,29 @@ impl Engine {
         cell: &Arc<Cell>,
         input: impl FnOnce(&mut Input<'_>) -> R,
     ) -> R {
-        self.input_for(cell, input, None)
+        self.input_for(cell, Time::Now, input, None)
     }
 
     /// The same for a caller that is there to take the answers to what it is `asking`.
     pub(in crate::manager) fn input_for<R>(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
+        time: Time,
         input: impl FnOnce(&mut Input<'_>) -> R,
         asking: Option<&mut Asking<'_>>,
     ) -> R {
         let mut effects = Effects::default();
         let mut inner = cell.lock();
         // Made under the lock, so that a repository never sees an older session after a newer.
-        let env = self.env();
+        let env = self.env(time);
         let result = input(&mut Input {
             machine: &mut inner.machine,
             env,
             effects: &mut effects,
         });
+        if effects.is_empty() {
+            return result;
+        }
         let steps = inner.steps.as_ref().filter(|_| effects.stepped).cloned();
         let ordered = !(effects.events.is_empty() && effects.grants.is_empty());
         let in_order = ordered.then(|| {
@@ -84,7 +100,7 @@ impl Engine {
         if let Some(steps) = steps {
             steps.send_modify(|step| *step += 1);
         }
-        self.deliver(cell, effects, asking);
+        self.deliver(cell, &mut effects, asking);
         for grant in untaken {
             self.give_back(cell, &grant);
         }
@@ -94,24 +110,24 @@ impl Engine {
     fn deliver(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
-        effects: Effects<Channels>,
+        effects: &mut Effects<Channels>,
         mut asking: Option<&mut Asking<'_>>,
     ) {
-        if let Some((session, error)) = effects.session_lost
-            && self.fence.lose(session)
+        if let Some(lost) = effects.session_lost.take()
+            && self.fence.lose(lost.0)
         {
-            tracing::debug!(%session, %error, "a commit was refused");
+            tracing::debug!(session = %lost.0, error = %lost.1, "a commit was refused");
         }
         if effects.wake {
             cell.wake.notify_one();
         }
-        for answer in effects.replies {
+        for answer in effects.replies.drain(..) {
             self.deliver_answer(cell, answer, &mut asking);
         }
-        for turn in effects.turns {
+        for turn in effects.turns.drain(..) {
             self.deliver_turn(cell, turn);
         }
-        for (loss, why) in effects.losses {
+        for (loss, why) in effects.losses.drain(..) {
             // Its holder may have gone.
             let _ = loss.send(why);
         }
@@ -152,7 +168,7 @@ impl Engine {
     pub(in crate::manager) fn reply_was_not_heard(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
-        mut reply: Reply<Channels>,
+        mut reply: Box<Reply<Channels>>,
     ) {
         if let Some(place) = &mut reply.place {
             // From here on the end of its waiting cannot be delivered, and comes back.

@@ -31,7 +31,7 @@ pub enum Action {
     /// Plan again at that moment, or as soon as [`Effects::wake`] says so.
     Hold(Instant),
     /// Commit this.
-    Commit(Changes),
+    Commit(Box<Changes>),
 }
 
 /// See the module.
@@ -48,11 +48,26 @@ pub struct Effects<P: Port> {
     /// What everybody may want to hear.
     pub events: Vec<Event>,
     /// A commit found that this session of the manager's is over.
-    pub session_lost: Option<(SessionId, Error)>,
+    pub session_lost: Option<Box<(SessionId, Error)>>,
     /// The state is another one than before.
     pub stepped: bool,
     /// Something came that admissions which were held back can go along with.
     pub wake: bool,
+}
+
+impl<P: Port> Effects<P> {
+    /// Whether nothing has to happen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+            && self.turns.is_empty()
+            && self.grants.is_empty()
+            && self.losses.is_empty()
+            && self.events.is_empty()
+            && self.session_lost.is_none()
+            && !self.stepped
+            && !self.wake
+    }
 }
 
 impl<P: Port> Default for Effects<P> {
@@ -78,8 +93,11 @@ pub struct Answer<P: Port> {
     /// Where it goes; `None` when its asker is still in the call that submitted it.
     pub asker: Option<P::Asker>,
     /// What came of it.
-    pub result: Result<Reply<P>, Error>,
+    pub result: AnswerResult<P>,
 }
+
+/// A reply, or a failure. Boxed, since it is handed on several times on its way.
+pub type AnswerResult<P> = Result<Box<Reply<P>>, Box<Error>>;
 
 /// What a request came to.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ pub struct Env {
     pub retention: Retention,
     /// How long a command is tried, counted from its submission.
     pub command_timeout: Duration,
-    /// Now.
+    /// Now; for an input that does not depend on the time, some earlier moment.
     pub now: Instant,
 }
 

@@ -159,10 +159,16 @@ impl<P: Port> Inbox<P> {
 
     /// The asker of a request is about to leave the call that submitted it, and waits there
     /// for the answer. Gives the channel back when the request was answered already.
-    pub(super) fn listen(&mut self, id: RequestId, asker: P::Asker) -> Option<P::Asker> {
+    pub(super) fn listen(
+        &mut self,
+        id: RequestId,
+        asker: P::Asker,
+        deadline: Option<Instant>,
+    ) -> Option<P::Asker> {
         match self.requests_mut().find(|request| request.id == id) {
             Some(request) => {
                 request.listener = Listener::Channel(asker);
+                request.deadline = deadline;
                 None
             }
             None => Some(asker),
@@ -262,7 +268,7 @@ impl<P: Port> Request<P> {
         effects.replies.push(Answer {
             request: self.id,
             asker,
-            result: Err(error),
+            result: Err(Box::new(error)),
         });
     }
 }

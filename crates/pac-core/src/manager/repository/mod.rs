@@ -162,9 +162,15 @@ impl<P: Port> Repository<P> {
     }
 
     /// The asker of a request leaves the call that submitted it, and waits for the answer at the
-    /// other end of `asker`. Gives that back when the request has been answered.
-    pub fn listen(&mut self, request: RequestId, asker: P::Asker) -> Option<P::Asker> {
-        self.inbox.listen(request, asker)
+    /// other end of `asker`, in vain from `deadline` on. Gives the end back when the request has
+    /// been answered.
+    pub fn listen(
+        &mut self,
+        request: RequestId,
+        asker: P::Asker,
+        deadline: Option<Instant>,
+    ) -> Option<P::Asker> {
+        self.inbox.listen(request, asker, deadline)
     }
 
     /// The asker of a request has waited for as long as it will: says what it is to be told;
@@ -381,7 +387,7 @@ impl<P: Port> Repository<P> {
                 effects.replies.push(Answer {
                     request: planned.request.id,
                     asker,
-                    result: Err(why.replicate()),
+                    result: Err(Box::new(why.replicate())),
                 });
             }
         }

@@ -68,7 +68,7 @@ impl<P: Port> Repository<P> {
         clippy::option_option,
         reason = "no state, and no changes, are two answers"
     )]
-    fn gather(&mut self, env: &Env, effects: &mut Effects<P>) -> Option<Option<Changes>> {
+    fn gather(&mut self, env: &Env, effects: &mut Effects<P>) -> Option<Option<Box<Changes>>> {
         let state = self.state.as_ref()?;
         let (issuer, budget) = (env.issuer(), env.entry_budget);
         let mut plan = Plan::new(state, issuer, budget).without(&self.dead);
@@ -139,7 +139,7 @@ impl<P: Port> Repository<P> {
         }
         self.inbox.more = plan.has_more();
         self.inbox.planned_at = state.head().revision;
-        let changes = plan.finish();
+        let changes = plan.finish().map(Box::new);
         if let Some(session) = in_the_way.pop() {
             let death = Death::Session;
             self.inbox.add_first(Command::Expire { session, death });

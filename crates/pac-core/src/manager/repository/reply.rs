@@ -32,7 +32,8 @@ impl<P: Port> Repository<P> {
             let id = planned.request.id;
             let asker = planned.request.take_asker();
             let stays = planned.request.stays_unanswered();
-            let mut reply = self.reply(env, planned, written, asker.is_some(), effects);
+            let heard = asker.is_some();
+            let mut reply = self.reply(env, &mut planned, written, heard, effects);
             match asker {
                 None if stays => {
                     if let Some(grant) = reply.carries.take() {
@@ -55,17 +56,14 @@ impl<P: Port> Repository<P> {
     fn reply(
         &mut self,
         env: &Env,
-        planned: Planned<P>,
+        planned: &mut Planned<P>,
         written: Option<&Snapshot>,
         heard: bool,
         effects: &mut Effects<P>,
-    ) -> Reply<P> {
-        let Planned {
-            request,
-            outcome,
-            takes_over,
-            ..
-        } = planned;
+    ) -> Box<Reply<P>> {
+        let (request, takes_over) = (&planned.request, planned.takes_over);
+        let nothing = Outcome::Removed(Vec::new());
+        let outcome = std::mem::replace(&mut planned.outcome, nothing);
         let mut deferred = self.deferred.iter();
         let carries = deferred.position(|grant| request.asks_for(&grant.entry));
         let carries = carries.map(|at| self.deferred.swap_remove(at));
@@ -115,7 +113,7 @@ impl<P: Port> Repository<P> {
             Some(entry) if queues && heard => Some(self.queue(env, entry, effects)),
             _ => None,
         };
-        Reply {
+        Box::new(Reply {
             asked: request.asked(),
             waits: self.waits(&outcome, entry.as_ref()),
             outcome,
@@ -123,7 +121,7 @@ impl<P: Port> Repository<P> {
             place,
             carries,
             took_over: takes_over,
-        }
+        })
     }
 
     /// Adds a waiter for the turn of a queued run; for nothing, if it is not this manager's any
@@ -238,7 +236,7 @@ impl<P: Port> Repository<P> {
     pub fn on_reply_undelivered(
         &mut self,
         env: &Env,
-        mut reply: Reply<P>,
+        mut reply: Box<Reply<P>>,
         effects: &mut Effects<P>,
     ) -> bool {
         self.note_session(env);

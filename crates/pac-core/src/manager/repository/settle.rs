@@ -90,7 +90,7 @@ impl<P: Port> Repository<P> {
                 self.inbox.put_back();
                 let error = error.in_repository(&self.key);
                 let next = self.failed(env, &error, effects);
-                effects.session_lost = Some((session, error));
+                effects.session_lost = Some(Box::new((session, error)));
                 next
             }
             CommitOutcome::SessionDead(session) => {

@@ -10,12 +10,13 @@ use super::refusal;
 use crate::error::{Error, ErrorKind};
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
+use crate::manager::notify::dispatch::{Input, Time};
 use crate::manager::registry::{AnswerReceiver, Cell, Channels};
-use crate::manager::repository::effects::{Action, Reply};
+use crate::manager::repository::effects::{Action, AnswerResult, Reply};
 use crate::manager::repository::request::{Listener, Request, RequestId};
 use crate::protocol::Command;
 
-type Answer = Result<Reply<Channels>, Error>;
+type Answer = AnswerResult<Channels>;
 
 /// Requests whose answers are awaited. Dropped before they were taken, admissions are taken back.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ enum Slot {
     /// Not known yet: it comes in this very call, or [`Asking::listen`] is called.
     Here,
     Coming(AnswerReceiver),
-    Arrived(Box<Answer>),
+    Arrived(Answer),
     Taken,
 }
 
@@ -59,12 +60,19 @@ impl Engine {
         };
         let in_process = self.store.is_in_process();
         let (slots, deadline) = (&mut asking.slots, &mut asking.deadline);
-        let (first, lead, action) = self.input(cell, |input| {
+        let time = if in_process {
+            Time::NoMatter
+        } else {
+            Time::Now
+        };
+        let submit = |input: &mut Input<'_>| {
             let env = input.env;
             let machine = &mut *input.machine;
             let at_once = in_process && !machine.is_busy();
-            // So late that no clock shows it is never.
-            *deadline = env.now.checked_add(env.command_timeout);
+            if !at_once {
+                let now = if in_process { Instant::now() } else { env.now };
+                *deadline = now.checked_add(env.command_timeout);
+            }
             let requests = commands.map(|command| {
                 let (listener, slot) = if at_once {
                     (Listener::Caller, Slot::Here)
@@ -82,7 +90,8 @@ impl Engine {
                 Action::Plan
             };
             (first, lead, action)
-        });
+        };
+        let (first, lead, action) = self.input_for(cell, time, submit, None);
         asking.first = first;
         if lead {
             let token = Token::new(Arc::clone(cell));
@@ -108,7 +117,7 @@ impl Asking<'_> {
         let slot = at.and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?));
         match slot {
             Some(slot @ Slot::Here) => {
-                *slot = Slot::Arrived(Box::new(answer));
+                *slot = Slot::Arrived(answer);
                 None
             }
             _ => Some(answer),
@@ -117,13 +126,22 @@ impl Asking<'_> {
 
     /// What has no answer yet will be answered through a channel.
     pub(in crate::manager) fn listen(&mut self, cell: &Cell) {
+        if self.is_answered() {
+            return;
+        }
+        let within = self.engine.options.command_timeout;
+        self.deadline = Instant::now().checked_add(within);
         let mut inner = cell.lock();
         for (request, slot) in (self.first.0..).zip(&mut self.slots) {
             if matches!(slot, Slot::Here) {
                 let (asker, answer) = oneshot::channel();
                 *slot = Slot::Coming(answer);
                 // One that was answered already has an end that is dropped here.
-                drop(inner.machine.listen(RequestId(request), asker));
+                drop(
+                    inner
+                        .machine
+                        .listen(RequestId(request), asker, self.deadline),
+                );
             }
         }
     }
@@ -156,26 +174,26 @@ impl Asking<'_> {
             };
             let answer = match arrived {
                 Some(Ok(answer)) => answer,
-                Some(Err(_)) => Err(self.engine.lifecycle.no_answer("command")),
+                Some(Err(_)) => Err(Box::new(self.engine.lifecycle.no_answer("command"))),
                 None => {
                     let id = RequestId(number);
                     let why = self.engine.input(self.cell, |input| {
                         input.machine.on_asker_late(id, input.env.now)
                     });
                     match why {
-                        Some(why) => Err(why.in_repository(self.cell.key())),
+                        Some(why) => Err(Box::new(why.in_repository(self.cell.key()))),
                         // The answer is on its way already.
                         None => match answer.await {
                             Ok(answer) => answer,
-                            Err(_) => Err(self.engine.lifecycle.no_answer("command")),
+                            Err(_) => Err(Box::new(self.engine.lifecycle.no_answer("command"))),
                         },
                     }
                 }
             };
-            *slot = Slot::Arrived(Box::new(answer));
+            *slot = Slot::Arrived(answer);
         }
         match slot {
-            Slot::Arrived(answer) => match &**answer {
+            Slot::Arrived(answer) => match answer {
                 Ok(reply) => refusal(self.cell.key(), reply).map_or(Ok(()), Err),
                 Err(error) => Err(error.replicate()),
             },
@@ -187,10 +205,10 @@ impl Asking<'_> {
     ///
     /// # Errors
     /// The failure that the answer is; `Closed` when it did not arrive.
-    pub(in crate::manager) fn take(&mut self, at: usize) -> Result<Reply<Channels>, Error> {
+    pub(in crate::manager) fn take(&mut self, at: usize) -> Result<Box<Reply<Channels>>, Error> {
         let slot = self.slots.get_mut(at);
         match slot.map(|slot| std::mem::replace(slot, Slot::Taken)) {
-            Some(Slot::Arrived(answer)) => *answer,
+            Some(Slot::Arrived(answer)) => answer.map_err(|error| *error),
             _ => Err(Error::new(
                 ErrorKind::Internal,
                 "command",
@@ -206,7 +224,7 @@ impl Drop for Asking<'_> {
         for (request, slot) in (self.first.0..).zip(slots) {
             let answer = match slot {
                 Slot::Taken => continue,
-                Slot::Arrived(answer) => Some(*answer),
+                Slot::Arrived(answer) => Some(answer),
                 Slot::Here => None,
                 Slot::Coming(mut answer) => {
                     // From here on an answer finds nobody, and takes the admission back itself.

@@ -34,7 +34,7 @@ impl ConcurrencyManager {
         &self,
         cell: &Arc<Cell>,
         command: Command,
-    ) -> Result<Reply<Channels>, Error> {
+    ) -> Result<Box<Reply<Channels>>, Error> {
         // A caller that is answered at once every time still lets other tasks run now and then.
         tokio::task::coop::consume_budget().await;
         let mut asking = self.engine().ask(cell, std::iter::once(command));
@@ -75,7 +75,7 @@ impl ConcurrencyManager {
     pub(super) fn admission(
         &self,
         cell: &Arc<Cell>,
-        reply: Reply<Channels>,
+        reply: Box<Reply<Channels>>,
     ) -> Result<Admission, Error> {
         if let (Outcome::Admitted { admitted, .. }, None) = (&reply.outcome, &reply.entry)
             && let Admitted::Finished(outcome) = admitted

@@ -79,7 +79,7 @@ impl Engine {
         let mut failed = None;
         for answer in answers {
             let answer = match answer.await {
-                Ok(answer) => answer,
+                Ok(answer) => answer.map_err(|error| *error),
                 Err(_) => Err(self.lifecycle.no_answer(operation)),
             };
             failed = answer.err().or(failed);
