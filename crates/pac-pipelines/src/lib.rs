@@ -3,10 +3,11 @@
 //!
 //! It knows no Kubernetes library. It works on small [views](model) of PipelineRuns and
 //! Repositories, read from their YAML or JSON, and asks for changes through the trait
-//! [`Cluster`].
+//! [`Cluster`]. The [controller](integration) does the rest.
 
 mod cluster;
 mod error;
+pub mod integration;
 pub mod model;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -17,3 +18,4 @@ pub use cluster::{
     Unreadable, UnreadableObject,
 };
 pub use error::{ClusterError, ClusterErrorKind, ModelError, PipelinesError};
+pub use integration::{ControllerOptions, Creation, PipelinesController, Recovery};

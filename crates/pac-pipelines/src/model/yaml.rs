@@ -181,10 +181,10 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_with_their_line() {
-        let error = |text| {
+        fn error(text: &str) -> (usize, String) {
             let error = parse(text).unwrap_err();
             (error.line, error.message)
-        };
+        }
         assert_eq!(error("a: 1\nb: [1,\n").0, 3);
         assert!(error("a: 1\na: 3\n").1.contains("\"a\" a second time"));
         assert!(error("a: &x 1\nb: *x\n").1.contains("alias"));
