@@ -45,10 +45,12 @@ impl PipelinesController {
     /// yet to reconciliation, as any failure does.
     ///
     /// # Errors
-    /// Those of the store, and of the cluster when a run could not be held back. The runs are
-    /// seen to by reconciliation then.
+    /// Those of the store, and of the cluster when a run could not be held back, or when nothing
+    /// was listed yet and cannot be. The runs are seen to by reconciliation then.
     pub async fn create(&self, runs: Vec<RunView>) -> Result<Vec<Creation>, PipelinesError> {
         let engine = &self.engine;
+        // Which limits there are has to be known once.
+        engine.listed().await?;
         for run in &runs {
             engine.seen().observe(ClusterEvent::RunApplied(run.clone()));
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use pac_core::manager::ConcurrencyManager;
 use pac_core::{PipelineRunKey, RepositoryKey, Timestamp, Uid};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -30,6 +30,8 @@ pub(super) struct Engine {
     pub(super) work: Work,
     /// At most so many starts are under way.
     pub(super) starts: Semaphore,
+    /// Set once the cluster's lists have been taken.
+    pub(super) listed: OnceCell<()>,
     epoch: Timestamp,
     opened: Instant,
     seen: Mutex<Seen>,
@@ -58,6 +60,7 @@ impl Engine {
             cluster,
             work: Work::default(),
             starts: Semaphore::new(options.concurrent_starts.clamp(1, Semaphore::MAX_PERMITS)),
+            listed: OnceCell::new(),
             epoch: options.epoch.unwrap_or_else(|| SystemTime::now().into()),
             opened: Instant::now(),
             seen: Mutex::new(Seen::new(options.global_repository.clone())),

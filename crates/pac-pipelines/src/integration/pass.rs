@@ -18,7 +18,7 @@ use super::plan::{Item, Plan};
 use super::seen::RepositoryState;
 use super::work::Dirty;
 use crate::cluster::ClusterEvent;
-use crate::error::PipelinesError;
+use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
 
 /// Up to so many runs are read from the store one by one, more with their whole repository.
@@ -179,15 +179,8 @@ impl Engine {
             }
             report.ended += 1;
         }
-        let asks = plan.end_at_once.iter();
-        let asks = asks.map(|(view, _)| {
-            self.cluster
-                .request_end(&view.key, &view.uid, SpecStatus::Cancelled)
-        });
-        let asked = first_error(join_all(asks).await);
-        let leaving = plan.end_at_once.into_iter();
-        let leaving = leaving.map(|(view, known)| (view.key.clone(), known, RunOutcome::Cancelled));
-        let ends: Vec<_> = plan.end.into_iter().chain(leaving).collect();
+        let mut ends = plan.end;
+        let asked = self.end_at_once(plan.end_at_once, &mut ends).await;
         report.ended += ends.len();
         let ends = ends
             .iter()
@@ -287,6 +280,28 @@ impl Engine {
             requests = rest;
         }
         (admitted, Ok(()))
+    }
+
+    /// Asks the cluster to end runs at once that would still run their `finally` tasks. Those for
+    /// which it does leave their slots and places; one that may yet run keeps what it has.
+    async fn end_at_once(
+        &self,
+        runs: Vec<(Arc<RunView>, Known)>,
+        ends: &mut Vec<(PipelineRunKey, Known, RunOutcome)>,
+    ) -> Result<(), ClusterError> {
+        let asks = runs.iter().map(|(view, _)| {
+            let form = SpecStatus::Cancelled;
+            self.cluster.request_end(&view.key, &view.uid, form)
+        });
+        let answers = join_all(asks).await;
+        let mut failed = Ok(());
+        for ((view, known), answer) in runs.into_iter().zip(answers) {
+            match answer {
+                Ok(_) => ends.push((view.key.clone(), known, RunOutcome::Cancelled)),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
     }
 
     /// Ends what the store knows of a run, in its slot or in the queue.

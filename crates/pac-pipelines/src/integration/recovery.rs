@@ -54,6 +54,8 @@ impl Engine {
         let unreadable = repositories.unreadable.iter().chain(&runs.unreadable);
         recovery.unreadable = unreadable.cloned().collect();
         self.seen().replace(repositories, runs);
+        // Set already, from the second time on.
+        let _ = self.listed.set(());
         let concerned = self.concerned().await?;
         recovery.looked_at = concerned.len();
         let at_once = self.options.concurrent_repositories.max(1);
@@ -84,6 +86,14 @@ impl Engine {
             "the store was compared with the cluster"
         );
         Ok(recovery)
+    }
+
+    /// Waits until the cluster's lists have been taken once; takes them if no other task does.
+    pub(super) async fn listed(self: &Arc<Self>) -> Result<(), PipelinesError> {
+        if self.listed.initialized() {
+            return Ok(());
+        }
+        self.recover().await.map(drop)
     }
 
     /// Looks at a Repository as soon as no other task does.

@@ -40,7 +40,9 @@ pub(super) fn step(run: &mut RunView, now: Timestamp) -> Option<Did> {
             run.succeeded = Some(running(vocabulary::PENDING));
             (!noted).then_some(Did::Noted)
         }
-        SpecStatus::None | SpecStatus::Unknown(_) => {
+        // Its webhook lets no such value through.
+        SpecStatus::Unknown(_) => None,
+        SpecStatus::None => {
             if run.started.is_some() {
                 return None;
             }

@@ -166,9 +166,14 @@ impl World {
         let Some(repository) = run.repository() else {
             return;
         };
-        let held = run.spec_status == SpecStatus::Pending && run.started.is_none();
-        let never_starts = run.spec_status == SpecStatus::Cancelled && run.started.is_none();
-        if run.is_done() || held || never_starts {
+        // A graceful cancel runs the `finally` tasks: that counts.
+        let runs = match run.spec_status {
+            SpecStatus::Pending | SpecStatus::Cancelled | SpecStatus::Unknown(_) => {
+                run.started.is_some()
+            }
+            _ => true,
+        };
+        if run.is_done() || !runs {
             self.ledger.ended(&repository, &run.uid);
         } else {
             self.ledger.runs(&repository, &run.uid);
