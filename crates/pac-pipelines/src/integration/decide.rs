@@ -125,7 +125,7 @@ pub enum Step {
 }
 
 /// Decides about a run that is in the cluster. `marked` says whether something on the run says
-/// that it was put into a queue.
+/// that it was put into a queue; it matters for [`Phase::Ending`] alone.
 #[must_use]
 pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
     let expired = |outcome| outcome == RunOutcome::Expired;

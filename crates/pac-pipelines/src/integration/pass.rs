@@ -107,8 +107,7 @@ impl Engine {
         let mut items = Vec::with_capacity(runs.len());
         for run in runs {
             let known = known.remove(&run).unwrap_or(Known::Unknown);
-            let here = |view: &&Arc<RunView>| view.repository().as_ref() == Some(repository);
-            let view = seen.run(&run).filter(here).cloned();
+            let view = seen.run_of(repository, &run).cloned();
             let is_gone = known.uid().is_some_and(|uid| {
                 seen.is_gone(&run, uid)
                     || (dirty.listed && !seen.has_run(&run) && {

@@ -54,7 +54,8 @@ impl Plan {
     /// Adds what is to be done about one run.
     pub(super) fn add(&mut self, view: Arc<RunView>, known: Known, limited: bool) {
         let phase = Phase::of(&view, limited);
-        match decide(&view.uid, phase, bears_marks(&view), &known) {
+        let marked = matches!(phase, Phase::Ending { .. }) && bears_marks(&view);
+        match decide(&view.uid, phase, marked, &known) {
             Step::Nothing => {}
             Step::AdmitNew => self.admit_new.push(view),
             Step::Admit => self.admit.push(view),

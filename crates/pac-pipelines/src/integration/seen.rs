@@ -39,6 +39,8 @@ pub(super) enum RepositoryState {
 #[derive(Debug)]
 struct SeenRun {
     view: Arc<RunView>,
+    /// That of the view, read once.
+    repository: Option<RepositoryKey>,
     since: Instant,
 }
 
@@ -145,6 +147,17 @@ impl Seen {
         Some(&self.runs.get(run)?.view)
     }
 
+    /// A run, if it belongs to a Repository.
+    pub(super) fn run_of(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+    ) -> Option<&Arc<RunView>> {
+        let seen = self.runs.get(run);
+        let seen = seen.filter(|seen| seen.repository.as_ref() == Some(repository))?;
+        Some(&seen.view)
+    }
+
     /// How long ago a run was seen first.
     pub(super) fn seen_for(&self, run: &PipelineRunKey) -> Duration {
         let seen = self.runs.get(run);
@@ -235,23 +248,29 @@ impl Seen {
         if self.is_gone(&view.key, &view.uid) {
             return Touched::Nothing;
         }
-        let (key, repository) = (view.key.clone(), view.repository());
         let mut since = Instant::now();
-        if let Some(known) = self.runs.get(&key) {
-            if is_newer(known.view.version, view.version) {
+        let mut before = None;
+        if let Some(known) = self.runs.get(&view.key) {
+            let is_same = known.view.uid == view.uid && known.view.version == view.version;
+            if is_newer(known.view.version, view.version) || (is_same && view.version.is_some()) {
                 return Touched::Nothing;
             }
             if known.view.uid == view.uid {
                 since = known.since;
             }
-            let before = known.view.repository();
-            if before != repository {
-                self.unlink(before.as_ref(), &key);
-            }
+            before = known.repository.clone();
+        }
+        let (key, repository) = (view.key.clone(), view.repository());
+        if before != repository {
+            self.unlink(before.as_ref(), &key);
         }
         self.unreadable_runs.remove(&key);
-        let view = Arc::new(view);
-        self.runs.insert(key.clone(), SeenRun { view, since });
+        let seen = SeenRun {
+            view: Arc::new(view),
+            repository: repository.clone(),
+            since,
+        };
+        self.runs.insert(key.clone(), seen);
         let Some(repository) = repository else {
             return Touched::Nothing;
         };
@@ -275,7 +294,7 @@ impl Seen {
             .insert(uid.clone());
         if let Some(known) = self.runs.remove(key) {
             if known.view.uid == *uid {
-                self.unlink(known.view.repository().as_ref(), key);
+                self.unlink(known.repository.as_ref(), key);
             } else {
                 self.runs.insert(key.clone(), known);
             }

@@ -103,12 +103,15 @@ impl Engine {
                     return Left::Settled;
                 }
                 StartOutcome::Cancelled => {
-                    // A graceful form must not run the `finally` tasks of what never ran.
+                    // A graceful form must not run the `finally` tasks of what never ran, nor
+                    // may they run without a slot.
                     let form = SpecStatus::Cancelled;
-                    if let Err(error) = self.cluster.request_end(&run, &uid, form).await {
-                        tracing::warn!(%run, %error, "could not have a cancelled run ended");
+                    match self.cluster.request_end(&run, &uid, form).await {
+                        Ok(_) => return self.give_back(lease).await,
+                        Err(error) => {
+                            tracing::warn!(%run, %error, "could not have a cancelled run ended");
+                        }
                     }
-                    return self.give_back(lease).await;
                 }
                 StartOutcome::Gone => return self.give_back(lease).await,
                 StartOutcome::StillPending if !is_ambiguous => {
