@@ -326,6 +326,10 @@ impl Engine {
 
     /// Forgets a Repository that is gone, its queue and its slots.
     async fn remove(&self, repository: &RepositoryKey) -> Result<Report, PipelinesError> {
+        // Every controller hears of it: most find nothing left.
+        if !self.manager.status(repository).await?.exists {
+            return Ok(Report::default());
+        }
         let ended = self.manager.remove_repository(repository).await?;
         if !ended.is_empty() {
             let runs = ended.len();
