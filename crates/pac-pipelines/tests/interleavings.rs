@@ -21,6 +21,7 @@ use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{ClusterFaults, MemoryCluster, NewRun, StartFault, TektonMode};
 use pac_pipelines::{ControllerOptions, PipelinesController};
 use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -128,26 +129,34 @@ const FORMS: [SpecStatus; 3] = [
     SpecStatus::StoppedRunFinally,
 ];
 
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 200,
-        failure_persistence: None,
-        max_shrink_iters: 60,
-        ..ProptestConfig::default()
-    })]
+#[test]
+fn every_interleaving_ends_as_a_recovery_from_nothing() {
+    nothing_found(1);
+}
 
-    #[test]
-    fn every_interleaving_ends_as_a_recovery_from_nothing(
-        seed in any::<u64>(),
-        moves in prop::collection::vec(a_move(), 1..60),
-    ) {
+#[test]
+fn every_interleaving_ends_as_a_recovery_from_nothing_again() {
+    nothing_found(2);
+}
+
+/// The same moves every time, for a seed.
+fn nothing_found(seed: u64) {
+    let config = Config {
+        cases: 150,
+        failure_persistence: None,
+        source_file: None,
+        max_shrink_iters: 500,
+        ..Config::default()
+    };
+    let seeds = [seed; 4].map(u64::to_le_bytes).concat();
+    let chance = TestRng::from_seed(RngAlgorithm::ChaCha, &seeds);
+    let cases = (any::<u64>(), prop::collection::vec(a_move(), 1..60));
+    let found = TestRunner::new_with_rng(config, chance).run(&cases, |(seed, moves)| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
             .build()
             .unwrap();
-        let begun = std::time::Instant::now();
-        eprintln!("CASE {seed} {moves:?}");
         let outcome = runtime.block_on(async {
             let mut world = World::new(seed).await;
             for one in &moves {
@@ -156,8 +165,10 @@ proptest! {
             world.heal().await;
             world.compare().await
         });
-        eprintln!("{:?} {:?}", begun.elapsed(), outcome.as_ref().err().map(String::len));
-        prop_assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
+        outcome.map_err(TestCaseError::fail)
+    });
+    if let Err(found) = found {
+        panic!("{found}");
     }
 }
 
