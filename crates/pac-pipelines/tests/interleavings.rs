@@ -142,7 +142,7 @@ fn every_interleaving_ends_as_a_recovery_from_nothing_again() {
 /// The same moves every time, for a seed.
 fn nothing_found(seed: u64) {
     let config = Config {
-        cases: 150,
+        cases: 100,
         failure_persistence: None,
         source_file: None,
         max_shrink_iters: 500,

@@ -10,7 +10,7 @@ use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::NewRun;
 use tokio::time::sleep;
 
-use crate::support::{Setting, repository, run, website};
+use super::support::{Setting, repository, run, website};
 
 fn request(setting: &Setting<'_>, name: &str) -> RunRequest {
     let view = setting.view(name);

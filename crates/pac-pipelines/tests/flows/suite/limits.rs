@@ -3,7 +3,7 @@
 use pac_conformance::Fixture;
 use pac_core::Limit;
 
-use crate::support::{Setting, global, repository, run, website};
+use super::support::{Setting, global, repository, run, website};
 
 /// (19) Exactly as many, in order, without any other event.
 pub(crate) async fn a_raised_limit_starts_waiters_at_once(fixture: &Fixture) {

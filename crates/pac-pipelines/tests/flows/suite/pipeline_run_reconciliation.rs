@@ -9,7 +9,7 @@ use pac_pipelines::testing::{ClusterFaults, NewRun, StartFault};
 use pac_pipelines::vocabulary::KUEUE_QUEUE;
 use tokio::time::sleep;
 
-use crate::support::{Setting, repository, run, website};
+use super::support::{Setting, repository, run, website};
 
 /// Queued, then started when the slot comes.
 pub(crate) async fn a_queued_run_starts_when_its_slot_comes(fixture: &Fixture) {

@@ -5,7 +5,7 @@ use pac_core::state::RunOutcome;
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{ClusterFaults, TektonMode};
 
-use crate::support::{Setting, run};
+use super::support::{Setting, run};
 
 const FORMS: [SpecStatus; 3] = [
     SpecStatus::Cancelled,

@@ -6,7 +6,7 @@ use pac_core::state::RunOutcome;
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::vocabulary::STATE;
 
-use crate::support::{Setting, run, website};
+use super::support::{Setting, run, website};
 
 /// The final state is recorded, the slot is free, the next one starts.
 pub(crate) async fn the_end_of_a_run_starts_the_next_one(fixture: &Fixture) {

@@ -5,7 +5,7 @@ use pac_conformance::faults::Faults;
 use pac_core::Limit;
 use pac_core::state::RunOutcome;
 
-use crate::support::{Setting, run, website};
+use super::support::{Setting, run, website};
 
 /// Also two at once, the second of which would be next.
 pub(crate) async fn a_deleted_run_leaves_slot_and_queue(fixture: &Fixture) {

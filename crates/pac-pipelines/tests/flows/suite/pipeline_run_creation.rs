@@ -8,7 +8,7 @@ use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{NewRun, TektonMode};
 use tokio::time::sleep;
 
-use crate::support::{Setting, run, website};
+use super::support::{Setting, run, website};
 
 /// No limit: started, and counted should a limit come.
 pub(crate) async fn without_a_limit_every_run_starts_and_is_counted(fixture: &Fixture) {
