@@ -15,6 +15,7 @@ use std::time::Duration;
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
 use pac_core::{Limit, PipelineRunKey, RepositoryKey, Timestamp};
 use pac_memory::{MemoryDriver, MemoryOptions};
+use pac_pipelines::model::RunView;
 use pac_pipelines::testing::{ClusterFaults, MemoryCluster, NewRun};
 use pac_pipelines::{Cluster, ClusterEvent, ControllerOptions, PipelinesController};
 use tokio::time::sleep;
@@ -76,13 +77,8 @@ async fn replay(controllers: usize, seed: u64) {
     let driver = Arc::new(MemoryDriver::new(MemoryOptions::default()));
     let mut tasks = Vec::new();
     for _ in 0..controllers {
-        let mut options = ManagerOptions::default();
-        // A month of seconds is long.
-        options.sweep_interval = Duration::from_secs(60);
-        options.session_ttl = Duration::from_secs(600);
-        options.poll_interval = Duration::from_secs(120);
         let driver = Arc::clone(&driver) as Arc<dyn pac_core::driver::Driver>;
-        let manager = ConcurrencyManager::open(driver, options).await.unwrap();
+        let manager = ConcurrencyManager::open(driver, unhurried()).await.unwrap();
         let options = ControllerOptions::default()
             .with_epoch(cluster.now())
             .with_recovery_interval(Duration::from_secs(3_600));
@@ -92,7 +88,7 @@ async fn replay(controllers: usize, seed: u64) {
     tasks.push(work_is_done(&cluster, &rows).await);
     arrive(&cluster, &rows).await;
     for _ in 0..2_000 {
-        if cluster.views().iter().all(|run| run.is_done()) {
+        if cluster.views().iter().all(RunView::is_done) {
             break;
         }
         sleep(Duration::from_secs(60)).await;
@@ -119,6 +115,16 @@ async fn replay(controllers: usize, seed: u64) {
     for task in tasks {
         task.abort();
     }
+}
+
+/// A month of seconds is long.
+fn unhurried() -> ManagerOptions {
+    let mut options = ManagerOptions::default();
+    let fields = &mut options;
+    fields.sweep_interval = Duration::from_secs(60);
+    fields.session_ttl = Duration::from_secs(600);
+    fields.poll_interval = Duration::from_secs(120);
+    options
 }
 
 /// Creates the runs when they came, each event's with their order.

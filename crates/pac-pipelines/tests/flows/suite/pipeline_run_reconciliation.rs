@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pac_conformance::Fixture;
 use pac_core::Limit;
-use pac_pipelines::model::SpecStatus;
+use pac_pipelines::model::{RunView, SpecStatus};
 use pac_pipelines::testing::{ClusterFaults, NewRun, StartFault};
 use pac_pipelines::vocabulary::KUEUE_QUEUE;
 use tokio::time::sleep;
@@ -38,7 +38,7 @@ pub(crate) async fn events_may_come_in_any_order_and_twice(fixture: &Fixture) {
         let event: Vec<_> = event.iter().map(String::as_str).collect();
         setting.event(&event);
     }
-    let is_done = || setting.cluster.views().iter().all(|run| run.is_done());
+    let is_done = || setting.cluster.views().iter().all(RunView::is_done);
     while !is_done() {
         let running = || setting.running_in_cluster(&website());
         setting
