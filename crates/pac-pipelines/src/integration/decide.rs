@@ -1,0 +1,281 @@
+//! What is to be done about one run, given what the cluster shows and what the store knows.
+
+use pac_core::manager::RunStatus;
+use pac_core::state::RunOutcome;
+use pac_core::{SessionId, Uid};
+
+use super::phase::Phase;
+
+/// What the store knows of a run's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Known {
+    /// Nothing (any more).
+    Unknown,
+    /// It waits.
+    Queued {
+        /// Which run of that name.
+        uid: Uid,
+        /// The controller that its grant goes to.
+        holder: Holder,
+    },
+    /// It holds a slot.
+    Started {
+        /// Which run of that name.
+        uid: Uid,
+        /// The controller that holds it.
+        holder: Holder,
+    },
+    /// It has ended.
+    Finished {
+        /// Which run of that name.
+        uid: Uid,
+        /// How.
+        outcome: RunOutcome,
+    },
+}
+
+/// The controller that looks after a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// This one.
+    Us,
+    /// Another one, as far as the store knows a live one.
+    Other,
+    /// None: the one that did has died.
+    Nobody,
+}
+
+impl Known {
+    /// From the store's answer to a controller with this session.
+    #[must_use]
+    pub fn of(status: &RunStatus, session: SessionId) -> Self {
+        let holder = |other: SessionId| {
+            if other == session {
+                Holder::Us
+            } else {
+                Holder::Other
+            }
+        };
+        match status {
+            RunStatus::Queued(run) => Self::Queued {
+                uid: run.uid.clone(),
+                holder: run.owner.map_or(Holder::Nobody, holder),
+            },
+            RunStatus::Started(run) => Self::Started {
+                uid: run.uid.clone(),
+                holder: if run.orphaned {
+                    Holder::Nobody
+                } else {
+                    holder(run.session)
+                },
+            },
+            RunStatus::Finished(run) => Self::Finished {
+                uid: run.uid.clone(),
+                outcome: run.outcome,
+            },
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Which run of the name it is.
+    #[must_use]
+    pub fn uid(&self) -> Option<&Uid> {
+        match self {
+            Self::Unknown => None,
+            Self::Queued { uid, .. } | Self::Started { uid, .. } | Self::Finished { uid, .. } => {
+                Some(uid)
+            }
+        }
+    }
+
+    /// Whether it waits or holds a slot.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Queued { .. } | Self::Started { .. })
+    }
+}
+
+/// What is to be done about one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Nothing.
+    Nothing,
+    /// Admit it together with the other new runs of its event.
+    AdmitNew,
+    /// Ask for the slot or the place that it has, or had, and start it if that is a slot.
+    Admit,
+    /// Its slot was given up because no controller looked after it, but it never started: record
+    /// it, and queue it in its old place.
+    Readmit,
+    /// It runs: record it, also beyond the limit.
+    Adopt,
+    /// It holds a slot and has ended: free the slot.
+    Release(RunOutcome),
+    /// It ran to its end while the store had it waiting: record both.
+    AdoptAndRelease(RunOutcome),
+    /// It will never start: take it out of the queue, and out of its slot.
+    Leave,
+    /// It never started and would still run its `finally` tasks: ask the cluster to end it at
+    /// once; then as [`Leave`](Self::Leave).
+    EndAtOnce,
+    /// The store has another run of this name: find out which one there is.
+    Verify,
+}
+
+/// Decides about a run that is in the cluster. `marked` says whether something on the run says
+/// that it was put into a queue; it matters for [`Phase::Ending`] alone.
+#[must_use]
+pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
+    let expired = |outcome| outcome == RunOutcome::Expired;
+    if known.uid().is_some_and(|other| other != uid) {
+        return match (phase, known) {
+            // The end of a run that the store has replaced already, or has never heard of.
+            (Phase::LeftAlone | Phase::HeldByUser, _)
+            | (Phase::Done(_), Known::Finished { .. }) => Step::Nothing,
+            _ => Step::Verify,
+        };
+    }
+    // What the store has was held back for us: a limit that is gone since changes nothing.
+    let phase = match phase {
+        Phase::HeldByUser if known.is_live() => Phase::Held,
+        phase => phase,
+    };
+    match (phase, known) {
+        (Phase::Held, Known::Unknown) => Step::AdmitNew,
+        (Phase::Held, Known::Queued { holder, .. }) => match holder {
+            Holder::Us | Holder::Other => Step::Nothing,
+            Holder::Nobody => Step::Admit,
+        },
+        (Phase::Held, Known::Started { holder, .. }) => match holder {
+            Holder::Us | Holder::Nobody => Step::Admit,
+            Holder::Other => Step::Nothing,
+        },
+        (Phase::Held, Known::Finished { outcome, .. }) => match outcome {
+            outcome if expired(*outcome) => Step::Readmit,
+            // Taken back by a controller that had asked for it; may be asked for again.
+            RunOutcome::Cancelled => Step::Admit,
+            _ => Step::Nothing,
+        },
+        (Phase::Running, Known::Unknown | Known::Queued { .. }) => Step::Adopt,
+        (Phase::Running, Known::Started { holder, .. }) => match holder {
+            Holder::Us | Holder::Other => Step::Nothing,
+            Holder::Nobody => Step::Adopt,
+        },
+        (Phase::Running, Known::Finished { outcome, .. }) => match outcome {
+            RunOutcome::Expired | RunOutcome::Cancelled => Step::Adopt,
+            _ => Step::Nothing,
+        },
+        (Phase::Done(outcome), Known::Started { .. }) => Step::Release(outcome),
+        (Phase::Done(RunOutcome::Cancelled), Known::Queued { .. }) => Step::Leave,
+        (Phase::Done(outcome), Known::Queued { .. }) => Step::AdoptAndRelease(outcome),
+        (Phase::Done(_), _) => Step::Nothing,
+        (Phase::Ending { graceful: true }, known) if marked || *known != Known::Unknown => {
+            Step::EndAtOnce
+        }
+        (Phase::Ending { .. }, known) if known.is_live() => Step::Leave,
+        // Another controller's from now on: it must not block the queue.
+        (Phase::LeftAlone, Known::Queued { .. } | Known::Started { .. }) => Step::Leave,
+        (Phase::Ending { .. } | Phase::LeftAlone | Phase::HeldByUser, _) => Step::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid(text: &str) -> Uid {
+        text.parse().unwrap()
+    }
+
+    fn queued(holder: Holder) -> Known {
+        Known::Queued {
+            uid: uid("u"),
+            holder,
+        }
+    }
+
+    fn started(holder: Holder) -> Known {
+        Known::Started {
+            uid: uid("u"),
+            holder,
+        }
+    }
+
+    fn finished(outcome: RunOutcome) -> Known {
+        Known::Finished {
+            uid: uid("u"),
+            outcome,
+        }
+    }
+
+    /// (49) to (51), (53) and (56) as a table: what the cluster shows, what the store knows.
+    #[test]
+    fn the_store_is_brought_to_what_the_cluster_shows() {
+        use Holder::{Nobody, Other, Us};
+        use RunOutcome::{Cancelled, Completed, Expired, Failed};
+        let graceful = Phase::Ending { graceful: true };
+        let at_once = Phase::Ending { graceful: false };
+        for (phase, known, step) in [
+            (Phase::Held, Known::Unknown, Step::AdmitNew),
+            (Phase::Held, queued(Us), Step::Nothing),
+            (Phase::Held, queued(Other), Step::Nothing),
+            (Phase::Held, queued(Nobody), Step::Admit),
+            (Phase::Held, started(Us), Step::Admit),
+            (Phase::Held, started(Other), Step::Nothing),
+            (Phase::Held, started(Nobody), Step::Admit),
+            (Phase::Held, finished(Expired), Step::Readmit),
+            (Phase::Held, finished(Cancelled), Step::Admit),
+            (Phase::Held, finished(Completed), Step::Nothing),
+            (Phase::Running, Known::Unknown, Step::Adopt),
+            (Phase::Running, queued(Us), Step::Adopt),
+            (Phase::Running, started(Us), Step::Nothing),
+            (Phase::Running, started(Other), Step::Nothing),
+            (Phase::Running, started(Nobody), Step::Adopt),
+            (Phase::Running, finished(Expired), Step::Adopt),
+            (Phase::Running, finished(Completed), Step::Nothing),
+            (Phase::Done(Failed), started(Other), Step::Release(Failed)),
+            (
+                Phase::Done(Failed),
+                queued(Us),
+                Step::AdoptAndRelease(Failed),
+            ),
+            (Phase::Done(Cancelled), queued(Us), Step::Leave),
+            (Phase::Done(Completed), Known::Unknown, Step::Nothing),
+            (Phase::Done(Completed), finished(Expired), Step::Nothing),
+            (graceful, queued(Us), Step::EndAtOnce),
+            (graceful, started(Us), Step::EndAtOnce),
+            (graceful, Known::Unknown, Step::Nothing),
+            (at_once, queued(Other), Step::Leave),
+            (at_once, Known::Unknown, Step::Nothing),
+            (Phase::LeftAlone, Known::Unknown, Step::Nothing),
+            (Phase::LeftAlone, queued(Us), Step::Leave),
+            (Phase::HeldByUser, Known::Unknown, Step::Nothing),
+            (Phase::HeldByUser, finished(Cancelled), Step::Nothing),
+            (Phase::HeldByUser, started(Us), Step::Admit),
+            (Phase::HeldByUser, queued(Nobody), Step::Admit),
+        ] {
+            assert_eq!(
+                decide(&uid("u"), phase, false, &known),
+                step,
+                "{phase:?}, {known:?}"
+            );
+        }
+        assert_eq!(
+            decide(&uid("u"), graceful, true, &Known::Unknown),
+            Step::EndAtOnce
+        );
+    }
+
+    #[test]
+    fn a_name_that_two_runs_bear_is_looked_into() {
+        for phase in [Phase::Held, Phase::Running, Phase::Done(RunOutcome::Failed)] {
+            let step = decide(&uid("other"), phase, true, &started(Holder::Us));
+            assert_eq!(step, Step::Verify, "{phase:?}");
+        }
+        let ended = finished(RunOutcome::Completed);
+        let done = Phase::Done(RunOutcome::Failed);
+        assert_eq!(decide(&uid("other"), done, true, &ended), Step::Nothing);
+    }
+}

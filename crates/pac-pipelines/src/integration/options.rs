@@ -1,0 +1,89 @@
+//! What can be set of a controller.
+
+use std::time::Duration;
+
+use pac_core::{RepositoryKey, Timestamp};
+
+/// Settings of a [`PipelinesController`](super::PipelinesController).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ControllerOptions {
+    /// The Repository whose limit holds for those without one of their own. Default:
+    /// `pipelines-as-code/pipelines-as-code`. It need not exist.
+    pub global_repository: Option<RepositoryKey>,
+    /// How long runs of one event wait for their execution order before they are taken in the
+    /// order of their creation. Default: 10 s.
+    pub order_wait: Duration,
+    /// How often the cluster's lists are compared with the store although nothing was heard.
+    /// Default: 5 min.
+    pub recovery_interval: Duration,
+    /// How long something that only the store has must be missing from the cluster's lists before
+    /// it is ended there. Default: 1 min.
+    pub grace: Duration,
+    /// How many starts are under way at once at most, so that a burst does not hurt the cluster.
+    /// Default: 32.
+    pub concurrent_starts: usize,
+    /// How many Repositories are seen to at once at most. Default: 64.
+    pub concurrent_repositories: usize,
+    /// What the clock shows when the controller is opened; it then goes on by measured time.
+    /// Compared with the creation times of runs alone. Default: the system's clock.
+    pub epoch: Option<Timestamp>,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self {
+            global_repository: RepositoryKey::new("pipelines-as-code", "pipelines-as-code").ok(),
+            order_wait: Duration::from_secs(10),
+            recovery_interval: Duration::from_secs(5 * 60),
+            grace: Duration::from_secs(60),
+            concurrent_starts: 32,
+            concurrent_repositories: 64,
+            epoch: None,
+        }
+    }
+}
+
+impl ControllerOptions {
+    /// With another global Repository, or none.
+    #[must_use]
+    pub fn with_global_repository(mut self, repository: Option<RepositoryKey>) -> Self {
+        self.global_repository = repository;
+        self
+    }
+
+    /// With another wait for the execution order.
+    #[must_use]
+    pub fn with_order_wait(mut self, wait: Duration) -> Self {
+        self.order_wait = wait;
+        self
+    }
+
+    /// With another interval between recoveries.
+    #[must_use]
+    pub fn with_recovery_interval(mut self, interval: Duration) -> Self {
+        self.recovery_interval = interval;
+        self
+    }
+
+    /// With another grace period.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// With another number of starts at once; at least 1.
+    #[must_use]
+    pub fn with_concurrent_starts(mut self, starts: usize) -> Self {
+        self.concurrent_starts = starts.max(1);
+        self
+    }
+
+    /// With a clock that shows this when the controller is opened.
+    #[must_use]
+    pub fn with_epoch(mut self, epoch: Timestamp) -> Self {
+        self.epoch = Some(epoch);
+        self
+    }
+}

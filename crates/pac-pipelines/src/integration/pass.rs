@@ -1,0 +1,372 @@
+//! Looking at one Repository: read what the store knows, plan, and carry the plan out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures_util::future::{join_all, try_join_all};
+use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
+use pac_core::protocol::{Ended, RunRequest};
+use pac_core::state::RunOutcome;
+use pac_core::{Error, Limit, PipelineRunKey, RepositoryKey};
+use tokio::time::Instant;
+
+use super::batch::batches;
+use super::decide::Known;
+use super::engine::{Engine, Missing};
+use super::limits::EffectiveLimit;
+use super::plan::{Item, Plan};
+use super::seen::RepositoryState;
+use super::work::Dirty;
+use crate::cluster::ClusterEvent;
+use crate::error::{ClusterError, PipelinesError};
+use crate::model::{RunView, SpecStatus};
+
+/// Up to so many runs are read from the store one by one, more with their whole repository.
+const ONE_BY_ONE: usize = 8;
+
+/// So many runs are admitted in one commit at most: what every store has room for.
+const PER_COMMIT: usize = 32;
+
+/// What came of looking at a Repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Report {
+    pub(super) adopted: usize,
+    pub(super) admitted: usize,
+    pub(super) ended: usize,
+}
+
+impl Engine {
+    /// Looks at a Repository. Has it looked at again by itself when something is due later.
+    pub(super) async fn pass(
+        self: &Arc<Self>,
+        repository: &RepositoryKey,
+        dirty: &Dirty,
+    ) -> Result<Report, PipelinesError> {
+        let (state, effective) = {
+            let seen = self.seen();
+            (seen.repository(repository).cloned(), seen.limit(repository))
+        };
+        match state {
+            Some(RepositoryState::Deleted(_)) => return self.remove(repository).await,
+            None if dirty.listed => {
+                let missing = Missing::Repository(repository.clone());
+                if self.is_missing_for_good(missing) {
+                    return self.remove(repository).await;
+                }
+                return Ok(Report::default());
+            }
+            // What belongs to a Repository that is not there is left alone.
+            None => return Ok(Report::default()),
+            Some(_) => {}
+        }
+        let (items, status) = self.items(repository, dirty).await?;
+        let limited = effective.is_none_or(|effective| effective.limit.get().is_some());
+        let mut plan = Plan::of(items, limited);
+        if !plan.verify.is_empty() {
+            self.verify(&mut plan, limited).await?;
+        }
+        let limit = effective.filter(|effective| dirty.all && is_news(*effective, status.as_ref()));
+        self.carry_out(repository, plan, limit, effective).await
+    }
+
+    /// The runs that are to be looked at, as the cluster shows them and the store knows them.
+    async fn items(
+        &self,
+        repository: &RepositoryKey,
+        dirty: &Dirty,
+    ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
+        let session = self.manager.session();
+        let mut known: HashMap<PipelineRunKey, Known> = HashMap::new();
+        let mut runs: BTreeSet<PipelineRunKey> = dirty.runs.clone();
+        let mut status = None;
+        if dirty.all || runs.len() > ONE_BY_ONE {
+            let read = self.manager.status(repository).await?;
+            let statuses = read.running.iter().cloned().map(RunStatus::Started);
+            let statuses = statuses.chain(read.queued.iter().cloned().map(RunStatus::Queued));
+            let statuses = statuses.chain(read.finished.iter().cloned().map(RunStatus::Finished));
+            for status in statuses {
+                if let Some(run) = run_of(&status) {
+                    known.insert(run.clone(), Known::of(&status, session));
+                }
+            }
+            if dirty.all {
+                runs.extend(self.seen().runs_of(repository));
+                let live = known.iter().filter(|(_, known)| known.is_live());
+                runs.extend(live.map(|(run, _)| run.clone()));
+            }
+            status = Some(read);
+        } else {
+            let reads = runs
+                .iter()
+                .map(|run| self.manager.run_status(repository, run));
+            let statuses = try_join_all(reads).await?;
+            let statuses = statuses.iter().map(|status| Known::of(status, session));
+            known.extend(runs.iter().cloned().zip(statuses));
+        }
+        let seen = self.seen();
+        let mut items = Vec::with_capacity(runs.len());
+        for run in runs {
+            let known = known.remove(&run).unwrap_or(Known::Unknown);
+            let view = seen.run_of(repository, &run).cloned();
+            let is_gone = known.uid().is_some_and(|uid| {
+                seen.is_gone(&run, uid)
+                    || (dirty.listed && !seen.has_run(&run) && {
+                        let run = run.clone();
+                        self.is_missing_for_good(Missing::Run(repository.clone(), run, uid.clone()))
+                    })
+            });
+            items.push(Item {
+                run,
+                view,
+                is_gone,
+                known,
+            });
+        }
+        Ok((items, status))
+    }
+
+    /// Finds out which of two runs of one name there is; what is known of the other one ends.
+    async fn verify(&self, plan: &mut Plan, limited: bool) -> Result<(), PipelinesError> {
+        for (view, known) in std::mem::take(&mut plan.verify) {
+            match self.cluster.read(&view.key).await? {
+                Some(now) if now.uid == view.uid => {
+                    if known.is_live() {
+                        plan.end
+                            .push((view.key.clone(), known, RunOutcome::Cancelled));
+                    }
+                    plan.add(view, Known::Unknown, limited);
+                }
+                Some(now) => {
+                    self.observe(ClusterEvent::RunDeleted(RunView::clone(&view)));
+                    self.observe(ClusterEvent::RunApplied(now));
+                }
+                None => {
+                    self.observe(ClusterEvent::RunDeleted(RunView::clone(&view)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries a plan out: what runs is counted first, then the limit is announced, then what has
+    /// ended frees its slot, and last come those that want one.
+    async fn carry_out(
+        self: &Arc<Self>,
+        repository: &RepositoryKey,
+        plan: Plan,
+        limit: Option<EffectiveLimit>,
+        effective: Option<EffectiveLimit>,
+    ) -> Result<Report, PipelinesError> {
+        let mut report = Report::default();
+        let adopted = plan.adopt.len();
+        // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
+        let adoptions = plan
+            .adopt
+            .iter()
+            .map(|view| self.manager.adopt(repository, request(view)));
+        first_error(join_all(adoptions).await)?;
+        report.adopted += adopted;
+        if let Some(limit) = limit {
+            self.manager
+                .set_limit(repository, limit.limit, limit.version)
+                .await?;
+        }
+        for (view, outcome) in &plan.adopt_and_release {
+            if let Admission::Started(lease) = self.manager.adopt(repository, request(view)).await?
+            {
+                self.manager.release(lease, *outcome).await?;
+            }
+            report.ended += 1;
+        }
+        let mut ends = plan.end;
+        let asked = self.end_at_once(plan.end_at_once, &mut ends).await;
+        report.ended += ends.len();
+        let ends = ends
+            .iter()
+            .map(|(run, known, outcome)| self.end(repository, run, known, *outcome));
+        first_error(join_all(ends).await)?;
+        for view in &plan.readmit {
+            // Counted for a moment, so that its old place is known; then queued there.
+            if let Admission::Started(lease) = self.manager.adopt(repository, request(view)).await?
+                && let Some(admission) = self.manager.requeue(lease).await?
+            {
+                self.admitted(admission);
+            }
+            report.admitted += 1;
+        }
+        let admissions = plan
+            .admit
+            .iter()
+            .map(|view| self.manager.admit(repository, request(view)));
+        // A place in the queue that is dropped is given up: each is dealt with before any error.
+        let mut failed = Ok(());
+        for admission in join_all(admissions).await {
+            match admission {
+                Ok(admission) => self.admitted(admission),
+                Err(error) => failed = Err(error),
+            }
+            report.admitted += 1;
+        }
+        failed?;
+        if let Some(effective) = effective {
+            report.admitted += self
+                .admit_new(repository, &plan.admit_new, effective)
+                .await?;
+        }
+        // Last, so that a cluster that is away holds nothing else up; it is asked again.
+        asked?;
+        Ok(report)
+    }
+
+    /// Admits new runs, each event's together; those that wait for their order come back.
+    async fn admit_new(
+        self: &Arc<Self>,
+        repository: &RepositoryKey,
+        runs: &[Arc<RunView>],
+        effective: EffectiveLimit,
+    ) -> Result<usize, Error> {
+        if runs.is_empty() {
+            return Ok(0);
+        }
+        let batches = {
+            let seen = self.seen();
+            batches(runs, self.now(), self.options.order_wait, |run| {
+                seen.seen_for(&run.key)
+            })
+        };
+        if let Some(left) = batches.next_due {
+            let waiting = runs.iter().map(|run| run.key.clone());
+            self.work
+                .mark(repository, Dirty::runs(waiting), Instant::now() + left);
+        }
+        let mut admitted = 0;
+        for batch in batches.due {
+            let requests = batch.iter().map(|view| request(view)).collect();
+            let (admissions, failed) = self.admit_all(repository, effective, requests).await;
+            for admission in admissions {
+                self.admitted(admission);
+                admitted += 1;
+            }
+            failed?;
+        }
+        Ok(admitted)
+    }
+
+    /// Admits runs in their order, with the limit that is in force: those that were, and what
+    /// became of the rest. To be dealt with one and all, since a dropped place is given up.
+    pub(super) async fn admit_all(
+        &self,
+        repository: &RepositoryKey,
+        effective: EffectiveLimit,
+        mut requests: Vec<RunRequest>,
+    ) -> (Vec<Admission>, Result<(), Error>) {
+        let limit = effective.version.map(|version| (effective.limit, version));
+        let mut admitted = Vec::with_capacity(requests.len());
+        if limit.is_none()
+            && let Err(error) = self
+                .manager
+                .set_limit(repository, effective.limit, None)
+                .await
+        {
+            return (admitted, Err(error));
+        }
+        while !requests.is_empty() {
+            let rest = requests.split_off(requests.len().min(PER_COMMIT));
+            match self.manager.admit_all(repository, limit, requests).await {
+                Ok(admissions) => admitted.extend(admissions),
+                Err(error) => return (admitted, Err(error)),
+            }
+            requests = rest;
+        }
+        (admitted, Ok(()))
+    }
+
+    /// Asks the cluster to end runs at once that would still run their `finally` tasks. Those for
+    /// which it does leave their slots and places; one that may yet run keeps what it has.
+    async fn end_at_once(
+        &self,
+        runs: Vec<(Arc<RunView>, Known)>,
+        ends: &mut Vec<(PipelineRunKey, Known, RunOutcome)>,
+    ) -> Result<(), ClusterError> {
+        let asks = runs.iter().map(|(view, _)| {
+            let form = SpecStatus::Cancelled;
+            self.cluster.request_end(&view.key, &view.uid, form)
+        });
+        let answers = join_all(asks).await;
+        let mut failed = Ok(());
+        for ((view, known), answer) in runs.into_iter().zip(answers) {
+            match answer {
+                Ok(_) => ends.push((view.key.clone(), known, RunOutcome::Cancelled)),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    /// Ends what the store knows of a run, in its slot or in the queue.
+    async fn end(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        known: &Known,
+        outcome: RunOutcome,
+    ) -> Result<(), Error> {
+        let Some(uid) = known.uid() else {
+            return Ok(());
+        };
+        let ending = self
+            .manager
+            .release_run(repository, run, uid, None, outcome)
+            .await?;
+        if ending.ended == Ended::NotStarted {
+            self.manager.cancel(repository, run, Some(uid)).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a Repository that is gone, its queue and its slots.
+    async fn remove(&self, repository: &RepositoryKey) -> Result<Report, PipelinesError> {
+        // Every controller hears of it: most find nothing left.
+        if !self.manager.status(repository).await?.exists {
+            return Ok(Report::default());
+        }
+        let ended = self.manager.remove_repository(repository).await?;
+        if !ended.is_empty() {
+            let runs = ended.len();
+            tracing::info!(%repository, runs, "the Repository is gone; so is its queue");
+        }
+        Ok(Report {
+            ended: ended.len(),
+            ..Report::default()
+        })
+    }
+}
+
+/// The first failure of several calls that have all ended.
+fn first_error<T, E>(results: Vec<Result<T, E>>) -> Result<(), E> {
+    results.into_iter().try_for_each(|result| result.map(drop))
+}
+
+/// What a run asks the store with.
+pub(super) fn request(view: &RunView) -> RunRequest {
+    RunRequest::durable(view.key.clone(), view.uid.clone())
+}
+
+/// Whether a limit is another than what the store has. Nothing is written for a Repository
+/// without a limit of which the store has nothing.
+fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool {
+    match status {
+        None => true,
+        Some(status) if !status.exists => effective.limit != Limit::UNLIMITED,
+        Some(status) => status.limit != effective.limit,
+    }
+}
+
+fn run_of(status: &RunStatus) -> Option<&PipelineRunKey> {
+    match status {
+        RunStatus::Queued(run) => Some(&run.run),
+        RunStatus::Started(run) => Some(&run.run),
+        RunStatus::Finished(run) => Some(&run.run),
+        _ => None,
+    }
+}

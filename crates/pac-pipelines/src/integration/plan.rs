@@ -1,0 +1,73 @@
+//! What is to be done in one Repository, given what the cluster shows and what the store knows.
+
+use std::sync::Arc;
+
+use pac_core::PipelineRunKey;
+use pac_core::state::RunOutcome;
+
+use super::decide::{Known, Step, decide};
+use super::phase::{Phase, bears_marks};
+use crate::model::RunView;
+
+/// One run of a Repository: what the cluster shows, and what the store knows.
+#[derive(Debug, Clone)]
+pub(super) struct Item {
+    pub(super) run: PipelineRunKey,
+    /// `None` when the cluster does not have it.
+    pub(super) view: Option<Arc<RunView>>,
+    /// It is certain that the cluster does not have the run that the store knows.
+    pub(super) is_gone: bool,
+    pub(super) known: Known,
+}
+
+/// What is to be done, in the order in which it is to be done.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// First: what runs is counted before anything else may start.
+    pub(super) adopt: Vec<Arc<RunView>>,
+    pub(super) adopt_and_release: Vec<(Arc<RunView>, RunOutcome)>,
+    pub(super) end: Vec<(PipelineRunKey, Known, RunOutcome)>,
+    pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
+    pub(super) readmit: Vec<Arc<RunView>>,
+    pub(super) admit: Vec<Arc<RunView>>,
+    /// Last, in batches.
+    pub(super) admit_new: Vec<Arc<RunView>>,
+    pub(super) verify: Vec<(Arc<RunView>, Known)>,
+}
+
+impl Plan {
+    /// Plans for the runs of a Repository that has a limit (`limited`) or has none.
+    pub(super) fn of(items: Vec<Item>, limited: bool) -> Self {
+        let mut plan = Self::default();
+        for item in items {
+            let Some(view) = item.view else {
+                if item.is_gone && item.known.is_live() {
+                    plan.end.push((item.run, item.known, RunOutcome::Cancelled));
+                }
+                continue;
+            };
+            plan.add(view, item.known, limited);
+        }
+        plan
+    }
+
+    /// Adds what is to be done about one run.
+    pub(super) fn add(&mut self, view: Arc<RunView>, known: Known, limited: bool) {
+        let phase = Phase::of(&view, limited);
+        let marked = matches!(phase, Phase::Ending { .. }) && bears_marks(&view);
+        match decide(&view.uid, phase, marked, &known) {
+            Step::Nothing => {}
+            Step::AdmitNew => self.admit_new.push(view),
+            Step::Admit => self.admit.push(view),
+            Step::Readmit => self.readmit.push(view),
+            Step::Adopt => self.adopt.push(view),
+            Step::Release(outcome) => self.end.push((view.key.clone(), known, outcome)),
+            Step::AdoptAndRelease(outcome) => self.adopt_and_release.push((view, outcome)),
+            Step::Leave => self
+                .end
+                .push((view.key.clone(), known, RunOutcome::Cancelled)),
+            Step::EndAtOnce => self.end_at_once.push((view, known)),
+            Step::Verify => self.verify.push((view, known)),
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! What has been seen of the cluster: the latest state of every object.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Uid};
+use tokio::time::Instant;
+
+use super::limits::{EffectiveLimit, GlobalLimit};
+use crate::cluster::{ClusterEvent, Listing, Unreadable, UnreadableObject};
+use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
+use crate::vocabulary;
+
+/// The latest state of every object, whatever order the events came in.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    global: Option<RepositoryKey>,
+    global_absent_at: Option<ResourceVersion>,
+    repositories: HashMap<RepositoryKey, RepositoryState>,
+    runs: HashMap<PipelineRunKey, SeenRun>,
+    by_repository: HashMap<RepositoryKey, BTreeSet<PipelineRunKey>>,
+    /// Runs that are certainly gone, until the next list: what comes late of them is passed over.
+    gone: HashMap<PipelineRunKey, HashSet<Uid>>,
+    unreadable_runs: HashSet<PipelineRunKey>,
+}
+
+/// A Repository as it was seen last.
+#[derive(Debug, Clone)]
+pub(super) enum RepositoryState {
+    /// It can be understood.
+    Known(RepositoryView),
+    /// It is there, and its limit is not known: nothing is admitted.
+    Unreadable,
+    /// It was deleted.
+    Deleted(Option<ResourceVersion>),
+}
+
+#[derive(Debug)]
+struct SeenRun {
+    view: Arc<RunView>,
+    /// That of the view, read once.
+    repository: Option<RepositoryKey>,
+    since: Instant,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Touched {
+    /// One run of a Repository.
+    Run(RepositoryKey, PipelineRunKey),
+    /// The limits, or the existence, of these Repositories.
+    Repositories(Vec<RepositoryKey>),
+    /// Nothing that matters.
+    Nothing,
+    /// Everything: list again.
+    Everything,
+}
+
+impl Seen {
+    pub(super) fn new(global: Option<RepositoryKey>) -> Self {
+        Self {
+            global,
+            ..Self::default()
+        }
+    }
+
+    /// Takes an event in. What is older than what is known changes nothing.
+    pub(super) fn observe(&mut self, event: ClusterEvent) -> Touched {
+        match event {
+            ClusterEvent::RunApplied(view) => self.apply_run(view),
+            ClusterEvent::RunDeleted(view) => self.delete_run(&view),
+            ClusterEvent::RepositoryApplied(view) => self.apply_repository(view),
+            ClusterEvent::RepositoryDeleted(view) => self.delete_repository(&view),
+            ClusterEvent::Unreadable(unreadable) => self.unreadable(unreadable),
+            ClusterEvent::Missed => Touched::Everything,
+        }
+    }
+
+    /// Takes complete lists in: what is not in them is gone, unless it is newer than they are.
+    pub(super) fn replace(
+        &mut self,
+        repositories: Listing<RepositoryView>,
+        runs: Listing<RunView>,
+    ) {
+        let listed: HashSet<_> = runs.items.iter().map(|run| run.uid.clone()).collect();
+        self.gone.clear();
+        self.unreadable_runs.clear();
+        let missing: Vec<_> = self
+            .runs
+            .values()
+            .filter(|seen| !listed.contains(&seen.view.uid))
+            .filter(|seen| !is_newer(seen.view.version, runs.version))
+            .map(|seen| Arc::clone(&seen.view))
+            .collect();
+        for view in missing {
+            self.forget(&view.key, &view.uid);
+        }
+        for view in runs.items {
+            self.apply_run(view);
+        }
+        let listed: HashSet<_> = repositories
+            .items
+            .iter()
+            .map(|view| view.key.clone())
+            .collect();
+        // What was deleted before has been seen to by now, or comes up as missing.
+        self.global_absent_at = self.global_absent_at.max(self.global_limit().version);
+        self.repositories.retain(|_, state| state.exists());
+        for (key, state) in &mut self.repositories {
+            if !listed.contains(key) && !is_newer(state.version(), repositories.version) {
+                *state = RepositoryState::Deleted(repositories.version);
+            }
+        }
+        if let Some(global) = self
+            .global
+            .as_ref()
+            .filter(|global| !listed.contains(global))
+        {
+            let known = self.repositories.get(global);
+            if known.is_none_or(|state| matches!(state, RepositoryState::Deleted(_))) {
+                self.global_absent_at = self.global_absent_at.max(repositories.version);
+            }
+        }
+        for view in repositories.items {
+            self.apply_repository(view);
+        }
+        for unreadable in repositories.unreadable.into_iter().chain(runs.unreadable) {
+            self.unreadable(unreadable);
+        }
+    }
+
+    /// A run was started with `token`, and the event that shows it has not come yet.
+    pub(super) fn started(&mut self, run: &PipelineRunKey, uid: &Uid, token: FencingToken) {
+        let Some(seen) = self.runs.get_mut(run).filter(|seen| seen.view.uid == *uid) else {
+            return;
+        };
+        if seen.view.spec_status == SpecStatus::Pending {
+            let view = Arc::make_mut(&mut seen.view);
+            view.spec_status = SpecStatus::None;
+            view.annotations
+                .insert(vocabulary::TOKEN.to_owned(), token.to_string());
+        }
+    }
+
+    pub(super) fn run(&self, run: &PipelineRunKey) -> Option<&Arc<RunView>> {
+        Some(&self.runs.get(run)?.view)
+    }
+
+    /// A run, if it belongs to a Repository.
+    pub(super) fn run_of(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+    ) -> Option<&Arc<RunView>> {
+        let seen = self.runs.get(run);
+        let seen = seen.filter(|seen| seen.repository.as_ref() == Some(repository))?;
+        Some(&seen.view)
+    }
+
+    /// How long ago a run was seen first.
+    pub(super) fn seen_for(&self, run: &PipelineRunKey) -> Duration {
+        let seen = self.runs.get(run);
+        seen.map_or(Duration::ZERO, |seen| seen.since.elapsed())
+    }
+
+    /// Whether a run is certainly gone.
+    pub(super) fn is_gone(&self, run: &PipelineRunKey, uid: &Uid) -> bool {
+        self.gone.get(run).is_some_and(|gone| gone.contains(uid))
+    }
+
+    /// Whether there is a run of this name, as far as is known.
+    pub(super) fn has_run(&self, run: &PipelineRunKey) -> bool {
+        self.runs.contains_key(run) || self.unreadable_runs.contains(run)
+    }
+
+    /// The runs of a Repository.
+    pub(super) fn runs_of(&self, repository: &RepositoryKey) -> Vec<PipelineRunKey> {
+        let runs = self.by_repository.get(repository);
+        runs.map_or_else(Vec::new, |runs| runs.iter().cloned().collect())
+    }
+
+    pub(super) fn repository(&self, key: &RepositoryKey) -> Option<&RepositoryState> {
+        self.repositories.get(key)
+    }
+
+    /// All Repositories that are there, and how many runs each has.
+    pub(super) fn repositories(&self) -> impl Iterator<Item = (&RepositoryKey, usize)> {
+        let there = self.repositories.iter().filter(|(_, state)| state.exists());
+        there.map(|(key, _)| (key, self.by_repository.get(key).map_or(0, BTreeSet::len)))
+    }
+
+    /// The Repositories without a limit of their own.
+    fn inheriting(&self) -> Vec<RepositoryKey> {
+        let inherits = |state: &RepositoryState| matches!(state, RepositoryState::Known(view) if view.limit.is_none());
+        let all = self.repositories.iter();
+        all.filter(|(_, state)| inherits(state))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// The limit in force for a Repository; `None` where it is not there or cannot be understood.
+    pub(super) fn limit(&self, key: &RepositoryKey) -> Option<EffectiveLimit> {
+        match self.repositories.get(key)? {
+            RepositoryState::Known(view) if view.limit.is_none() && self.global_is_unreadable() => {
+                None
+            }
+            RepositoryState::Known(view) => Some(EffectiveLimit::of(view, self.global_limit())),
+            RepositoryState::Unreadable | RepositoryState::Deleted(_) => None,
+        }
+    }
+
+    fn global_is_unreadable(&self) -> bool {
+        let global = self
+            .global
+            .as_ref()
+            .and_then(|key| self.repositories.get(key));
+        matches!(global, Some(RepositoryState::Unreadable))
+    }
+
+    /// How many runs there are.
+    pub(super) fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    fn global_limit(&self) -> GlobalLimit {
+        let global = self
+            .global
+            .as_ref()
+            .and_then(|key| self.repositories.get(key));
+        match global {
+            Some(RepositoryState::Known(view)) => GlobalLimit {
+                limit: view.limit,
+                version: view.version,
+            },
+            Some(RepositoryState::Deleted(version)) => GlobalLimit {
+                limit: None,
+                version: *version,
+            },
+            Some(RepositoryState::Unreadable) | None => GlobalLimit {
+                limit: None,
+                version: self.global_absent_at,
+            },
+        }
+    }
+
+    fn apply_run(&mut self, mut view: RunView) -> Touched {
+        if self.is_gone(&view.key, &view.uid) {
+            return Touched::Nothing;
+        }
+        let mut since = Instant::now();
+        let mut before = None;
+        let mut matters = true;
+        if let Some(known) = self.runs.get(&view.key) {
+            let version = view.version;
+            let is_same = known.view.uid == view.uid && known.view.version == version;
+            if is_newer(known.view.version, version) || (is_same && version.is_some()) {
+                return Touched::Nothing;
+            }
+            if known.view.uid == view.uid {
+                since = known.since;
+            }
+            before = known.repository.clone();
+            // Most changes of a run are to what a view does not keep.
+            view.version = known.view.version;
+            matters = view != *known.view;
+            view.version = version;
+        }
+        let (key, repository) = (view.key.clone(), view.repository());
+        if before != repository {
+            self.unlink(before.as_ref(), &key);
+        }
+        self.unreadable_runs.remove(&key);
+        let seen = SeenRun {
+            view: Arc::new(view),
+            repository: repository.clone(),
+            since,
+        };
+        self.runs.insert(key.clone(), seen);
+        let Some(repository) = repository else {
+            return Touched::Nothing;
+        };
+        let runs = self.by_repository.entry(repository.clone()).or_default();
+        runs.insert(key.clone());
+        if matters {
+            Touched::Run(repository, key)
+        } else {
+            Touched::Nothing
+        }
+    }
+
+    fn delete_run(&mut self, view: &RunView) -> Touched {
+        self.forget(&view.key, &view.uid);
+        match view.repository() {
+            Some(repository) => Touched::Run(repository, view.key.clone()),
+            None => Touched::Nothing,
+        }
+    }
+
+    fn forget(&mut self, key: &PipelineRunKey, uid: &Uid) {
+        self.gone
+            .entry(key.clone())
+            .or_default()
+            .insert(uid.clone());
+        if let Some(known) = self.runs.remove(key) {
+            if known.view.uid == *uid {
+                self.unlink(known.repository.as_ref(), key);
+            } else {
+                self.runs.insert(key.clone(), known);
+            }
+        }
+    }
+
+    fn unlink(&mut self, repository: Option<&RepositoryKey>, run: &PipelineRunKey) {
+        if let Some(repository) = repository
+            && let Some(runs) = self.by_repository.get_mut(repository)
+        {
+            runs.remove(run);
+            if runs.is_empty() {
+                self.by_repository.remove(repository);
+            }
+        }
+    }
+
+    fn apply_repository(&mut self, view: RepositoryView) -> Touched {
+        let key = view.key.clone();
+        if self
+            .repositories
+            .get(&key)
+            .is_some_and(|known| is_newer(known.version(), view.version))
+        {
+            return Touched::Nothing;
+        }
+        self.set_repository(key, RepositoryState::Known(view))
+    }
+
+    fn delete_repository(&mut self, view: &RepositoryView) -> Touched {
+        let known = self.repositories.get(&view.key);
+        if known.is_some_and(|known| is_newer(known.version(), view.version)) {
+            return Touched::Nothing;
+        }
+        self.set_repository(view.key.clone(), RepositoryState::Deleted(view.version))
+    }
+
+    fn set_repository(&mut self, key: RepositoryKey, state: RepositoryState) -> Touched {
+        let (existed, before) = (self.exists(&key), self.limit(&key));
+        let global_before = (self.global_limit().limit, self.global_is_unreadable());
+        self.repositories.insert(key.clone(), state);
+        let limit = |effective: Option<EffectiveLimit>| effective.map(|effective| effective.limit);
+        let mut touched = Vec::new();
+        // Its status, which changes with every run, is of no interest.
+        let global_now = (self.global_limit().limit, self.global_is_unreadable());
+        if global_now != global_before {
+            touched = self.inheriting();
+            touched.retain(|other| *other != key);
+        }
+        if self.exists(&key) != existed || limit(self.limit(&key)) != limit(before) {
+            touched.push(key);
+        }
+        if touched.is_empty() {
+            Touched::Nothing
+        } else {
+            Touched::Repositories(touched)
+        }
+    }
+
+    fn exists(&self, key: &RepositoryKey) -> bool {
+        self.repositories
+            .get(key)
+            .is_some_and(RepositoryState::exists)
+    }
+
+    fn unreadable(&mut self, unreadable: Unreadable) -> Touched {
+        tracing::warn!(error = %unreadable.error, "an object of the cluster cannot be understood");
+        match unreadable.object {
+            UnreadableObject::Run(run) => {
+                self.unreadable_runs.insert(run);
+                Touched::Nothing
+            }
+            // A limit that was known stays in force in the store.
+            UnreadableObject::Repository(key) => {
+                self.set_repository(key, RepositoryState::Unreadable)
+            }
+            UnreadableObject::Nameless => Touched::Nothing,
+        }
+    }
+}
+
+impl RepositoryState {
+    fn exists(&self) -> bool {
+        !matches!(self, Self::Deleted(_))
+    }
+
+    fn version(&self) -> Option<ResourceVersion> {
+        match self {
+            Self::Known(view) => view.version,
+            Self::Unreadable => None,
+            Self::Deleted(version) => *version,
+        }
+    }
+}
+
+/// Whether a state is certainly newer than another one.
+fn is_newer(state: Option<ResourceVersion>, than: Option<ResourceVersion>) -> bool {
+    matches!((state, than), (Some(state), Some(than)) if state > than)
+}
+
+#[cfg(test)]
+mod tests {
+    use pac_core::Limit;
+
+    use super::*;
+
+    fn run(name: &str, uid: &str, version: u64) -> RunView {
+        let key = PipelineRunKey::new("ci", name).unwrap();
+        let mut run = RunView::new(key, uid.parse().unwrap());
+        run.version = Some(ResourceVersion::new(version));
+        let repository = (vocabulary::REPOSITORY.to_owned(), "r".to_owned());
+        run.annotations.extend([repository]);
+        run.spec_status = SpecStatus::Pending;
+        run
+    }
+
+    fn repository(name: &str, limit: u32, version: u64) -> RepositoryView {
+        let key = RepositoryKey::new("ci", name).unwrap();
+        let mut view = RepositoryView::new(key).with_limit(Limit::new(limit));
+        view.version = Some(ResourceVersion::new(version));
+        view
+    }
+
+    fn listing<T>(items: Vec<T>, version: u64) -> Listing<T> {
+        Listing::new(items, Some(ResourceVersion::new(version)))
+    }
+
+    #[test]
+    fn what_is_late_or_does_not_matter_touches_nothing() {
+        let mut seen = Seen::default();
+        let (applied, deleted) = (ClusterEvent::RunApplied, ClusterEvent::RunDeleted);
+        assert!(matches!(
+            seen.observe(applied(run("a", "1", 5))),
+            Touched::Run(..)
+        ));
+        assert_eq!(seen.observe(applied(run("a", "1", 4))), Touched::Nothing);
+        assert_eq!(seen.observe(applied(run("a", "1", 6))), Touched::Nothing);
+        let mut started = run("a", "1", 7);
+        started.spec_status = SpecStatus::None;
+        assert!(matches!(seen.observe(applied(started)), Touched::Run(..)));
+        // Another run of the name; what comes late of the first one does not touch it.
+        assert!(matches!(
+            seen.observe(applied(run("a", "2", 9))),
+            Touched::Run(..)
+        ));
+        assert!(matches!(
+            seen.observe(deleted(run("a", "1", 8))),
+            Touched::Run(..)
+        ));
+        assert_eq!(seen.observe(applied(run("a", "1", 10))), Touched::Nothing);
+        let key = run("a", "2", 0).key;
+        assert_eq!(seen.run(&key).unwrap().uid.as_str(), "2");
+        assert!(seen.is_gone(&key, &"1".parse().unwrap()));
+        assert!(!seen.is_gone(&key, &"2".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_list_ends_what_is_not_in_it_unless_that_is_newer() {
+        let mut seen = Seen::default();
+        for (name, version) in [("old", 5), ("new", 20)] {
+            seen.observe(ClusterEvent::RunApplied(run(name, name, version)));
+        }
+        seen.replace(
+            listing(Vec::new(), 10),
+            listing(vec![run("listed", "l", 6)], 10),
+        );
+        let repository = RepositoryKey::new("ci", "r").unwrap();
+        let names: Vec<_> = seen
+            .runs_of(&repository)
+            .iter()
+            .map(|r| r.name().to_owned())
+            .collect();
+        assert_eq!(names, ["listed", "new"]);
+        assert!(seen.is_gone(&run("old", "old", 0).key, &"old".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_change_of_the_global_limit_touches_all_that_inherit_it() {
+        let global = repository("global", 1, 1);
+        let mut seen = Seen::new(Some(global.key.clone()));
+        let all = vec![global, repository("own", 2, 2), repository("heir", 0, 3)];
+        seen.replace(listing(all, 10), listing(Vec::new(), 10));
+        let touched = |seen: &mut Seen, event| match seen.observe(event) {
+            Touched::Repositories(keys) => keys.iter().map(|key| key.name().to_owned()).collect(),
+            _ => Vec::new(),
+        };
+        let applied = ClusterEvent::RepositoryApplied;
+        assert_eq!(
+            touched(&mut seen, applied(repository("global", 3, 11))),
+            ["heir", "global"]
+        );
+        assert_eq!(
+            touched(&mut seen, applied(repository("heir", 0, 12))),
+            [""; 0]
+        );
+        assert_eq!(
+            touched(&mut seen, applied(repository("own", 4, 13))),
+            ["own"]
+        );
+        let gone = ClusterEvent::RepositoryDeleted(repository("global", 3, 14));
+        assert_eq!(touched(&mut seen, gone), ["heir", "global"]);
+        let heir = seen
+            .limit(&RepositoryKey::new("ci", "heir").unwrap())
+            .unwrap();
+        assert_eq!(
+            (heir.limit, heir.version.unwrap().get()),
+            (Limit::UNLIMITED, 14)
+        );
+        let broken = Unreadable::new(
+            UnreadableObject::Repository(RepositoryKey::new("ci", "global").unwrap()),
+            crate::ModelError::new("Repository ci/global", "spec", "must be a mapping"),
+        );
+        seen.observe(ClusterEvent::Unreadable(broken));
+        assert_eq!(seen.limit(&RepositoryKey::new("ci", "heir").unwrap()), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! Starting a run that was granted a slot: a slot is given back only when it is certain that the
+//! run did not start.
+
+use std::sync::Arc;
+
+use pac_core::manager::{Admission, Lease};
+use pac_core::state::RunOutcome;
+use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
+use tokio::time::sleep;
+
+use super::engine::{Engine, backoff};
+use super::phase::Phase;
+use crate::cluster::{ClusterEvent, StartOutcome};
+use crate::model::SpecStatus;
+
+impl Engine {
+    /// Deals with what an admission has come to.
+    pub(super) fn admitted(self: &Arc<Self>, admission: Admission) {
+        match admission {
+            Admission::Started(lease) => self.begin(lease),
+            // Its lease comes out of the stream of grants.
+            Admission::Queued(waiter) => waiter.detach(),
+            Admission::Finished(outcome) => {
+                tracing::debug!(%outcome, "a run that has ended asked for a slot; passed over");
+            }
+        }
+    }
+
+    /// Starts a run in a task of its own, unless that is under way or there is nothing to start.
+    pub(super) fn begin(self: &Arc<Self>, lease: Lease) {
+        let (repository, run) = (lease.repository().clone(), lease.run().clone());
+        // Another live controller has it, and starts it.
+        if lease.session() != self.manager.session() {
+            return;
+        }
+        let wants_start = {
+            let seen = self.seen();
+            let limited = seen
+                .limit(&repository)
+                .is_some_and(|l| l.limit.get().is_some());
+            seen.run(&run)
+                .filter(|view| view.uid == *lease.uid())
+                .is_none_or(|view| {
+                    // The store has it: a mark that is missing does not matter.
+                    matches!(Phase::of(view, limited), Phase::Held | Phase::HeldByUser)
+                })
+        };
+        if !wants_start {
+            self.look_at(&repository, run);
+            return;
+        }
+        if !self.claim_start(&run) {
+            return;
+        }
+        let engine = Arc::clone(self);
+        self.spawn(async move {
+            let uid = lease.uid().clone();
+            let left = engine.start(lease).await;
+            let again = engine.end_start(&run);
+            match left {
+                Left::Settled if again => engine.look_at(&repository, run),
+                Left::Settled => {}
+                Left::Queued(admission) => {
+                    // Only now: its next lease may come at once.
+                    engine.admitted(admission);
+                    if again {
+                        engine.look_at(&repository, run);
+                    }
+                }
+                Left::Open(error) => {
+                    if let Some(error) = error {
+                        tracing::warn!(%run, %uid, %error, "a start is not settled; looking again");
+                    }
+                    engine.look_later(&repository, run);
+                }
+            }
+        });
+    }
+
+    /// Starts a run, again and again until it is known what has become of it.
+    async fn start(self: &Arc<Self>, mut lease: Lease) -> Left {
+        let Ok(_permit) = self.starts.acquire().await else {
+            return Left::Open(None);
+        };
+        let (run, uid) = (lease.run().clone(), lease.uid().clone());
+        let mut attempt = 0;
+        // After an answer that was lost, a request may still be on its way to the cluster: from
+        // then on the slot is not given back before the run is known to have started or ended.
+        let mut is_ambiguous = false;
+        loop {
+            if !self.manager.holds(&lease) {
+                return Left::Open(None);
+            }
+            let mut outcome = self.cluster.start(&run, &uid, lease.token()).await;
+            if outcome == StartOutcome::Unknown {
+                is_ambiguous = true;
+                outcome = self.find_out(lease.repository(), &run, &uid).await;
+            }
+            match outcome {
+                StartOutcome::Started | StartOutcome::AlreadyStarted => {
+                    tracing::info!(%run, token = %lease.token(), "started");
+                    self.seen().started(&run, &uid, lease.token());
+                    return Left::Settled;
+                }
+                StartOutcome::Cancelled => {
+                    // A graceful form must not run the `finally` tasks of what never ran, nor
+                    // may they run without a slot.
+                    let form = SpecStatus::Cancelled;
+                    match self.cluster.request_end(&run, &uid, form).await {
+                        Ok(_) => return self.give_back(lease).await,
+                        Err(error) => {
+                            tracing::warn!(%run, %error, "could not have a cancelled run ended");
+                        }
+                    }
+                }
+                StartOutcome::Gone => return self.give_back(lease).await,
+                StartOutcome::StillPending if !is_ambiguous => {
+                    match self.manager.requeue(lease).await {
+                        Ok(Some(Admission::Started(next))) => lease = next,
+                        Ok(Some(queued)) => return Left::Queued(queued),
+                        Ok(None) => return Left::Open(None),
+                        Err(error) => return Left::Open(Some(error)),
+                    }
+                }
+                _ => {}
+            }
+            sleep(backoff(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// Reads what has become of a start whose answer was lost.
+    async fn find_out(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        uid: &Uid,
+    ) -> StartOutcome {
+        let view = match self.cluster.read(run).await {
+            Ok(Some(view)) => view,
+            Ok(None) => return StartOutcome::Gone,
+            Err(error) => {
+                tracing::warn!(%run, %error, "it is not known whether it has started; its slot is \
+                     kept");
+                return StartOutcome::Unknown;
+            }
+        };
+        let is_other = view.uid != *uid;
+        let phase = Phase::of(&view, true);
+        if view.repository().as_ref() == Some(repository) {
+            self.observe(ClusterEvent::RunApplied(view));
+        }
+        match phase {
+            _ if is_other => StartOutcome::Gone,
+            Phase::Running | Phase::Done(_) => StartOutcome::AlreadyStarted,
+            Phase::Ending { .. } => StartOutcome::Cancelled,
+            _ => StartOutcome::StillPending,
+        }
+    }
+
+    async fn give_back(&self, lease: Lease) -> Left {
+        match self.manager.release(lease, RunOutcome::Cancelled).await {
+            Ok(_) => Left::Settled,
+            Err(error) => Left::Open(Some(error)),
+        }
+    }
+}
+
+/// How an attempt to start a run was left.
+#[derive(Debug)]
+enum Left {
+    /// It runs, or will never.
+    Settled,
+    /// It waits again.
+    Queued(Admission),
+    /// It has to be looked at again.
+    Open(Option<Error>),
+}

@@ -1,0 +1,21 @@
+//! What a controller for Tekton PipelineRuns calls: creation, reconciliation, completion, limits
+//! and recovery of the runs of Repositories, over the concurrency manager of this workspace.
+//!
+//! It knows no Kubernetes library. It works on small [views](model) of PipelineRuns and
+//! Repositories, read from their YAML or JSON, and asks for changes through the trait
+//! [`Cluster`]. The [controller](integration) does the rest.
+
+mod cluster;
+mod error;
+pub mod integration;
+pub mod model;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod vocabulary;
+
+pub use cluster::{
+    Cluster, ClusterEvent, ClusterWatch, EndOutcome, HoldOutcome, Listing, StartOutcome,
+    Unreadable, UnreadableObject,
+};
+pub use error::{ClusterError, ClusterErrorKind, ModelError, PipelinesError};
+pub use integration::{ControllerOptions, Creation, PipelinesController, Recovery};

@@ -1,0 +1,187 @@
+//! A Repository: whose limit it is.
+
+use pac_core::{Limit, RepositoryKey, Timestamp};
+use serde_json::{Map, Value};
+
+use super::document::{describe, single};
+use super::fields::Fields;
+use super::time;
+use super::version::ResourceVersion;
+use crate::error::ModelError;
+use crate::vocabulary;
+
+/// A Repository, as far as limits and queues go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RepositoryView {
+    /// Its namespace and name. Its runs are in the same namespace.
+    pub key: RepositoryKey,
+    /// Which state of the object this is; `None` when it was not read from a cluster.
+    pub version: Option<ResourceVersion>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether its deletion was asked for.
+    pub deleting: bool,
+    /// `spec.url`: the repository at the Git provider.
+    pub url: Option<String>,
+    /// Its own limit: `spec.concurrency_limit`, or else our annotation. `None` where it has none
+    /// (0 is none, too): then the global Repository's limit holds.
+    pub limit: Option<Limit>,
+}
+
+impl RepositoryView {
+    /// A Repository without a limit.
+    #[must_use]
+    pub fn new(key: RepositoryKey) -> Self {
+        Self {
+            key,
+            version: None,
+            created: None,
+            deleting: false,
+            url: None,
+            limit: None,
+        }
+    }
+
+    /// The same with a limit of its own; [`Limit::UNLIMITED`] is none.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit).filter(|limit| *limit != Limit::UNLIMITED);
+        self
+    }
+
+    /// Reads one Repository from its YAML or JSON.
+    ///
+    /// # Errors
+    /// [`ModelError`] for a text that is not one document, a name that Kubernetes would not take,
+    /// and a limit that is no number or a negative one.
+    pub fn parse(text: &str) -> Result<Self, ModelError> {
+        Self::read(&single(text)?)
+    }
+
+    pub(super) fn read(map: &Map<String, Value>) -> Result<Self, ModelError> {
+        let object = describe("Repository", map);
+        let top = Fields::of(&object, map);
+        let metadata = top.inner("metadata")?;
+        let name = metadata.text("name")?.unwrap_or_default();
+        let namespace = metadata.text("namespace")?.unwrap_or("default");
+        let key = RepositoryKey::new(namespace, name)
+            .map_err(|invalid| metadata.error("name", invalid.rule()))?;
+        let spec = top.inner("spec")?;
+        let own = spec.get("concurrency_limit");
+        let own = own.map(|value| limit(&spec, "concurrency_limit", value, value.as_i64()));
+        let annotations = metadata.inner("annotations")?;
+        let ours = annotations.scalar(vocabulary::LIMIT)?.map(|text| {
+            let number = text.trim().parse().ok();
+            limit(
+                &annotations,
+                vocabulary::LIMIT,
+                &Value::String(text),
+                number,
+            )
+        });
+        Ok(Self {
+            key,
+            version: version(&metadata)?,
+            created: timestamp(&metadata, "creationTimestamp")?,
+            deleting: metadata.text("deletionTimestamp")?.is_some(),
+            url: spec.text("url")?.map(str::to_owned),
+            limit: own.transpose()?.flatten().or(ours.transpose()?.flatten()),
+        })
+    }
+}
+
+/// A limit that a field holds; none for 0.
+fn limit(
+    fields: &Fields<'_>,
+    name: &str,
+    found: &Value,
+    number: Option<i64>,
+) -> Result<Option<Limit>, ModelError> {
+    let runs = number.and_then(|number| u32::try_from(number).ok());
+    let Some(runs) = runs else {
+        let expected = "a whole number of at least 1; leave it out for no limit";
+        return Err(fields.wrong(name, found, expected));
+    };
+    Ok(Some(Limit::new(runs)).filter(|limit| *limit != Limit::UNLIMITED))
+}
+
+/// The version in an object's metadata.
+pub(super) fn version(metadata: &Fields<'_>) -> Result<Option<ResourceVersion>, ModelError> {
+    let text = metadata.scalar("resourceVersion")?;
+    Ok(text.as_deref().and_then(ResourceVersion::parse))
+}
+
+/// The time in a field.
+pub(super) fn timestamp(fields: &Fields<'_>, name: &str) -> Result<Option<Timestamp>, ModelError> {
+    let Some(text) = fields.text(name)? else {
+        return Ok(None);
+    };
+    let time = time::parse(text).ok_or_else(|| {
+        let expected = "a time such as \"2026-06-01T14:47:16Z\"";
+        fields.wrong(name, &Value::String(text.to_owned()), expected)
+    });
+    time.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_spec(spec: &str) -> Result<RepositoryView, ModelError> {
+        RepositoryView::parse(&format!(
+            "apiVersion: pipelinesascode.tekton.dev/v1alpha1\nkind: Repository\n\
+             metadata: {{name: website, namespace: ci, resourceVersion: \"42\"}}\nspec: {spec}\n"
+        ))
+    }
+
+    #[test]
+    fn a_limit_is_a_number_and_zero_is_none() {
+        let view = with_spec("{url: 'https://example.org/x', concurrency_limit: 3}").unwrap();
+        assert_eq!(view.key.as_str(), "ci/website");
+        assert_eq!(view.limit, Some(Limit::new(3)));
+        assert_eq!(view.version, Some(ResourceVersion::new(42)));
+        assert_eq!(view.url.as_deref(), Some("https://example.org/x"));
+        for none in [
+            "{concurrency_limit: 0}",
+            "{}",
+            "{concurrency_limit: null}",
+            "null",
+        ] {
+            assert_eq!(with_spec(none).unwrap().limit, None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_is_none_is_refused_by_its_name() {
+        for bad in ["-1", "\"3\"", "1.5", "4294967296", "[1]", "many"] {
+            let error = with_spec(&format!("{{concurrency_limit: {bad}}}")).unwrap_err();
+            assert_eq!(error.object(), "Repository ci/website", "{bad}");
+            assert_eq!(error.field(), "spec.concurrency_limit", "{bad}");
+            assert!(error.rule().contains("at least 1; leave it out"), "{error}");
+        }
+    }
+
+    #[test]
+    fn our_annotation_stands_in_for_an_absent_limit() {
+        let text = |spec| {
+            format!(
+                "{{\"kind\":\"Repository\",\"metadata\":{{\"name\":\"a\",\"namespace\":\"ci\",\
+                 \"annotations\":{{\"{}\":\"2\"}}}},\"spec\":{spec}}}",
+                vocabulary::LIMIT
+            )
+        };
+        let limit = |spec| RepositoryView::parse(&text(spec)).unwrap().limit;
+        assert_eq!(limit("{}"), Some(Limit::new(2)));
+        assert_eq!(limit("{\"concurrency_limit\":5}"), Some(Limit::new(5)));
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_an_error_of_its_field() {
+        let error = RepositoryView::parse("kind: Repository\nmetadata: {name: A}\n").unwrap_err();
+        assert_eq!(
+            (error.object(), error.field()),
+            ("Repository A", "metadata.name")
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! Every label, annotation and value of the clusters' objects that this crate reads or writes.
+
+/// The prefix of Pipelines-as-Code's own labels and annotations.
+pub const PAC_PREFIX: &str = "pipelinesascode.tekton.dev/";
+
+/// Annotation and label: `queued`, `started`, `completed` or `failed`. The annotation is the one
+/// to trust: the label says `started` from the moment of creation.
+pub const STATE: &str = "pipelinesascode.tekton.dev/state";
+
+/// Annotation: the runs of one event as `namespace/name,namespace/name`, in the order in which
+/// they start. Written last, after all of them were created.
+pub const EXECUTION_ORDER: &str = "pipelinesascode.tekton.dev/execution-order";
+
+/// Annotation and label: the run's Repository, in the namespace of the run. The label is cut to
+/// its last 63 characters; the annotation has the whole name.
+pub const REPOSITORY: &str = "pipelinesascode.tekton.dev/repository";
+
+/// Annotation: `"true"` once the start was reported to the Git provider.
+pub const STARTED_REPORTED: &str = "pipelinesascode.tekton.dev/scm-reporting-plr-started";
+
+/// Annotation: `"false"` until the watcher has made the secret with which the run clones.
+pub const SECRET_CREATED: &str = "pipelinesascode.tekton.dev/secret-created";
+
+/// Annotation and label: the name of the template that the run was made from.
+pub const ORIGINAL_NAME: &str = "pipelinesascode.tekton.dev/original-prname";
+
+/// Annotation and label: the pull request that the run was made for.
+pub const PULL_REQUEST: &str = "pipelinesascode.tekton.dev/pull-request";
+
+/// Annotation and label: the kind of event that the run was made for.
+pub const EVENT_TYPE: &str = "pipelinesascode.tekton.dev/event-type";
+
+/// Annotation and label: the commit that the run was made for.
+pub const SHA: &str = "pipelinesascode.tekton.dev/sha";
+
+/// Annotation: JSON about the controller that made the run; `gRepo` names the global Repository.
+pub const CONTROLLER_INFO: &str = "pipelinesascode.tekton.dev/controller-info";
+
+/// Label: [`PAC_MANAGER`] on every run that Pipelines-as-Code created.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// The value of [`MANAGED_BY`] on runs of Pipelines-as-Code.
+pub const PAC_MANAGER: &str = "pipelinesascode.tekton.dev";
+
+/// Label: the Kueue queue that a run waits in. A run that has one is Kueue's.
+pub const KUEUE_QUEUE: &str = "kueue.x-k8s.io/queue-name";
+
+/// The one value of `spec.managedBy` that leaves a run to Tekton.
+pub const TEKTON_MANAGER: &str = "tekton.dev/pipeline";
+
+/// Annotation of ours: the execution order, where an admission policy has taken it out of the
+/// hands of Pipelines-as-Code by renaming its annotation.
+pub const OUR_EXECUTION_ORDER: &str = "concurrency.pipelinesascode.tekton.dev/execution-order";
+
+/// Annotation of ours: `"true"` on a run that was held back for us.
+pub const HELD: &str = "concurrency.pipelinesascode.tekton.dev/held";
+
+/// Annotation of ours: the fencing token that a run was started with.
+pub const TOKEN: &str = "concurrency.pipelinesascode.tekton.dev/fencing-token";
+
+/// Annotation of ours, on a Repository: its limit, where `spec.concurrency_limit` is not set so
+/// that Pipelines-as-Code's own queue stays out of it.
+pub const LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/limit";
+
+/// The labels that a view of a run keeps.
+pub const LABELS: &[&str] = &[
+    STATE,
+    REPOSITORY,
+    ORIGINAL_NAME,
+    PULL_REQUEST,
+    EVENT_TYPE,
+    SHA,
+    MANAGED_BY,
+    KUEUE_QUEUE,
+];
+
+/// The annotations that a view of a run keeps.
+pub const ANNOTATIONS: &[&str] = &[
+    STATE,
+    EXECUTION_ORDER,
+    REPOSITORY,
+    STARTED_REPORTED,
+    SECRET_CREATED,
+    ORIGINAL_NAME,
+    PULL_REQUEST,
+    EVENT_TYPE,
+    SHA,
+    CONTROLLER_INFO,
+    OUR_EXECUTION_ORDER,
+    HELD,
+    TOKEN,
+];
+
+/// `spec.status` of a run that is held back.
+pub const PENDING: &str = "PipelineRunPending";
+
+/// `spec.status` that ends a run at once.
+pub const CANCELLED: &str = "Cancelled";
+
+/// `spec.status` that ends a run's tasks and then runs its `finally` tasks.
+pub const CANCELLED_RUN_FINALLY: &str = "CancelledRunFinally";
+
+/// `spec.status` that lets a run's current tasks end and then runs its `finally` tasks.
+pub const STOPPED_RUN_FINALLY: &str = "StoppedRunFinally";
+
+/// The condition that says how a run stands.
+pub const SUCCEEDED: &str = "Succeeded";
+
+/// The reason of [`SUCCEEDED`] on a run that was cancelled.
+pub const REASON_CANCELLED: &str = "Cancelled";

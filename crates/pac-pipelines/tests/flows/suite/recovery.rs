@@ -1,0 +1,194 @@
+//! The store is compared with what the cluster shows.
+
+use std::time::Duration;
+
+use pac_conformance::Fixture;
+use pac_core::manager::Admission;
+use pac_core::protocol::RunRequest;
+use pac_core::{Limit, LimitVersion};
+use pac_pipelines::model::SpecStatus;
+use pac_pipelines::testing::NewRun;
+use tokio::time::sleep;
+
+use super::support::{Setting, repository, run, website};
+
+fn request(setting: &Setting<'_>, name: &str) -> RunRequest {
+    let view = setting.view(name);
+    RunRequest::durable(view.key, view.uid)
+}
+
+/// (49) Nothing new starts until fewer run than may.
+pub(crate) async fn what_runs_unknown_is_counted_beyond_the_limit(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 2);
+    for name in ["r1", "r2", "r3"] {
+        setting
+            .cluster
+            .create(NewRun::of(run(name), &website()))
+            .unwrap();
+    }
+    setting.event(&["a"]);
+    let _controller = setting.controller().await;
+    setting.comes_to(&["r1", "r2", "r3"], &["a"]).await;
+    for name in ["r1", "r2"] {
+        assert!(setting.cluster.finish(&run(name), true));
+    }
+    setting.comes_to(&["r3", "a"], &[]).await;
+}
+
+/// (50) Another has started it.
+pub(crate) async fn queued_here_and_running_there_is_started(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let controller = setting.controller().await;
+    setting.event(&["a", "b", "c"]);
+    setting.comes_to(&["a"], &["b", "c"]).await;
+    assert!(setting.cluster.set_status(&run("c"), SpecStatus::None));
+    setting.comes_to(&["a", "c"], &["b"]).await;
+    assert!(setting.cluster.finish(&run("a"), true));
+    setting.quiet().await;
+    setting.comes_to(&["c"], &["b"]).await;
+    controller.close().await;
+}
+
+/// (50) The controller that was granted the slot died before it started the run.
+pub(crate) async fn started_here_and_held_there_is_started_there(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    setting.event(&["a", "b"]);
+    let doomed = fixture.manager().await;
+    let limit = Some((Limit::new(1), LimitVersion::new(1)));
+    let requests = ["a", "b"].map(|name| request(&setting, name)).to_vec();
+    let admissions = doomed.admit_all(&website(), limit, requests).await.unwrap();
+    for admission in admissions {
+        if let Admission::Queued(waiter) = admission {
+            waiter.detach();
+        }
+    }
+    doomed.close().await.unwrap();
+    let _controller = setting.controller().await;
+    setting.comes_to(&["a"], &["b"]).await;
+    setting.audit();
+}
+
+/// (50) The slot of a run that has ended is free, and the next one starts.
+pub(crate) async fn started_here_and_done_there_is_released(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let controller = setting.controller().await;
+    setting.event(&["a", "b"]);
+    setting.comes_to(&["a"], &["b"]).await;
+    controller.close().await;
+    assert!(setting.cluster.finish(&run("a"), true));
+    let _next = setting.controller().await;
+    setting.comes_to(&["b"], &[]).await;
+    setting.audit();
+}
+
+/// (51) Younger ones stay.
+pub(crate) async fn what_is_gone_from_the_cluster_goes_after_the_grace_period(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let ghosts = fixture.manager().await;
+    let ghost = |name: &str| RunRequest::durable(run(name), name.parse().unwrap());
+    let limit = Some((Limit::new(1), LimitVersion::new(1)));
+    let requests = vec![ghost("g1"), ghost("g2")];
+    for admission in ghosts.admit_all(&website(), limit, requests).await.unwrap() {
+        if let Admission::Queued(waiter) = admission {
+            waiter.detach();
+        }
+    }
+    setting.event(&["a"]);
+    let controller = setting.idle().await;
+    controller.recover().await.unwrap();
+    fixture.comes_to(&website(), &["g1"], &["g2", "a"]).await;
+    sleep(setting.options().grace / 2).await;
+    controller.recover().await.unwrap();
+    fixture.comes_to(&website(), &["g1"], &["g2", "a"]).await;
+    sleep(setting.options().grace).await;
+    controller.recover().await.unwrap();
+    fixture.comes_to(&website(), &["a"], &[]).await;
+}
+
+/// (52) An order that names nonsense, a run and a Repository that cannot be understood.
+pub(crate) async fn one_malformed_object_stops_nothing(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let broken = repository("broken");
+    setting.cluster.break_repository(&broken);
+    setting.cluster.add_unreadable_run(&run("nonsense"));
+    setting
+        .cluster
+        .create(NewRun::held(run("of-broken"), &broken))
+        .unwrap();
+    for name in ["a", "b"] {
+        setting
+            .cluster
+            .create(NewRun::held(run(name), &website()))
+            .unwrap();
+        let order = "no-slash,ci/a,ci/x/y,,ci/b,\0";
+        setting.cluster.mark(
+            &run(name),
+            pac_pipelines::vocabulary::EXECUTION_ORDER,
+            order,
+        );
+    }
+    let controller = setting.idle().await;
+    let recovery = controller.recover().await.unwrap();
+    assert_eq!(recovery.unreadable.len(), 2, "{recovery:?}");
+    assert!(recovery.failed.is_empty(), "{recovery:?}");
+    setting.comes_to(&["a"], &["b"]).await;
+}
+
+/// No request per run, and none but the lists when there is nothing to do.
+pub(crate) async fn two_requests_however_many_runs(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    for number in 0..fixture.scaled(100) {
+        let repository = repository(&format!("r{number}"));
+        setting.cluster.apply_repository(&repository, Limit::new(1));
+        let names = [1, 2, 3].map(|run| format!("run{number}-{run}"));
+        setting.event_in(&repository, &names.each_ref().map(String::as_str));
+    }
+    let runs = fixture.scaled(100);
+    let controller = setting.idle().await;
+    let recovery = controller.recover().await.unwrap();
+    assert_eq!(
+        (recovery.looked_at, recovery.admitted),
+        (runs, runs * 3),
+        "{recovery:?}"
+    );
+    setting
+        .until("all have started", || {
+            setting.cluster.started().len() == runs
+        })
+        .await;
+    let requests = setting.cluster.take_requests();
+    assert_eq!(
+        (requests.total(), requests.start),
+        (runs + 2, runs),
+        "{requests:?}"
+    );
+    let recovery = controller.recover().await.unwrap();
+    assert_eq!(
+        (recovery.admitted, recovery.adopted, recovery.ended),
+        (0, 0, 0)
+    );
+    assert_eq!(setting.cluster.take_requests().total(), 2);
+    setting.audit();
+}
+
+/// Upstream gives each of them the runs of both.
+pub(crate) async fn a_restart_keeps_two_repositories_of_a_namespace_apart(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let second = repository("second");
+    setting.cluster.apply_repository(&second, Limit::new(1));
+    let controller = setting.controller().await;
+    setting.event_in(&second, &["s1", "s2"]);
+    setting.event(&["w1", "w2"]);
+    setting.comes_to(&["w1"], &["w2"]).await;
+    setting.comes_to_in(second.clone(), &["s1"], &["s2"]).await;
+    controller.close().await;
+    sleep(Duration::from_millis(50)).await;
+    let _next = setting.controller().await;
+    setting.quiet().await;
+    setting.comes_to(&["w1"], &["w2"]).await;
+    setting.comes_to_in(second.clone(), &["s1"], &["s2"]).await;
+    assert!(setting.cluster.finish(&run("w1"), true));
+    setting.comes_to(&["w2"], &[]).await;
+    setting.comes_to_in(second, &["s1"], &["s2"]).await;
+    setting.audit();
+}
