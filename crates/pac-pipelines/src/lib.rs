@@ -5,10 +5,12 @@
 //! Repositories, read from their YAML or JSON, and asks for changes through the trait
 //! [`Cluster`]. The [controller](integration) does the rest.
 
+mod clock;
 mod cluster;
 mod error;
 pub mod integration;
 pub mod model;
+pub mod queue_manager;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod vocabulary;
