@@ -7,10 +7,12 @@
 
 mod clock;
 mod cluster;
+mod ending;
 mod error;
 pub mod integration;
 pub mod model;
 pub mod queue_manager;
+pub mod state_manager;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod vocabulary;

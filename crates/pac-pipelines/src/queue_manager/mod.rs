@@ -50,7 +50,7 @@ mod start_loop;
 use std::sync::Arc;
 
 use pac_core::manager::{Admission, ConcurrencyManager, Grants, RepositoryStatus, RunStatus};
-use pac_core::protocol::{Ended, RunRequest};
+use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
 use pac_core::{PipelineRunKey, RepositoryKey};
 
@@ -62,6 +62,7 @@ pub use start_loop::{StartLoop, StartReport, is_waiting};
 use claims::Claims;
 
 use crate::clock::Clock;
+use crate::ending::end_run;
 use crate::error::PipelinesError;
 use crate::integration::{ControllerOptions, Known, Phase};
 use crate::model::{RepositoryView, RunView};
@@ -320,24 +321,8 @@ impl QueueManager {
         known: &Known,
         outcome: RunOutcome,
     ) -> Result<(), PipelinesError> {
-        let manager = &self.shared.manager;
-        let Some(uid) = known.uid() else {
-            return Ok(());
-        };
-        let ending = manager
-            .release_run(repository, run, uid, None, outcome)
-            .await?;
-        if ending.ended != Ended::NotStarted {
-            return Ok(());
-        }
-        if matches!(outcome, RunOutcome::Completed | RunOutcome::Failed) {
-            // It ran to its end while the store had it waiting: both are recorded.
-            let request = RunRequest::durable(run.clone(), uid.clone());
-            if let Admission::Started(lease) = manager.adopt(repository, request).await? {
-                manager.release(lease, outcome).await?;
-            }
-        } else {
-            manager.cancel(repository, run, Some(uid)).await?;
+        if let Some(uid) = known.uid() {
+            end_run(&self.shared.manager, repository, run, uid, outcome).await?;
         }
         Ok(())
     }
