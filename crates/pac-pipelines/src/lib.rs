@@ -5,6 +5,7 @@
 //! Repositories, read from their YAML or JSON, and asks for changes through the trait
 //! [`Cluster`]. The [controller](integration) does the rest.
 
+pub mod annotations;
 mod clock;
 mod cluster;
 mod ending;
