@@ -113,3 +113,44 @@ impl Claims {
 fn is_open(run: &RunningRun, session: SessionId, handed_out: Option<&FencingToken>) -> bool {
     run.session == session && !run.orphaned && handed_out != Some(&run.token)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions};
+    use pac_core::protocol::RunRequest;
+    use pac_core::{Limit, LimitVersion};
+    use pac_memory::{MemoryDriver, MemoryOptions};
+
+    use super::*;
+
+    /// Two tasks look at one repository, and the one with the older state comes last.
+    #[tokio::test(start_paused = true)]
+    async fn an_older_state_hands_out_nothing() {
+        let driver = Arc::new(MemoryDriver::new(MemoryOptions::default()));
+        let options = ManagerOptions::default();
+        let manager = ConcurrencyManager::open(driver, options).await.unwrap();
+        let repository: RepositoryKey = "ci/website".parse().unwrap();
+        let run: PipelineRunKey = "ci/a".parse().unwrap();
+        let request = RunRequest::durable(run.clone(), "u".parse().unwrap());
+        let limit = Some((Limit::new(1), LimitVersion::new(1)));
+        let admit = manager.admit_all(&repository, limit, vec![request]).await;
+        let Some(Admission::Started(lease)) = admit.unwrap().pop() else {
+            panic!("there is a slot");
+        };
+        let (claims, session) = (Claims::default(), manager.session());
+        let older = manager.status(&repository).await.unwrap();
+        assert_eq!(claims.take(&older, session, 1), [run.clone()]);
+        assert_eq!(claims.take(&older, session, 1), []);
+        // It is given back, and granted again: the old state shows the old grant.
+        manager.requeue(lease).await.unwrap();
+        let newer = manager.status(&repository).await.unwrap();
+        assert_eq!(claims.take(&newer, session, 1), [run.clone()]);
+        assert_eq!(claims.take(&older, session, 1), []);
+        assert_ne!(
+            claims.token(&repository, &run),
+            Some(older.running[0].token)
+        );
+    }
+}

@@ -158,7 +158,12 @@ async fn deleted_runs_and_repositories_leave_nothing() {
         .await;
     setting.cluster.begin_deletion(&run("c"));
     let old = setting.cluster.delete(&run("a")).unwrap();
+    let late = setting.view("b");
     setting.cluster.delete(&run("b"));
+    setting.comes_to(&controller, &["d"], &[]).await;
+    let late = ClusterEvent::RunApplied(late);
+    controller.controller.observe(late);
+    setting.quiet().await;
     setting.comes_to(&controller, &["d"], &[]).await;
     // A new run of the old name; what comes late of the old one changes nothing.
     setting.event(&["a"]);

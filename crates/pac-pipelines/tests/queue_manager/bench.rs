@@ -70,7 +70,8 @@ impl Bench {
         Self::over(fixture, cluster).await
     }
 
-    async fn over(fixture: &Fixture, cluster: MemoryCluster) -> Self {
+    /// One more controller of a cluster.
+    pub(crate) async fn over(fixture: &Fixture, cluster: MemoryCluster) -> Self {
         let options = ControllerOptions::default()
             .with_epoch(cluster.now())
             .with_order_wait(Duration::from_secs(2));

@@ -62,6 +62,8 @@ on_every_store!({
         q11_a_restart_keeps_the_repositories_of_a_namespace_apart,
         q11_what_has_ended_takes_no_slot,
         q11_a_repository_that_inherits_its_limit_is_rebuilt,
+        q11_a_limit_that_was_lowered_meanwhile_holds_at_once,
+        q11_a_run_that_cannot_be_understood_keeps_its_slot,
         q11_what_was_granted_and_not_started_is_handed_out,
         q12_only_what_is_queued_and_pending_waits,
         q13_runs_without_an_order_do_not_stop_the_others,

@@ -196,6 +196,42 @@ pub(crate) async fn q11_a_repository_that_inherits_its_limit_is_rebuilt(fixture:
     assert_eq!(bench.acquire().await, [""; 0]);
 }
 
+/// Else the slot that is freed would go to a run under the old limit.
+pub(crate) async fn q11_a_limit_that_was_lowered_meanwhile_holds_at_once(fixture: &Fixture) {
+    let bench = Bench::new(fixture, 2).await;
+    bench.event(&["a", "b", "c"]);
+    let website = bench.website().await;
+    let add = bench.add(&website, &["a", "b", "c"]).await;
+    assert_eq!(add, ["a", "b"]);
+    for name in ["a", "b"] {
+        bench.cluster.set_status(&run(name), SpecStatus::None);
+    }
+    assert!(bench.cluster.finish(&run("a"), true));
+    bench.cluster.apply_repository(&website.key, Limit::new(1));
+    // The one that queued the runs lives on, and would be granted the slot.
+    let other = bench;
+    let bench = Bench::over(fixture, other.cluster.clone()).await;
+    bench.queues.init_queues(&bench.cluster).await.unwrap();
+    assert_eq!(bench.acquire().await, [""; 0]);
+    bench.assert(&["b"], &["c"]).await;
+}
+
+/// It is there, and may run.
+pub(crate) async fn q11_a_run_that_cannot_be_understood_keeps_its_slot(fixture: &Fixture) {
+    let bench = Bench::new(fixture, 1).await;
+    let website = bench.website().await;
+    assert_eq!(bench.add(&website, &["a"]).await, ["a"]);
+    bench.event(&["b"]);
+    bench.cluster.add_unreadable_run(&run("a"));
+    let rebuilt = bench.queues.init_queues(&bench.cluster).await.unwrap();
+    assert_eq!(
+        (rebuilt.ended, rebuilt.unreadable.len()),
+        (0, 1),
+        "{rebuilt:?}"
+    );
+    bench.assert(&["a"], &["b"]).await;
+}
+
 /// A run that was granted its slot, and not started before the controller died.
 pub(crate) async fn q11_what_was_granted_and_not_started_is_handed_out(fixture: &Fixture) {
     let bench = Bench::new(fixture, 1).await;

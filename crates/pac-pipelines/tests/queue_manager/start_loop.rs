@@ -128,6 +128,9 @@ pub(crate) async fn r5_the_global_limit_is_merged_and_the_list_stays_as_it_is(fi
     bench.cluster.apply_repository(&website(), Limit::UNLIMITED);
     bench.event(&["c"]);
     assert_eq!(started(&queue(&bench, "c").await), [""; 0]);
+    // The end of the global one is newer than all of that.
+    bench.cluster.delete_repository(&global());
+    assert_eq!(started(&queue(&bench, "c").await), ["c"]);
 }
 
 pub(crate) async fn r6_nothing_acquired_is_no_error(fixture: &Fixture) {
@@ -180,6 +183,8 @@ pub(crate) async fn r8_a_start_of_which_nothing_is_known_keeps_the_slot(fixture:
     bench.cluster.fail_next_start(StartFault::RequestLost);
     let report = queue(&bench, "a").await;
     assert_eq!((started(&report), failed(&report)), (vec![], vec!["a"]));
+    let (_, error) = &report.failed[0];
+    assert!(error.to_string().contains("slot is kept"), "{error}");
     assert!(!bench.has_started("b"));
     let report = queue(&bench, "a").await;
     assert_eq!(started(&report), ["a"]);
