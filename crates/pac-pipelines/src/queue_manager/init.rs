@@ -53,7 +53,7 @@ impl QueueManager {
     /// and when the manager has opened a new session. Two requests to the cluster, or their pages,
     /// and one for each run that only the store knows.
     ///
-    /// Hands out no run: those that got a slot are handed out by the next call that does. Dropped
+    /// Hands out no run: the next call that hands out runs hands out those that got a slot. Dropped
     /// in flight, it has seen to a part.
     ///
     /// # Errors

@@ -6,12 +6,12 @@
 //! guesses. A method that had no error has one here, since a store can fail; every method may be
 //! called again, after an error too, and comes to the same state.
 //!
-//! The store grants a slot in the same commit that frees one, before anybody asks. In the eyes of
-//! this interface a run is *running* once it has been handed to the caller, by
+//! The store grants a slot in the same commit that frees one, before any caller asks. For this
+//! interface a run is *running* once it has been handed to the caller, by
 //! [`add_list_to_running_queue`](QueueManager::add_list_to_running_queue) or
 //! [`remove_and_take_item_from_queue`](QueueManager::remove_and_take_item_from_queue), and is
-//! *queued* until then, whether it has its slot already or not. Runs that got their slot while
-//! nobody asked are told by [`Wakes`].
+//! *queued* until then, whether it has its slot already or not. [`Wakes`] names the runs that got
+//! their slot while no caller asked.
 //!
 //! [`StartLoop`] is the loop that upstream's reconciler runs over this interface.
 //!
@@ -137,8 +137,8 @@ impl QueueManager {
     }
 
     /// Takes a run out of the queue or out of its slot; added again, it comes as the last. Hands
-    /// out none: a run that gets the slot is handed out by the next call that does, and told by
-    /// [`Wakes`]. True when the Repository has a queue, whether the run was in it or not. Dropped
+    /// out none: a run that gets the slot is handed out by the next call that hands out runs, and
+    /// [`Wakes`] names it. True when the Repository has a queue, whether the run was in it or not. Dropped
     /// in flight, it is done or not done.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ impl QueueManager {
         Ok(self.take(&repository.key, 1).await?.pop())
     }
 
-    /// Forgets a Repository: its queue, its limit, and who runs in it. Dropped in flight, it is
+    /// Forgets a Repository: its queue, its limit, and its runs. Dropped in flight, it is
     /// done or not done.
     ///
     /// # Errors
@@ -265,7 +265,7 @@ impl QueueManager {
         self.shared.claims.unmark(repository, run);
     }
 
-    /// The stream of runs that got a slot while nobody asked: read it, from after
+    /// The stream of runs that got a slot while no caller asked: read it, from after
     /// [`init_queues`](Self::init_queues) on. While it lives, runs of controllers that have died
     /// are taken over. `None` while another reader of the manager's grants lives.
     #[must_use]
@@ -328,7 +328,7 @@ impl QueueManager {
     }
 }
 
-/// The runs that got a slot while nobody asked, one after the other.
+/// The runs that got a slot while no caller asked, one after the other.
 #[derive(Debug)]
 pub struct Wakes(Grants);
 
@@ -342,7 +342,7 @@ impl Wakes {
     }
 }
 
-/// What the store granted stays granted: it is handed out when somebody asks.
+/// What the store granted stays granted: the next call that hands out runs hands it out.
 fn keep(admission: Admission) {
     if let Admission::Queued(waiter) = admission {
         waiter.detach();

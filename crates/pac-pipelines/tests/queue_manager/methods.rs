@@ -29,7 +29,7 @@ pub(crate) async fn every_method_may_be_called_again(fixture: &Fixture) {
     }
 }
 
-/// As upstream's, it starts none: the freed slot is told, and handed out when somebody asks.
+/// As upstream's, it starts none: a wake names the run that got the slot, and the next call hands it out.
 pub(crate) async fn a_slot_that_is_freed_wakes_its_run(fixture: &Fixture) {
     let bench = Bench::new(fixture, 1).await;
     let mut wakes = bench.queues.wakes().unwrap();
