@@ -5,10 +5,15 @@
 //! Repositories, read from their YAML or JSON, and asks for changes through the trait
 //! [`Cluster`]. The [controller](integration) does the rest.
 
+pub mod annotations;
+mod clock;
 mod cluster;
+mod ending;
 mod error;
 pub mod integration;
 pub mod model;
+pub mod queue_manager;
+pub mod state_manager;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod vocabulary;

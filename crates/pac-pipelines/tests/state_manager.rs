@@ -1,0 +1,206 @@
+//! The states of runs, as the store keeps them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pac_conformance::{Fixture, Time};
+use pac_core::manager::{Admission, ConcurrencyManager};
+use pac_core::protocol::RunRequest;
+use pac_core::state::RunOutcome;
+use pac_core::{Limit, LimitVersion, PipelineRunKey, RepositoryKey, Uid};
+use pac_memory::{MemoryDriver, MemoryOptions};
+use pac_pipelines::state_manager::{Finish, RunState, StateManager};
+use tokio::time::sleep;
+
+fn website() -> RepositoryKey {
+    RepositoryKey::new("ci", "website").unwrap()
+}
+
+fn run(name: &str) -> PipelineRunKey {
+    PipelineRunKey::new("ci", name).unwrap()
+}
+
+fn uid(name: &str) -> Uid {
+    format!("uid-of-{name}").parse().unwrap()
+}
+
+/// Asks for slots, of which there is one.
+async fn admit(manager: &ConcurrencyManager, names: &[&str]) {
+    let limit = Some((Limit::new(1), LimitVersion::new(1)));
+    let requests = names
+        .iter()
+        .map(|name| RunRequest::durable(run(name), uid(name)));
+    let repository = website();
+    let admissions = manager.admit_all(&repository, limit, requests.collect());
+    for admission in admissions.await.unwrap() {
+        if let Admission::Queued(waiter) = admission {
+            waiter.detach();
+        }
+    }
+}
+
+async fn state(states: &StateManager, name: &str) -> RunState {
+    states.state(&website(), &run(name), None).await.unwrap()
+}
+
+async fn finish(states: &StateManager, name: &str, outcome: RunOutcome) -> Finish {
+    let (repository, run, uid) = (website(), run(name), uid(name));
+    let finish = states.finish(&repository, &run, &uid, outcome);
+    finish.await.unwrap()
+}
+
+fn on_memory(case: impl AsyncFnOnce(&Fixture)) {
+    let open =
+        async |time| Fixture::over(Arc::new(MemoryDriver::new(MemoryOptions::default())), time);
+    pac_conformance::run_case(Time::Paused, open, case);
+}
+
+#[test]
+fn an_unknown_run_is_unknown_and_never_started() {
+    on_memory(async |fixture| {
+        let manager = fixture.manager().await;
+        let states = StateManager::new(manager.clone());
+        assert_eq!(state(&states, "a").await, RunState::Unknown);
+        assert_eq!(states.record(&website(), &run("a")).await.unwrap(), None);
+        admit(&manager, &["a"]).await;
+        assert_eq!(state(&states, "a").await, RunState::Started);
+        // Another run of its name, a run of another Repository, and one that is forgotten.
+        let other = states
+            .state(&website(), &run("a"), Some(&uid("other")))
+            .await;
+        assert_eq!(other.unwrap(), RunState::Unknown);
+        let elsewhere = RepositoryKey::new("ci", "second").unwrap();
+        let elsewhere = states.state(&elsewhere, &run("a"), None).await;
+        assert_eq!(elsewhere.unwrap(), RunState::Unknown);
+        assert_eq!(states.forget(&website()).await.unwrap(), [run("a")]);
+        assert_eq!(state(&states, "a").await, RunState::Unknown);
+        assert_eq!(
+            finish(&states, "a", RunOutcome::Completed).await,
+            Finish::Unknown
+        );
+        assert_eq!(state(&states, "a").await, RunState::Unknown);
+    });
+}
+
+/// A store that cannot be asked is an error, and no state.
+#[test]
+fn a_state_that_cannot_be_read_is_an_error() {
+    on_memory(async |fixture| {
+        let faults = pac_conformance::faults::Faults::none();
+        let manager = fixture.manager_behind(&faults).await;
+        let states = StateManager::new(manager.clone());
+        admit(&manager, &["a"]).await;
+        faults.cut();
+        assert!(states.state(&website(), &run("a"), None).await.is_err());
+    });
+}
+
+#[test]
+fn every_transition_has_the_time_of_the_store() {
+    on_memory(async |fixture| {
+        let manager = fixture.manager().await;
+        let states = StateManager::new(manager.clone());
+        admit(&manager, &["a", "b"]).await;
+        assert_eq!(state(&states, "b").await, RunState::Queued);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(finish(&states, "a", RunOutcome::Failed).await, Finish::Done);
+        sleep(Duration::from_secs(7)).await;
+        assert_eq!(
+            finish(&states, "b", RunOutcome::Completed).await,
+            Finish::Done
+        );
+        let mut seconds = Vec::new();
+        for name in ["a", "b"] {
+            let record = states.record(&website(), &run(name)).await.unwrap();
+            let transitions = record.unwrap().transitions();
+            let first = transitions[0].at;
+            let steps = transitions.iter();
+            let steps = steps.map(|step| (step.state.as_str(), step.at.since(first).as_secs()));
+            seconds.push(steps.collect::<Vec<_>>());
+        }
+        assert_eq!(seconds[0], [("queued", 0), ("started", 0), ("failed", 5)]);
+        assert_eq!(
+            seconds[1],
+            [("queued", 0), ("started", 5), ("completed", 12)]
+        );
+    });
+}
+
+#[test]
+fn a_final_state_stays() {
+    on_memory(async |fixture| {
+        let manager = fixture.manager().await;
+        let states = StateManager::new(manager.clone());
+        admit(&manager, &["a", "b", "c"]).await;
+        assert_eq!(
+            finish(&states, "b", RunOutcome::Cancelled).await,
+            Finish::Done
+        );
+        assert_eq!(state(&states, "b").await, RunState::Cancelled);
+        assert_eq!(
+            finish(&states, "b", RunOutcome::Completed).await,
+            Finish::Before(RunState::Cancelled)
+        );
+        // It ran to its end while it waited here.
+        assert_eq!(
+            finish(&states, "c", RunOutcome::Completed).await,
+            Finish::Done
+        );
+        assert_eq!(state(&states, "c").await, RunState::Completed);
+        // Asked for again, none of them comes back.
+        admit(&manager, &["b", "c"]).await;
+        assert_eq!(state(&states, "b").await, RunState::Cancelled);
+        assert_eq!(state(&states, "c").await, RunState::Completed);
+        assert_eq!(state(&states, "a").await, RunState::Started);
+    });
+}
+
+#[test]
+fn a_run_that_nobody_looks_after_expires() {
+    on_memory(async |fixture| {
+        let doomed = fixture.manager().await;
+        admit(&doomed, &["a"]).await;
+        doomed.close().await.unwrap();
+        let states = StateManager::new(fixture.manager().await);
+        assert_eq!(state(&states, "a").await, RunState::Started);
+        sleep(fixture.lease_ttl() + fixture.notice()).await;
+        assert_eq!(state(&states, "a").await, RunState::Expired);
+    });
+}
+
+#[test]
+fn a_clean_up_ends_what_is_gone_and_nothing_else() {
+    on_memory(async |fixture| {
+        let manager = fixture.manager().await;
+        let states = StateManager::new(manager.clone());
+        admit(&manager, &["gone", "a", "gone-too", "b"]).await;
+        let is_there = |name: &str| !name.starts_with("gone");
+        for expected in [vec!["gone", "gone-too"], vec![]] {
+            let ended = states
+                .clean_up(&website(), |record| is_there(record.run.name()))
+                .await
+                .unwrap();
+            let ended: Vec<_> = ended.iter().map(|record| record.run.name()).collect();
+            assert_eq!(ended, expected);
+        }
+        let records = states.records(&website()).await.unwrap();
+        let records = records.iter().map(|r| (r.run.name(), r.state.as_str()));
+        assert_eq!(
+            records.collect::<Vec<_>>(),
+            [
+                ("a", "started"),
+                ("b", "queued"),
+                ("gone", "cancelled"),
+                ("gone-too", "cancelled"),
+            ]
+        );
+    });
+}
