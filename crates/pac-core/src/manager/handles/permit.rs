@@ -178,12 +178,13 @@ impl ConcurrencyManager {
         };
         let done = tokio::select! {
             biased;
-            done = work => done,
+            // Before the work is polled, so that it never goes on after a stop of this process.
             why = lost => {
                 let message = format!("the slot was lost before the work was done: {why}");
                 return Err(Error::new(ErrorKind::SessionLost, "hold", message)
                     .in_repository(repository));
             }
+            done = work => done,
         };
         permit.set_outcome(RunOutcome::Completed);
         if let Err(error) = permit.release().await {

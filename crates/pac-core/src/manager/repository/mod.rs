@@ -81,6 +81,7 @@ pub struct Repository<P: Port> {
     waiters: Waiters<P>,
     /// Holders that want to hear when their lease is lost.
     holders: Vec<Holder<P>>,
+    next_holder: u64,
     /// How many follow the state.
     watchers: usize,
     /// The combiner's right is taken: somebody sees to what is pending.
@@ -89,8 +90,14 @@ pub struct Repository<P: Port> {
     ended: Option<Error>,
 }
 
+/// Names a holder that wants to hear of its loss to its repository: two may hold one slot, of a
+/// run that was admitted twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HolderId(u64);
+
 #[derive(Debug)]
 struct Holder<P: Port> {
+    id: HolderId,
     run: PipelineRunKey,
     token: FencingToken,
     loss: P::Loss,
@@ -119,6 +126,7 @@ impl<P: Port> Repository<P> {
             deferred: Vec::new(),
             waiters: Waiters::default(),
             holders: Vec::new(),
+            next_holder: 0,
             watchers: 0,
             busy: false,
             ended: None,
@@ -324,7 +332,9 @@ impl<P: Port> Repository<P> {
         token: FencingToken,
         loss: P::Loss,
         effects: &mut Effects<P>,
-    ) {
+    ) -> HolderId {
+        let id = HolderId(self.next_holder);
+        self.next_holder += 1;
         let reason = match &self.ended {
             Some(_) => Some(LeaseLoss::Closed),
             None if self.is_held(run, token) => None,
@@ -336,17 +346,18 @@ impl<P: Port> Repository<P> {
         match reason {
             Some(reason) => effects.losses.push((loss, reason)),
             None => self.holders.push(Holder {
+                id,
                 run: run.clone(),
                 token,
                 loss,
             }),
         }
+        id
     }
 
     /// The holder of a lease that it had watched has gone.
-    pub fn unwatch_lease(&mut self, run: &PipelineRunKey, token: FencingToken) {
-        self.holders
-            .retain(|holder| holder.token != token || holder.run != *run);
+    pub fn unwatch_lease(&mut self, holder: HolderId) {
+        self.holders.retain(|known| known.id != holder);
     }
 
     /// Another watcher follows the state. False when the repository has ended.
