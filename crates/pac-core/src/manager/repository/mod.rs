@@ -41,7 +41,7 @@ use crate::event::LeaseLoss;
 use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Command;
-use crate::state::{Entry, EntryState, RepositoryState};
+use crate::state::{Entry, EntryState, RepositoryState, RunOutcome};
 use crate::value::{FencingToken, Revision, SessionId};
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
@@ -194,11 +194,13 @@ impl<P: Port> Repository<P> {
         !self.is_of_interest() && !self.busy
     }
 
-    /// Whether hints matter: a run of this manager's waits or runs, or somebody watches.
+    /// Whether hints matter: a run of this manager's waits or runs, also one that another manager
+    /// has found to be orphaned, or somebody watches.
     #[must_use]
     pub fn is_of_interest(&self) -> bool {
         self.watchers > 0
             || self.owned_count > 0
+            || !self.holders.is_empty()
             || !self.forgotten.is_empty()
             || !self.waiters.is_empty()
     }
@@ -458,7 +460,11 @@ fn loss_of(entry: Option<&Entry>, token: FencingToken) -> LeaseLoss {
             outcome,
             token: last,
             ..
-        }) if last == Some(token) => LeaseLoss::Ended(Some(outcome)),
+        }) if last == Some(token) => match outcome {
+            // Another controller has noticed the death of the session first.
+            RunOutcome::Expired => LeaseLoss::SessionLost,
+            outcome => LeaseLoss::Ended(Some(outcome)),
+        },
         None => LeaseLoss::Ended(None),
         Some(_) => LeaseLoss::TakenOver,
     }
