@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use pac_concurrency::driver::{Descriptor, Driver, Placement};
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Limit, ManagerOptions, MemoryDriver, MemoryOptions, RunOutcome,
-    RunStatus, Turn,
+    Admission, ConcurrencyManager, LeaseLoss, Limit, ManagerOptions, MemoryDriver, MemoryOptions,
+    RunOutcome, RunStatus, Turn,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{durable, ephemeral, queued, repository, run, started, uid};
@@ -53,6 +53,26 @@ fn a_slot_is_asked_for_and_given_back_off_the_runtime() {
         };
         assert!(manager.requeue(lease).await.unwrap().is_some());
         manager.remove_repository(&web).await.unwrap();
+    });
+}
+
+/// A slot in one line, and its loss.
+#[test]
+fn a_slot_is_acquired_off_the_runtime() {
+    off_the_runtime(async |manager| {
+        let web = repository("web");
+        manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let permit = manager.acquire(&web).await.unwrap();
+        let lost = permit.lost();
+        assert!(manager.try_acquire(&web).await.unwrap().is_none());
+        let late = manager.acquire_timeout(&web, Duration::from_millis(20));
+        assert!(late.await.unwrap().is_none());
+        permit.release().await.unwrap();
+        assert_eq!(lost.await, LeaseLoss::Ended(Some(DONE)));
+        assert_eq!(manager.with_slot(&web, async { 42 }).await.unwrap(), 42);
+        drop(manager.acquire(&web).await.unwrap());
+        let admission = manager.admit(&web, ephemeral("a")).await.unwrap();
+        assert!(matches!(admission.turn().await, Ok(Turn::Started(_))));
     });
 }
 

@@ -32,8 +32,9 @@ pub(crate) struct Args {
 
 /// Ends the run.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
-    let ending = store::block_on(store::with_manager(settings, async |manager| {
-        Ok(manager.cancel(&args.repository, &args.run, None).await?)
+    let answer = store::block_on(store::with_manager(settings, async |manager| {
+        let ending = manager.cancel(&args.repository, &args.run, None).await?;
+        Ok(ending.into())
     }))?;
-    report(args.output.format, &args.repository, &args.run, &ending)
+    report(args.output.format, &args.repository, &args.run, &answer)
 }

@@ -2,13 +2,13 @@
 
 mod child;
 pub(crate) mod guarded;
-mod hold;
 mod name;
 mod queue;
 mod signals;
 mod terminal;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ use crate::exit::{Exit, Failure};
 use crate::output::note;
 use crate::store;
 use child::{Child, Over};
-use hold::Hold;
 use queue::{Queue, Waited};
 use signals::Signals;
 
@@ -48,7 +47,7 @@ Should `pac` itself be killed, the command is killed at once (on Linux; what the
 started is not), and the next waiter starts within the TTL plus two seconds.
 
 Exit codes: the command's own, or 128 + the signal that ended it; and
-   2  wrong arguments
+   2  wrong arguments, or another live run has this name
   69  the store is unavailable
   71  the lease was lost while the command ran
   75  no slot was had: --no-wait, --wait-timeout, or the run was cancelled while it waited
@@ -145,6 +144,7 @@ async fn with_slot(
         } else {
             deadline
         },
+        manager.events(),
     );
     loop {
         let waiter = match args.admit(manager, ttl, &queue).await? {
@@ -166,10 +166,9 @@ async fn with_slot(
             Waited::Signal(signal) => return Ok(signals::exit_code(signal)),
             Waited::TimedOut if args.no_wait => return Err(args.no_slot("--no-wait")),
             Waited::TimedOut => return Err(args.no_slot("--wait-timeout")),
+            // An outage in which the store keeps the session costs no place: the waiter waits on.
             Waited::Turn(Turn::Ended(RunOutcome::Expired)) | Waited::PlaceLost => {
-                note(
-                    "the store was away for longer than the TTL: the place is lost, queueing again",
-                );
+                note("the store has ended this session: the place is lost, queueing again");
                 queue.again();
             }
             Waited::Turn(Turn::Ended(outcome)) => {
@@ -276,9 +275,8 @@ impl Args {
         ttl: Duration,
         signals: &mut Signals,
     ) -> Result<u8, Failure> {
-        let mut hold = Hold::new(manager, &lease, ttl);
         let over = match Child::start(&self.command, &environment(&lease)) {
-            Ok(child) => child.run(&mut hold, signals).await,
+            Ok(child) => child.run(lease.lost(), signals).await,
             Err(failure) => {
                 manager.release(lease, RunOutcome::Cancelled).await?;
                 return Err(failure);
@@ -300,7 +298,7 @@ impl Args {
                     }
                 }
             }
-            Over::Lost(reason) => Err(lost(&reason)),
+            Over::Lost(why) => Err(lost(why)),
         }
     }
 
@@ -313,12 +311,12 @@ impl Args {
     }
 }
 
-fn lost(reason: &str) -> Failure {
+fn lost(reason: impl Display) -> Failure {
     Failure::new(Exit::LeaseLost, format!("the lease was lost: {reason}"))
 }
 
 fn is_held(error: &Error) -> bool {
-    error.kind() == ErrorKind::InvalidInput
+    error.kind() == ErrorKind::NameInUse
 }
 
 fn environment(lease: &Lease) -> [(&'static str, String); 4] {

@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     Success = 0,
     /// The answer is no: a replay exceeded a limit, there is no such run, a token is out of date.
     Negative = 1,
-    /// Wrong arguments.
+    /// Wrong arguments, or a name that another live run has.
     Usage = 2,
     /// The input cannot be read or breaks its rules; nothing was done.
     BadTrace = 65,
@@ -71,7 +71,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match error.kind() {
             ErrorKind::Config => Exit::Config,
-            ErrorKind::InvalidInput => Exit::Usage,
+            ErrorKind::InvalidInput | ErrorKind::NameInUse => Exit::Usage,
             ErrorKind::Unauthorised => Exit::Unauthorised,
             ErrorKind::Unavailable
             | ErrorKind::Contended
@@ -118,6 +118,7 @@ mod tests {
         for (kind, exit) in [
             (ErrorKind::Config, Exit::Config),
             (ErrorKind::InvalidInput, Exit::Usage),
+            (ErrorKind::NameInUse, Exit::Usage),
             (ErrorKind::Unavailable, Exit::StoreUnavailable),
             (ErrorKind::Unauthorised, Exit::Unauthorised),
             (ErrorKind::Corrupt, Exit::Internal),

@@ -1,7 +1,6 @@
 //! `pac release`: gives the slot of a run back.
 
 use clap::ValueEnum;
-use pac_concurrency::state::{Entry, EntryState};
 use pac_concurrency::{
     ConcurrencyManager, Ended, Ending, FencingToken, PipelineRunKey, RepositoryKey, RunOutcome,
     RunStatus, Settings,
@@ -80,24 +79,24 @@ impl From<Outcome> for RunOutcome {
 
 /// Gives the slot back.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
-    let ending = store::block_on(store::with_manager(settings, async |manager| {
+    let answer = store::block_on(store::with_manager(settings, async |manager| {
         args.release(manager).await
     }))?;
-    report(args.output.format, &args.repository, &args.run, &ending)
+    report(args.output.format, &args.repository, &args.run, &answer)
 }
 
 impl Args {
-    async fn release(&self, manager: &ConcurrencyManager) -> Result<Ending, Failure> {
-        let refused = |ended| Ending {
+    async fn release(&self, manager: &ConcurrencyManager) -> Result<Answer, Failure> {
+        let refused = |ended| Answer {
             ended,
-            entry: None,
+            outcome: None,
             promoted: Vec::new(),
         };
         let run = match manager.run_status(&self.repository, &self.run).await? {
             RunStatus::Started(run) => run,
             RunStatus::Queued(_) => return Ok(refused(Ended::NotStarted)),
             RunStatus::Finished(run) => return Ok(refused(Ended::Before(run.outcome))),
-            RunStatus::Unknown => return Ok(refused(Ended::Unknown)),
+            _ => return Ok(refused(Ended::Unknown)),
         };
         if self.force {
             let question = format!(
@@ -112,7 +111,7 @@ impl Args {
         let ending = manager
             .release_run(&self.repository, &self.run, &run.uid, Some(token), outcome)
             .await?;
-        Ok(ending)
+        Ok(ending.into())
     }
 }
 
@@ -126,15 +125,38 @@ struct Shape<'a> {
     promoted: Vec<&'a str>,
 }
 
+/// The result of ending a run.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    ended: Ended,
+    /// How the run of that name has ended, if it has.
+    outcome: Option<RunOutcome>,
+    promoted: Vec<PipelineRunKey>,
+}
+
+impl From<Ending> for Answer {
+    fn from(ending: Ending) -> Self {
+        let outcome = match ending.status() {
+            RunStatus::Finished(run) => Some(run.outcome),
+            _ => None,
+        };
+        Self {
+            ended: ending.ended,
+            outcome,
+            promoted: ending.promoted,
+        }
+    }
+}
+
 /// Prints the result of ending a run.
 pub(crate) fn report(
     format: Format,
     repository: &RepositoryKey,
     run: &PipelineRunKey,
-    ending: &Ending,
+    answer: &Answer,
 ) -> Result<Exit, Failure> {
-    let promoted: Vec<_> = ending.promoted.iter().map(PipelineRunKey::as_str).collect();
-    let (result, sentence, exit) = match ending.ended {
+    let promoted: Vec<_> = answer.promoted.iter().map(PipelineRunKey::as_str).collect();
+    let (result, sentence, exit) = match answer.ended {
         Ended::Done => {
             let sentence = format!("{run} has ended{}", started(&promoted));
             ("ended", sentence, Exit::Success)
@@ -156,25 +178,17 @@ pub(crate) fn report(
             ("unknown", sentence, Exit::Negative)
         }
     };
-    let outcome = match (ending.ended, &ending.entry) {
-        (Ended::Before(outcome), _) => Some(outcome.to_string()),
-        (_, Some(entry)) => outcome_of(entry),
-        (_, None) => None,
+    let outcome = match answer.ended {
+        Ended::Before(outcome) => Some(outcome),
+        _ => answer.outcome,
     };
     let shape = Shape {
         repository: repository.as_str(),
         run: run.as_str(),
         result,
-        outcome,
+        outcome: outcome.map(|outcome| outcome.to_string()),
         promoted,
     };
     print_result(format, &sentence, &shape)?;
     Ok(exit)
-}
-
-fn outcome_of(entry: &Entry) -> Option<String> {
-    match entry.state {
-        EntryState::Finished { outcome, .. } => Some(outcome.to_string()),
-        _ => None,
-    }
 }

@@ -309,6 +309,7 @@ fn reason(reason: WaitReason) -> String {
         }
         WaitReason::Behind { ahead } => format!("{ahead} ahead"),
         WaitReason::NoOwner => "next; its controller died, no other has taken it yet".to_owned(),
+        _ => "another reason, which a newer `pac` knows".to_owned(),
     }
 }
 

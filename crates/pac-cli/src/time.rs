@@ -34,7 +34,7 @@ pub(crate) fn now() -> Timestamp {
 
 /// RFC 3339 in UTC with exactly three decimals of a second.
 pub(crate) fn rfc3339(time: Timestamp) -> String {
-    format!("{:.3}", to_jiff(time))
+    time.to_string()
 }
 
 /// Parses a duration given as an argument: `30s`, `500ms`, `1h30m`.

@@ -196,9 +196,7 @@ fn a_command_is_ended_when_its_run_is_cancelled(store: &Store) {
     let cancelled = cancelled.wait();
     assert_eq!(cancelled.code, 71);
     assert!(
-        cancelled
-            .stderr
-            .contains("somebody ended the run: cancelled"),
+        cancelled.stderr.contains("the run was ended as cancelled"),
         "{cancelled:?}"
     );
 

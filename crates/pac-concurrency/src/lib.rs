@@ -2,6 +2,23 @@
 //! watches, on a store that any number of controllers share.
 //!
 //! ```
+//! use pac_concurrency::{Error, Limit, RepositoryKey, Settings};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let manager = pac_concurrency::connect(&Settings::default()).await?;
+//! let website: RepositoryKey = "ci/website".parse()?;
+//! manager.set_limit(&website, Limit::new(2), None).await?;
+//!
+//! let answer = manager.with_slot(&website, async { 6 * 7 }).await?;
+//! # assert_eq!(answer, 42);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With names of one's own, and with leases:
+//!
+//! ```
 //! use pac_concurrency::{Admission, Error, Limit, RunOutcome, RunRequest, Settings, Turn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -29,7 +46,11 @@
 //! # }
 //! ```
 //!
-//! In code, [`Settings`] suffices. To read what operators write (ConfigMaps, Secrets,
+//! The [`guide`] has a page for each subject: [a slot in one line](guide::slots),
+//! [waiting](guide::waiting), [losing a lease](guide::losing), [controllers](guide::controllers)
+//! and [closing](guide::ending).
+//!
+//! //! In code, [`Settings`] suffices. To read what operators write (ConfigMaps, Secrets,
 //! environment variables, files), use a [`SettingsLoader`].
 //!
 //! # Features
@@ -42,6 +63,7 @@
 //! | `full` | all of them | no |
 
 mod connect;
+pub mod guide;
 pub mod settings;
 
 /// The contract of a store, for those who write a driver, and the protocol and the state that

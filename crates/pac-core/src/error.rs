@@ -18,6 +18,8 @@ pub enum ErrorKind {
     /// Another live process has a run of this name: choose another name, or wait until that run
     /// has ended.
     NameInUse,
+    /// Another process has ended the run while it waited or ran, or removed its repository.
+    RunEnded,
     /// The store rejected the credentials, or does not permit the operation.
     Unauthorised,
     /// The store could not be reached or did not accept the request; certainly nothing changed.
@@ -45,6 +47,7 @@ impl fmt::Display for ErrorKind {
             Self::Config => "wrong settings",
             Self::InvalidInput => "invalid input",
             Self::NameInUse => "name in use",
+            Self::RunEnded => "run ended",
             Self::Unauthorised => "not authorised",
             Self::Unavailable => "store unavailable",
             Self::Contended => "too much contention",

@@ -64,7 +64,8 @@ pub enum LeaseLoss {
     TakenOver,
     /// The session that holds it was not renewed in time.
     NotRenewed,
-    /// The session that holds it is over.
+    /// The session that holds it is over: the store has said so, or another controller has found
+    /// it dead and ended its run as expired.
     SessionLost,
     /// The manager was closed by its owner, or a part of it has died.
     Closed,

@@ -131,6 +131,9 @@ counter! {
 }
 
 /// A point in time by the store's clock, in milliseconds since the Unix epoch.
+///
+/// Shows itself as RFC 3339 in UTC with milliseconds: `2026-06-01T14:47:16.250Z`. Years before 0
+/// and after 9999, which RFC 3339 does not have, get the sign that ISO 8601 asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
@@ -168,6 +171,49 @@ impl Timestamp {
     }
 }
 
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (days, of_day) = (self.0.div_euclid(DAY), self.0.rem_euclid(DAY));
+        let (year, month, day) = civil(days);
+        match year {
+            0..=9999 => write!(f, "{year:04}")?,
+            _ => write!(f, "{year:+05}")?,
+        }
+        let (seconds, millis) = (of_day / 1_000, of_day % 1_000);
+        let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+        write!(
+            f,
+            "-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z"
+        )
+    }
+}
+
+/// The milliseconds of a day: UTC as Unix counts it has no leap seconds.
+const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar, also
+/// before it was introduced: `civil_from_days` of Howard Hinnant, "chrono-Compatible Low-Level
+/// Date Algorithms", <https://howardhinnant.github.io/date_algorithms.html>. Its years begin in
+/// March, so that the day that leap years have more is the last.
+fn civil(days: i64) -> (i64, i64, i64) {
+    const DAYS_IN_400_YEARS: i64 = 146_097;
+    let since_march_of_year_0 = days + 719_468;
+    let era = since_march_of_year_0.div_euclid(DAYS_IN_400_YEARS);
+    let day_of_era = since_march_of_year_0.rem_euclid(DAYS_IN_400_YEARS);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let is_next_year = month_from_march >= 10;
+    let month = month_from_march + if is_next_year { -9 } else { 3 };
+    (
+        year_of_era + era * 400 + i64::from(is_next_year),
+        month,
+        day,
+    )
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -176,6 +222,23 @@ impl From<SystemTime> for Timestamp {
     /// Rounds down to whole milliseconds; a time before 1970 becomes 1970.
     fn from(time: SystemTime) -> Self {
         Self(millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    /// The same moment. One before 1601 or after 9999, which not every system can represent,
+    /// becomes the first or the last millisecond of those years.
+    fn from(time: Timestamp) -> Self {
+        /// 1601-01-01, where the time of Windows begins, and the end of 9999.
+        const RANGE: (i64, i64) = (-11_644_473_600_000, 253_402_300_799_999);
+        let millis = time.0.clamp(RANGE.0, RANGE.1);
+        let distance = Duration::from_millis(millis.unsigned_abs());
+        let moment = if millis < 0 {
+            UNIX_EPOCH.checked_sub(distance)
+        } else {
+            UNIX_EPOCH.checked_add(distance)
+        };
+        moment.unwrap_or(UNIX_EPOCH)
     }
 }
 
@@ -204,5 +267,72 @@ mod tests {
         let last = Timestamp::from_unix_millis(i64::MAX);
         assert_eq!(last.plus(Duration::MAX), last);
         assert_eq!(late.minus(Duration::from_millis(4)), early);
+    }
+
+    #[test]
+    fn a_timestamp_shows_itself_as_a_date_and_time_in_utc() {
+        for (millis, shown) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (951_868_800_000, "2000-03-01T00:00:00.000Z"),
+            // A century without a leap day.
+            (4_107_542_399_000, "2100-02-28T23:59:59.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (1_780_325_236_250, "2026-06-01T14:47:16.250Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (253_402_300_800_000, "+10000-01-01T00:00:00.000Z"),
+            (-62_167_219_200_000, "0000-01-01T00:00:00.000Z"),
+            (-62_167_219_200_001, "-0001-12-31T23:59:59.999Z"),
+            (i64::MAX, "+292278994-08-17T07:12:55.807Z"),
+            (i64::MIN, "-292275055-05-16T16:47:04.192Z"),
+        ] {
+            assert_eq!(Timestamp::from_unix_millis(millis).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn days_follow_one_another_for_eight_centuries() {
+        let mut before = civil(-365 * 400);
+        for days in (-365 * 400 + 1)..(365 * 400) {
+            let (year, month, day) = civil(days);
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let last = match before.1 {
+                4 | 6 | 9 | 11 => 30,
+                2 if leap => 29,
+                2 => 28,
+                _ => 31,
+            };
+            let next = match before {
+                (year, 12, 31) => (year + 1, 1, 1),
+                (year, month, day) if day == last => (year, month + 1, 1),
+                (year, month, day) => (year, month, day + 1),
+            };
+            assert_eq!((year, month, day), next);
+            before = next;
+        }
+    }
+
+    #[test]
+    fn a_timestamp_and_the_time_of_the_system_are_the_same_moment() {
+        for millis in [0, 1, 1_780_325_236_250] {
+            let time = Timestamp::from_unix_millis(millis);
+            assert_eq!(Timestamp::from(SystemTime::from(time)), time);
+        }
+        let before = SystemTime::from(Timestamp::from_unix_millis(-5));
+        let distance = UNIX_EPOCH.duration_since(before).unwrap();
+        assert_eq!(distance, Duration::from_millis(5));
+        for (millis, nearest) in [
+            (i64::MIN, "1601-01-01T00:00:00.000Z"),
+            (i64::MAX, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let time = SystemTime::from(Timestamp::from_unix_millis(millis));
+            let millis = match time.duration_since(UNIX_EPOCH) {
+                Ok(after) => super::millis(after),
+                Err(before) => -super::millis(before.duration()),
+            };
+            assert_eq!(Timestamp::from_unix_millis(millis).to_string(), nearest);
+        }
     }
 }

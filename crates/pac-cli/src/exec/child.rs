@@ -5,12 +5,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use pac_concurrency::{LeaseLoss, Lost};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::guarded;
-use super::hold::Hold;
 use super::signals::{self, Signals};
 use super::terminal::Terminal;
 use crate::exit::{Exit, Failure};
@@ -34,8 +34,8 @@ pub(crate) struct Child {
 pub(crate) enum Over {
     /// By itself, or by a signal.
     Ended { code: u8, success: bool },
-    /// The slot was lost, so the command was ended. With the reason.
-    Lost(String),
+    /// The slot was lost, so the command was ended.
+    Lost(LeaseLoss),
 }
 
 impl Child {
@@ -70,19 +70,19 @@ impl Child {
         })
     }
 
-    /// Waits for the command's end and passes signals on, as long as the slot is held.
-    pub(crate) async fn run(mut self, hold: &mut Hold<'_>, signals: &mut Signals) -> Over {
+    /// Waits for the command's end and passes signals on, until the slot is `lost`.
+    pub(crate) async fn run(mut self, mut lost: Lost, signals: &mut Signals) -> Over {
         loop {
             tokio::select! {
                 biased;
-                reason = hold.lost() => return self.end(reason).await,
+                why = &mut lost => return self.end(why).await,
                 // After this process was stopped and resumed, check first whether it still holds
                 // the slot.
                 signal = signals.next_or_woken() => if let Some(signal) = signal {
                     self.pass_on(signal);
                 },
-                ended = self.process.wait() => return match (hold.lost_now(), ended) {
-                    (Some(reason), _) => self.end(reason).await,
+                ended = self.process.wait() => return match (lost.reason(), ended) {
+                    (Some(why), _) => self.end(why).await,
                     (None, Ok(status)) => ended_with(status),
                     (None, Err(error)) => {
                         note(format_args!("cannot wait for the command: {error}"));
@@ -94,9 +94,9 @@ impl Child {
     }
 
     /// Ends the command because the slot was lost.
-    async fn end(mut self, reason: String) -> Over {
+    async fn end(mut self, why: LeaseLoss) -> Over {
         note(format_args!(
-            "the lease was lost ({reason}); ending the command"
+            "the lease was lost ({why}); ending the command"
         ));
         self.signal(Signal::TERM);
         // A stopped process receives the signal only after it is continued.
@@ -113,7 +113,7 @@ impl Child {
         if let Err(error) = self.process.wait().await {
             note(format_args!("cannot wait for the command: {error}"));
         }
-        Over::Lost(reason)
+        Over::Lost(why)
     }
 
     fn pass_on(&self, signal: Signal) {

@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pac_concurrency::{Error, ErrorKind, RepositoryKey, Turn, WaitReason, Waiter};
+use pac_concurrency::{
+    Error, ErrorKind, Event, Events, Heard, RepositoryKey, Turn, WaitReason, Waiter,
+};
 use rustix::process::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
@@ -28,13 +30,14 @@ pub(crate) struct Queue<'a> {
     shown_at: Option<Instant>,
     spinner: Option<ProgressBar>,
     again: bool,
+    events: Events,
 }
 
 /// The end of waiting.
 #[derive(Debug)]
 pub(crate) enum Waited {
     Turn(Turn),
-    /// The session ended while waiting.
+    /// The store has ended the session while the run waited.
     PlaceLost,
     TimedOut,
     Signal(Signal),
@@ -42,7 +45,11 @@ pub(crate) enum Waited {
 }
 
 impl<'a> Queue<'a> {
-    pub(crate) fn new(repository: &'a RepositoryKey, deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(
+        repository: &'a RepositoryKey,
+        deadline: Option<Instant>,
+        events: Events,
+    ) -> Self {
         Self {
             repository,
             deadline,
@@ -51,6 +58,7 @@ impl<'a> Queue<'a> {
             shown_at: None,
             spinner: None,
             again: false,
+            events,
         }
     }
 
@@ -85,6 +93,7 @@ impl<'a> Queue<'a> {
                         Err(error) => Waited::Failed(error),
                     };
                 }
+                Some(heard) = self.events.next() => self.tell(&heard),
                 _ = look.tick() => {
                     if let (Some(position), Some(reason)) = (waiter.position(), waiter.reason()) {
                         self.show(position, reason);
@@ -98,6 +107,22 @@ impl<'a> Queue<'a> {
     pub(crate) fn finish(&mut self) {
         if let Some(spinner) = self.spinner.take() {
             spinner.finish_and_clear();
+        }
+    }
+
+    /// Says that the store is away, and that it is back. Neither costs the place.
+    fn tell(&self, heard: &Heard) {
+        let text = match heard {
+            Heard::Event(Event::LeasesLost(_)) => {
+                "the store does not answer; waiting on in the place that it may have kept"
+            }
+            Heard::Event(Event::SessionKept(_)) => "the store is back, and has kept the place",
+            _ => return,
+        };
+        let say = || note(text);
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(say),
+            None => say(),
         }
     }
 
@@ -134,7 +159,7 @@ fn describe(repository: &RepositoryKey, position: usize, reason: WaitReason) -> 
             format!("{running} running of at most {limit}")
         }
         WaitReason::Behind { ahead } => format!("{ahead} ahead"),
-        WaitReason::NoOwner => "next".to_owned(),
+        _ => "next".to_owned(),
     };
     format!("queued in {repository} at position {position} ({why})")
 }

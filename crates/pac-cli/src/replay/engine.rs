@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_concurrency::{ConcurrencyManager, Error, ManagerOptions, MemoryOptions, Settings};
+use pac_concurrency::{ConcurrencyManager, Error, ManagerOptions, Settings};
 use pac_concurrency::{PipelineRunKey, RepositoryKey};
 use tokio::task::JoinSet;
 
@@ -36,14 +36,9 @@ pub(crate) async fn replay(
     let Some(first) = trace.rows.first() else {
         return Ok(Replay::default());
     };
-    let settings = Settings {
-        memory: MemoryOptions {
-            epoch: first.at,
-            ..MemoryOptions::default()
-        },
-        manager: manager_options(options.clock),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.memory.epoch = first.at;
+    settings.manager = manager_options(options.clock);
     let driver = pac_concurrency::open_driver(&settings).await?;
     let mut managers = Vec::new();
     for _ in 0..options.controllers {

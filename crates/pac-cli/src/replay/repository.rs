@@ -5,10 +5,9 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_concurrency::state::Entry;
 use pac_concurrency::{
     Admission, ConcurrencyManager, Ended, Ending, Error, Lease, Limit, LimitVersion,
-    PipelineRunKey, Priority, RepositoryKey, RunRequest, Timestamp, Turn, Waiter,
+    PipelineRunKey, Priority, RepositoryKey, RunRequest, RunStatus, Timestamp, Turn, Waiter,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -318,10 +317,13 @@ impl RepositoryReplay {
         if ending.ended != Ended::Done {
             return Err(internal(format!("ending a run was answered {ending:?}")));
         }
-        let entry = ending.entry.as_deref();
-        let at = self.finished(entry);
+        let (started, finished) = match ending.status() {
+            RunStatus::Finished(run) => (run.started_at, run.finished_at),
+            _ => (None, None),
+        };
+        let at = self.moment(finished).unwrap_or_else(|| self.clock.now());
         // If a run is cancelled at the moment of its start, it counts as started.
-        let started = self.moment(entry.and_then(|entry| entry.started.at()));
+        let started = self.moment(started);
         if let Some(run) = self.runs.get_mut(index) {
             run.record.started_at = run.record.started_at.or(started);
             run.record.completed_at = Some(at);
@@ -329,11 +331,6 @@ impl RepositoryReplay {
         }
         self.progress.run_done();
         self.started(&ending.promoted).await
-    }
-
-    fn finished(&self, entry: Option<&Entry>) -> Timestamp {
-        let stamp = entry.and_then(|entry| entry.finished.at());
-        self.moment(stamp).unwrap_or_else(|| self.clock.now())
     }
 
     fn moment(&self, stamp: Option<Timestamp>) -> Option<Timestamp> {

@@ -17,6 +17,8 @@
 #[path = "../../../pac-postgres/tests/support/own.rs"]
 pub(crate) mod own;
 
+pub(crate) mod etcd;
+
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -85,9 +87,14 @@ impl Store {
 
     /// A prefix on the etcd that `cargo xtask test` started.
     pub(crate) fn etcd() -> Self {
+        Self::at_etcd(&variable("PAC_TEST_ETCD"))
+    }
+
+    /// A prefix on an etcd at this endpoint.
+    pub(crate) fn at_etcd(endpoint: &str) -> Self {
         Self::with([
             ("concurrency-driver", "etcd"),
-            ("etcd-endpoints", &variable("PAC_TEST_ETCD")),
+            ("etcd-endpoints", endpoint),
             ("etcd-prefix", &format!("/{}/", unique())),
         ])
     }

@@ -5,13 +5,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::event::LeaseLoss;
 use crate::manager::registry::Cell;
 use crate::manager::repository::effects::Grant;
 use crate::manager::repository::reply::abandon;
-use crate::manager::session::fence::Era;
+use crate::manager::session::fence::{Era, Fence};
 use crate::manager::{ConcurrencyManager, log};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::state::RunKind;
@@ -157,64 +157,105 @@ impl fmt::Debug for Lease {
 ///
 /// Does not keep the manager. May be polled again after it was ready.
 pub struct Lost {
-    /// The reason, once there is one; it never changes.
     reason: watch::Receiver<Option<LeaseLoss>>,
+    loss: Arc<Loss>,
     waiting: Option<Pin<Box<dyn Future<Output = LeaseLoss> + Send + Sync>>>,
 }
+
+/// What all clones of a [`Lost`] and the task that follows the lease share.
+#[derive(Debug)]
+struct Loss {
+    /// The reason, once there is one; it never changes.
+    reason: watch::Sender<Option<LeaseLoss>>,
+    /// `None` when the manager had gone before anybody asked.
+    fence: Option<Arc<Fence>>,
+    session: SessionId,
+    era: Era,
+}
+
+/// Dropped with the task that follows a lease: if that is because the runtime of the manager was
+/// shut down, the manager has ended.
+struct Following(Arc<Loss>);
 
 impl Lost {
     /// Has the loss of a lease noticed in a task of the manager's.
     fn follow(cell: &Arc<Cell>, grant: &Grant, era: Era) -> Self {
         let (tell, reason) = watch::channel(None);
+        let engine = cell.engine.upgrade();
+        let loss = Arc::new(Loss {
+            reason: tell,
+            fence: engine.as_ref().map(|engine| Arc::clone(&engine.fence)),
+            session: grant.session,
+            era,
+        });
         let lost = Self {
             reason,
+            loss,
             waiting: None,
         };
-        let Some(engine) = cell.engine.upgrade() else {
-            tell.send_replace(Some(LeaseLoss::Closed));
+        let Some(engine) = engine else {
+            lost.loss.tell(LeaseLoss::Closed);
             return lost;
         };
-        if let Some(loss) = engine.fence.loss(grant.session, era) {
-            tell.send_replace(Some(loss));
+        if lost.reason().is_some() {
             return lost;
         }
-        let (loss, taken) = tokio::sync::oneshot::channel();
-        let (run, token, session) = (grant.entry.run.clone(), grant.token, grant.session);
-        engine.input(cell, |input| {
-            input.machine.watch_lease(&run, token, loss, input.effects);
+        let (taker, taken) = oneshot::channel();
+        let (run, token) = (grant.entry.run.clone(), grant.token);
+        let holder = engine.input(cell, |input| {
+            let (machine, effects) = (&mut input.machine, &mut *input.effects);
+            machine.watch_lease(&run, token, taker, effects)
         });
-        let cell = Arc::clone(cell);
-        let watching = Arc::clone(&engine);
+        let following = Following(Arc::clone(&lost.loss));
+        let (cell, watching) = (Arc::clone(cell), Arc::clone(&engine));
         engine.executor.spawn(async move {
-            let taken = async {
-                match taken.await {
-                    Ok(loss) => loss,
-                    // The manager ends.
-                    Err(_) => LeaseLoss::Closed,
-                }
-            };
-            let loss = tokio::select! {
+            let loss = &following.0;
+            // Without a word, the manager ends.
+            let taken = async { taken.await.unwrap_or(LeaseLoss::Closed) };
+            let why = tokio::select! {
                 biased;
-                loss = taken => Some(loss),
-                loss = watching.fence.lost(session, era) => Some(loss),
-                () = tell.closed() => None,
+                why = taken => Some(why),
+                why = watching.fence.lost(loss.session, loss.era) => Some(why),
+                () = loss.reason.closed() => None,
             };
-            cell.lock().machine.unwatch_lease(&run, token);
-            if let Some(loss) = loss {
-                tell.send_replace(Some(loss));
+            cell.lock().machine.unwatch_lease(holder);
+            if let Some(why) = why {
+                loss.tell(why);
             }
         });
         lost
     }
 
-    /// Why the lease is no longer held; `None` while it is. Asks nobody.
+    /// Why the lease is no longer held; `None` while it is. Reads two clocks, so that a process
+    /// which was stopped for longer than its TTL knows at once; asks nobody.
     #[must_use]
     pub fn reason(&self) -> Option<LeaseLoss> {
-        if self.reason.has_changed().is_err() && self.reason.borrow().is_none() {
-            // Its task has gone with the runtime of the manager.
-            return Some(LeaseLoss::Closed);
-        }
-        *self.reason.borrow()
+        let told = *self.reason.borrow();
+        told.or_else(|| self.loss.look())
+    }
+}
+
+impl Loss {
+    /// Looks at the fence.
+    fn look(&self) -> Option<LeaseLoss> {
+        let why = self.fence.as_ref()?.loss(self.session, self.era)?;
+        Some(self.tell(why))
+    }
+
+    /// The lease is lost, for this reason if it is the first. Returns the first.
+    fn tell(&self, why: LeaseLoss) -> LeaseLoss {
+        self.reason.send_if_modified(|reason| {
+            let first = reason.is_none();
+            reason.get_or_insert(why);
+            first
+        });
+        self.reason.borrow().unwrap_or(why)
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.tell(LeaseLoss::Closed);
     }
 }
 
@@ -222,6 +263,7 @@ impl Clone for Lost {
     fn clone(&self) -> Self {
         Self {
             reason: self.reason.clone(),
+            loss: Arc::clone(&self.loss),
             waiting: None,
         }
     }
@@ -232,6 +274,10 @@ impl Future for Lost {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LeaseLoss> {
         let this = self.get_mut();
+        if let Some(why) = this.reason() {
+            this.waiting = None;
+            return Poll::Ready(why);
+        }
         let waiting = this.waiting.get_or_insert_with(|| {
             let mut reason = this.reason.clone();
             Box::pin(async move {
@@ -241,9 +287,9 @@ impl Future for Lost {
                 }
             })
         });
-        let loss = std::task::ready!(waiting.as_mut().poll(cx));
+        let why = std::task::ready!(waiting.as_mut().poll(cx));
         this.waiting = None;
-        Poll::Ready(loss)
+        Poll::Ready(why)
     }
 }
 

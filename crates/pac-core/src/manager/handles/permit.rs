@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::admission::{Admission, Ending, Turn};
 use super::lease::{Lease, Lost};
 use crate::error::{Error, ErrorKind};
+use crate::event::LeaseLoss;
 use crate::manager::ConcurrencyManager;
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::{Command, RunRequest};
@@ -20,45 +21,46 @@ use crate::value::FencingToken;
 #[derive(Debug)]
 #[must_use = "dropping a permit gives the slot back"]
 pub struct Permit {
-    lease: Option<Lease>,
+    /// Disarmed: dropping it does nothing.
+    lease: Lease,
     manager: ConcurrencyManager,
     outcome: RunOutcome,
+    released: bool,
 }
 
 impl Permit {
     fn new(manager: &ConcurrencyManager, mut lease: Lease) -> Self {
         lease.disarm();
         Self {
-            lease: Some(lease),
+            lease,
             manager: manager.clone(),
             outcome: RunOutcome::Completed,
+            released: false,
         }
     }
 
     /// The fencing token: hand it to whatever the work writes to, and have older ones refused.
     #[must_use]
     pub fn token(&self) -> FencingToken {
-        let lease = self.lease.as_ref();
-        lease.map(Lease::token).unwrap_or_default()
+        self.lease.token()
     }
 
-    /// The lease behind it; `None` never, before it is released.
-    #[must_use]
-    pub fn lease(&self) -> Option<&Lease> {
-        self.lease.as_ref()
+    /// The lease behind it, with the name that was made up for the run.
+    #[must_use = "the lease only shows what the permit holds"]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// What is ready as soon as the slot is no longer held: see [`Lease::lost`].
     #[must_use]
-    pub fn lost(&self) -> Option<Lost> {
-        self.lease.as_ref().map(Lease::lost)
+    pub fn lost(&self) -> Lost {
+        self.lease.lost()
     }
 
     /// Whether this process may still act as the holder: see [`ConcurrencyManager::holds`].
     #[must_use]
     pub fn is_held(&self) -> bool {
-        let lease = self.lease.as_ref();
-        lease.is_some_and(|lease| self.manager.holds(lease))
+        self.manager.holds(&self.lease)
     }
 
     /// How the work ended, as the history is to show it. *Completed* unless this is called.
@@ -73,31 +75,26 @@ impl Permit {
     ///
     /// Dropped before it is ready, it is carried out in the background.
     pub async fn release(mut self) -> Result<Ending, Error> {
-        let (Some(lease), manager) = (&self.lease, self.manager.clone()) else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "release",
-                "released before",
-            ));
-        };
-        let command = release_of(lease, self.outcome);
-        let ending = manager.end(lease.cell(), command, "release").await?;
-        self.lease = None;
+        let command = release_of(&self.lease, self.outcome);
+        let cell = self.lease.cell();
+        let ending = self.manager.end(cell, command, "release").await?;
+        self.released = true;
         Ok(ending)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            let outcome = if std::thread::panicking() {
-                RunOutcome::Failed
-            } else {
-                self.outcome
-            };
-            let command = release_of(&lease, outcome);
-            self.manager.engine().send(lease.cell(), command);
+        if self.released {
+            return;
         }
+        let outcome = if std::thread::panicking() {
+            RunOutcome::Failed
+        } else {
+            self.outcome
+        };
+        let command = release_of(&self.lease, outcome);
+        self.manager.engine().send(self.lease.cell(), command);
     }
 }
 
@@ -110,6 +107,17 @@ fn release_of(lease: &Lease, outcome: RunOutcome) -> Command {
     }
 }
 
+/// What is told when a slot was lost before the work was done.
+fn lost_at_work(why: LeaseLoss) -> Error {
+    let kind = match why {
+        LeaseLoss::Ended(_) | LeaseLoss::TakenOver => ErrorKind::RunEnded,
+        LeaseLoss::NotRenewed | LeaseLoss::SessionLost => ErrorKind::SessionLost,
+        LeaseLoss::Closed => ErrorKind::Closed,
+    };
+    let message = format!("the slot was lost before the work was done: {why}");
+    Error::new(kind, "hold", message)
+}
+
 impl ConcurrencyManager {
     /// Waits for a slot, for as long as it takes, and holds it until the permit is dropped. The
     /// name and uid of the run are made up; it ends with this process.
@@ -118,7 +126,7 @@ impl ConcurrencyManager {
     ///
     /// # Errors
     /// Those common to all commands, and those of awaiting a [`Waiter`](super::waiter::Waiter);
-    /// `Closed` when an operator ended the run while it waited.
+    /// `RunEnded` when an operator ended the run while it waited, or removed its repository.
     pub async fn acquire(&self, repository: &RepositoryKey) -> Result<Permit, Error> {
         let admission = self.admit_nameless(repository).await?;
         self.permit(repository, admission.turn().await?)
@@ -164,8 +172,9 @@ impl ConcurrencyManager {
     /// ```
     ///
     /// # Errors
-    /// As [`acquire`](Self::acquire); `SessionLost` when the slot was lost before the work was
-    /// done. A slot that could not be given back in time is no error: that goes on being tried.
+    /// As [`acquire`](Self::acquire); and when the slot was lost before the work was done:
+    /// `SessionLost` with its session, `RunEnded` when another process ended the run, `Closed`
+    /// with the manager. A slot that could not be given back in time is no error: that goes on being tried.
     pub async fn with_slot<T>(
         &self,
         repository: &RepositoryKey,
@@ -173,17 +182,11 @@ impl ConcurrencyManager {
     ) -> Result<T, Error> {
         let mut permit = self.acquire(repository).await?;
         permit.set_outcome(RunOutcome::Cancelled);
-        let Some(lost) = permit.lost() else {
-            return Err(Error::new(ErrorKind::Internal, "hold", "no lease"));
-        };
         let done = tokio::select! {
             biased;
+            // Before the work is polled, so that it never goes on after a stop of this process.
+            why = permit.lost() => return Err(lost_at_work(why).in_repository(repository)),
             done = work => done,
-            why = lost => {
-                let message = format!("the slot was lost before the work was done: {why}");
-                return Err(Error::new(ErrorKind::SessionLost, "hold", message)
-                    .in_repository(repository));
-            }
         };
         permit.set_outcome(RunOutcome::Completed);
         if let Err(error) = permit.release().await {
@@ -210,6 +213,6 @@ impl ConcurrencyManager {
             Turn::TakenOver => "its run was taken over".to_owned(),
             Turn::Gone => "the repository was removed while it waited".to_owned(),
         };
-        Err(Error::new(ErrorKind::Closed, "acquire", why).in_repository(repository))
+        Err(Error::new(ErrorKind::RunEnded, "acquire", why).in_repository(repository))
     }
 }

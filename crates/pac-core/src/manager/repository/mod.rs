@@ -41,7 +41,7 @@ use crate::event::LeaseLoss;
 use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Command;
-use crate::state::{Entry, EntryState, RepositoryState};
+use crate::state::{Entry, EntryState, RepositoryState, RunOutcome};
 use crate::value::{FencingToken, Revision, SessionId};
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
@@ -81,6 +81,7 @@ pub struct Repository<P: Port> {
     waiters: Waiters<P>,
     /// Holders that want to hear when their lease is lost.
     holders: Vec<Holder<P>>,
+    next_holder: u64,
     /// How many follow the state.
     watchers: usize,
     /// The combiner's right is taken: somebody sees to what is pending.
@@ -89,8 +90,14 @@ pub struct Repository<P: Port> {
     ended: Option<Error>,
 }
 
+/// Names a holder that wants to hear of its loss to its repository: two may hold one slot, of a
+/// run that was admitted twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HolderId(u64);
+
 #[derive(Debug)]
 struct Holder<P: Port> {
+    id: HolderId,
     run: PipelineRunKey,
     token: FencingToken,
     loss: P::Loss,
@@ -119,6 +126,7 @@ impl<P: Port> Repository<P> {
             deferred: Vec::new(),
             waiters: Waiters::default(),
             holders: Vec::new(),
+            next_holder: 0,
             watchers: 0,
             busy: false,
             ended: None,
@@ -192,11 +200,13 @@ impl<P: Port> Repository<P> {
         !self.is_of_interest() && !self.busy
     }
 
-    /// Whether hints matter: a run of this manager's waits or runs, or somebody watches.
+    /// Whether hints matter: a run of this manager's waits or runs, also one that another manager
+    /// has found to be orphaned, or somebody watches.
     #[must_use]
     pub fn is_of_interest(&self) -> bool {
         self.watchers > 0
             || self.owned_count > 0
+            || !self.holders.is_empty()
             || !self.forgotten.is_empty()
             || !self.waiters.is_empty()
     }
@@ -330,7 +340,9 @@ impl<P: Port> Repository<P> {
         token: FencingToken,
         loss: P::Loss,
         effects: &mut Effects<P>,
-    ) {
+    ) -> HolderId {
+        let id = HolderId(self.next_holder);
+        self.next_holder += 1;
         let reason = match &self.ended {
             Some(_) => Some(LeaseLoss::Closed),
             None if self.is_held(run, token) => None,
@@ -342,17 +354,18 @@ impl<P: Port> Repository<P> {
         match reason {
             Some(reason) => effects.losses.push((loss, reason)),
             None => self.holders.push(Holder {
+                id,
                 run: run.clone(),
                 token,
                 loss,
             }),
         }
+        id
     }
 
     /// The holder of a lease that it had watched has gone.
-    pub fn unwatch_lease(&mut self, run: &PipelineRunKey, token: FencingToken) {
-        self.holders
-            .retain(|holder| holder.token != token || holder.run != *run);
+    pub fn unwatch_lease(&mut self, holder: HolderId) {
+        self.holders.retain(|known| known.id != holder);
     }
 
     /// Another watcher follows the state. False when the repository has ended.
@@ -453,7 +466,11 @@ fn loss_of(entry: Option<&Entry>, token: FencingToken) -> LeaseLoss {
             outcome,
             token: last,
             ..
-        }) if last == Some(token) => LeaseLoss::Ended(Some(outcome)),
+        }) if last == Some(token) => match outcome {
+            // Another controller has noticed the death of the session first.
+            RunOutcome::Expired => LeaseLoss::SessionLost,
+            outcome => LeaseLoss::Ended(Some(outcome)),
+        },
         None => LeaseLoss::Ended(None),
         Some(_) => LeaseLoss::TakenOver,
     }

@@ -244,8 +244,9 @@ impl Fence {
             return;
         }
         let passed = value.lapsed || self.remaining_of(&value).is_zero();
-        if passed && !value.lapsed {
-            // Nobody has looked meanwhile, but its time had passed.
+        if passed {
+            // Perhaps nobody has looked meanwhile. And a lease that was handed out after its time
+            // had passed was lost from the start: it stays so.
             self.next_era(&mut value);
         }
         value.lapsed = false;

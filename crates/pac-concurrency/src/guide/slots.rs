@@ -1,0 +1,58 @@
+//! A slot in one line.
+//!
+//! ```
+//! use pac_concurrency::{Error, Limit, RepositoryKey, Settings};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let manager = pac_concurrency::connect(&Settings::default()).await?;
+//! let website: RepositoryKey = "ci/website".parse()?;
+//! manager.set_limit(&website, Limit::new(2), None).await?;
+//!
+//! let answer = manager.with_slot(&website, async { 6 * 7 }).await?;
+//! assert_eq!(answer, 42);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`with_slot`] waits for a slot, does the work while it holds it, and gives it back: as
+//! *completed*, as *failed* if the work panics, as *cancelled* if the call is dropped. If the slot
+//! is lost meanwhile, the work is dropped, and the call fails.
+//!
+//! # A permit
+//!
+//! [`acquire`] waits in the same way and returns a [`Permit`], which gives the slot back when it
+//! is dropped. [`acquire_timeout`] waits no longer than you say, and [`try_acquire`] not at all.
+//!
+//! ```
+//! # use pac_concurrency::{Error, Limit, RepositoryKey, RunOutcome, Settings};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! # let manager = pac_concurrency::connect(&Settings::default()).await?;
+//! # let website: RepositoryKey = "ci/website".parse()?;
+//! # manager.set_limit(&website, Limit::new(1), None).await?;
+//! let mut permit = manager.acquire(&website).await?;
+//! println!("fencing token {}", permit.token());
+//! assert!(manager.try_acquire(&website).await?.is_none());
+//!
+//! permit.set_outcome(RunOutcome::Failed);
+//! permit.release().await?;
+//! assert!(manager.try_acquire(&website).await?.is_some());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A permit does not stop your work when the slot is lost: [`Permit::lost`] tells, see
+//! [losing a lease](super::losing). Nothing leaks: dropping any of these futures at any moment
+//! gives back what it had.
+//!
+//! The name of the run behind a permit is made up. It is *ephemeral*: it ends with this process.
+//! To name runs yourself, or to have them outlive the process, see [waiting](super::waiting) and
+//! [controllers](super::controllers).
+//!
+//! [`with_slot`]: crate::ConcurrencyManager::with_slot
+//! [`acquire`]: crate::ConcurrencyManager::acquire
+//! [`acquire_timeout`]: crate::ConcurrencyManager::acquire_timeout
+//! [`try_acquire`]: crate::ConcurrencyManager::try_acquire
+//! [`Permit`]: crate::Permit
+//! [`Permit::lost`]: crate::Permit::lost
