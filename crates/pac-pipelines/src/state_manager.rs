@@ -277,7 +277,8 @@ impl RunRecord {
             RunStatus::Queued(run) => Some(Self::queued(run)),
             RunStatus::Started(run) => Some(Self::started(run)),
             RunStatus::Finished(run) => Some(Self::finished(run)),
-            RunStatus::Unknown => None,
+            // Also a state that a later version tells apart: never one that it is not.
+            _ => None,
         }
     }
 
