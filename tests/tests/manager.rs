@@ -27,6 +27,28 @@ async fn distant(time: Time) -> Fixture {
     Fixture::over(Faults::line().over(memory.driver()), time)
 }
 
+/// Removing what another manager has just removed once went round in circles for good.
+#[test]
+fn what_is_gone_already_is_removed_with_an_answer() {
+    for open in [Faults::none, Faults::line] {
+        run_case(Time::Paused, memory, async |fixture: &Fixture| {
+            let web = repository("web");
+            let line = open();
+            let (first, second) = (
+                fixture.manager_behind(&line).await,
+                fixture.manager_behind(&line).await,
+            );
+            first.set_limit(&web, Limit::new(1), None).await.unwrap();
+            let _a = started(&first, &web, durable("a")).await;
+            second.status(&web).await.unwrap();
+            let removed = first.remove_repository(&web).await.unwrap();
+            assert_eq!(removed.len(), 1);
+            let again = timeout(Duration::from_secs(20), second.remove_repository(&web)).await;
+            assert_eq!(again.expect("it ends").unwrap(), []);
+        });
+    }
+}
+
 #[test]
 fn a_waiter_outlives_the_loss_of_two_sessions() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
