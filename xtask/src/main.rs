@@ -18,10 +18,12 @@ mod miri;
 mod mutants;
 mod run;
 mod servers;
+mod skip;
 mod soak;
 mod test;
 mod tidy;
 mod tools;
+mod user;
 
 use std::process::ExitCode;
 

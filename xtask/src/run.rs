@@ -7,8 +7,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tools;
-
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
     // Cargo sets the variable for `cargo run`. The compiled-in path may be that of another clone
@@ -116,7 +114,7 @@ impl CommandLine {
     fn command(&self, root: &Path) -> Result<Command> {
         let (program, args) = self.words.split_first().context("an empty command line")?;
         let mut command = Command::new(program);
-        if let Some(protoc) = tools::own_protoc(root).filter(|_| env::var_os("PROTOC").is_none()) {
+        if let Some(protoc) = own_protoc(root).filter(|_| env::var_os("PROTOC").is_none()) {
             command.env("PROTOC", protoc);
         }
         command
@@ -187,4 +185,11 @@ mod tests {
         assert_eq!(lines, ["one", "two"]);
         assert!(!success);
     }
+}
+
+/// The value for `PROTOC`, if builds must use the program below `target` instead of the
+/// system's.
+pub(crate) fn own_protoc(root: &Path) -> Option<PathBuf> {
+    let protoc = root.join("target/tools/bin/protox");
+    protoc.is_file().then_some(protoc)
 }

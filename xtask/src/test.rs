@@ -12,6 +12,7 @@ use anyhow::{Result, bail, ensure};
 use crate::drivers::{self, DRIVERS};
 use crate::run::CommandLine;
 use crate::servers::Servers;
+use crate::skip::Skip;
 use crate::tools;
 use tally::Tally;
 
@@ -131,13 +132,6 @@ fn passes_alone(root: &Path, command: CommandLine, tally: &mut Tally) -> Result<
         }
     }
     Ok(success && all)
-}
-
-/// Something that was not tested, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Skip {
-    pub(crate) what: String,
-    pub(crate) why: String,
 }
 
 fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {

@@ -2,12 +2,12 @@
 //! names the command that does.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::run::CommandLine;
-use crate::servers::is_root;
+use crate::run::{CommandLine, own_protoc};
+use crate::user::is_root;
 
 /// A tool that is not part of this workspace.
 #[derive(Debug)]
@@ -43,13 +43,6 @@ pub(crate) const PROTOC: Tool = Tool {
         instead: "protox",
     },
 };
-
-/// The value for `PROTOC`, if builds must use the program below `target` instead of the
-/// system's.
-pub(crate) fn own_protoc(root: &Path) -> Option<PathBuf> {
-    let protoc = root.join("target/tools/bin/protox");
-    protoc.is_file().then_some(protoc)
-}
 
 /// Checks the dependencies: bans, licenses, sources.
 pub(crate) const CARGO_DENY: Tool = Tool {

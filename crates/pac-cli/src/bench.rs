@@ -8,6 +8,7 @@ mod load;
 mod measurement;
 mod place;
 mod rounds;
+mod serve;
 mod size;
 mod statistics;
 mod throughput;
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("no runtime: {error}")))?;
     if let Some(task) = &args.worker {
-        runtime.block_on(worker::run(&Place::of(settings, task.tag()), task))?;
+        runtime.block_on(serve::run(&Place::of(settings, task.tag()), task))?;
         return Ok(Exit::Success);
     }
     let place = Place::new(settings);

@@ -1,5 +1,6 @@
 //! `pac replay`: replays a recorded stream of PipelineRuns through the real manager.
 
+mod bug;
 mod clock;
 mod engine;
 mod progress;

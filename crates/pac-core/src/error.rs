@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::name::RepositoryKey;
+use crate::name::{InvalidValue, RepositoryKey};
 use crate::value::SessionId;
 
 /// The kind of a failure: the part of an [`Error`] to branch on.
@@ -165,6 +165,12 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<InvalidValue> for Error {
+    fn from(invalid: InvalidValue) -> Self {
+        Self::new(ErrorKind::InvalidInput, "parse", invalid.to_string())
     }
 }
 

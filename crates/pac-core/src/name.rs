@@ -6,8 +6,6 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind};
-
 /// Longest Kubernetes namespace, in bytes (RFC 1123 label).
 const MAX_NAMESPACE: usize = 63;
 /// Longest Kubernetes object name, in bytes (RFC 1123 subdomain).
@@ -261,12 +259,6 @@ impl fmt::Display for InvalidValue {
 }
 
 impl std::error::Error for InvalidValue {}
-
-impl From<InvalidValue> for Error {
-    fn from(invalid: InvalidValue) -> Self {
-        Self::new(ErrorKind::InvalidInput, "parse", invalid.to_string())
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //! share.
 
 mod batch;
+mod held;
 pub(crate) mod recent;
 mod refusal;
 mod removal;
@@ -18,12 +19,13 @@ use pac_core::state::{Entry, Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision};
 use tokio::time::Instant;
 
+use held::Held;
+
 use crate::client::cluster::Cluster;
 use crate::client::failure::Effect;
 use crate::client::{Answer, KeyValue, Operation, Page, Range, Step, Transaction};
 use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
-use crate::sessions::Held;
 
 /// Most keys in one answer. An entry with the longest names takes about 1.5 KB.
 pub(crate) const PAGE: usize = 1_000;

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-pub(crate) use process::{Process, Scratch, free_port, is_root, program, run_as};
+pub(crate) use process::{Process, Scratch, free_port, program, run_as};
 
-use crate::test::Skip;
+use crate::skip::Skip;
 
 /// The running servers, and the information that tests need about them.
 #[derive(Debug, Default)]

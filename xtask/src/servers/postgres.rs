@@ -14,9 +14,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::process::is_root;
 use super::{Process, Scratch, Servers, free_port, program, run_as};
 use crate::run::CommandLine;
+use crate::user::is_root;
 
 /// The directory in which Debian and its descendants install all versions.
 const SYSTEM: &str = "/usr/lib/postgresql";

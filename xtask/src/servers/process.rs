@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::user::is_root;
+
 /// The longest time that a server may take to start, and to stop before it is killed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -143,11 +145,6 @@ pub(crate) fn program(path: &Path) -> Command {
     // The user may not have access to the current directory.
     command.args(words).arg(path).current_dir("/");
     command
-}
-
-pub(crate) fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output();
-    id.is_ok_and(|id| id.stdout.starts_with(b"0\n"))
 }
 
 #[cfg(test)]

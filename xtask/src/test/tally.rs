@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::{Result, ensure};
 
-use super::Skip;
+use crate::skip::Skip;
 
 /// The sums of the result lines of all test binaries, and the results of single tests.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -43,6 +43,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 18] = [
         "what the store does by itself, which `pac bench` compares with",
     ),
     (
+        "crates/pac-etcd/src/store/held.rs",
+        "what a session holds stands in keys of its own, which are written once",
+    ),
+    (
         "crates/pac-etcd/src/store/recent.rs",
         "etcd has no index of revisions: what has changed is kept from the stream of changes",
     ),

@@ -11,14 +11,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::place::{Place, bug};
-use super::{contended, size, wakeup};
 use crate::exit::Failure;
 
 /// The task of a worker process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
     tag: String,
-    work: Work,
+    pub(super) work: Work,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,27 +48,15 @@ impl FromStr for Task {
     }
 }
 
-/// Does the task, until the other process closes this one's standard input.
-pub(super) async fn run(place: &Place, task: &Task) -> Result<(), Failure> {
-    let mut asked = Asked(io::stdin().lock().lines());
-    match task.work {
-        Work::Contend { number, round } => {
-            contended::take_part(place, number, round, &mut asked).await
-        }
-        Work::Wait => wakeup::take_part(place, &mut asked).await,
-        Work::Populate { repositories } => size::populate(place, repositories, &mut asked).await,
-        Work::Queue { ref tag, entries } => size::queue(place, tag, entries, &mut asked).await,
-        Work::Know {
-            ref tag,
-            repositories,
-        } => size::know(place, tag, repositories, &mut asked).await,
-    }
-}
-
 /// The lines sent by the process that started this one.
 pub(super) struct Asked(io::Lines<io::StdinLock<'static>>);
 
 impl Asked {
+    /// From this process's standard input.
+    pub(super) fn here() -> Self {
+        Self(io::stdin().lock().lines())
+    }
+
     /// The next step; `None` when the other process has finished or is gone. Blocks: this
     /// process has nothing else to do.
     pub(super) fn next(&mut self) -> Option<String> {

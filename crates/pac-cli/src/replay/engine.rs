@@ -12,6 +12,7 @@ use pac_concurrency::{ConcurrencyManager, Error, ManagerOptions, Settings};
 use pac_concurrency::{PipelineRunKey, RepositoryKey};
 use tokio::task::JoinSet;
 
+use super::bug::internal;
 use super::clock::ReplayClock;
 use super::progress::Progress;
 use super::record::{Replay, RepositoryRecord};
@@ -109,8 +110,4 @@ fn collect(
     }
     replay.unknown_cancels.sort_unstable();
     replay
-}
-
-pub(super) fn internal(message: String) -> Error {
-    Error::new(pac_concurrency::ErrorKind::Internal, "replay", message)
 }

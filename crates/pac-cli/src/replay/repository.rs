@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::bug::internal;
 use super::clock::ReplayClock;
-use super::engine::internal;
 use super::progress::Progress;
 use super::record::{RepositoryRecord, RunOutcome, RunRecord};
 use super::trace::{Event, Row};

@@ -16,8 +16,16 @@ use super::fault::{Fault, Request};
 use super::plan::{Faults, lost};
 use super::watch::FaultyWatch;
 
+impl Faults {
+    /// The same store, with these faults on the way to it.
+    #[must_use]
+    pub fn over(self: &Arc<Self>, driver: &Arc<dyn Driver>) -> Arc<dyn Driver> {
+        Arc::new(Faulty::new(driver, self))
+    }
+}
+
 #[derive(Debug, Clone)]
-pub(super) struct Faulty {
+struct Faulty {
     inner: Arc<dyn Driver>,
     faults: Arc<Faults>,
 }

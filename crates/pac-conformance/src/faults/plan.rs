@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use pac_core::driver::{Descriptor, Driver, Placement};
+use pac_core::driver::{Descriptor, Placement};
 use pac_core::{Error, ErrorKind, RepositoryKey};
 use tokio::sync::watch;
 
-use super::driver::Faulty;
 use super::fault::{Countdown, Fault, HintFault, Request, When};
 use super::ruin::Ruin;
 
@@ -94,12 +93,6 @@ impl Faults {
             ..inner
         });
         line
-    }
-
-    /// The same store, with these faults on the way to it.
-    #[must_use]
-    pub fn over(self: &Arc<Self>, driver: &Arc<dyn Driver>) -> Arc<dyn Driver> {
-        Arc::new(Faulty::new(driver, self))
     }
 
     /// From now on every request fails at once, and watches break. For good it is what a crash

@@ -1,6 +1,6 @@
 //! What all clones of a manager share; its end is the manager's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::ManagerOptions;
 use super::commit::queue::CommitQueue;
@@ -41,10 +41,10 @@ impl ManagerHandle {
             Placement::InProcess => 1,
             Placement::Remote { batches_in_flight } => batches_in_flight,
         };
-        let engine = Arc::new_cyclic(|engine| Engine {
+        let engine = Arc::new_cyclic(|engine: &Weak<Engine>| Engine {
             store: Store::new(Arc::clone(&driver), options.request_timeout),
             options,
-            registry: Registry::new(engine.clone(), Arc::clone(&fence)),
+            registry: Registry::new(Weak::<Engine>::clone(engine), Arc::clone(&fence)),
             fence: Arc::clone(&fence),
             queue: CommitQueue::new(workers),
             grants: GrantQueue::default(),

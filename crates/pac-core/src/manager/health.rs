@@ -3,8 +3,6 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::engine::Engine;
-use super::lifecycle::End;
 use crate::value::SessionId;
 
 /// What a manager says of itself.
@@ -28,22 +26,6 @@ pub struct Health {
 }
 
 impl Health {
-    pub(super) fn of(engine: &Engine) -> Self {
-        let end = engine.lifecycle.end();
-        Self {
-            session: engine.fence.session().0,
-            session_remaining: engine.fence.remaining(),
-            closed: matches!(end, Some(End::Owner | End::LastHandle)),
-            dead: match end {
-                Some(End::Part(part)) => Some(part),
-                Some(End::Runtime) => Some("runtime"),
-                Some(End::Owner | End::LastHandle) | None => None,
-            },
-            watch_error: engine.vitals.watch_error(),
-            panics: engine.executor.panics(),
-        }
-    }
-
     /// Whether it is to be trusted with work: it is open, its parts live, and so does its
     /// session.
     #[must_use]
@@ -65,7 +47,7 @@ impl Vitals {
         *known.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
-    fn watch_error(&self) -> Option<String> {
+    pub(super) fn watch_error(&self) -> Option<String> {
         let known = &self.watch_error;
         known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

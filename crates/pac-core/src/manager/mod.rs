@@ -1,5 +1,6 @@
 //! The manager: the protocol over a driver, for the many tasks of one process.
 
+mod closing;
 mod commit;
 mod engine;
 mod executor;
@@ -23,10 +24,11 @@ pub use crate::event::{Event, LeaseLoss};
 pub use crate::status::{
     FinishedRun, QueuedRun, RepositoryStatus, RepositorySummary, RunStatus, RunningRun, WaitReason,
 };
-pub use handles::admission::{Admission, Ending, Turn};
+pub use handles::admission::{Admission, Ending};
 pub use handles::grants::Grants;
 pub use handles::lease::{Lease, Lost};
 pub use handles::permit::Permit;
+pub use handles::turn::Turn;
 pub use handles::waiter::Waiter;
 pub use handles::watch::{RepositoryWatch, Update};
 pub use health::Health;
@@ -38,16 +40,17 @@ pub use options::{KeepAliveOn, ManagerOptions};
 #[doc(hidden)]
 pub mod machine {
     pub use super::repository::effects::{
-        Action, Answer, AnswerResult, Effects, Grant, Place, Reply, Turn, TurnMessage,
+        Action, Answer, AnswerResult, Effects, EndOfWaiting, Grant, Place, Reply, Turn,
+        TurnMessage, WaiterId,
     };
     pub use super::repository::env::{Env, Port};
     pub use super::repository::request::{Asked, Listener, Request, RequestId};
-    pub use super::repository::waiters::{EndOfWaiting, WaiterId};
     pub use super::repository::{Repository, reply::abandon};
 }
 
 use engine::Engine;
 use handle::ManagerHandle;
+use lifecycle::End;
 use submit::unexpected;
 
 use crate::driver::{Driver, ListFilter};
@@ -170,7 +173,7 @@ impl ConcurrencyManager {
             asking.arrive(at).await?;
         }
         (announced..count)
-            .map(|at| self.admission(&cell, asking.take(at)?))
+            .map(|at| self.admission(&cell, *asking.take(at)?))
             .collect()
     }
 
@@ -211,7 +214,7 @@ impl ConcurrencyManager {
         {
             return Ok(None);
         }
-        self.admission(&cell, reply).map(Some)
+        self.admission(&cell, *reply).map(Some)
     }
 
     /// Ends a run that has a lease; the next one starts in the same commit.
@@ -377,7 +380,7 @@ impl ConcurrencyManager {
         // Counting starts before the state is read, so no change can fall between.
         let watch = RepositoryWatch::begin(&cell);
         self.read(repository, |_| ()).await?;
-        Ok(watch.from_here())
+        Ok(watch.begins_here())
     }
 
     /// What happens to runs and sessions from now on.
@@ -397,7 +400,20 @@ impl ConcurrencyManager {
     /// Whether this manager does what it is there for.
     #[must_use]
     pub fn health(&self) -> Health {
-        Health::of(self.engine())
+        let engine = self.engine();
+        let end = engine.lifecycle.end();
+        Health {
+            session: engine.fence.session().0,
+            session_remaining: engine.fence.remaining(),
+            closed: matches!(end, Some(End::Owner | End::LastHandle)),
+            dead: match end {
+                Some(End::Part(part)) => Some(part),
+                Some(End::Runtime) => Some("runtime"),
+                Some(End::Owner | End::LastHandle) | None => None,
+            },
+            watch_error: engine.vitals.watch_error(),
+            panics: engine.executor.panics(),
+        }
     }
 
     /// The session of this manager at the store.

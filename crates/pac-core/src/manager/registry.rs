@@ -1,14 +1,15 @@
 //! The repositories that a manager knows, and the lock of each.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use dashmap::DashMap;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::engine::Engine;
-use super::repository::Repository;
-use super::repository::effects::{AnswerResult, TurnMessage};
+use super::repository::effects::{AnswerResult, Grant, TurnMessage};
 use super::repository::env::Port;
+use super::repository::{HolderId, Repository};
 use super::session::fence::Fence;
 use crate::event::LeaseLoss;
 use crate::hash::RandomState;
@@ -36,11 +37,30 @@ impl Port for Channels {
     }
 }
 
+/// What a lease asks of the manager that keeps its repository.
+pub(super) trait Keeper: fmt::Debug + Send + Sync {
+    /// The session of the manager, as its holders see it.
+    fn fence(&self) -> &Arc<Fence>;
+
+    /// Has a holder told when its slot is taken away. Names it, to be
+    /// [forgotten](super::repository::Repository::unwatch_lease) again.
+    fn watch_lease(
+        self: Arc<Self>,
+        cell: &Arc<Cell>,
+        grant: &Grant,
+        taker: oneshot::Sender<LeaseLoss>,
+    ) -> HolderId;
+
+    /// Runs `work` in a task of the manager's.
+    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>);
+}
+
 /// One repository: its state machine under a lock, and what belongs to it outside of that.
 #[derive(Debug)]
 pub(super) struct Cell {
     key: RepositoryKey,
-    pub(super) engine: Weak<Engine>,
+    /// What keeps it; nobody needs it any more once that is gone.
+    pub(super) keeper: Weak<dyn Keeper>,
     inner: Mutex<Inner>,
     /// Held while events and grants are delivered, so that they keep the order in which they
     /// came about. Taken under the lock of `inner`; under it no other lock is taken but those of
@@ -74,15 +94,15 @@ impl Cell {
 #[derive(Debug)]
 pub(super) struct Registry {
     cells: DashMap<RepositoryKey, Arc<Cell>, RandomState>,
-    engine: Weak<Engine>,
+    keeper: Weak<dyn Keeper>,
     fence: Arc<Fence>,
 }
 
 impl Registry {
-    pub(super) fn new(engine: Weak<Engine>, fence: Arc<Fence>) -> Self {
+    pub(super) fn new(keeper: Weak<dyn Keeper>, fence: Arc<Fence>) -> Self {
         Self {
             cells: DashMap::with_hasher_and_shard_amount(RandomState::default(), SHARDS),
-            engine,
+            keeper,
             fence,
         }
     }
@@ -101,7 +121,7 @@ impl Registry {
             let machine = Repository::new(key.clone(), session, self.fence.former());
             Arc::new(Cell {
                 key: key.clone(),
-                engine: Weak::clone(&self.engine),
+                keeper: Weak::clone(&self.keeper),
                 inner: Mutex::new(Inner {
                     machine,
                     steps: None,

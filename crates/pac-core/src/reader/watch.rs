@@ -162,6 +162,7 @@ impl StoreWatch {
     /// Waits for the next change. If the store fails, keeps reconnecting until it is back.
     /// Cancel-safe.
     ///
+    /// # Errors
     /// Those that a retry does not cure: `Unauthorised`, `Config` and the like.
     pub async fn next(&mut self) -> Result<Change, Error> {
         loop {

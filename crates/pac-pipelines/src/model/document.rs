@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use super::fields::Fields;
 use super::repository::RepositoryView;
 use super::run::RunManifest;
 use super::yaml;
@@ -63,24 +62,6 @@ pub fn parse_documents(source: &str, text: &str) -> Vec<Result<Object, ModelErro
     objects
 }
 
-/// The one object of a text, and what it is called in errors.
-pub(super) fn single(text: &str) -> Result<Map<String, Value>, ModelError> {
-    let source = "object";
-    let mut documents = yaml::parse(text)
-        .map_err(|error| ModelError::new(source, format!("line {}", error.line), error.message))?;
-    match (documents.pop(), documents.len()) {
-        (Some(document), 0) => match document.value {
-            Value::Object(map) => Ok(map),
-            _ => Err(ModelError::new(source, "line 1", "must be an object")),
-        },
-        _ => Err(ModelError::new(
-            source,
-            "line 1",
-            "must be exactly one document",
-        )),
-    }
-}
-
 /// The API leaves the kind of the items of a typed list out.
 fn list_item_kind(list: &Value) -> Option<&str> {
     list.get("kind")?.as_str()?.strip_suffix("List")
@@ -105,35 +86,6 @@ fn read(map: &Map<String, Value>, usual: Option<&str>) -> Result<Object, ModelEr
             ),
         }),
     }
-}
-
-/// Kind, namespace and name of an object as far as it has them.
-pub(super) fn describe(kind: &str, map: &Map<String, Value>) -> String {
-    let metadata = map.get("metadata");
-    let part = |name| metadata.and_then(|m| m.get(name)).and_then(Value::as_str);
-    let name = part("name")
-        .or_else(|| part("generateName"))
-        .unwrap_or("without a name");
-    match part("namespace") {
-        Some(namespace) => format!("{kind} {namespace}/{name}"),
-        None => format!("{kind} {name}"),
-    }
-}
-
-/// The labels or annotations in `metadata` that are in `kept`.
-pub(super) fn marks(
-    metadata: &Fields<'_>,
-    field: &str,
-    kept: &[&str],
-) -> Result<std::collections::BTreeMap<String, String>, ModelError> {
-    let marks = metadata.inner(field)?;
-    let mut found = std::collections::BTreeMap::new();
-    for name in kept {
-        if let Some(text) = marks.scalar(name)? {
-            found.insert((*name).to_owned(), text);
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod document;
 mod fields;
 mod natural;
+mod object;
 mod order;
 mod repository;
 mod run;

@@ -3,8 +3,8 @@
 use pac_core::{Limit, RepositoryKey, Timestamp};
 use serde_json::{Map, Value};
 
-use super::document::{describe, single};
 use super::fields::Fields;
+use super::object::{describe, single};
 use super::time;
 use super::version::ResourceVersion;
 use crate::error::ModelError;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Timestamp, Uid};
 use serde_json::{Map, Value};
 
-use super::document::{describe, marks, single};
 use super::fields::Fields;
+use super::object::{describe, marks, single};
 use super::order::ExecutionOrder;
 use super::repository::{timestamp, version};
 use super::status::{Condition, ConditionStatus, PacState, SpecStatus};

@@ -115,7 +115,7 @@ async fn carry(engine: &Arc<Engine>, work: Vec<Token>) {
                 });
                 leaving.push(token);
             }
-            action => engine.resume(token, action),
+            action => engine.resume(token, &action),
         }
     }
     if batch.is_empty() {
@@ -126,7 +126,7 @@ async fn carry(engine: &Arc<Engine>, work: Vec<Token>) {
     let mut again = Vec::new();
     engine.settle(session, leaving, answer, |token, action| match action {
         Action::Plan => again.push(token),
-        action => engine.resume(token, action),
+        action => engine.resume(token, &action),
     });
     engine.queue.push_again(again.into_iter());
 }

@@ -10,11 +10,10 @@ use super::token::Token;
 use crate::driver::{BatchOutcome, Commit, CommitOutcome, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
 use crate::manager::engine::Engine;
-use crate::manager::notify::dispatch::{Input, Time};
+use crate::manager::notify::dispatch::{Caller, Input, Time, again};
 use crate::manager::registry::Cell;
 use crate::manager::repository::effects::Action;
 use crate::manager::store::{Reader, checked};
-use crate::manager::submit::ask::Asking;
 use crate::protocol::Changes;
 use crate::value::{Revision, SessionId};
 
@@ -35,7 +34,7 @@ impl Engine {
             .and_then(|cell| cell.lock().machine.read_first());
         match first {
             // What waits for the answer of this need not wait for a worker.
-            Some(load) => self.resume(token, load),
+            Some(load) => self.resume(token, &load),
             None => self.enqueue(token),
         }
     }
@@ -59,7 +58,7 @@ impl Engine {
         self: &Arc<Self>,
         token: Token,
         mut action: Action,
-        mut asking: Option<&mut Asking<'_>>,
+        mut asking: Option<&mut dyn Caller>,
     ) {
         let mut courtesy = 0;
         while let Some(cell) = token.cell() {
@@ -72,7 +71,7 @@ impl Engine {
                         self.attend_later(token);
                         return;
                     }
-                    action = self.plan_for(cell, asking.as_deref_mut());
+                    action = self.plan_for(cell, again(&mut asking));
                     continue;
                 }
                 Action::Commit(changes) => changes,
@@ -82,17 +81,17 @@ impl Engine {
                     if let Some(asking) = asking {
                         asking.listen(cell);
                     }
-                    self.resume(token, action);
+                    self.resume(token, &action);
                     return;
                 }
             };
             let session = self.fence.session().0;
-            match self.commit_one(session, cell, changes) {
+            match self.commit_one(session, cell, *changes) {
                 Commit::Done(answer) => {
                     let outcome = self.heard(session, checked(answer, 1));
                     let mut outcome = outcome.map(|mut outcomes| outcomes.pop());
                     let outcome = outcome.as_mut().map(Option::take).map_err(|error| &*error);
-                    action = self.settle_one(session, cell, outcome, asking.as_deref_mut());
+                    action = self.settle_one(session, cell, outcome, again(&mut asking));
                 }
                 commit @ Commit::Pending(_) => {
                     if let Some(asking) = asking {
@@ -105,11 +104,11 @@ impl Engine {
         }
     }
 
-    fn commit_one(&self, session: SessionId, cell: &Cell, changes: Box<Changes>) -> Commit {
+    fn commit_one(&self, session: SessionId, cell: &Cell, changes: Changes) -> Commit {
         let repository = cell.key().clone();
         let commit = RepositoryCommit {
             repository,
-            changes: *changes,
+            changes,
         };
         self.store.commit(session, vec![commit])
     }
@@ -120,7 +119,7 @@ impl Engine {
         self.executor.spawn(async move {
             let answer = engine.store.answer(commit, 1).await;
             engine.settle(session, vec![token], answer, |token, action| {
-                engine.resume(token, action);
+                engine.resume(token, &action);
             });
         });
     }
@@ -130,7 +129,7 @@ impl Engine {
         self.plan_for(cell, None)
     }
 
-    fn plan_for(self: &Arc<Self>, cell: &Arc<Cell>, asking: Option<&mut Asking<'_>>) -> Action {
+    fn plan_for(self: &Arc<Self>, cell: &Arc<Cell>, asking: Option<&mut dyn Caller>) -> Action {
         let plan = |input: &mut Input<'_>| input.machine.plan(&input.env, input.effects);
         self.input_for(cell, Time::Now, plan, asking)
     }
@@ -174,7 +173,7 @@ impl Engine {
         session: SessionId,
         cell: &Arc<Cell>,
         outcome: Result<Option<CommitOutcome>, &Error>,
-        asking: Option<&mut Asking<'_>>,
+        asking: Option<&mut dyn Caller>,
     ) -> Action {
         let time = match &outcome {
             // Success is none the wiser for knowing when.
@@ -193,24 +192,30 @@ impl Engine {
     }
 
     /// Does what has to be done next for a repository, in a task if it has to be waited for.
-    pub(super) fn resume(self: &Arc<Self>, token: Token, action: Action) {
-        let engine = match action {
-            Action::Rest => return token.done(),
-            _ => Arc::clone(self),
-        };
-        match action {
-            Action::Rest => {}
+    pub(super) fn resume(self: &Arc<Self>, token: Token, action: &Action) {
+        match *action {
+            Action::Rest => token.done(),
+            // What was planned is planned again, where it is committed.
             Action::Plan | Action::Commit(_) => self.attend(token),
             // Nobody is left to keep its session, nor to hear of it.
             Action::PlanAfter(_) if self.lifecycle.gives_up(self.fence.ttl().session) => {
                 drop(token);
             }
-            Action::PlanAfter(delay) => self.executor.spawn(async move {
-                sleep(delay).await;
-                engine.attend(token);
-            }),
-            Action::Load(since) => self.executor.run(load(engine, token, since)),
-            Action::Hold(until) => self.executor.run(hold_back(engine, token, until)),
+            Action::PlanAfter(delay) => {
+                let engine = Arc::clone(self);
+                self.executor.spawn(async move {
+                    sleep(delay).await;
+                    engine.attend(token);
+                });
+            }
+            Action::Load(since) => {
+                let loading = load(Arc::clone(self), token, since);
+                self.executor.run(loading);
+            }
+            Action::Hold(until) => {
+                let holding = hold_back(Arc::clone(self), token, until);
+                self.executor.run(holding);
+            }
         }
     }
 }
@@ -229,7 +234,7 @@ async fn load(engine: Arc<Engine>, token: Token, since: Option<Revision>) {
     let action = engine.input(cell, |input| {
         input.machine.on_loaded(&input.env, answer, input.effects)
     });
-    engine.resume(token, action);
+    engine.resume(token, &action);
 }
 
 /// Waits for something urgent that held-back admissions can go along with.

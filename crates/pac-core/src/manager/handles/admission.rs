@@ -1,8 +1,9 @@
-//! What came of asking for a slot, of waiting for it, and of ending a run.
+//! What came of asking for a slot, and of ending a run.
 
 use std::sync::Arc;
 
 use super::lease::Lease;
+use super::turn::Turn;
 use super::waiter::Waiter;
 use crate::error::Error;
 use crate::name::PipelineRunKey;
@@ -36,20 +37,6 @@ impl Admission {
             Self::Finished(outcome) => Ok(Turn::Ended(outcome)),
         }
     }
-}
-
-/// How waiting ended.
-#[derive(Debug)]
-#[must_use = "dropping the lease of an ephemeral run ends the run"]
-pub enum Turn {
-    /// It runs.
-    Started(Lease),
-    /// It was ended while it waited.
-    Ended(RunOutcome),
-    /// It is not this waiter's any more: admitted again, here or by another controller.
-    TakenOver,
-    /// It is gone: its repository was removed, or a new run took its name.
-    Gone,
 }
 
 /// What came of ending a run.

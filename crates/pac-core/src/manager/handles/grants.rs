@@ -20,12 +20,9 @@ impl Grants {
             // Taken only after the wait, so that a dropped future loses nothing.
             let session = engine.grants.session_of_first().await?;
             let era = engine.fence.confirmed(session).await;
-            match (engine.grants.take_first(), era) {
-                (Some((cell, grant)), Some(era)) => {
-                    return Some(Lease::new(&self.0, &cell, grant, era, true));
-                }
-                // It went with its session.
-                (Some(_), None) | (None, _) => {}
+            // One whose session is over went with it.
+            if let (Some((cell, grant)), Some(era)) = (engine.grants.take_first(), era) {
+                return Some(Lease::new(&self.0, &cell, grant, era, true));
             }
         }
     }

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use tokio::sync::{oneshot, watch};
 
 use crate::event::LeaseLoss;
-use crate::manager::registry::Cell;
+use crate::manager::engine::Engine;
+use crate::manager::registry::{Cell, Keeper};
+use crate::manager::repository::HolderId;
 use crate::manager::repository::effects::Grant;
 use crate::manager::repository::reply::abandon;
 use crate::manager::session::fence::{Era, Fence};
@@ -177,14 +179,37 @@ struct Loss {
 /// shut down, the manager has ended.
 struct Following(Arc<Loss>);
 
+impl Keeper for Engine {
+    fn fence(&self) -> &Arc<Fence> {
+        &self.fence
+    }
+
+    fn watch_lease(
+        self: Arc<Self>,
+        cell: &Arc<Cell>,
+        grant: &Grant,
+        taker: oneshot::Sender<LeaseLoss>,
+    ) -> HolderId {
+        let (run, token) = (&grant.entry.run, grant.token);
+        self.input(cell, |input| {
+            let (machine, effects) = (&mut input.machine, &mut *input.effects);
+            machine.watch_lease(run, token, taker, effects)
+        })
+    }
+
+    fn spawn(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.executor.spawn(work);
+    }
+}
+
 impl Lost {
     /// Has the loss of a lease noticed in a task of the manager's.
     fn follow(cell: &Arc<Cell>, grant: &Grant, era: Era) -> Self {
         let (tell, reason) = watch::channel(None);
-        let engine = cell.engine.upgrade();
+        let keeper = cell.keeper.upgrade();
         let loss = Arc::new(Loss {
             reason: tell,
-            fence: engine.as_ref().map(|engine| Arc::clone(&engine.fence)),
+            fence: keeper.as_ref().map(|keeper| Arc::clone(keeper.fence())),
             session: grant.session,
             era,
         });
@@ -193,7 +218,7 @@ impl Lost {
             loss,
             waiting: None,
         };
-        let Some(engine) = engine else {
+        let Some(keeper) = keeper else {
             lost.loss.tell(LeaseLoss::Closed);
             return lost;
         };
@@ -201,28 +226,25 @@ impl Lost {
             return lost;
         }
         let (taker, taken) = oneshot::channel();
-        let (run, token) = (grant.entry.run.clone(), grant.token);
-        let holder = engine.input(cell, |input| {
-            let (machine, effects) = (&mut input.machine, &mut *input.effects);
-            machine.watch_lease(&run, token, taker, effects)
-        });
+        let fence = Arc::clone(keeper.fence());
+        let holder = Arc::clone(&keeper).watch_lease(cell, grant, taker);
         let following = Following(Arc::clone(&lost.loss));
-        let (cell, watching) = (Arc::clone(cell), Arc::clone(&engine));
-        engine.executor.spawn(async move {
+        let cell = Arc::clone(cell);
+        keeper.spawn(Box::pin(async move {
             let loss = &following.0;
             // Without a word, the manager ends.
             let taken = async { taken.await.unwrap_or(LeaseLoss::Closed) };
             let why = tokio::select! {
                 biased;
                 why = taken => Some(why),
-                why = watching.fence.lost(loss.session, loss.era) => Some(why),
+                why = fence.lost(loss.session, loss.era) => Some(why),
                 () = loss.reason.closed() => None,
             };
             cell.lock().machine.unwatch_lease(holder);
             if let Some(why) = why {
                 loss.tell(why);
             }
-        });
+        }));
         lost
     }
 

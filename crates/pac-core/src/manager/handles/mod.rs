@@ -4,5 +4,6 @@ pub(super) mod admission;
 pub(super) mod grants;
 pub(super) mod lease;
 pub(super) mod permit;
+pub(super) mod turn;
 pub(super) mod waiter;
 pub(super) mod watch;

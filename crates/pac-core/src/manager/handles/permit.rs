@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::admission::{Admission, Ending, Turn};
+use super::admission::{Admission, Ending};
 use super::lease::{Lease, Lost};
+use super::turn::Turn;
 use crate::error::{Error, ErrorKind};
 use crate::event::LeaseLoss;
 use crate::manager::ConcurrencyManager;

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::admission::Turn;
 use super::lease::Lease;
+use super::turn::Turn;
 use crate::error::{Error, ErrorKind};
 use crate::manager::ConcurrencyManager;
 use crate::manager::registry::{AnswerReceiver, Cell, Channels};
-use crate::manager::repository::effects::{Grant, Place, TurnMessage};
-use crate::manager::repository::waiters::EndOfWaiting;
+use crate::manager::repository::effects::{EndOfWaiting, Grant, Place, TurnMessage};
 use crate::manager::session::fence::{Era, session_lost};
 use crate::name::PipelineRunKey;
 use crate::state::{Entry, EntryState};

@@ -51,7 +51,7 @@ impl RepositoryWatch {
     }
 
     /// The state has been read: it is the first to be seen.
-    pub(in crate::manager) fn from_here(mut self) -> Self {
+    pub(in crate::manager) fn begins_here(mut self) -> Self {
         self.seen = self.steps.borrow().saturating_sub(1);
         self
     }

@@ -9,15 +9,43 @@ use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
 use crate::manager::registry::{Cell, Channels};
 use crate::manager::repository::Repository;
-use crate::manager::repository::effects::{Answer, Effects, Grant, Reply, Turn, TurnMessage};
+use crate::manager::repository::effects::{
+    Answer, AnswerResult, Effects, Grant, Reply, Turn, TurnMessage,
+};
 use crate::manager::repository::env::Env;
-use crate::manager::submit::ask::Asking;
+use crate::manager::repository::request::RequestId;
 
 /// A repository under its lock, and what an input to it takes.
 pub(in crate::manager) struct Input<'a> {
     pub(in crate::manager) machine: &'a mut Repository<Channels>,
     pub(in crate::manager) env: Env,
     pub(in crate::manager) effects: &'a mut Effects<Channels>,
+}
+
+/// A caller that is still in the call which submitted its requests.
+pub(in crate::manager) trait Caller {
+    /// Takes an answer in. Gives it back when it is none to this caller's requests.
+    fn put(
+        &mut self,
+        request: RequestId,
+        answer: AnswerResult<Channels>,
+    ) -> Option<AnswerResult<Channels>>;
+
+    /// Whether nothing is to be answered in this call any more.
+    fn is_answered(&self) -> bool;
+
+    /// What has no answer yet will be answered through a channel.
+    fn listen(&mut self, cell: &Cell);
+}
+
+/// The same caller, for a call within this one.
+pub(in crate::manager) fn again<'a>(
+    caller: &'a mut Option<&mut dyn Caller>,
+) -> Option<&'a mut dyn Caller> {
+    match caller {
+        Some(caller) => Some(&mut **caller),
+        None => None,
+    }
 }
 
 /// Whether an input depends on the time.
@@ -66,7 +94,7 @@ impl Engine {
         cell: &Arc<Cell>,
         time: Time,
         input: impl FnOnce(&mut Input<'_>) -> R,
-        asking: Option<&mut Asking<'_>>,
+        asking: Option<&mut dyn Caller>,
     ) -> R {
         let mut effects = Effects::default();
         let mut inner = cell.lock();
@@ -111,7 +139,7 @@ impl Engine {
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         effects: &mut Effects<Channels>,
-        mut asking: Option<&mut Asking<'_>>,
+        mut asking: Option<&mut dyn Caller>,
     ) {
         if let Some(lost) = effects.session_lost.take()
             && self.fence.lose(lost.0)
@@ -137,7 +165,7 @@ impl Engine {
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         answer: Answer<Channels>,
-        asking: &mut Option<&mut Asking<'_>>,
+        asking: &mut Option<&mut dyn Caller>,
     ) {
         let unheard = match (answer.asker, asking) {
             (Some(asker), _) => asker.send(answer.result).err(),

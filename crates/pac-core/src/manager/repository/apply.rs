@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use super::effects::{Effects, Grant};
+use super::effects::{Effects, EndOfWaiting, Grant};
 use super::env::{Env, Port};
 use super::request::Planned;
-use super::waiters::EndOfWaiting;
 use super::{Holder, Repository, holds, loss_of};
 use crate::error::Error;
 use crate::event::Event;
@@ -75,7 +74,7 @@ impl<P: Port> Repository<P> {
         for (entry, after) in changes {
             let ticket = self.waiters.ticket(&entry.run);
             match self.standing(env, ticket, after.as_ref()) {
-                Some(Standing::Over(why)) => self.end_waiters(&entry.run, why, effects),
+                Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
                 Some(Standing::Started(grant)) => self.started(grant, effects),
                 Some(Standing::Reclaim) => self.reclaim(env, &entry),
                 None => {}
@@ -182,10 +181,10 @@ impl<P: Port> Repository<P> {
     pub(super) fn end_waiters(
         &mut self,
         run: &PipelineRunKey,
-        why: EndOfWaiting,
+        why: &EndOfWaiting,
         effects: &mut Effects<P>,
     ) {
-        let again = || match &why {
+        let again = || match why {
             EndOfWaiting::Ended(outcome) => EndOfWaiting::Ended(*outcome),
             EndOfWaiting::Lost(session) => EndOfWaiting::Lost(*session),
             EndOfWaiting::Gone => EndOfWaiting::Gone,
@@ -293,7 +292,7 @@ impl<P: Port> Repository<P> {
         for entry in queued.cloned().collect::<Vec<_>>() {
             match self.standing(env, None, Some(&entry)) {
                 Some(Standing::Reclaim) => self.reclaim(env, &entry),
-                Some(Standing::Over(why)) => self.end_waiters(&entry.run, why, effects),
+                Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
                 Some(Standing::Started(_)) | None => {}
             }
         }

@@ -7,11 +7,10 @@ use smallvec::SmallVec;
 
 use super::env::Port;
 use super::request::{Asked, RequestId};
-use super::waiters::{EndOfWaiting, WaiterId};
 use crate::error::Error;
 use crate::event::{Event, LeaseLoss};
 use crate::protocol::{Changes, Outcome};
-use crate::state::Entry;
+use crate::state::{Entry, RunOutcome};
 use crate::status::QueuedRun;
 use crate::value::{FencingToken, Revision, SessionId};
 use std::time::Duration;
@@ -158,4 +157,23 @@ pub struct Grant {
     pub session: SessionId,
     /// The run was running before: given back, it is an orphan, and not queued again.
     pub running: bool,
+}
+
+/// Names a waiter to its repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaiterId(pub u64);
+
+/// Why waiting is over without a slot.
+#[derive(Debug)]
+pub enum EndOfWaiting {
+    /// The run has ended.
+    Ended(RunOutcome),
+    /// Another waiter, here or elsewhere, waits for it now.
+    TakenOver,
+    /// There is no such run any more.
+    Gone,
+    /// It waited, or was started, in the name of a session that is over.
+    Lost(SessionId),
+    /// The manager has ended.
+    Closed(Error),
 }

@@ -27,12 +27,12 @@ pub(in crate::manager) mod waiters;
 
 use std::sync::Arc;
 
-use effects::{Answer, Effects, Grant};
+use effects::{Answer, Effects, EndOfWaiting, Grant};
 use env::{Env, Port};
 use inbox::Inbox;
 use request::{Listener, Request, RequestId};
 use retry::Retry;
-use waiters::{EndOfWaiting, Waiters};
+use waiters::Waiters;
 
 use tokio::time::Instant;
 

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::Repository;
 use super::apply::Standing;
-use super::effects::{Answer, Effects, Grant, Place, Reply, TurnMessage};
+use super::effects::{Answer, Effects, EndOfWaiting, Grant, Place, Reply, TurnMessage, WaiterId};
 use super::env::{Env, Port};
 use super::request::{Asked, Planned, RequestId};
-use super::waiters::{EndOfWaiting, WaiterId};
 use crate::protocol::{Admitted, Command, Ended, Outcome, recognise};
 use crate::state::{Entry, EntryState, RepositoryState, RunKind, RunOutcome, Snapshot};
 use crate::status::queued_run;
@@ -129,7 +128,7 @@ impl<P: Port> Repository<P> {
     fn queue(&mut self, env: &Env, entry: &Arc<Entry>, effects: &mut Effects<P>) -> Place<P> {
         let place = self.waiters.add(entry);
         match self.standing(env, None, Some(entry)) {
-            Some(Standing::Over(why)) => self.end_waiters(&entry.run, why, effects),
+            Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
             // Its session died, and that was recorded, before this answer came.
             Some(Standing::Reclaim) => self.reclaim(env, entry),
             Some(Standing::Started(_)) | None => {}

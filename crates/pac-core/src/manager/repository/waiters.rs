@@ -1,31 +1,11 @@
 //! The waiters of one repository.
 
-use super::effects::{Effects, Grant, Place, Turn, TurnMessage};
+use super::effects::{Effects, EndOfWaiting, Grant, Place, Turn, TurnMessage, WaiterId};
 use super::env::Port;
-use crate::error::Error;
 use crate::hash::{HashMap, HashSet};
 use crate::name::PipelineRunKey;
-use crate::state::{Entry, RunKind, RunOutcome};
-use crate::value::{SessionId, Ticket};
-
-/// Names a waiter to its repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaiterId(pub u64);
-
-/// Why waiting is over without a slot.
-#[derive(Debug)]
-pub enum EndOfWaiting {
-    /// The run has ended.
-    Ended(RunOutcome),
-    /// Another waiter, here or elsewhere, waits for it now.
-    TakenOver,
-    /// There is no such run any more.
-    Gone,
-    /// It waited, or was started, in the name of a session that is over.
-    Lost(SessionId),
-    /// The manager has ended.
-    Closed(Error),
-}
+use crate::state::{Entry, RunKind};
+use crate::value::Ticket;
 
 #[derive(Debug)]
 struct Waiter<P: Port> {

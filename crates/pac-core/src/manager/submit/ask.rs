@@ -10,7 +10,7 @@ use super::refusal;
 use crate::error::{Error, ErrorKind};
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
-use crate::manager::notify::dispatch::{Input, Time};
+use crate::manager::notify::dispatch::{Caller, Input, Time};
 use crate::manager::registry::{AnswerReceiver, Cell, Channels};
 use crate::manager::repository::effects::{Action, AnswerResult, Reply};
 use crate::manager::repository::request::{Listener, Request, RequestId};
@@ -105,14 +105,12 @@ impl Engine {
     }
 }
 
-impl Asking<'_> {
-    /// Whether nothing is to be answered in this call any more.
-    pub(in crate::manager) fn is_answered(&self) -> bool {
+impl Caller for Asking<'_> {
+    fn is_answered(&self) -> bool {
         !self.slots.iter().any(|slot| matches!(slot, Slot::Here))
     }
 
-    /// Takes an answer in. Gives it back when it is none of these requests'.
-    pub(in crate::manager) fn put(&mut self, request: RequestId, answer: Answer) -> Option<Answer> {
+    fn put(&mut self, request: RequestId, answer: Answer) -> Option<Answer> {
         let at = request.0.checked_sub(self.first.0);
         let slot = at.and_then(|at| self.slots.get_mut(usize::try_from(at).ok()?));
         match slot {
@@ -124,8 +122,7 @@ impl Asking<'_> {
         }
     }
 
-    /// What has no answer yet will be answered through a channel.
-    pub(in crate::manager) fn listen(&mut self, cell: &Cell) {
+    fn listen(&mut self, cell: &Cell) {
         if self.is_answered() {
             return;
         }
@@ -145,7 +142,9 @@ impl Asking<'_> {
             }
         }
     }
+}
 
+impl Asking<'_> {
     /// Waits until an answer is there to be taken, but no longer than the command timeout since
     /// the request was submitted.
     ///

@@ -50,7 +50,7 @@ impl ConcurrencyManager {
     ) -> Result<Admission, Error> {
         let cell = self.find(repository, "admit")?;
         let reply = self.ask(&cell, command).await?;
-        self.admission(&cell, reply)
+        self.admission(&cell, *reply)
     }
 
     /// Carries out a command that ends a run.
@@ -75,7 +75,7 @@ impl ConcurrencyManager {
     pub(super) fn admission(
         &self,
         cell: &Arc<Cell>,
-        reply: Box<Reply<Channels>>,
+        reply: Reply<Channels>,
     ) -> Result<Admission, Error> {
         if let (Outcome::Admitted { admitted, .. }, None) = (&reply.outcome, &reply.entry)
             && let Admitted::Finished(outcome) = admitted

@@ -1,0 +1,18 @@
+//! How waiting for a slot ended.
+
+use super::lease::Lease;
+use crate::state::RunOutcome;
+
+/// How waiting ended.
+#[derive(Debug)]
+#[must_use = "dropping the lease of an ephemeral run ends the run"]
+pub enum Turn {
+    /// It runs.
+    Started(Lease),
+    /// It was ended while it waited.
+    Ended(RunOutcome),
+    /// It is not this waiter's any more: admitted again, here or by another controller.
+    TakenOver,
+    /// It is gone: its repository was removed, or a new run took its name.
+    Gone,
+}

@@ -1,0 +1,56 @@
+//! What all objects have in common.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::fields::Fields;
+use super::yaml;
+use crate::error::ModelError;
+
+/// The one object of a text, and what it is called in errors.
+pub(super) fn single(text: &str) -> Result<Map<String, Value>, ModelError> {
+    let source = "object";
+    let mut documents = yaml::parse(text)
+        .map_err(|error| ModelError::new(source, format!("line {}", error.line), error.message))?;
+    match (documents.pop(), documents.len()) {
+        (Some(document), 0) => match document.value {
+            Value::Object(map) => Ok(map),
+            _ => Err(ModelError::new(source, "line 1", "must be an object")),
+        },
+        _ => Err(ModelError::new(
+            source,
+            "line 1",
+            "must be exactly one document",
+        )),
+    }
+}
+
+/// Kind, namespace and name of an object as far as it has them.
+pub(super) fn describe(kind: &str, map: &Map<String, Value>) -> String {
+    let metadata = map.get("metadata");
+    let part = |name| metadata.and_then(|m| m.get(name)).and_then(Value::as_str);
+    let name = part("name")
+        .or_else(|| part("generateName"))
+        .unwrap_or("without a name");
+    match part("namespace") {
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
+    }
+}
+
+/// The labels or annotations in `metadata` that are in `kept`.
+pub(super) fn marks(
+    metadata: &Fields<'_>,
+    field: &str,
+    kept: &[&str],
+) -> Result<BTreeMap<String, String>, ModelError> {
+    let marks = metadata.inner(field)?;
+    let mut found = BTreeMap::new();
+    for name in kept {
+        if let Some(text) = marks.scalar(name)? {
+            found.insert((*name).to_owned(), text);
+        }
+    }
+    Ok(found)
+}
