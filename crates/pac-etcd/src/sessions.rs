@@ -9,7 +9,7 @@ use std::time::Duration;
 use pac_core::driver::SessionTtl;
 use pac_core::protocol::Death;
 use pac_core::state::EntryState;
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
 use tokio::time::timeout;
 
 use crate::client::cluster::Cluster;
@@ -17,7 +17,7 @@ use crate::client::failure::{Cause, Effect, Failure};
 use crate::client::{Client, Compare, Keeper, Operation, Transaction};
 use crate::keys::Place;
 use crate::record::encode_session;
-use crate::store::{Store, all_pages, decode_head, malformed, one, one_key, revision_of};
+use crate::store::{Store, all_pages, decode_head, malformed, one, one_key};
 
 /// The longest TTL that etcd accepts for a lease.
 const LONGEST_TTL: Duration = Duration::from_secs(9_000_000_000);

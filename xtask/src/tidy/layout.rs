@@ -33,7 +33,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 18] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 19] = [
     (
         "crates/pac-etcd/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
