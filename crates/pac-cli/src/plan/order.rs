@@ -35,10 +35,10 @@ impl fmt::Display for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Event { at, place, of } => {
-                write!(f, "{place} of {of} in its event's order")?;
-                at.map_or(Ok(()), |at| write!(f, " of {}", to_jiff(at)))
+                write!(f, "execution order, {place} of {of}")?;
+                at.map_or(Ok(()), |at| write!(f, " ({})", to_jiff(at)))
             }
-            Self::Unnamed => f.write_str("not in its event's order: last of it"),
+            Self::Unnamed => f.write_str("execution order without it: last"),
             Self::Created { at, shared } => {
                 write!(f, "created {}", to_jiff(*at))?;
                 f.write_str(if *shared { ", then name" } else { "" })

@@ -297,7 +297,7 @@ fn ended(outcome: RunOutcome) -> String {
 
 fn foreign(view: &RunView) -> String {
     if let Some(queue) = view.label(vocabulary::KUEUE_QUEUE) {
-        return format!("Kueue's, in its queue {queue}");
+        return format!("waits in Kueue's queue {queue}");
     }
     match (&view.managed_by, &view.spec_status) {
         (Some(manager), _) if view.is_foreign() => format!("spec.managedBy is {manager}"),
