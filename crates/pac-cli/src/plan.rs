@@ -30,8 +30,8 @@ A run that has no uid and no status is yet to be created: where it has to wait, 
 without creationTimestamp counts as created after those that have one. With generateName the ending
 of the name is made up, and so is its place among runs of one moment.
 
-Example: who would start if these were applied now?
-  kubectl get repositories,pipelineruns -n ci -o yaml > now/cluster.yaml
+Example: what would start if new-runs.yaml were applied now?
+  mkdir now && kubectl get repositories,pipelineruns -n ci -o yaml > now/cluster.yaml
   cp new-runs.yaml now/ && pac plan now
 
 Exit codes:

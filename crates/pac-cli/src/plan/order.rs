@@ -17,7 +17,7 @@ use crate::time::to_jiff;
 pub(super) enum Order {
     /// The execution order of its event.
     Event {
-        /// When the first of them was created: that orders events. `None` if it is yet to be.
+        /// When the first of them was created: that orders events. `None` where its manifest has none.
         at: Option<Timestamp>,
         /// Counted from 1.
         place: usize,
@@ -27,8 +27,8 @@ pub(super) enum Order {
     Unnamed,
     /// The moment of its creation; among those of one second, its name as people count.
     Created { at: Timestamp, shared: bool },
-    /// It is yet to be created: after all others, by its name as people count.
-    New,
+    /// Its manifest has no time of creation: after all others, by its name as people count.
+    Undated,
 }
 
 impl fmt::Display for Order {
@@ -43,7 +43,7 @@ impl fmt::Display for Order {
                 write!(f, "created {}", to_jiff(*at))?;
                 f.write_str(if *shared { ", then name" } else { "" })
             }
-            Self::New => f.write_str("to be created: last, by name"),
+            Self::Undated => f.write_str("no creation time: last, by name"),
         }
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn reasons(runs: &[&Run]) -> HashMap<PipelineRunKey, Order> {
         for view in batch {
             let order = match event(batch, view, at) {
                 Some(order) => order,
-                None if undated(view) => Order::New,
+                None if undated(view) => Order::Undated,
                 None => Order::Created {
                     at: view.created.unwrap_or(now),
                     shared: batch.len() > 1,

@@ -164,7 +164,7 @@ impl OrderShape {
             Order::Created { at, .. } => Self::Creation {
                 created_at: rfc3339(*at),
             },
-            Order::New => Self::Name,
+            Order::Undated => Self::Name,
         }
     }
 }
