@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use pac_concurrency::{InvalidValue, PipelineRunKey, RepositoryKey, Timestamp};
 use pac_pipelines::model::{
-    Object, RepositoryView, ResourceVersion, RunManifest, RunView, SpecStatus, parse_placed,
+    ExecutionOrder, Object, RepositoryView, ResourceVersion, RunManifest, RunView, SpecStatus,
+    parse_placed,
 };
 use pac_pipelines::{ModelError, Unreadable, UnreadableObject, vocabulary};
 
@@ -181,7 +182,7 @@ impl Manifests {
 
     fn repository(&mut self, mut view: RepositoryView, place: &Place) -> Result<(), Unreadable> {
         let object = format!("Repository {}", view.key);
-        self.take_name(&object, UnreadableObject::Nameless, place)?;
+        self.take_name(&object, place)?;
         view.version = Some(self.next_version());
         self.repositories.insert(view.key.clone(), view);
         Ok(())
@@ -194,7 +195,7 @@ impl Manifests {
             Unreadable::new(UnreadableObject::Nameless, error)
         })?;
         let object = format!("PipelineRun {key}");
-        self.take_name(&object, UnreadableObject::Nameless, place)?;
+        self.take_name(&object, place)?;
         let version = self.next_version();
         let has_begun = manifest.started.is_some() || manifest.succeeded.is_some();
         let is_new = manifest.uid.is_none() && !has_begun;
@@ -215,7 +216,7 @@ impl Manifests {
             view.annotations
                 .insert(vocabulary::HELD.to_owned(), "true".to_owned());
         }
-        for malformed in view.order().iter().flat_map(|order| order.malformed()) {
+        for malformed in view.order().iter().flat_map(ExecutionOrder::malformed) {
             self.warnings.push(Problem {
                 place: place.clone(),
                 object: Some(object.clone()),
@@ -256,16 +257,11 @@ impl Manifests {
     }
 
     /// Notes where an object is written; of two of one name the first counts.
-    fn take_name(
-        &mut self,
-        object: &str,
-        unreadable: UnreadableObject,
-        place: &Place,
-    ) -> Result<(), Unreadable> {
+    fn take_name(&mut self, object: &str, place: &Place) -> Result<(), Unreadable> {
         if let Some(first) = self.places.get(object) {
             let rule = format!("is there before, in {first}, and that one counts; keep one");
             let error = ModelError::new(object, "metadata.name", rule);
-            return Err(Unreadable::new(unreadable, error));
+            return Err(Unreadable::new(UnreadableObject::Nameless, error));
         }
         self.places.insert(object.to_owned(), place.clone());
         Ok(())
