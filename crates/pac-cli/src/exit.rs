@@ -17,8 +17,8 @@ pub(crate) enum Exit {
     Negative = 1,
     /// Wrong arguments, or a name that another live run has.
     Usage = 2,
-    /// The input cannot be read or breaks its rules; nothing was done.
-    BadTrace = 65,
+    /// The input cannot be read or breaks its rules; nothing was done with it.
+    BadInput = 65,
     /// The store cannot be reached or used.
     StoreUnavailable = 69,
     /// A bug in this software.

@@ -14,6 +14,7 @@ mod format;
 mod history;
 mod limit;
 mod output;
+mod plan;
 mod release;
 mod replay;
 mod status;
@@ -66,6 +67,8 @@ enum Command {
     Release(With<release::Args>),
     /// Forget a repository and all its runs.
     Cleanup(With<cleanup::Args>),
+    /// Show what the runs of a directory of manifests would do: start or queue, where and why.
+    Plan(With<plan::Args>),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -135,6 +138,10 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Cancel(with) => with.run(sources, cancel::run),
         Command::Release(with) => with.run(sources, release::run),
         Command::Cleanup(with) => with.run(sources, cleanup::run),
+        Command::Plan(with) => {
+            sources.followed_by(with.sources).note_unused("plan");
+            plan::run(&with.args).map(Into::into)
+        }
         Command::Replay(with) => {
             sources.followed_by(with.sources).note_unused("replay");
             replay::run(&with.args).map(Into::into)

@@ -122,7 +122,7 @@ pub(crate) enum Clock {
 /// Contradicting arguments end the process, as clap's own usage errors do.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let options = args.options().unwrap_or_else(|error| error.exit());
-    let trace = Trace::open(&args.trace).map_err(|error| Failure::new(Exit::BadTrace, error))?;
+    let trace = Trace::open(&args.trace).map_err(|error| Failure::new(Exit::BadInput, error))?;
     if let Some(file) = &args.timeline {
         timeline::file::check(file).map_err(|error| Failure::new(Exit::Output, error))?;
     }

@@ -302,7 +302,8 @@ fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
     ]
 }
 
-fn reason(reason: WaitReason) -> String {
+/// Why a run waits, in words.
+pub(crate) fn reason(reason: WaitReason) -> String {
     match reason {
         WaitReason::LimitReached { limit, running } => {
             format!("next; {running} running of at most {limit}")

@@ -16,7 +16,7 @@ mod time;
 mod version;
 mod yaml;
 
-pub use document::{Object, parse_documents};
+pub use document::{Object, Placed, parse_documents, parse_placed};
 pub use natural::natural_order;
 pub use order::{ExecutionOrder, Malformed};
 pub use repository::RepositoryView;
