@@ -128,7 +128,10 @@ impl LegacyEtcd {
                 .map(|(key, _)| Operation::Get(crate::store::one_key(key.clone())))
                 .collect(),
         };
-        let answer = self.cluster.commit(deletion, "migrate", Effect::Write).await?;
+        let answer = self
+            .cluster
+            .commit(deletion, "migrate", Effect::Write)
+            .await?;
         if answer.succeeded {
             return Ok(true);
         }

@@ -19,7 +19,11 @@ pub struct LegacyPostgres {
 }
 
 /// The tables of the older layout.
-const TABLES: [&str; 3] = ["concurrency_slots", "repository_states", "pipeline_run_states"];
+const TABLES: [&str; 3] = [
+    "concurrency_slots",
+    "repository_states",
+    "pipeline_run_states",
+];
 
 impl LegacyPostgres {
     /// Reads all rows of the older layout from the schema that it is in, which is usually
@@ -96,7 +100,10 @@ impl LegacyPostgres {
                 (&updated as _, Type::TEXT_ARRAY),
             ];
             let write = Effect::Write;
-            let deleted = self.client.query("migrate", write, &delete, &params).await?;
+            let deleted = self
+                .client
+                .query("migrate", write, &delete, &params)
+                .await?;
             left += rows.len().saturating_sub(deleted.len());
         }
         Ok(left)

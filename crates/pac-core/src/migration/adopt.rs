@@ -99,14 +99,17 @@ impl<'a> Decided<'a> {
         }
     }
 
-    /// The limit of a Repository that the store does not know yet. Without one, every waiting run
-    /// would start at once.
-    fn first_limit(&self) -> (Limit, bool) {
+    /// The limit that the Repository has afterwards, and whether that is a guess. The store's own
+    /// holds, but for none that nobody announced: every waiting run would start at once then,
+    /// although a queue shows that there was a limit.
+    fn limit(&self, state: &RepositoryState) -> (Limit, bool) {
+        let head = state.head();
+        if head.limit != Limit::UNLIMITED || head.limit_version.is_some() {
+            return (head.limit, false);
+        }
         let count = |wanted| {
-            self.runs
-                .iter()
-                .filter(|(_, does, _)| *does == wanted)
-                .count()
+            let all = self.runs.iter();
+            all.filter(|(_, does, _)| *does == wanted).count()
         };
         match self.limit {
             Some(limit) => (limit, false),
@@ -119,10 +122,7 @@ impl<'a> Decided<'a> {
     }
 
     fn report(&self, key: &RepositoryKey, state: &RepositoryState) -> MigratedRepository {
-        let (limit, limit_is_provisional) = match state.exists() {
-            true => (state.head().limit, false),
-            false => self.first_limit(),
-        };
+        let (limit, limit_is_provisional) = self.limit(state);
         let conflicts = self
             .runs
             .iter()
@@ -169,8 +169,8 @@ impl<'a> Decided<'a> {
             |(_, _, action): &&(_, _, Action)| matches!(action, Action::Adopt | Action::Enqueue);
         self.runs.iter().find(todo)?;
         let mut plan = Plan::new(state, issuer, usize::MAX);
-        if !state.exists() {
-            let (limit, version) = (self.first_limit().0, None);
+        let (limit, version) = (self.limit(state).0, None);
+        if limit != state.head().limit {
             plan.apply(&Command::SetLimit { limit, version });
         }
         for (run, does, _) in self.runs.iter().filter(todo) {
