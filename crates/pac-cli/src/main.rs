@@ -13,6 +13,7 @@ mod exit;
 mod format;
 mod history;
 mod limit;
+mod migrate;
 mod output;
 mod release;
 mod replay;
@@ -66,6 +67,8 @@ enum Command {
     Release(With<release::Args>),
     /// Forget a repository and all its runs.
     Cleanup(With<cleanup::Args>),
+    /// Bring the state of an older system along, or move state between stores.
+    Migrate(With<migrate::Args>),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -135,6 +138,7 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Cancel(with) => with.run(sources, cancel::run),
         Command::Release(with) => with.run(sources, release::run),
         Command::Cleanup(with) => with.run(sources, cleanup::run),
+        Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {
             sources.followed_by(with.sources).note_unused("replay");
             replay::run(&with.args).map(Into::into)
