@@ -150,6 +150,13 @@ fn quoted(word: &str) -> String {
     }
 }
 
+/// The value for `PROTOC`, if builds must use the program below `target` instead of the
+/// system's.
+pub(crate) fn own_protoc(root: &Path) -> Option<PathBuf> {
+    let protoc = root.join("target/tools/bin/protox");
+    protoc.is_file().then_some(protoc)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,11 +192,4 @@ mod tests {
         assert_eq!(lines, ["one", "two"]);
         assert!(!success);
     }
-}
-
-/// The value for `PROTOC`, if builds must use the program below `target` instead of the
-/// system's.
-pub(crate) fn own_protoc(root: &Path) -> Option<PathBuf> {
-    let protoc = root.join("target/tools/bin/protox");
-    protoc.is_file().then_some(protoc)
 }

@@ -13,6 +13,7 @@ mod exit;
 mod format;
 mod history;
 mod limit;
+mod migrate;
 mod output;
 mod plan;
 mod release;
@@ -69,6 +70,8 @@ enum Command {
     Cleanup(With<cleanup::Args>),
     /// Show what the runs of a directory of manifests would do: start or queue, where and why.
     Plan(With<plan::Args>),
+    /// Bring the state of an older system along, or move state between stores.
+    Migrate(With<migrate::Args>),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -142,6 +145,7 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
             sources.followed_by(with.sources).note_unused("plan");
             plan::run(&with.args).map(Into::into)
         }
+        Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {
             sources.followed_by(with.sources).note_unused("replay");
             replay::run(&with.args).map(Into::into)

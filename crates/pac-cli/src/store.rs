@@ -42,7 +42,7 @@ pub(crate) async fn with_manager<T>(
     done
 }
 
-fn refuse_memory(settings: &Settings) -> Result<(), Failure> {
+pub(crate) fn refuse_memory(settings: &Settings) -> Result<(), Failure> {
     if settings.driver != DriverKind::Memory || !settings.enabled {
         return Ok(());
     }

@@ -10,6 +10,7 @@ use crate::settings::{DriverKind, Settings};
 
 /// Opens the driver that the settings name, and a manager on it.
 ///
+/// # Errors
 /// `Config` if limits are not [enabled](Settings::enabled), if this build lacks the driver (the
 /// message names the feature to enable), or if settings contradict each other. Otherwise the
 /// reason why the store could not be used.

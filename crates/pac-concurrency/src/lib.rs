@@ -64,6 +64,7 @@
 
 mod connect;
 pub mod guide;
+mod legacy;
 pub mod settings;
 
 /// The contract of a store, for those who write a driver, and the protocol and the state that
@@ -71,6 +72,12 @@ pub mod settings;
 pub mod driver {
     pub use pac_core::driver::*;
     pub use pac_core::{protocol, state};
+}
+
+/// Brings state along: from older systems, or from another store of this project.
+pub mod migration {
+    pub use crate::legacy::{LegacyStore, read_legacy};
+    pub use pac_core::migration::*;
 }
 
 #[cfg(feature = "bench")]

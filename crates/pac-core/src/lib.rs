@@ -4,6 +4,7 @@
 //! - [`driver`]: the few operations that a store has to provide; [`hints`] and [`mod@file`] help to
 //!   implement them.
 //! - [`manager`]: applies the rules over a driver, for the many tasks of one process.
+//! - [`migration`]: brings the state of older systems, or of another store, into a store.
 //! - [`reader`]: read-only access to a store.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
@@ -16,6 +17,7 @@ pub mod file;
 pub(crate) mod hash;
 pub mod hints;
 pub mod manager;
+pub mod migration;
 mod name;
 pub mod protocol;
 #[doc(hidden)]

@@ -22,6 +22,7 @@ mod client;
 mod clock;
 mod driver;
 mod keys;
+mod legacy;
 mod options;
 #[cfg(feature = "bench")]
 mod raw;
@@ -31,6 +32,7 @@ mod store;
 mod watch;
 
 pub use driver::EtcdDriver;
+pub use legacy::LegacyEtcd;
 pub use options::EtcdOptions;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

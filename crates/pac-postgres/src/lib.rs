@@ -20,6 +20,7 @@
 mod client;
 mod clock;
 mod driver;
+mod legacy;
 mod options;
 #[cfg(feature = "bench")]
 mod raw;
@@ -31,6 +32,7 @@ mod tls;
 mod watch;
 
 pub use driver::PostgresDriver;
+pub use legacy::LegacyPostgres;
 pub use options::{Password, PostgresOptions, SslMode};
 #[cfg(feature = "bench")]
 #[doc(hidden)]

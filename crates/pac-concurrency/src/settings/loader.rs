@@ -108,6 +108,7 @@ impl SettingsLoader {
 
     /// Reads all sources and checks every value. Blocks on files.
     ///
+    /// # Errors
     /// All problems found, each with its source. Unknown keys and variables are ignored, unless
     /// they resemble known ones.
     pub fn load(self) -> Result<LoadedSettings, SettingsError> {

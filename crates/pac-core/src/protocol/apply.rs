@@ -121,6 +121,17 @@ impl Plan<'_> {
         }
     }
 
+    /// Queues a run last, without an owner, and starts nothing: any process that can start it
+    /// will.
+    pub(crate) fn enlist(&mut self, request: &RunRequest) {
+        self.supersede(&request.run);
+        let entry = Entry {
+            state: EntryState::Queued { owner: None },
+            ..self.arrival(request)
+        };
+        self.put_new(entry);
+    }
+
     /// Ends a live run whose name now belongs to a run with another uid: the cluster can hold
     /// only one object of a name.
     fn supersede(&mut self, run: &PipelineRunKey) {

@@ -158,7 +158,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Adds an entry that the queue and the counts of the head do not include yet.
-    fn put_new(&mut self, entry: Entry) {
+    pub(super) fn put_new(&mut self, entry: Entry) {
         match entry.state {
             EntryState::Queued { .. } => {
                 self.head.queued = self.head.queued.saturating_add(1);

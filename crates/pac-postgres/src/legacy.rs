@@ -1,0 +1,165 @@
+//! The older layout on PostgreSQL: reads its rows, and deletes what was read.
+
+use pac_core::migration::{ClusterFacts, LegacyState, SlotRow, postgresql};
+use pac_core::{Error, ErrorKind};
+
+use crate::PostgresOptions;
+use crate::client::{Client, Effect, FromSql, Row, Type};
+
+/// What was read of the older layout on PostgreSQL.
+#[derive(Debug)]
+pub struct LegacyPostgres {
+    /// What it says.
+    pub state: LegacyState,
+    client: Client,
+    schema: String,
+    /// The rows that were read, by their table: the id of each, and when it was last updated, as
+    /// the server writes it.
+    rows: Vec<(&'static str, Vec<(i64, String)>)>,
+}
+
+/// The tables of the older layout.
+const TABLES: [&str; 3] = [
+    "concurrency_slots",
+    "repository_states",
+    "pipeline_run_states",
+];
+
+impl LegacyPostgres {
+    /// Reads all rows of the older layout from the schema that it is in, which is usually
+    /// `public`; the schema of the options is the new state's. Writes nothing, so the future may be
+    /// dropped.
+    ///
+    /// # Errors
+    /// `Config` for options that cannot be used, for a schema name that is none, and for a schema
+    /// without these tables; `Unauthorised` for a role that may not read them, `Unavailable` when
+    /// no server could be reached.
+    pub async fn read(
+        options: &PostgresOptions,
+        schema: &str,
+        facts: &ClusterFacts,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        let client = Client::new(options)?;
+        let schema = quoted(schema)?;
+        check_tables(&client, &schema).await?;
+        let slots = format!(
+            "SELECT id::bigint, coalesce(updated_at::text, ''), repository_key::text, \
+             pipeline_run_key::text, state::text, expires_at < now() \
+             FROM {schema}.concurrency_slots ORDER BY created_at, id"
+        );
+        let states = format!(
+            "SELECT id::bigint, coalesce(updated_at::text, ''), pipeline_run_key::text, \
+             state::text FROM {schema}.pipeline_run_states ORDER BY id"
+        );
+        let repositories = format!(
+            "SELECT id::bigint, coalesce(updated_at::text, '') FROM {schema}.repository_states"
+        );
+        let query = |sql: String| {
+            let client = &client;
+            async move { client.query("migrate", Effect::Read, &sql, &[]).await }
+        };
+        let (slots, states) = (query(slots).await?, query(states).await?);
+        let repositories = query(repositories).await?;
+        let rows = TABLES.into_iter().zip([&slots, &repositories, &states]);
+        let rows = rows
+            .map(|(table, rows)| Ok((table, rows.iter().map(identity).collect::<Result<_, _>>()?)))
+            .collect::<Result<_, Error>>()?;
+        let slots: Vec<_> = slots.iter().map(slot).collect::<Result<_, _>>()?;
+        let states: Vec<_> = states
+            .iter()
+            .map(|row| Ok((column(row, 2)?, text_or_empty(row, 3)?)))
+            .collect::<Result<_, Error>>()?;
+        Ok(Self {
+            state: postgresql(&slots, &states, facts),
+            client,
+            schema,
+            rows,
+        })
+    }
+
+    /// Deletes the rows that were read, and returns how many were left because they have been
+    /// updated since, or are gone: read again to see what there is. The tables stay. It may be
+    /// interrupted at any point, and called again.
+    ///
+    /// # Errors
+    /// Those of the store; what was deleted by then is gone.
+    pub async fn remove(&self) -> Result<usize, Error> {
+        let mut left = 0;
+        for (table, rows) in &self.rows {
+            let ids: Vec<i64> = rows.iter().map(|(id, _)| *id).collect();
+            let updated: Vec<&str> = rows.iter().map(|(_, at)| at.as_str()).collect();
+            let delete = format!(
+                "DELETE FROM {schema}.{table} AS t USING unnest($1, $2) AS read(id, updated) \
+                 WHERE t.id = read.id AND coalesce(t.updated_at::text, '') = read.updated \
+                 RETURNING t.id::bigint",
+                schema = self.schema
+            );
+            let params = [
+                (&ids as _, Type::INT8_ARRAY),
+                (&updated as _, Type::TEXT_ARRAY),
+            ];
+            let write = Effect::Write;
+            let deleted = self
+                .client
+                .query("migrate", write, &delete, &params)
+                .await?;
+            left += rows.len().saturating_sub(deleted.len());
+        }
+        Ok(left)
+    }
+}
+
+async fn check_tables(client: &Client, schema: &str) -> Result<(), Error> {
+    for table in TABLES {
+        let name = format!("{schema}.{table}");
+        let sql = "SELECT to_regclass($1) IS NOT NULL";
+        let params = [(&name as _, Type::TEXT)];
+        let rows = client.query("migrate", Effect::Read, sql, &params).await?;
+        let is_there = rows.first().map(|row| column::<bool>(row, 0)).transpose()?;
+        if is_there != Some(true) {
+            let message = format!(
+                "there is no table {name}: name the database with postgresql-database, and the \
+                 schema of the older layout"
+            );
+            return Err(Error::new(ErrorKind::Config, "migrate", message));
+        }
+    }
+    Ok(())
+}
+
+/// A schema's name as SQL has it.
+fn quoted(schema: &str) -> Result<String, Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if schema.is_empty() || schema.len() > 63 || !schema.chars().all(plain) {
+        let message = format!(
+            "invalid schema {schema:.80?}: must be 1 to 63 ASCII letters, digits, '_' or '-'"
+        );
+        return Err(Error::new(ErrorKind::Config, "migrate", message));
+    }
+    Ok(format!("\"{schema}\""))
+}
+
+fn identity(row: &Row) -> Result<(i64, String), Error> {
+    Ok((column(row, 0)?, column(row, 1)?))
+}
+
+fn slot(row: &Row) -> Result<SlotRow, Error> {
+    Ok(SlotRow {
+        repository: text_or_empty(row, 2)?,
+        run: text_or_empty(row, 3)?,
+        state: text_or_empty(row, 4)?,
+        is_past_expiry: column::<Option<bool>>(row, 5)?.unwrap_or_default(),
+    })
+}
+
+fn text_or_empty(row: &Row, at: usize) -> Result<String, Error> {
+    Ok(column::<Option<String>>(row, at)?.unwrap_or_default())
+}
+
+fn column<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Error> {
+    row.try_get(at).map_err(|error| {
+        let message = "the tables are not as the older layout has them";
+        Error::new(ErrorKind::Corrupt, "migrate", message).caused_by(error)
+    })
+}
