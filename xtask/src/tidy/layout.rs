@@ -33,7 +33,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 19] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 21] = [
     (
         "crates/pac-etcd/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
@@ -41,6 +41,14 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 19] = [
     (
         "crates/pac-postgres/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
+    ),
+    (
+        "crates/pac-etcd/src/legacy.rs",
+        "what an older system has left in this store, to be brought along",
+    ),
+    (
+        "crates/pac-postgres/src/legacy.rs",
+        "what an older system has left in this store, to be brought along",
     ),
     (
         "crates/pac-etcd/src/store/held.rs",

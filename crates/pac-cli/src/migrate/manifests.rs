@@ -50,5 +50,5 @@ fn add(
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let message = format!("the manifests {} cannot be read: {error}", path.display());
-    Failure::new(Exit::BadTrace, message)
+    Failure::new(Exit::BadInput, message)
 }
