@@ -37,11 +37,14 @@ pub use options::{KeepAliveOn, ManagerOptions};
 /// alone: no part of the interface.
 #[doc(hidden)]
 pub mod machine {
+    pub use super::repository::canonical::{Canonical, CanonicalPlanned, CanonicalRequest};
     pub use super::repository::effects::{
         Action, Answer, Effects, Grant, Place, Reply, Turn, TurnMessage,
     };
     pub use super::repository::env::{Env, Port};
-    pub use super::repository::request::{Asked, Listener, Request, RequestId};
+    pub use super::repository::request::{
+        Asked, Basis, Listener, Request, RequestId, Uncertain,
+    };
     pub use super::repository::waiters::{EndOfWaiting, WaiterId};
     pub use super::repository::{Repository, reply::abandon};
 }

@@ -26,7 +26,7 @@ pub(super) struct Inbox<P: Port> {
     pub(super) more: bool,
     /// Requests before this one were submitted before the state was last read.
     pub(super) read_before: RequestId,
-    next: u64,
+    pub(super) next: u64,
 }
 
 impl<P: Port> Default for Inbox<P> {

@@ -33,7 +33,7 @@ pub struct Request<P: Port> {
 }
 
 /// Where an answer goes.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Listener<A> {
     /// The command is the manager's own.
     Nobody,
