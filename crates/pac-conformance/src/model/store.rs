@@ -7,6 +7,7 @@ use pac_core::protocol::{Changes, Command, Death, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind};
 
 use super::book::Book;
+use super::port::Asker;
 use super::variant::Variant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,7 +22,17 @@ pub(super) struct Store {
 pub(super) struct Parcel {
     pub(super) session: SessionId,
     pub(super) changes: Changes,
-    pub(super) commands: Vec<(Command, Outcome)>,
+    pub(super) commands: Vec<Sent>,
+    /// The sender takes runs without an owner.
+    pub(super) takes_ownerless: bool,
+}
+
+/// A command in a commit, and what it comes to by that.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Sent {
+    pub(super) asker: Option<Asker>,
+    pub(super) command: Command,
+    pub(super) outcome: Outcome,
 }
 
 /// What the store says to a commit.
