@@ -26,6 +26,11 @@ impl Book {
         Self::born(0)
     }
 
+    /// For reports.
+    pub(super) fn copy_of(state: &RepositoryState) -> Self {
+        Self::of(state.clone(), Revision::default())
+    }
+
     fn born(floor: u64) -> Self {
         Self::of(RepositoryState::absent(floor), Revision::new(floor))
     }

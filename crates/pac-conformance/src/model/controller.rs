@@ -1,18 +1,20 @@
 //! A controller: the manager's state machine, the commit of it that is on its way, and what its
 //! application asks for and believes to hold.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::driver::Retention;
-use pac_core::manager::machine::{Env, Grant, WaiterId};
+use pac_core::manager::machine::{Canonical, Env, Grant, WaiterId};
 use pac_core::protocol::Command;
 use pac_core::state::{Entry, Snapshot};
 use pac_core::{RepositoryKey, Revision, SessionId};
 use tokio::time::Instant;
 
 use super::ask::{Ask, Reader};
+use super::book::Book;
 use super::port::{Asker, Machine};
 use super::scenario::Scenario;
 use super::store::{Answer, Parcel};
@@ -30,7 +32,7 @@ pub(super) struct Terms {
     pub(super) now: Instant,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Controller {
     pub(super) up: bool,
     pub(super) session: SessionId,
@@ -254,6 +256,29 @@ impl Controller {
 /// The repository that all of this is about.
 fn key() -> RepositoryKey {
     repository("model")
+}
+
+impl fmt::Debug for Controller {
+    /// In short: a trace has many of them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Canonical {
+            pending, in_flight, ..
+        } = self.machine.canonical(Instant::now());
+        let pending: Vec<_> = pending.iter().map(|request| request.command).collect();
+        let in_flight = in_flight.iter().map(|planned| planned.request.command);
+        let in_flight: Vec<_> = in_flight.collect();
+        f.debug_struct("Controller")
+            .field("session", &self.session)
+            .field("lost", &self.lost)
+            .field("knows", &self.machine.state().map(Book::copy_of))
+            .field("pending", &pending)
+            .field("in_flight", &in_flight)
+            .field("wire", &self.wire)
+            .field("asks", &self.asks)
+            .field("waiting", &self.waiting)
+            .field("leases", &self.leases)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PartialEq for Controller {

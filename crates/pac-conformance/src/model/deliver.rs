@@ -143,9 +143,11 @@ impl Controller {
                     session,
                     running: false,
                 };
-                if created || reply.carries.is_some() {
+                if !is_ours {
+                    // The lease says so: the application leaves it alone.
+                } else if created || reply.carries.is_some() {
                     self.take(scene, grant, None);
-                } else if is_ours && !self.knows(&grant) {
+                } else if !self.knows(&grant) {
                     // Asked for again, it is the same lease.
                     self.leases.push(Lease { grant, place: None });
                 }

@@ -413,7 +413,7 @@ fn grants_unread() -> Scenario {
 /// Two runs of one name.
 fn two_of_a_name() -> Vec<RunRequest> {
     let other = RunRequest {
-        uid: crate::names::uid("another a"),
+        uid: crate::names::uid("another-a"),
         ..durable("a")
     };
     vec![durable("a"), other]

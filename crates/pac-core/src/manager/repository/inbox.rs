@@ -122,6 +122,16 @@ impl<P: Port> Inbox<P> {
         requests.find(|request| request.is_awaited() && request.asks_for(entry))
     }
 
+    /// Whether a request asks for this very run in the commit that is on its way, or may have
+    /// asked for it in one whose answer was lost.
+    pub(super) fn may_have_asked_for(&self, entry: &Entry) -> bool {
+        let in_flight = self.in_flight.iter().map(|planned| &planned.request);
+        let put_back = self.pending.iter();
+        let uncertain = put_back.filter(|request| request.uncertain.is_some());
+        let mut requests = in_flight.chain(uncertain);
+        requests.any(|request| request.asks_for(entry))
+    }
+
     /// Whether a command that gives up this very run is on its way.
     pub(super) fn gives_up(&self, entry: &Entry) -> bool {
         self.requests().any(|request| match &request.command {
