@@ -7,8 +7,9 @@ use pac_core::protocol::{Command, Ended, Outcome};
 use pac_core::state::{Entry, RepositoryState};
 use pac_core::{FencingToken, Revision, SessionId, Uid};
 
+use super::book::Book;
 use super::port::{Asker, ModelPort};
-use super::store::{Parcel, Sent};
+use super::store::Sent;
 
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
@@ -21,9 +22,11 @@ pub(super) struct Ask {
     pub(super) asked_at: Revision,
     /// For the monitor: a commit of it was done, and came to this.
     pub(super) landed: Option<Outcome>,
+    /// For the monitor: it has changed what it may change once only.
+    pub(super) changed: bool,
     /// For the monitor: the answer to a commit of it was lost.
     pub(super) lost: bool,
-    /// For the monitor: what the commit whose answer was lost would have ended.
+    /// For the monitor: what the first commit whose answer was lost would have ended.
     pub(super) target: Option<Target>,
     /// Was planned before; only one variant cares.
     pub(super) again: bool,
@@ -55,41 +58,43 @@ impl Ask {
             reader: Reader::Listens,
             asked_at,
             landed: None,
+            changed: false,
             lost: false,
             target: None,
             again: false,
         }
     }
 
-    /// A commit of it was done. False when that was the second change that it made, or it was
-    /// made to something else than planned.
-    pub(super) fn land(&mut self, parcel: &Parcel, sent: &Sent) -> bool {
-        let changes = is_a_change(&sent.command, &sent.outcome);
-        let known = self.landed.as_ref();
-        let twice = changes && known.is_some_and(|known| is_a_change(&self.command, known));
-        let target = Target::of(parcel, sent);
-        let other = changes && self.target.is_some() && self.target != target;
-        if !twice && (changes || known.is_none()) {
+    /// A commit of it was done, which brought the repository from `before` to `after`. False when
+    /// that was the second change that it made, or it was made to something else than planned.
+    pub(super) fn land(&mut self, sent: &Sent, before: &Book, after: &Book) -> bool {
+        let changes = is_a_change(sent, before, after);
+        let other = self.target.is_some() && self.target != sent.target;
+        let right = !changes || !(self.changed || other);
+        self.changed |= changes;
+        self.landed.get_or_insert_with(|| sent.outcome.clone());
+        if changes {
             self.landed = Some(sent.outcome.clone());
         }
-        !(twice || other)
+        right
     }
 
     /// The answer to a commit of it was lost.
-    pub(super) fn lose(&mut self, parcel: &Parcel, sent: &Sent) {
+    pub(super) fn lose(&mut self, sent: &Sent) {
         self.lost = true;
-        if self.target.is_none() && is_a_change(&sent.command, &sent.outcome) {
-            self.target = Target::of(parcel, sent);
+        if self.target.is_none() {
+            self.target.clone_from(&sent.target);
         }
     }
 
     /// Whether an answer may be given, if what was asked for has happened in this way or not at
-    /// all.
+    /// all. An asker may inherit what was created for another one that has gone.
     pub(super) fn may_hear(
         &self,
         told: &Outcome,
         entry: Option<&Entry>,
         session: SessionId,
+        may_inherit: bool,
     ) -> bool {
         let has_place = |outcome: &Outcome| matches!(outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
         let created =
@@ -104,7 +109,7 @@ impl Ask {
                         || self.limit_was_replaced(told))
                     && (!removes(landed) || removes(told))
             }
-            None => self.lost || !(is_done(told) || created(told)),
+            None => self.lost || !(is_done(told) || (created(told) && !may_inherit)),
         }
     }
 
@@ -119,27 +124,35 @@ impl Ask {
 }
 
 impl Target {
-    fn of(parcel: &Parcel, sent: &Sent) -> Option<Self> {
-        let run = sent.command.run()?;
-        let mut written = parcel.changes.entries.iter();
-        let entry = written.find(|entry| entry.run == *run)?;
-        match sent.command {
-            Command::Cancel { uid: None, .. } => Some(Self::Run(entry.uid.clone())),
-            Command::Release { token: None, .. } => entry.token().map(Self::Slot),
+    /// What a command is about to end, by what is known when it is planned.
+    pub(super) fn of(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Option<Self> {
+        let entry = base.entry(command.run()?).filter(|_| is_done(outcome))?;
+        match command {
+            Command::Cancel { uid: None, .. } if !entry.is_finished() => {
+                Some(Self::Run(entry.uid.clone()))
+            }
+            Command::Release { token: None, .. } if entry.is_started() => {
+                entry.token().map(Self::Slot)
+            }
             _ => None,
         }
     }
 }
 
-/// Whether a command that may be carried out once only was.
-fn is_a_change(command: &Command, outcome: &Outcome) -> bool {
-    match command {
-        Command::Cancel { .. }
-        | Command::Release { .. }
-        | Command::SetLimit { .. }
-        | Command::RemoveRepository => {
-            is_done(outcome) || is_accepted(outcome) || removes(outcome)
+/// Whether a command that may be carried out once only was, by a commit.
+fn is_a_change(sent: &Sent, before: &Book, after: &Book) -> bool {
+    match &sent.command {
+        Command::Cancel { run, .. } | Command::Release { run, .. } => {
+            let (Some(before), Some(after)) = (before.entry(run), after.entry(run)) else {
+                return false;
+            };
+            let meant = sent.command.uid().is_none_or(|uid| before.uid == *uid);
+            let meant = meant && is_done(&sent.outcome);
+            let ended = !before.is_finished() && after.is_finished();
+            meant && ended && before.ticket == after.ticket
         }
+        Command::SetLimit { .. } => before.head().limit != after.head().limit,
+        Command::RemoveRepository => before.state().exists() && !after.state().exists(),
         _ => false,
     }
 }

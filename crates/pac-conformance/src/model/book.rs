@@ -1,9 +1,10 @@
 //! The repository at one revision, in a form that states of the model can share and compare.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, Snapshot};
 use pac_core::{PipelineRunKey, Revision, SessionId, Timestamp};
@@ -38,9 +39,7 @@ impl Book {
     fn of(state: RepositoryState, born: Revision) -> Self {
         let mut entries: Vec<_> = state.entries().cloned().collect();
         entries.sort_unstable_by(|a, b| a.run.cmp(&b.run));
-        let mut hasher = DefaultHasher::new();
-        (state.exists(), state.head(), &entries, born).hash(&mut hasher);
-        let digest = hasher.finish();
+        let digest = FixedState::default().hash_one((state.exists(), state.head(), &entries, born));
         Self(Arc::new(Version {
             state,
             entries,

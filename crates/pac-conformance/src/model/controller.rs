@@ -2,10 +2,11 @@
 //! application asks for and believes to hold.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use pac_core::driver::Retention;
 use pac_core::manager::machine::{Canonical, Env, Grant, WaiterId};
 use pac_core::protocol::Command;
@@ -205,7 +206,7 @@ impl Controller {
             matches!(command, Command::Expire { .. } | Command::Promote)
         });
         self.sees_to = sees_to.cloned().collect();
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = FixedState::default().build_hasher();
         machine.hash(&mut hasher);
         drop(machine);
         self.hash_rest(&mut hasher);
@@ -222,12 +223,14 @@ impl Controller {
                 command,
                 asked_at,
                 landed,
+                changed,
                 lost,
                 target,
                 again,
                 ..
             } = ask;
-            (asker, command, asked_at, landed, lost, target, again).hash(hasher);
+            (asker, command, asked_at, landed, changed).hash(hasher);
+            (lost, target, again).hash(hasher);
             match &ask.reader {
                 Reader::Listens => 0.hash(hasher),
                 Reader::Stopped => 1.hash(hasher),

@@ -118,7 +118,9 @@ impl Controller {
             scene.broken.by(Invariant::AnswersAreCurrent);
         }
         let entry = reply.entry.as_deref();
-        if !ask.may_hear(&reply.outcome, entry, self.session) {
+        let faults = terms.scenario.faults;
+        let may_inherit = faults.leaves + faults.timeouts > 0;
+        if !ask.may_hear(&reply.outcome, entry, self.session, may_inherit) {
             scene.broken.by(Invariant::UnknownIsNotFailed);
         }
         self.witness_answer(terms, ask, &reply);

@@ -9,7 +9,7 @@ use pac_core::protocol::{Changes, Command};
 use pac_core::state::Snapshot;
 use pac_core::{Error, ErrorKind, Revision};
 
-use super::ask::{Ask, is_done_already};
+use super::ask::{Ask, Target, is_done_already};
 use super::book::{Book, stamped};
 use super::controller::{Controller, Terms, Wire};
 use super::invariant::{Broken, Invariant};
@@ -181,10 +181,12 @@ impl Controller {
             };
             let asked = asker.and_then(|asker| self.ask(asker));
             let command = asked.map_or(planned.request.command, |ask| &ask.command);
+            let base = self.machine.state();
             Sent {
                 asker,
                 command: command.clone(),
                 outcome: planned.outcome.clone(),
+                target: base.and_then(|base| Target::of(command, planned.outcome, base)),
             }
         });
         let commands: Vec<_> = sent.collect();
@@ -212,12 +214,9 @@ impl Controller {
             terms.witnesses.saw(Witness::Combined);
         }
         tamper(self, terms, &commands, &mut changes);
-        self.wire = Wire::Sent(Arc::new(Parcel {
-            session: self.session,
-            changes,
-            commands,
-            takes_ownerless: self.env(terms).takes_ownerless,
-        }));
+        let takes_ownerless = self.env(terms).takes_ownerless;
+        let parcel = Parcel::new(self.session, changes, commands, takes_ownerless);
+        self.wire = Wire::Sent(Arc::new(parcel));
     }
 
     /// Takes in the answer to a commit.
@@ -274,7 +273,7 @@ impl Controller {
         };
         for sent in &parcel.commands {
             if let Some(ask) = sent.asker.and_then(|asker| self.ask_mut(asker)) {
-                ask.lose(parcel, sent);
+                ask.lose(sent);
             }
         }
         let error = Error::new(kind, "commit", "the answer was lost");

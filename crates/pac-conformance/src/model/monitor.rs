@@ -112,13 +112,22 @@ impl Deed<'_> {
         let last = self.before().head().last_ticket;
         let keeps = |entry: &Arc<Entry>| match self.known(entry) {
             Some(known) if !known.is_finished() || entry.is_finished() => {
-                known.ticket == entry.ticket
+                let again = entry.ticket > last && self.is_abandoned(known);
+                known.ticket == entry.ticket || again
             }
             // Adopted or admitted again after its end.
             Some(known) => known.ticket == entry.ticket || entry.ticket > last,
             None => entry.ticket > last,
         };
         self.grants().all(fair) && self.after.entries().iter().all(keeps)
+    }
+
+    /// Whether a run was given up, and may be asked for again by the same commit.
+    fn is_abandoned(&self, known: &Entry) -> bool {
+        self.has(|command| {
+            matches!(command, Command::Abandon { run, ticket, .. }
+                if *run == known.run && *ticket == known.ticket)
+        })
     }
 
     /// Who still waits although it could be granted a slot.
@@ -150,6 +159,9 @@ impl Deed<'_> {
             };
             if now.uid != known.uid {
                 return known.is_finished() || self.replaces(now);
+            }
+            if now.ticket > self.before().head().last_ticket && self.is_abandoned(known) {
+                return true;
             }
             match (known.state, now.state) {
                 (EntryState::Finished { .. }, EntryState::Finished { .. }) => {
@@ -199,7 +211,7 @@ impl Deed<'_> {
                     (EntryState::Queued { owner }, RunKind::Ephemeral) => (owner, Death::Session),
                     _ => return false,
                 };
-                let death = holder.and_then(|holder| self.store.death(holder));
+                let death = holder.and_then(|holder| self.death(holder));
                 death.is_some_and(|death| death >= needed)
             }
             RunOutcome::Cancelled => self.has(|command| {
@@ -212,11 +224,20 @@ impl Deed<'_> {
         }
     }
 
+    /// How long a session has been dead; one that gives back what it has counts as dead.
+    fn death(&self, session: SessionId) -> Option<Death> {
+        let ends = |command: &Command| matches!(command, Command::Expire { session: of, .. } if *of == session);
+        let gives_back = session == self.parcel.session && self.has(ends);
+        self.store
+            .death(session)
+            .or_else(|| gives_back.then_some(Death::Session))
+    }
+
     /// Whether a waiter's owner may change so.
     fn may_own(&self, owner: Option<SessionId>, now: Option<SessionId>) -> bool {
         now == owner
             || now == Some(self.parcel.session)
-            || (now.is_none() && owner.is_some_and(|owner| !self.store.is_alive(owner)))
+            || (now.is_none() && owner.is_some_and(|owner| self.death(owner).is_some()))
     }
 
     fn fences(&self) -> bool {

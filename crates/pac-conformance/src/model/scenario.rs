@@ -64,6 +64,9 @@ pub struct Scenario {
     pub sweeps_together: bool,
     /// Whether a read takes time; else what it asks for is there at once.
     pub slow_reads: bool,
+    /// Whether what has become of a session is told to those who wait some time after it; else
+    /// at once.
+    pub late_news: bool,
     /// From how many entries on a commit starts no further run.
     pub entries_per_commit: usize,
     /// The runs.

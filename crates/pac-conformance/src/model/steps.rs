@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use pac_core::manager::machine::{WaiterId, abandon};
+use pac_core::manager::machine::{Action, WaiterId, abandon};
 use pac_core::protocol::{Command, Death, RunRequest};
 use pac_core::state::{Entry, RunKind, RunOutcome};
 use pac_core::{Error, ErrorKind, FencingToken, Limit, PipelineRunKey, SessionId};
 
 use super::ask::Reader;
+use super::book::Book;
 use super::controller::{Controller, WaitingState, Wire};
 use super::deliver::copy;
 use super::drive::Scene;
@@ -171,9 +172,11 @@ impl World {
             };
             deed.judge(&mut state.broken);
             deed.witness(terms);
-            state.store.book = book.clone();
+            let before = std::mem::replace(&mut state.store.book, book.clone());
             for controller in &mut state.controllers {
-                if controller.has_sent(parcel) && !Arc::make_mut(controller).land(parcel) {
+                if controller.has_sent(parcel)
+                    && !Arc::make_mut(controller).land(parcel, &before, book)
+                {
                     state.broken.by(Invariant::HeldToItsPlan);
                 }
             }
@@ -206,6 +209,10 @@ impl World {
                     machine.submit_own(env, command, effects)
                 });
             }
+        }
+        if !self.0.scenario.late_news {
+            controller.tell(&mut scene);
+            controller.resume(&mut scene);
         }
     }
 
@@ -263,11 +270,11 @@ impl Controller {
     }
 
     /// For the monitor: a commit was done. False when a command of it should not have been.
-    fn land(&mut self, parcel: &Parcel) -> bool {
+    fn land(&mut self, parcel: &Parcel, before: &Book, after: &Book) -> bool {
         let mut right = true;
         for sent in &parcel.commands {
             if let Some(ask) = sent.asker.and_then(|asker| self.ask_mut(asker)) {
-                right &= ask.land(parcel, sent);
+                right &= ask.land(sent, before, after);
             }
         }
         right
@@ -346,6 +353,14 @@ impl Controller {
             ..asker
         };
         self.submit(scene, again, ask.command);
+    }
+
+    /// The pause ends after which it tries again.
+    pub(super) fn resume(&mut self, scene: &mut Scene<'_>) {
+        if self.wire == Wire::Parked {
+            self.wire = Wire::Idle;
+            self.attend(scene, Action::Plan);
+        }
     }
 
     /// It hears of the death of a session that has left entries.

@@ -5,7 +5,7 @@ use pac_core::protocol::RunRequest;
 
 use super::scenario::{Event, Faults, Scenario};
 use super::witness::Witness;
-use crate::names::{at_priority, durable, ephemeral};
+use crate::names::{at_priority, durable, ephemeral, uid};
 
 /// All scenarios.
 #[must_use]
@@ -61,6 +61,7 @@ fn scenario(name: &'static str, runs: Vec<RunRequest>, events: Vec<(usize, Event
         takes_ownerless: true,
         sweeps_together: false,
         slow_reads: false,
+        late_news: false,
         entries_per_commit: usize::MAX,
         runs,
         events,
@@ -235,6 +236,7 @@ fn two_lapses() -> Scenario {
     let runs = vec![durable("a")];
     let events = vec![(0, Event::Admit(0))];
     Scenario {
+        late_news: true,
         faults: Faults { lapses: 2, ..NONE },
         ..scenario("two sessions that lapse", runs, events)
     }
@@ -303,6 +305,7 @@ fn lapse_and_loss() -> Scenario {
     let runs = vec![durable("a")];
     let events = vec![(0, Event::Admit(0))];
     Scenario {
+        late_news: true,
         faults: Faults {
             lapses: 1,
             losses: 1,
@@ -317,6 +320,7 @@ fn crash_and_lapse() -> Scenario {
     let runs = vec![durable("a")];
     let events = vec![(0, Event::Admit(0))];
     Scenario {
+        late_news: true,
         faults: Faults {
             crashes: 1,
             lapses: 1,
@@ -410,26 +414,23 @@ fn grants_unread() -> Scenario {
     }
 }
 
-/// Two runs of one name.
-fn two_of_a_name() -> Vec<RunRequest> {
-    let other = RunRequest {
-        uid: crate::names::uid("another-a"),
-        ..durable("a")
-    };
-    vec![durable("a"), other]
-}
-
 /// A run is cancelled by its name, and another one takes that.
 fn name_used_again() -> Scenario {
+    let other = RunRequest {
+        uid: uid("another-a"),
+        ..durable("a")
+    };
+    let runs = vec![durable("a"), other, ephemeral("b")];
     let events = vec![
-        (0, Event::Admit(0)),
+        (1, Event::Admit(0)),
         (0, Event::Cancel(0)),
         (1, Event::Admit(1)),
+        (0, Event::Admit(2)),
     ];
     Scenario {
         faults: Faults { losses: 1, ..NONE },
         reaches: vec![Witness::HeldToItsPlan],
-        ..scenario("a name used again", two_of_a_name(), events)
+        ..scenario("a name used again", runs, events)
     }
 }
 
@@ -449,10 +450,9 @@ fn force() -> Scenario {
 }
 
 fn two_announcements() -> Scenario {
-    let runs = vec![durable("a"), durable("b")];
+    let runs = vec![durable("a")];
     let events = vec![
         (0, Event::Admit(0)),
-        (0, Event::Admit(1)),
         (0, Event::SetLimit(2)),
         (1, Event::SetLimit(3)),
     ];
@@ -466,9 +466,10 @@ fn two_announcements() -> Scenario {
 fn removal() -> Scenario {
     let runs = vec![durable("a"), durable("b")];
     let events = vec![
-        (0, Event::Admit(0)),
+        (1, Event::Admit(0)),
         (0, Event::Remove),
-        (1, Event::Admit(1)),
+        (1, Event::Admit(0)),
+        (0, Event::Admit(1)),
     ];
     Scenario {
         faults: Faults { losses: 1, ..NONE },
@@ -478,11 +479,11 @@ fn removal() -> Scenario {
 }
 
 fn orderly_end() -> Scenario {
-    let runs = vec![durable("a"), ephemeral("b"), durable("c")];
+    let runs = vec![durable("a"), durable("b")];
     let events = vec![
         (0, Event::Admit(0)),
-        (1, Event::Admit(1)),
-        (0, Event::Admit(2)),
+        (0, Event::Admit(1)),
+        (1, Event::Admit(0)),
         (0, Event::Close),
     ];
     Scenario {
@@ -498,7 +499,6 @@ fn slow_reads() -> Scenario {
         (0, Event::Admit(0)),
         (1, Event::Admit(1)),
         (1, Event::Cancel(0)),
-        (1, Event::Admit(0)),
     ];
     Scenario {
         slow_reads: true,

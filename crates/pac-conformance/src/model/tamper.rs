@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pac_core::FencingToken;
-use pac_core::protocol::{Changes, Command};
+use pac_core::protocol::{Changes, Command, Plan};
 use pac_core::state::{Entry, EntryState, RepositoryState};
 
 use super::controller::{Controller, Terms};
@@ -23,6 +23,15 @@ pub(super) fn tamper(
     let has = |is: fn(&Command) -> bool| commands.iter().any(|sent| is(&sent.command));
     let releases = || has(|command| matches!(command, Command::Release { .. }));
     match terms.variant {
+        Variant::RepeatsAsAsked => {
+            let mut plan = Plan::new(state, controller.env(terms).issuer(), usize::MAX);
+            for sent in commands {
+                plan.apply(&sent.command);
+            }
+            if let Some(as_asked) = plan.finish() {
+                *changes = as_asked;
+            }
+        }
         Variant::HandsOverOnlyWhenFresh => {
             let again = |sent: &Sent| {
                 let ask = sent.asker.and_then(|asker| controller.ask(asker));

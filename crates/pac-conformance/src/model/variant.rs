@@ -8,6 +8,9 @@ pub enum Variant {
     Faithful,
     /// After a lost answer, repeats the commands as if they had never been sent.
     RetriesBlindly,
+    /// After a lost answer, recognises what has been done, and holds no command to what it was
+    /// planned on.
+    RepeatsAsAsked,
     /// Takes a lost answer for a failure, says so, and forgets the commands.
     TakesLostForFailed,
     /// The store writes whatever the revision is.
@@ -99,17 +102,18 @@ type Row = (
     &'static [&'static str],
 );
 
-const COMMIT_LOOP: [Row; 13] = [
+const COMMIT_LOOP: [Row; 14] = [
     (
         "blind-retry",
         "after a lost answer, commands are repeated as if they had never been sent",
         Variant::RetriesBlindly,
-        &[
-            "a lost answer",
-            "a name used again",
-            "two announcements",
-            "a removal",
-        ],
+        &["a lost answer"],
+    ),
+    (
+        "repeated-as-asked",
+        "after a lost answer, commands are not held to what they were planned on",
+        Variant::RepeatsAsAsked,
+        &["a name used again", "two announcements", "a removal"],
     ),
     (
         "lost-is-failed",

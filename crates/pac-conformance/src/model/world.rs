@@ -300,8 +300,7 @@ impl World {
             }
             Step::Resume(at) => {
                 let (controller, mut scene) = self.scene(state, at);
-                controller.wire = Wire::Idle;
-                controller.attend(&mut scene, pac_core::manager::machine::Action::Plan);
+                controller.resume(&mut scene);
             }
             Step::Sweep(at, session) => {
                 let death = state.store.death(session)?;

@@ -5,6 +5,7 @@ use super::effects::{Action, Effects};
 use super::env::{Env, Port};
 use super::request::{Basis, Planned, Request, Uncertain};
 use crate::error::{Error, ErrorKind};
+use crate::name::Uid;
 use crate::protocol::{Admitted, Changes, Command, Death, Ended, Outcome, Plan};
 use crate::state::{Entry, EntryState, RepositoryState};
 use crate::value::{Revision, SessionId};
@@ -189,7 +190,13 @@ fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis 
         }
     );
     match command {
-        Command::Cancel { run, uid: None } if done => match base.entry(run) {
+        Command::Cancel { run, .. }
+        | Command::Abandon { run, .. }
+        | Command::Release {
+            run,
+            token: Some(_),
+            ..
+        } if done => match base.entry(run) {
             Some(entry) if !entry.is_finished() => Basis::Run(entry.uid.clone()),
             // It came with the same commit: nothing else of that name was meant.
             _ => Basis::Command,
@@ -200,6 +207,7 @@ fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis 
             Some(EntryState::Started { token, .. }) => Basis::Slot(token),
             _ => Basis::Command,
         },
+        Command::Admit(_) | Command::Adopt(_) => Basis::Arrival(base.head().last_ticket),
         Command::SetLimit { version: None, .. } => {
             let head = base.head();
             Basis::Limit(head.limit, head.limit_version)
@@ -214,11 +222,16 @@ fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis 
 
 /// How to go on with a command of which an attempt, planned on `basis`, may have succeeded.
 fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositoryState) -> Again {
+    let is_gone = |run, uid: &Uid| now.entry(run).is_none_or(|entry| entry.uid != *uid);
     match (basis, command) {
         // Its run is gone: it has ended, and another one of its name is not to.
-        (Basis::Run(uid), Command::Cancel { run, .. })
-            if now.entry(run).is_none_or(|entry| entry.uid != *uid) =>
-        {
+        (
+            Basis::Run(uid),
+            Command::Cancel { run, .. }
+            | Command::Abandon { run, .. }
+            | Command::Release { run, .. },
+        ) if is_gone(run, uid) => Again::Known(before.clone()),
+        (Basis::Slot(_), Command::Release { run, uid, .. }) if is_gone(run, uid) => {
             Again::Known(before.clone())
         }
         (Basis::Run(uid), Command::Cancel { run, .. }) => Again::ApplyTo(Command::Cancel {
@@ -236,6 +249,17 @@ fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositorySta
             token: Some(*token),
             outcome: *outcome,
         }),
+        (Basis::Arrival(last), Command::Admit(asked) | Command::Adopt(asked))
+            if now
+                .entry(&asked.run)
+                .is_some_and(|entry| entry.uid != asked.uid && entry.ticket > *last) =>
+        {
+            // Repeated, it would end that one, which may be the newer of the two.
+            Again::Unknown(
+                "the answer to the admission was lost, and another run has come under its name \
+                 since; ask again if the run is still there",
+            )
+        }
         (Basis::Limit(limit, version), Command::SetLimit { limit: asked, .. }) => {
             let head = now.head();
             if (head.limit, head.limit_version) == (*limit, *version) {

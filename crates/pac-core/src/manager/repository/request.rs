@@ -74,8 +74,10 @@ pub struct Uncertain {
 pub enum Basis {
     /// The command itself says enough.
     Command,
-    /// A cancellation by name would end this run.
+    /// This run would be ended.
     Run(Uid),
+    /// An admission would end a run of its name and another uid, if that has at most this ticket.
+    Arrival(Ticket),
     /// A release by force would free this slot.
     Slot(FencingToken),
     /// An announcement without a version would replace this one.
