@@ -351,11 +351,11 @@ fn leaving() -> Scenario {
 }
 
 fn leaving_and_loss() -> Scenario {
-    let runs = vec![ephemeral("a"), durable("b")];
+    let runs = vec![ephemeral("a")];
     let events = vec![
         (0, Event::Admit(0)),
         (0, Event::Admit(0)),
-        (1, Event::Admit(1)),
+        (1, Event::Cancel(0)),
     ];
     Scenario {
         faults: Faults {
@@ -420,12 +420,12 @@ fn name_used_again() -> Scenario {
         uid: uid("another-a"),
         ..durable("a")
     };
-    let runs = vec![durable("a"), other, ephemeral("b")];
+    let runs = vec![durable("a"), other];
     let events = vec![
-        (1, Event::Admit(0)),
+        (0, Event::Admit(0)),
+        (0, Event::SetLimit(2)),
         (0, Event::Cancel(0)),
         (1, Event::Admit(1)),
-        (0, Event::Admit(2)),
     ];
     Scenario {
         faults: Faults { losses: 1, ..NONE },
@@ -513,9 +513,9 @@ fn small_commits() -> Scenario {
     let runs = vec![durable("a"), durable("b"), ephemeral("c")];
     let events = vec![
         (0, Event::Admit(0)),
-        (1, Event::Admit(1)),
-        (1, Event::Admit(2)),
-        (0, Event::SetLimit(3)),
+        (0, Event::Admit(1)),
+        (0, Event::Admit(2)),
+        (1, Event::SetLimit(3)),
     ];
     Scenario {
         entries_per_commit: 1,

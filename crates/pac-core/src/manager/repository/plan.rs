@@ -92,7 +92,10 @@ impl<P: Port> Repository<P> {
                 continue;
             }
             let again = match &request.uncertain {
-                Some(before) => again(&request.command, &before.basis, &before.outcome, state),
+                Some(before) => {
+                    let (basis, outcome) = (&before.basis, &before.outcome);
+                    again(&request.command, basis, outcome, state, &plan)
+                }
                 None => Again::Apply,
             };
             let pinned = match again {
@@ -114,6 +117,13 @@ impl<P: Port> Repository<P> {
                 }
             };
             let command = pinned.as_ref().unwrap_or(&request.command);
+            // The run that a cancellation by name means.
+            let named = match command {
+                Command::Cancel { run, uid: None } => {
+                    plan.current(run).map(|entry| entry.uid.clone())
+                }
+                _ => None,
+            };
             let outcome = plan.apply(command);
             if let Outcome::Admitted {
                 admitted: Admitted::HeldElsewhere(holder),
@@ -127,7 +137,7 @@ impl<P: Port> Repository<P> {
                 break;
             }
             let takes_over = takes_over(command, &outcome, state, issuer.session);
-            let basis = basis(command, &outcome, state);
+            let basis = basis(command, &outcome, state, named);
             self.inbox.in_flight.push(Planned {
                 request,
                 outcome,
@@ -181,26 +191,15 @@ impl<P: Port> Repository<P> {
 }
 
 /// What a command was planned on that names less than it changes.
-fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis {
-    let done = matches!(
-        outcome,
-        Outcome::Ended {
-            ended: Ended::Done,
-            ..
-        }
-    );
+fn basis(
+    command: &Command,
+    outcome: &Outcome,
+    base: &RepositoryState,
+    named: Option<Uid>,
+) -> Basis {
+    let done = is_done(outcome);
     match command {
-        Command::Cancel { run, .. }
-        | Command::Abandon { run, .. }
-        | Command::Release {
-            run,
-            token: Some(_),
-            ..
-        } if done => match base.entry(run) {
-            Some(entry) if !entry.is_finished() => Basis::Run(entry.uid.clone()),
-            // It came with the same commit: nothing else of that name was meant.
-            _ => Basis::Command,
-        },
+        Command::Cancel { uid: None, .. } if done => named.map_or(Basis::Command, Basis::Run),
         Command::Release {
             run, token: None, ..
         } if done => match base.entry(run).map(|entry| entry.state) {
@@ -221,17 +220,25 @@ fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis 
 }
 
 /// How to go on with a command of which an attempt, planned on `basis`, may have succeeded.
-fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositoryState) -> Again {
-    let is_gone = |run, uid: &Uid| now.entry(run).is_none_or(|entry| entry.uid != *uid);
+/// The plan has what the commit does before it.
+fn again(
+    command: &Command,
+    basis: &Basis,
+    before: &Outcome,
+    now: &RepositoryState,
+    plan: &Plan<'_>,
+) -> Again {
+    let meant = match basis {
+        Basis::Run(uid) => Some(uid),
+        _ => command.uid(),
+    };
+    let current = command.run().and_then(|run| plan.current(run));
+    let is_gone = current.is_none_or(|entry| meant.is_some_and(|uid| entry.uid != *uid));
     match (basis, command) {
         // Its run is gone: it has ended, and another one of its name is not to.
-        (
-            Basis::Run(uid),
-            Command::Cancel { run, .. }
-            | Command::Abandon { run, .. }
-            | Command::Release { run, .. },
-        ) if is_gone(run, uid) => Again::Known(before.clone()),
-        (Basis::Slot(_), Command::Release { run, uid, .. }) if is_gone(run, uid) => {
+        (_, Command::Cancel { .. } | Command::Abandon { .. } | Command::Release { .. })
+            if is_gone && is_done(before) =>
+        {
             Again::Known(before.clone())
         }
         (Basis::Run(uid), Command::Cancel { run, .. }) => Again::ApplyTo(Command::Cancel {
@@ -328,6 +335,16 @@ impl<P: Port> Request<P> {
             self.uncertain = Some(Box::new(Uncertain { outcome, basis }));
         }
     }
+}
+
+fn is_done(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Ended {
+            ended: Ended::Done,
+            ..
+        }
+    )
 }
 
 fn is_a_change(outcome: &Outcome) -> bool {

@@ -74,7 +74,7 @@ pub struct Uncertain {
 pub enum Basis {
     /// The command itself says enough.
     Command,
-    /// This run would be ended.
+    /// A cancellation by name would end this run.
     Run(Uid),
     /// An admission would end a run of its name and another uid, if that has at most this ticket.
     Arrival(Ticket),
