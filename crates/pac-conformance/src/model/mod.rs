@@ -66,19 +66,21 @@
 //! A check that finds nothing has to be able to find something: a scenario lists what it has to
 //! [reach](Scenario::reaches), and [`Variant`] has commit loops with a mistake each.
 
+mod ask;
 mod book;
 mod check;
-mod commit_loop;
 mod controller;
-mod hearing;
+mod deliver;
+mod drive;
 mod invariant;
 mod monitor;
-mod request;
+mod port;
 mod rest;
 mod scenario;
 mod steps;
 mod store;
 mod suite;
+mod tamper;
 mod variant;
 mod witness;
 mod world;
@@ -87,5 +89,5 @@ pub use check::{Verdict, check};
 pub use invariant::Invariant;
 pub use scenario::{Event, Faults, Scenario};
 pub use suite::suite;
-pub use variant::Variant;
+pub use variant::{Mutant, Variant};
 pub use witness::Witness;

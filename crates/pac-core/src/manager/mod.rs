@@ -39,12 +39,13 @@ pub use options::{KeepAliveOn, ManagerOptions};
 /// alone: no part of the interface.
 #[doc(hidden)]
 pub mod machine {
+    pub use super::repository::canonical::{Canonical, CanonicalPlanned, CanonicalRequest};
     pub use super::repository::effects::{
         Action, Answer, AnswerResult, Effects, EndOfWaiting, Grant, Place, Reply, Turn,
         TurnMessage, WaiterId,
     };
     pub use super::repository::env::{Env, Port};
-    pub use super::repository::request::{Asked, Listener, Request, RequestId};
+    pub use super::repository::request::{Asked, Basis, Listener, Request, RequestId, Uncertain};
     pub use super::repository::{Repository, reply::abandon};
 }
 

@@ -140,7 +140,8 @@ impl<'a> Plan<'a> {
         })
     }
 
-    pub(super) fn current(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
+    /// The entry of a run, as the commands applied so far have left it.
+    pub(crate) fn current(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
         self.overlay.current(self.base, run)
     }
 

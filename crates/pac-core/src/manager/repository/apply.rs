@@ -197,8 +197,7 @@ impl<P: Port> Repository<P> {
     /// A run of this manager's has a slot: the answer to a request for it that is in flight
     /// carries it, else its waiter hears of it, else the stream of grants.
     fn started(&mut self, grant: Grant, effects: &mut Effects<P>) {
-        let asks = |planned: &Planned<P>| planned.request.asks_for(&grant.entry);
-        if self.inbox.in_flight.iter().any(asks) {
+        if self.inbox.may_have_asked_for(&grant.entry) {
             self.deferred.push(grant);
         } else if !self.inbox.gives_up(&grant.entry) {
             self.deliver(grant, effects);

@@ -26,7 +26,7 @@ pub(super) struct Inbox<P: Port> {
     pub(super) more: bool,
     /// Requests before this one were submitted before the state was last read.
     pub(super) read_before: RequestId,
-    next: u64,
+    pub(super) next: u64,
 }
 
 impl<P: Port> Default for Inbox<P> {
@@ -120,6 +120,16 @@ impl<P: Port> Inbox<P> {
             .iter_mut()
             .map(|planned| &mut planned.request);
         requests.find(|request| request.is_awaited() && request.asks_for(entry))
+    }
+
+    /// Whether a request asks for this very run in the commit that is on its way, or may have
+    /// asked for it in one whose answer was lost.
+    pub(super) fn may_have_asked_for(&self, entry: &Entry) -> bool {
+        let in_flight = self.in_flight.iter().map(|planned| &planned.request);
+        let put_back = self.pending.iter();
+        let uncertain = put_back.filter(|request| request.uncertain.is_some());
+        let mut requests = in_flight.chain(uncertain);
+        requests.any(|request| request.asks_for(entry))
     }
 
     /// Whether a command that gives up this very run is on its way.

@@ -15,6 +15,7 @@
 //! [`Action`]: effects::Action
 
 pub(in crate::manager) mod apply;
+pub(in crate::manager) mod canonical;
 pub(in crate::manager) mod effects;
 pub(in crate::manager) mod env;
 pub(in crate::manager) mod inbox;

@@ -5,6 +5,7 @@ use super::effects::{Action, Effects};
 use super::env::{Env, Port};
 use super::request::{Basis, Planned, Request, Uncertain};
 use crate::error::{Error, ErrorKind};
+use crate::name::Uid;
 use crate::protocol::{Admitted, Changes, Command, Death, Ended, Outcome, Plan};
 use crate::state::{Entry, EntryState, RepositoryState};
 use crate::value::{Revision, SessionId};
@@ -91,7 +92,10 @@ impl<P: Port> Repository<P> {
                 continue;
             }
             let again = match &request.uncertain {
-                Some(before) => again(&request.command, &before.basis, &before.outcome, state),
+                Some(before) => {
+                    let (basis, outcome) = (&before.basis, &before.outcome);
+                    again(&request.command, basis, outcome, state, &plan)
+                }
                 None => Again::Apply,
             };
             let pinned = match again {
@@ -113,6 +117,13 @@ impl<P: Port> Repository<P> {
                 }
             };
             let command = pinned.as_ref().unwrap_or(&request.command);
+            // The run that a cancellation by name means.
+            let named = match command {
+                Command::Cancel { run, uid: None } => {
+                    plan.current(run).map(|entry| entry.uid.clone())
+                }
+                _ => None,
+            };
             let outcome = plan.apply(command);
             if let Outcome::Admitted {
                 admitted: Admitted::HeldElsewhere(holder),
@@ -126,7 +137,7 @@ impl<P: Port> Repository<P> {
                 break;
             }
             let takes_over = takes_over(command, &outcome, state, issuer.session);
-            let basis = basis(command, &outcome, state);
+            let basis = basis(command, &outcome, state, named);
             self.inbox.in_flight.push(Planned {
                 request,
                 outcome,
@@ -180,26 +191,22 @@ impl<P: Port> Repository<P> {
 }
 
 /// What a command was planned on that names less than it changes.
-fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis {
-    let done = matches!(
-        outcome,
-        Outcome::Ended {
-            ended: Ended::Done,
-            ..
-        }
-    );
+fn basis(
+    command: &Command,
+    outcome: &Outcome,
+    base: &RepositoryState,
+    named: Option<Uid>,
+) -> Basis {
+    let done = is_done(outcome);
     match command {
-        Command::Cancel { run, uid: None } if done => match base.entry(run) {
-            Some(entry) if !entry.is_finished() => Basis::Run(entry.uid.clone()),
-            // It came with the same commit: nothing else of that name was meant.
-            _ => Basis::Command,
-        },
+        Command::Cancel { uid: None, .. } if done => named.map_or(Basis::Command, Basis::Run),
         Command::Release {
             run, token: None, ..
         } if done => match base.entry(run).map(|entry| entry.state) {
             Some(EntryState::Started { token, .. }) => Basis::Slot(token),
             _ => Basis::Command,
         },
+        Command::Admit(_) | Command::Adopt(_) => Basis::Arrival(base.head().last_ticket),
         Command::SetLimit { version: None, .. } => {
             let head = base.head();
             Basis::Limit(head.limit, head.limit_version)
@@ -213,11 +220,24 @@ fn basis(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Basis 
 }
 
 /// How to go on with a command of which an attempt, planned on `basis`, may have succeeded.
-fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositoryState) -> Again {
+/// The plan has what the commit does before it.
+fn again(
+    command: &Command,
+    basis: &Basis,
+    before: &Outcome,
+    now: &RepositoryState,
+    plan: &Plan<'_>,
+) -> Again {
+    let meant = match basis {
+        Basis::Run(uid) => Some(uid),
+        _ => command.uid(),
+    };
+    let current = command.run().and_then(|run| plan.current(run));
+    let is_gone = current.is_none_or(|entry| meant.is_some_and(|uid| entry.uid != *uid));
     match (basis, command) {
         // Its run is gone: it has ended, and another one of its name is not to.
-        (Basis::Run(uid), Command::Cancel { run, .. })
-            if now.entry(run).is_none_or(|entry| entry.uid != *uid) =>
+        (_, Command::Cancel { .. } | Command::Abandon { .. } | Command::Release { .. })
+            if is_gone && is_done(before) =>
         {
             Again::Known(before.clone())
         }
@@ -236,6 +256,17 @@ fn again(command: &Command, basis: &Basis, before: &Outcome, now: &RepositorySta
             token: Some(*token),
             outcome: *outcome,
         }),
+        (Basis::Arrival(last), Command::Admit(asked) | Command::Adopt(asked))
+            if now
+                .entry(&asked.run)
+                .is_some_and(|entry| entry.uid != asked.uid && entry.ticket > *last) =>
+        {
+            // Repeated, it would end that one, which may be the newer of the two.
+            Again::Unknown(
+                "the answer to the admission was lost, and another run has come under its name \
+                 since; ask again if the run is still there",
+            )
+        }
         (Basis::Limit(limit, version), Command::SetLimit { limit: asked, .. }) => {
             let head = now.head();
             if (head.limit, head.limit_version) == (*limit, *version) {
@@ -304,6 +335,16 @@ impl<P: Port> Request<P> {
             self.uncertain = Some(Box::new(Uncertain { outcome, basis }));
         }
     }
+}
+
+fn is_done(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Ended {
+            ended: Ended::Done,
+            ..
+        }
+    )
 }
 
 fn is_a_change(outcome: &Outcome) -> bool {

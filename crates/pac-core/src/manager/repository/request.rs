@@ -33,7 +33,7 @@ pub struct Request<P: Port> {
 }
 
 /// Where an answer goes.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Listener<A> {
     /// The command is the manager's own.
     Nobody,
@@ -76,6 +76,8 @@ pub enum Basis {
     Command,
     /// A cancellation by name would end this run.
     Run(Uid),
+    /// An admission would end a run of its name and another uid, if that has at most this ticket.
+    Arrival(Ticket),
     /// A release by force would free this slot.
     Slot(FencingToken),
     /// An announcement without a version would replace this one.

@@ -68,6 +68,18 @@ impl Conflict {
     }
 }
 
+impl Clone for Retry {
+    /// But for pauses that have begun to grow: those begin anew.
+    fn clone(&self) -> Self {
+        Self {
+            backoff: None,
+            conflict: self.conflict,
+            hold: self.hold,
+            trouble: self.trouble.as_ref().map(Error::replicate),
+        }
+    }
+}
+
 impl Retry {
     /// An attempt succeeded.
     pub(super) fn succeeded(&mut self) {

@@ -21,7 +21,8 @@ impl<P: Port> Repository<P> {
         effects: &mut Effects<P>,
     ) -> Action {
         self.note_session(env);
-        let (asked_all, source) = (self.asked_all, Source::Read(self.asked_above));
+        let asked_all = std::mem::take(&mut self.asked_all);
+        let source = Source::Read(std::mem::take(&mut self.asked_above));
         let applied = answer.and_then(|snapshot| {
             if asked_all && snapshot.since.is_some() {
                 return Err(self.corrupt("the store answered with a part where all was asked for"));

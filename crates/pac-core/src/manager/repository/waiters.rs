@@ -8,22 +8,22 @@ use crate::state::{Entry, RunKind};
 use crate::value::Ticket;
 
 #[derive(Debug)]
-struct Waiter<P: Port> {
-    id: WaiterId,
+pub(super) struct Waiter<P: Port> {
+    pub(super) id: WaiterId,
     /// Tells the run from another one of its name.
-    ticket: Ticket,
-    kind: RunKind,
-    notice: P::Notice,
+    pub(super) ticket: Ticket,
+    pub(super) kind: RunKind,
+    pub(super) notice: P::Notice,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Waiters<P: Port> {
     /// By run; admitted more than once, the last one comes first.
-    by_run: HashMap<PipelineRunKey, Vec<Waiter<P>>>,
+    pub(super) by_run: HashMap<PipelineRunKey, Vec<Waiter<P>>>,
     /// Waiters that were detached while the end of their waiting was on its way to them.
-    detached: HashSet<u64>,
-    next: u64,
+    pub(super) detached: HashSet<u64>,
+    pub(super) next: u64,
 }
 
 impl<P: Port> Default for Waiters<P> {
