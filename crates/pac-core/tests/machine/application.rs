@@ -3,7 +3,7 @@
 use pac_core::manager::machine::{
     Answer, Effects, EndOfWaiting, Grant, Reply, Turn, TurnMessage, WaiterId, abandon,
 };
-use pac_core::protocol::Outcome;
+use pac_core::protocol::{Command, Outcome};
 use pac_core::state::EntryState;
 use tokio::time::Instant;
 
@@ -63,7 +63,7 @@ impl Node {
             Ok(reply) if ask.closed => self.input(now, |machine, env, effects| {
                 machine.on_reply_undelivered(env, reply, effects)
             }),
-            Ok(reply) => self.take_reply(now, reply),
+            Ok(reply) => self.take_reply(now, &ask.command, reply),
             Err(_) => self.is_in_doubt(&ask),
         }
     }
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    fn take_reply(&mut self, now: Instant, reply: Reply<TestPort>) {
+    fn take_reply(&mut self, now: Instant, asked: &Command, reply: Reply<TestPort>) {
         let Reply {
             outcome,
             entry,
@@ -102,7 +102,9 @@ impl Node {
                     session,
                     running: false,
                 };
-                let fresh = created || carries.is_some();
+                // A run that is adopted was running before.
+                let adopted = matches!(asked, Command::Adopt(_));
+                let fresh = (created && !adopted) || carries.is_some();
                 if fresh {
                     self.hand(now, grant);
                 } else if !self.has(&grant) {
@@ -160,6 +162,10 @@ impl Node {
         let Some(ask) = self.asks.get_mut(&asker) else {
             return;
         };
+        if let Command::Adopt(request) = &ask.command {
+            // It runs all the same, and the cluster knows of it.
+            self.in_doubt.insert(request.run.clone());
+        }
         if how == Leave::ClosesFirst && !ask.closed {
             ask.closed = true;
             return;

@@ -279,6 +279,7 @@ impl Node {
                 self.doing = Doing::Fail(failure(ErrorKind::Unavailable, "commit"));
             }
             Fate::Refused => {
+                self.doubt_all();
                 let error = failure(ErrorKind::InvalidInput, "commit");
                 self.doing = Doing::Hear(session, CommitOutcome::Refused(error));
             }
@@ -304,6 +305,18 @@ impl Node {
             }
         }
         None
+    }
+
+    /// A store that takes exception to a commit would do so again: what nobody waits for is
+    /// given up, too.
+    fn doubt_all(&mut self) {
+        let view = self.machine.canonical(Instant::now());
+        let in_flight = view.in_flight.iter().map(|planned| &planned.request);
+        let requests = in_flight.chain(&view.pending);
+        let runs: Vec<_> = requests
+            .filter_map(|request| request.command.run().cloned())
+            .collect();
+        self.in_doubt.extend(runs);
     }
 
     fn act(&mut self, action: Action) {

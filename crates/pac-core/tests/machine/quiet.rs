@@ -137,8 +137,10 @@ impl World {
             && !node.machine.is_busy()
             && self.store.state.entries().any(has_no_owner);
         if due {
+            let revision = self.store.revision();
             node.input(self.now, |machine, env, effects| {
-                machine.submit_own(env, Command::Promote, effects)
+                let behind = machine.look_if_behind(revision, effects);
+                machine.submit_own(env, Command::Promote, effects) || behind
             });
         }
         due
@@ -161,11 +163,16 @@ impl World {
         let entries = self.store.state.entries().cloned().collect::<Vec<_>>();
         let mut passed = false;
         for entry in entries {
-            if let EntryState::Started { session, .. } = entry.state
-                && !self.store.is_alive(session)
-                && open.is_some()
-            {
+            let (EntryState::Started { session, orphaned, .. }, Some(at)) = (entry.state, open)
+            else {
+                continue;
+            };
+            if !self.store.is_alive(session) {
                 self.store.lapse(session, Death::Lease);
+                passed = true;
+            } else if orphaned {
+                // It runs in the cluster, and has been given back: it ends there some time.
+                self.nodes[at].in_doubt.insert(entry.run.clone());
                 passed = true;
             }
         }

@@ -11,7 +11,7 @@ use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state
 
 use super::application::Leave;
 use super::node::Fate;
-use super::world::{World, run};
+use super::world::World;
 
 prop_state_machine! {
     #![proptest_config(Config {
@@ -56,6 +56,8 @@ enum Step {
     Sweep(usize, usize),
     Promote(usize),
     ArriveLate(usize),
+    /// A run of a name is another one from here on.
+    Recreate(usize),
     Purge,
     Pass(u64),
     End(usize),
@@ -86,6 +88,8 @@ impl ReferenceStateMachine for Processes {
                 in_process,
                 entry_budget,
             })
+            // The steps name the nodes that there are.
+            .no_shrink()
             .boxed()
     }
 
@@ -117,6 +121,7 @@ impl ReferenceStateMachine for Processes {
             2 => (node(), some()).prop_map(|(at, which)| Step::Sweep(at, which)),
             1 => node().prop_map(Step::Promote),
             2 => some().prop_map(Step::ArriveLate),
+            1 => some().prop_map(Step::Recreate),
             1 => Just(Step::Purge),
             2 => (1..4_000u64).prop_map(Step::Pass),
             1 => node().prop_map(Step::End),
@@ -203,8 +208,9 @@ impl World {
             }
             Step::Ask(at, asked) => self.ask(at, asked),
             Step::AskTogether(at, runs) if !self.nodes[at].closing => {
-                let commands = runs.into_iter().map(|which| Command::Admit(run(which)));
-                self.nodes[at].submit(now, commands.collect());
+                let commands = runs.into_iter().map(|which| Command::Admit(self.run(which)));
+                let commands = commands.collect();
+                self.nodes[at].submit(now, commands);
             }
             Step::Leave(at, ask, how) => {
                 if let Some(asker) = self.asker(at, ask) {
@@ -255,6 +261,7 @@ impl World {
                 });
             }
             Step::ArriveLate(at) => self.arrive_late(at),
+            Step::Recreate(which) => self.generations[which % 4] += 1,
             Step::Purge => self.store.purge(),
             Step::Pass(millis) => self.pass(Duration::from_millis(millis)),
             Step::End(at) => self.end(at),
@@ -279,7 +286,7 @@ impl World {
         if self.nodes[at].closing {
             return;
         }
-        let request = |which: usize| run(which);
+        let request = |which: usize| self.run(which);
         let command = match asked {
             Asked::Admit(which) => Command::Admit(request(which)),
             Asked::Adopt(which) => Command::Adopt(request(which)),

@@ -18,6 +18,8 @@ pub(crate) struct World {
     /// Commits that nobody waits for any more.
     pub(crate) late: Vec<(SessionId, Changes)>,
     pub(crate) now: Instant,
+    /// How many runs have had each name before.
+    pub(crate) generations: [usize; 4],
     next_session: u64,
 }
 
@@ -29,6 +31,7 @@ impl World {
             nodes: Vec::new(),
             late: Vec::new(),
             now: Instant::now(),
+            generations: [0; 4],
             next_session: 0,
         };
         for _ in 0..nodes {
@@ -43,6 +46,11 @@ impl World {
         let session = SessionId::new(self.next_session);
         self.store.open(session);
         session
+    }
+
+    /// The run that has one of the names now.
+    pub(crate) fn run(&self, which: usize) -> RunRequest {
+        run(which, self.generations[which % 4])
     }
 
     pub(crate) fn submit(&mut self, at: usize, command: Command) -> u64 {
@@ -242,30 +250,21 @@ impl Node {
     }
 }
 
-/// The runs that there are: two names have two uids each, and every other run is ephemeral.
-pub(crate) fn run(which: usize) -> RunRequest {
-    let (name, uid) = match which % 6 {
-        0 => ("a", "a1"),
-        1 => ("b", "b1"),
-        2 => ("c", "c1"),
-        3 => ("d", "d1"),
-        4 => ("a", "a2"),
-        _ => ("b", "b2"),
-    };
+/// A run of one of four names; which one of those that have had this name. Every other name is
+/// of ephemeral runs.
+pub(crate) fn run(which: usize, generation: usize) -> RunRequest {
+    let name = ["a", "b", "c", "d"][which % 4];
+    let uid: Uid = format!("{name}{generation}").parse().unwrap();
     let name = PipelineRunKey::new("ci", name).unwrap();
-    let uid: Uid = uid.parse().unwrap();
-    let request = match name.name() {
-        "a" | "c" => RunRequest::durable(name, uid),
+    match which % 4 {
+        0 => RunRequest::durable(name, uid),
+        2 => RunRequest::durable(name, uid).with_priority(Priority::new(1)),
         _ => RunRequest::ephemeral(name, uid),
-    };
-    match which % 6 {
-        2 => request.with_priority(Priority::new(1)),
-        _ => request,
     }
 }
 
 /// The state of a run in the store.
 pub(crate) fn entry(world: &World, which: usize) -> Arc<pac_core::state::Entry> {
-    let entry = world.store.state.entry(&run(which).run);
+    let entry = world.store.state.entry(&run(which, 0).run);
     entry.cloned().expect("the store has it")
 }
