@@ -308,9 +308,15 @@ impl World {
             }
             Step::Promote(at) => {
                 let (controller, mut scene) = self.scene(state, at);
+                let revision = scene.book.revision();
                 controller.input(&mut scene, |machine, env, effects| {
-                    machine.submit_own(env, Command::Promote, effects)
+                    let behind = machine.look_if_behind(revision, effects);
+                    machine.submit_own(env, Command::Promote, effects) || behind
                 });
+                if controller.wire == Wire::Idle {
+                    // It will be found again and again.
+                    scene.broken.by(Invariant::ComesToRest);
+                }
             }
             Step::Restart(at) => self.restart(state, at),
             Step::Lapse(session) => {

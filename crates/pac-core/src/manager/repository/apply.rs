@@ -108,7 +108,9 @@ impl<P: Port> Repository<P> {
                 return;
             };
             let waited_for = !waiters.is_empty() && waiters.knows(&entry.run);
-            if waited_for || before.is_some_and(|before| before.is_queued()) {
+            // Given back and granted again by one commit, it is news as if it had waited.
+            let again = is_own(before) && is_own(after) && has_another_slot(before, after);
+            if waited_for || again || before.is_some_and(|before| before.is_queued()) {
                 of_interest.push((Arc::clone(entry), after.cloned()));
             }
             if !holders.is_empty() {
@@ -303,6 +305,14 @@ impl<P: Port> Repository<P> {
 fn is_ended_by<P: Port>(in_flight: &[Planned<P>], run: &PipelineRunKey) -> bool {
     let mut requests = in_flight.iter();
     requests.any(|planned| planned.request.command.run() == Some(run))
+}
+
+fn has_another_slot(before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>) -> bool {
+    let slot = |entry: &Arc<Entry>| entry.token().filter(|_| entry.is_started());
+    match (before.and_then(slot), after.and_then(slot)) {
+        (Some(before), Some(after)) => before != after,
+        _ => false,
+    }
 }
 
 fn tell_holders<P: Port>(

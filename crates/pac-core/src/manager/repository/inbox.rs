@@ -115,11 +115,14 @@ impl<P: Port> Inbox<P> {
     /// The first request in the in-flight commit that still has a listener and asks for this
     /// run; it inherits what another asker has gone from.
     pub(super) fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
-        let mut requests = self
+        let requests = self
             .in_flight
             .iter_mut()
             .map(|planned| &mut planned.request);
-        requests.find(|request| request.is_awaited() && request.asks_for(entry))
+        // While answers are given the last one is in front, so the order says nothing.
+        requests
+            .filter(|request| request.is_awaited() && request.asks_for(entry))
+            .min_by_key(|request| request.id)
     }
 
     /// Whether a request asks for this very run in the commit that is on its way, or may have
@@ -153,10 +156,15 @@ impl<P: Port> Inbox<P> {
         left
     }
 
-    /// What was in flight is pending again, before all that came later.
+    /// What was in flight is pending again, before all that came later. A command of the
+    /// manager's own that was added once more meanwhile is there once.
     pub(super) fn put_back(&mut self) {
-        while let Some(planned) = self.in_flight.pop() {
-            self.pending.push_front(planned.request);
+        while let Some(Planned { request, .. }) = self.in_flight.pop() {
+            if request.is_own() && self.has_pending(&request.command) {
+                let again = |other: &Request<P>| other.is_own() && other.command == request.command;
+                self.pending.retain(|other| !again(other));
+            }
+            self.pending.push_front(request);
         }
     }
 

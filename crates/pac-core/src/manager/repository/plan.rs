@@ -73,7 +73,8 @@ impl<P: Port> Repository<P> {
         let state = self.state.as_ref()?;
         let (issuer, budget) = (env.issuer(), env.entry_budget);
         let mut plan = Plan::new(state, issuer, budget).without(&self.dead);
-        let mut together = 0;
+        // The last request that is planned together with the one before.
+        let mut together = None;
         // Sessions that this manager had before, and whose ephemeral runs are in the way.
         let mut in_the_way: Vec<SessionId> = Vec::new();
         while let Some(next) = self.inbox.pending.front() {
@@ -81,13 +82,14 @@ impl<P: Port> Repository<P> {
             // What a commit grants, it grants under the limit that it writes.
             let first = alone || matches!(next.command, Command::SetLimit { .. });
             let full = plan.len().saturating_add(next.group) > budget || first;
-            if together == 0 && full && !self.inbox.in_flight.is_empty() {
+            let follows = together.is_some_and(|last| next.id <= last);
+            if !follows && full && !self.inbox.in_flight.is_empty() {
                 break;
             }
             let Some(request) = self.inbox.pending.pop_front() else {
                 break;
             };
-            together = request.group - 1;
+            together = request.last_of_group();
             if request.is_moot() {
                 continue;
             }

@@ -118,6 +118,13 @@ impl<P: Port> Request<P> {
         Self::new(command, Listener::Nobody, None)
     }
 
+    /// The last request that is to be planned together with this one. Those in between may have
+    /// been given up.
+    pub fn last_of_group(&self) -> Option<RequestId> {
+        let more = self.group.checked_sub(1).filter(|more| *more > 0)?;
+        Some(RequestId(self.id.0 + more as u64))
+    }
+
     /// Whether somebody waits for the answer.
     pub fn is_awaited(&self) -> bool {
         matches!(self.listener, Listener::Caller | Listener::Channel(_))

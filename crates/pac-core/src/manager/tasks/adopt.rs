@@ -32,8 +32,15 @@ async fn promote_all(engine: &Arc<Engine>) -> Result<(), Error> {
         let driver = &engine.store.driver;
         let page = driver.list(ListFilter::Startable, after.as_ref(), most);
         let page = engine.store.read(page, "list").await?;
-        for (key, _) in &page {
-            engine.send(&engine.repository(key), Command::Promote);
+        for (key, head) in &page {
+            let cell = engine.repository(key);
+            let lead = engine.input(&cell, |input| {
+                let (machine, effects) = (&mut input.machine, &mut *input.effects);
+                // On an older state there may seem to be nothing that could start.
+                let behind = machine.look_if_behind(head.revision, effects);
+                machine.submit_own(&input.env, Command::Promote, effects) || behind
+            });
+            engine.follow_up(&cell, lead);
         }
         if page.len() < most {
             return Ok(());

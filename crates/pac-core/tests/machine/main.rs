@@ -1,0 +1,19 @@
+//! The state machine that a manager has for each repository, on its own: over a small store, with
+//! everything that can happen in any order.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod application;
+mod lost_answers;
+mod node;
+mod quiet;
+mod random;
+mod store;
+mod world;
