@@ -66,21 +66,19 @@
 //! A check that finds nothing has to be able to find something: a scenario lists what it has to
 //! [reach](Scenario::reaches), and [`Variant`] has commit loops with a mistake each.
 
-mod ask;
 mod book;
 mod check;
+mod commit_loop;
 mod controller;
-mod deliver;
-mod drive;
+mod hearing;
 mod invariant;
 mod monitor;
-mod port;
+mod request;
 mod rest;
 mod scenario;
 mod steps;
 mod store;
 mod suite;
-mod tamper;
 mod variant;
 mod witness;
 mod world;
@@ -89,5 +87,5 @@ pub use check::{Verdict, check};
 pub use invariant::Invariant;
 pub use scenario::{Event, Faults, Scenario};
 pub use suite::suite;
-pub use variant::{Mutant, Variant};
+pub use variant::Variant;
 pub use witness::Witness;

@@ -5,7 +5,7 @@ use pac_core::protocol::RunRequest;
 
 use super::scenario::{Event, Faults, Scenario};
 use super::witness::Witness;
-use crate::names::{at_priority, durable, ephemeral, uid};
+use crate::names::{at_priority, durable, ephemeral};
 
 /// All scenarios.
 #[must_use]
@@ -29,18 +29,6 @@ pub fn suite() -> Vec<Scenario> {
         crash_and_loss(),
         lapse_and_loss(),
         crash_and_lapse(),
-        leaving(),
-        leaving_and_loss(),
-        timeouts(),
-        detached(),
-        grants_unread(),
-        name_used_again(),
-        force(),
-        two_announcements(),
-        removal(),
-        orderly_end(),
-        slow_reads(),
-        small_commits(),
     ]
 }
 
@@ -48,8 +36,6 @@ const NONE: Faults = Faults {
     crashes: 0,
     lapses: 0,
     losses: 0,
-    leaves: 0,
-    timeouts: 0,
 };
 
 /// Two controllers on one slot.
@@ -60,9 +46,6 @@ fn scenario(name: &'static str, runs: Vec<RunRequest>, events: Vec<(usize, Event
         controllers: 2,
         takes_ownerless: true,
         sweeps_together: false,
-        slow_reads: false,
-        late_news: false,
-        entries_per_commit: usize::MAX,
         runs,
         events,
         faults: NONE,
@@ -158,11 +141,7 @@ fn requeues() -> Scenario {
         (1, Event::GiveUp(2)),
     ];
     Scenario {
-        reaches: vec![
-            Witness::OldTokenRefused,
-            Witness::GivenUpInTime,
-            Witness::TurnUndelivered,
-        ],
+        reaches: vec![Witness::OldTokenRefused, Witness::GivenUpInTime],
         ..scenario("back to the queue", runs, events)
     }
 }
@@ -236,7 +215,6 @@ fn two_lapses() -> Scenario {
     let runs = vec![durable("a")];
     let events = vec![(0, Event::Admit(0))];
     Scenario {
-        late_news: true,
         faults: Faults { lapses: 2, ..NONE },
         ..scenario("two sessions that lapse", runs, events)
     }
@@ -305,7 +283,6 @@ fn lapse_and_loss() -> Scenario {
     let runs = vec![durable("a")];
     let events = vec![(0, Event::Admit(0))];
     Scenario {
-        late_news: true,
         faults: Faults {
             lapses: 1,
             losses: 1,
@@ -320,206 +297,11 @@ fn crash_and_lapse() -> Scenario {
     let runs = vec![durable("a")];
     let events = vec![(0, Event::Admit(0))];
     Scenario {
-        late_news: true,
         faults: Faults {
             crashes: 1,
             lapses: 1,
             ..NONE
         },
         ..scenario("a crash and a lapse", runs, events)
-    }
-}
-
-/// Askers that go away at any moment: before their commit, during it, with the answer unread.
-fn leaving() -> Scenario {
-    let runs = vec![ephemeral("a"), durable("b")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (0, Event::Admit(1)),
-        (1, Event::Admit(1)),
-        (0, Event::Requeue(1)),
-    ];
-    Scenario {
-        faults: Faults { leaves: 1, ..NONE },
-        reaches: vec![
-            Witness::AskerGone,
-            Witness::AnswerUndelivered,
-            Witness::TakenBack,
-        ],
-        ..scenario("askers that leave", runs, events)
-    }
-}
-
-fn leaving_and_loss() -> Scenario {
-    let runs = vec![ephemeral("a")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (0, Event::Admit(0)),
-        (1, Event::Cancel(0)),
-    ];
-    Scenario {
-        faults: Faults {
-            losses: 1,
-            leaves: 1,
-            ..NONE
-        },
-        reaches: vec![Witness::AskerGone, Witness::TakenBack],
-        ..scenario("an asker that leaves, and a lost answer", runs, events)
-    }
-}
-
-fn timeouts() -> Scenario {
-    let runs = vec![ephemeral("a"), durable("b")];
-    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(1))];
-    Scenario {
-        faults: Faults {
-            losses: 1,
-            timeouts: 1,
-            ..NONE
-        },
-        ..scenario("an asker that asks again", runs, events)
-    }
-}
-
-/// Runs left in the queue for a stream of grants that nobody reads.
-fn detached() -> Scenario {
-    let runs = vec![durable("a"), durable("b"), ephemeral("c")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (1, Event::Admit(1)),
-        (1, Event::Admit(2)),
-        (1, Event::Detach(1)),
-        (1, Event::Detach(2)),
-    ];
-    Scenario {
-        takes_ownerless: false,
-        reaches: vec![Witness::GivenBack, Witness::TakenBack],
-        ..scenario("waiters that are detached", runs, events)
-    }
-}
-
-/// The same where it is read, until it is not any more.
-fn grants_unread() -> Scenario {
-    let runs = vec![durable("a"), durable("b")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (1, Event::Admit(1)),
-        (1, Event::Detach(1)),
-        (1, Event::StopReading(1)),
-    ];
-    Scenario {
-        faults: Faults { losses: 1, ..NONE },
-        reaches: vec![Witness::GivenBack, Witness::OwnerlessTaken],
-        ..scenario("grants unread", runs, events)
-    }
-}
-
-/// A run is cancelled by its name, and another one takes that.
-fn name_used_again() -> Scenario {
-    let other = RunRequest {
-        uid: uid("another-a"),
-        ..durable("a")
-    };
-    let runs = vec![durable("a"), other];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (0, Event::SetLimit(2)),
-        (0, Event::Cancel(0)),
-        (1, Event::Admit(1)),
-    ];
-    Scenario {
-        faults: Faults { losses: 1, ..NONE },
-        reaches: vec![Witness::HeldToItsPlan],
-        ..scenario("a name used again", runs, events)
-    }
-}
-
-/// A slot is freed by force, and its run has another one by the time that this is repeated.
-fn force() -> Scenario {
-    let runs = vec![durable("a")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (1, Event::Force(0)),
-        (0, Event::Requeue(0)),
-    ];
-    Scenario {
-        faults: Faults { losses: 1, ..NONE },
-        reaches: vec![Witness::OldTokenRefused],
-        ..scenario("a release by force", runs, events)
-    }
-}
-
-fn two_announcements() -> Scenario {
-    let runs = vec![durable("a")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (0, Event::SetLimit(2)),
-        (1, Event::SetLimit(3)),
-    ];
-    Scenario {
-        faults: Faults { losses: 1, ..NONE },
-        reaches: vec![Witness::HeldToItsPlan],
-        ..scenario("two announcements", runs, events)
-    }
-}
-
-fn removal() -> Scenario {
-    let runs = vec![durable("a"), durable("b")];
-    let events = vec![
-        (1, Event::Admit(0)),
-        (0, Event::Remove),
-        (1, Event::Admit(0)),
-        (0, Event::Admit(1)),
-    ];
-    Scenario {
-        faults: Faults { losses: 1, ..NONE },
-        reaches: vec![Witness::HeldToItsPlan],
-        ..scenario("a removal", runs, events)
-    }
-}
-
-fn orderly_end() -> Scenario {
-    let runs = vec![durable("a"), durable("b")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (0, Event::Admit(1)),
-        (1, Event::Admit(0)),
-        (0, Event::Close),
-    ];
-    Scenario {
-        reaches: vec![Witness::ClosedInOrder, Witness::OwnerlessTaken],
-        ..scenario("an orderly end", runs, events)
-    }
-}
-
-/// What is asked while a read is on its way is not answered by that.
-fn slow_reads() -> Scenario {
-    let runs = vec![durable("a"), durable("b")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (1, Event::Admit(1)),
-        (1, Event::Cancel(0)),
-    ];
-    Scenario {
-        slow_reads: true,
-        faults: Faults { losses: 1, ..NONE },
-        reaches: vec![Witness::LostAnswerRecognised],
-        ..scenario("reads that take time", runs, events)
-    }
-}
-
-/// What a commit is too small for is done by later ones.
-fn small_commits() -> Scenario {
-    let runs = vec![durable("a"), durable("b"), ephemeral("c")];
-    let events = vec![
-        (0, Event::Admit(0)),
-        (0, Event::Admit(1)),
-        (0, Event::Admit(2)),
-        (1, Event::SetLimit(3)),
-    ];
-    Scenario {
-        entries_per_commit: 1,
-        reaches: vec![Witness::Continued],
-        ..scenario("small commits", runs, events)
     }
 }

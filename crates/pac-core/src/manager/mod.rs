@@ -46,7 +46,7 @@ pub mod machine {
     };
     pub use super::repository::env::{Env, Port};
     pub use super::repository::request::{Asked, Basis, Listener, Request, RequestId, Uncertain};
-    pub use super::repository::{Repository, reply::abandon};
+    pub use super::repository::{HolderId, Repository, reply::abandon};
 }
 
 use engine::Engine;

@@ -29,7 +29,7 @@ impl Node {
             session_lost,
             ..
         } = effects;
-        self.lost |= session_lost.is_some_and(|(session, _)| session == self.session);
+        self.lost |= session_lost.is_some_and(|lost| lost.0 == self.session);
         let mut untaken = Vec::new();
         for grant in grants {
             if self.reads && !self.closing {
@@ -63,7 +63,7 @@ impl Node {
             Ok(reply) if ask.closed => self.input(now, |machine, env, effects| {
                 machine.on_reply_undelivered(env, reply, effects)
             }),
-            Ok(reply) => self.take_reply(now, &ask.command, reply),
+            Ok(reply) => self.take_reply(now, &ask.command, *reply),
             Err(_) => self.is_in_doubt(&ask),
         }
     }
@@ -130,9 +130,11 @@ impl Node {
         if !self.has(&grant) {
             self.leases.push(grant);
         }
+        let mut holder = None;
         self.give(now, |machine, _, effects| {
-            machine.watch_lease(&run, token, token, effects);
+            holder = Some(machine.watch_lease(&run, token, token, effects));
         });
+        self.watching.extend(holder.map(|holder| (token, holder)));
     }
 
     fn deliver_turn(&mut self, now: Instant, turn: Turn<TestPort>) {
@@ -222,8 +224,9 @@ impl Node {
     pub(crate) fn give_up_lease(&mut self, at: usize) -> Option<Grant> {
         let at = at.checked_rem(self.leases.len())?;
         let grant = self.leases.remove(at);
-        if let Some(run) = self.holders.remove(&grant.token) {
-            self.machine.unwatch_lease(&run, grant.token);
+        self.holders.remove(&grant.token);
+        if let Some(holder) = self.watching.remove(&grant.token) {
+            self.machine.unwatch_lease(holder);
         }
         Some(grant)
     }

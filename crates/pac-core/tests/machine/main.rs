@@ -11,7 +11,6 @@
 )]
 
 mod application;
-mod lost_answers;
 mod node;
 mod quiet;
 mod random;

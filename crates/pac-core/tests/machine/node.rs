@@ -1,11 +1,12 @@
 //! A process with the state machine: what it is doing, and what its application has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use pac_core::driver::CommitOutcome;
 use pac_core::manager::machine::{
-    Action, Effects, Env, Grant, Listener, Port, Repository, Request, RequestId, WaiterId,
+    Action, Effects, Env, Grant, HolderId, Listener, Port, Repository, Request, RequestId, WaiterId,
 };
 use pac_core::protocol::{Changes, Command};
 use pac_core::state::{Entry, Snapshot};
@@ -34,7 +35,6 @@ impl Port for TestPort {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) machine: Repository<TestPort>,
     pub(crate) session: SessionId,
@@ -52,11 +52,36 @@ pub(crate) struct Node {
     pub(crate) leases: Vec<Grant>,
     /// Tokens of leases whose loss it wants to hear of.
     pub(crate) holders: BTreeMap<FencingToken, PipelineRunKey>,
+    /// Those that want to hear of their loss.
+    pub(crate) watching: BTreeMap<FencingToken, HolderId>,
     /// Tokens that it was handed as new.
     pub(crate) handed: BTreeSet<FencingToken>,
     /// Runs of which it does not know what has become.
     pub(crate) in_doubt: BTreeSet<PipelineRunKey>,
     next: u64,
+}
+
+impl fmt::Debug for Node {
+    /// In short.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let view = self.machine.canonical(Instant::now());
+        let pending: Vec<_> = view.pending.iter().map(|of| of.command).collect();
+        let leases: Vec<_> = self.leases.iter().map(|lease| lease.token).collect();
+        f.debug_struct("Node")
+            .field("session", &(self.session, self.lost, self.told))
+            .field("reads", &self.reads)
+            .field("closing", &self.closing)
+            .field("knows", &self.machine.revision())
+            .field("recheck", &(view.recheck, view.wanted))
+            .field("busy", &self.machine.is_busy())
+            .field("interested", &self.machine.is_of_interest())
+            .field("doing", &self.doing)
+            .field("pending", &pending)
+            .field("asks", &self.asks)
+            .field("waiters", &self.waiters)
+            .field("leases", &leases)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What the combiner waits for.
@@ -120,6 +145,7 @@ impl Node {
             waiters: BTreeMap::new(),
             leases: Vec::new(),
             holders: BTreeMap::new(),
+            watching: BTreeMap::new(),
             handed: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
             next: 0,
@@ -327,7 +353,7 @@ impl Node {
             Action::Rest => Doing::Nothing,
             Action::Plan | Action::PlanAfter(_) | Action::Hold(_) => Doing::Plan,
             Action::Load(since) => Doing::Ask(since),
-            Action::Commit(changes) => Doing::Send(self.session, changes),
+            Action::Commit(changes) => Doing::Send(self.session, *changes),
         };
         assert!(
             !led || matches!(self.doing, Doing::Plan),

@@ -2,6 +2,7 @@
 //! is left.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pac_core::protocol::{Command, Death};
 use pac_core::state::{Entry, EntryState, RunKind, RunOutcome};
@@ -26,8 +27,13 @@ impl World {
                 return;
             }
             self.check();
+            // Until what is held back for a while is not any more.
+            self.pass(Duration::from_millis(5));
         }
-        panic!("it does not come to rest: {self:#?}");
+        panic!(
+            "it does not come to rest: {:?}, {:?}",
+            self.nodes, self.store
+        );
     }
 
     /// One round of all that is due. False when nothing was.
@@ -163,7 +169,12 @@ impl World {
         let entries = self.store.state.entries().cloned().collect::<Vec<_>>();
         let mut passed = false;
         for entry in entries {
-            let (EntryState::Started { session, orphaned, .. }, Some(at)) = (entry.state, open)
+            let (
+                EntryState::Started {
+                    session, orphaned, ..
+                },
+                Some(at),
+            ) = (entry.state, open)
             else {
                 continue;
             };
@@ -181,11 +192,11 @@ impl World {
 
     fn check_rest(&self) {
         for node in self.nodes.iter().filter(|node| !node.closing) {
-            assert!(matches!(node.doing, Doing::Nothing), "{node:#?}");
-            assert_eq!(node.machine.pending_count(), 0, "{node:#?}");
-            assert!(node.asks.is_empty(), "somebody has no answer: {node:#?}");
-            assert!(node.waiters.is_empty(), "somebody waits: {node:#?}");
-            assert!(node.machine.is_idle(), "it would be kept: {node:#?}");
+            assert!(matches!(node.doing, Doing::Nothing), "{node:?}");
+            assert_eq!(node.machine.pending_count(), 0, "{node:?}");
+            assert!(node.asks.is_empty(), "somebody has no answer: {node:?}");
+            assert!(node.waiters.is_empty(), "somebody waits: {node:?}");
+            assert!(node.machine.is_idle(), "it would be kept: {node:?}");
         }
         if self.nodes.iter().all(|node| node.closing) {
             return;
@@ -195,7 +206,9 @@ impl World {
             let stranded = !taken && has_no_owner(entry);
             assert!(
                 entry.is_finished() || stranded,
-                "nobody asks for {entry:?}, and it is there: {self:#?}"
+                "nobody asks for {entry:?}, and it is there: {:?}, {:?}",
+                self.nodes,
+                self.store
             );
         }
     }

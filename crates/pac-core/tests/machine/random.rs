@@ -208,7 +208,9 @@ impl World {
             }
             Step::Ask(at, asked) => self.ask(at, asked),
             Step::AskTogether(at, runs) if !self.nodes[at].closing => {
-                let commands = runs.into_iter().map(|which| Command::Admit(self.run(which)));
+                let commands = runs
+                    .into_iter()
+                    .map(|which| Command::Admit(self.run(which)));
                 let commands = commands.collect();
                 self.nodes[at].submit(now, commands);
             }

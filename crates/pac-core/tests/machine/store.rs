@@ -171,12 +171,17 @@ impl Store {
         let granted = changes.entries.iter().filter(|entry| {
             entry.is_started() && !holds(entry) && !changes.adopted.contains(&entry.run)
         });
-        let adopted = changes.entries.iter().filter(|entry| {
-            entry.is_started() && !holds(entry) && changes.adopted.contains(&entry.run)
-        });
+        let adopted = changes
+            .entries
+            .iter()
+            .filter(|entry| entry.is_started() && changes.adopted.contains(&entry.run));
         let (granted, adopted) = (granted.count(), adopted.count());
         let started = changes.head.started as usize;
-        let limit = changes.head.limit.get().map_or(usize::MAX, |limit| limit as usize);
+        let limit = changes
+            .head
+            .limit
+            .get()
+            .map_or(usize::MAX, |limit| limit as usize);
         assert!(
             granted == 0 || started - adopted <= limit,
             "{granted} runs are granted slots, and {started} have one then: {changes:?}"

@@ -74,17 +74,6 @@ impl World {
         panic!("it does not come to rest: {:?}", self.nodes[at]);
     }
 
-    /// Goes on until a commit is about to be sent.
-    pub(crate) fn until_sent(&mut self, at: usize) {
-        for _ in 0..100 {
-            if matches!(self.nodes[at].doing, Doing::Send(..)) {
-                return;
-            }
-            self.go(at, Fate::Well);
-        }
-        panic!("it sends nothing: {:?}", self.nodes[at]);
-    }
-
     pub(crate) fn arrive_late(&mut self, at: usize) {
         if let Some(at) = at.checked_rem(self.late.len()) {
             let (session, changes) = self.late.remove(at);
@@ -137,8 +126,9 @@ impl World {
             if lease.entry.kind == pac_core::state::RunKind::Durable {
                 node.in_doubt.insert(lease.entry.run.clone());
             }
-            let (run, token) = (lease.entry.run.clone(), lease.token);
-            node.machine.unwatch_lease(&run, token);
+            if let Some(holder) = node.watching.remove(&lease.token) {
+                node.machine.unwatch_lease(holder);
+            }
         }
     }
 
@@ -261,10 +251,4 @@ pub(crate) fn run(which: usize, generation: usize) -> RunRequest {
         2 => RunRequest::durable(name, uid).with_priority(Priority::new(1)),
         _ => RunRequest::ephemeral(name, uid),
     }
-}
-
-/// The state of a run in the store.
-pub(crate) fn entry(world: &World, which: usize) -> Arc<pac_core::state::Entry> {
-    let entry = world.store.state.entry(&run(which, 0).run);
-    entry.cloned().expect("the store has it")
 }

@@ -72,8 +72,15 @@ impl<P: Port> Inbox<P> {
     /// The same before all others: for a command that takes a run back, which others may ask
     /// for anew.
     pub(super) fn add_first(&mut self, command: Command) {
-        if !self.has_pending(&command) {
-            self.push_first(Request::own(command));
+        self.take_out(&command);
+        self.push_first(Request::own(command));
+    }
+
+    /// Takes a command of the manager's own out that is to come earlier.
+    fn take_out(&mut self, command: &Command) {
+        if self.has_pending(command) {
+            let same = |request: &Request<P>| request.is_own() && request.command == *command;
+            self.pending.retain(|request| !same(request));
         }
     }
 
@@ -160,9 +167,8 @@ impl<P: Port> Inbox<P> {
     /// manager's own that was added once more meanwhile is there once.
     pub(super) fn put_back(&mut self) {
         while let Some(Planned { request, .. }) = self.in_flight.pop() {
-            if request.is_own() && self.has_pending(&request.command) {
-                let again = |other: &Request<P>| other.is_own() && other.command == request.command;
-                self.pending.retain(|other| !again(other));
+            if request.is_own() {
+                self.take_out(&request.command);
             }
             self.pending.push_front(request);
         }

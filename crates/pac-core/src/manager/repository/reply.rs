@@ -209,7 +209,8 @@ impl<P: Port> Repository<P> {
                 self.inbox.add_first(abandon(entry, env.session));
             }
             (_, Some(grant)) => self.deliver(grant, effects),
-            (Asked::Requeue, None) => {
+            // Refused, it has changed nothing, and what is there is another asker's.
+            (Asked::Requeue, None) if admitted.has_a_place() => {
                 if let Some(grant) = held() {
                     self.deliver(grant, effects);
                 }

@@ -1,1 +1,0 @@
-//! After a lost answer.
