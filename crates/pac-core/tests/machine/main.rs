@@ -6,6 +6,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::double_ended_iterator_last,
     missing_docs,
     reason = "a test fails by panicking"
 )]

@@ -1,6 +1,5 @@
 //! Nodes over one store, and what is checked after every step.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::manager::machine::Listener;
