@@ -174,6 +174,31 @@ fn a_new_ephemeral_run_may_have_the_name_of_one_of_a_former_session() {
     asked_again_with_a_new_session(false, another);
 }
 
+/// The run that stands in the way is durable: it outlives the former session, and its name is
+/// refused. The manager ended that session over and over instead, without a pause.
+#[test]
+fn an_ephemeral_run_never_gets_the_name_of_a_durable_one_of_a_former_session() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let ours = fixture.manager_with(options(fixture)).await;
+        ours.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let x = started(&ours, &web, durable("x")).await;
+        let former = ours.session();
+        fixture.driver().close_session(former).await.unwrap();
+        while ours.session() == former {
+            sleep(Duration::from_millis(1)).await;
+        }
+        fixture.settle().await;
+        let another = RunRequest {
+            uid: "another".parse().unwrap(),
+            ..ephemeral("x")
+        };
+        let refused = ours.admit(&web, another).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NameInUse, "{refused}");
+        assert_eq!(fixture.view(&web).await.entry("x").unwrap().uid, *x.uid());
+    });
+}
+
 fn asked_again_with_a_new_session(waits: bool, again: RunRequest) {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
         let web = repository("web");

@@ -1,5 +1,7 @@
 //! Inbox and state → what to do.
 
+use std::sync::Arc;
+
 use super::Repository;
 use super::effects::{Action, Effects};
 use super::env::{Env, Port};
@@ -7,7 +9,7 @@ use super::request::{Basis, Planned, Request, Uncertain};
 use crate::error::{Error, ErrorKind};
 use crate::name::Uid;
 use crate::protocol::{Admitted, Changes, Command, Death, Ended, Outcome, Plan};
-use crate::state::{Entry, EntryState, RepositoryState};
+use crate::state::{Entry, EntryState, RepositoryState, RunKind};
 use crate::value::{Revision, SessionId};
 
 /// How a request goes on whose last attempt may have succeeded.
@@ -131,9 +133,11 @@ impl<P: Port> Repository<P> {
                 admitted: Admitted::HeldElsewhere(holder),
                 ..
             } = outcome
-                && (self.former.contains(&holder) || (env.session_lost && holder == env.session))
+                && self.was_ours(env, holder)
+                && is_ephemeral(command.run().and_then(|run| plan.current(run)))
             {
-                // One's own former session is nobody else: its runs are ended first.
+                // One's own former session is nobody else: its runs are ended first. A durable
+                // one outlives its session, and keeps its name.
                 in_the_way.push(holder);
                 self.inbox.pending.push_front(request);
                 break;
@@ -304,6 +308,10 @@ fn again(
         }
         _ => Again::Apply,
     }
+}
+
+fn is_ephemeral(entry: Option<&Arc<Entry>>) -> bool {
+    entry.is_some_and(|entry| entry.kind == RunKind::Ephemeral)
 }
 
 /// Whether a command takes over the slot of an orphan.
