@@ -36,7 +36,7 @@ pub(super) fn fits(answer: &Answer, seen: &Seen) -> bool {
             edge::outcome(*how) == *outcome
         }
         (Answer::HeldElsewhere(_), Seen::Admission(_, Err(error))) => {
-            error.kind() == ErrorKind::InvalidInput
+            error.kind() == ErrorKind::NameInUse
         }
         (_, Seen::Ending(Ok(ending))) => {
             let outcome = Outcome::Ended {
