@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pac_core::ErrorKind;
 use pac_core::driver::Driver;
 use pac_core::manager::{
     Admission, ConcurrencyManager, Grants, KeepAliveOn, Lease, ManagerOptions, Turn, Waiter,
@@ -142,6 +143,10 @@ impl Process {
                     self.leases.push(lease);
                 }
                 Ok(Ok(Turn::Ended(outcome))) if expected == Due::Ended(outcome) => {}
+                // The session that it waited in is over, and with it an ephemeral run.
+                Ok(Err(error))
+                    if error.kind() == ErrorKind::SessionLost
+                        && expected == Due::Ended(RunOutcome::Expired) => {}
                 Ok(Ok(Turn::TakenOver)) if expected == Due::TakenOver => {}
                 Ok(Ok(Turn::Gone)) if expected == Due::Gone => {}
                 Ok(Ok(Turn::Started(lease))) if crowded && expected.is_over() => {
