@@ -107,6 +107,7 @@ fn a_state_that_cannot_be_read_is_an_error() {
 fn every_transition_has_the_time_of_the_store() {
     on_memory(async |fixture| {
         let manager = fixture.manager().await;
+        let _reader = manager.grants().unwrap();
         let states = StateManager::new(manager.clone());
         admit(&manager, &["a", "b"]).await;
         assert_eq!(state(&states, "b").await, RunState::Queued);
@@ -180,6 +181,7 @@ fn a_run_that_nobody_looks_after_expires() {
 fn a_clean_up_ends_what_is_gone_and_nothing_else() {
     on_memory(async |fixture| {
         let manager = fixture.manager().await;
+        let _reader = manager.grants().unwrap();
         let states = StateManager::new(manager.clone());
         admit(&manager, &["gone", "a", "gone-too", "b"]).await;
         let is_there = |name: &str| !name.starts_with("gone");

@@ -46,10 +46,11 @@ mod init;
 mod name;
 mod repositories;
 mod start_loop;
+mod wakes;
 
 use std::sync::Arc;
 
-use pac_core::manager::{Admission, ConcurrencyManager, Grants, RepositoryStatus, RunStatus};
+use pac_core::manager::{Admission, ConcurrencyManager, RepositoryStatus, RunStatus};
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
 use pac_core::{PipelineRunKey, RepositoryKey};
@@ -58,8 +59,10 @@ pub use init::Rebuilt;
 pub use name::RunName;
 pub use repositories::{Found, Repositories};
 pub use start_loop::{StartLoop, StartReport, is_waiting};
+pub use wakes::Wakes;
 
 use claims::Claims;
+use wakes::Stream;
 
 use crate::clock::Clock;
 use crate::ending::end_run;
@@ -82,20 +85,25 @@ pub struct QueueManager {
 struct Shared {
     manager: ConcurrencyManager,
     claims: Claims,
+    stream: Stream,
     options: ControllerOptions,
     clock: Clock,
 }
 
 impl QueueManager {
-    /// Over a manager of its own. Of `options` it uses the global Repository, the wait for the
-    /// order, the number of Repositories that are seen to at once, and the epoch.
+    /// Over a manager of its own, whose grants it reads: it takes over the runs of controllers
+    /// that have died. Of `options` it uses the global Repository, the wait for the order, the
+    /// number of Repositories that are seen to at once, and the epoch.
     #[must_use]
     pub fn new(manager: ConcurrencyManager, options: ControllerOptions) -> Self {
         let clock = Clock::of(&options);
+        let stream = Stream::default();
+        stream.open(&manager);
         Self {
             shared: Arc::new(Shared {
                 manager,
                 claims: Claims::default(),
+                stream,
                 options,
                 clock,
             }),
@@ -266,11 +274,11 @@ impl QueueManager {
     }
 
     /// The stream of runs that got a slot while no caller asked: read it, from after
-    /// [`init_queues`](Self::init_queues) on. While it lives, runs of controllers that have died
-    /// are taken over. `None` while another reader of the manager's grants lives.
+    /// [`init_queues`](Self::init_queues) on, or ask for each Repository from time to time. `None`
+    /// while another one lives, or another reader of the manager's grants.
     #[must_use]
     pub fn wakes(&self) -> Option<Wakes> {
-        self.shared.manager.grants().map(Wakes)
+        Wakes::of(&self.shared)
     }
 
     /// The manager below.
@@ -286,7 +294,12 @@ impl QueueManager {
     ) -> Result<Vec<PipelineRunKey>, PipelinesError> {
         let (manager, claims) = (&self.shared.manager, &self.shared.claims);
         let status = manager.status(repository).await?;
-        Ok(claims.take(&status, manager.session(), most))
+        let session = manager.session();
+        let taken = claims.take(&status, session, most);
+        let (open, _) = claims.split(&status, session);
+        let stream = &self.shared.stream;
+        stream.catch_up(manager, repository, |run| open.contains(run));
+        Ok(taken)
     }
 
     async fn known(
@@ -325,20 +338,6 @@ impl QueueManager {
             end_run(&self.shared.manager, repository, run, uid, outcome).await?;
         }
         Ok(())
-    }
-}
-
-/// The runs that got a slot while no caller asked, one after the other.
-#[derive(Debug)]
-pub struct Wakes(Grants);
-
-impl Wakes {
-    /// Waits for the next one: have it reconciled, or call
-    /// [`QueueManager::add_list_to_running_queue`] for its Repository, with an empty list. It may
-    /// have been handed out meanwhile. `None` when the manager was closed. Cancel-safe.
-    pub async fn next(&mut self) -> Option<(RepositoryKey, PipelineRunKey)> {
-        let lease = self.0.next().await?;
-        Some((lease.repository().clone(), lease.run().clone()))
     }
 }
 

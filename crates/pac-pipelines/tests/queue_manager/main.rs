@@ -103,6 +103,7 @@ on_every_store!({
     methods {
         every_method_may_be_called_again,
         a_slot_that_is_freed_wakes_its_run,
+        a_wake_that_nobody_read_is_kept,
         two_controllers_share_a_queue,
         a_run_that_is_handed_back_keeps_its_place,
         a_uid_tells_runs_of_one_name_apart,

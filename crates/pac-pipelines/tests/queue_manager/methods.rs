@@ -45,6 +45,24 @@ pub(crate) async fn a_slot_that_is_freed_wakes_its_run(fixture: &Fixture) {
     assert!(quiet.is_err(), "{quiet:?}");
 }
 
+/// A slot is kept while nobody reads the wakes, and named to a reader that comes later, unless
+/// the run was handed out meanwhile.
+pub(crate) async fn a_wake_that_nobody_read_is_kept(fixture: &Fixture) {
+    let bench = Bench::new(fixture, 1).await;
+    let one = limited(1, 100);
+    assert_eq!(bench.add(&one, &["a", "b", "c"]).await, ["a"]);
+    drop(bench.queues.wakes().unwrap());
+    assert!(bench.remove("a").await);
+    assert_eq!(bench.add(&one, &[]).await, ["b"]);
+    assert!(bench.remove("b").await);
+    bench.assert(&[], &["c"]).await;
+    let mut wakes = bench.queues.wakes().unwrap();
+    let woken = fixture.soon("a wake", wakes.next()).await;
+    assert_eq!(woken, Some((website(), run("c"))));
+    let quiet = timeout(fixture.quiet(), wakes.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+}
+
 /// Each run is handed out by one of them, and the limit holds for both.
 pub(crate) async fn two_controllers_share_a_queue(fixture: &Fixture) {
     let first = Bench::new(fixture, 2).await;
