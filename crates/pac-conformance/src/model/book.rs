@@ -1,9 +1,10 @@
 //! The repository at one revision, in a form that states of the model can share and compare.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, Snapshot};
 use pac_core::{PipelineRunKey, Revision, SessionId, Timestamp};
@@ -16,23 +17,33 @@ struct Version {
     state: RepositoryState,
     /// In the order of their names.
     entries: Vec<Arc<Entry>>,
+    /// The revision at which there was nothing yet: what is known from before says nothing.
+    born: Revision,
     digest: u64,
 }
 
 impl Book {
     pub(super) fn absent() -> Self {
-        Self::of(RepositoryState::absent(0))
+        Self::born(0)
     }
 
-    fn of(state: RepositoryState) -> Self {
+    /// For reports.
+    pub(super) fn copy_of(state: &RepositoryState) -> Self {
+        Self::of(state.clone(), Revision::default())
+    }
+
+    fn born(floor: u64) -> Self {
+        Self::of(RepositoryState::absent(floor), Revision::new(floor))
+    }
+
+    fn of(state: RepositoryState, born: Revision) -> Self {
         let mut entries: Vec<_> = state.entries().cloned().collect();
         entries.sort_unstable_by(|a, b| a.run.cmp(&b.run));
-        let mut hasher = DefaultHasher::new();
-        (state.exists(), state.head(), &entries).hash(&mut hasher);
-        let digest = hasher.finish();
+        let digest = FixedState::default().hash_one((state.exists(), state.head(), &entries, born));
         Self(Arc::new(Version {
             state,
             entries,
+            born,
             digest,
         }))
     }
@@ -69,19 +80,35 @@ impl Book {
         })
     }
 
+    /// The answer to a reader that knows the repository as it was at `since`.
+    pub(super) fn snapshot(&self, since: Option<Revision>) -> Snapshot {
+        let since = since.filter(|since| *since >= self.0.born && self.0.state.exists());
+        let mut entries = self.entries().to_vec();
+        entries.retain(|entry| since.is_none_or(|since| entry.revision > since));
+        Snapshot {
+            since,
+            exists: self.0.state.exists(),
+            head: *self.head(),
+            entries,
+        }
+    }
+
     /// Writes what a commit at this revision is to write.
     pub(super) fn write(&self, changes: &Changes) -> Result<Self, String> {
+        if changes.remove {
+            return Ok(Self::born(self.head().floor_after_removal()));
+        }
         let mut state = self.0.state.clone();
-        let since = Some(self.revision());
-        match state.absorb(&self.stamped(changes, since), |_, _| ())? {
-            Absorb::Applied => Ok(Self::of(state)),
+        let written = stamped(changes, self.revision(), Some(self.revision()));
+        match state.absorb(&written, |_, _| ())? {
+            Absorb::Applied => Ok(Self::of(state, self.0.born)),
             other => Err(format!("{other:?}")),
         }
     }
 
     /// Writes the rows of a commit over whatever is there, as a store that compares nothing.
     pub(super) fn overwrite(&self, changes: &Changes) -> Result<Self, String> {
-        let mut snapshot = self.stamped(changes, None);
+        let mut snapshot = stamped(changes, self.revision(), None);
         for entry in self.entries() {
             if snapshot.entries.iter().all(|new| new.run != entry.run) {
                 snapshot.entries.push(Arc::clone(entry));
@@ -102,24 +129,26 @@ impl Book {
             last_token: snapshot.head.last_token.max(known.last_token),
             ..snapshot.head
         };
-        RepositoryState::from_snapshot(&snapshot).map(Self::of)
+        let state = RepositoryState::from_snapshot(&snapshot)?;
+        Ok(Self::of(state, self.0.born))
     }
+}
 
-    fn stamped(&self, changes: &Changes, since: Option<Revision>) -> Snapshot {
-        let revision = self.revision().next();
-        let mut entries = changes.entries.clone();
-        for entry in &mut entries {
-            Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));
-        }
-        Snapshot {
-            since,
-            exists: true,
-            head: Head {
-                revision,
-                ..changes.head
-            },
-            entries,
-        }
+/// What a commit writes to a repository that is at revision `at`.
+pub(super) fn stamped(changes: &Changes, at: Revision, since: Option<Revision>) -> Snapshot {
+    let revision = at.next();
+    let mut entries = changes.entries.clone();
+    for entry in &mut entries {
+        Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));
+    }
+    Snapshot {
+        since,
+        exists: true,
+        head: Head {
+            revision,
+            ..changes.head
+        },
+        entries,
     }
 }
 

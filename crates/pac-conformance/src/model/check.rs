@@ -11,7 +11,6 @@ use super::scenario::Scenario;
 use super::variant::Variant;
 use super::witness::{Witness, Witnesses};
 use super::world::World;
-use crate::rules::Rules;
 
 /// What a check has found.
 #[derive(Debug, Clone)]
@@ -61,15 +60,16 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Holds rules and a commit loop to every [`Invariant`] in all behaviours of a scenario, with
-/// so many threads.
-pub fn check(rules: impl Rules, variant: Variant, scenario: &Scenario, threads: usize) -> Verdict {
+/// Holds the manager's state machine, or a variant of what is around it, to every [`Invariant`]
+/// in all behaviours of a scenario, with so many threads.
+#[must_use]
+pub fn check(variant: Variant, scenario: &Scenario, threads: usize) -> Verdict {
     let started = Instant::now();
     let world = World(Terms {
-        rules,
         variant,
         scenario: scenario.clone(),
         witnesses: Witnesses::default(),
+        now: tokio::time::Instant::now(),
     });
     let checker = world
         .checker()

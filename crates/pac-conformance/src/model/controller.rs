@@ -1,124 +1,177 @@
-//! A controller: what it knows, what is asked of it, and what its application believes to hold.
+//! A controller: the manager's state machine, the commit of it that is on its way, and what its
+//! application asks for and believes to hold.
 
+use std::fmt;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
-use pac_core::protocol::{Command, Issuer, Outcome, RunRequest};
-use pac_core::state::Entry;
-use pac_core::{FencingToken, PipelineRunKey, Revision, SessionId, Ticket};
+use foldhash::quality::FixedState;
+use pac_core::driver::Retention;
+use pac_core::manager::machine::{Canonical, Env, Grant, WaiterId};
+use pac_core::protocol::Command;
+use pac_core::state::{Entry, Snapshot};
+use pac_core::{RepositoryKey, Revision, SessionId};
+use tokio::time::Instant;
 
+use super::ask::{Ask, Reader};
 use super::book::Book;
-use super::request::Request;
+use super::port::{Asker, Machine};
 use super::scenario::Scenario;
-use super::store::{Answer, Parcel, Store};
+use super::store::{Answer, Parcel};
 use super::variant::Variant;
 use super::witness::Witnesses;
+use crate::names::repository;
 
 /// What is the same for all states.
 #[derive(Debug)]
-pub(super) struct Terms<R> {
-    pub(super) rules: R,
+pub(super) struct Terms {
     pub(super) variant: Variant,
     pub(super) scenario: Scenario,
     pub(super) witnesses: Witnesses,
+    /// The only moment there is.
+    pub(super) now: Instant,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone)]
 pub(super) struct Controller {
     pub(super) up: bool,
     pub(super) session: SessionId,
     /// It knows that its session is over, and has no other one yet.
     pub(super) lost: bool,
+    /// What the machine was told of its session: which it is, and whether it is lost.
+    pub(super) told: (SessionId, bool),
     pub(super) former: Vec<SessionId>,
-    pub(super) cache: Option<Book>,
-    pub(super) recheck: bool,
-    pub(super) pending: Vec<Request>,
-    pub(super) in_flight: Vec<(Request, Outcome)>,
+    pub(super) machine: Arc<Machine>,
     pub(super) wire: Wire,
-    pub(super) dead: Vec<SessionId>,
-    pub(super) deferred: Vec<Lease>,
+    /// What the application awaits the answer to.
+    pub(super) asks: Vec<Ask>,
     /// What the application waits for.
-    pub(super) waiting: Vec<(PipelineRunKey, Ticket)>,
+    pub(super) waiting: Vec<Waiting>,
     /// What the application believes to hold.
     pub(super) leases: Vec<Lease>,
+    /// The application reads the stream of grants.
+    pub(super) reads: bool,
+    /// It is being closed in an orderly way.
+    pub(super) closing: bool,
+    /// For the monitor: sessions that the store has said to be dead.
+    pub(super) known_dead: Vec<SessionId>,
+    /// Runs of which one variant forgets that they have to be waited for in a new session.
+    pub(super) left_behind: Vec<pac_core::PipelineRunKey>,
+    /// Commands on their way that any controller may submit of its own accord.
+    pub(super) sees_to: Vec<Command>,
+    /// Of all that matters, as it was when the step ended.
+    digest: u64,
 }
 
-/// Where the commit in flight is.
+/// What the combiner waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Wire {
+    /// Nothing is to be done.
     Idle,
-    /// On its way to the store.
+    /// For a session.
+    Parked,
+    /// A question is on its way to the store.
+    Reading(Option<Revision>),
+    /// Its answer is on its way back.
+    Read(Arc<Read>),
+    /// A commit is on its way to the store.
     Sent(Arc<Parcel>),
     /// Its answer is on its way.
-    Answered(SessionId, Answer),
+    Answered(Arc<Parcel>, Answer),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// A part of the repository as it was when a question came to the store.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Read(pub(super) Snapshot);
+
+impl Hash for Read {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Snapshot {
+            since,
+            exists,
+            head,
+            entries,
+        } = &self.0;
+        (since, exists, head, entries).hash(state);
+    }
+}
+
+/// A place in the queue that the application has.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    /// No part of the state: those of one run are in the order of their numbers.
+    pub(super) waiter: WaiterId,
+    /// As it was when it was queued.
+    pub(super) entry: Arc<Entry>,
+    pub(super) state: WaitingState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum WaitingState {
+    Waits,
+    /// The application has gone, and is about to say so for this event.
+    Leaves(usize),
+    /// The answer with the place has not been read.
+    Unread(Asker),
+}
+
+#[derive(Debug, Clone)]
 pub(super) struct Lease {
-    pub(super) request: RunRequest,
-    pub(super) ticket: Ticket,
-    pub(super) token: FencingToken,
-    pub(super) session: SessionId,
+    pub(super) grant: Grant,
+    /// The place through which it came, if it may still be given up through that.
+    pub(super) place: Option<Arc<Entry>>,
 }
 
 impl Controller {
-    pub(super) fn new(session: SessionId) -> Self {
-        Self {
+    pub(super) fn new(session: SessionId, terms: &Terms) -> Self {
+        let machine = Machine::new(key(), session, Vec::new());
+        let mut controller = Self {
             up: true,
             session,
             lost: false,
+            told: (session, false),
             former: Vec::new(),
-            cache: None,
-            recheck: false,
-            pending: Vec::new(),
-            in_flight: Vec::new(),
+            machine: Arc::new(machine),
             wire: Wire::Idle,
-            dead: Vec::new(),
-            deferred: Vec::new(),
+            asks: Vec::new(),
             waiting: Vec::new(),
             leases: Vec::new(),
-        }
+            reads: terms.scenario.takes_ownerless,
+            closing: false,
+            known_dead: Vec::new(),
+            left_behind: Vec::new(),
+            sees_to: Vec::new(),
+            digest: 0,
+        };
+        controller.seal(terms);
+        controller
     }
 
-    /// Puts a command in that somebody waits for.
-    pub(super) fn submit(&mut self, command: Command, store: &Store) {
-        let request = self.asked(command, store);
-        self.pending.push(request);
-    }
-
-    /// The same for one that takes a run back, before those that may ask for it anew.
-    pub(super) fn submit_first(&mut self, command: Command, store: &Store) {
-        let request = self.asked(command, store);
-        self.pending.insert(0, request);
-    }
-
-    fn asked(&self, command: Command, store: &Store) -> Request {
-        let known = self.cache.as_ref().map(Book::revision);
-        let now = store.book.revision();
-        Request {
-            reply: true,
-            asked_at: if known == Some(now) {
-                Revision::default()
-            } else {
-                now
+    pub(super) fn env(&self, terms: &Terms) -> Env {
+        Env {
+            session: self.session,
+            session_lost: self.lost,
+            takes_ownerless: self.reads && !self.closing,
+            closing: self.closing,
+            // Nothing is held back for a while.
+            in_process: true,
+            entry_budget: terms.scenario.entries_per_commit,
+            retention: Retention {
+                age: Duration::from_secs(1),
+                per_repository: usize::MAX,
             },
-            ..Request::of(command)
+            command_timeout: Duration::from_secs(1),
+            now: terms.now,
         }
     }
 
-    /// Puts a command of the manager's own in. One that waits already does for both.
-    pub(super) fn add(&mut self, command: Command) {
-        if self.pending.iter().all(|known| known.command != command) {
-            self.pending.push(Request::of(command));
-        }
+    pub(super) fn ask(&self, asker: Asker) -> Option<&Ask> {
+        self.asks.iter().find(|ask| ask.asker == asker)
     }
 
-    pub(super) fn asks(&self, command: &Command) -> bool {
-        self.requests().any(|request| request.command == *command)
-    }
-
-    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
-        let in_flight = self.in_flight.iter().map(|(request, _)| request);
-        in_flight.chain(&self.pending)
+    pub(super) fn ask_mut(&mut self, asker: Asker) -> Option<&mut Ask> {
+        self.asks.iter_mut().find(|ask| ask.asker == asker)
     }
 
     /// Whether a session is this controller's, or was.
@@ -126,79 +179,120 @@ impl Controller {
         self.former.contains(&session) || (self.lost && self.session == session)
     }
 
-    /// Forgets sessions that nothing refers to any more.
-    pub(super) fn forget_former(&mut self, book: &Book) {
-        let Self {
-            former,
-            cache,
-            wire,
-            leases,
-            ..
-        } = self;
-        former.retain(|session| {
-            let sent = match wire {
-                Wire::Idle => false,
-                Wire::Sent(parcel) => parcel.session == *session,
-                Wire::Answered(sender, _) => sender == session,
-            };
-            let cached = cache.as_ref().is_some_and(|cache| cache.names(*session));
-            let held = leases.iter().any(|lease| lease.session == *session);
-            sent || cached || held || book.names(*session)
-        });
+    /// Whether it knows the repository as it was at an earlier revision, and hears of changes.
+    pub(super) fn may_hear_of(&self, revision: Revision) -> bool {
+        let listens = self.machine.is_of_interest() || self.machine.is_busy();
+        let known = self.machine.revision();
+        listens && known.is_some_and(|known| known < revision)
     }
 
-    /// Whether hints matter to it.
-    pub(super) fn is_interested(&self) -> bool {
-        let own = |entry: &Arc<Entry>| entry.owner() == Some(self.session);
-        !self.waiting.is_empty()
-            || !self.leases.is_empty()
-            || self
-                .cache
-                .as_ref()
-                .is_some_and(|cache| cache.entries().iter().any(own))
-    }
-
-    pub(super) fn is_busy(&self) -> bool {
-        self.wire != Wire::Idle || !self.pending.is_empty()
-    }
-
-    /// Whether there is something to plan, and nothing in the way.
-    pub(super) fn has_to_plan(&self) -> bool {
-        let rereads = self.recheck && self.is_interested();
-        let free = self.up && !self.lost && self.wire == Wire::Idle;
-        free && (rereads || !self.pending.is_empty())
-    }
-
-    pub(super) fn issuer<R>(&self, terms: &Terms<R>) -> Issuer {
-        Issuer {
-            session: self.session,
-            takes_ownerless: terms.scenario.takes_ownerless,
-        }
-    }
-
-    /// For the monitor: a commit that carried these was done.
-    pub(super) fn landed(&mut self, parcel: &Parcel) {
-        if parcel.session != self.session && !self.former.contains(&parcel.session) {
-            return;
-        }
-        for (command, outcome) in &parcel.commands {
-            let in_flight = self.in_flight.iter_mut().map(|(request, _)| request);
-            let mut requests = in_flight.chain(&mut self.pending);
-            let of_it = |r: &&mut Request| r.reply && r.landed.is_none() && r.command == *command;
-            if let Some(request) = requests.find(of_it) {
-                request.landed = Some(outcome.clone());
+    /// The end of a step: what follows from the rest is noted, and the whole is one value.
+    pub(super) fn seal(&mut self, terms: &Terms) {
+        let known = self.machine.revision().unwrap_or_default();
+        for ask in &mut self.asks {
+            if ask.asked_at <= known {
+                ask.asked_at = Revision::default();
             }
+        }
+        self.asks.sort_unstable_by_key(|ask| ask.asker);
+        self.waiting
+            .sort_unstable_by(|a, b| (&a.entry.run, a.waiter).cmp(&(&b.entry.run, b.waiter)));
+        self.leases.sort_unstable_by_key(|lease| lease.grant.token);
+        let machine = self.machine.canonical(terms.now);
+        let in_flight = machine.in_flight.iter().map(|planned| &planned.request);
+        let on_the_way = in_flight.chain(&machine.pending);
+        let sees_to = on_the_way
+            .map(|request| request.command)
+            .filter(|command| matches!(command, Command::Expire { .. } | Command::Promote));
+        self.sees_to = sees_to.cloned().collect();
+        let mut hasher = FixedState::default().build_hasher();
+        machine.hash(&mut hasher);
+        drop(machine);
+        self.hash_rest(&mut hasher);
+        self.digest = hasher.finish();
+    }
+
+    fn hash_rest(&self, hasher: &mut impl Hasher) {
+        let flags = (self.up, self.lost, self.reads, self.closing);
+        (flags, self.session, self.told, &self.former, &self.wire).hash(hasher);
+        (&self.known_dead, &self.left_behind).hash(hasher);
+        for ask in &self.asks {
+            let Ask {
+                asker,
+                command,
+                asked_at,
+                landed,
+                changed,
+                lost,
+                target,
+                again,
+                ..
+            } = ask;
+            (asker, command, asked_at, landed, changed).hash(hasher);
+            (lost, target, again).hash(hasher);
+            match &ask.reader {
+                Reader::Listens => 0.hash(hasher),
+                Reader::Stopped => 1.hash(hasher),
+                Reader::Unheard(reply) => {
+                    let carries = reply.carries.as_ref().map(|grant| grant.token);
+                    (2, reply.asked, &reply.outcome, &reply.entry, carries).hash(hasher);
+                    (reply.place.is_some(), reply.took_over).hash(hasher);
+                }
+            }
+        }
+        for waiting in &self.waiting {
+            (3, &waiting.entry, waiting.state).hash(hasher);
+        }
+        for lease in &self.leases {
+            let Grant {
+                entry,
+                token,
+                session,
+                running,
+            } = &lease.grant;
+            (4, entry, token, session, running, &lease.place).hash(hasher);
         }
     }
 }
 
-impl Lease {
-    pub(super) fn of(entry: &Entry, token: FencingToken, session: SessionId) -> Self {
-        Self {
-            request: entry.request(),
-            ticket: entry.ticket,
-            token,
-            session,
-        }
+/// The repository that all of this is about.
+fn key() -> RepositoryKey {
+    repository("model")
+}
+
+impl fmt::Debug for Controller {
+    /// In short: a trace has many of them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Canonical {
+            pending, in_flight, ..
+        } = self.machine.canonical(Instant::now());
+        let pending: Vec<_> = pending.iter().map(|request| request.command).collect();
+        let in_flight = in_flight.iter().map(|planned| planned.request.command);
+        let in_flight: Vec<_> = in_flight.collect();
+        f.debug_struct("Controller")
+            .field("session", &self.session)
+            .field("lost", &self.lost)
+            .field("knows", &self.machine.state().map(Book::copy_of))
+            .field("pending", &pending)
+            .field("in_flight", &in_flight)
+            .field("wire", &self.wire)
+            .field("asks", &self.asks)
+            .field("waiting", &self.waiting)
+            .field("leases", &self.leases)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Controller {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Controller {}
+
+impl Hash for Controller {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
     }
 }

@@ -14,7 +14,8 @@ pub enum Invariant {
     /// No commit leaves a free slot beside a waiter with a live owner; and when everything has
     /// come to rest, nobody waits and no slot is held.
     NoIdleSlot,
-    /// Asking again writes nothing, and no grant is handed out twice.
+    /// Asking again writes nothing, and no grant is handed out twice, neither to two waiters nor
+    /// by two ways.
     Idempotent,
     /// What is answered is what has happened, also after lost answers.
     UnknownIsNotFailed,
@@ -29,11 +30,18 @@ pub enum Invariant {
     ComesToRest,
     /// The store is never asked to write what does not add up.
     AddsUp,
+    /// A command whose answer was lost changes what it was planned on, once, and nothing that
+    /// came since.
+    HeldToItsPlan,
+    /// Every asker has one answer, and every waiter one end; none comes to those that have gone.
+    AnsweredOnce,
+    /// The combiner's right is held while there is something to do, and given back after.
+    RightGivenBack,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Limit,
         Self::Order,
         Self::NothingLost,
@@ -45,6 +53,9 @@ impl Invariant {
         Self::AnswersAreCurrent,
         Self::ComesToRest,
         Self::AddsUp,
+        Self::HeldToItsPlan,
+        Self::AnsweredOnce,
+        Self::RightGivenBack,
     ];
 
     /// What it is called in reports.
@@ -62,6 +73,9 @@ impl Invariant {
             Self::AnswersAreCurrent => "answers are current",
             Self::ComesToRest => "comes to rest",
             Self::AddsUp => "adds up",
+            Self::HeldToItsPlan => "held to its plan",
+            Self::AnsweredOnce => "answered once",
+            Self::RightGivenBack => "right given back",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An exhaustive check of the protocol and of the manager's commit loop, with
+//! An exhaustive check of the protocol and of the manager's own state machine, with
 //! [`stateright`](https://www.stateright.rs).
 //!
 //! Where a test follows one behaviour, [`check`] goes through all that a [`Scenario`] allows:
@@ -12,15 +12,12 @@
 //! - The *store*: a repository that is replaced if its head is at the revision expected and all
 //!   sessions named live; and who lives. What is written comes from production's
 //!   `RepositoryState::absorb` and `Entry::stamp`.
-//! - *Controllers*: the manager's loop for one repository, step by step as in
-//!   `pac_core::manager`: what is pending is planned together on whatever state is cached and
-//!   sent; a conflict brings a newer state and another plan; a session found dead is buried
-//!   first; after a lost answer the state is read and one's own work recognised; an answer
-//!   without a commit needs a state read after the question; grants go to the answer under way,
-//!   the waiter or the stream; a new session takes its waiters along. What decides is
-//!   production's, called through [`Rules`](crate::Rules), and `protocol::recognise`.
-//! - *Applications*: they ask for what the scenario says, once and at any moment, and release
-//!   some time what they hold.
+//! - *Controllers*: each drives the `Repository` of `pac_core::manager`, which plans, takes in
+//!   answers and decides who hears what. Its inputs come from here in place of the manager's
+//!   tasks, and what it returns is done here: a commit or a read is put on its way, an answer is
+//!   given, a grant that nobody takes is given back.
+//! - *Applications*: they ask for what the scenario says, once and at any moment, release some
+//!   time what they hold, leave before they are answered, and give up waiting.
 //! - *Faults*, each as often as the scenario says: a controller dies at any moment and is
 //!   started again, with a commit of its on the way; a session lapses while its controller
 //!   lives; an answer is lost, its commit never done, done before, or done later.
@@ -35,16 +32,19 @@
 //! - *Hints and polls* are one step: the controller hears of the state as it is now, at any
 //!   moment or never. A hint that comes late is the same hint heard before all that the
 //!   controller did not do meanwhile; so a plan is made on every state that it may have seen.
-//! - *Reading* takes one step. While a read is on its way nothing is planned; what else happens
-//!   between question and answer might as well happen before or after.
-//! - *Planning* follows at once on what makes it possible, as in a lane that is free. A pause
-//!   before it, a backoff or a lane that is busy, equals a commit that is long on its way; what
-//!   gathers meanwhile gathers in the same way behind a commit in flight.
+//! - *Reading* takes one step, but where a scenario says [`slow_reads`](Scenario::slow_reads):
+//!   there, what is asked while a read is on its way is checked, too.
+//! - *Planning* follows at once on what makes it possible. A pause before it, a backoff or a
+//!   worker that is busy, equals a commit that is long on its way; what gathers meanwhile gathers
+//!   in the same way behind a commit in flight.
+//! - *The tasks and channels* around the repository are those of this module: that the manager
+//!   gives the same inputs and does the same with the effects is held by the tests of the manager.
 //! - *Snapshots* are whole. That parts of one bring a cache to the same state is held by the
-//!   tests of `absorb`. Nothing is forgotten for its age, and commits have no largest size.
+//!   tests of `absorb`. Nothing is forgotten for its age, and commits have no largest size, but
+//!   where a scenario says [`entries_per_commit`](Scenario::entries_per_commit).
 //! - *Time* has no length: a TTL passes in a step, the lease TTL after the session TTL, never
-//!   for a session whose controller renews it (but for lapses). Commands are not given up for
-//!   being late. All times of entries are 0.
+//!   for a session whose controller renews it (but for lapses). Commands are given up for being
+//!   late where a scenario has timeouts. All times of entries are 0.
 //! - *Sessions and late commits* that can have no effect any more are taken out of the state: a
 //!   commit that expects a revision which is past, a session that is dead and named nowhere.
 //! - Of controllers that could all see to the same death, one does at a time, but where a
@@ -64,21 +64,25 @@
 //! ([`Invariant::ComesToRest`]).
 //!
 //! A check that finds nothing has to be able to find something: a scenario lists what it has to
-//! [reach](Scenario::reaches), and [`Variant`] has commit loops with a mistake each.
+//! [reach](Scenario::reaches), and [`Variant`] breaks one thing each: what the repository is told
+//! or answers, what is done with its effects, or the rules. Those in the rules and in the commit
+//! loop change a commit on its way or its answer, since the repository itself is production's.
 
+mod ask;
 mod book;
 mod check;
-mod commit_loop;
 mod controller;
-mod hearing;
+mod deliver;
+mod drive;
 mod invariant;
 mod monitor;
-mod request;
+mod port;
 mod rest;
 mod scenario;
 mod steps;
 mod store;
 mod suite;
+mod tamper;
 mod variant;
 mod witness;
 mod world;
@@ -87,5 +91,5 @@ pub use check::{Verdict, check};
 pub use invariant::Invariant;
 pub use scenario::{Event, Faults, Scenario};
 pub use suite::suite;
-pub use variant::Variant;
+pub use variant::{Mutant, Variant};
 pub use witness::Witness;

@@ -3,13 +3,15 @@
 
 use std::sync::Arc;
 
-use pac_core::protocol::{Command, Death};
+use pac_core::protocol::{Command, Death, Ended, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind, RunOutcome};
 use pac_core::{FencingToken, PipelineRunKey, SessionId};
 
 use super::book::Book;
+use super::controller::Terms;
 use super::invariant::{Broken, Invariant};
 use super::store::{Parcel, Store};
+use super::witness::Witness;
 
 /// A commit that was done.
 pub(super) struct Deed<'a> {
@@ -17,7 +19,8 @@ pub(super) struct Deed<'a> {
     pub(super) store: &'a Store,
     pub(super) after: &'a Book,
     pub(super) parcel: &'a Parcel,
-    pub(super) takes_ownerless: bool,
+    /// Commits are small, and what could start may start with a later one.
+    pub(super) stops_early: bool,
 }
 
 impl Deed<'_> {
@@ -41,8 +44,10 @@ impl Deed<'_> {
         &self.store.book
     }
 
+    /// The same run as it was before.
     fn known(&self, entry: &Entry) -> Option<&Arc<Entry>> {
-        self.before().entry(&entry.run)
+        let known = self.before().entry(&entry.run);
+        known.filter(|known| known.uid == entry.uid)
     }
 
     /// The entries that hold a slot now by a token that they did not have before.
@@ -61,7 +66,7 @@ impl Deed<'_> {
     }
 
     fn has(&self, is: impl Fn(&Command) -> bool) -> bool {
-        self.parcel.commands.iter().any(|(command, _)| is(command))
+        self.parcel.commands.iter().any(|sent| is(&sent.command))
     }
 
     fn adopts(&self, run: &PipelineRunKey) -> bool {
@@ -107,13 +112,22 @@ impl Deed<'_> {
         let last = self.before().head().last_ticket;
         let keeps = |entry: &Arc<Entry>| match self.known(entry) {
             Some(known) if !known.is_finished() || entry.is_finished() => {
-                known.ticket == entry.ticket
+                let again = entry.ticket > last && self.is_abandoned(known);
+                known.ticket == entry.ticket || again
             }
             // Adopted or admitted again after its end.
             Some(known) => known.ticket == entry.ticket || entry.ticket > last,
             None => entry.ticket > last,
         };
         self.grants().all(fair) && self.after.entries().iter().all(keeps)
+    }
+
+    /// Whether a run was given up, and may be asked for again by the same commit.
+    fn is_abandoned(&self, known: &Entry) -> bool {
+        self.has(|command| {
+            matches!(command, Command::Abandon { run, ticket, .. }
+                if *run == known.run && *ticket == known.ticket)
+        })
     }
 
     /// Who still waits although it could be granted a slot.
@@ -123,7 +137,7 @@ impl Deed<'_> {
             .iter()
             .filter(|entry| match entry.state {
                 EntryState::Queued { owner } => {
-                    let takes = self.takes_ownerless && entry.kind == RunKind::Durable;
+                    let takes = self.parcel.takes_ownerless && entry.kind == RunKind::Durable;
                     owner.map_or(takes, |owner| self.store.is_alive(owner))
                 }
                 _ => false,
@@ -135,32 +149,55 @@ impl Deed<'_> {
         let limit = head.limit.get();
         let is_free = limit.is_none_or(|limit| head.started < limit);
         let owned = |entry: &&Arc<Entry>| entry.owner().is_some();
-        !is_free || self.waiters().filter(owned).count() == 0
+        !is_free || self.stops_early || self.waiters().filter(owned).count() == 0
     }
 
     fn loses_nothing(&self) -> bool {
         let stays = |known: &Arc<Entry>| {
             let Some(now) = self.after.entry(&known.run) else {
-                return false;
+                return self.parcel.changes.remove;
             };
+            if now.uid != known.uid {
+                return known.is_finished() || self.replaces(now);
+            }
+            if now.ticket > self.before().head().last_ticket && self.is_abandoned(known) {
+                return true;
+            }
             match (known.state, now.state) {
                 (EntryState::Finished { .. }, EntryState::Finished { .. }) => {
                     known.state == now.state
                 }
                 (EntryState::Finished { outcome, .. }, _) => {
-                    known.is_abandoned() || (outcome == RunOutcome::Expired && self.adopts(&now.run))
+                    known.is_abandoned()
+                        || (outcome == RunOutcome::Expired && self.adopts(&now.run))
                 }
                 (_, EntryState::Finished { outcome, .. }) => self.may_end(known, outcome),
                 (EntryState::Queued { owner }, EntryState::Queued { owner: now }) => {
                     self.may_own(owner, now)
                 }
-                (EntryState::Started { token, .. }, EntryState::Queued { .. }) => self.has(
-                    |c| matches!(c, Command::Requeue { run, token: held } if *run == known.run && *held == token),
-                ),
+                (EntryState::Started { token, .. }, EntryState::Queued { .. }) => {
+                    self.has(|command| match command {
+                        Command::Requeue { run, token: held }
+                        | Command::Disown {
+                            run, token: held, ..
+                        } => *run == known.run && *held == token,
+                        _ => false,
+                    })
+                }
                 _ => true,
             }
         };
         self.before().entries().iter().all(stays)
+    }
+
+    /// Whether a run was asked for that takes the name of another one.
+    fn replaces(&self, now: &Entry) -> bool {
+        self.has(|command| match command {
+            Command::Admit(request) | Command::Adopt(request) => {
+                request.run == now.run && request.uid == now.uid
+            }
+            _ => false,
+        })
     }
 
     /// Whether a live run may end so.
@@ -175,7 +212,7 @@ impl Deed<'_> {
                     (EntryState::Queued { owner }, RunKind::Ephemeral) => (owner, Death::Session),
                     _ => return false,
                 };
-                let death = holder.and_then(|holder| self.store.death(holder));
+                let death = holder.and_then(|holder| self.death(holder));
                 death.is_some_and(|death| death >= needed)
             }
             RunOutcome::Cancelled => self.has(|command| {
@@ -188,11 +225,20 @@ impl Deed<'_> {
         }
     }
 
+    /// How long a session has been dead; one that gives back what it has counts as dead.
+    fn death(&self, session: SessionId) -> Option<Death> {
+        let ends = |command: &Command| matches!(command, Command::Expire { session: of, .. } if *of == session);
+        let gives_back = session == self.parcel.session && self.has(ends);
+        self.store
+            .death(session)
+            .or_else(|| gives_back.then_some(Death::Session))
+    }
+
     /// Whether a waiter's owner may change so.
     fn may_own(&self, owner: Option<SessionId>, now: Option<SessionId>) -> bool {
         now == owner
             || now == Some(self.parcel.session)
-            || (now.is_none() && owner.is_some_and(|owner| !self.store.is_alive(owner)))
+            || (now.is_none() && owner.is_some_and(|owner| self.death(owner).is_some()))
     }
 
     fn fences(&self) -> bool {
@@ -207,10 +253,9 @@ impl Deed<'_> {
             && self.after.head().last_token >= newest.max(last);
         // A slot that is given back by its token is given back by the newest one.
         let fenced = self.before().entries().iter().all(|known| {
-            let ended = self
-                .after
-                .entry(&known.run)
-                .is_some_and(|now| now.is_finished());
+            let now = self.after.entry(&known.run);
+            let now = now.filter(|now| now.uid == known.uid);
+            let ended = now.is_some_and(|now| now.is_finished());
             !(known.is_started() && ended) || self.may_release(known)
         });
         increase && fenced
@@ -244,5 +289,62 @@ impl Deed<'_> {
                 owner.is_none_or(|owner| owner == session || asked || !self.store.is_alive(owner));
             is_owners && self.store.is_alive(session)
         })
+    }
+
+    /// Notes what has been reached with this.
+    pub(super) fn witness(&self, terms: &Terms) {
+        let saw = |witness| terms.witnesses.saw(witness);
+        let head = self.after.head();
+        let limit = head.limit.get().unwrap_or(u32::MAX);
+        if head.started > limit {
+            saw(Witness::AboveTheLimit);
+        }
+        let all = (head.started + head.queued) as usize == terms.scenario.runs.len();
+        if head.started == limit && all {
+            saw(Witness::FullQueue);
+        }
+        for sent in &self.parcel.commands {
+            match (&sent.command, &sent.outcome) {
+                (Command::Expire { session, .. }, _) if *session == self.parcel.session => {
+                    saw(Witness::ClosedInOrder);
+                }
+                (Command::Disown { .. }, Outcome::Admitted { admitted, .. })
+                    if admitted.has_a_place() =>
+                {
+                    saw(Witness::GivenBack);
+                }
+                (Command::Reclaim { .. }, Outcome::Admitted { admitted, .. })
+                    if admitted.has_a_place() =>
+                {
+                    saw(Witness::Reclaimed);
+                }
+                (Command::Abandon { .. }, Outcome::Ended { ended, .. })
+                    if sent.asker.is_none() && *ended == Ended::Done =>
+                {
+                    saw(Witness::TakenBack);
+                }
+                (Command::Promote, Outcome::Swept { promoted, .. })
+                    if self.stops_early && !promoted.is_empty() =>
+                {
+                    saw(Witness::Continued);
+                }
+                _ => {}
+            }
+        }
+        let expires = self.has(|command| matches!(command, Command::Expire { .. }));
+        for entry in self.after.entries() {
+            let known = self.known(entry).map(|known| known.state);
+            match known {
+                Some(EntryState::Queued { owner }) if entry.is_started() => {
+                    if owner.is_none() {
+                        saw(Witness::OwnerlessTaken);
+                    }
+                    if expires {
+                        saw(Witness::ExpiryHandsOver);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use pac_core::manager::machine::Grant;
 use pac_core::state::Entry;
 use stateright::Model;
 
 use super::invariant::Invariant;
 use super::world::{State, Step, World, has_no_owner};
-use crate::rules::Rules;
 
-impl<R: Rules> World<R> {
+impl World {
     /// Whether no step on the way to this state has broken an invariant, nor the state itself.
     pub(super) fn keeps(&self, state: &State, invariant: Invariant) -> bool {
         let holds = match invariant {
@@ -25,17 +25,21 @@ impl<R: Rules> World<R> {
     fn is_at_rest(&self, state: &State) -> bool {
         let mut steps = Vec::new();
         self.actions(state, &mut steps);
-        steps.iter().all(|step| !step.is_due(self, state))
+        steps.iter().all(|step| !step.is_due(state))
     }
 
     /// At rest, nobody waits and nobody holds: all that was asked for has been served.
     fn is_served(&self, state: &State) -> bool {
         let entries = state.store.book.entries();
-        let stranded = |entry: &Arc<Entry>| !self.0.scenario.takes_ownerless && has_no_owner(entry);
+        let nobody = !state.controllers.iter().any(|controller| controller.reads);
+        let stranded = |entry: &Arc<Entry>| nobody && has_no_owner(entry);
         entries
             .iter()
             .all(|entry| entry.is_finished() || stranded(entry))
-            && state.controllers.iter().all(|c| c.waiting.is_empty())
+            && state
+                .controllers
+                .iter()
+                .all(|c| c.waiting.is_empty() && c.asks.is_empty())
     }
 
     /// Nobody whose session lives believes to hold what the store gave to another, or to
@@ -44,15 +48,23 @@ impl<R: Rules> World<R> {
         let mut tokens = Vec::new();
         for controller in state.controllers.iter().filter(|controller| controller.up) {
             for lease in &controller.leases {
-                if tokens.contains(&lease.token) {
+                let Grant {
+                    entry: held,
+                    token,
+                    session,
+                    ..
+                } = &lease.grant;
+                if tokens.contains(token) {
                     return false;
                 }
-                tokens.push(lease.token);
-                let lives = lease.session == controller.session
+                tokens.push(*token);
+                let lives = *session == controller.session
                     && !controller.lost
-                    && state.store.is_alive(lease.session);
-                let entry = state.store.book.entry(&lease.request.run);
-                if lives && entry.and_then(|entry| entry.token()) != Some(lease.token) {
+                    && state.store.is_alive(*session);
+                let entry = state.store.book.entry(&held.run);
+                // Removed, or replaced by another run of its name, it has ended by command.
+                let entry = entry.filter(|entry| entry.ticket == held.ticket);
+                if lives && entry.is_some_and(|entry| entry.token() != Some(*token)) {
                     return false;
                 }
             }
@@ -63,11 +75,15 @@ impl<R: Rules> World<R> {
 
 impl Step {
     /// Whether it happens some time if nothing else goes wrong and nobody asks for more.
-    fn is_due(&self, world: &World<impl Rules>, state: &State) -> bool {
+    fn is_due(&self, state: &State) -> bool {
         match self {
-            Self::Event(_) | Self::Crash(_) | Self::LoseAnswer(_) | Self::ArriveLate(_) => false,
+            Self::Event(_)
+            | Self::Crash(_)
+            | Self::LoseAnswer(_)
+            | Self::ArriveLate(_)
+            | Self::Leave(..)
+            | Self::TimeOut(..) => false,
             Self::Lapse(session) => !state.is_kept(*session),
-            Self::Promote(_) => world.0.scenario.takes_ownerless,
             _ => true,
         }
     }

@@ -12,16 +12,26 @@ pub enum Event {
     Admit(usize),
     /// Records a run as running.
     Adopt(usize),
-    /// Ends a run, whoever has it.
+    /// Ends whatever run has the name of this one, whoever has it.
     Cancel(usize),
     /// Gives the slot of a run back that did not begin to work.
     Requeue(usize),
-    /// Goes away while it waits for the turn of a run.
+    /// Goes away while it waits for the turn of a run, or in the instant in which that came.
     GiveUp(usize),
+    /// Leaves a run in the queue for the stream of grants.
+    Detach(usize),
+    /// Stops to read the stream of grants, in which the slot of this run lies unread.
+    StopReading(usize),
     /// Releases a run by its name and this token, which may be an old one, or not yet given.
     Release(usize, u64),
+    /// Releases a run by its name, by whatever token it has its slot.
+    Force(usize),
     /// Announces a limit.
     SetLimit(u32),
+    /// Removes the repository with all that is in it.
+    Remove,
+    /// Closes the controller in an orderly way. It is started again as after a crash.
+    Close,
 }
 
 /// How often each thing may go wrong in one behaviour.
@@ -33,6 +43,10 @@ pub struct Faults {
     pub lapses: u8,
     /// An answer to a commit does not come in time: the commit is lost, done, or still to come.
     pub losses: u8,
+    /// An asker goes away before it has read its answer.
+    pub leaves: u8,
+    /// An asker is told that it has waited for long enough, and asks again.
+    pub timeouts: u8,
 }
 
 /// What a check runs through: every behaviour that this allows.
@@ -48,6 +62,13 @@ pub struct Scenario {
     pub takes_ownerless: bool,
     /// Whether several controllers may see to the same death at once; else whichever is first.
     pub sweeps_together: bool,
+    /// Whether a read takes time; else what it asks for is there at once.
+    pub slow_reads: bool,
+    /// Whether what has become of a session is told to those who wait some time after it; else
+    /// at once.
+    pub late_news: bool,
+    /// From how many entries on a commit starts no further run.
+    pub entries_per_commit: usize,
     /// The runs.
     pub runs: Vec<RunRequest>,
     /// What the application of which controller may do, at most 16 of them. A lease that it
@@ -62,5 +83,12 @@ pub struct Scenario {
 impl Scenario {
     pub(super) fn limit(&self) -> Limit {
         Limit::new(self.limit)
+    }
+
+    /// Whether a waiter of this run may give up.
+    pub(super) fn may_give_up(&self, run: &pac_core::PipelineRunKey) -> bool {
+        self.events.iter().any(
+            |(_, event)| matches!(event, Event::GiveUp(which) if self.runs[*which].run == *run),
+        )
     }
 }

@@ -1,90 +1,154 @@
-//! What each step does.
+//! What the application does, and what comes to the store.
 
 use std::sync::Arc;
 
-use pac_core::protocol::Command;
-use pac_core::state::{EntryState, RunKind, RunOutcome};
-use pac_core::{FencingToken, Limit, PipelineRunKey, SessionId};
+use pac_core::manager::machine::{Action, WaiterId, abandon};
+use pac_core::protocol::{Command, Death, RunRequest};
+use pac_core::state::{Entry, RunKind, RunOutcome};
+use pac_core::{Error, ErrorKind, FencingToken, Limit, PipelineRunKey, SessionId};
 
-use super::controller::{Controller, Wire};
+use super::ask::Reader;
+use super::book::Book;
+use super::controller::{Controller, WaitingState, Wire};
+use super::deliver::copy;
+use super::drive::Scene;
 use super::invariant::Invariant;
 use super::monitor::Deed;
+use super::port::{Asker, Of};
 use super::scenario::Event;
 use super::store::{Answer, Parcel};
 use super::variant::Variant;
 use super::witness::Witness;
 use super::world::{State, World, next_session};
-use crate::rules::Rules;
 
-impl<R: Rules> World<R> {
-    /// What the application does with an event, if it can do that now.
-    pub(super) fn command_of(&self, state: &State, number: usize) -> Option<Command> {
+impl World {
+    /// Whether the application can do what an event says.
+    pub(super) fn may_happen(&self, state: &State, number: usize) -> bool {
         let (at, event) = self.0.scenario.events[number];
         let controller = &state.controllers[at];
-        if state.events & (1 << number) != 0 || !controller.up {
-            return None;
+        if state.events & (1 << number) != 0 || !controller.up || controller.closing {
+            return false;
         }
-        let request = |run: usize| self.0.scenario.runs[run].clone();
+        let waits = |run: usize| controller.place_of(self.run(run)).is_some();
+        let holds = |run: usize| controller.lease_of(self.run(run));
         match event {
-            Event::Admit(run) => Some(Command::Admit(request(run))),
-            Event::Adopt(run) => Some(Command::Adopt(request(run))),
-            Event::Cancel(run) => {
-                let run = request(run).run;
-                Some(Command::Cancel { run, uid: None })
-            }
-            Event::Requeue(run) => {
-                let run = request(run).run;
-                let mut leases = controller.leases.iter();
-                let held = leases.find(|lease| lease.request.run == run)?;
-                let token = held.token;
-                Some(Command::Requeue { run, token })
-            }
+            Event::Requeue(run) => holds(run).is_some(),
+            Event::StopReading(run) => controller.reads && holds(run).is_some(),
+            Event::Detach(run) => waits(run),
             Event::GiveUp(run) => {
-                let request = request(run);
-                let mut waiting = controller.waiting.iter();
-                waiting.find(|(run, _)| *run == request.run)?;
-                let entry = controller.cache.as_ref()?.entry(&request.run)?;
-                Some(Command::Abandon {
-                    run: request.run,
-                    uid: request.uid,
-                    owner: entry.owner().unwrap_or(controller.session),
-                    ticket: entry.ticket,
-                    token: None,
-                })
+                let came = |at: usize| controller.leases[at].place.is_some();
+                waits(run) || holds(run).is_some_and(came)
             }
-            Event::Release(run, token) => {
-                let request = request(run);
-                Some(Command::Release {
-                    run: request.run,
-                    uid: request.uid,
-                    token: Some(FencingToken::new(token)),
-                    outcome: RunOutcome::Completed,
-                })
-            }
-            Event::SetLimit(limit) => Some(Command::SetLimit {
-                limit: Limit::new(limit),
-                version: None,
-            }),
+            _ => true,
         }
     }
 
-    pub(super) fn event(&self, state: &mut State, number: usize) -> Option<()> {
-        let command = self.command_of(state, number)?;
+    fn run(&self, run: usize) -> &PipelineRunKey {
+        &self.0.scenario.runs[run].run
+    }
+
+    /// The application does what an event says.
+    pub(super) fn event(&self, state: &mut State, number: usize) {
         let (at, event) = self.0.scenario.events[number];
         state.events |= 1 << number;
-        let controller = Arc::make_mut(&mut state.controllers[at]);
-        let of_it = |run: &PipelineRunKey| command.run() == Some(run);
-        match event {
-            Event::Requeue(_) => controller.leases.retain(|l| !of_it(&l.request.run)),
-            Event::GiveUp(_) => controller.waiting.retain(|(run, _)| !of_it(run)),
-            _ => {}
+        let request = |run: usize| self.0.scenario.runs[run].clone();
+        let asker = Asker::from(Of::Event(number));
+        let command = match event {
+            Event::Admit(run) => Command::Admit(request(run)),
+            Event::Adopt(run) => Command::Adopt(request(run)),
+            Event::Cancel(run) => Command::Cancel {
+                run: request(run).run,
+                uid: None,
+            },
+            Event::Release(run, token) => release(request(run), Some(FencingToken::new(token))),
+            Event::Force(run) => release(request(run), None),
+            Event::SetLimit(limit) => Command::SetLimit {
+                limit: Limit::new(limit),
+                version: None,
+            },
+            Event::Remove => Command::RemoveRepository,
+            Event::Requeue(run) => {
+                let run = request(run).run;
+                let (controller, _) = self.scene(state, at);
+                let Some(lease) = controller.lease_of(&run) else {
+                    return;
+                };
+                let token = controller.leases.remove(lease).grant.token;
+                Command::Requeue { run, token }
+            }
+            Event::GiveUp(run) => return self.give_up(state, at, number, self.run(run)),
+            Event::Detach(run) => return self.detach(state, at, self.run(run)),
+            Event::StopReading(run) => return self.stop_reading(state, at, self.run(run)),
+            Event::Close => return self.close(state, at),
+        };
+        let (controller, mut scene) = self.scene(state, at);
+        controller.submit(&mut scene, asker, command);
+    }
+
+    /// The waiter goes away; or it does so with the turn that has just come.
+    fn give_up(&self, state: &mut State, at: usize, number: usize, run: &PipelineRunKey) {
+        let (controller, mut scene) = self.scene(state, at);
+        if let Some(place) = controller.place_of(run) {
+            controller.waiting[place].state = WaitingState::Leaves(number);
+            return;
         }
-        if matches!(event, Event::GiveUp(_)) {
-            controller.submit_first(command, &state.store);
-        } else {
-            controller.submit(command, &state.store);
+        let Some(lease) = controller.lease_of(run) else {
+            return;
+        };
+        let lease = controller.leases.remove(lease);
+        if let Some(entry) = lease.place {
+            let granted = self.0.variant != Variant::KeepsGivenUpGrants;
+            // It has left the queue already.
+            let waiter = WaiterId(u64::MAX);
+            controller.leave_place(&mut scene, number, &entry, waiter, granted);
         }
-        Some(())
+    }
+
+    fn detach(&self, state: &mut State, at: usize, run: &PipelineRunKey) {
+        let (controller, _) = self.scene(state, at);
+        if let Some(place) = controller.place_of(run) {
+            let left = controller.waiting.remove(place);
+            Arc::make_mut(&mut controller.machine).detach(&left.entry, left.waiter);
+        }
+    }
+
+    fn stop_reading(&self, state: &mut State, at: usize, run: &PipelineRunKey) {
+        let (controller, mut scene) = self.scene(state, at);
+        controller.reads = false;
+        if let Some(lease) = controller.lease_of(run) {
+            let lease = controller.leases.remove(lease);
+            controller.input(&mut scene, |machine, env, effects| {
+                machine.give_back(env, &lease.grant, effects)
+            });
+        }
+    }
+
+    /// The manager closes: everybody is told, then what it has is given back.
+    fn close(&self, state: &mut State, at: usize) {
+        let session = state.controllers[at].session;
+        let has_entries = state.store.leaves_traces(session, Death::Session);
+        let (controller, mut scene) = self.scene(state, at);
+        controller.closing = true;
+        let why = Error::new(ErrorKind::Closed, "command", "the manager was closed");
+        controller.input(&mut scene, |machine, _, effects| {
+            machine.end(&why, effects);
+            false
+        });
+        if self.0.variant != Variant::ClosesUnfenced {
+            controller.leases.clear();
+        }
+        if has_entries {
+            controller.sweep(&mut scene, session, Death::Session);
+        }
+    }
+
+    /// The application gives a slot back.
+    pub(super) fn release(&self, state: &mut State, at: usize, lease: usize) {
+        let (controller, mut scene) = self.scene(state, at);
+        let grant = controller.leases.remove(lease).grant;
+        let command = release(grant.entry.request(), Some(grant.token));
+        let asker = Asker::from(Of::Release(grant.token));
+        controller.submit(&mut scene, asker, command);
     }
 
     /// A commit comes to the store.
@@ -102,13 +166,17 @@ impl<R: Rules> World<R> {
                 store: &state.store,
                 after: book,
                 parcel,
-                takes_ownerless: terms.scenario.takes_ownerless,
+                stops_early: terms.scenario.entries_per_commit < usize::MAX,
             };
             deed.judge(&mut state.broken);
-            self.witness(&deed);
-            state.store.book = book.clone();
+            deed.witness(terms);
+            let before = std::mem::replace(&mut state.store.book, book.clone());
             for controller in &mut state.controllers {
-                Arc::make_mut(controller).landed(parcel);
+                if controller.has_sent(parcel)
+                    && !Arc::make_mut(controller).land(parcel, &before, book)
+                {
+                    state.broken.by(Invariant::HeldToItsPlan);
+                }
             }
             if late {
                 terms.witnesses.saw(Witness::LateCommitDone);
@@ -119,32 +187,31 @@ impl<R: Rules> World<R> {
         Some(answer)
     }
 
+    /// The controller has another session.
     pub(super) fn reopen(&self, state: &mut State, at: usize) {
-        let State {
-            store, controllers, ..
-        } = state;
-        let controller = Arc::make_mut(&mut controllers[at]);
-        let before = controller.session;
+        let before = state.controllers[at].session;
+        let session = next_session(at, Some(before));
+        state.store.open(session);
+        let (controller, mut scene) = self.scene(state, at);
         controller.former.push(before);
-        controller.session = next_session(at, Some(before));
+        controller.session = session;
         controller.lost = false;
-        store.open(controller.session);
         let leases = std::mem::take(&mut controller.leases);
         for lease in leases {
-            if lease.request.kind == RunKind::Durable {
+            if lease.grant.entry.kind == RunKind::Durable {
                 // The cluster runs it all the same.
                 controller.leases.push(lease);
             } else {
-                controller.add(Command::Abandon {
-                    run: lease.request.run,
-                    uid: lease.request.uid,
-                    owner: before,
-                    ticket: lease.ticket,
-                    token: Some(lease.token),
+                let command = abandon(&lease.grant.entry, session);
+                controller.input(&mut scene, |machine, env, effects| {
+                    machine.submit_own(env, command, effects)
                 });
             }
         }
-        controller.reclaim(&self.0);
+        if !self.0.scenario.late_news {
+            controller.tell(&mut scene);
+            controller.resume(&mut scene);
+        }
     }
 
     pub(super) fn restart(&self, state: &mut State, at: usize) {
@@ -154,92 +221,192 @@ impl<R: Rules> World<R> {
             _ => next_session(at, Some(before)),
         };
         state.store.open(session);
-        state.controllers[at] = Arc::new(Controller::new(session));
+        state.controllers[at] = Arc::new(Controller::new(session, &self.0));
     }
 
-    pub(super) fn crash(state: &mut State, at: usize) {
+    pub(super) fn crash(&self, state: &mut State, at: usize) {
         let controller = Arc::make_mut(&mut state.controllers[at]);
-        let gone = Controller {
-            up: false,
-            ..Controller::new(controller.session)
-        };
+        let mut gone = Controller::new(controller.session, &self.0);
+        gone.up = false;
         if let Wire::Sent(parcel) = std::mem::replace(controller, gone).wire {
             state.late.push(parcel);
         }
-        state.left.crashes -= 1;
     }
 
     pub(super) fn lose_answer(&self, state: &mut State, at: usize) {
         let controller = Arc::make_mut(&mut state.controllers[at]);
-        if let Wire::Sent(parcel) = std::mem::replace(&mut controller.wire, Wire::Idle) {
-            state.late.push(parcel);
-        }
-        controller.unsettled(&self.0, &mut state.broken);
-        state.left.losses -= 1;
-    }
-
-    /// Takes out what can make no difference any more, so that states which differ in nothing
-    /// else are one.
-    pub(super) fn tidy(&self, state: &mut State) {
-        let State {
-            store,
-            controllers,
-            late,
-            ..
-        } = state;
-        if self.0.variant != Variant::CommitsUnconditionally {
-            let now = store.book.revision();
-            let before = late.len();
-            // The revision never comes back, and neither does a session: it would be refused.
-            late.retain(|parcel| parcel.changes.expected == now && store.is_alive(parcel.session));
-            if late.len() < before {
-                self.0.witnesses.saw(Witness::LateCommitRefused);
+        let parcel = match std::mem::replace(&mut controller.wire, Wire::Idle) {
+            Wire::Sent(parcel) => {
+                state.late.push(Arc::clone(&parcel));
+                parcel
             }
-        }
-        let kept = |session: SessionId| {
-            let mut up = controllers.iter().filter(|controller| controller.up);
-            up.any(|controller| controller.session == session)
+            Wire::Answered(parcel, _) => parcel,
+            _ => return,
         };
-        let commits = |session: SessionId| late.iter().any(|parcel| parcel.session == session);
-        let book = store.book.clone();
-        store.sessions.retain(|(session, death)| {
-            let comes = death.is_none() && commits(*session);
-            kept(*session) || comes || book.names(*session)
+        state.left.losses -= 1;
+        let (controller, mut scene) = self.scene(state, at);
+        controller.unsettled(&mut scene, &parcel);
+    }
+}
+
+impl Controller {
+    fn place_of(&self, run: &PipelineRunKey) -> Option<usize> {
+        let mut waiting = self.waiting.iter();
+        waiting
+            .position(|waiting| waiting.entry.run == *run && waiting.state == WaitingState::Waits)
+    }
+
+    fn lease_of(&self, run: &PipelineRunKey) -> Option<usize> {
+        let mut leases = self.leases.iter();
+        leases.position(|lease| lease.grant.entry.run == *run)
+    }
+
+    /// Whether a commit is one of this controller's, in this life of it.
+    fn has_sent(&self, parcel: &Parcel) -> bool {
+        self.up && (parcel.session == self.session || self.former.contains(&parcel.session))
+    }
+
+    /// For the monitor: a commit was done. False when a command of it should not have been.
+    fn land(&mut self, parcel: &Parcel, before: &Book, after: &Book) -> bool {
+        let mut right = true;
+        for sent in &parcel.commands {
+            if let Some(ask) = sent.asker.and_then(|asker| self.ask_mut(asker)) {
+                right &= ask.land(sent, before, after);
+            }
+        }
+        right
+    }
+
+    /// The waiter that was about to go says so.
+    pub(super) fn waiter_goes(&mut self, scene: &mut Scene<'_>, at: usize) {
+        let left = self.waiting.remove(at);
+        if let WaitingState::Leaves(number) = left.state {
+            self.leave_place(scene, number, &left.entry, left.waiter, false);
+        }
+    }
+
+    fn leave_place(
+        &mut self,
+        scene: &mut Scene<'_>,
+        number: usize,
+        entry: &Entry,
+        waiter: WaiterId,
+        granted: bool,
+    ) {
+        let asker = Asker::from(Of::Event(number));
+        self.note_ask(scene, asker, abandon(entry, self.session));
+        let mut asks = true;
+        self.input(scene, |machine, env, effects| {
+            let lead = machine.give_up(env, entry, waiter, granted, asker, effects);
+            asks = lead.is_some();
+            lead.unwrap_or(false)
         });
-        for controller in controllers {
-            if !controller.former.is_empty() {
-                Arc::make_mut(controller).forget_former(&book);
+        if !asks {
+            self.asks.retain(|ask| ask.asker != asker);
+        }
+    }
+
+    /// The asker that was about to go says so, or nobody reads what it was answered.
+    pub(super) fn asker_goes(&mut self, scene: &mut Scene<'_>, asker: Asker) {
+        let Some(at) = self.asks.iter().position(|ask| ask.asker == asker) else {
+            return;
+        };
+        let ask = self.asks.remove(at);
+        if let Reader::Unheard(reply) = &ask.reader {
+            if scene.terms.variant == Variant::ForgetsUnheardAnswers {
+                return;
+            }
+            let unread = WaitingState::Unread(asker);
+            self.waiting.retain(|waiting| waiting.state != unread);
+            scene.terms.witnesses.saw(Witness::AnswerUndelivered);
+            let reply = copy(reply);
+            self.input(scene, |machine, env, effects| {
+                machine.on_reply_undelivered(env, Box::new(reply), effects)
+            });
+            return;
+        }
+        scene.terms.witnesses.saw(Witness::AskerGone);
+        if !Arc::make_mut(&mut self.machine).on_asker_gone(ask.request) {
+            scene.broken.by(Invariant::AnsweredOnce);
+        }
+    }
+
+    /// The asker is told that it has waited for long enough, and asks again.
+    pub(super) fn asker_times_out(&mut self, scene: &mut Scene<'_>, asker: Asker) {
+        let Some(at) = self.asks.iter().position(|ask| ask.asker == asker) else {
+            return;
+        };
+        let ask = self.asks.remove(at);
+        let now = scene.terms.now;
+        let told = Arc::make_mut(&mut self.machine).on_asker_late(ask.request, now);
+        match told.map(|told| told.kind()) {
+            None => scene.broken.by(Invariant::AnsweredOnce),
+            Some(ErrorKind::Indeterminate) => {}
+            Some(_) if ask.landed.is_some() => scene.broken.by(Invariant::UnknownIsNotFailed),
+            Some(_) => {}
+        }
+        let again = Asker {
+            attempt: asker.attempt + 1,
+            ..asker
+        };
+        self.submit(scene, again, ask.command);
+    }
+
+    /// The pause ends after which it tries again.
+    pub(super) fn resume(&mut self, scene: &mut Scene<'_>) {
+        if self.wire == Wire::Parked {
+            self.wire = Wire::Idle;
+            self.attend(scene, Action::Plan);
+        }
+    }
+
+    /// It hears of the death of a session that has left entries.
+    pub(super) fn sweep(&mut self, scene: &mut Scene<'_>, session: SessionId, death: Death) {
+        let command = Command::Expire { session, death };
+        let asker = Asker::from(Of::Sweep(session, death));
+        self.note_ask(scene, asker, command.clone());
+        self.input(scene, |machine, env, effects| {
+            machine.note_dead(session);
+            machine.submit_last_will(env, command, asker, effects)
+        });
+    }
+
+    /// It follows what has become of its session.
+    pub(super) fn tell(&mut self, scene: &mut Scene<'_>) {
+        let (session, told_lost) = self.told;
+        self.told = (self.session, self.lost);
+        let is_another = session != self.session;
+        if !told_lost && (self.lost || is_another) {
+            self.tell_lost(scene, session);
+        }
+        if is_another {
+            self.input(scene, |machine, env, effects| {
+                machine.on_session_opened(env, effects)
+            });
+            if self.lost {
+                self.tell_lost(scene, self.session);
             }
         }
     }
 
-    fn witness(&self, deed: &Deed<'_>) {
-        let (before, after) = (&deed.store.book, deed.after);
-        let head = after.head();
-        let limit = head.limit.get().unwrap_or(u32::MAX);
-        if head.started > limit {
-            self.0.witnesses.saw(Witness::AboveTheLimit);
-        }
-        if head.started == limit
-            && (head.started + head.queued) as usize == self.0.scenario.runs.len()
-        {
-            self.0.witnesses.saw(Witness::FullQueue);
-        }
-        let expires = |(command, _): &(Command, _)| matches!(command, Command::Expire { .. });
-        let expires = deed.parcel.commands.iter().any(expires);
-        for entry in after.entries() {
-            let known = before.entry(&entry.run).map(|known| known.state);
-            match known {
-                Some(EntryState::Queued { owner }) if entry.is_started() => {
-                    if owner.is_none() {
-                        self.0.witnesses.saw(Witness::OwnerlessTaken);
-                    }
-                    if expires {
-                        self.0.witnesses.saw(Witness::ExpiryHandsOver);
-                    }
-                }
-                _ => {}
-            }
-        }
+    fn tell_lost(&mut self, scene: &mut Scene<'_>, session: SessionId) {
+        self.input(scene, |machine, _, effects| {
+            machine.on_session_lost(session, effects);
+            false
+        });
+    }
+
+    /// Whether it has yet to be told what has become of its session.
+    pub(super) fn has_to_be_told(&self) -> bool {
+        self.told != (self.session, self.lost) && !self.closing
+    }
+}
+
+fn release(request: RunRequest, token: Option<FencingToken>) -> Command {
+    Command::Release {
+        run: request.run,
+        uid: request.uid,
+        token,
+        outcome: RunOutcome::Completed,
     }
 }

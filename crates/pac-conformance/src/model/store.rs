@@ -1,12 +1,16 @@
 //! The store: what `Driver::commit` promises, and who is alive.
 
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use pac_core::SessionId;
 use pac_core::protocol::{Changes, Command, Death, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind};
 
+use super::ask::Target;
 use super::book::Book;
+use super::port::Asker;
 use super::variant::Variant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,11 +21,56 @@ pub(super) struct Store {
 }
 
 /// A commit as it is sent. What the store needs, and what the monitor wants to know of it.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(super) struct Parcel {
     pub(super) session: SessionId,
     pub(super) changes: Changes,
-    pub(super) commands: Vec<(Command, Outcome)>,
+    pub(super) commands: Vec<Sent>,
+    /// The sender takes runs without an owner.
+    pub(super) takes_ownerless: bool,
+    digest: u64,
+}
+
+impl Parcel {
+    pub(super) fn new(
+        session: SessionId,
+        changes: Changes,
+        commands: Vec<Sent>,
+        takes_ownerless: bool,
+    ) -> Self {
+        let digest = (session, &changes, &commands, takes_ownerless);
+        Self {
+            digest: FixedState::default().hash_one(digest),
+            session,
+            changes,
+            commands,
+            takes_ownerless,
+        }
+    }
+}
+
+impl PartialEq for Parcel {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Parcel {}
+
+impl Hash for Parcel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest);
+    }
+}
+
+/// A command in a commit, and what it comes to by that.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Sent {
+    pub(super) asker: Option<Asker>,
+    pub(super) command: Command,
+    pub(super) outcome: Outcome,
+    /// What it ends, if it does not say that itself.
+    pub(super) target: Option<Target>,
 }
 
 /// What the store says to a commit.

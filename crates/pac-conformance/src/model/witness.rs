@@ -35,6 +35,22 @@ pub enum Witness {
     Reclaimed,
     /// Several commands went into one commit.
     Combined,
+    /// After a lost answer, a command left alone what had come since.
+    HeldToItsPlan,
+    /// An asker went away before its answer came.
+    AskerGone,
+    /// An asker went away with its answer unread.
+    AnswerUndelivered,
+    /// What an asker that had gone was given was taken back.
+    TakenBack,
+    /// A waiter was gone as its turn came.
+    TurnUndelivered,
+    /// A grant that nobody read was given back.
+    GivenBack,
+    /// A controller that closed gave back what it had.
+    ClosedInOrder,
+    /// A commit that was not large enough was followed by another one.
+    Continued,
 }
 
 impl Witness {
@@ -56,6 +72,14 @@ impl Witness {
             Self::GivenUpInTime => "a grant given up as it came",
             Self::Reclaimed => "a waiter taken along",
             Self::Combined => "commands combined",
+            Self::HeldToItsPlan => "a command held to its plan",
+            Self::AskerGone => "an asker that has gone",
+            Self::AnswerUndelivered => "an answer that nobody reads",
+            Self::TakenBack => "a run taken back",
+            Self::TurnUndelivered => "a turn that nobody hears",
+            Self::GivenBack => "a grant given back",
+            Self::ClosedInOrder => "an orderly end",
+            Self::Continued => "a commit that goes on",
         }
     }
 }

@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use pac_core::SessionId;
-use pac_core::protocol::{Command, Death};
-use pac_core::state::{Entry, EntryState, RunKind, RunOutcome};
+use pac_core::protocol::{self, Command, Death, Issuer};
+use pac_core::state::{Entry, EntryState, RunKind};
 use stateright::{Model, Property};
 
+use super::ask::Reader;
 use super::book::Book;
-use super::controller::{Controller, Terms, Wire};
+use super::controller::{Controller, Read, Terms, WaitingState, Wire};
+use super::drive::Scene;
 use super::invariant::{Broken, Invariant};
+use super::port::{Asker, Of};
 use super::scenario::Faults;
 use super::store::{Parcel, Store};
 use super::variant::Variant;
-use crate::rules::Rules;
+use super::witness::Witness;
 
 /// All behaviours of a scenario.
 #[derive(Debug)]
-pub(super) struct World<R>(pub(super) Terms<R>);
+pub(super) struct World(pub(super) Terms);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct State {
@@ -31,8 +34,8 @@ pub(super) struct State {
     pub(super) broken: Broken,
 }
 
-/// One step. The number is that of the controller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One step. The first number is that of the controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// The application does what the scenario says it may.
     Event(usize),
@@ -42,10 +45,18 @@ pub(super) enum Step {
     Arrive(usize),
     /// The answer comes back.
     Settle(usize),
+    /// Its question comes to the store.
+    Read(usize),
+    /// What it has read comes back.
+    Loaded(usize),
     /// The controller hears of the newest state: a hint, a poll, or somebody's question.
     Hear(usize),
     /// It hears that its session is over, and opens another one.
     Reopen(usize),
+    /// What has become of its session is told to everybody who waits.
+    Tell(usize),
+    /// The pause ends after which it tries again with the session that it has now.
+    Resume(usize),
     /// It hears of the death of a session that has left entries.
     Sweep(usize, SessionId),
     /// It finds that a run without an owner could start.
@@ -62,6 +73,14 @@ pub(super) enum Step {
     LoseAnswer(usize),
     /// A commit that nobody waits for comes to the store.
     ArriveLate(usize),
+    /// An asker will not read its answer any more.
+    Leave(usize, Asker),
+    /// It says so.
+    AskerGoes(usize, Asker),
+    /// An asker is told that it has waited for long enough.
+    TimeOut(usize, Asker),
+    /// A waiter that has given up says so.
+    WaiterGoes(usize, usize),
 }
 
 impl State {
@@ -79,7 +98,7 @@ pub(super) fn next_session(at: usize, before: Option<SessionId>) -> SessionId {
     before.map_or(first, SessionId::next)
 }
 
-impl<R: Rules> World<R> {
+impl World {
     fn start(&self) -> State {
         let scenario = &self.0.scenario;
         let mut store = Store {
@@ -87,7 +106,7 @@ impl<R: Rules> World<R> {
             sessions: Vec::new(),
         };
         let controllers: Vec<_> = (0..scenario.controllers)
-            .map(|at| Arc::new(Controller::new(next_session(at, None))))
+            .map(|at| Arc::new(Controller::new(next_session(at, None), &self.0)))
             .collect();
         for controller in &controllers {
             store.open(controller.session);
@@ -96,8 +115,11 @@ impl<R: Rules> World<R> {
             limit: scenario.limit(),
             version: None,
         };
-        let issuer = controllers[0].issuer(&self.0);
-        let (_, changes) = self.0.rules.apply(store.book.state(), issuer, &limit);
+        let issuer = Issuer {
+            session: controllers[0].session,
+            takes_ownerless: false,
+        };
+        let (_, changes) = protocol::apply(store.book.state(), issuer, &limit);
         let changes = changes.expect("a repository that does not exist has no limit");
         store.book = store.book.write(&changes).expect("a head alone adds up");
         State {
@@ -110,6 +132,26 @@ impl<R: Rules> World<R> {
         }
     }
 
+    /// A controller, and what a step of it happens in.
+    pub(super) fn scene<'a>(
+        &'a self,
+        state: &'a mut State,
+        at: usize,
+    ) -> (&'a mut Controller, Scene<'a>) {
+        let State {
+            store,
+            controllers,
+            broken,
+            ..
+        } = state;
+        let scene = Scene {
+            terms: &self.0,
+            book: &store.book,
+            broken,
+        };
+        (Arc::make_mut(&mut controllers[at]), scene)
+    }
+
     fn steps_of(&self, state: &State, at: usize, steps: &mut Vec<Step>) {
         let controller = &state.controllers[at];
         if !controller.up {
@@ -117,21 +159,60 @@ impl<R: Rules> World<R> {
             return;
         }
         let left = state.left;
-        match &controller.wire {
-            Wire::Idle => {}
-            Wire::Sent(_) => steps.push(Step::Arrive(at)),
-            Wire::Answered(..) => steps.push(Step::Settle(at)),
-        }
-        if controller.wire != Wire::Idle && left.losses > 0 {
+        let commits = match &controller.wire {
+            Wire::Sent(_) => Some(Step::Arrive(at)),
+            Wire::Answered(..) => Some(Step::Settle(at)),
+            Wire::Idle | Wire::Parked | Wire::Reading(_) | Wire::Read(_) => None,
+        };
+        if commits.is_some() && left.losses > 0 {
             steps.push(Step::LoseAnswer(at));
         }
-        let known = controller.cache.as_ref().map(Book::revision);
-        let listens = controller.is_interested() || controller.is_busy();
-        if listens && known.is_some_and(|known| known < state.store.book.revision()) {
+        steps.extend(commits);
+        match &controller.wire {
+            Wire::Reading(_) => steps.push(Step::Read(at)),
+            Wire::Read(_) => steps.push(Step::Loaded(at)),
+            Wire::Parked if !controller.lost => steps.push(Step::Resume(at)),
+            _ => {}
+        }
+        if controller.may_hear_of(state.store.book.revision()) {
             steps.push(Step::Hear(at));
         }
+        for waiter in 0..controller.waiting.len() {
+            if let WaitingState::Leaves(_) = controller.waiting[waiter].state {
+                steps.push(Step::WaiterGoes(at, waiter));
+            }
+        }
+        for ask in &controller.asks {
+            match ask.reader {
+                Reader::Listens if may_leave(&ask.command, ask.asker) => {
+                    if left.leaves > 0 {
+                        steps.push(Step::Leave(at, ask.asker));
+                    }
+                    if left.timeouts > 0 {
+                        steps.push(Step::TimeOut(at, ask.asker));
+                    }
+                }
+                Reader::Listens => {}
+                Reader::Stopped | Reader::Unheard(_) => {
+                    steps.push(Step::AskerGoes(at, ask.asker));
+                }
+            }
+        }
+        if left.crashes > 0 {
+            steps.push(Step::Crash(at));
+        }
+        if !controller.closing {
+            self.steps_while_open(state, at, steps);
+        }
+    }
+
+    fn steps_while_open(&self, state: &State, at: usize, steps: &mut Vec<Step>) {
+        let controller = &state.controllers[at];
         if controller.lost || !state.store.is_alive(controller.session) {
             steps.push(Step::Reopen(at));
+        }
+        if controller.has_to_be_told() {
+            steps.push(Step::Tell(at));
         }
         for lease in 0..controller.leases.len() {
             steps.push(Step::Release(at, lease));
@@ -147,15 +228,12 @@ impl<R: Rules> World<R> {
             }
         }
         let head = state.store.book.head();
-        if self.0.scenario.takes_ownerless
+        if controller.reads
             && head.limit.admits(head.started)
             && state.store.book.entries().iter().any(has_no_owner)
             && !self.is_seen_to(state, at, &Command::Promote)
         {
             steps.push(Step::Promote(at));
-        }
-        if left.crashes > 0 {
-            steps.push(Step::Crash(at));
         }
     }
 
@@ -164,11 +242,174 @@ impl<R: Rules> World<R> {
     fn is_seen_to(&self, state: &State, at: usize, command: &Command) -> bool {
         let mut controllers = state.controllers.iter().enumerate();
         let all = !self.0.scenario.sweeps_together;
-        controllers.any(|(other, controller)| (all || other == at) && controller.asks(command))
+        controllers
+            .any(|(other, controller)| (all || other == at) && controller.sees_to.contains(command))
+    }
+
+    /// Takes a step, up to what follows from it in any case.
+    fn take(&self, state: &mut State, step: Step) -> Option<()> {
+        match step {
+            Step::Event(number) => self.event(state, number),
+            Step::Release(at, lease) => self.release(state, at, lease),
+            Step::Arrive(at) => {
+                let Wire::Sent(parcel) = state.controllers[at].wire.clone() else {
+                    return None;
+                };
+                if let Some(answer) = self.arrive(state, &parcel, false) {
+                    let controller = Arc::make_mut(&mut state.controllers[at]);
+                    controller.wire = Wire::Answered(parcel, answer);
+                }
+            }
+            Step::Settle(at) => {
+                let (controller, mut scene) = self.scene(state, at);
+                let wire = std::mem::replace(&mut controller.wire, Wire::Idle);
+                let Wire::Answered(parcel, answer) = wire else {
+                    return None;
+                };
+                controller.settle(&mut scene, &parcel, answer);
+            }
+            Step::Read(at) => {
+                let (controller, scene) = self.scene(state, at);
+                let Wire::Reading(since) = controller.wire else {
+                    return None;
+                };
+                let answer = controller.read(&scene, since);
+                controller.wire = Wire::Read(Arc::new(Read(answer)));
+            }
+            Step::Loaded(at) => {
+                let (controller, mut scene) = self.scene(state, at);
+                let wire = std::mem::replace(&mut controller.wire, Wire::Idle);
+                let Wire::Read(answer) = wire else {
+                    return None;
+                };
+                controller.loaded(&mut scene, answer.0.clone());
+            }
+            Step::Hear(at) => {
+                let (controller, mut scene) = self.scene(state, at);
+                let (known, revision) = (controller.machine.revision(), scene.book.revision());
+                let snapshot = scene.book.snapshot(known);
+                controller.input(&mut scene, |machine, env, effects| {
+                    machine.on_hint(env, revision, Some(&snapshot), effects)
+                });
+            }
+            Step::Reopen(at) => self.reopen(state, at),
+            Step::Tell(at) => {
+                let (controller, mut scene) = self.scene(state, at);
+                controller.tell(&mut scene);
+            }
+            Step::Resume(at) => {
+                let (controller, mut scene) = self.scene(state, at);
+                controller.resume(&mut scene);
+            }
+            Step::Sweep(at, session) => {
+                let death = state.store.death(session)?;
+                let (controller, mut scene) = self.scene(state, at);
+                controller.sweep(&mut scene, session, death);
+            }
+            Step::Promote(at) => {
+                let (controller, mut scene) = self.scene(state, at);
+                let revision = scene.book.revision();
+                controller.input(&mut scene, |machine, env, effects| {
+                    let behind = machine.look_if_behind(revision, effects);
+                    machine.submit_own(env, Command::Promote, effects) || behind
+                });
+                if controller.wire == Wire::Idle {
+                    // It will be found again and again.
+                    scene.broken.by(Invariant::ComesToRest);
+                }
+            }
+            Step::Restart(at) => self.restart(state, at),
+            Step::Lapse(session) => {
+                if state.is_kept(session) {
+                    state.left.lapses -= 1;
+                }
+                state.store.lapse(session, Death::Session);
+            }
+            Step::LeaseLapse(session) => state.store.lapse(session, Death::Lease),
+            Step::Crash(at) => {
+                state.left.crashes -= 1;
+                self.crash(state, at);
+            }
+            Step::LoseAnswer(at) => self.lose_answer(state, at),
+            Step::ArriveLate(at) => {
+                let parcel = state.late.remove(at);
+                self.arrive(state, &parcel, true);
+            }
+            Step::Leave(at, asker) => {
+                state.left.leaves -= 1;
+                let controller = Arc::make_mut(&mut state.controllers[at]);
+                controller.ask_mut(asker)?.reader = Reader::Stopped;
+            }
+            Step::AskerGoes(at, asker) => {
+                let (controller, mut scene) = self.scene(state, at);
+                controller.asker_goes(&mut scene, asker);
+            }
+            Step::TimeOut(at, asker) => {
+                state.left.timeouts -= 1;
+                let (controller, mut scene) = self.scene(state, at);
+                controller.asker_times_out(&mut scene, asker);
+            }
+            Step::WaiterGoes(at, waiter) => {
+                let (controller, mut scene) = self.scene(state, at);
+                controller.waiter_goes(&mut scene, waiter);
+            }
+        }
+        Some(())
+    }
+
+    /// A controller that has given back what it had ends its session.
+    fn close_down(&self, state: &mut State) {
+        for at in 0..state.controllers.len() {
+            let controller = &state.controllers[at];
+            let gives_up = controller.wire == Wire::Parked;
+            if controller.closing && (controller.asks.is_empty() || gives_up) {
+                let session = controller.session;
+                if state.store.is_alive(session) {
+                    state.store.lapse(session, Death::Session);
+                }
+                self.crash(state, at);
+            }
+        }
+    }
+
+    /// Takes out what can make no difference any more, so that states which differ in nothing
+    /// else are one.
+    fn tidy(&self, state: &mut State) {
+        let State {
+            store,
+            controllers,
+            late,
+            ..
+        } = state;
+        if self.0.variant != Variant::CommitsUnconditionally {
+            let now = store.book.revision();
+            let before = late.len();
+            // The revision never comes back, and neither does a session: it would be refused.
+            late.retain(|parcel| parcel.changes.expected == now && store.is_alive(parcel.session));
+            if late.len() < before {
+                self.0.witnesses.saw(Witness::LateCommitRefused);
+            }
+        }
+        let kept = |session: SessionId| {
+            let mut up = controllers.iter().filter(|controller| controller.up);
+            up.any(|controller| controller.session == session)
+        };
+        let commits = |session: SessionId| late.iter().any(|parcel| parcel.session == session);
+        let book = store.book.clone();
+        store.sessions.retain(|(session, death)| {
+            let comes = death.is_none() && commits(*session);
+            kept(*session) || comes || book.names(*session)
+        });
+        for controller in controllers {
+            if controller.known_dead.iter().any(|dead| !book.names(*dead)) {
+                let controller = Arc::make_mut(controller);
+                controller.known_dead.retain(|dead| book.names(*dead));
+            }
+        }
     }
 }
 
-impl<R: Rules> Model for World<R> {
+impl Model for World {
     type State = State;
     type Action = Step;
 
@@ -185,7 +426,7 @@ impl<R: Rules> Model for World<R> {
             self.steps_of(state, at, steps);
         }
         for number in 0..self.0.scenario.events.len() {
-            if self.command_of(state, number).is_some() {
+            if self.may_happen(state, number) {
                 steps.push(Step::Event(number));
             }
         }
@@ -204,74 +445,20 @@ impl<R: Rules> Model for World<R> {
     }
 
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
-        let terms = &self.0;
         let mut next = last.clone();
         let state = &mut next;
-        match step {
-            Step::Event(number) => self.event(state, number)?,
-            Step::Release(at, lease) => {
-                let controller = Arc::make_mut(&mut state.controllers[at]);
-                let lease = controller.leases.remove(lease);
-                let release = Command::Release {
-                    run: lease.request.run,
-                    uid: lease.request.uid,
-                    token: Some(lease.token),
-                    outcome: RunOutcome::Completed,
-                };
-                controller.submit(release, &state.store);
-            }
-            Step::Arrive(at) => {
-                let Wire::Sent(parcel) = state.controllers[at].wire.clone() else {
-                    return None;
-                };
-                let answer = self.arrive(state, &parcel, false);
-                if let Some(answer) = answer {
-                    let controller = Arc::make_mut(&mut state.controllers[at]);
-                    controller.wire = Wire::Answered(parcel.session, answer);
-                }
-            }
-            Step::Settle(at) => {
-                let controller = Arc::make_mut(&mut state.controllers[at]);
-                let wire = std::mem::replace(&mut controller.wire, Wire::Idle);
-                let Wire::Answered(sender, answer) = wire else {
-                    return None;
-                };
-                controller.settle(terms, sender, answer, &mut state.broken);
-            }
-            Step::Hear(at) => {
-                let book = state.store.book.clone();
-                let controller = Arc::make_mut(&mut state.controllers[at]);
-                controller.hear(terms, &book, &mut state.broken);
-            }
-            Step::Reopen(at) => self.reopen(state, at),
-            Step::Sweep(at, session) => {
-                let death = state.store.death(session)?;
-                let controller = Arc::make_mut(&mut state.controllers[at]);
-                if !controller.dead.contains(&session) {
-                    controller.dead.push(session);
-                }
-                controller.submit(expire(session, death), &state.store);
-            }
-            Step::Promote(at) => Arc::make_mut(&mut state.controllers[at]).add(Command::Promote),
-            Step::Restart(at) => self.restart(state, at),
-            Step::Lapse(session) => {
-                if state.is_kept(session) {
-                    state.left.lapses -= 1;
-                }
-                state.store.lapse(session, Death::Session);
-            }
-            Step::LeaseLapse(session) => state.store.lapse(session, Death::Lease),
-            Step::Crash(at) => Self::crash(state, at),
-            Step::LoseAnswer(at) => self.lose_answer(state, at),
-            Step::ArriveLate(at) => {
-                let parcel = state.late.remove(at);
-                self.arrive(state, &parcel, true);
-            }
-        }
+        self.take(state, step)?;
+        self.close_down(state);
         self.tidy(state);
-        for controller in &mut state.controllers {
-            if controller.has_to_plan() {
-                Arc::make_mut(controller).see_to(terms, &state.store, &mut state.broken);
+        let before = last.controllers.iter();
+        for (before, now) in before.zip(&mut state.controllers) {
+            if Arc::ptr_eq(before, now) {
+                continue;
+            }
+            let controller = Arc::make_mut(now);
+            controller.seal(&self.0);
+            if controller.machine.is_busy() == (controller.wire == Wire::Idle) {
+                state.broken.by(Invariant::RightGivenBack);
             }
         }
         Some(next)
@@ -286,8 +473,16 @@ impl<R: Rules> Model for World<R> {
             };
         }
         always!(Limit Order NothingLost NoIdleSlot Idempotent UnknownIsNotFailed Fencing
-            LivingOwners AnswersAreCurrent ComesToRest AddsUp)
+            LivingOwners AnswersAreCurrent ComesToRest AddsUp HeldToItsPlan AnsweredOnce
+            RightGivenBack)
     }
+}
+
+/// Whether somebody who may go away asks for this.
+fn may_leave(command: &Command, asker: Asker) -> bool {
+    let of_the_application = matches!(asker.of, Of::Event(_) | Of::Release(_));
+    // To give up a place goes on whoever waits for that.
+    of_the_application && !matches!(command, Command::Abandon { .. })
 }
 
 fn expire(session: SessionId, death: Death) -> Command {

@@ -64,7 +64,8 @@ impl<P: Port> Repository<P> {
         let nothing = Outcome::Removed(Vec::new());
         let outcome = std::mem::replace(&mut planned.outcome, nothing);
         let mut deferred = self.deferred.iter();
-        let carries = deferred.position(|grant| request.asks_for(&grant.entry));
+        let carries =
+            deferred.position(|grant| request.asks_for(&grant.entry) && !self.is_past(grant));
         let carries = carries.map(|at| self.deferred.swap_remove(at));
         let entry = entry_of(&request.command, self.state.as_ref(), written);
         let outcome = match &request.uncertain {
@@ -323,8 +324,20 @@ impl<P: Port> Repository<P> {
     /// Delivers the grants that no answer is left to carry.
     pub(super) fn hand_over(&mut self, effects: &mut Effects<P>) {
         for grant in self.inbox.undelivered(&mut self.deferred) {
-            self.deliver(grant, effects);
+            if !self.is_past(&grant) {
+                self.deliver(grant, effects);
+            }
         }
+    }
+
+    /// Whether a slot that was granted is known to be held by nobody any more: its run has ended,
+    /// or has another one since.
+    fn is_past(&self, grant: &Grant) -> bool {
+        let now = self
+            .state
+            .as_ref()
+            .map(|state| state.entry(&grant.entry.run));
+        now.is_some_and(|entry| entry.is_none_or(|entry| !super::holds(entry, grant.token)))
     }
 }
 

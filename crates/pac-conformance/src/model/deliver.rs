@@ -1,0 +1,318 @@
+//! Delivers what an input to the machine leads to, as `pac_core::manager::notify` does: the
+//! application hears of it.
+
+use std::sync::Arc;
+
+use pac_core::ErrorKind;
+use pac_core::manager::machine::{
+    Answer, Asked, Effects, EndOfWaiting, Grant, Place, Reply, Turn, TurnMessage, WaiterId,
+};
+use pac_core::protocol::{Command, Ended, Outcome};
+use pac_core::state::{Entry, EntryState, RunKind};
+
+use super::ask::{Ask, Reader};
+use super::controller::{Controller, Lease, Terms, Waiting, WaitingState};
+use super::drive::Scene;
+use super::invariant::Invariant;
+use super::port::{Asker, ModelPort};
+use super::variant::Variant;
+use super::witness::Witness;
+
+impl Controller {
+    /// Delivers effects. True when the combiner's right came with what could not be delivered.
+    pub(super) fn deliver(&mut self, scene: &mut Scene<'_>, effects: Effects<ModelPort>) -> bool {
+        let Effects {
+            replies,
+            turns,
+            grants,
+            session_lost,
+            ..
+        } = effects;
+        let variant = scene.terms.variant;
+        let mut untaken = Vec::new();
+        let answered = |grant: &Grant| {
+            let mut replies = replies
+                .iter()
+                .filter_map(|answer| answer.result.as_ref().ok());
+            replies.any(|reply| {
+                let entry = reply.entry.as_ref().filter(|_| reply.asked != Asked::Other);
+                entry.and_then(|entry| entry.token()) == Some(grant.token)
+            })
+        };
+        if grants.iter().any(answered) {
+            // Once as an answer, and once out of the stream.
+            scene.broken.by(Invariant::Idempotent);
+        }
+        for grant in grants {
+            match variant {
+                Variant::DropsGrants => {}
+                _ if self.reads && !self.closing => self.take(scene, grant, None),
+                _ => untaken.push(grant),
+            }
+        }
+        self.lost |= session_lost.is_some_and(|lost| lost.0 == self.session);
+        let mut lead = false;
+        for answer in replies {
+            self.deliver_answer(scene, answer);
+        }
+        for turn in turns {
+            lead |= self.deliver_turn(scene, turn);
+        }
+        for grant in untaken {
+            if variant != Variant::KeepsUntakenGrants {
+                lead |= self.give_back(scene, &grant);
+            }
+        }
+        lead
+    }
+
+    fn deliver_answer(&mut self, scene: &mut Scene<'_>, answer: Answer<ModelPort>) {
+        let mut asks = self.asks.iter();
+        let known = answer
+            .asker
+            .and_then(|asker| asks.position(|ask| ask.asker == asker));
+        let Some(at) = known else {
+            scene.broken.by(Invariant::AnsweredOnce);
+            return;
+        };
+        let ask = self.asks.remove(at);
+        match (&ask.reader, answer.result) {
+            (Reader::Listens, Ok(reply)) => self.take_reply(scene, &ask, *reply),
+            (Reader::Listens, Err(error)) => {
+                let unknown = matches!(error.kind(), ErrorKind::Indeterminate | ErrorKind::Closed);
+                if ask.landed.is_some() && !unknown {
+                    scene.broken.by(Invariant::UnknownIsNotFailed);
+                }
+            }
+            (Reader::Stopped, Ok(reply)) => {
+                if let (Some(place), Some(entry)) = (&reply.place, &reply.entry) {
+                    let state = WaitingState::Unread(ask.asker);
+                    self.waits(place, entry, state);
+                }
+                self.asks.push(Ask {
+                    reader: Reader::Unheard(Arc::new(*reply)),
+                    ..ask
+                });
+            }
+            // There is nothing to take back.
+            (Reader::Stopped, Err(_)) => {}
+            (Reader::Unheard(_), _) => scene.broken.by(Invariant::AnsweredOnce),
+        }
+    }
+
+    /// The application reads the answer to what it has asked.
+    fn take_reply(&mut self, scene: &mut Scene<'_>, ask: &Ask, reply: Reply<ModelPort>) {
+        let terms = scene.terms;
+        if ask.lost && ask.landed.is_some() {
+            terms.witnesses.saw(Witness::LostAnswerRecognised);
+        }
+        if reply.carries.is_some() {
+            terms.witnesses.saw(Witness::AnswerCarriesGrant);
+        }
+        if self
+            .machine
+            .revision()
+            .is_some_and(|known| ask.asked_at > known)
+        {
+            scene.broken.by(Invariant::AnswersAreCurrent);
+        }
+        let entry = reply.entry.as_deref();
+        let faults = terms.scenario.faults;
+        let may_inherit = faults.leaves + faults.timeouts > 0;
+        if !ask.may_hear(&reply.outcome, entry, self.session, may_inherit) {
+            scene.broken.by(Invariant::UnknownIsNotFailed);
+        }
+        self.witness_answer(terms, ask, &reply);
+        let (Outcome::Admitted { admitted, created }, Some(entry)) = (reply.outcome, reply.entry)
+        else {
+            return;
+        };
+        if !admitted.has_a_place() {
+            return;
+        }
+        match (entry.state, reply.place) {
+            (EntryState::Queued { .. }, Some(place)) => {
+                self.waits(&place, &entry, WaitingState::Waits);
+            }
+            (EntryState::Started { token, session, .. }, _) => {
+                let durable = entry.kind == RunKind::Durable;
+                let is_ours = session == self.session || (self.was(session) && durable);
+                let grant = Grant {
+                    entry,
+                    token,
+                    session,
+                    running: false,
+                };
+                if !is_ours {
+                    // The lease says so: the application leaves it alone.
+                } else if created || reply.carries.is_some() {
+                    self.take(scene, grant, None);
+                } else if !self.knows(&grant) {
+                    // Asked for again, it is the same lease.
+                    self.leases.push(Lease { grant, place: None });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the application has the lease already, or is giving it back.
+    fn knows(&self, grant: &Grant) -> bool {
+        let ends = |ask: &Ask| match &ask.command {
+            Command::Release { token, .. } | Command::Abandon { token, .. } => {
+                *token == Some(grant.token)
+            }
+            Command::Requeue { token, .. } => *token == grant.token,
+            _ => false,
+        };
+        let mut leases = self.leases.iter();
+        leases.any(|lease| lease.grant.token == grant.token) || self.asks.iter().any(ends)
+    }
+
+    /// A slot is handed to the application.
+    fn take(&mut self, scene: &mut Scene<'_>, grant: Grant, place: Option<Arc<Entry>>) {
+        let mut leases = self.leases.iter();
+        if leases.any(|lease| lease.grant.token == grant.token) {
+            scene.broken.by(Invariant::Idempotent);
+            return;
+        }
+        self.leases.push(Lease { grant, place });
+    }
+
+    fn waits(&mut self, place: &Place<ModelPort>, entry: &Arc<Entry>, state: WaitingState) {
+        self.waiting.push(Waiting {
+            waiter: place.waiter,
+            entry: Arc::clone(entry),
+            state,
+        });
+    }
+
+    fn deliver_turn(&mut self, scene: &mut Scene<'_>, turn: Turn<ModelPort>) -> bool {
+        let mut waiting = self.waiting.iter();
+        let Some(at) = waiting.position(|waiting| waiting.waiter == turn.waiter) else {
+            scene.broken.by(Invariant::AnsweredOnce);
+            return false;
+        };
+        let Waiting { state, entry, .. } = self.waiting[at].clone();
+        match (state, turn.message) {
+            (WaitingState::Leaves(_), message) => {
+                if matches!(message, TurnMessage::Started(_)) {
+                    scene.terms.witnesses.saw(Witness::TurnUndelivered);
+                }
+                self.waiting.remove(at);
+                if scene.terms.variant == Variant::ForgetsUnheardTurns {
+                    return false;
+                }
+                self.nested(scene, |machine, env, effects| {
+                    machine.on_turn_undelivered(env, turn.waiter, message, effects)
+                })
+            }
+            (WaitingState::Waits, TurnMessage::Started(grant)) => {
+                self.waiting.remove(at);
+                let again = scene.terms.scenario.may_give_up(&entry.run);
+                self.take(scene, grant, again.then_some(entry));
+                false
+            }
+            (WaitingState::Waits, TurnMessage::Over(why)) => {
+                self.waiting.remove(at);
+                if !self.is_over(&entry, &why) {
+                    scene.broken.by(Invariant::UnknownIsNotFailed);
+                }
+                false
+            }
+            (WaitingState::Unread(asker), message) => {
+                self.waiting.remove(at);
+                self.keep_unread(asker, message);
+                false
+            }
+        }
+    }
+
+    /// The end of waiting lies unread beside the answer with the place.
+    fn keep_unread(&mut self, asker: Asker, message: TurnMessage) {
+        let Some(ask) = self.ask_mut(asker) else {
+            return;
+        };
+        if let (Reader::Unheard(reply), TurnMessage::Started(grant)) = (&ask.reader, message) {
+            let reply = Reply {
+                carries: Some(grant),
+                ..copy(reply)
+            };
+            ask.reader = Reader::Unheard(Arc::new(reply));
+        }
+    }
+
+    /// Whether what is known of a run bears out that there is nothing to wait for.
+    fn is_over(&self, waited: &Entry, why: &EndOfWaiting) -> bool {
+        let state = self.machine.state();
+        let entry = state.and_then(|state| state.entry(&waited.run));
+        let entry = entry.filter(|entry| entry.ticket == waited.ticket);
+        match why {
+            EndOfWaiting::Gone => entry.is_none(),
+            EndOfWaiting::Ended(_) => entry.is_none_or(|entry| entry.is_finished()),
+            _ => true,
+        }
+    }
+
+    /// A slot that nobody takes is given back.
+    pub(super) fn give_back(&mut self, scene: &mut Scene<'_>, grant: &Grant) -> bool {
+        self.nested(scene, |machine, env, effects| {
+            machine.give_back(env, grant, effects)
+        })
+    }
+
+    fn witness_answer(&self, terms: &Terms, ask: &Ask, reply: &Reply<ModelPort>) {
+        let Outcome::Ended { ended, .. } = &reply.outcome else {
+            if ask.lost && self.is_another_now(ask, reply) {
+                terms.witnesses.saw(Witness::HeldToItsPlan);
+            }
+            return;
+        };
+        let had_a_slot = reply.entry.as_ref().is_some_and(|e| e.token().is_some());
+        match (&ask.command, ended) {
+            (_, Ended::Stale(_)) => terms.witnesses.saw(Witness::OldTokenRefused),
+            (Command::Abandon { token: None, .. }, Ended::Done) if had_a_slot => {
+                terms.witnesses.saw(Witness::GivenUpInTime);
+            }
+            (Command::Cancel { .. }, Ended::Done)
+                if ask.lost && reply.entry.as_ref().is_some_and(|e| !e.is_finished()) =>
+            {
+                terms.witnesses.saw(Witness::HeldToItsPlan);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a later announcement, or what came after a removal, was left as it is.
+    fn is_another_now(&self, ask: &Ask, reply: &Reply<ModelPort>) -> bool {
+        match (&ask.command, &reply.outcome) {
+            (Command::SetLimit { version: None, .. }, Outcome::LimitSet { accepted, .. }) => {
+                !accepted
+            }
+            (Command::RemoveRepository, Outcome::Removed(ended)) => {
+                !ended.is_empty()
+                    && self
+                        .machine
+                        .state()
+                        .is_some_and(pac_core::state::RepositoryState::exists)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// An answer that nobody has read, as it is handed back.
+pub(super) fn copy(reply: &Reply<ModelPort>) -> Reply<ModelPort> {
+    Reply {
+        asked: reply.asked,
+        outcome: reply.outcome.clone(),
+        entry: reply.entry.clone(),
+        place: reply.place.as_ref().map(|place| Place {
+            waiter: WaiterId(place.waiter.0),
+            end: (),
+        }),
+        carries: reply.carries.clone(),
+        waits: None,
+        took_over: reply.took_over,
+    }
+}

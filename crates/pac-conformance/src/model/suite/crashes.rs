@@ -1,0 +1,136 @@
+//! Controllers that die, and sessions that lapse while their controllers live.
+
+use super::{NONE, scenario};
+use crate::model::scenario::{Event, Faults, Scenario};
+use crate::model::witness::Witness;
+use crate::names::{durable, ephemeral};
+
+pub(super) fn crash() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (1, Event::Admit(1)),
+        (1, Event::Admit(0)),
+    ];
+    Scenario {
+        faults: Faults { crashes: 1, ..NONE },
+        reaches: vec![
+            Witness::OwnerlessTaken,
+            Witness::ExpiryHandsOver,
+            Witness::LateCommitDone,
+            Witness::LateCommitRefused,
+        ],
+        ..scenario("a crash", runs, events)
+    }
+}
+
+pub(super) fn crash_of_ephemeral_runs() -> Scenario {
+    let runs = vec![ephemeral("a"), ephemeral("b"), ephemeral("c")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (1, Event::Admit(1)),
+        (0, Event::Admit(2)),
+    ];
+    Scenario {
+        faults: Faults { crashes: 1, ..NONE },
+        reaches: vec![Witness::ExpiryHandsOver, Witness::GrantToTheDeadRefused],
+        ..scenario("a crash with ephemeral runs", runs, events)
+    }
+}
+
+pub(super) fn two_crashes() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(0))];
+    Scenario {
+        sweeps_together: true,
+        faults: Faults { crashes: 2, ..NONE },
+        ..scenario("two crashes", runs, events)
+    }
+}
+
+/// The dead one's runs are seen to by whoever comes first.
+pub(super) fn crash_of_one_in_three() -> Scenario {
+    let runs = vec![durable("a"), ephemeral("b")];
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(1))];
+    Scenario {
+        controllers: 3,
+        faults: Faults { crashes: 1, ..NONE },
+        reaches: vec![Witness::ExpiryHandsOver, Witness::OwnerlessTaken],
+        ..scenario("a crash of one in three", runs, events)
+    }
+}
+
+pub(super) fn lapse() -> Scenario {
+    let runs = vec![durable("a"), ephemeral("b")];
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(1))];
+    Scenario {
+        faults: Faults { lapses: 1, ..NONE },
+        reaches: vec![Witness::Reclaimed, Witness::GrantToTheDeadRefused],
+        ..scenario("a session that lapses", runs, events)
+    }
+}
+
+pub(super) fn two_lapses() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![(0, Event::Admit(0))];
+    Scenario {
+        late_news: true,
+        faults: Faults { lapses: 2, ..NONE },
+        ..scenario("two sessions that lapse", runs, events)
+    }
+}
+
+/// Processes that start no PipelineRuns: nobody takes what has no owner.
+pub(super) fn lapse_without_controllers() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(1))];
+    Scenario {
+        takes_ownerless: false,
+        faults: Faults { lapses: 1, ..NONE },
+        reaches: vec![Witness::Reclaimed],
+        ..scenario("a lapse without controllers", runs, events)
+    }
+}
+
+pub(super) fn crash_and_loss() -> Scenario {
+    let runs = vec![durable("a"), ephemeral("b")];
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(1))];
+    Scenario {
+        faults: Faults {
+            crashes: 1,
+            losses: 1,
+            ..NONE
+        },
+        reaches: vec![Witness::LostAnswerRecognised, Witness::LateCommitDone],
+        ..scenario("a crash and a lost answer", runs, events)
+    }
+}
+
+pub(super) fn lapse_and_loss() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![(0, Event::Admit(0))];
+    Scenario {
+        late_news: true,
+        faults: Faults {
+            lapses: 1,
+            losses: 1,
+            ..NONE
+        },
+        reaches: vec![Witness::LostAnswerRecognised],
+        ..scenario("a lapse and a lost answer", runs, events)
+    }
+}
+
+pub(super) fn crash_and_lapse() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![(0, Event::Admit(0))];
+    Scenario {
+        late_news: true,
+        faults: Faults {
+            crashes: 1,
+            lapses: 1,
+            ..NONE
+        },
+        ..scenario("a crash and a lapse", runs, events)
+    }
+}
