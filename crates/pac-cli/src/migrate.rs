@@ -183,8 +183,11 @@ async fn legacy(
         report.left_out.extend(objects.unreadable);
     }
     let mut outcome = Outcome::new(source.as_str(), settings.driver, args.dry_run, report);
-    if let (true, true, Old::InStore(store)) = (args.remove, outcome.is_done(), &old) {
-        outcome.removed(store.remove().await?);
+    if let (false, true, Old::InStore(store)) = (args.dry_run, outcome.is_done(), &old) {
+        store.note_brought_along().await?;
+        if args.remove {
+            outcome.removed(store.remove().await?);
+        }
     }
     Ok(outcome)
 }

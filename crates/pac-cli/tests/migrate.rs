@@ -199,11 +199,18 @@ fn etcd_v2() {
 
 /// Runs SQL on the server that `cargo xtask test` started.
 fn sql(text: &str) -> String {
+    sql_in("postgres", text)
+}
+
+/// The same in this database.
+fn sql_in(database: &str, text: &str) -> String {
     let mut psql = Command::new("psql");
     psql.args(["-h", "127.0.0.1", "-p", &variable("PAC_TEST_POSTGRES")]);
     psql.args([
         "-U",
         "postgres",
+        "-d",
+        database,
         "-v",
         "ON_ERROR_STOP=1",
         "-qtA",
@@ -215,11 +222,8 @@ fn sql(text: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-#[test]
-fn postgresql() {
-    let old = format!("old_{}", std::process::id());
-    sql(&format!(
-        "CREATE SCHEMA {old}; SET search_path = {old};
+/// The tables and rows of the older layout, in the schema that the search path names.
+const OLD_TABLES: &str = "
          CREATE TABLE concurrency_slots (id serial PRIMARY KEY, repository_key varchar(255),
            pipeline_run_key varchar(255), state varchar(50) DEFAULT 'running',
            acquired_at timestamptz DEFAULT now(), expires_at timestamptz NOT NULL,
@@ -240,7 +244,13 @@ fn postgresql() {
            ('ci/web', 'ci/gone', 'released', now(), now()),
            ('ci/web', 'ci/ended', 'running', now(), now());
          INSERT INTO repository_states (repository_key, state) VALUES ('ci/web', 'x');
-         INSERT INTO pipeline_run_states (pipeline_run_key, state) VALUES ('ci/ended', 'failed')"
+         INSERT INTO pipeline_run_states (pipeline_run_key, state) VALUES ('ci/ended', 'failed')";
+
+#[test]
+fn postgresql() {
+    let old = format!("old_{}", std::process::id());
+    sql(&format!(
+        "CREATE SCHEMA {old}; SET search_path = {old}; {OLD_TABLES}"
     ));
     let store = Store::postgres();
     let migrate = ["migrate", "--from", "postgresql", "--legacy-schema", &old];
@@ -261,6 +271,89 @@ fn postgresql() {
     let left = sql(&format!("SELECT count(*) FROM {old}.concurrency_slots"));
     assert_eq!(left, "0");
     sql(&format!("DROP SCHEMA {old} CASCADE"));
+}
+
+/// What `pac` connects for does not matter. The layout is brought along unless that is switched
+/// off, nothing is removed, and what is written there later is left to `pac migrate`.
+#[test]
+fn connecting_brings_the_layout_on_etcd_along_once() {
+    let etcd = OwnEtcd::start();
+    let at = etcd.endpoint();
+    put(&at, "/pac/concurrency/ci/web/queue/ci/q1", "ci/q1", None);
+    put_lease(&at, WEB, "ci/r1");
+    let (store, keys) = (Store::at_etcd(&at), old_keys(&at));
+    let off = ["--set", "concurrency-migrate-state=false"];
+    succeeded(&store.run(&[&["limit", WEB, "2"][..], &off].concat()));
+    assert_runs(&store, &[], &[], 2);
+    let connected = store.run(&["limit", WEB, "1"]);
+    succeeded(&connected);
+    assert_runs(&store, &["ci/r1"], &["ci/q1"], 1);
+    assert_eq!(old_keys(&at), keys);
+
+    put_lease(&at, WEB, "ci/later");
+    succeeded(&store.run(&["limit", WEB, "1"]));
+    assert_runs(&store, &["ci/r1"], &["ci/q1"], 1);
+    succeeded(&store.run(&["migrate", "--from", "etcd-v2", "--remove"]));
+    assert_runs(&store, &["ci/r1", "ci/later"], &["ci/q1"], 1);
+    assert_eq!(old_keys(&at), 0);
+}
+
+/// The same with tables in `public`; and a role that may not read them is no hindrance.
+#[test]
+fn connecting_brings_the_layout_on_postgresql_along_once() {
+    let (database, role) = (
+        format!("older_{}", std::process::id()),
+        format!("reader_{}", std::process::id()),
+    );
+    sql(&format!("CREATE DATABASE {database}"));
+    sql(&format!("CREATE ROLE {role} LOGIN"));
+    let here = |text: &str| sql_in(&database, text);
+    here(OLD_TABLES);
+    let store = Store::postgres();
+    let schema = &store.settings().last().unwrap().1;
+    let named = format!("postgresql-database={database}");
+    let run = |more: &[&str]| {
+        let finished = store.run(&[&["--set", &named][..], more].concat());
+        succeeded(&finished);
+        finished
+    };
+    let status = || {
+        let shown = run(&["status", WEB, "--format", "json"]);
+        let status: Value = serde_json::from_str(&shown.stdout).unwrap();
+        let list = |key: &str| {
+            let runs = names(&status[0][key]).into_iter();
+            runs.map(str::to_owned).collect::<Vec<_>>()
+        };
+        (list("running"), list("queued"))
+    };
+    let both = |running: &[&str], queued: &[&str]| {
+        let owned = |runs: &[&str]| runs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (owned(running), owned(queued))
+    };
+    let off = ["--set", "concurrency-migrate-state=false"];
+    run(&[&["limit", WEB, "2"][..], &off].concat());
+    assert_eq!(status(), both(&[], &[]));
+
+    here(&format!(
+        "GRANT USAGE ON SCHEMA {schema} TO {role};
+         GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"
+    ));
+    let as_role = format!("postgresql-username={role}");
+    run(&["limit", WEB, "2", "--set", &as_role]);
+    assert_eq!(status(), both(&[], &[]));
+
+    run(&["limit", WEB, "2"]);
+    let all = both(&["ci/r2", "ci/r1"], &["ci/early", "ci/late"]);
+    assert_eq!(status(), all);
+    here(
+        "INSERT INTO concurrency_slots (repository_key, pipeline_run_key, expires_at)
+         VALUES ('ci/web', 'ci/later', now())",
+    );
+    run(&["limit", WEB, "2"]);
+    assert_eq!(status(), all);
+    assert_eq!(here("SELECT count(*) FROM concurrency_slots"), "7");
+    sql(&format!("DROP DATABASE {database} WITH (FORCE)"));
+    sql(&format!("DROP ROLE {role}"));
 }
 
 #[test]

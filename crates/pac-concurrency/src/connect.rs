@@ -8,7 +8,10 @@ use pac_core::{Error, ErrorKind};
 
 use crate::settings::{DriverKind, Settings};
 
-/// Opens the driver that the settings name, and a manager on it.
+/// Opens the driver that the settings name, and a manager on it. Before that, it brings along the
+/// state of an older version that is found in the store, once, unless
+/// [`migrate_state`](Settings::migrate_state) is false. Dropped in flight, it opens nothing; state
+/// may have been brought along in part, and the next call does the rest.
 ///
 /// # Errors
 /// `Config` if limits are not [enabled](Settings::enabled), if this build lacks the driver (the
@@ -16,6 +19,10 @@ use crate::settings::{DriverKind, Settings};
 /// reason why the store could not be used.
 pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
     let driver = open_driver(settings).await?;
+    #[cfg(any(feature = "etcd", feature = "postgres"))]
+    if settings.migrate_state {
+        crate::legacy::bring_along(settings, &*driver).await?;
+    }
     let manager = ConcurrencyManager::open(driver, settings.manager).await?;
     tracing::info!(
         "Initialized concurrency system with driver: {}",

@@ -1,8 +1,14 @@
 //! Reads the state of older systems from the stores that settings name.
 
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+use pac_core::driver::Driver;
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+use pac_core::migration::{Action, adopt_legacy};
 use pac_core::migration::{ClusterFacts, LegacySource, LegacyState};
 use pac_core::{Error, ErrorKind};
 
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+use crate::settings::DriverKind;
 use crate::settings::Settings;
 
 /// What was read of an older layout in a store; see [`read_legacy`].
@@ -61,6 +67,95 @@ pub async fn read_legacy(
     }
 }
 
+/// Brings along the state of older versions that is in the store of the driver that settings name,
+/// unless that was done before.
+///
+/// # Errors
+/// Those of the store, with how to do without this. What the user may not read is no error: it is
+/// logged.
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+pub(crate) async fn bring_along(settings: &Settings, driver: &dyn Driver) -> Result<(), Error> {
+    let result = match find(settings).await {
+        Ok(found) => adopt_all(driver, found).await,
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == ErrorKind::Unauthorised => {
+            tracing::info!(
+                %error,
+                "could not look for the state of an older version: grant access to it, or set \
+                 concurrency-migrate-state to false"
+            );
+            Ok(())
+        }
+        Err(error) => {
+            let message = "the state of an older version could not be brought along: mend it, or \
+                           set concurrency-migrate-state to false";
+            Err(Error::new(error.kind(), "connect", message).caused_by(error))
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+async fn find(settings: &Settings) -> Result<Vec<LegacyStore>, Error> {
+    match settings.driver {
+        #[cfg(feature = "etcd")]
+        DriverKind::Etcd => {
+            let found = pac_etcd::LegacyEtcd::find(&settings.etcd)
+                .await?
+                .into_iter();
+            Ok(found.map(Kind::Etcd).map(LegacyStore).collect())
+        }
+        #[cfg(feature = "postgres")]
+        DriverKind::Postgresql => {
+            let found = pac_postgres::LegacyPostgres::find(&settings.postgres).await?;
+            Ok(found
+                .map(Kind::Postgres)
+                .map(LegacyStore)
+                .into_iter()
+                .collect())
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+async fn adopt_all(driver: &dyn Driver, found: Vec<LegacyStore>) -> Result<(), Error> {
+    for store in found {
+        let source = store.state().source;
+        let report = adopt_legacy(driver, store.state()).await?;
+        let count = |wanted| {
+            let runs = report.repositories.iter().flat_map(|one| &one.runs);
+            runs.filter(|run| run.action == wanted).count()
+        };
+        tracing::info!(
+            layout = %source,
+            repositories = report.repositories.len(),
+            adopted = count(Action::Adopt),
+            queued = count(Action::Enqueue),
+            "brought along the state of an older version; `pac migrate --from {source} --remove` \
+             removes it there"
+        );
+        for left in report.left_out.iter().filter(|left| left.is_open) {
+            tracing::warn!(
+                layout = %source, what = left.what, why = left.why,
+                "not brought along; see `pac migrate --from {source} --dry-run`"
+            );
+        }
+        let problems = report.repositories.iter().flat_map(|one| &one.problems);
+        let mut is_verified = true;
+        for problem in problems {
+            is_verified = false;
+            tracing::warn!(layout = %source, problem, "not brought along; trying again at the next start");
+        }
+        if is_verified {
+            store.note_brought_along().await?;
+        }
+    }
+    Ok(())
+}
+
 impl LegacyStore {
     /// What the layout says.
     #[must_use]
@@ -70,6 +165,20 @@ impl LegacyStore {
             Kind::Etcd(ref read) => &read.state,
             #[cfg(feature = "postgres")]
             Kind::Postgres(ref read) => &read.state,
+        }
+    }
+
+    /// Notes beside the new state that this layout was brought along: a program that connects does
+    /// not do it again. Dropped in flight, it is done or not done.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn note_brought_along(&self) -> Result<(), Error> {
+        match self.0 {
+            #[cfg(feature = "etcd")]
+            Kind::Etcd(ref read) => read.note_brought_along().await,
+            #[cfg(feature = "postgres")]
+            Kind::Postgres(ref read) => read.note_brought_along().await,
         }
     }
 

@@ -44,6 +44,9 @@ pub struct Settings {
     pub driver: DriverKind,
     /// The options of the manager.
     pub manager: ManagerOptions,
+    /// Whether [`connect`](crate::connect) brings along the state of an older version that it finds
+    /// in the store. Default: true.
+    pub migrate_state: bool,
     /// Settings of the memory driver.
     #[cfg(feature = "memory")]
     pub memory: pac_memory::MemoryOptions,
@@ -61,6 +64,7 @@ impl Default for Settings {
             enabled: true,
             driver: DriverKind::default(),
             manager: ManagerOptions::default(),
+            migrate_state: true,
             #[cfg(feature = "memory")]
             memory: pac_memory::MemoryOptions::default(),
             #[cfg(feature = "postgres")]
@@ -79,6 +83,7 @@ impl From<&Values> for Settings {
             manager: ManagerOptions::default()
                 .with_session_ttl(values.session_ttl)
                 .with_lease_ttl(values.lease_ttl()),
+            migrate_state: values.migrate_state,
             #[cfg(feature = "memory")]
             memory: pac_memory::MemoryOptions::default(),
             #[cfg(feature = "postgres")]

@@ -9,6 +9,7 @@
 //! | `sessions/<id>/lease` | empty, on an etcd lease; exists while durable runs keep slots |
 //! | `held/<id>/<namespace>/<name>` | empty; the session may have runs in that repository |
 //! | `floor` | the highest ticket or token of any removed repository; new ones count on from it |
+//! | `migrated/<layout>` | empty; the state of an older layout was brought along |
 //! | `never` | never written: named in writes that must not happen |
 //!
 //! No part of a name contains a slash. So no two things have the same key, and the keys of one
@@ -103,6 +104,10 @@ impl Keys {
 
     pub(crate) fn floor(&self) -> String {
         format!("{}floor", self.prefix)
+    }
+
+    pub(crate) fn migrated(&self, layout: &str) -> String {
+        format!("{}migrated/{layout}", self.prefix)
     }
 
     pub(crate) fn never(&self) -> String {

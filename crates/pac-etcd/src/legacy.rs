@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use pac_core::migration::{
-    CONCURRENCY, ClusterFacts, LEASES, LegacyKey, LegacySource, LegacyState, etcd_v1, etcd_v2,
-    is_of_layout,
+    CONCURRENCY, ClusterFacts, LEASES, LegacyKey, LegacySource, LegacyState, etcd_generations,
+    etcd_v1, etcd_v2, is_of_layout,
 };
 use pac_core::{Error, ErrorKind};
 
@@ -12,7 +12,7 @@ use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
 use crate::client::failure::Effect;
 use crate::client::{Compare, Operation, Range, Transaction};
-use crate::keys::{after, end_of};
+use crate::keys::{Keys, after, end_of};
 
 /// Keys read with one request.
 const PAGE: usize = 1_000;
@@ -22,9 +22,16 @@ const PAGE: usize = 1_000;
 pub struct LegacyEtcd {
     /// What it says.
     pub state: LegacyState,
-    cluster: Cluster,
     /// The keys of the layout, each with the revision of its last write.
     keys: Vec<(String, i64)>,
+    store: OldStore,
+}
+
+/// The cluster that the older layouts are on, beside the keys of this version.
+#[derive(Debug, Clone)]
+struct OldStore {
+    cluster: Arc<Cluster>,
+    keys: Keys,
     keys_per_request: usize,
 }
 
@@ -42,6 +49,40 @@ impl LegacyEtcd {
         source: LegacySource,
         facts: &ClusterFacts,
     ) -> Result<Self, Error> {
+        let store = OldStore::open(options)?;
+        let found = store.read_all().await?;
+        Self::of(&store, source, &found, facts)
+    }
+
+    /// Reads the older layouts that are there and were not
+    /// [brought along](Self::note_brought_along) yet. Writes nothing, so the future may be
+    /// dropped.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub async fn find(options: &EtcdOptions) -> Result<Vec<Self>, Error> {
+        let store = OldStore::open(options)?;
+        if store.is_empty().await? {
+            return Ok(Vec::new());
+        }
+        let found = store.read_all().await?;
+        let keys = found.iter().map(|(key, _)| key.key.as_str());
+        let mut layouts = Vec::new();
+        for source in etcd_generations(keys) {
+            if !store.has(store.keys.migrated(source.as_str())).await? {
+                let facts = ClusterFacts::default();
+                layouts.push(Self::of(&store, source, &found, &facts)?);
+            }
+        }
+        Ok(layouts)
+    }
+
+    fn of(
+        store: &OldStore,
+        source: LegacySource,
+        found: &[(LegacyKey, i64)],
+        facts: &ClusterFacts,
+    ) -> Result<Self, Error> {
         let interpret = match source {
             LegacySource::EtcdV1 => etcd_v1,
             LegacySource::EtcdV2 => etcd_v2,
@@ -50,46 +91,36 @@ impl LegacyEtcd {
                 return Err(Error::new(ErrorKind::InvalidInput, "migrate", message));
             }
         };
-        let cluster = Cluster::new(Arc::new(options.read()?));
-        let (mut found, mut keys, mut at) = (Vec::new(), Vec::new(), 0);
-        for prefix in [LEASES, CONCURRENCY] {
-            let mut start = prefix.to_owned();
-            loop {
-                let range = Range {
-                    key: start,
-                    end: end_of(prefix),
-                    limit: PAGE,
-                    at,
-                    ..Range::default()
-                };
-                let page = cluster.range(range, "migrate").await?;
-                if at == 0 {
-                    at = page.revision;
-                }
-                for kv in &page.entries {
-                    let key = String::from_utf8_lossy(&kv.key).into_owned();
-                    if is_of_layout(source, &key) {
-                        keys.push((key.clone(), kv.modified));
-                    }
-                    found.push(LegacyKey {
-                        key,
-                        value: String::from_utf8_lossy(&kv.value).into_owned(),
-                        created: kv.created,
-                    });
-                }
-                match found.last() {
-                    Some(last) if page.more => start = after(&last.key),
-                    _ => break,
-                }
-            }
-        }
+        let all: Vec<_> = found.iter().map(|(key, _)| key.clone()).collect();
+        let its_own = found
+            .iter()
+            .filter(|(key, _)| is_of_layout(source, &key.key));
         Ok(Self {
-            state: interpret(&found, facts),
-            cluster,
-            keys,
-            // Each key takes a condition and an operation.
-            keys_per_request: (options.max_txn_ops / 2).max(1),
+            state: interpret(&all, facts),
+            keys: its_own
+                .map(|(key, modified)| (key.key.clone(), *modified))
+                .collect(),
+            store: store.clone(),
         })
+    }
+
+    /// Notes beside the new state that this layout was brought along, so that
+    /// [`find`](Self::find) passes it over from now on. Dropped in flight, it is done or not done.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn note_brought_along(&self) -> Result<(), Error> {
+        let key = self.store.keys.migrated(self.state.source.as_str());
+        let note = Transaction {
+            then: vec![Operation::Put {
+                key,
+                value: Vec::new(),
+                lease: 0,
+            }],
+            ..Transaction::default()
+        };
+        let commit = self.store.cluster.commit(note, "migrate", Effect::Write);
+        commit.await.map(drop)
     }
 
     /// Deletes the keys that were read, and returns how many were left because they have been
@@ -100,7 +131,7 @@ impl LegacyEtcd {
     /// Those of the store; what was deleted by then is gone.
     pub async fn remove(&self) -> Result<usize, Error> {
         let mut left = 0;
-        for keys in self.keys.chunks(self.keys_per_request) {
+        for keys in self.keys.chunks(self.store.keys_per_request) {
             if self.delete(keys).await? {
                 continue;
             }
@@ -128,14 +159,86 @@ impl LegacyEtcd {
                 .map(|(key, _)| Operation::Get(crate::store::one_key(key.clone())))
                 .collect(),
         };
-        let answer = self
+        let commit = self
+            .store
             .cluster
-            .commit(deletion, "migrate", Effect::Write)
-            .await?;
+            .commit(deletion, "migrate", Effect::Write);
+        let answer = commit.await?;
         if answer.succeeded {
             return Ok(true);
         }
         let is_there = |page: &crate::client::Page| !page.entries.is_empty();
         Ok(!crate::store::all_pages(answer.steps).iter().any(is_there))
+    }
+}
+
+impl OldStore {
+    fn open(options: &EtcdOptions) -> Result<Self, Error> {
+        let access = options.read()?;
+        Ok(Self {
+            keys: Keys::new(&options.prefix)?,
+            cluster: Arc::new(Cluster::new(Arc::new(access))),
+            // Each key takes a condition and an operation.
+            keys_per_request: (options.max_txn_ops / 2).max(1),
+        })
+    }
+
+    /// Whether nothing at all has the prefixes of the older layouts.
+    async fn is_empty(&self) -> Result<bool, Error> {
+        for prefix in [LEASES, CONCURRENCY] {
+            let range = Range {
+                key: prefix.to_owned(),
+                end: end_of(prefix),
+                limit: 1,
+                keys_only: true,
+                ..Range::default()
+            };
+            let page = self.cluster.range(range, "migrate").await?;
+            if !page.entries.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn has(&self, key: String) -> Result<bool, Error> {
+        let range = crate::store::one_key(key);
+        let page = self.cluster.range(range, "migrate").await?;
+        Ok(!page.entries.is_empty())
+    }
+
+    /// All keys with the prefixes of the older layouts, as of one revision, each with the revision
+    /// of its last write.
+    async fn read_all(&self) -> Result<Vec<(LegacyKey, i64)>, Error> {
+        let (mut found, mut at) = (Vec::new(), 0);
+        for prefix in [LEASES, CONCURRENCY] {
+            let mut start = prefix.to_owned();
+            loop {
+                let range = Range {
+                    key: start,
+                    end: end_of(prefix),
+                    limit: PAGE,
+                    at,
+                    ..Range::default()
+                };
+                let page = self.cluster.range(range, "migrate").await?;
+                if at == 0 {
+                    at = page.revision;
+                }
+                found.extend(page.entries.iter().map(|kv| {
+                    let key = LegacyKey {
+                        key: String::from_utf8_lossy(&kv.key).into_owned(),
+                        value: String::from_utf8_lossy(&kv.value).into_owned(),
+                        created: kv.created,
+                    };
+                    (key, kv.modified)
+                }));
+                match found.last() {
+                    Some((last, _)) if page.more => start = after(&last.key),
+                    _ => break,
+                }
+            }
+        }
+        Ok(found)
     }
 }

@@ -1,6 +1,6 @@
 //! The older layout on PostgreSQL: reads its rows, and deletes what was read.
 
-use pac_core::migration::{ClusterFacts, LegacyState, SlotRow, postgresql};
+use pac_core::migration::{ClusterFacts, LegacySource, LegacyState, SlotRow, postgresql};
 use pac_core::{Error, ErrorKind};
 
 use crate::PostgresOptions;
@@ -17,6 +17,8 @@ pub struct LegacyPostgres {
     /// the server writes it.
     rows: Vec<(&'static str, Vec<(i64, String)>)>,
 }
+
+const LAYOUT: LegacySource = LegacySource::Postgresql;
 
 /// The tables of the older layout.
 const TABLES: [&str; 3] = [
@@ -76,6 +78,51 @@ impl LegacyPostgres {
             schema,
             rows,
         })
+    }
+
+    /// Reads the older layout, if its tables are in `public` and it was not
+    /// [brought along](Self::note_brought_along) yet. Writes nothing, so the future may be
+    /// dropped.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read), but for tables that are not there.
+    pub async fn find(options: &PostgresOptions) -> Result<Option<Self>, Error> {
+        options.check()?;
+        let client = Client::new(options)?;
+        // The catalogue is open to every role.
+        let there = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                     WHERE n.nspname = 'public' AND c.relname = ANY($1)";
+        let params = [(&TABLES.as_slice() as _, Type::TEXT_ARRAY)];
+        let rows = client
+            .query("migrate", Effect::Read, there, &params)
+            .await?;
+        let count: i64 = rows.first().map_or(Ok(0), |row| column(row, 0))?;
+        if usize::try_from(count) != Ok(TABLES.len()) {
+            return Ok(None);
+        }
+        let noted = format!("SELECT FROM {}.migrated WHERE layout = $1", client.schema());
+        let params = [(&LAYOUT.as_str() as _, Type::TEXT)];
+        let noted = client.query("migrate", Effect::Read, &noted, &params);
+        if !noted.await?.is_empty() {
+            return Ok(None);
+        }
+        let facts = ClusterFacts::default();
+        Self::read(options, "public", &facts).await.map(Some)
+    }
+
+    /// Notes beside the new state that this layout was brought along, so that
+    /// [`find`](Self::find) passes it over from now on. Dropped in flight, it is done or not done.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn note_brought_along(&self) -> Result<(), Error> {
+        let note = format!(
+            "INSERT INTO {}.migrated (layout) VALUES ($1) ON CONFLICT DO NOTHING",
+            self.client.schema()
+        );
+        let params = [(&LAYOUT.as_str() as _, Type::TEXT)];
+        let query = self.client.query("migrate", Effect::Write, &note, &params);
+        query.await.map(drop)
     }
 
     /// Deletes the rows that were read, and returns how many were left because they have been

@@ -103,10 +103,11 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 31] = [
+static ALL: [&Key; 32] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
+    &CONCURRENCY_MIGRATE_STATE,
     &POSTGRESQL_HOST,
     &POSTGRESQL_PORT,
     &POSTGRESQL_DATABASE,
@@ -140,6 +141,8 @@ static ALL: [&Key; 31] = [
 pub(super) static CONCURRENCY_ENABLED: Key = Key::general("concurrency-enabled");
 pub(super) static CONCURRENCY_DRIVER: Key = Key::general("concurrency-driver");
 pub(super) static CONCURRENCY_SESSION_TTL: Key = Key::general("concurrency-session-ttl").or("15s");
+pub(super) static CONCURRENCY_MIGRATE_STATE: Key =
+    Key::general("concurrency-migrate-state").or("true");
 
 pub(super) static POSTGRESQL_HOST: Key = Key::postgresql("postgresql-host");
 pub(super) static POSTGRESQL_PORT: Key = Key::postgresql("postgresql-port").or("5432");

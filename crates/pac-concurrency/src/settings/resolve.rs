@@ -53,6 +53,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
     let enabled = reader.value(&key::CONCURRENCY_ENABLED, parse::boolean);
     let named = reader.value(&key::CONCURRENCY_DRIVER, parse::driver);
     let etcd_enabled = reader.value(&key::ETCD_ENABLED, parse::boolean);
+    let migrate_state = reader.value(&key::CONCURRENCY_MIGRATE_STATE, parse::boolean);
     let etcd = etcd_values(reader);
     let is_named = reader.is_set(&key::CONCURRENCY_DRIVER);
     let chosen = match etcd_enabled {
@@ -79,6 +80,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
         enabled: enabled && chosen.is_some(),
         driver,
         session_ttl: duration(reader, &key::CONCURRENCY_SESSION_TTL, parse::session_ttl),
+        migrate_state: migrate_state.unwrap_or(true),
         postgresql: postgresql_values(reader),
         etcd,
         memory_lease_ttl: duration(reader, &key::MEMORY_LEASE_TTL, parse::lease_ttl),

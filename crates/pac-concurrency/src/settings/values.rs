@@ -17,6 +17,8 @@ pub struct Values {
     pub driver: DriverKind,
     /// `concurrency-session-ttl`.
     pub session_ttl: Duration,
+    /// `concurrency-migrate-state`.
+    pub migrate_state: bool,
     /// The keys that begin with `postgresql-`.
     pub postgresql: PostgresqlValues,
     /// The keys that begin with `etcd-`.

@@ -12,7 +12,7 @@ use crate::{map, reads, secs, set, source_of, variables};
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 31] = [
+const CASES: [Case; 32] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -20,6 +20,7 @@ const CASES: [Case; 31] = [
     ("concurrency-session-ttl", "20s", |v| {
         v.session_ttl == secs(20)
     }),
+    ("concurrency-migrate-state", "false", |v| !v.migrate_state),
     ("postgresql-host", "a,b:5433", |v| {
         let [a, b] = v.postgresql.hosts.as_slice() else {
             return false;

@@ -110,6 +110,32 @@ pub fn is_of_layout(source: LegacySource, key: &str) -> bool {
     !matches!(meaning(generation, key), Meaning::Foreign(_))
 }
 
+/// The generations that have written some of these keys, the first one first. Leases alone are
+/// taken for those of the second.
+#[must_use]
+pub fn etcd_generations<'a>(keys: impl Iterator<Item = &'a str>) -> Vec<LegacySource> {
+    let (mut first, mut second, mut either) = (false, false, false);
+    for key in keys {
+        match (
+            meaning(Generation::First, key),
+            meaning(Generation::Second, key),
+        ) {
+            (Meaning::Foreign(_), Meaning::Foreign(_)) => {}
+            (Meaning::Foreign(_), _) => second = true,
+            // The second has no key beside a lease.
+            (_, Meaning::Foreign(_)) | (Meaning::Nothing, Meaning::Nothing) => first = true,
+            _ => either = true,
+        }
+    }
+    second |= either && !first;
+    let found = [
+        (first, LegacySource::EtcdV1),
+        (second, LegacySource::EtcdV2),
+    ];
+    let found = found.into_iter().filter(|(is_there, _)| *is_there);
+    found.map(|(_, source)| source).collect()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Generation {
     First,

@@ -167,3 +167,23 @@ fn keys_of_the_other_generation_and_names_that_are_none_are_left_and_not_removed
         assert!(!is_of_layout(source, "/pac/v1/heads/ci/web"));
     }
 }
+
+#[test]
+fn the_generation_is_told_by_the_keys_that_only_it_writes() {
+    let of = |keys: &[&str]| etcd_generations(keys.iter().copied());
+    let lease = "/pac/leases/ci/web/ci/a";
+    let repository = "/pac/concurrency/ci/web/state";
+    assert_eq!(of(&[]), []);
+    assert_eq!(of(&["/pac/v1/heads/ci/web", "/pac/leases/x"]), []);
+    assert_eq!(of(&[lease, repository]), [LegacySource::EtcdV2]);
+    let info = "/pac/leases/ci/web/ci/a/info";
+    assert_eq!(of(&[lease, info, repository]), [LegacySource::EtcdV1]);
+    let state = "/pac/concurrency/pr/ci/a/state";
+    assert_eq!(of(&[repository, state]), [LegacySource::EtcdV1]);
+    let queue = "/pac/concurrency/ci/web/queue/ci/a";
+    assert_eq!(of(&[queue]), [LegacySource::EtcdV2]);
+    assert_eq!(
+        of(&[queue, state]),
+        [LegacySource::EtcdV1, LegacySource::EtcdV2]
+    );
+}

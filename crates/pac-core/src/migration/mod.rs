@@ -15,7 +15,7 @@ mod writer;
 
 pub use adopt::{adopt_legacy, preview_legacy};
 pub use copy::{copy_state, preview_copy, remove_copied};
-pub use etcd::{CONCURRENCY, LEASES, LegacyKey, etcd_v1, etcd_v2, is_of_layout};
+pub use etcd::{CONCURRENCY, LEASES, LegacyKey, etcd_generations, etcd_v1, etcd_v2, is_of_layout};
 pub use legacy::{
     ClusterFacts, LeftOut, LegacyRepository, LegacyRun, LegacySource, LegacyState, RunFacts,
 };

@@ -27,6 +27,12 @@ CREATE TABLE server (
 INSERT INTO server (timeline, since)
   SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 0;
 
+-- The older layouts whose state was brought along.
+CREATE TABLE migrated (
+  layout text COLLATE "C" PRIMARY KEY,
+  since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- Every commit to a repository replaces its head. Free room on the page, and no index on the
 -- columns that change, let PostgreSQL write the new version of the row on the page of the old one.
 CREATE TABLE repositories (
