@@ -31,14 +31,18 @@ use crate::value::{Revision, SessionId};
 /// settings of its own. The manager bounds the request as a whole by
 /// [`ManagerOptions::request_timeout`](crate::manager::ManagerOptions::request_timeout), drops the
 /// future when that has passed, and takes the outcome of a commit for unknown. The shorter one
-/// wins; a driver's own should be, since it can say what it waited for.
+/// wins; a driver's own should be, since it can say what it waited for. Two are bounded more
+/// closely: a renewal, and the opening of a session after the first, by a third of the session TTL.
+/// A store in this process is never waited for in vain, and has no deadline.
 ///
 /// # Threads
 ///
 /// [`open_session`](Self::open_session), [`keep_alive`](Self::keep_alive) and
 /// [`close_session`](Self::close_session) may be called from a separate thread with its own
-/// current-thread runtime; tasks spawned there end with that thread. All else is called on the
-/// runtime that the manager was opened on.
+/// current-thread runtime; tasks spawned there end with that thread. A call to
+/// [`commit`](Self::commit) of a store in this process, and the first poll of
+/// [`load`](Self::load), may come from the thread of whoever calls the manager. Everything is
+/// polled with the runtime entered that the manager was opened on.
 ///
 /// # What a driver decides, and what not
 ///

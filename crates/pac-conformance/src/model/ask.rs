@@ -191,7 +191,7 @@ pub(super) fn is_done_already(
         Command::Cancel { run, .. } | Command::Abandon { run, .. } => {
             known(run).is_none_or(|entry| entry.is_finished())
         }
-        Command::Requeue { run, token } | Command::Disown { run, token, .. } => {
+        Command::Requeue { run, token, .. } | Command::Disown { run, token, .. } => {
             let entry = cache.entry(run);
             entry.is_none_or(|entry| !entry.is_started() || entry.token() != Some(*token))
         }

@@ -50,7 +50,7 @@ impl Controller {
                 _ => untaken.push(grant),
             }
         }
-        self.lost |= session_lost.is_some_and(|lost| lost.0 == self.session);
+        self.lost |= session_lost == Some(self.session);
         let mut lead = false;
         for answer in replies {
             self.deliver_answer(scene, answer);

@@ -138,7 +138,7 @@ impl Controller {
                         machine.on_loaded(env, Ok(answer), effects)
                     })
                 }
-                Action::Commit(changes) => {
+                Action::Commit(_, changes) => {
                     self.send(scene, *changes);
                     return;
                 }

@@ -177,7 +177,9 @@ impl Deed<'_> {
                 }
                 (EntryState::Started { token, .. }, EntryState::Queued { .. }) => {
                     self.has(|command| match command {
-                        Command::Requeue { run, token: held }
+                        Command::Requeue {
+                            run, token: held, ..
+                        }
                         | Command::Disown {
                             run, token: held, ..
                         } => *run == known.run && *held == token,

@@ -68,13 +68,13 @@ impl World {
             },
             Event::Remove => Command::RemoveRepository,
             Event::Requeue(run) => {
-                let run = request(run).run;
+                let RunRequest { run, uid, .. } = request(run);
                 let (controller, _) = self.scene(state, at);
                 let Some(lease) = controller.lease_of(&run) else {
                     return;
                 };
                 let token = controller.leases.remove(lease).grant.token;
-                Command::Requeue { run, token }
+                Command::Requeue { run, uid, token }
             }
             Event::GiveUp(run) => return self.give_up(state, at, number, self.run(run)),
             Event::Detach(run) => return self.detach(state, at, self.run(run)),
@@ -390,8 +390,8 @@ impl Controller {
     }
 
     fn tell_lost(&mut self, scene: &mut Scene<'_>, session: SessionId) {
-        self.input(scene, |machine, _, effects| {
-            machine.on_session_lost(session, effects);
+        self.input(scene, |machine, env, effects| {
+            machine.on_session_lost(env, session, effects);
             false
         });
     }

@@ -67,6 +67,8 @@ pub(crate) fn command(ask: &Ask) -> Command {
         },
         Ask::Requeue { name, token } => Command::Requeue {
             run: key(name),
+            // The token decides.
+            uid: uid(0),
             token: FencingToken::new(token),
         },
         Ask::Reclaim {

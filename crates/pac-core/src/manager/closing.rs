@@ -33,8 +33,8 @@ impl Engine {
         self.events.end();
         match end {
             End::Owner | End::Part(_) => {
-                let engine = Arc::clone(self);
-                self.executor.spawn(tell_store(engine));
+                let ended = Ended(Arc::clone(self), None);
+                self.executor.spawn(tell_store(ended));
             }
             // The session is left to expire.
             End::LastHandle | End::Runtime => {}
@@ -71,25 +71,28 @@ impl Engine {
     }
 }
 
-/// Gives back all that the manager has, then ends the session, whatever came of the first.
-async fn tell_store(engine: Arc<Engine>) {
-    /// Whoever waits for the end of closing hears of it in any case.
-    struct Ended(Arc<Engine>, Option<Result<(), Error>>);
-    impl Drop for Ended {
-        fn drop(&mut self) {
-            let dropped = || {
-                let message = "the manager's runtime was shut down, or there is a bug, before \
-                               the store was told; the session expires by itself";
-                Err(Error::new(ErrorKind::Indeterminate, "close", message))
-            };
-            let result = self.1.take().unwrap_or_else(dropped);
-            let result = result.map_err(Arc::new);
-            self.0.lifecycle.closed.send_replace(Some(result));
-        }
+/// Tells those that wait for the end of closing what came of it, in any case: also when the task
+/// that tells the store never runs.
+struct Ended(Arc<Engine>, Option<Result<(), Error>>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let dropped = || {
+            let message = "the manager's runtime was shut down, or there is a bug, before the \
+                           store was told; the session expires by itself";
+            Err(Error::new(ErrorKind::Indeterminate, "close", message))
+        };
+        let result = self.1.take().unwrap_or_else(dropped);
+        let result = result.map_err(Arc::new);
+        self.0.lifecycle.closed.send_replace(Some(result));
     }
-    let mut ended = Ended(Arc::clone(&engine), None);
+}
+
+/// Gives back all that the manager has, then ends the session, whatever came of the first.
+async fn tell_store(mut ended: Ended) {
+    let engine = Arc::clone(&ended.0);
     let session = engine.fence.session().0;
-    let disowned = Disowning(engine.clone()).run(session).await;
+    let disowned = Disowning(Arc::clone(&engine)).run(session).await;
     let unknown = ErrorKind::Indeterminate;
     let closed = engine.store.driver.close_session(session);
     let closed = engine.store.within_deadline(closed, unknown, "close").await;

@@ -16,7 +16,7 @@ use super::session::keep_alive::{KeepAlive, Kept};
 use super::store::Store;
 use super::tasks;
 use crate::driver::{Driver, Placement};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// See the module.
 #[derive(Debug)]
@@ -34,15 +34,19 @@ impl ManagerHandle {
         options.check()?;
         let descriptor = driver.descriptor();
         let ttl = options.ttl(descriptor.lease_ttl);
-        let fence = Arc::new(Fence::open(&*driver, ttl).await?);
-        let watch = driver.watch(fence.session().0).await?;
+        let store = Store::new(Arc::clone(&driver), options.request_timeout);
+        let opening = Fence::open(&*driver, ttl);
+        let fence = store.within_deadline(opening, ErrorKind::Indeterminate, "open session");
+        let fence = Arc::new(fence.await?);
+        let watching = driver.watch(fence.session().0);
+        let watch = store.read(watching, "watch").await?;
         let workers = match descriptor.placement {
             // Nothing gathers, and no worker ever starts.
             Placement::InProcess => 1,
             Placement::Remote { batches_in_flight } => batches_in_flight,
         };
         let engine = Arc::new_cyclic(|engine: &Weak<Engine>| Engine {
-            store: Store::new(Arc::clone(&driver), options.request_timeout),
+            store,
             options,
             registry: Registry::new(Weak::<Engine>::clone(engine), Arc::clone(&fence)),
             fence: Arc::clone(&fence),

@@ -182,6 +182,9 @@ impl ConcurrencyManager {
     /// nothing else is started until the count is below the limit again. A run that another
     /// live controller holds stays with it.
     ///
+    /// Dropped in flight, it may have recorded the run, which then keeps its slot as long as the
+    /// session lives: it runs. Adopt again, or release it by its name.
+    ///
     /// # Errors
     /// Those common to all commands.
     pub async fn adopt(
@@ -202,10 +205,10 @@ impl ConcurrencyManager {
     pub async fn requeue(&self, mut lease: Lease) -> Result<Option<Admission>, Error> {
         let command = Command::Requeue {
             run: lease.run().clone(),
+            uid: lease.uid().clone(),
             token: lease.token(),
         };
-        let cell = Arc::clone(lease.cell());
-        self.engine().lifecycle.check("requeue")?;
+        let cell = self.cell_of(&lease, "requeue")?;
         let reply = self.ask(&cell, command).await?;
         lease.disarm();
         if let Outcome::Admitted {
@@ -231,7 +234,8 @@ impl ConcurrencyManager {
             token: Some(lease.token()),
             outcome,
         };
-        let ending = self.end(lease.cell(), command, "release").await?;
+        let cell = self.cell_of(&lease, "release")?;
+        let ending = self.end(&cell, command, "release").await?;
         // Until here, dropping the lease of an ephemeral run would still have ended it.
         lease.disarm();
         Ok(ending)

@@ -29,15 +29,6 @@ pub(super) struct Store {
     background: Semaphore,
 }
 
-/// Who waits for a read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// A call.
-    Caller,
-    /// The manager alone.
-    Background,
-}
-
 impl Store {
     pub(super) fn new(driver: Arc<dyn Driver>, request_timeout: Duration) -> Self {
         Self {
@@ -71,18 +62,29 @@ impl Store {
         }
     }
 
-    /// Reads a repository: what changed after `since`, or all.
+    /// Reads a repository, what changed after `since`, or all, for nobody but the manager: behind
+    /// the reads of calls, until `asked` is ready because a call waits for it.
+    pub(super) async fn load_for(
+        &self,
+        repository: &RepositoryKey,
+        since: Option<Revision>,
+        asked: impl Future<Output = ()>,
+    ) -> Result<Snapshot, Error> {
+        let _background = tokio::select! {
+            biased;
+            () = asked => None,
+            // Never closed: then nothing is limited.
+            permit = self.background.acquire() => permit.ok(),
+        };
+        self.load(repository, since).await
+    }
+
+    /// Reads a repository for a call: what changed after `since`, or all.
     pub(super) async fn load(
         &self,
         repository: &RepositoryKey,
         since: Option<Revision>,
-        reader: Reader,
     ) -> Result<Snapshot, Error> {
-        // Never closed: then nothing is limited.
-        let _background = match reader {
-            Reader::Background => self.background.acquire().await.ok(),
-            Reader::Caller => None,
-        };
         let _permit = self.reads.acquire().await.ok();
         self.read(self.driver.load(repository, since), "load").await
     }

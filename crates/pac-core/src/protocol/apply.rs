@@ -27,7 +27,7 @@ impl Plan<'_> {
                 ticket,
                 token,
             } => self.abandon(run, uid, *owner, *ticket, *token),
-            Command::Requeue { run, token } => self.requeue(run, *token),
+            Command::Requeue { run, token, .. } => self.requeue(run, *token),
             Command::Reclaim { run, uid, former } => self.reclaim(run, uid, *former),
             Command::Disown {
                 run,

@@ -83,6 +83,8 @@ pub enum Command {
     Requeue {
         /// The run.
         run: PipelineRunKey,
+        /// The uid of the run; the token alone decides whether the slot is still its.
+        uid: Uid,
         /// The token of its grant.
         token: FencingToken,
     },
@@ -175,9 +177,10 @@ impl Command {
     pub fn uid(&self) -> Option<&Uid> {
         match self {
             Self::Admit(request) | Self::Adopt(request) => Some(&request.uid),
-            Self::Release { uid, .. } | Self::Reclaim { uid, .. } | Self::Abandon { uid, .. } => {
-                Some(uid)
-            }
+            Self::Release { uid, .. }
+            | Self::Requeue { uid, .. }
+            | Self::Reclaim { uid, .. }
+            | Self::Abandon { uid, .. } => Some(uid),
             Self::Cancel { uid, .. } => uid.as_ref(),
             _ => None,
         }

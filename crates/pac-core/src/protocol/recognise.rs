@@ -17,7 +17,8 @@ pub fn recognise(
     entry: Option<&Entry>,
     session: SessionId,
 ) -> Outcome {
-    let own = entry.is_some_and(|entry| entry.owner() == Some(session));
+    let is_meant = |entry: &Entry| command.uid().is_none_or(|uid| entry.uid == *uid);
+    let own = entry.is_some_and(|entry| entry.owner() == Some(session) && is_meant(entry));
     match (command, outcome) {
         (Command::Release { outcome: asked, .. }, outcome) => ended_as(*asked, uncertain, outcome),
         (Command::Cancel { .. } | Command::Abandon { .. }, outcome) => {

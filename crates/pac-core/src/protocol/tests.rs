@@ -240,6 +240,7 @@ fn old_tokens_and_other_uids_change_nothing() {
         A,
         &Command::Requeue {
             run: run("a"),
+            uid: request("a", RunKind::Durable).uid,
             token: old,
         },
     );
@@ -250,6 +251,7 @@ fn old_tokens_and_other_uids_change_nothing() {
     assert!(matches!(book.release(A, "a", Some(old)).0, Ended::Stale(_)));
     let again = Command::Requeue {
         run: run("a"),
+        uid: request("a", RunKind::Durable).uid,
         token: old,
     };
     assert_eq!(book.admitted(A, &again), Admitted::NotHeld);
@@ -304,6 +306,7 @@ fn a_requeued_run_takes_its_old_place() {
     let token = book.token("a");
     let requeue = Command::Requeue {
         run: run("a"),
+        uid: request("a", RunKind::Durable).uid,
         token,
     };
     assert!(matches!(

@@ -29,7 +29,7 @@ impl Node {
             session_lost,
             ..
         } = effects;
-        self.lost |= session_lost.is_some_and(|lost| lost.0 == self.session);
+        self.lost |= session_lost == Some(self.session);
         let mut untaken = Vec::new();
         for grant in grants {
             if self.reads && !self.closing {
@@ -60,9 +60,14 @@ impl Node {
         let ask = self.asks.remove(&asker);
         let ask = ask.unwrap_or_else(|| panic!("{asker} is answered, and does not ask (any more)"));
         match answer.result {
-            Ok(reply) if ask.closed => self.input(now, |machine, env, effects| {
-                machine.on_reply_undelivered(env, reply, effects)
-            }),
+            Ok(reply) if ask.closed => {
+                // The end of its waiting, if that came along, will find nobody either.
+                self.unheard
+                    .extend(reply.place.iter().map(|place| place.waiter));
+                self.input(now, |machine, env, effects| {
+                    machine.on_reply_undelivered(env, reply, effects)
+                });
+            }
             Ok(reply) => self.take_reply(now, &ask.command, *reply),
             Err(_) => self.is_in_doubt(&ask),
         }
@@ -139,6 +144,11 @@ impl Node {
 
     fn deliver_turn(&mut self, now: Instant, turn: Turn<TestPort>) {
         let waiter = turn.waiter;
+        if self.unheard.remove(&waiter) {
+            return self.input(now, |machine, env, effects| {
+                machine.on_turn_undelivered(env, waiter, turn.message, effects)
+            });
+        }
         let wait = self.waiters.remove(&waiter);
         let wait = wait.unwrap_or_else(|| panic!("{waiter:?} hears of its end twice"));
         if wait.closed {

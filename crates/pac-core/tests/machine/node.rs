@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) in_process: bool,
     pub(crate) asks: BTreeMap<u64, Ask>,
     pub(crate) waiters: BTreeMap<WaiterId, Wait>,
+    /// Waiters whose place came with an answer that found nobody.
+    pub(crate) unheard: BTreeSet<WaiterId>,
     pub(crate) leases: Vec<Grant>,
     /// Tokens of leases whose loss it wants to hear of.
     pub(crate) holders: BTreeMap<FencingToken, PipelineRunKey>,
@@ -143,6 +145,7 @@ impl Node {
             in_process,
             asks: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             leases: Vec::new(),
             holders: BTreeMap::new(),
             watching: BTreeMap::new(),
@@ -334,12 +337,19 @@ impl Node {
     }
 
     /// A store that takes exception to a commit would do so again: what nobody waits for is
-    /// given up, too.
+    /// given up, but for what gives a slot or a place back.
     fn doubt_all(&mut self) {
         let view = self.machine.canonical(Instant::now());
         let in_flight = view.in_flight.iter().map(|planned| &planned.request);
         let requests = in_flight.chain(&view.pending);
+        let stays = |command: &Command| {
+            matches!(
+                command,
+                Command::Abandon { .. } | Command::Disown { .. } | Command::Expire { .. }
+            )
+        };
         let runs: Vec<_> = requests
+            .filter(|request| !stays(request.command))
             .filter_map(|request| request.command.run().cloned())
             .collect();
         self.in_doubt.extend(runs);
@@ -353,7 +363,7 @@ impl Node {
             Action::Rest => Doing::Nothing,
             Action::Plan | Action::PlanAfter(_) | Action::Hold(_) => Doing::Plan,
             Action::Load(since) => Doing::Ask(since),
-            Action::Commit(changes) => Doing::Send(self.session, *changes),
+            Action::Commit(session, changes) => Doing::Send(session, *changes),
         };
         assert!(
             !led || matches!(self.doing, Doing::Plan),

@@ -6,7 +6,7 @@ use pac_core::protocol::{Command, Death};
 use pac_core::state::RunOutcome;
 use pac_core::{Limit, LimitVersion};
 use proptest::prelude::*;
-use proptest::test_runner::Config;
+use proptest::test_runner::{Config, RngSeed};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 
 use super::application::Leave;
@@ -14,14 +14,26 @@ use super::node::Fate;
 use super::world::World;
 
 prop_state_machine! {
-    #![proptest_config(Config {
-        cases: 400,
-        failure_persistence: None,
-        ..Config::default()
-    })]
+    #![proptest_config(config())]
 
     #[test]
     fn nothing_is_lost_and_nothing_is_done_twice(sequential 1..90 => Machines);
+}
+
+/// The same cases every time, unless `PROPTEST_RNG_SEED` and `PROPTEST_CASES` say other ones.
+fn config() -> Config {
+    let asked = |name| std::env::var_os(name).is_some();
+    let mut config = Config {
+        failure_persistence: None,
+        ..Config::default()
+    };
+    if !asked("PROPTEST_CASES") {
+        config.cases = 2_000;
+    }
+    if !asked("PROPTEST_RNG_SEED") {
+        config.rng_seed = RngSeed::Fixed(7);
+    }
+    config
 }
 
 /// What kind of process it is in; what happens there knows no more of it.
@@ -319,6 +331,7 @@ impl World {
                 };
                 Command::Requeue {
                     run: lease.entry.run.clone(),
+                    uid: lease.entry.uid.clone(),
                     token: lease.token,
                 }
             }

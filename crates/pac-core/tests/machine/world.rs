@@ -138,8 +138,8 @@ impl World {
         let (session, lost) = std::mem::replace(&mut node.told, (node.session, node.lost));
         let is_another = session != node.session;
         if !lost && (node.lost || is_another) {
-            node.give(now, |machine, _, effects| {
-                machine.on_session_lost(session, effects);
+            node.give(now, |machine, env, effects| {
+                machine.on_session_lost(env, session, effects);
             });
         }
         if is_another {

@@ -50,7 +50,7 @@ pub(super) fn start(engine: &Arc<Engine>) {
         rests: false,
     };
     engine.executor.spawn(async move {
-        // As a whole: a field alone would be a copy.
+        // Moves all of it in here: of a `Copy` field alone, the task would have a copy.
         let mut worker = worker;
         worker.polled = true;
         work(&worker.engine).await;
@@ -107,7 +107,8 @@ async fn carry(engine: &Arc<Engine>, work: Vec<Token>) {
             continue;
         };
         match engine.plan(cell) {
-            Action::Commit(changes) => {
+            // A session that was opened since `session` was read plans anew after the refusal.
+            Action::Commit(_, changes) => {
                 let repository = cell.key().clone();
                 batch.push(RepositoryCommit {
                     repository,

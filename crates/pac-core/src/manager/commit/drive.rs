@@ -13,7 +13,7 @@ use crate::manager::engine::Engine;
 use crate::manager::notify::dispatch::{Caller, Input, Time, again};
 use crate::manager::registry::Cell;
 use crate::manager::repository::effects::Action;
-use crate::manager::store::{Reader, checked};
+use crate::manager::store::checked;
 use crate::protocol::Changes;
 use crate::value::{Revision, SessionId};
 
@@ -62,7 +62,7 @@ impl Engine {
     ) {
         let mut courtesy = 0;
         while let Some(cell) = token.cell() {
-            let changes = match action {
+            let (session, changes) = match action {
                 Action::Plan => {
                     if asking.as_ref().is_none_or(|asking| asking.is_answered()) {
                         courtesy += 1;
@@ -74,7 +74,7 @@ impl Engine {
                     action = self.plan_for(cell, again(&mut asking));
                     continue;
                 }
-                Action::Commit(changes) => changes,
+                Action::Commit(session, changes) => (session, changes),
                 Action::Rest => return token.done(),
                 action => {
                     // From here on the answers come by another way.
@@ -85,7 +85,6 @@ impl Engine {
                     return;
                 }
             };
-            let session = self.fence.session().0;
             match self.commit_one(session, cell, *changes) {
                 Commit::Done(answer) => {
                     let outcome = self.heard(session, checked(answer, 1));
@@ -176,7 +175,7 @@ impl Engine {
         asking: Option<&mut dyn Caller>,
     ) -> Action {
         let time = match &outcome {
-            // Success is none the wiser for knowing when.
+            // When it succeeded changes nothing.
             Ok(Some(CommitOutcome::Committed(_))) => Time::NoMatter,
             _ => Time::Now,
         };
@@ -184,7 +183,11 @@ impl Engine {
             let (env, effects) = (&input.env, &mut *input.effects);
             match outcome {
                 Ok(Some(outcome)) => input.machine.on_commit(env, session, outcome, effects),
-                Ok(None) => Action::Plan,
+                Ok(None) => {
+                    let message = "the driver gave no outcome for this repository";
+                    let error = Error::new(ErrorKind::Indeterminate, "commit", message);
+                    input.machine.on_commit_failed(env, &error, effects)
+                }
                 Err(error) => input.machine.on_commit_failed(env, error, effects),
             }
         };
@@ -196,7 +199,7 @@ impl Engine {
         match *action {
             Action::Rest => token.done(),
             // What was planned is planned again, where it is committed.
-            Action::Plan | Action::Commit(_) => self.attend(token),
+            Action::Plan | Action::Commit(..) => self.attend(token),
             // Nobody is left to keep its session, nor to hear of it.
             Action::PlanAfter(_) if self.lifecycle.gives_up(self.fence.ttl().session) => {
                 drop(token);
@@ -225,12 +228,13 @@ async fn load(engine: Arc<Engine>, token: Token, since: Option<Revision>) {
     let Some(cell) = token.cell() else {
         return;
     };
-    let reader = if cell.lock().machine.is_asked() {
-        Reader::Caller
-    } else {
-        Reader::Background
+    let asked = async {
+        // Whoever asks from now on wakes this.
+        while !cell.lock().machine.is_asked() {
+            cell.wake.notified().await;
+        }
     };
-    let answer = engine.store.load(cell.key(), since, reader).await;
+    let answer = engine.store.load_for(cell.key(), since, asked).await;
     let action = engine.input(cell, |input| {
         input.machine.on_loaded(&input.env, answer, input.effects)
     });

@@ -20,7 +20,7 @@ impl Grants {
             // Taken only after the wait, so that a dropped future loses nothing.
             let session = engine.grants.session_of_first().await?;
             let era = engine.fence.confirmed(session).await;
-            // One whose session is over went with it.
+            // A grant whose session is over is lost with the session.
             if let (Some((cell, grant)), Some(era)) = (engine.grants.take_first(), era) {
                 return Some(Lease::new(&self.0, &cell, grant, era, true));
             }

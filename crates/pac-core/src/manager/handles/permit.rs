@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::admission::{Admission, Ending};
 use super::lease::{Lease, Lost};
 use super::turn::Turn;
@@ -71,10 +73,10 @@ impl Permit {
 
     /// Gives the slot back; the next one in the queue has it in the same commit.
     ///
+    /// Dropped before it is ready, it is carried out in the background.
+    ///
     /// # Errors
     /// Those common to all commands. The slot is given back in the background all the same.
-    ///
-    /// Dropped before it is ready, it is carried out in the background.
     pub async fn release(mut self) -> Result<Ending, Error> {
         let command = release_of(&self.lease, self.outcome);
         let cell = self.lease.cell();
@@ -133,8 +135,9 @@ impl ConcurrencyManager {
         self.permit(repository, admission.turn().await?)
     }
 
-    /// The same, but waits for the slot no longer than `timeout`; `None` when it did not come by
-    /// then. Giving the place up costs one more commit.
+    /// The same, but waits in the queue no longer than until `timeout` after this call; `None`
+    /// when the slot did not come by then. Giving the place up costs one more commit. The answers
+    /// to the admission and to that are waited for in any case, each for up to the command timeout.
     ///
     /// # Errors
     /// As [`acquire`](Self::acquire), and [`Waiter::wait_for`](super::waiter::Waiter::wait_for).
@@ -143,8 +146,12 @@ impl ConcurrencyManager {
         repository: &RepositoryKey,
         timeout: Duration,
     ) -> Result<Option<Permit>, Error> {
+        let since = Instant::now();
         match self.admit_nameless(repository).await? {
-            Admission::Queued(waiter) => match waiter.wait_for(timeout).await? {
+            Admission::Queued(waiter) => match waiter
+                .wait_for(timeout.saturating_sub(since.elapsed()))
+                .await?
+            {
                 Some(turn) => self.permit(repository, turn).map(Some),
                 None => Ok(None),
             },

@@ -141,10 +141,10 @@ impl Engine {
         effects: &mut Effects<Channels>,
         mut asking: Option<&mut dyn Caller>,
     ) {
-        if let Some(lost) = effects.session_lost.take()
-            && self.fence.lose(lost.0)
+        if let Some(session) = effects.session_lost.take()
+            && self.fence.lose(session)
         {
-            tracing::debug!(session = %lost.0, error = %lost.1, "a commit was refused");
+            tracing::debug!(%session, "a commit was refused: the session is over");
         }
         if effects.wake {
             cell.wake.notify_one();
@@ -201,8 +201,11 @@ impl Engine {
         if let Some(place) = &mut reply.place {
             // From here on the end of its waiting cannot be delivered, and comes back.
             place.end.close();
-            if let Ok(TurnMessage::Started(grant)) = place.end.try_recv() {
-                reply.carries = Some(grant);
+            match place.end.try_recv() {
+                Ok(TurnMessage::Started(grant)) => reply.carries = Some(grant),
+                // Nothing is left to give up.
+                Ok(TurnMessage::Over(_)) => reply.place = None,
+                Err(_) => {}
             }
         }
         let lead = self.input(cell, |input| {

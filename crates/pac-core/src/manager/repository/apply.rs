@@ -71,15 +71,17 @@ impl<P: Port> Repository<P> {
                 self.end_unknown_waiters(effects);
             }
         }
+        let mut reclaims = Vec::new();
         for (entry, after) in changes {
             let ticket = self.waiters.ticket(&entry.run);
             match self.standing(env, ticket, after.as_ref()) {
                 Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
                 Some(Standing::Started(grant)) => self.started(grant, effects),
-                Some(Standing::Reclaim) => self.reclaim(env, &entry),
+                Some(Standing::Reclaim) => reclaims.extend(self.reclaim_of(env, &entry)),
                 None => {}
             }
         }
+        self.inbox.add_all(reclaims);
         if applied == Absorb::Applied {
             self.promote_own(env);
         }
@@ -108,9 +110,14 @@ impl<P: Port> Repository<P> {
                 return;
             };
             let waited_for = !waiters.is_empty() && waiters.knows(&entry.run);
-            // Given back and granted again by one commit, it is news as if it had waited.
-            let again = is_own(before) && is_own(after) && has_another_slot(before, after);
-            if waited_for || again || before.is_some_and(|before| before.is_queued()) {
+            // A run that one commit gave back and granted again, or that was taken over, has a slot
+            // that nobody knows of, as one that waited has.
+            let again = is_own(after) && has_another_slot(before, after);
+            // Snapshots overlap: a slot that is shown once more is no news.
+            let known = is_own(before) && is_own(after) && !again;
+            let known = known && after.is_some_and(|after| after.is_started());
+            let waited = before.is_some_and(|before| before.is_queued());
+            if (waited_for && !known) || again || waited {
                 of_interest.push((Arc::clone(entry), after.cloned()));
             }
             if !holders.is_empty() {
@@ -257,16 +264,15 @@ impl<P: Port> Repository<P> {
         }
     }
 
-    /// Goes on waiting for a run of this manager's in the name of the session that it has now.
-    pub(super) fn reclaim(&mut self, env: &Env, entry: &Entry) {
+    /// The command that goes on waiting for a run of this manager's in the name of the session
+    /// that it has now, unless the run is nobody's here.
+    pub(super) fn reclaim_of(&self, env: &Env, entry: &Entry) -> Option<Command> {
         let former = entry.owner().filter(|owner| self.was_ours(env, *owner));
-        if former.is_some() || self.waiters.knows(&entry.run) {
-            self.inbox.add(Command::Reclaim {
-                run: entry.run.clone(),
-                uid: entry.uid.clone(),
-                former: former.unwrap_or(env.session),
-            });
-        }
+        (former.is_some() || self.waiters.knows(&entry.run)).then(|| Command::Reclaim {
+            run: entry.run.clone(),
+            uid: entry.uid.clone(),
+            former: former.unwrap_or(env.session),
+        })
     }
 
     /// The manager has a new session: what still waits is waited for in its name, and what was
@@ -280,8 +286,13 @@ impl<P: Port> Repository<P> {
     }
 
     /// The session of this manager is over: waiters of ephemeral runs, which end with it, hear
-    /// of it now, and not only when the store can be reached again.
-    pub fn on_session_lost(&mut self, session: SessionId, effects: &mut Effects<P>) {
+    /// of it now, and not only when the store can be reached again. Once there is another session,
+    /// [its opening](Self::on_session_opened) tells those that waited in the name of this one.
+    pub fn on_session_lost(&mut self, env: &Env, session: SessionId, effects: &mut Effects<P>) {
+        self.note_session(env);
+        if env.session != session {
+            return;
+        }
         let ends = |_: &PipelineRunKey, kind| {
             (kind == RunKind::Ephemeral).then_some(EndOfWaiting::Lost(session))
         };
@@ -290,13 +301,15 @@ impl<P: Port> Repository<P> {
 
     fn see_to_waiting(&mut self, env: &Env, effects: &mut Effects<P>) {
         let queued = self.state.iter().flat_map(RepositoryState::queue);
+        let mut reclaims = Vec::new();
         for entry in queued.cloned().collect::<Vec<_>>() {
             match self.standing(env, None, Some(&entry)) {
-                Some(Standing::Reclaim) => self.reclaim(env, &entry),
+                Some(Standing::Reclaim) => reclaims.extend(self.reclaim_of(env, &entry)),
                 Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
                 Some(Standing::Started(_)) | None => {}
             }
         }
+        self.inbox.add_all(reclaims);
     }
 }
 
@@ -307,6 +320,7 @@ fn is_ended_by<P: Port>(in_flight: &[Planned<P>], run: &PipelineRunKey) -> bool 
     requests.any(|planned| planned.request.command.run() == Some(run))
 }
 
+/// Whether a run had a slot before, and has another one since.
 fn has_another_slot(before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>) -> bool {
     let slot = |entry: &Arc<Entry>| entry.token().filter(|_| entry.is_started());
     match (before.and_then(slot), after.and_then(slot)) {

@@ -164,6 +164,7 @@ impl<P: Port<Asker: Clone, Notice: Clone, Loss: Clone>> Clone for Repository<P> 
             floor: self.floor,
             wanted: self.wanted,
             recheck: self.recheck,
+            reading: self.reading,
             asked_all: self.asked_all,
             asked_above: self.asked_above,
             owned_count: self.owned_count,

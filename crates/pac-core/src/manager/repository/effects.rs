@@ -29,8 +29,8 @@ pub enum Action {
     Load(Option<Revision>),
     /// Plan again at that moment, or as soon as [`Effects::wake`] says so.
     Hold(Instant),
-    /// Commit this.
-    Commit(Box<Changes>),
+    /// Commit this, in the name of the session that it was planned for.
+    Commit(SessionId, Box<Changes>),
 }
 
 /// See the module.
@@ -47,7 +47,7 @@ pub struct Effects<P: Port> {
     /// What everybody may want to hear.
     pub events: Vec<Event>,
     /// A commit found that this session of the manager's is over.
-    pub session_lost: Option<Box<(SessionId, Error)>>,
+    pub session_lost: Option<SessionId>,
     /// The state is another one than before.
     pub stepped: bool,
     /// Something came that admissions which were held back can go along with.

@@ -9,6 +9,7 @@ use super::effects::{Answer, Effects, Grant};
 use super::env::Port;
 use super::request::{Listener, Planned, Request, RequestId};
 use crate::error::{Error, ErrorKind};
+use crate::hash::HashSet;
 use crate::protocol::Command;
 use crate::state::Entry;
 use crate::value::Revision;
@@ -69,7 +70,21 @@ impl<P: Port> Inbox<P> {
         }
     }
 
-    /// The same before all others: for a command that takes a run back, which others may ask
+    /// The same for many commands, no two of which are the same.
+    pub(super) fn add_all(&mut self, commands: Vec<Command>) {
+        let own = self.pending.iter().filter(|request| request.is_own());
+        let there: HashSet<Command> = match commands.as_slice() {
+            [] => return,
+            _ => own.map(|request| request.command.clone()).collect(),
+        };
+        for command in commands {
+            if !there.contains(&command) {
+                self.push(Request::own(command), 1);
+            }
+        }
+    }
+
+    /// The same as [`add`](Self::add), before all others: for a command that takes a run back, which others may ask
     /// for anew.
     pub(super) fn add_first(&mut self, command: Command) {
         self.take_out(&command);
@@ -126,26 +141,31 @@ impl<P: Port> Inbox<P> {
             .in_flight
             .iter_mut()
             .map(|planned| &mut planned.request);
-        // While answers are given the last one is in front, so the order says nothing.
+        // While answers are given they are in reverse order.
         requests
             .filter(|request| request.is_awaited() && request.asks_for(entry))
             .min_by_key(|request| request.id)
     }
 
-    /// Whether a request asks for this very run in the commit that is on its way, or may have
-    /// asked for it in one whose answer was lost.
+    /// Whether a request asks for this very run in the commit that is on its way, may have asked
+    /// for it in one whose answer was lost, or has it from an earlier asker.
     pub(super) fn may_have_asked_for(&self, entry: &Entry) -> bool {
         let in_flight = self.in_flight.iter().map(|planned| &planned.request);
         let put_back = self.pending.iter();
-        let uncertain = put_back.filter(|request| request.uncertain.is_some());
-        let mut requests = in_flight.chain(uncertain);
+        let may_have_it = put_back.filter(|of| of.uncertain.is_some() || of.inherits);
+        let mut requests = in_flight.chain(may_have_it);
         requests.any(|request| request.asks_for(entry))
     }
 
     /// Whether a command that gives up this very run is on its way.
     pub(super) fn gives_up(&self, entry: &Entry) -> bool {
         self.requests().any(|request| match &request.command {
-            Command::Abandon { run, ticket, .. } => *run == entry.run && *ticket == entry.ticket,
+            Command::Abandon {
+                run, ticket, token, ..
+            } => {
+                let slot = token.is_none() || *token == entry.token();
+                *run == entry.run && *ticket == entry.ticket && slot
+            }
             _ => false,
         })
     }
@@ -172,13 +192,6 @@ impl<P: Port> Inbox<P> {
             }
             self.pending.push_front(request);
         }
-    }
-
-    /// Every request that has no answer, out of the inbox.
-    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Request<P>> + use<P> {
-        let in_flight = std::mem::take(&mut self.in_flight).into_iter();
-        let pending = std::mem::take(&mut self.pending);
-        in_flight.map(|planned| planned.request).chain(pending)
     }
 
     /// The asker of a request is about to leave the call that submitted it, and waits there
@@ -277,7 +290,7 @@ impl<P: Port> Request<P> {
     }
 
     /// Answers with a failure. An attempt that may have succeeded makes the outcome unknown.
-    pub(super) fn fail(mut self, error: &Error, effects: &mut Effects<P>) {
+    pub(super) fn fail(&mut self, error: &Error, effects: &mut Effects<P>) {
         let Some(asker) = self.take_asker() else {
             return;
         };

@@ -28,7 +28,7 @@ pub(in crate::manager) mod waiters;
 
 use std::sync::Arc;
 
-use effects::{Answer, Effects, EndOfWaiting, Grant};
+use effects::{Effects, EndOfWaiting, Grant};
 use env::{Env, Port};
 use inbox::Inbox;
 use request::{Listener, Request, RequestId};
@@ -61,9 +61,11 @@ pub struct Repository<P: Port> {
     wanted: Revision,
     /// Read before anything else: hints may have been lost.
     recheck: bool,
-    /// The last read was of everything.
+    /// A read is on its way.
+    reading: bool,
+    /// It is a read of everything.
     asked_all: bool,
-    /// What [`floor`](Self::floor) was when the last read began.
+    /// What [`floor`](Self::floor) was when it began.
     asked_above: Revision,
     /// How many queued and started entries of `state` are this session's.
     owned_count: usize,
@@ -115,6 +117,7 @@ impl<P: Port> Repository<P> {
             floor: Revision::default(),
             wanted: Revision::default(),
             recheck: false,
+            reading: false,
             asked_all: false,
             asked_above: Revision::default(),
             owned_count: 0,
@@ -167,7 +170,11 @@ impl<P: Port> Repository<P> {
     /// Whether an asker waits for what is done next.
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.inbox.pending.iter().any(Request::is_awaited)
+        let mut pending = self.inbox.pending.iter();
+        // A sweep is the manager's own, and goes behind its callers.
+        pending.any(|request| {
+            request.is_awaited() && !matches!(request.command, Command::Expire { .. })
+        })
     }
 
     /// The asker of a request leaves the call that submitted it, and waits for the answer at the
@@ -236,11 +243,10 @@ impl<P: Port> Repository<P> {
             if let Some(why) = self.ended.as_ref().filter(|_| !own)
                 && let Some(mut refused) = self.inbox.pending.pop_back()
             {
-                refused.uncertain = None;
                 refused.fail(why, effects);
             }
         }
-        effects.wake |= hurries && self.retry.is_holding();
+        effects.wake |= self.reading || (hurries && self.retry.is_holding());
         let lead = !self.inbox.pending.is_empty() && self.take_right();
         (first.unwrap_or_default(), lead)
     }
@@ -391,19 +397,16 @@ impl<P: Port> Repository<P> {
             .into_iter()
             .partition(Request::is_own);
         self.inbox.pending.extend(own);
-        for request in asked {
+        for mut request in asked {
             request.fail(why, effects);
         }
         for planned in &mut self.inbox.in_flight {
-            // It may be carried out all the same; then nobody takes it back but the end of the
-            // session.
-            if let Some(asker) = planned.request.take_asker() {
-                effects.replies.push(Answer {
-                    request: planned.request.id,
-                    asker,
-                    result: Err(Box::new(why.replicate())),
-                });
+            // It may be carried out all the same. What it asks for then ends with the session; what
+            // it changes stays.
+            if !planned.request.admits() {
+                planned.note_uncertain();
             }
+            planned.request.fail(why, effects);
         }
         let over = |_: &PipelineRunKey, _| Some(EndOfWaiting::Closed(why.replicate()));
         self.waiters.end_where(over, effects);
@@ -415,8 +418,22 @@ impl<P: Port> Repository<P> {
     /// The combiner's right was dropped: by a panic, or because the runtime was shut down.
     pub fn right_was_dropped(&mut self, why: &Error, effects: &mut Effects<P>) {
         self.busy = false;
-        for request in self.inbox.take_all() {
+        self.reading = false;
+        for planned in &mut self.inbox.in_flight {
+            planned.note_uncertain();
+        }
+        self.inbox.put_back();
+        for mut request in std::mem::take(&mut self.inbox.pending) {
+            if request.gives_back() {
+                self.inbox.pending.push_back(request);
+                continue;
+            }
+            let awaited = request.is_awaited();
             request.fail(why, effects);
+            if awaited && request.may_leave_something() {
+                request.listener = Listener::Dropped;
+                self.inbox.pending.push_back(request);
+            }
         }
         self.recheck = true;
     }

@@ -30,6 +30,8 @@ impl<P: Port> Repository<P> {
     #[must_use]
     pub fn plan(&mut self, env: &Env, effects: &mut Effects<P>) -> Action {
         self.note_session(env);
+        // What was planned and never left is planned again.
+        self.inbox.put_back();
         loop {
             if self.has_to_read() {
                 return Action::Load(self.begin_to_read());
@@ -43,7 +45,7 @@ impl<P: Port> Repository<P> {
             // A request that was moot may have been the one to carry a grant.
             self.hand_over(effects);
             if let Some(changes) = changes {
-                return Action::Commit(changes);
+                return Action::Commit(self.session, changes);
             }
             if self.inbox.in_flight.is_empty() {
                 return self.rest();
@@ -77,8 +79,6 @@ impl<P: Port> Repository<P> {
         let mut plan = Plan::new(state, issuer, budget).without(&self.dead);
         // The last request that is planned together with the one before.
         let mut together = None;
-        // Sessions that this manager had before, and whose ephemeral runs are in the way.
-        let mut in_the_way: Vec<SessionId> = Vec::new();
         while let Some(next) = self.inbox.pending.front() {
             let alone = matches!(next.command, Command::RemoveRepository);
             // What a commit grants, it grants under the limit that it writes.
@@ -88,7 +88,7 @@ impl<P: Port> Repository<P> {
             if !follows && full && !self.inbox.in_flight.is_empty() {
                 break;
             }
-            let Some(request) = self.inbox.pending.pop_front() else {
+            let Some(mut request) = self.inbox.pending.pop_front() else {
                 break;
             };
             together = request.last_of_group();
@@ -121,13 +121,13 @@ impl<P: Port> Repository<P> {
                 }
             };
             let command = pinned.as_ref().unwrap_or(&request.command);
+            let current = command.run().and_then(|run| plan.current(run));
             // The run that a cancellation by name means.
             let named = match command {
-                Command::Cancel { run, uid: None } => {
-                    plan.current(run).map(|entry| entry.uid.clone())
-                }
+                Command::Cancel { uid: None, .. } => current.map(|entry| entry.uid.clone()),
                 _ => None,
             };
+            let orphan = orphan_of(command, current.map(AsRef::as_ref), issuer.session);
             let outcome = plan.apply(command);
             if let Outcome::Admitted {
                 admitted: Admitted::HeldElsewhere(holder),
@@ -138,11 +138,20 @@ impl<P: Port> Repository<P> {
             {
                 // One's own former session is nobody else: its runs are ended first. A durable
                 // one outlives its session, and keeps its name.
-                in_the_way.push(holder);
                 self.inbox.pending.push_front(request);
-                break;
+                let (session, death) = (holder, Death::Session);
+                let expire = Command::Expire { session, death };
+                let mut planned = self.inbox.in_flight.iter();
+                if planned.any(|planned| planned.request.command == expire) {
+                    // It has more runs than one commit can end.
+                    break;
+                }
+                // Those that are planned together with this one stay together.
+                self.inbox.put_back();
+                self.inbox.add_first(expire);
+                return self.gather(env, effects);
             }
-            let takes_over = takes_over(command, &outcome, state, issuer.session);
+            let takes_over = orphan && is_started(&outcome);
             let basis = basis(command, &outcome, state, named);
             self.inbox.in_flight.push(Planned {
                 request,
@@ -156,15 +165,7 @@ impl<P: Port> Repository<P> {
         }
         self.inbox.more = plan.has_more();
         self.inbox.planned_at = state.head().revision;
-        let changes = plan.finish().map(Box::new);
-        if let Some(session) = in_the_way.pop() {
-            let death = Death::Session;
-            self.inbox.add_first(Command::Expire { session, death });
-            if self.inbox.in_flight.is_empty() {
-                return self.gather(env, effects);
-            }
-        }
-        Some(changes)
+        Some(plan.finish().map(Box::new))
     }
 
     fn rest(&mut self) -> Action {
@@ -190,6 +191,7 @@ impl<P: Port> Repository<P> {
         self.recheck = false;
         self.wanted = Revision::default();
         self.inbox.reading();
+        self.reading = true;
         self.asked_all = self.state.is_none();
         self.asked_above = self.floor;
         self.revision()
@@ -314,35 +316,48 @@ fn is_ephemeral(entry: Option<&Arc<Entry>>) -> bool {
     entry.is_some_and(|entry| entry.kind == RunKind::Ephemeral)
 }
 
-/// Whether a command takes over the slot of an orphan.
-fn takes_over(
-    command: &Command,
-    outcome: &Outcome,
-    base: &RepositoryState,
-    session: SessionId,
-) -> bool {
-    let (
-        Command::Admit(request),
-        Outcome::Admitted {
-            admitted: Admitted::Started { .. },
-            created: false,
-        },
-    ) = (command, outcome)
-    else {
+/// Whether a command asks for the slot of an orphan that another session has.
+fn orphan_of(command: &Command, current: Option<&Entry>, session: SessionId) -> bool {
+    let Command::Admit(request) = command else {
         return false;
     };
     let orphan = |state| matches!(state, EntryState::Started { orphaned: true, session: of, .. } if of != session);
-    base.entry(&request.run)
-        .is_some_and(|entry| entry.uid == request.uid && orphan(entry.state))
+    current.is_some_and(|entry| entry.uid == request.uid && orphan(entry.state))
+}
+
+fn is_started(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Admitted {
+            admitted: Admitted::Started { .. },
+            created: false,
+        }
+    )
+}
+
+impl<P: Port> Planned<P> {
+    /// Notes that the commit that this is in may have succeeded.
+    pub(super) fn note_uncertain(&mut self) {
+        let (outcome, basis) = (self.outcome.clone(), self.basis.clone());
+        self.request.note_uncertain(outcome, basis, self.takes_over);
+    }
 }
 
 impl<P: Port> Request<P> {
     /// Notes that the attempt which the request was in may have succeeded. Of several such
     /// attempts the first that would have changed something is the one to find again.
-    pub(super) fn note_uncertain(&mut self, outcome: Outcome, basis: Basis) {
+    fn note_uncertain(&mut self, outcome: Outcome, basis: Basis, takes_over: bool) {
         let known = self.uncertain.as_ref();
-        if known.is_none_or(|known| !is_a_change(&known.outcome)) {
-            self.uncertain = Some(Box::new(Uncertain { outcome, basis }));
+        let takes_over = takes_over || known.is_some_and(|known| known.takes_over);
+        match &mut self.uncertain {
+            Some(known) if is_a_change(&known.outcome) => known.takes_over = takes_over,
+            _ => {
+                self.uncertain = Some(Box::new(Uncertain {
+                    outcome,
+                    basis,
+                    takes_over,
+                }));
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use super::effects::{Answer, Effects, EndOfWaiting, Grant, Place, Reply, TurnMes
 use super::env::{Env, Port};
 use super::request::{Asked, Planned, RequestId};
 use crate::protocol::{Admitted, Command, Ended, Outcome, recognise};
-use crate::state::{Entry, EntryState, RepositoryState, RunKind, RunOutcome, Snapshot};
+use crate::state::{Entry, RepositoryState, RunKind, RunOutcome, Snapshot};
 use crate::status::queued_run;
 use crate::value::SessionId;
 
@@ -60,13 +60,9 @@ impl<P: Port> Repository<P> {
         heard: bool,
         effects: &mut Effects<P>,
     ) -> Box<Reply<P>> {
-        let (request, takes_over) = (&planned.request, planned.takes_over);
+        let request = &planned.request;
         let nothing = Outcome::Removed(Vec::new());
         let outcome = std::mem::replace(&mut planned.outcome, nothing);
-        let mut deferred = self.deferred.iter();
-        let carries =
-            deferred.position(|grant| request.asks_for(&grant.entry) && !self.is_past(grant));
-        let carries = carries.map(|at| self.deferred.swap_remove(at));
         let entry = entry_of(&request.command, self.state.as_ref(), written);
         let outcome = match &request.uncertain {
             Some(before) => {
@@ -97,20 +93,33 @@ impl<P: Port> Repository<P> {
         } else {
             (entry, outcome)
         };
+        let admits =
+            matches!(&outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
+        let mut deferred = self.deferred.iter();
+        let is_its = |grant: &Grant| request.asks_for(&grant.entry) && !self.is_past(grant);
+        // One that is refused takes nothing away from the others.
+        let carries = deferred.position(is_its).filter(|_| admits);
+        let carries = carries.map(|at| self.deferred.swap_remove(at));
         if self.state.is_none()
             && let Some(entry) = entry.as_ref().filter(|e| e.owner() == Some(env.session))
         {
             // Nothing is known of the rest, but this is held.
             self.forgotten.insert(entry.run.clone(), Arc::clone(entry));
         }
-        let queues = match (&entry, &outcome) {
-            (Some(entry), Outcome::Admitted { admitted, .. }) => {
-                entry.is_queued() && admitted.has_a_place()
-            }
-            _ => false,
+        let took_over = planned.takes_over || {
+            // Of an attempt whose answer was lost.
+            let before = request
+                .uncertain
+                .as_ref()
+                .is_some_and(|before| before.takes_over);
+            let ours =
+                |entry: &Arc<Entry>| entry.is_started() && entry.owner() == Some(env.session);
+            before && entry.as_ref().is_some_and(ours)
         };
         let place = match &entry {
-            Some(entry) if queues && heard => Some(self.queue(env, entry, effects)),
+            Some(entry) if entry.is_queued() && admits && heard => {
+                Some(self.queue(env, entry, effects))
+            }
             _ => None,
         };
         Box::new(Reply {
@@ -120,7 +129,7 @@ impl<P: Port> Repository<P> {
             entry,
             place,
             carries,
-            took_over: takes_over,
+            took_over,
         })
     }
 
@@ -131,7 +140,10 @@ impl<P: Port> Repository<P> {
         match self.standing(env, None, Some(entry)) {
             Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
             // Its session died, and that was recorded, before this answer came.
-            Some(Standing::Reclaim) => self.reclaim(env, entry),
+            Some(Standing::Reclaim) => {
+                let reclaim = self.reclaim_of(env, entry);
+                self.inbox.add_all(reclaim.into_iter().collect());
+            }
             Some(Standing::Started(_)) | None => {}
         }
         place
@@ -185,23 +197,18 @@ impl<P: Port> Repository<P> {
             // The end of its waiting is on its way: the run stays for the stream of grants.
             self.waiters.detach_late(place.waiter);
         }
-        let grant = reply.carries.take();
+        let mut grant = reply.carries.take();
+        if let Some(grant) = &mut grant {
+            grant.running |= reply.took_over;
+        }
         if let Some(claimant) = self.inbox.next_claimant(entry) {
-            claimant.inherits |= *created;
+            // What was adopted is nobody's to take back.
+            claimant.inherits |= *created && reply.asked == Asked::Admission;
             self.deferred.extend(grant);
             return;
         }
         let alone = !self.waiters.knows(&entry.run);
         let ephemeral = entry.kind == RunKind::Ephemeral;
-        let held = || match entry.state {
-            EntryState::Started { token, session, .. } if session == env.session => Some(Grant {
-                entry: Arc::clone(entry),
-                token,
-                session,
-                running: reply.took_over,
-            }),
-            _ => None,
-        };
         match (reply.asked, grant) {
             (Asked::Admission, _) if *created && alone => {
                 self.inbox.add_first(abandon(entry, env.session));
@@ -210,19 +217,8 @@ impl<P: Port> Repository<P> {
                 self.inbox.add_first(abandon(entry, env.session));
             }
             (_, Some(grant)) => self.deliver(grant, effects),
-            // Refused, it has changed nothing, and what is there is another asker's.
-            (Asked::Requeue, None) if admitted.has_a_place() => {
-                if let Some(grant) = held() {
-                    self.deliver(grant, effects);
-                }
-            }
-            // Nobody here looks after the run that was taken over.
-            (Asked::Admission, None) if reply.took_over => {
-                if let Some(grant) = held() {
-                    self.deliver(grant, effects);
-                }
-            }
-            _ => {}
+            // It has changed nothing, or the slot is another asker's.
+            (_, None) => {}
         }
     }
 
@@ -260,7 +256,9 @@ impl<P: Port> Repository<P> {
         if let TurnMessage::Started(grant) = message {
             if detached {
                 effects.grants.push(grant);
-            } else if let Some(grant) = self.waiters.start(grant, effects) {
+            } else if let Some(grant) = self.waiters.start(grant, effects)
+                && !self.is_inherited(&grant.entry)
+            {
                 self.inbox.add_first(abandon(&grant.entry, env.session));
             }
         }
@@ -300,14 +298,44 @@ impl<P: Port> Repository<P> {
     ) -> Option<bool> {
         self.note_session(env);
         let last = self.waiters.remove(&entry.run, waiter) == Some(true);
-        if !(last || granted) || self.ended.is_some() {
+        if !(last || granted) || self.ended.is_some() || self.is_inherited(entry) {
             return None;
         }
         let listener = super::request::Listener::Channel(asker);
-        let command = abandon(entry, env.session);
+        let command = self.give_up_of(env, entry);
         self.inbox
             .push_first(super::request::Request::new(command, listener, None));
         Some(self.needs_attention(effects))
+    }
+
+    /// The command that gives up what a waiter waited for; the run may have another session of this
+    /// manager's as its owner since.
+    fn give_up_of(&self, env: &Env, waited: &Entry) -> Command {
+        let now = self
+            .state
+            .as_ref()
+            .and_then(|state| state.entry(&waited.run));
+        let now = now.filter(|now| now.ticket == waited.ticket);
+        let ours = now
+            .and_then(|now| now.owner())
+            .filter(|owner| *owner == env.session || self.was_ours(env, *owner));
+        Command::Abandon {
+            run: waited.run.clone(),
+            uid: waited.uid.clone(),
+            owner: ours.or(waited.owner()).unwrap_or(env.session),
+            ticket: waited.ticket,
+            token: waited.token(),
+        }
+    }
+
+    /// Whether another asker is about to be answered with this run; it has from now on what the
+    /// one before gave up.
+    fn is_inherited(&mut self, entry: &Entry) -> bool {
+        let claimant = self.inbox.next_claimant(entry);
+        claimant.is_some_and(|claimant| {
+            claimant.inherits = true;
+            true
+        })
     }
 
     /// A waiter leaves its run in the queue. False when its waiting has ended, and it may not

@@ -66,6 +66,8 @@ pub struct Uncertain {
     pub outcome: Outcome,
     /// What it was planned on.
     pub basis: Basis,
+    /// It would have taken over the slot of an orphan.
+    pub takes_over: bool,
 }
 
 /// What a command that names less than it changes was planned on. Repeated after a lost answer,
@@ -192,8 +194,33 @@ impl<P: Port> Request<P> {
             Command::Admit(request) | Command::Adopt(request) => {
                 request.run == entry.run && request.uid == entry.uid
             }
-            Command::Requeue { run, .. } => *run == entry.run,
+            Command::Requeue { run, uid, .. } => *run == entry.run && *uid == entry.uid,
             _ => false,
         }
+    }
+
+    /// Whether this gives back what nobody has any more: it is tried until it succeeds, since
+    /// nobody else would.
+    pub fn gives_back(&self) -> bool {
+        let gives = matches!(
+            self.command,
+            Command::Abandon { .. } | Command::Disown { .. } | Command::Expire { .. }
+        );
+        gives && self.deadline.is_none()
+    }
+
+    /// Whether this gives back a slot whose lease its asker had, and has gone with.
+    pub fn is_left_to_itself(&self) -> bool {
+        let ends = matches!(
+            self.command,
+            Command::Release { .. } | Command::Requeue { .. }
+        );
+        ends && matches!(self.listener, Listener::Dropped)
+    }
+
+    /// Whether an asker of this kind leaves something behind that nobody else looks after when it
+    /// is told of a failure: an earlier attempt may have succeeded, or an earlier asker has gone.
+    pub fn may_leave_something(&self) -> bool {
+        self.admits() && (self.uncertain.is_some() || self.inherits)
     }
 }

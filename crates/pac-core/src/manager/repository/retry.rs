@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Repository;
 use super::effects::{Action, Effects};
 use super::env::{Env, Port};
-use super::request::Request;
+use super::request::{Listener, Request};
 use crate::error::{Error, ErrorKind};
 use crate::state::Head;
 
@@ -19,7 +19,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(LONGEST_BACKOFF)
     .with_jitter()
     .without_max_times();
-const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Between attempts that lost against another controller's: the longest must stay near the time
 /// of a commit, or a controller that has lost once goes on losing.
@@ -90,8 +90,7 @@ impl Retry {
 
     /// Nothing is left to be done.
     pub(super) fn rest(&mut self) {
-        self.backoff = None;
-        self.hold = None;
+        self.succeeded();
     }
 
     /// Whether admissions are held back that something urgent can take along.
@@ -175,17 +174,24 @@ impl<P: Port> Repository<P> {
                 | ErrorKind::SessionLost
         );
         self.retry.trouble = Some(error.replicate());
-        for request in std::mem::take(&mut self.inbox.pending) {
+        for mut request in std::mem::take(&mut self.inbox.pending) {
+            let gone = request.may_have_left_a_slot() && request.may_leave_something();
             let keep = match request.deadline {
-                _ if request.may_have_left_a_slot() && request.uncertain.is_some() => true,
-                // A command without a deadline is not given up for what may pass.
-                None => again || kind == ErrorKind::Unauthorised,
-                Some(deadline) => again && env.now < deadline,
+                _ if gone || request.gives_back() => true,
+                // What nobody will ask for again is not given up for what may pass.
+                Some(deadline) if !request.is_left_to_itself() => again && env.now < deadline,
+                _ => again || kind == ErrorKind::Unauthorised,
             };
             if keep {
                 self.inbox.pending.push_back(request);
-            } else {
-                request.fail(error, effects);
+                continue;
+            }
+            let awaited = request.is_awaited();
+            request.fail(error, effects);
+            if awaited && request.inherits {
+                // What an earlier asker has left behind is found and taken back.
+                request.listener = Listener::Dropped;
+                self.inbox.pending.push_back(request);
             }
         }
         if again {

@@ -5,6 +5,7 @@ use super::apply::Source;
 use super::effects::{Action, Effects};
 use super::env::{Env, Port};
 use super::request::Request;
+use super::retry::LONGEST_BACKOFF;
 use crate::driver::CommitOutcome;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Command, Death};
@@ -21,6 +22,7 @@ impl<P: Port> Repository<P> {
         effects: &mut Effects<P>,
     ) -> Action {
         self.note_session(env);
+        self.reading = false;
         let asked_all = std::mem::take(&mut self.asked_all);
         let source = Source::Read(std::mem::take(&mut self.asked_above));
         let applied = answer.and_then(|snapshot| {
@@ -90,9 +92,8 @@ impl<P: Port> Repository<P> {
                 let error = Error::session_lost("commit", session);
                 self.inbox.put_back();
                 let error = error.in_repository(&self.key);
-                let next = self.failed(env, &error, effects);
-                effects.session_lost = Some(Box::new((session, error)));
-                next
+                effects.session_lost = Some(session);
+                self.failed(env, &error, effects)
             }
             CommitOutcome::SessionDead(session) => {
                 self.inbox.put_back();
@@ -105,10 +106,20 @@ impl<P: Port> Repository<P> {
                 self.failed(env, &contended, effects)
             }
             CommitOutcome::Refused(error) => {
+                // What was not in it is not meant.
+                let later = std::mem::take(&mut self.inbox.pending);
                 self.inbox.put_back();
                 self.forget();
                 let error = error.in_repository(&self.key);
-                self.failed(env, &error, effects)
+                let next = self.failed(env, &error, effects);
+                let at_once = !later.is_empty();
+                self.inbox.pending.extend(later);
+                match next {
+                    // What is read may bring forth the same commands again.
+                    Action::Plan if !at_once => Action::PlanAfter(LONGEST_BACKOFF),
+                    _ if at_once => Action::Plan,
+                    next => next,
+                }
             }
         };
         self.hand_over(effects);
@@ -127,8 +138,7 @@ impl<P: Port> Repository<P> {
         if error.kind() == ErrorKind::Indeterminate {
             // Read what is there, then try again: what has been done already is recognised.
             for planned in &mut self.inbox.in_flight {
-                let (outcome, basis) = (planned.outcome.clone(), planned.basis.clone());
-                planned.request.note_uncertain(outcome, basis);
+                planned.note_uncertain();
             }
             self.recheck = true;
         }

@@ -203,7 +203,7 @@ impl Asking<'_> {
     /// The answer that has arrived.
     ///
     /// # Errors
-    /// The failure that the answer is; `Closed` when it did not arrive.
+    /// The failure that the answer is; `Internal` when it did not arrive.
     pub(in crate::manager) fn take(&mut self, at: usize) -> Result<Box<Reply<Channels>>, Error> {
         let slot = self.slots.get_mut(at);
         match slot.map(|slot| std::mem::replace(slot, Slot::Taken)) {

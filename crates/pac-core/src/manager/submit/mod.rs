@@ -12,7 +12,6 @@ use super::log;
 use super::registry::{Cell, Channels};
 use super::repository::effects::{Grant, Reply};
 use super::repository::request::Asked;
-use super::store::Reader;
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Admitted, Command, Outcome};
@@ -29,15 +28,30 @@ impl ConcurrencyManager {
         Ok(self.engine().repository(repository))
     }
 
+    /// The repository of a lease, as this manager knows it; the lease may be another manager's.
+    pub(super) fn cell_of(
+        &self,
+        lease: &Lease,
+        operation: &'static str,
+    ) -> Result<Arc<Cell>, Error> {
+        let (keeper, engine) = (lease.cell().keeper.as_ptr(), Arc::as_ptr(self.engine()));
+        if !std::ptr::addr_eq(keeper, engine) {
+            return self.find(lease.repository(), operation);
+        }
+        self.engine().lifecycle.check(operation)?;
+        Ok(Arc::clone(lease.cell()))
+    }
+
     /// Carries out one command, and waits for its answer.
     pub(super) async fn ask(
         &self,
         cell: &Arc<Cell>,
         command: Command,
     ) -> Result<Box<Reply<Channels>>, Error> {
-        // A caller that is answered at once every time still lets other tasks run now and then.
-        tokio::task::coop::consume_budget().await;
         let mut asking = self.engine().ask(cell, std::iter::once(command));
+        // A caller that is answered at once every time still lets other tasks run now and then.
+        // After the command was submitted: dropped here, it is carried out all the same.
+        tokio::task::coop::consume_budget().await;
         let answered = asking.arrive(0).await;
         answered.and_then(|()| asking.take(0))
     }
@@ -144,7 +158,7 @@ impl super::engine::Engine {
         };
         self.in_time("read", async {
             loop {
-                let snapshot = self.store.load(cell.key(), since, Reader::Caller).await?;
+                let snapshot = self.store.load(cell.key(), since).await?;
                 let (shown, lead) = self.input(cell, |input| {
                     let (env, effects) = (input.env, &mut *input.effects);
                     input
@@ -180,13 +194,14 @@ impl super::engine::Engine {
         };
         tokio::select! {
             biased;
-            answer = self.executor.within(call) => answer,
+            // First: a timer must not be asked any more once its runtime was shut down.
             why = self.lifecycle.over() => Err(why.error(operation)),
+            answer = self.executor.within(call) => answer,
         }
     }
 }
 
-/// Why an answer is none that was hoped for.
+/// Why an answer brings no admission, if it brings none.
 pub(super) fn refusal(repository: &RepositoryKey, reply: &Reply<Channels>) -> Option<Error> {
     let Outcome::Admitted { admitted, .. } = reply.outcome else {
         return None;

@@ -40,7 +40,8 @@ async fn reconnect(engine: &Engine, mut error: Error) -> Box<dyn Watch> {
         tracing::warn!(%error, "the watch is broken; polling until it is back");
         engine.vitals.watching(Some(error.to_string()));
         sleep(backoff.next().unwrap_or(LONGEST_RECONNECT)).await;
-        match engine.store.driver.watch(engine.fence.session().0).await {
+        let watching = engine.store.driver.watch(engine.fence.session().0);
+        match engine.store.read(watching, "watch").await {
             Ok(watch) => {
                 engine.vitals.watching(None);
                 return watch;

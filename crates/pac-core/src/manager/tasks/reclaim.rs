@@ -84,7 +84,8 @@ impl Told {
         engine.events.tell(Event::SessionLost(session));
         for cell in engine.registry.all() {
             engine.input(&cell, |input| {
-                input.machine.on_session_lost(session, input.effects);
+                let machine = &mut input.machine;
+                machine.on_session_lost(&input.env, session, input.effects);
             });
         }
     }

@@ -43,7 +43,7 @@ pub(super) fn start(
 ) {
     let alarm = Alarm::new(engine, part);
     engine.executor.spawn(async move {
-        // As a whole: a field alone would be a copy.
+        // Moves all of it in here: of a `Copy` field alone, the task would have a copy.
         let mut alarm = alarm;
         let engine = Arc::clone(&alarm.engine);
         tokio::select! {

@@ -93,6 +93,7 @@ fn what_is_abandoned_is_that_grant_of_that_life_of_the_run() {
     let first = book.token("a");
     let requeue = Command::Requeue {
         run: run("a"),
+        uid: request("a", RunKind::Durable).uid,
         token: first,
     };
     book.apply(A, &requeue);
