@@ -63,19 +63,18 @@ fn postgres_a_wait_timeout_ends_the_asking_although_the_store_hangs() {
 }
 
 #[test]
-fn postgres_a_store_that_takes_connections_and_says_nothing_ends_with_the_wait_timeout_too() {
-    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let store = Store::at_postgres(&silent.local_addr().unwrap().port().to_string());
-    let began = Instant::now();
-    let asking = start(&store, &["--limit", "1", "--wait-timeout", "1s"]);
-    ends_at_once(asking, began + Duration::from_secs(1), 75);
-
+fn postgres_a_signal_or_the_wait_timeout_ends_connecting_to_a_store_that_says_nothing() {
     for (name, number) in SIGNALS {
-        let mut asking = start(&store, &["--limit", "1"]);
-        drop(silent.accept().unwrap());
-        asking.signal(name);
-        ends_at_once(asking, Instant::now(), 128 + number);
+        let (listener, store) = silent();
+        let mut connecting = start(&store, &["--limit", "1"]);
+        let _connection = listener.accept().unwrap();
+        connecting.signal(name);
+        ends_at_once(connecting, Instant::now(), 128 + number);
     }
+    let (_listener, store) = silent();
+    let began = Instant::now();
+    let connecting = start(&store, &["--limit", "1", "--wait-timeout", "1s"]);
+    ends_at_once(connecting, began + Duration::from_secs(1), 75);
 }
 
 #[test]
@@ -104,6 +103,13 @@ fn postgres_a_waiter_ends_in_time_although_the_store_hangs() {
     std::fs::write(&go, "").unwrap();
     assert_eq!(holder.wait().code, 0);
     nothing_has_run(&store);
+}
+
+/// A store that takes connections and says nothing.
+fn silent() -> (TcpListener, Store) {
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    (silent, Store::at_postgres(&port))
 }
 
 /// A store with the limit 1, so that its tables are there.
