@@ -137,7 +137,7 @@ fn ends_at_once(mut running: Running, due: Instant, code: i32) -> String {
     finished.stderr
 }
 
-/// The command of nobody who was ended has run, and none of them keeps the slot.
+/// No invocation that was ended has run its command, and none of them keeps the slot.
 fn nothing_has_run(store: &Store) {
     let ran = store.file("ran");
     assert_eq!(read(&ran), "");
@@ -153,9 +153,9 @@ struct Lock {
 
 impl Lock {
     fn take(store: &Store, table: &str, mode: &str) -> Self {
-        let settings = store.settings().iter();
-        let schema = settings.filter(|(key, _)| key == "postgresql-schema");
-        let table = format!("{}.{table}", schema.last().unwrap().1);
+        let mut settings = store.settings().iter();
+        let schema = settings.find(|(key, _)| key == "postgresql-schema");
+        let table = format!("{}.{table}", schema.unwrap().1);
         let mut psql = psql(&["-v", "ON_ERROR_STOP=1"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -176,7 +176,7 @@ impl Lock {
             "SELECT count(*) FROM pg_locks WHERE relation = '{}'::regclass AND NOT granted",
             self.table
         );
-        eventually("somebody who waits for the lock", || {
+        eventually("another that waits for the lock", || {
             let output = psql(&["-c", &count]).output().unwrap();
             assert!(output.status.success(), "{output:?}");
             String::from_utf8(output.stdout).unwrap().trim() != "0"
