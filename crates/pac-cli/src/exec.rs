@@ -3,6 +3,7 @@
 mod child;
 pub(crate) mod guarded;
 mod name;
+mod patience;
 mod queue;
 mod signals;
 mod terminal;
@@ -14,15 +15,16 @@ use std::time::Duration;
 
 use clap::value_parser;
 use pac_concurrency::{
-    Admission, ConcurrencyManager, DriverKind, Ended, Error, ErrorKind, Lease, Limit,
-    PipelineRunKey, Priority, RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
+    Admission, ConcurrencyManager, DriverKind, Ended, Lease, Limit, PipelineRunKey, Priority,
+    RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 use crate::store;
 use child::{Child, Over};
+use patience::{Patience, Stop, until};
 use queue::{Queue, Waited};
 use signals::Signals;
 
@@ -37,8 +39,8 @@ The command's standard streams are its own. In its environment it finds
 Limit: without --limit the one in force is used. With it, the limit is set if it is another,
 unless a controller has announced it from a Repository: that one holds.
 
-Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command; while it
-waits for its turn they end the waiting. At a terminal, what is typed (Ctrl-C) reaches the
+Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command; until it
+starts, they end the waiting for a slot. At a terminal, what is typed (Ctrl-C) reaches the
 command from the terminal alone. Without one, the command has a process group of its own, and
 signals reach all of it.
 If the lease is lost (the store was away for longer than the TTL, `pac` was stopped, the run was
@@ -56,9 +58,9 @@ Exit codes: the command's own, or 128 + the signal that ended it; and
  126  the command cannot be run
  127  there is no such command";
 
-/// The longest time that the store may take to expire the old entry of a process that was
-/// stopped for longer than its TTL.
-const SEEN_TO_WITHIN: Duration = Duration::from_secs(5);
+/// How long the store may take to be told of the end when a signal or `--wait-timeout` asks for
+/// it. What it has not heard by then ends with the session.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 /// The arguments of `pac exec`.
 #[derive(Debug, clap::Args)]
@@ -94,7 +96,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "wait_timeout")]
     no_wait: bool,
 
-    /// Wait at most so long for a slot
+    /// Wait at most so long for a slot, counted from the start
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     wait_timeout: Option<Duration>,
 
@@ -111,75 +113,100 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<ExitCode, Failure>
 }
 
 async fn exec(args: &Args, settings: &Settings) -> Result<u8, Failure> {
-    let mut signals = Signals::install()?;
-    let manager = tokio::select! {
-        manager = pac_concurrency::connect(settings) => manager?,
-        signal = signals.next() => return Ok(signals::exit_code(signal)),
+    let mut patience = Patience {
+        signals: Signals::install()?,
+        deadline: args.deadline(),
     };
-    let ttl = settings.manager.session_ttl;
-    let code = with_slot(args, &manager, ttl, &mut signals).await;
-    if let Err(error) = manager.close().await {
+    let connecting = pac_concurrency::connect(settings);
+    let ended = match patience.ask(connecting).await {
+        Ok(manager) => {
+            let ttl = settings.manager.session_ttl;
+            let ended = with_slot(args, &manager, ttl, &mut patience).await;
+            let in_haste = matches!(
+                ended,
+                Err(Stop::Signal(_) | Stop::TimedOut | Stop::Unanswered)
+            );
+            close(&manager, in_haste.then_some(TOLD_WITHIN), ttl).await;
+            ended
+        }
+        Err(stop) => Err(stop),
+    };
+    match ended {
+        Ok(code) => Ok(code),
+        Err(Stop::Signal(signal)) => Ok(signals::exit_code(signal)),
+        Err(Stop::TimedOut) if args.no_wait => Err(args.no_slot("--no-wait")),
+        Err(Stop::TimedOut) => Err(args.no_slot("--wait-timeout")),
+        Err(Stop::Unanswered) => Err(args.unanswered()),
+        Err(Stop::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Closes the manager, and does not wait for that longer than `within`.
+async fn close(manager: &ConcurrencyManager, within: Option<Duration>, ttl: Duration) {
+    let deadline = within.and_then(|within| Instant::now().checked_add(within));
+    let closed = tokio::select! {
+        closed = manager.close() => closed.map_err(|error| error.to_string()),
+        () = until(deadline) => Err("the store does not answer".to_owned()),
+    };
+    if let Err(why) = closed {
         note(format_args!(
-            "{error}; what this process still has at the store is freed within {ttl:?}"
+            "{why}; what this process still has at the store is freed within {ttl:?}"
         ));
     }
-    code
 }
 
 async fn with_slot(
     args: &Args,
     manager: &ConcurrencyManager,
     ttl: Duration,
-    signals: &mut Signals,
-) -> Result<u8, Failure> {
-    let deadline = args.wait_timeout.map(|timeout| Instant::now() + timeout);
-    let may_start = args.announce_limit(manager).await?;
+    patience: &mut Patience,
+) -> Result<u8, Stop> {
+    let may_start = patience.ask(args.announce_limit(manager)).await?;
     if args.no_wait && !may_start {
-        return Err(args.no_slot("--no-wait"));
+        return Err(args.no_slot("--no-wait").into());
     }
     let mut queue = Queue::new(
         &args.repository,
         if args.no_wait {
             Some(Instant::now())
         } else {
-            deadline
+            patience.deadline
         },
         manager.events(),
     );
     loop {
-        let waiter = match args.admit(manager, ttl, &queue).await? {
-            Admission::Started(lease) => return args.hold(manager, lease, ttl, signals).await,
+        let waiter = match patience.ask(args.admit(manager)).await? {
+            Admission::Started(lease) => {
+                return Ok(args
+                    .hold(manager, lease, ttl, &mut patience.signals)
+                    .await?);
+            }
             Admission::Queued(waiter) => waiter,
             Admission::Finished(outcome) => {
-                return Err(Failure::new(
-                    Exit::NoSlot,
-                    format!("the run {outcome} before"),
-                ));
+                let message = format!("the run {outcome} before");
+                return Err(Failure::new(Exit::NoSlot, message).into());
             }
         };
-        let waited = queue.wait(waiter, signals).await;
+        let waited = queue.wait(waiter, &mut patience.signals).await;
         queue.finish();
-        match waited {
+        match waited? {
             Waited::Turn(Turn::Started(lease)) => {
-                return args.hold(manager, lease, ttl, signals).await;
+                return Ok(args
+                    .hold(manager, lease, ttl, &mut patience.signals)
+                    .await?);
             }
-            Waited::Signal(signal) => return Ok(signals::exit_code(signal)),
-            Waited::TimedOut if args.no_wait => return Err(args.no_slot("--no-wait")),
-            Waited::TimedOut => return Err(args.no_slot("--wait-timeout")),
             // An outage in which the store keeps the session costs no place: the waiter waits on.
             Waited::Turn(Turn::Ended(RunOutcome::Expired)) | Waited::PlaceLost => {
                 note("the store has ended this session: the place is lost, queueing again");
-                queue.again();
             }
             Waited::Turn(Turn::Ended(outcome)) => {
                 let message = format!("somebody ended the run while it waited: {outcome}");
-                return Err(Failure::new(Exit::NoSlot, message));
+                return Err(Failure::new(Exit::NoSlot, message).into());
             }
             Waited::Turn(Turn::Gone | Turn::TakenOver) => {
                 let message = format!("{} was removed while the run waited", args.repository);
-                return Err(Failure::new(Exit::NoSlot, message));
+                return Err(Failure::new(Exit::NoSlot, message).into());
             }
-            Waited::Failed(error) => return Err(error.into()),
         }
     }
 }
@@ -201,6 +228,11 @@ impl Args {
             settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
         }
         Ok(settings)
+    }
+
+    /// The end of `--wait-timeout`. One that no clock can tell is as good as none.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.wait_timeout?)
     }
 
     /// Sets the limit if necessary. Returns whether a run that arrived now would start at once.
@@ -238,33 +270,16 @@ impl Args {
         Ok(status.queued.is_empty() && in_force.admits(running))
     }
 
-    async fn admit(
-        &self,
-        manager: &ConcurrencyManager,
-        ttl: Duration,
-        queue: &Queue<'_>,
-    ) -> Result<Admission, Failure> {
-        // The process's own old entry expires before long; another process's run may stay.
-        let patience = if queue.is_again() {
-            ttl + SEEN_TO_WITHIN
-        } else {
-            Duration::ZERO
-        };
-        let deadline = Instant::now() + patience;
+    /// Asks for a slot. After a lost place this is never refused for what the run had before: the
+    /// manager ends the entries of its own former session.
+    async fn admit(&self, manager: &ConcurrencyManager) -> Result<Admission, Failure> {
         let run = match &self.run {
             Some(run) => run.clone(),
             None => name::unique(self.repository.namespace())?,
         };
         let request =
             RunRequest::ephemeral(run, name::uid()?).with_priority(Priority::new(self.priority));
-        loop {
-            match manager.admit(&self.repository, request.clone()).await {
-                Err(error) if is_held(&error) && Instant::now() < deadline => {
-                    sleep(Duration::from_millis(200)).await;
-                }
-                admission => return Ok(admission?),
-            }
-        }
+        Ok(manager.admit(&self.repository, request).await?)
     }
 
     /// Runs the command while holding the slot.
@@ -309,14 +324,19 @@ impl Args {
         );
         Failure::new(Exit::NoSlot, message)
     }
+
+    fn unanswered(&self) -> Failure {
+        let message = format!(
+            "no slot of {} was had: the store did not answer within --wait-timeout; the command \
+             did not run",
+            self.repository
+        );
+        Failure::new(Exit::NoSlot, message)
+    }
 }
 
 fn lost(reason: impl Display) -> Failure {
     Failure::new(Exit::LeaseLost, format!("the lease was lost: {reason}"))
-}
-
-fn is_held(error: &Error) -> bool {
-    error.kind() == ErrorKind::NameInUse
 }
 
 fn environment(lease: &Lease) -> [(&'static str, String); 4] {

@@ -54,3 +54,19 @@ fn a_measurement_that_does_not_exist_is_refused_with_those_that_do() {
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("deep_queue"), "{}", refused.stderr);
 }
+
+#[test]
+fn a_queue_whose_waiters_nobody_awaits_moves_on() {
+    let measured = pac(&[
+        "bench",
+        "--driver",
+        "memory",
+        "--quick",
+        "--output",
+        "json",
+        "--only",
+        "deep_queue",
+    ]);
+    assert_eq!(measured.code, 0, "{}", measured.stderr);
+    assert_eq!(lines(&measured.stdout)[0]["name"], "deep_queue");
+}

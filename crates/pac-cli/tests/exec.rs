@@ -20,6 +20,7 @@ on_every_store! {
     a_crowd_never_exceeds_the_limit_and_starts_in_order,
     the_command_gets_its_own_streams_environment_and_exit_code,
     who_does_not_want_to_wait_is_told_so,
+    a_wait_timeout_may_be_of_any_length,
     a_higher_priority_goes_first,
     a_name_is_taken_while_its_run_lives,
     the_limit_in_force_is_used_kept_or_set,
@@ -135,8 +136,8 @@ fn who_does_not_want_to_wait_is_told_so(store: &Store) {
     assert!(refused.stderr.contains("--no-wait"), "{refused:?}");
 
     let start = Instant::now();
-    let refused = store.exec(&["--wait-timeout", "1s"], &script).wait();
-    assert!(start.elapsed() >= Duration::from_secs(1));
+    let refused = store.exec(&["--wait-timeout", "3s"], &script).wait();
+    assert!(start.elapsed() >= Duration::from_secs(3));
     assert_eq!(refused.code, 75);
     assert!(refused.stderr.contains("at position 1"), "{refused:?}");
     assert_eq!(store.counts(), (1, 0), "it has left the queue");
@@ -150,6 +151,19 @@ fn who_does_not_want_to_wait_is_told_so(store: &Store) {
         0
     );
     assert_eq!(read(&ran), "ran\nran\n");
+}
+
+fn a_wait_timeout_may_be_of_any_length(store: &Store) {
+    let go = store.file("go");
+    let script = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    let holder = store.exec(&["--limit", "1"], &script);
+    store.wait_for_counts(1, 0);
+    let longest = format!("{}s", i64::MAX);
+    let patient = store.exec(&["--wait-timeout", &longest], "exit 6");
+    store.wait_for_counts(1, 1);
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(holder.wait().code, 0);
+    assert_eq!(patient.wait().code, 6);
 }
 
 fn a_higher_priority_goes_first(store: &Store) {

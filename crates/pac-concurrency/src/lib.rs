@@ -50,7 +50,7 @@
 //! [waiting](guide::waiting), [losing a lease](guide::losing), [controllers](guide::controllers)
 //! and [closing](guide::ending).
 //!
-//! //! In code, [`Settings`] suffices. To read what operators write (ConfigMaps, Secrets,
+//! In code, [`Settings`] suffices. To read what operators write (ConfigMaps, Secrets,
 //! environment variables, files), use a [`SettingsLoader`].
 //!
 //! # Features

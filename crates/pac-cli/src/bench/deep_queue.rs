@@ -7,6 +7,8 @@ use pac_concurrency::{
     Admission, ConcurrencyManager, Limit, PipelineRunKey, RepositoryKey, RunOutcome, RunRequest,
 };
 
+use tokio::task::JoinSet;
+
 use super::load::Names;
 use super::measurement::{Goal, Measurement};
 use super::place::{Pace, Place, bug, micros, repository, run};
@@ -21,6 +23,7 @@ const TOGETHER: usize = 50;
 
 pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
     let manager = place.manager().await?;
+    let reader = read_grants(&manager)?;
     let mut deep = Deep::fill(&manager, "deep", if quick { QUICK_DEPTH } else { DEPTH }).await?;
     let mut empty = Deep::fill(&manager, "empty", 0).await?;
     let pace = Pace::new(quick);
@@ -37,7 +40,19 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
         let _ = manager.remove_repository(&queue.repository).await;
     }
     let _ = manager.close().await;
+    drop(reader);
     Ok(vec![measured])
+}
+
+/// Reads the leases of detached runs until the result is dropped. Without it their slots would be
+/// given back, and the runs that wait would not start.
+fn read_grants(manager: &ConcurrencyManager) -> Result<JoinSet<()>, Failure> {
+    let grants = manager.grants();
+    let mut grants = grants.ok_or_else(|| bug("something else reads the grants"))?;
+    let mut reader = JoinSet::new();
+    // A durable run goes on without its lease.
+    reader.spawn(async move { while grants.next().await.is_some() {} });
+    Ok(reader)
 }
 
 /// A repository where one run holds the only slot, and many wait.
@@ -95,7 +110,8 @@ impl Deep {
     }
 }
 
-/// Queues runs without waiting for them.
+/// Queues runs without waiting for them. Where a slot becomes free while they wait, a reader of
+/// [`ConcurrencyManager::grants`] must be there: a lease that nobody reads is given back.
 pub(super) async fn queue_up(
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,

@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pac_concurrency::{
     Error, ErrorKind, Event, Events, Heard, RepositoryKey, Turn, WaitReason, Waiter,
 };
-use rustix::process::Signal;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::patience::{Stop, until};
 use super::signals::Signals;
 use crate::output::note;
 use crate::time::humanise;
@@ -20,6 +20,10 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The least time between two log lines.
 const LINE: Duration = Duration::from_secs(1);
 
+/// How long the store may take to confirm that the place is given up. It is given up in any case:
+/// at the latest with the session.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
+
 /// The wait of one invocation, which may need several places in the queue.
 #[derive(Debug)]
 pub(crate) struct Queue<'a> {
@@ -29,19 +33,15 @@ pub(crate) struct Queue<'a> {
     shown: Option<(usize, WaitReason)>,
     shown_at: Option<Instant>,
     spinner: Option<ProgressBar>,
-    again: bool,
     events: Events,
 }
 
-/// The end of waiting.
+/// The end of waiting in one place.
 #[derive(Debug)]
 pub(crate) enum Waited {
     Turn(Turn),
     /// The store has ended the session while the run waited.
     PlaceLost,
-    TimedOut,
-    Signal(Signal),
-    Failed(Error),
 }
 
 impl<'a> Queue<'a> {
@@ -57,42 +57,26 @@ impl<'a> Queue<'a> {
             shown: None,
             shown_at: None,
             spinner: None,
-            again: false,
             events,
         }
     }
 
-    /// Notes that the place was lost and the run is admitted again.
-    pub(crate) fn again(&mut self) {
-        self.again = true;
-    }
-
-    pub(crate) fn is_again(&self) -> bool {
-        self.again
-    }
-
-    /// Waits in this place. At the end the place is given up or has become a slot.
-    pub(crate) async fn wait(&mut self, mut waiter: Waiter, signals: &mut Signals) -> Waited {
+    /// Waits in this place. At the end the place is given up or has become a slot; after a signal,
+    /// or if the store does not confirm it in time, it is being given up.
+    pub(crate) async fn wait(
+        &mut self,
+        mut waiter: Waiter,
+        signals: &mut Signals,
+    ) -> Result<Waited, Stop> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let far = Instant::now() + Duration::from_secs(60 * 60 * 24 * 365);
-        let deadline = self.deadline.unwrap_or(far);
         loop {
             tokio::select! {
                 biased;
                 turn = &mut waiter => return of(turn),
-                signal = signals.next() => {
-                    // If a slot was granted at this moment, dropping the result gives it back.
-                    drop(waiter.wait_for(Duration::ZERO).await);
-                    return Waited::Signal(signal);
-                }
-                () = sleep_until(deadline) => {
-                    return match waiter.wait_for(Duration::ZERO).await {
-                        Ok(Some(turn)) => Waited::Turn(turn),
-                        Ok(None) => Waited::TimedOut,
-                        Err(error) => Waited::Failed(error),
-                    };
-                }
+                // Dropped, the waiter gives up its place, and a slot granted at this moment.
+                signal = signals.next() => return Err(Stop::Signal(signal)),
+                () = until(self.deadline) => return give_up(waiter).await,
                 Some(heard) = self.events.next() => self.tell(&heard),
                 _ = look.tick() => {
                     if let (Some(position), Some(reason)) = (waiter.position(), waiter.reason()) {
@@ -170,10 +154,19 @@ fn spinner() -> ProgressBar {
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }
 
-fn of(turn: Result<Turn, Error>) -> Waited {
+fn of(turn: Result<Turn, Error>) -> Result<Waited, Stop> {
     match turn {
-        Ok(turn) => Waited::Turn(turn),
-        Err(error) if error.kind() == ErrorKind::SessionLost => Waited::PlaceLost,
-        Err(error) => Waited::Failed(error),
+        Ok(turn) => Ok(Waited::Turn(turn)),
+        Err(error) if error.kind() == ErrorKind::SessionLost => Ok(Waited::PlaceLost),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives the place up, unless the turn has come at this moment.
+async fn give_up(waiter: Waiter) -> Result<Waited, Stop> {
+    match timeout(CONFIRM_WITHIN, waiter.wait_for(Duration::ZERO)).await {
+        Ok(Ok(Some(turn))) => Ok(Waited::Turn(turn)),
+        Ok(Ok(None)) | Err(_) => Err(Stop::TimedOut),
+        Ok(Err(error)) => Err(error.into()),
     }
 }

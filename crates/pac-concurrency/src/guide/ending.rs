@@ -29,7 +29,9 @@
 //! places up when they are dropped.
 //!
 //! Without `close`, when the last clone of a manager is dropped, or the process is killed, its
-//! session is left to expire: its slots are free when the session TTL has passed.
+//! session is left to expire. When the session TTL has passed, its ephemeral runs end, and their
+//! slots are free. Its durable runs can be adopted by another controller from then on; those that
+//! run keep their slots until the lease TTL has passed too.
 //!
 //! # Health
 //!

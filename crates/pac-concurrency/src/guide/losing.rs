@@ -40,9 +40,13 @@
 //! # When it is certain
 //!
 //! A process that was stopped cannot know that it was. It calls itself the holder for a little
-//! less than the session TTL after the store last answered, and nobody else gets the slot before
-//! that TTL has passed; so two never hold one slot by their own clocks. But what it has sent
-//! before may arrive later.
+//! less than the session TTL after the store last answered. A slot that lapses because its holder
+//! is not heard of is given to another run only after that TTL has passed; so after a lapse two
+//! never hold one slot by their own clocks. But what the old holder has sent before may arrive
+//! later.
+//!
+//! A slot that is taken away is free at once: an operator cancels its run, releases it by force, or
+//! removes the repository. The next run may start before the old holder has heard of it.
 //!
 //! # Fencing tokens
 //!
