@@ -75,6 +75,7 @@ mod controller;
 mod deliver;
 mod drive;
 mod invariant;
+mod kept;
 mod monitor;
 mod port;
 mod rest;

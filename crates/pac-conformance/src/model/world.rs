@@ -53,6 +53,8 @@ pub(super) enum Step {
     Hear(usize),
     /// It hears that its session is over, and opens another one.
     Reopen(usize),
+    /// It hears that its session is over, and has no other one yet.
+    Lose(usize),
     /// What has become of its session is told to everybody who waits.
     Tell(usize),
     /// The pause ends after which it tries again with the session that it has now.
@@ -81,6 +83,8 @@ pub(super) enum Step {
     TimeOut(usize, Asker),
     /// A waiter that has given up says so.
     WaiterGoes(usize, usize),
+    /// A grant that found nobody comes back.
+    Return(usize, usize),
 }
 
 impl State {
@@ -111,17 +115,20 @@ impl World {
         for controller in &controllers {
             store.open(controller.session);
         }
+        let session = controllers[0].session;
         let limit = Command::SetLimit {
             limit: scenario.limit(),
             version: None,
         };
-        let issuer = Issuer {
-            session: controllers[0].session,
-            takes_ownerless: false,
-        };
-        let (_, changes) = protocol::apply(store.book.state(), issuer, &limit);
-        let changes = changes.expect("a repository that does not exist has no limit");
-        store.book = store.book.write(&changes).expect("a head alone adds up");
+        write(&mut store, session, &limit);
+        if scenario.orphan {
+            let gone = next_session(scenario.controllers, None);
+            let death = Death::Session;
+            store.open(gone);
+            write(&mut store, gone, &Command::Admit(scenario.runs[0].clone()));
+            store.lapse(gone, death);
+            write(&mut store, session, &expire(gone, death));
+        }
         State {
             store,
             controllers,
@@ -171,7 +178,7 @@ impl World {
         match &controller.wire {
             Wire::Reading(_) => steps.push(Step::Read(at)),
             Wire::Read(_) => steps.push(Step::Loaded(at)),
-            Wire::Parked if !controller.lost => steps.push(Step::Resume(at)),
+            Wire::Parked => steps.push(Step::Resume(at)),
             _ => {}
         }
         if controller.may_hear_of(state.store.book.revision()) {
@@ -198,6 +205,9 @@ impl World {
                 }
             }
         }
+        for back in 0..controller.returns.len() {
+            steps.push(Step::Return(at, back));
+        }
         if left.crashes > 0 {
             steps.push(Step::Crash(at));
         }
@@ -210,6 +220,9 @@ impl World {
         let controller = &state.controllers[at];
         if controller.lost || !state.store.is_alive(controller.session) {
             steps.push(Step::Reopen(at));
+        }
+        if !controller.lost && !state.store.is_alive(controller.session) {
+            steps.push(Step::Lose(at));
         }
         if controller.has_to_be_told() {
             steps.push(Step::Tell(at));
@@ -293,6 +306,7 @@ impl World {
                 });
             }
             Step::Reopen(at) => self.reopen(state, at),
+            Step::Lose(at) => self.scene(state, at).0.lost = true,
             Step::Tell(at) => {
                 let (controller, mut scene) = self.scene(state, at);
                 controller.tell(&mut scene);
@@ -339,6 +353,9 @@ impl World {
                 state.left.leaves -= 1;
                 let controller = Arc::make_mut(&mut state.controllers[at]);
                 controller.ask_mut(asker)?.reader = Reader::Stopped;
+                if self.0.scenario.leaves_at_once {
+                    self.take(state, Step::AskerGoes(at, asker))?;
+                }
             }
             Step::AskerGoes(at, asker) => {
                 let (controller, mut scene) = self.scene(state, at);
@@ -352,6 +369,10 @@ impl World {
             Step::WaiterGoes(at, waiter) => {
                 let (controller, mut scene) = self.scene(state, at);
                 controller.waiter_goes(&mut scene, waiter);
+            }
+            Step::Return(at, back) => {
+                let (controller, mut scene) = self.scene(state, at);
+                controller.take_back(&mut scene, back);
             }
         }
         Some(())
@@ -474,8 +495,19 @@ impl Model for World {
         }
         always!(Limit Order NothingLost NoIdleSlot Idempotent UnknownIsNotFailed Fencing
             LivingOwners AnswersAreCurrent ComesToRest AddsUp HeldToItsPlan AnsweredOnce
-            RightGivenBack)
+            RightGivenBack Kept)
     }
+}
+
+/// Writes what a command comes to before anything happens.
+fn write(store: &mut Store, session: SessionId, command: &Command) {
+    let issuer = Issuer {
+        session,
+        takes_ownerless: false,
+    };
+    let (_, changes) = protocol::apply(store.book.state(), issuer, command);
+    let changes = changes.expect("each of them changes something");
+    store.book = store.book.write(&changes).expect("one command adds up");
 }
 
 /// Whether somebody who may go away asks for this.

@@ -88,3 +88,35 @@ pub(super) fn grants_unread() -> Scenario {
         ..scenario("grants unread", runs, events)
     }
 }
+
+/// Two askers of one run, and the first does not wait for its turn.
+pub(super) fn waiter_beside_asker() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::Admit(1)),
+        (0, Event::GiveUp(1)),
+    ];
+    Scenario {
+        controllers: 1,
+        reaches: vec![Witness::GivenUpInTime, Witness::Combined],
+        ..scenario("a waiter that gives up beside an asker", runs, events)
+    }
+}
+
+/// The turn of a waiter that has gone comes back after another asker was answered with it.
+pub(super) fn late_return() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (1, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::GiveUp(1)),
+        (0, Event::Admit(1)),
+    ];
+    Scenario {
+        slow_returns: true,
+        reaches: vec![Witness::TurnUndelivered],
+        ..scenario("a turn that comes back late", runs, events)
+    }
+}

@@ -134,3 +134,67 @@ pub(super) fn crash_and_lapse() -> Scenario {
         ..scenario("a crash and a lapse", runs, events)
     }
 }
+
+/// An ephemeral run is asked for in a new session before the loss of the old one is told.
+pub(super) fn late_news() -> Scenario {
+    let runs = vec![ephemeral("a"), ephemeral("b")];
+    let events = vec![(1, Event::Admit(0)), (0, Event::Admit(1))];
+    Scenario {
+        late_news: true,
+        faults: Faults { lapses: 1, ..NONE },
+        reaches: vec![Witness::FullQueue],
+        ..scenario("late news of a lapse", runs, events)
+    }
+}
+
+/// A run whose controller has died is taken over by an asker that does not hear of it.
+pub(super) fn orphan_and_loss() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(0))];
+    Scenario {
+        takes_ownerless: false,
+        faults: Faults {
+            crashes: 1,
+            losses: 1,
+            leaves: 1,
+            ..NONE
+        },
+        reaches: vec![Witness::AskerGone, Witness::LostAnswerRecognised],
+        ..scenario("an orphan, and a lost answer", runs, events)
+    }
+}
+
+/// Two askers take the same orphan over, and one of them goes away.
+pub(super) fn orphan_of_two() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (0, Event::Admit(0)),
+        (0, Event::SetLimit(2)),
+    ];
+    Scenario {
+        controllers: 1,
+        takes_ownerless: false,
+        leaves_at_once: true,
+        orphan: true,
+        faults: Faults { leaves: 1, ..NONE },
+        reaches: vec![Witness::AskerGone, Witness::Combined],
+        ..scenario("an orphan of two askers", runs, events)
+    }
+}
+
+/// A controller that has no session answers what is so already.
+pub(super) fn without_session() -> Scenario {
+    let runs = vec![durable("a"), ephemeral("b")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::Admit(0)),
+    ];
+    Scenario {
+        controllers: 1,
+        faults: Faults { lapses: 1, ..NONE },
+        reaches: vec![Witness::AnsweredWithoutSession, Witness::Reclaimed],
+        ..scenario("questions without a session", runs, events)
+    }
+}
