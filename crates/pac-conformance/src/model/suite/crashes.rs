@@ -137,9 +137,10 @@ pub(super) fn crash_and_lapse() -> Scenario {
 
 /// An ephemeral run is asked for in a new session before the loss of the old one is told.
 pub(super) fn late_news() -> Scenario {
-    let runs = vec![ephemeral("a"), ephemeral("b")];
-    let events = vec![(1, Event::Admit(0)), (0, Event::Admit(1))];
+    let runs = vec![durable("a"), ephemeral("b")];
+    let events = vec![(0, Event::Admit(0)), (0, Event::Admit(1))];
     Scenario {
+        controllers: 1,
         late_news: true,
         faults: Faults { lapses: 1, ..NONE },
         reaches: vec![Witness::FullQueue],
