@@ -148,20 +148,38 @@ pub(super) fn late_news() -> Scenario {
     }
 }
 
-/// A run whose controller has died is taken over by an asker that does not hear of it.
+/// An orphan is taken over by an asker that does not hear of it.
 pub(super) fn orphan_and_loss() -> Scenario {
     let runs = vec![durable("a")];
-    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(0))];
+    let events = vec![(0, Event::Admit(0))];
     Scenario {
+        controllers: 1,
         takes_ownerless: false,
+        orphan: true,
         faults: Faults {
-            crashes: 1,
             losses: 1,
             leaves: 1,
             ..NONE
         },
         reaches: vec![Witness::AskerGone, Witness::LostAnswerRecognised],
-        ..scenario("an orphan, and a lost answer", runs, events)
+        ..scenario("an orphan and a lost answer", runs, events)
+    }
+}
+
+/// The same from the death of its controller on, which may be recorded by the same commit.
+pub(super) fn crash_loss_and_leaving() -> Scenario {
+    let events = vec![(0, Event::Admit(0)), (1, Event::Admit(0))];
+    let crash = orphan_and_loss();
+    Scenario {
+        name: "a crash, a lost answer and an asker that leaves",
+        controllers: 2,
+        orphan: false,
+        events,
+        faults: Faults {
+            crashes: 1,
+            ..crash.faults
+        },
+        ..crash
     }
 }
 

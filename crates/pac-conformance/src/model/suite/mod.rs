@@ -35,6 +35,7 @@ pub fn suite() -> Vec<Scenario> {
         crashes::crash_and_lapse(),
         crashes::late_news(),
         crashes::orphan_and_loss(),
+        crashes::crash_loss_and_leaving(),
         crashes::orphan_of_two(),
         crashes::without_session(),
         askers::leaving(),
