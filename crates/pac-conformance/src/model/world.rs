@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use pac_core::SessionId;
-use pac_core::protocol::{self, Command, Death, Issuer};
+use pac_core::protocol::{Command, Death};
 use pac_core::state::{Entry, EntryState, RunKind};
 use stateright::{Model, Property};
 
 use super::ask::Reader;
-use super::book::Book;
 use super::controller::{Controller, Read, Terms, WaitingState, Wire};
 use super::drive::Scene;
 use super::invariant::{Broken, Invariant};
@@ -103,42 +102,6 @@ pub(super) fn next_session(at: usize, before: Option<SessionId>) -> SessionId {
 }
 
 impl World {
-    fn start(&self) -> State {
-        let scenario = &self.0.scenario;
-        let mut store = Store {
-            book: Book::absent(),
-            sessions: Vec::new(),
-        };
-        let controllers: Vec<_> = (0..scenario.controllers)
-            .map(|at| Arc::new(Controller::new(next_session(at, None), &self.0)))
-            .collect();
-        for controller in &controllers {
-            store.open(controller.session);
-        }
-        let session = controllers[0].session;
-        let limit = Command::SetLimit {
-            limit: scenario.limit(),
-            version: None,
-        };
-        write(&mut store, session, &limit);
-        if scenario.orphan {
-            let gone = next_session(scenario.controllers, None);
-            let death = Death::Session;
-            store.open(gone);
-            write(&mut store, gone, &Command::Admit(scenario.runs[0].clone()));
-            store.lapse(gone, death);
-            write(&mut store, session, &expire(gone, death));
-        }
-        State {
-            store,
-            controllers,
-            late: Vec::new(),
-            events: 0,
-            left: scenario.faults,
-            broken: Broken::default(),
-        }
-    }
-
     /// A controller, and what a step of it happens in.
     pub(super) fn scene<'a>(
         &'a self,
@@ -499,17 +462,6 @@ impl Model for World {
     }
 }
 
-/// Writes what a command comes to before anything happens.
-fn write(store: &mut Store, session: SessionId, command: &Command) {
-    let issuer = Issuer {
-        session,
-        takes_ownerless: false,
-    };
-    let (_, changes) = protocol::apply(store.book.state(), issuer, command);
-    let changes = changes.expect("each of them changes something");
-    store.book = store.book.write(&changes).expect("one command adds up");
-}
-
 /// Whether somebody who may go away asks for this.
 fn may_leave(command: &Command, asker: Asker) -> bool {
     let of_the_application = matches!(asker.of, Of::Event(_) | Of::Release(_));
@@ -517,7 +469,7 @@ fn may_leave(command: &Command, asker: Asker) -> bool {
     of_the_application && !matches!(command, Command::Abandon { .. })
 }
 
-fn expire(session: SessionId, death: Death) -> Command {
+pub(super) fn expire(session: SessionId, death: Death) -> Command {
     Command::Expire { session, death }
 }
 
