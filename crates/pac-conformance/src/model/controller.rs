@@ -50,6 +50,8 @@ pub(super) struct Controller {
     pub(super) waiting: Vec<Waiting>,
     /// What the application believes to hold.
     pub(super) leases: Vec<Lease>,
+    /// Grants that found nobody, and have yet to come back.
+    pub(super) returns: Vec<Return>,
     /// The application reads the stream of grants.
     pub(super) reads: bool,
     /// It is being closed in an orderly way.
@@ -121,6 +123,17 @@ pub(super) struct Lease {
     pub(super) grant: Grant,
     /// The place through which it came, if it may still be given up through that.
     pub(super) place: Option<Arc<Entry>>,
+    /// Another asker was answered with this ephemeral run first: it ends with that one's lease.
+    pub(super) is_second: bool,
+}
+
+/// A grant that found nobody.
+#[derive(Debug, Clone)]
+pub(super) struct Return {
+    pub(super) grant: Grant,
+    /// The waiter that was to have it; `None` out of the stream of grants. No part of the state,
+    /// but for whether there is one.
+    pub(super) waiter: Option<WaiterId>,
 }
 
 impl Controller {
@@ -137,6 +150,7 @@ impl Controller {
             asks: Vec::new(),
             waiting: Vec::new(),
             leases: Vec::new(),
+            returns: Vec::new(),
             reads: terms.scenario.takes_ownerless,
             closing: false,
             known_dead: Vec::new(),
@@ -244,15 +258,24 @@ impl Controller {
             (3, &waiting.entry, waiting.state).hash(hasher);
         }
         for lease in &self.leases {
-            let Grant {
-                entry,
-                token,
-                session,
-                running,
-            } = &lease.grant;
-            (4, entry, token, session, running, &lease.place).hash(hasher);
+            hash_grant(&lease.grant, hasher);
+            (4, &lease.place, lease.is_second).hash(hasher);
+        }
+        for back in &self.returns {
+            hash_grant(&back.grant, hasher);
+            (5, back.waiter.is_some()).hash(hasher);
         }
     }
+}
+
+fn hash_grant(grant: &Grant, hasher: &mut impl Hasher) {
+    let Grant {
+        entry,
+        token,
+        session,
+        running,
+    } = grant;
+    (entry, token, session, running).hash(hasher);
 }
 
 /// The repository that all of this is about.
@@ -279,6 +302,7 @@ impl fmt::Debug for Controller {
             .field("asks", &self.asks)
             .field("waiting", &self.waiting)
             .field("leases", &self.leases)
+            .field("returns", &self.returns)
             .finish_non_exhaustive()
     }
 }

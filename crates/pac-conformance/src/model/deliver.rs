@@ -11,7 +11,7 @@ use pac_core::protocol::{Command, Ended, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind};
 
 use super::ask::{Ask, Reader};
-use super::controller::{Controller, Lease, Terms, Waiting, WaitingState};
+use super::controller::{Controller, Lease, Return, Terms, Waiting, WaitingState};
 use super::drive::Scene;
 use super::invariant::Invariant;
 use super::port::{Asker, ModelPort};
@@ -60,7 +60,13 @@ impl Controller {
         }
         for grant in untaken {
             if variant != Variant::KeepsUntakenGrants {
-                lead |= self.give_back(scene, &grant);
+                lead |= self.comes_back(
+                    scene,
+                    Return {
+                        grant,
+                        waiter: None,
+                    },
+                );
             }
         }
         lead
@@ -106,6 +112,9 @@ impl Controller {
         if ask.lost && ask.landed.is_some() {
             terms.witnesses.saw(Witness::LostAnswerRecognised);
         }
+        if self.lost {
+            terms.witnesses.saw(Witness::AnsweredWithoutSession);
+        }
         if reply.carries.is_some() {
             terms.witnesses.saw(Witness::AnswerCarriesGrant);
         }
@@ -149,7 +158,12 @@ impl Controller {
                     self.take(scene, grant, None);
                 } else if !self.knows(&grant) {
                     // Asked for again, it is the same lease.
-                    self.leases.push(Lease { grant, place: None });
+                    let is_second = !durable && reply.asked != Asked::Requeue;
+                    self.leases.push(Lease {
+                        grant,
+                        place: None,
+                        is_second,
+                    });
                 }
             }
             _ => {}
@@ -176,7 +190,11 @@ impl Controller {
             scene.broken.by(Invariant::Idempotent);
             return;
         }
-        self.leases.push(Lease { grant, place });
+        self.leases.push(Lease {
+            grant,
+            place,
+            is_second: false,
+        });
     }
 
     fn waits(&mut self, place: &Place<ModelPort>, entry: &Arc<Entry>, state: WaitingState) {
@@ -202,6 +220,10 @@ impl Controller {
                 self.waiting.remove(at);
                 if scene.terms.variant == Variant::ForgetsUnheardTurns {
                     return false;
+                }
+                if let TurnMessage::Started(grant) = message {
+                    let waiter = Some(turn.waiter);
+                    return self.comes_back(scene, Return { grant, waiter });
                 }
                 self.nested(scene, |machine, env, effects| {
                     machine.on_turn_undelivered(env, turn.waiter, message, effects)
@@ -250,14 +272,33 @@ impl Controller {
         match why {
             EndOfWaiting::Gone => entry.is_none(),
             EndOfWaiting::Ended(_) => entry.is_none_or(|entry| entry.is_finished()),
-            _ => true,
+            // What waits or runs in the name of another session is not lost with this one.
+            EndOfWaiting::Lost(session) => {
+                let owner = entry.and_then(|entry| entry.owner());
+                self.was(*session) && owner.is_none_or(|owner| self.was(owner))
+            }
+            EndOfWaiting::TakenOver | EndOfWaiting::Closed(_) => true,
         }
     }
 
-    /// A slot that nobody takes is given back.
-    pub(super) fn give_back(&mut self, scene: &mut Scene<'_>, grant: &Grant) -> bool {
-        self.nested(scene, |machine, env, effects| {
-            machine.give_back(env, grant, effects)
+    /// A grant has found nobody. True when the combiner's right came with that.
+    fn comes_back(&mut self, scene: &mut Scene<'_>, back: Return) -> bool {
+        if scene.terms.scenario.slow_returns {
+            self.returns.push(back);
+            return false;
+        }
+        self.give_back(scene, back)
+    }
+
+    /// A grant that found nobody comes back. True when the combiner's right came with that.
+    pub(super) fn give_back(&mut self, scene: &mut Scene<'_>, back: Return) -> bool {
+        let Return { grant, waiter } = back;
+        self.nested(scene, |machine, env, effects| match waiter {
+            Some(waiter) => {
+                let message = TurnMessage::Started(grant);
+                machine.on_turn_undelivered(env, waiter, message, effects)
+            }
+            None => machine.give_back(env, &grant, effects),
         })
     }
 

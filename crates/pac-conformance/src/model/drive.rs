@@ -114,10 +114,17 @@ impl Controller {
                     self.wire = Wire::Idle;
                     return;
                 }
-                // Whatever is committed in the name of a session that is over is refused.
-                Action::Plan | Action::PlanAfter(_) | Action::Hold(_) if self.lost => {
+                Action::PlanAfter(_) | Action::Hold(_) if self.lost => {
                     self.wire = Wire::Parked;
                     return;
+                }
+                // Whatever is committed in the name of a session that is over is refused.
+                Action::Commit(_) if self.lost => {
+                    let session = self.session;
+                    self.give(scene, |machine, env, effects| {
+                        let refused = CommitOutcome::SessionDead(session);
+                        machine.on_commit(env, session, refused, effects)
+                    })
                 }
                 Action::Plan | Action::PlanAfter(_) | Action::Hold(_) => {
                     self.give(scene, Machine::plan)

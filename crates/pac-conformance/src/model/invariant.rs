@@ -37,11 +37,14 @@ pub enum Invariant {
     AnsweredOnce,
     /// The combiner's right is held while there is something to do, and given back after.
     RightGivenBack,
+    /// What an asker or a waiter was given is not taken back for another one of the same
+    /// application that has gone.
+    Kept,
 }
 
 impl Invariant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Limit,
         Self::Order,
         Self::NothingLost,
@@ -56,6 +59,7 @@ impl Invariant {
         Self::HeldToItsPlan,
         Self::AnsweredOnce,
         Self::RightGivenBack,
+        Self::Kept,
     ];
 
     /// What it is called in reports.
@@ -76,6 +80,7 @@ impl Invariant {
             Self::HeldToItsPlan => "held to its plan",
             Self::AnsweredOnce => "answered once",
             Self::RightGivenBack => "right given back",
+            Self::Kept => "kept",
         }
     }
 }

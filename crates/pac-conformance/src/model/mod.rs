@@ -39,6 +39,10 @@
 //!   in the same way behind a commit in flight.
 //! - *The tasks and channels* around the repository are those of this module: that the manager
 //!   gives the same inputs and does the same with the effects is held by the tests of the manager.
+//! - *Grants that find nobody* come back at once, and askers that go away say so later, but where
+//!   a scenario says [`slow_returns`](Scenario::slow_returns) or
+//!   [`leaves_at_once`](Scenario::leaves_at_once). Where it says [`orphan`](Scenario::orphan), the
+//!   death of the first run's controller is past.
 //! - *Snapshots* are whole. That parts of one bring a cache to the same state is held by the
 //!   tests of `absorb`. Nothing is forgotten for its age, and commits have no largest size, but
 //!   where a scenario says [`entries_per_commit`](Scenario::entries_per_commit).
@@ -75,10 +79,12 @@ mod controller;
 mod deliver;
 mod drive;
 mod invariant;
+mod kept;
 mod monitor;
 mod port;
 mod rest;
 mod scenario;
+mod start;
 mod steps;
 mod store;
 mod suite;

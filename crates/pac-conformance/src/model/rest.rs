@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pac_core::manager::machine::Grant;
-use pac_core::state::Entry;
+use pac_core::state::{Entry, EntryState};
 use stateright::Model;
 
 use super::invariant::Invariant;
@@ -28,14 +28,15 @@ impl World {
         steps.iter().all(|step| !step.is_due(state))
     }
 
-    /// At rest, nobody waits and nobody holds: all that was asked for has been served.
+    /// At rest, nobody waits and nobody holds: all that was asked for has been served. But for
+    /// orphans of sessions that live: they run on, and are left to whoever asks for them.
     fn is_served(&self, state: &State) -> bool {
         let entries = state.store.book.entries();
         let nobody = !state.controllers.iter().any(|controller| controller.reads);
         let stranded = |entry: &Arc<Entry>| nobody && has_no_owner(entry);
         entries
             .iter()
-            .all(|entry| entry.is_finished() || stranded(entry))
+            .all(|entry| entry.is_finished() || stranded(entry) || is_orphan(entry))
             && state
                 .controllers
                 .iter()
@@ -87,4 +88,8 @@ impl Step {
             _ => true,
         }
     }
+}
+
+fn is_orphan(entry: &Arc<Entry>) -> bool {
+    matches!(entry.state, EntryState::Started { orphaned: true, .. })
 }

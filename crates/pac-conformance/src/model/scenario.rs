@@ -67,6 +67,14 @@ pub struct Scenario {
     /// Whether what has become of a session is told to those who wait some time after it; else
     /// at once.
     pub late_news: bool,
+    /// Whether a grant that found nobody comes back to the controller some time later; else at
+    /// once.
+    pub slow_returns: bool,
+    /// Whether an asker that goes away says so at once; else its answer may come before that.
+    pub leaves_at_once: bool,
+    /// Whether the first run is an orphan at the start: its controller has died, and does not
+    /// come back.
+    pub orphan: bool,
     /// From how many entries on a commit starts no further run.
     pub entries_per_commit: usize,
     /// The runs.

@@ -177,6 +177,10 @@ impl World {
                 {
                     state.broken.by(Invariant::HeldToItsPlan);
                 }
+                if controller.has_sent(parcel) && !controller.keeps_its_word(parcel, &before, book)
+                {
+                    state.broken.by(Invariant::Kept);
+                }
             }
             if late {
                 terms.witnesses.saw(Witness::LateCommitDone);
@@ -282,6 +286,14 @@ impl Controller {
         let left = self.waiting.remove(at);
         if let WaitingState::Leaves(number) = left.state {
             self.leave_place(scene, number, &left.entry, left.waiter, false);
+        }
+    }
+
+    /// A grant that found nobody comes back.
+    pub(super) fn take_back(&mut self, scene: &mut Scene<'_>, back: usize) {
+        let back = self.returns.remove(back);
+        if self.give_back(scene, back) {
+            self.attend(scene, Action::Plan);
         }
     }
 

@@ -51,6 +51,8 @@ pub enum Witness {
     ClosedInOrder,
     /// A commit that was not large enough was followed by another one.
     Continued,
+    /// A controller that had no session answered what needed no commit.
+    AnsweredWithoutSession,
 }
 
 impl Witness {
@@ -80,6 +82,7 @@ impl Witness {
             Self::GivenBack => "a grant given back",
             Self::ClosedInOrder => "an orderly end",
             Self::Continued => "a commit that goes on",
+            Self::AnsweredWithoutSession => "an answer without a session",
         }
     }
 }

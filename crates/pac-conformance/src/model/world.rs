@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use pac_core::SessionId;
-use pac_core::protocol::{self, Command, Death, Issuer};
+use pac_core::protocol::{Command, Death};
 use pac_core::state::{Entry, EntryState, RunKind};
 use stateright::{Model, Property};
 
 use super::ask::Reader;
-use super::book::Book;
 use super::controller::{Controller, Read, Terms, WaitingState, Wire};
 use super::drive::Scene;
 use super::invariant::{Broken, Invariant};
@@ -53,6 +52,8 @@ pub(super) enum Step {
     Hear(usize),
     /// It hears that its session is over, and opens another one.
     Reopen(usize),
+    /// It hears that its session is over, and has no other one yet.
+    Lose(usize),
     /// What has become of its session is told to everybody who waits.
     Tell(usize),
     /// The pause ends after which it tries again with the session that it has now.
@@ -81,6 +82,8 @@ pub(super) enum Step {
     TimeOut(usize, Asker),
     /// A waiter that has given up says so.
     WaiterGoes(usize, usize),
+    /// A grant that found nobody comes back.
+    Return(usize, usize),
 }
 
 impl State {
@@ -99,39 +102,6 @@ pub(super) fn next_session(at: usize, before: Option<SessionId>) -> SessionId {
 }
 
 impl World {
-    fn start(&self) -> State {
-        let scenario = &self.0.scenario;
-        let mut store = Store {
-            book: Book::absent(),
-            sessions: Vec::new(),
-        };
-        let controllers: Vec<_> = (0..scenario.controllers)
-            .map(|at| Arc::new(Controller::new(next_session(at, None), &self.0)))
-            .collect();
-        for controller in &controllers {
-            store.open(controller.session);
-        }
-        let limit = Command::SetLimit {
-            limit: scenario.limit(),
-            version: None,
-        };
-        let issuer = Issuer {
-            session: controllers[0].session,
-            takes_ownerless: false,
-        };
-        let (_, changes) = protocol::apply(store.book.state(), issuer, &limit);
-        let changes = changes.expect("a repository that does not exist has no limit");
-        store.book = store.book.write(&changes).expect("a head alone adds up");
-        State {
-            store,
-            controllers,
-            late: Vec::new(),
-            events: 0,
-            left: scenario.faults,
-            broken: Broken::default(),
-        }
-    }
-
     /// A controller, and what a step of it happens in.
     pub(super) fn scene<'a>(
         &'a self,
@@ -171,7 +141,7 @@ impl World {
         match &controller.wire {
             Wire::Reading(_) => steps.push(Step::Read(at)),
             Wire::Read(_) => steps.push(Step::Loaded(at)),
-            Wire::Parked if !controller.lost => steps.push(Step::Resume(at)),
+            Wire::Parked => steps.push(Step::Resume(at)),
             _ => {}
         }
         if controller.may_hear_of(state.store.book.revision()) {
@@ -198,6 +168,9 @@ impl World {
                 }
             }
         }
+        for back in 0..controller.returns.len() {
+            steps.push(Step::Return(at, back));
+        }
         if left.crashes > 0 {
             steps.push(Step::Crash(at));
         }
@@ -210,6 +183,9 @@ impl World {
         let controller = &state.controllers[at];
         if controller.lost || !state.store.is_alive(controller.session) {
             steps.push(Step::Reopen(at));
+        }
+        if !controller.lost && !state.store.is_alive(controller.session) {
+            steps.push(Step::Lose(at));
         }
         if controller.has_to_be_told() {
             steps.push(Step::Tell(at));
@@ -293,6 +269,7 @@ impl World {
                 });
             }
             Step::Reopen(at) => self.reopen(state, at),
+            Step::Lose(at) => self.scene(state, at).0.lost = true,
             Step::Tell(at) => {
                 let (controller, mut scene) = self.scene(state, at);
                 controller.tell(&mut scene);
@@ -339,6 +316,9 @@ impl World {
                 state.left.leaves -= 1;
                 let controller = Arc::make_mut(&mut state.controllers[at]);
                 controller.ask_mut(asker)?.reader = Reader::Stopped;
+                if self.0.scenario.leaves_at_once {
+                    self.take(state, Step::AskerGoes(at, asker))?;
+                }
             }
             Step::AskerGoes(at, asker) => {
                 let (controller, mut scene) = self.scene(state, at);
@@ -352,6 +332,10 @@ impl World {
             Step::WaiterGoes(at, waiter) => {
                 let (controller, mut scene) = self.scene(state, at);
                 controller.waiter_goes(&mut scene, waiter);
+            }
+            Step::Return(at, back) => {
+                let (controller, mut scene) = self.scene(state, at);
+                controller.take_back(&mut scene, back);
             }
         }
         Some(())
@@ -474,7 +458,7 @@ impl Model for World {
         }
         always!(Limit Order NothingLost NoIdleSlot Idempotent UnknownIsNotFailed Fencing
             LivingOwners AnswersAreCurrent ComesToRest AddsUp HeldToItsPlan AnsweredOnce
-            RightGivenBack)
+            RightGivenBack Kept)
     }
 }
 
@@ -485,7 +469,7 @@ fn may_leave(command: &Command, asker: Asker) -> bool {
     of_the_application && !matches!(command, Command::Abandon { .. })
 }
 
-fn expire(session: SessionId, death: Death) -> Command {
+pub(super) fn expire(session: SessionId, death: Death) -> Command {
     Command::Expire { session, death }
 }
 

@@ -88,3 +88,74 @@ pub(super) fn grants_unread() -> Scenario {
         ..scenario("grants unread", runs, events)
     }
 }
+
+/// Two askers of one run, and the first does not wait for its turn.
+pub(super) fn waiter_beside_asker() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::Admit(1)),
+        (0, Event::GiveUp(1)),
+    ];
+    Scenario {
+        controllers: 1,
+        reaches: vec![Witness::GivenUpInTime, Witness::Combined],
+        ..scenario("a waiter that gives up beside an asker", runs, events)
+    }
+}
+
+/// The turn of a waiter that has gone comes back after another asker was answered with it.
+pub(super) fn late_return() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (1, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::GiveUp(1)),
+        (0, Event::Admit(1)),
+    ];
+    Scenario {
+        slow_returns: true,
+        reaches: vec![Witness::TurnUndelivered],
+        ..scenario("a turn that comes back late", runs, events)
+    }
+}
+
+/// An asker goes away with its answer unread, after another one was answered with the same run.
+pub(super) fn unread_beside_asker() -> Scenario {
+    let runs = vec![durable("a")];
+    let events = vec![(0, Event::Admit(0)), (0, Event::Admit(0))];
+    Scenario {
+        controllers: 1,
+        faults: Faults { leaves: 1, ..NONE },
+        reaches: vec![Witness::AnswerUndelivered],
+        ..scenario("an answer unread beside an asker", runs, events)
+    }
+}
+
+/// The same where the run was an orphan.
+pub(super) fn unread_orphan() -> Scenario {
+    Scenario {
+        name: "an orphan's answer unread",
+        takes_ownerless: false,
+        orphan: true,
+        ..unread_beside_asker()
+    }
+}
+
+/// A grant that nobody reads is given back after an asker was answered with it.
+pub(super) fn late_grant() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (1, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::Detach(1)),
+        (0, Event::Admit(1)),
+    ];
+    Scenario {
+        takes_ownerless: false,
+        slow_returns: true,
+        reaches: vec![Witness::GivenBack],
+        ..scenario("a grant that comes back late", runs, events)
+    }
+}
