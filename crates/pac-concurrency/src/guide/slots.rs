@@ -24,9 +24,9 @@
 //! [`acquire`] waits in the same way and returns a [`Permit`], which gives the slot back when it
 //! is dropped. [`try_acquire`] takes a slot only if one is free now and no run waits for it.
 //!
-//! [`acquire_timeout`] waits in the queue no longer than you say. The answers of the store come on
-//! top: the one to the admission, from which the time of waiting counts, and, if no slot has come,
-//! the one that confirms that the place was given up. Each takes at most the command timeout (10 s
+//! [`acquire_timeout`] waits in the queue no longer than you say, counted from the call. The answers
+//! of the store are waited for in any case: the one to the admission, and, if no slot has come, the
+//! one that confirms that the place was given up. Each takes at most the command timeout (10 s
 //! by default). [`try_acquire`] needs the same two answers.
 //!
 //! ```

@@ -119,7 +119,7 @@ impl Controller {
                     return;
                 }
                 // Whatever is committed in the name of a session that is over is refused.
-                Action::Commit(_) if self.lost => {
+                Action::Commit(..) if self.lost => {
                     let session = self.session;
                     self.give(scene, |machine, env, effects| {
                         let refused = CommitOutcome::SessionDead(session);
