@@ -1,13 +1,13 @@
 //! Gives an input to a repository under its lock, and delivers the effects after the lock was
 //! released.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
-use crate::manager::registry::{Cell, Channels};
+use crate::manager::registry::{Cell, Channels, Inner};
 use crate::manager::repository::Repository;
 use crate::manager::repository::effects::{
     Answer, AnswerResult, Effects, Grant, Reply, Turn, TurnMessage,
@@ -105,9 +105,21 @@ impl Engine {
             env,
             effects: &mut effects,
         });
-        if effects.is_empty() {
-            return result;
+        if !effects.is_empty() {
+            self.hand_on(cell, inner, effects, asking);
         }
+        result
+    }
+
+    /// Delivers what an input led to, in order, after the lock is released. Apart from
+    /// [`input_for`](Self::input_for), of which there is a copy in the program for each input.
+    fn hand_on(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        inner: MutexGuard<'_, Inner>,
+        mut effects: Effects<Channels>,
+        asking: Option<&mut dyn Caller>,
+    ) {
         let steps = inner.steps.as_ref().filter(|_| effects.stepped).cloned();
         let ordered = !(effects.events.is_empty() && effects.grants.is_empty());
         let in_order = ordered.then(|| {
@@ -132,7 +144,6 @@ impl Engine {
         for grant in untaken {
             self.give_back(cell, &grant);
         }
-        result
     }
 
     fn deliver(

@@ -49,9 +49,8 @@ impl ConcurrencyManager {
         command: Command,
     ) -> Result<Box<Reply<Channels>>, Error> {
         let mut asking = self.engine().ask(cell, std::iter::once(command));
-        // A caller that is answered at once every time still lets other tasks run now and then.
         // After the command was submitted: dropped here, it is carried out all the same.
-        tokio::task::coop::consume_budget().await;
+        be_fair().await;
         let answered = asking.arrive(0).await;
         answered.and_then(|()| asking.take(0))
     }
@@ -62,9 +61,12 @@ impl ConcurrencyManager {
         repository: &RepositoryKey,
         command: Command,
     ) -> Result<Admission, Error> {
+        // Before it is submitted: no other task has its turn while the slot is held.
+        be_fair().await;
         let cell = self.find(repository, "admit")?;
-        let reply = self.ask(&cell, command).await?;
-        self.admission(&cell, *reply)
+        let mut asking = self.engine().ask(&cell, std::iter::once(command));
+        asking.arrive(0).await?;
+        self.admission(&cell, *asking.take(0)?)
     }
 
     /// Carries out a command that ends a run.
@@ -199,6 +201,11 @@ impl super::engine::Engine {
             answer = self.executor.within(call) => answer,
         }
     }
+}
+
+/// Lets other tasks have their turn now and then, also where every answer is there at once.
+async fn be_fair() {
+    tokio::task::coop::consume_budget().await;
 }
 
 /// Why an answer brings no admission, if it brings none.
