@@ -23,8 +23,8 @@ const NOT_BY_DEFAULT: [&str; 7] = [
     "tonic",
 ];
 
-/// The most features for which every combination is built: at most 64 builds.
-const POWERSET_LIMIT: usize = 6;
+/// The most features for which every combination is built. Of more, each one, each two and all are.
+const POWERSET_LIMIT: usize = 3;
 
 /// The features of one crate: what each of them enables.
 type Features = BTreeMap<String, Vec<String>>;

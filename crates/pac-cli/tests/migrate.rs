@@ -318,7 +318,7 @@ fn connecting_brings_the_layout_on_postgresql_along_once() {
         finished
     };
     let status = || {
-        let shown = run(&["status", WEB, "--format", "json"]);
+        let shown = run(&["status", WEB, "--output", "json"]);
         let status: Value = serde_json::from_str(&shown.stdout).unwrap();
         let list = |key: &str| {
             let runs = names(&status[0][key]).into_iter();

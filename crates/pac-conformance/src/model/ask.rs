@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use pac_core::manager::machine::{Reply, RequestId};
-use pac_core::protocol::{Command, Ended, Outcome};
+use pac_core::protocol::{Command, Outcome};
 use pac_core::state::{Entry, RepositoryState};
-use pac_core::{FencingToken, Revision, SessionId, Uid};
+use pac_core::{Revision, SessionId};
 
 use super::book::Book;
 use super::port::{Asker, ModelPort};
 use super::store::Sent;
+use super::target::{Target, is_done};
 
 #[derive(Debug, Clone)]
 pub(super) struct Ask {
@@ -40,13 +41,6 @@ pub(super) enum Reader {
     Stopped,
     /// The answer came meanwhile, and nobody has read it.
     Unheard(Arc<Reply<ModelPort>>),
-}
-
-/// What a command that names less than it ends has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Target {
-    Run(Uid),
-    Slot(FencingToken),
 }
 
 impl Ask {
@@ -121,22 +115,6 @@ impl Ask {
     }
 }
 
-impl Target {
-    /// What a command is about to end, by what is known when it is planned.
-    pub(super) fn of(command: &Command, outcome: &Outcome, base: &RepositoryState) -> Option<Self> {
-        let entry = base.entry(command.run()?).filter(|_| is_done(outcome))?;
-        match command {
-            Command::Cancel { uid: None, .. } if !entry.is_finished() => {
-                Some(Self::Run(entry.uid.clone()))
-            }
-            Command::Release { token: None, .. } if entry.is_started() => {
-                entry.token().map(Self::Slot)
-            }
-            _ => None,
-        }
-    }
-}
-
 /// Whether a command that may be carried out once only was, by a commit.
 fn is_a_change(sent: &Sent, before: &Book, after: &Book) -> bool {
     match &sent.command {
@@ -153,16 +131,6 @@ fn is_a_change(sent: &Sent, before: &Book, after: &Book) -> bool {
         Command::RemoveRepository => before.state().exists() && !after.state().exists(),
         _ => false,
     }
-}
-
-fn is_done(outcome: &Outcome) -> bool {
-    matches!(
-        outcome,
-        Outcome::Ended {
-            ended: Ended::Done,
-            ..
-        }
-    )
 }
 
 fn is_accepted(outcome: &Outcome) -> bool {

@@ -9,13 +9,14 @@ use pac_core::protocol::{Changes, Command};
 use pac_core::state::Snapshot;
 use pac_core::{Error, ErrorKind, Revision};
 
-use super::ask::{Ask, Target, is_done_already};
+use super::ask::{Ask, is_done_already};
 use super::book::{Book, stamped};
 use super::controller::{Controller, Terms, Wire};
 use super::invariant::{Broken, Invariant};
 use super::port::{Asker, Machine, ModelPort};
 use super::store::{Answer, Parcel, Sent};
 use super::tamper::tamper;
+use super::target::Target;
 use super::variant::Variant;
 use super::witness::Witness;
 

@@ -89,6 +89,7 @@ mod steps;
 mod store;
 mod suite;
 mod tamper;
+mod target;
 mod variant;
 mod witness;
 mod world;

@@ -8,9 +8,9 @@ use pac_core::SessionId;
 use pac_core::protocol::{Changes, Command, Death, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind};
 
-use super::ask::Target;
 use super::book::Book;
 use super::port::Asker;
+use super::target::Target;
 use super::variant::Variant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use super::proxy::Lines;
@@ -231,8 +232,16 @@ impl Cluster {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free. It is below those that systems give to outgoing connections, so that no
+/// connection of another test has taken it by the time that a server listens there.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test binaries that run side by side look in other places.
+    let first = 10_000 + 100 * u16::try_from(std::process::id() % 200).unwrap();
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_700;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

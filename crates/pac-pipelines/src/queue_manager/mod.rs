@@ -293,12 +293,13 @@ impl QueueManager {
         most: usize,
     ) -> Result<Vec<PipelineRunKey>, PipelinesError> {
         let (manager, claims) = (&self.shared.manager, &self.shared.claims);
+        let stream = &self.shared.stream;
+        let before = stream.catch_up(manager);
         let status = manager.status(repository).await?;
         let session = manager.session();
         let taken = claims.take(&status, session, most);
         let (open, _) = claims.split(&status, session);
-        let stream = &self.shared.stream;
-        stream.catch_up(manager, repository, |run| open.contains(run));
+        stream.forget(repository, before, |run| open.contains(run));
         Ok(taken)
     }
 

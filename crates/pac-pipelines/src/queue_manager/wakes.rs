@@ -1,4 +1,5 @@
-//! The manager's stream of grants, which is always read: a slot that nobody takes is given back.
+//! The manager's stream of grants. The queue manager reads it with every call that hands out runs,
+//! while no [`Wakes`] does: a slot that nobody takes is given back.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +9,10 @@ use pac_core::manager::{ConcurrencyManager, Grants};
 use pac_core::{PipelineRunKey, RepositoryKey};
 
 use super::Shared;
+
+/// So many runs are remembered for a [`Wakes`] that comes later. What comes beyond that lies unread
+/// at the manager, which keeps as many again, and gives back the rest.
+const MOST: usize = 1_024;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -22,7 +27,15 @@ struct Inner {
     /// A [`Wakes`] has the stream.
     lent: bool,
     /// The runs that got a slot while no [`Wakes`] was there, and were not handed out since.
-    seen: VecDeque<(RepositoryKey, PipelineRunKey)>,
+    seen: VecDeque<Seen>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Seen {
+    number: u64,
+    repository: RepositoryKey,
+    run: PipelineRunKey,
 }
 
 impl Stream {
@@ -34,26 +47,39 @@ impl Stream {
         }
     }
 
-    /// Reads what has come, unless a [`Wakes`] does; then keeps, of a Repository, those runs
-    /// alone that have not been handed out.
-    pub(super) fn catch_up(
-        &self,
-        manager: &ConcurrencyManager,
-        repository: &RepositoryKey,
-        is_open: impl Fn(&PipelineRunKey) -> bool,
-    ) {
+    /// Reads what has come, unless a [`Wakes`] does. Returns the number that the next run gets.
+    pub(super) fn catch_up(&self, manager: &ConcurrencyManager) -> u64 {
         self.open(manager);
         let mut inner = self.inner();
-        let Inner { grants, seen, .. } = &mut *inner;
-        if let Some(grants) = grants {
-            while let Some(Some(lease)) = grants.next().now_or_never() {
-                let woken = (lease.repository().clone(), lease.run().clone());
-                if !seen.contains(&woken) {
-                    seen.push_back(woken);
-                }
-            }
+        let Inner {
+            grants, seen, next, ..
+        } = &mut *inner;
+        while seen.len() < MOST
+            && let Some(Some(Some(lease))) =
+                grants.as_mut().map(|grants| grants.next().now_or_never())
+        {
+            seen.push_back(Seen {
+                number: *next,
+                repository: lease.repository().clone(),
+                run: lease.run().clone(),
+            });
+            *next += 1;
         }
-        seen.retain(|(of, run)| of != repository || is_open(run));
+        *next
+    }
+
+    /// Forgets the runs of a Repository that have been handed out or are over, as a state shows
+    /// that was read after the runs with numbers below `before` had come.
+    pub(super) fn forget(
+        &self,
+        repository: &RepositoryKey,
+        before: u64,
+        is_open: impl Fn(&PipelineRunKey) -> bool,
+    ) {
+        let stays = |seen: &Seen| {
+            seen.repository != *repository || seen.number >= before || is_open(&seen.run)
+        };
+        self.inner().seen.retain(stays);
     }
 
     fn lend(&self, manager: &ConcurrencyManager) -> Option<Grants> {
@@ -71,7 +97,8 @@ impl Stream {
     }
 
     fn next_seen(&self) -> Option<(RepositoryKey, PipelineRunKey)> {
-        self.inner().seen.pop_front()
+        let seen = self.inner().seen.pop_front()?;
+        Some((seen.repository, seen.run))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

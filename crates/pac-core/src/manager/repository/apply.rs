@@ -90,6 +90,7 @@ impl<P: Port> Repository<P> {
 
     /// The bookkeeping of a snapshot: says which runs those who wait have to hear of, with the
     /// entry as it is now.
+    #[inline(never)]
     fn absorb(
         &mut self,
         env: &Env,
@@ -177,6 +178,8 @@ impl<P: Port> Repository<P> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn end_unknown_waiters(&mut self, effects: &mut Effects<P>) {
         if let Some(state) = &self.state {
             let ends = |run: &PipelineRunKey, _| {
@@ -266,6 +269,8 @@ impl<P: Port> Repository<P> {
 
     /// The command that goes on waiting for a run of this manager's in the name of the session
     /// that it has now, unless the run is nobody's here.
+    #[cold]
+    #[inline(never)]
     pub(super) fn reclaim_of(&self, env: &Env, entry: &Entry) -> Option<Command> {
         let former = entry.owner().filter(|owner| self.was_ours(env, *owner));
         (former.is_some() || self.waiters.knows(&entry.run)).then(|| Command::Reclaim {

@@ -290,6 +290,8 @@ impl<P: Port> Request<P> {
     }
 
     /// Answers with a failure. An attempt that may have succeeded makes the outcome unknown.
+    #[cold]
+    #[inline(never)]
     pub(super) fn fail(&mut self, error: &Error, effects: &mut Effects<P>) {
         let Some(asker) = self.take_asker() else {
             return;

@@ -449,6 +449,8 @@ impl<P: Port> Repository<P> {
     }
 
     /// What was read does not add up: nothing is known.
+    #[cold]
+    #[inline(never)]
     fn forget(&mut self) {
         self.recheck = true;
         let Some(state) = self.state.take() else {
@@ -461,12 +463,16 @@ impl<P: Port> Repository<P> {
     }
 
     /// Counts this manager's entries, after the state or the session was replaced.
+    #[cold]
+    #[inline(never)]
     fn recount(&mut self) {
         let session = Some(self.session);
         let entries = self.state.iter().flat_map(RepositoryState::entries);
         self.owned_count = entries.filter(|entry| entry.owner() == session).count();
     }
 
+    #[cold]
+    #[inline(never)]
     fn corrupt(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Corrupt, "read", reason).in_repository(&self.key)
     }

@@ -150,6 +150,8 @@ impl<P: Port> Repository<P> {
     }
 
     /// How a run waits that was to be released.
+    #[cold]
+    #[inline(never)]
     fn waits(
         &self,
         outcome: &Outcome,
@@ -184,6 +186,8 @@ impl<P: Port> Repository<P> {
     /// An asker has gone before it was answered. A slot or a place that it did not have before,
     /// and nobody else waits for, is taken back, before it is asked for anew; else the run stays
     /// as it is.
+    #[cold]
+    #[inline(never)]
     pub(super) fn undo(&mut self, env: &Env, reply: &mut Reply<P>, effects: &mut Effects<P>) {
         let (Outcome::Admitted { admitted, created }, Some(entry)) = (&reply.outcome, &reply.entry)
         else {

@@ -164,6 +164,8 @@ impl<P: Port> Repository<P> {
 
     /// An attempt failed: requests that have waited for too long are told, or all of them when
     /// trying again would not help.
+    #[cold]
+    #[inline(never)]
     pub(super) fn failed(&mut self, env: &Env, error: &Error, effects: &mut Effects<P>) -> Action {
         let kind = error.kind();
         let again = matches!(

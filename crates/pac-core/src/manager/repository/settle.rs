@@ -72,62 +72,87 @@ impl<P: Port> Repository<P> {
                 self.answer(env, Some(&snapshot), effects);
                 self.after_commit(known)
             }
-            CommitOutcome::Conflict(snapshot) => {
-                self.inbox.put_back();
-                self.retry.lost(env.now);
-                let source = Source::Read(self.floor);
-                let applied =
-                    snapshot.map(|snapshot| self.apply_snapshot(env, &snapshot, source, effects));
-                match applied {
-                    Some(Ok(Absorb::Applied)) => {}
-                    Some(Ok(Absorb::Incomplete)) => self.forget(),
-                    // A hint has told it meanwhile.
-                    None | Some(Ok(Absorb::Stale)) if self.known() > self.inbox.planned_at => {}
-                    _ => self.recheck = true,
-                }
-                let contended = self.contended();
-                self.failed(env, &contended, effects)
-            }
-            CommitOutcome::SessionDead(dead) if dead == session => {
-                let error = Error::session_lost("commit", session);
-                self.inbox.put_back();
-                let error = error.in_repository(&self.key);
-                effects.session_lost = Some(session);
-                self.failed(env, &error, effects)
-            }
-            CommitOutcome::SessionDead(session) => {
-                self.inbox.put_back();
-                if !self.dead.contains(&session) {
-                    self.dead.push(session);
-                    let death = Death::Session;
-                    self.inbox.add_first(Command::Expire { session, death });
-                }
-                let contended = self.contended();
-                self.failed(env, &contended, effects)
-            }
-            CommitOutcome::Refused(error) => {
-                // What was not in it is not meant.
-                let later = std::mem::take(&mut self.inbox.pending);
-                self.inbox.put_back();
-                self.forget();
-                let error = error.in_repository(&self.key);
-                let next = self.failed(env, &error, effects);
-                let at_once = !later.is_empty();
-                self.inbox.pending.extend(later);
-                match next {
-                    // What is read may bring forth the same commands again.
-                    Action::Plan if !at_once => Action::PlanAfter(LONGEST_BACKOFF),
-                    _ if at_once => Action::Plan,
-                    next => next,
-                }
-            }
+            CommitOutcome::Conflict(snapshot) => self.on_conflict(env, snapshot, effects),
+            CommitOutcome::SessionDead(dead) => self.on_session_dead(env, session, dead, effects),
+            CommitOutcome::Refused(error) => self.on_refused(env, error, effects),
         };
         self.hand_over(effects);
         next
     }
 
+    /// Another controller was faster; this is what it has made of the repository, if it is known.
+    #[cold]
+    #[inline(never)]
+    fn on_conflict(
+        &mut self,
+        env: &Env,
+        snapshot: Option<Snapshot>,
+        effects: &mut Effects<P>,
+    ) -> Action {
+        self.inbox.put_back();
+        self.retry.lost(env.now);
+        let source = Source::Read(self.floor);
+        let applied = snapshot.map(|snapshot| self.apply_snapshot(env, &snapshot, source, effects));
+        match applied {
+            Some(Ok(Absorb::Applied)) => {}
+            Some(Ok(Absorb::Incomplete)) => self.forget(),
+            // A hint has told it meanwhile.
+            None | Some(Ok(Absorb::Stale)) if self.known() > self.inbox.planned_at => {}
+            _ => self.recheck = true,
+        }
+        let contended = self.contended();
+        self.failed(env, &contended, effects)
+    }
+
+    /// A session is over: the one that committed, or one that the commit names.
+    #[cold]
+    #[inline(never)]
+    fn on_session_dead(
+        &mut self,
+        env: &Env,
+        session: SessionId,
+        dead: SessionId,
+        effects: &mut Effects<P>,
+    ) -> Action {
+        self.inbox.put_back();
+        let error = if dead == session {
+            effects.session_lost = Some(session);
+            Error::session_lost("commit", session).in_repository(&self.key)
+        } else {
+            if !self.dead.contains(&dead) {
+                self.dead.push(dead);
+                let (session, death) = (dead, Death::Session);
+                self.inbox.add_first(Command::Expire { session, death });
+            }
+            self.contended()
+        };
+        self.failed(env, &error, effects)
+    }
+
+    /// The store takes exception to what was to be written.
+    #[cold]
+    #[inline(never)]
+    fn on_refused(&mut self, env: &Env, error: Error, effects: &mut Effects<P>) -> Action {
+        // What was not in it is not meant.
+        let later = std::mem::take(&mut self.inbox.pending);
+        self.inbox.put_back();
+        self.forget();
+        let error = error.in_repository(&self.key);
+        let next = self.failed(env, &error, effects);
+        let at_once = !later.is_empty();
+        self.inbox.pending.extend(later);
+        match next {
+            // What is read may bring forth the same commands again.
+            Action::Plan if !at_once => Action::PlanAfter(LONGEST_BACKOFF),
+            _ if at_once => Action::Plan,
+            next => next,
+        }
+    }
+
     /// A commit of this repository's failed, or nobody knows what came of it.
     #[must_use]
+    #[cold]
+    #[inline(never)]
     pub fn on_commit_failed(
         &mut self,
         env: &Env,

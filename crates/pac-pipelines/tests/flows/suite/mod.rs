@@ -70,6 +70,7 @@ macro_rules! flows {
     }
     recovery {
         what_runs_unknown_is_counted_beyond_the_limit,
+        what_began_under_annotations_counts_beside_what_is_new,
         queued_here_and_running_there_is_started,
         started_here_and_held_there_is_started_there,
         started_here_and_done_there_is_released,

@@ -8,6 +8,7 @@ use pac_core::protocol::RunRequest;
 use pac_core::{Limit, LimitVersion};
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::NewRun;
+use pac_pipelines::vocabulary;
 use tokio::time::sleep;
 
 use super::support::{Setting, repository, run, website};
@@ -33,6 +34,32 @@ pub(crate) async fn what_runs_unknown_is_counted_beyond_the_limit(fixture: &Fixt
         assert!(setting.cluster.finish(&run(name), true));
     }
     setting.comes_to(&["r3", "a"], &[]).await;
+}
+
+/// The phases of a migration: the old runs go on, and what waited comes before what is new, all
+/// under one limit.
+pub(crate) async fn what_began_under_annotations_counts_beside_what_is_new(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 3);
+    for name in ["o1", "o2"] {
+        let old = NewRun::of(run(name), &website()).annotated(vocabulary::STATE, "started");
+        setting.cluster.create(old).unwrap();
+    }
+    for name in ["o3", "o4"] {
+        let old = NewRun::held(run(name), &website()).annotated(vocabulary::STATE, "queued");
+        setting.cluster.create(old).unwrap();
+    }
+    setting.cluster.set_order(&[run("o3"), run("o4")]);
+    let _controller = setting.controller().await;
+    setting.comes_to(&["o1", "o2", "o3"], &["o4"]).await;
+    setting.event(&["n1", "n2"]);
+    setting
+        .comes_to(&["o1", "o2", "o3"], &["o4", "n1", "n2"])
+        .await;
+    assert!(setting.cluster.finish(&run("o1"), true));
+    setting.comes_to(&["o2", "o3", "o4"], &["n1", "n2"]).await;
+    assert!(setting.cluster.finish(&run("o3"), true));
+    setting.comes_to(&["o2", "o4", "n1"], &["n2"]).await;
+    setting.audit();
 }
 
 /// (50) Another has started it.
@@ -95,6 +122,8 @@ pub(crate) async fn what_is_gone_from_the_cluster_goes_after_the_grace_period(fi
     }
     setting.event(&["a"]);
     let controller = setting.idle().await;
+    // Without a reader, what it is granted would go back to the queue.
+    let _reader = controller.manager().grants();
     controller.recover().await.unwrap();
     fixture.comes_to(&website(), &["g1"], &["g2", "a"]).await;
     sleep(setting.options().grace / 2).await;
@@ -123,7 +152,7 @@ pub(crate) async fn one_malformed_object_stops_nothing(fixture: &Fixture) {
         let order = "no-slash,ci/a,ci/x/y,,ci/b,\0";
         setting.cluster.mark(
             &run(name),
-            pac_pipelines::vocabulary::EXECUTION_ORDER,
+            vocabulary::EXECUTION_ORDER,
             order,
         );
     }
