@@ -111,7 +111,9 @@ fn opening_ends_although_the_store_says_nothing() {
             let since = Instant::now();
             let opening = ConcurrencyManager::open(line.over(fixture.driver()), options);
             let refused = timeout(within * 4, opening).await.unwrap();
-            assert!(refused.unwrap_err().is_retryable());
+            let kind = refused.unwrap_err().kind();
+            let expected = [ErrorKind::Unavailable, ErrorKind::Indeterminate];
+            assert!(expected.contains(&kind), "{kind:?}");
             assert!(since.elapsed() <= within * 2, "{:?}", since.elapsed());
         }
     });
@@ -126,7 +128,8 @@ fn the_time_to_wait_for_a_slot_counts_from_the_call() {
         let web = repository("web");
         manager.set_limit(&web, Limit::new(1), None).await.unwrap();
         let held = manager.acquire(&web).await.unwrap();
-        line.inject([Request::Commit], Fault::Delay(SECOND * 2), When::Next(1));
+        // There and back.
+        line.inject([Request::Commit], Fault::Delay(SECOND), When::Next(1));
         let since = Instant::now();
         let late = manager.acquire_timeout(&web, SECOND * 3).await.unwrap();
         assert!(late.is_none());

@@ -150,11 +150,9 @@ pub(crate) async fn one_malformed_object_stops_nothing(fixture: &Fixture) {
             .create(NewRun::held(run(name), &website()))
             .unwrap();
         let order = "no-slash,ci/a,ci/x/y,,ci/b,\0";
-        setting.cluster.mark(
-            &run(name),
-            vocabulary::EXECUTION_ORDER,
-            order,
-        );
+        setting
+            .cluster
+            .mark(&run(name), vocabulary::EXECUTION_ORDER, order);
     }
     let controller = setting.idle().await;
     let recovery = controller.recover().await.unwrap();
