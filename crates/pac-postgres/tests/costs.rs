@@ -12,7 +12,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_core::driver::{Driver, ListFilter, RepositoryCommit, Retention};
+use pac_core::driver::{Driver, ListFilter, RepositoryCommit, Retention, SessionTtl};
 use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions};
 use pac_core::protocol::{Command, Issuer, apply};
 use pac_core::state::{RepositoryState, RunOutcome};
@@ -110,7 +110,12 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         let options = options(port(server));
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
-        let session = driver.open_session(TTL).await.unwrap();
+        // Nobody renews it, and filling the tables may take a while.
+        let ttl = SessionTtl {
+            session: Duration::from_secs(600),
+            lease: Duration::from_secs(600),
+        };
+        let session = driver.open_session(ttl).await.unwrap();
         let web = key("web");
         set_limit(&driver, session, &web, 1).await;
         command(&driver, session, &web, &Command::Admit(durable("first"))).await;

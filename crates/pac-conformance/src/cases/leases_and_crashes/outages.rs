@@ -43,6 +43,9 @@ pub async fn a_restart_of_the_store_loses_nothing(fixture: &Fixture) {
     // Wait until both managers have seen all of this, even on a busy machine: a conflict would
     // need a read, which would fail.
     sleep(fixture.notice()).await;
+    for manager in [&left, &right] {
+        manager.status(&web).await.unwrap();
+    }
     let before = fixture.view(&web).await.head;
 
     let others = Request::ALL
