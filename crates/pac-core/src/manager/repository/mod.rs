@@ -450,7 +450,6 @@ impl<P: Port> Repository<P> {
 
     /// What was read does not add up: nothing is known.
     #[cold]
-    #[inline(never)]
     fn forget(&mut self) {
         self.recheck = true;
         let Some(state) = self.state.take() else {
@@ -464,7 +463,6 @@ impl<P: Port> Repository<P> {
 
     /// Counts this manager's entries, after the state or the session was replaced.
     #[cold]
-    #[inline(never)]
     fn recount(&mut self) {
         let session = Some(self.session);
         let entries = self.state.iter().flat_map(RepositoryState::entries);
@@ -472,7 +470,6 @@ impl<P: Port> Repository<P> {
     }
 
     #[cold]
-    #[inline(never)]
     fn corrupt(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Corrupt, "read", reason).in_repository(&self.key)
     }
