@@ -195,7 +195,6 @@ impl Engine {
     }
 
     /// Does what has to be done next for a repository, in a task if it has to be waited for.
-    #[inline(never)]
     pub(super) fn resume(self: &Arc<Self>, token: Token, action: &Action) {
         match *action {
             Action::Rest => token.done(),

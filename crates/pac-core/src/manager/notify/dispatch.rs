@@ -204,8 +204,6 @@ impl Engine {
     }
 
     /// An answer found nobody: an admission is taken back.
-    #[cold]
-    #[inline(never)]
     pub(in crate::manager) fn reply_was_not_heard(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -229,8 +227,6 @@ impl Engine {
     }
 
     /// A slot that nobody takes is given back.
-    #[cold]
-    #[inline(never)]
     pub(in crate::manager) fn give_back(self: &Arc<Self>, cell: &Arc<Cell>, grant: &Grant) {
         let lead = self.input(cell, |input| {
             input.machine.give_back(&input.env, grant, input.effects)

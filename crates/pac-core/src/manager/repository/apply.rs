@@ -90,7 +90,6 @@ impl<P: Port> Repository<P> {
 
     /// The bookkeeping of a snapshot: says which runs those who wait have to hear of, with the
     /// entry as it is now.
-    #[inline(never)]
     fn absorb(
         &mut self,
         env: &Env,
@@ -115,8 +114,8 @@ impl<P: Port> Repository<P> {
             // that nobody knows of, as one that waited has.
             let again = is_own(after) && has_another_slot(before, after);
             // Snapshots overlap: a slot that is shown once more is no news.
-            let known = is_own(before) && is_own(after) && !again;
-            let known = known && after.is_some_and(|after| after.is_started());
+            let held = is_own(before) && after.is_some_and(|after| after.is_started());
+            let known = held && is_own(after) && !again;
             let waited = before.is_some_and(|before| before.is_queued());
             if (waited_for && !known) || again || waited {
                 of_interest.push((Arc::clone(entry), after.cloned()));
@@ -178,8 +177,6 @@ impl<P: Port> Repository<P> {
         }
     }
 
-    #[cold]
-    #[inline(never)]
     fn end_unknown_waiters(&mut self, effects: &mut Effects<P>) {
         if let Some(state) = &self.state {
             let ends = |run: &PipelineRunKey, _| {
@@ -269,8 +266,6 @@ impl<P: Port> Repository<P> {
 
     /// The command that goes on waiting for a run of this manager's in the name of the session
     /// that it has now, unless the run is nobody's here.
-    #[cold]
-    #[inline(never)]
     pub(super) fn reclaim_of(&self, env: &Env, entry: &Entry) -> Option<Command> {
         let former = entry.owner().filter(|owner| self.was_ours(env, *owner));
         (former.is_some() || self.waiters.knows(&entry.run)).then(|| Command::Reclaim {

@@ -84,8 +84,8 @@ impl<P: Port> Inbox<P> {
         }
     }
 
-    /// The same as [`add`](Self::add), before all others: for a command that takes a run back, which others may ask
-    /// for anew.
+    /// The same as [`add`](Self::add), before all others: for a command that takes a run back,
+    /// which others may ask for anew.
     pub(super) fn add_first(&mut self, command: Command) {
         self.take_out(&command);
         self.push_first(Request::own(command));
@@ -289,12 +289,11 @@ impl<P: Port> Request<P> {
         }
     }
 
-    /// Answers with a failure. An attempt that may have succeeded makes the outcome unknown.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn fail(&mut self, error: &Error, effects: &mut Effects<P>) {
+    /// Answers with a failure. An attempt that may have succeeded makes the outcome unknown. True
+    /// when somebody is told, who has gone from here on.
+    pub(super) fn fail(&mut self, error: &Error, effects: &mut Effects<P>) -> bool {
         let Some(asker) = self.take_asker() else {
-            return;
+            return false;
         };
         let error = if self.uncertain.is_some() {
             let message = "the answer to an attempt was lost, and its outcome could not be read; \
@@ -309,5 +308,6 @@ impl<P: Port> Request<P> {
             asker,
             result: Err(Box::new(error)),
         });
+        true
     }
 }

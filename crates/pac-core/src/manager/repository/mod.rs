@@ -428,10 +428,7 @@ impl<P: Port> Repository<P> {
                 self.inbox.pending.push_back(request);
                 continue;
             }
-            let awaited = request.is_awaited();
-            request.fail(why, effects);
-            if awaited && request.may_leave_something() {
-                request.listener = Listener::Dropped;
+            if request.fail(why, effects) && request.may_leave_something() {
                 self.inbox.pending.push_back(request);
             }
         }
@@ -449,7 +446,6 @@ impl<P: Port> Repository<P> {
     }
 
     /// What was read does not add up: nothing is known.
-    #[cold]
     fn forget(&mut self) {
         self.recheck = true;
         let Some(state) = self.state.take() else {
@@ -462,14 +458,12 @@ impl<P: Port> Repository<P> {
     }
 
     /// Counts this manager's entries, after the state or the session was replaced.
-    #[cold]
     fn recount(&mut self) {
         let session = Some(self.session);
         let entries = self.state.iter().flat_map(RepositoryState::entries);
         self.owned_count = entries.filter(|entry| entry.owner() == session).count();
     }
 
-    #[cold]
     fn corrupt(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Corrupt, "read", reason).in_repository(&self.key)
     }

@@ -73,7 +73,6 @@ impl<P: Port> Repository<P> {
         clippy::option_option,
         reason = "no state, and no changes, are two answers"
     )]
-    #[inline(never)]
     fn gather(&mut self, env: &Env, effects: &mut Effects<P>) -> Option<Option<Box<Changes>>> {
         let state = self.state.as_ref()?;
         let (issuer, budget) = (env.issuer(), env.entry_budget);
@@ -230,8 +229,6 @@ fn basis(
 
 /// How to go on with a command of which an attempt, planned on `basis`, may have succeeded.
 /// The plan has what the commit does before it.
-#[cold]
-#[inline(never)]
 fn again(
     command: &Command,
     basis: &Basis,
@@ -349,8 +346,6 @@ impl<P: Port> Planned<P> {
 impl<P: Port> Request<P> {
     /// Notes that the attempt which the request was in may have succeeded. Of several such
     /// attempts the first that would have changed something is the one to find again.
-    #[cold]
-    #[inline(never)]
     fn note_uncertain(&mut self, outcome: Outcome, basis: Basis, takes_over: bool) {
         let known = self.uncertain.as_ref();
         let takes_over = takes_over || known.is_some_and(|known| known.takes_over);

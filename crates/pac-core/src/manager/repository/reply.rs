@@ -141,8 +141,9 @@ impl<P: Port> Repository<P> {
             Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
             // Its session died, and that was recorded, before this answer came.
             Some(Standing::Reclaim) => {
-                let reclaim = self.reclaim_of(env, entry);
-                self.inbox.add_all(reclaim.into_iter().collect());
+                if let Some(reclaim) = self.reclaim_of(env, entry) {
+                    self.inbox.add(reclaim);
+                }
             }
             Some(Standing::Started(_)) | None => {}
         }
@@ -150,8 +151,6 @@ impl<P: Port> Repository<P> {
     }
 
     /// How a run waits that was to be released.
-    #[cold]
-    #[inline(never)]
     fn waits(
         &self,
         outcome: &Outcome,
@@ -186,8 +185,6 @@ impl<P: Port> Repository<P> {
     /// An asker has gone before it was answered. A slot or a place that it did not have before,
     /// and nobody else waits for, is taken back, before it is asked for anew; else the run stays
     /// as it is.
-    #[cold]
-    #[inline(never)]
     pub(super) fn undo(&mut self, env: &Env, reply: &mut Reply<P>, effects: &mut Effects<P>) {
         let (Outcome::Admitted { admitted, created }, Some(entry)) = (&reply.outcome, &reply.entry)
         else {
@@ -323,13 +320,7 @@ impl<P: Port> Repository<P> {
         let ours = now
             .and_then(|now| now.owner())
             .filter(|owner| *owner == env.session || self.was_ours(env, *owner));
-        Command::Abandon {
-            run: waited.run.clone(),
-            uid: waited.uid.clone(),
-            owner: ours.or(waited.owner()).unwrap_or(env.session),
-            ticket: waited.ticket,
-            token: waited.token(),
-        }
+        abandon_of(waited, ours.or(waited.owner()).unwrap_or(env.session))
     }
 
     /// Whether another asker is about to be answered with this run; it has from now on what the
@@ -375,10 +366,14 @@ impl<P: Port> Repository<P> {
 
 /// The command that takes back a run which was asked for in this manager's name.
 pub fn abandon(entry: &Entry, session: SessionId) -> Command {
+    abandon_of(entry, entry.owner().unwrap_or(session))
+}
+
+fn abandon_of(entry: &Entry, owner: SessionId) -> Command {
     Command::Abandon {
         run: entry.run.clone(),
         uid: entry.uid.clone(),
-        owner: entry.owner().unwrap_or(session),
+        owner,
         ticket: entry.ticket,
         token: entry.token(),
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::Repository;
 use super::effects::{Action, Effects};
 use super::env::{Env, Port};
-use super::request::{Listener, Request};
+use super::request::Request;
 use crate::error::{Error, ErrorKind};
 use crate::state::Head;
 
@@ -164,8 +164,6 @@ impl<P: Port> Repository<P> {
 
     /// An attempt failed: requests that have waited for too long are told, or all of them when
     /// trying again would not help.
-    #[cold]
-    #[inline(never)]
     pub(super) fn failed(&mut self, env: &Env, error: &Error, effects: &mut Effects<P>) -> Action {
         let kind = error.kind();
         let again = matches!(
@@ -188,11 +186,8 @@ impl<P: Port> Repository<P> {
                 self.inbox.pending.push_back(request);
                 continue;
             }
-            let awaited = request.is_awaited();
-            request.fail(error, effects);
-            if awaited && request.inherits {
+            if request.fail(error, effects) && request.inherits {
                 // What an earlier asker has left behind is found and taken back.
-                request.listener = Listener::Dropped;
                 self.inbox.pending.push_back(request);
             }
         }

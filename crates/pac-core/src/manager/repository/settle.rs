@@ -81,8 +81,6 @@ impl<P: Port> Repository<P> {
     }
 
     /// Another controller was faster; this is what it has made of the repository, if it is known.
-    #[cold]
-    #[inline(never)]
     fn on_conflict(
         &mut self,
         env: &Env,
@@ -105,8 +103,6 @@ impl<P: Port> Repository<P> {
     }
 
     /// A session is over: the one that committed, or one that the commit names.
-    #[cold]
-    #[inline(never)]
     fn on_session_dead(
         &mut self,
         env: &Env,
@@ -130,8 +126,6 @@ impl<P: Port> Repository<P> {
     }
 
     /// The store takes exception to what was to be written.
-    #[cold]
-    #[inline(never)]
     fn on_refused(&mut self, env: &Env, error: Error, effects: &mut Effects<P>) -> Action {
         // What was not in it is not meant.
         let later = std::mem::take(&mut self.inbox.pending);
@@ -151,8 +145,6 @@ impl<P: Port> Repository<P> {
 
     /// A commit of this repository's failed, or nobody knows what came of it.
     #[must_use]
-    #[cold]
-    #[inline(never)]
     pub fn on_commit_failed(
         &mut self,
         env: &Env,
