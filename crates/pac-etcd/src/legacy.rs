@@ -35,6 +35,13 @@ struct OldStore {
     keys_per_request: usize,
 }
 
+/// Keys, and the revision of the last write of each.
+#[derive(Debug, Default)]
+struct Found {
+    keys: Vec<LegacyKey>,
+    modified: Vec<i64>,
+}
+
 impl LegacyEtcd {
     /// Reads all keys of an older layout, as of one revision. The prefix of the options is not
     /// used: these layouts have prefixes of their own. Writes nothing, so the future may be
@@ -66,7 +73,7 @@ impl LegacyEtcd {
             return Ok(Vec::new());
         }
         let found = store.read_all().await?;
-        let keys = found.iter().map(|(key, _)| key.key.as_str());
+        let keys = found.keys.iter().map(|key| key.key.as_str());
         let mut layouts = Vec::new();
         for source in etcd_generations(keys) {
             if !store.has(store.keys.migrated(source.as_str())).await? {
@@ -80,7 +87,7 @@ impl LegacyEtcd {
     fn of(
         store: &OldStore,
         source: LegacySource,
-        found: &[(LegacyKey, i64)],
+        found: &Found,
         facts: &ClusterFacts,
     ) -> Result<Self, Error> {
         let interpret = match source {
@@ -91,12 +98,10 @@ impl LegacyEtcd {
                 return Err(Error::new(ErrorKind::InvalidInput, "migrate", message));
             }
         };
-        let all: Vec<_> = found.iter().map(|(key, _)| key.clone()).collect();
-        let its_own = found
-            .iter()
-            .filter(|(key, _)| is_of_layout(source, &key.key));
+        let keys = found.keys.iter().zip(&found.modified);
+        let its_own = keys.filter(|(key, _)| is_of_layout(source, &key.key));
         Ok(Self {
-            state: interpret(&all, facts),
+            state: interpret(&found.keys, facts),
             keys: its_own
                 .map(|(key, modified)| (key.key.clone(), *modified))
                 .collect(),
@@ -207,10 +212,9 @@ impl OldStore {
         Ok(!page.entries.is_empty())
     }
 
-    /// All keys with the prefixes of the older layouts, as of one revision, each with the revision
-    /// of its last write.
-    async fn read_all(&self) -> Result<Vec<(LegacyKey, i64)>, Error> {
-        let (mut found, mut at) = (Vec::new(), 0);
+    /// All keys with the prefixes of the older layouts, as of one revision.
+    async fn read_all(&self) -> Result<Found, Error> {
+        let (mut found, mut at) = (Found::default(), 0);
         for prefix in [LEASES, CONCURRENCY] {
             let mut start = prefix.to_owned();
             loop {
@@ -225,16 +229,16 @@ impl OldStore {
                 if at == 0 {
                     at = page.revision;
                 }
-                found.extend(page.entries.iter().map(|kv| {
-                    let key = LegacyKey {
+                for kv in &page.entries {
+                    found.keys.push(LegacyKey {
                         key: String::from_utf8_lossy(&kv.key).into_owned(),
                         value: String::from_utf8_lossy(&kv.value).into_owned(),
                         created: kv.created,
-                    };
-                    (key, kv.modified)
-                }));
-                match found.last() {
-                    Some((last, _)) if page.more => start = after(&last.key),
+                    });
+                    found.modified.push(kv.modified);
+                }
+                match found.keys.last() {
+                    Some(last) if page.more => start = after(&last.key),
                     _ => break,
                 }
             }

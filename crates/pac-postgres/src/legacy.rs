@@ -20,6 +20,9 @@ pub struct LegacyPostgres {
 
 const LAYOUT: LegacySource = LegacySource::Postgresql;
 
+/// The schema that the older layout usually is in.
+const PUBLIC: &str = "public";
+
 /// The tables of the older layout.
 const TABLES: [&str; 3] = [
     "concurrency_slots",
@@ -43,8 +46,22 @@ impl LegacyPostgres {
     ) -> Result<Self, Error> {
         options.check()?;
         let client = Client::new(options)?;
-        let schema = quoted(schema)?;
-        check_tables(&client, &schema).await?;
+        let quoted = quoted(schema)?;
+        if let Some(table) = missing_table(&client, schema).await? {
+            let message = format!(
+                "there is no table {quoted}.{table}: name the database with postgresql-database, \
+                 and the schema of the older layout"
+            );
+            return Err(Error::new(ErrorKind::Config, "migrate", message));
+        }
+        Self::read_tables(client, quoted, facts).await
+    }
+
+    async fn read_tables(
+        client: Client,
+        schema: String,
+        facts: &ClusterFacts,
+    ) -> Result<Self, Error> {
         let slots = format!(
             "SELECT id::bigint, coalesce(updated_at::text, ''), repository_key::text, \
              pipeline_run_key::text, state::text, expires_at < now() \
@@ -89,15 +106,7 @@ impl LegacyPostgres {
     pub async fn find(options: &PostgresOptions) -> Result<Option<Self>, Error> {
         options.check()?;
         let client = Client::new(options)?;
-        // The catalogue is open to every role.
-        let there = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE n.nspname = 'public' AND c.relname = ANY($1)";
-        let params = [(&TABLES.as_slice() as _, Type::TEXT_ARRAY)];
-        let rows = client
-            .query("migrate", Effect::Read, there, &params)
-            .await?;
-        let count: i64 = rows.first().map_or(Ok(0), |row| column(row, 0))?;
-        if usize::try_from(count) != Ok(TABLES.len()) {
+        if missing_table(&client, PUBLIC).await?.is_some() {
             return Ok(None);
         }
         let noted = format!("SELECT FROM {}.migrated WHERE layout = $1", client.schema());
@@ -106,8 +115,8 @@ impl LegacyPostgres {
         if !noted.await?.is_empty() {
             return Ok(None);
         }
-        let facts = ClusterFacts::default();
-        Self::read(options, "public", &facts).await.map(Some)
+        let (schema, facts) = (quoted(PUBLIC)?, ClusterFacts::default());
+        Self::read_tables(client, schema, &facts).await.map(Some)
     }
 
     /// Notes beside the new state that this layout was brought along, so that
@@ -157,22 +166,24 @@ impl LegacyPostgres {
     }
 }
 
-async fn check_tables(client: &Client, schema: &str) -> Result<(), Error> {
-    for table in TABLES {
-        let name = format!("{schema}.{table}");
-        let sql = "SELECT to_regclass($1) IS NOT NULL";
-        let params = [(&name as _, Type::TEXT)];
-        let rows = client.query("migrate", Effect::Read, sql, &params).await?;
-        let is_there = rows.first().map(|row| column::<bool>(row, 0)).transpose()?;
-        if is_there != Some(true) {
-            let message = format!(
-                "there is no table {name}: name the database with postgresql-database, and the \
-                 schema of the older layout"
-            );
-            return Err(Error::new(ErrorKind::Config, "migrate", message));
-        }
-    }
-    Ok(())
+/// The first of the tables that is not in a schema, by the catalogue, which is open to every role.
+async fn missing_table(client: &Client, schema: &str) -> Result<Option<&'static str>, Error> {
+    let there = "SELECT c.relname::text FROM pg_class c \
+                 JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname = $1 AND c.relname = ANY($2)";
+    let params = [
+        (&schema as _, Type::TEXT),
+        (&TABLES.as_slice() as _, Type::TEXT_ARRAY),
+    ];
+    let rows = client
+        .query("migrate", Effect::Read, there, &params)
+        .await?;
+    let found: Vec<String> = rows
+        .iter()
+        .map(|row| column(row, 0))
+        .collect::<Result<_, _>>()?;
+    let is_missing = |table: &&str| !found.iter().any(|found| found == table);
+    Ok(TABLES.into_iter().find(is_missing))
 }
 
 /// A schema's name as SQL has it.
