@@ -13,10 +13,10 @@ mod servers;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use servers::{Running, Store, WEB, eventually, read, variable, wait_for_text};
+use servers::{Running, Store, WEB, eventually, psql, read, wait_for_text};
 
 /// The longest time from a signal or a deadline to the end: the store is asked to confirm that a
 /// place is given up, and to close the session, each for 2 s; the rest is for a busy machine.
@@ -189,12 +189,4 @@ impl Drop for Lock {
         let _ = self.psql.kill();
         let _ = self.psql.wait();
     }
-}
-
-/// `psql` on the server that `cargo xtask test` started.
-fn psql(args: &[&str]) -> Command {
-    let mut psql = Command::new("psql");
-    psql.args(["-h", "127.0.0.1", "-p", &variable("PAC_TEST_POSTGRES")]);
-    psql.args(["-U", "postgres", "-qtA"]).args(args);
-    psql
 }

@@ -13,7 +13,6 @@ mod servers;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -22,7 +21,7 @@ use pac_concurrency::{
 };
 use serde_json::{Value, json};
 use servers::etcd::OwnEtcd;
-use servers::{Finished, Store, WEB, variable};
+use servers::{Finished, Store, WEB, psql};
 
 /// A request to etcd's JSON gateway.
 fn ask(endpoint: &str, path: &str, body: &Value) -> Value {
@@ -204,19 +203,7 @@ fn sql(text: &str) -> String {
 
 /// The same in this database.
 fn sql_in(database: &str, text: &str) -> String {
-    let mut psql = Command::new("psql");
-    psql.args(["-h", "127.0.0.1", "-p", &variable("PAC_TEST_POSTGRES")]);
-    psql.args([
-        "-U",
-        "postgres",
-        "-d",
-        database,
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-qtA",
-        "-c",
-        text,
-    ]);
+    let mut psql = psql(&["-d", database, "-v", "ON_ERROR_STOP=1", "-c", text]);
     let output = psql.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

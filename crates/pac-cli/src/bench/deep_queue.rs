@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use pac_concurrency::{
     Admission, ConcurrencyManager, Limit, PipelineRunKey, RepositoryKey, RunOutcome, RunRequest,
 };
-
 use tokio::task::JoinSet;
 
 use super::load::Names;

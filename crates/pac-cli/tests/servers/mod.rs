@@ -43,6 +43,14 @@ pub(crate) fn variable(name: &str) -> String {
     })
 }
 
+/// `psql` on the PostgreSQL that `cargo xtask test` started.
+pub(crate) fn psql(args: &[&str]) -> Command {
+    let mut psql = Command::new("psql");
+    psql.args(["-h", "127.0.0.1", "-p", &variable("PAC_TEST_POSTGRES")]);
+    psql.args(["-U", "postgres", "-qtA"]).args(args);
+    psql
+}
+
 /// Runs every test on every store, with the store's name in the test's.
 macro_rules! on_every_store {
     ($($(#[$attribute:meta])* $test:ident,)*) => {

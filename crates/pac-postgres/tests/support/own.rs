@@ -1,12 +1,15 @@
 //! A server that belongs to one test, which kills and restarts it.
 
+#[path = "port.rs"]
+mod port;
+
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+pub(crate) use port::free_port;
 
 use super::variable;
 
@@ -160,20 +163,6 @@ impl Drop for OwnServer {
     fn drop(&mut self) {
         if self.server.is_some() {
             self.kill_9();
-        }
-    }
-}
-
-/// A port that is free. It is below those that systems give to outgoing connections, so that no
-/// connection of another test has taken it by the time that a server listens there.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test binaries that run side by side look in other places.
-    let first = 10_000 + 100 * u16::try_from(std::process::id() % 200).unwrap();
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_700;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
         }
     }
 }
