@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pac_concurrency::driver::{Descriptor, Driver, Placement};
+use pac_concurrency::driver::{Driver, Placement};
 use pac_concurrency::{
     Admission, ConcurrencyManager, ErrorKind, Limit, ManagerOptions, MemoryDriver, MemoryOptions,
     RepositoryKey, RunOutcome, RunRequest, Turn,
@@ -32,11 +32,10 @@ async fn memory(time: Time) -> Fixture {
 /// A manager whose store seems to be behind a network: each request takes 2 ms.
 async fn distant(fixture: &Fixture) -> ConcurrencyManager {
     let line = Faults::none();
-    line.describe(|inner| Descriptor {
-        placement: Placement::Remote {
+    line.describe(|inner| {
+        inner.with_placement(Placement::Remote {
             batches_in_flight: 2,
-        },
-        ..inner
+        })
     });
     let delay = Fault::Delay(Duration::from_millis(1));
     line.inject(Request::ALL, delay, When::Always);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pac_concurrency::driver::{Descriptor, Driver, Placement, Retention};
+use pac_concurrency::driver::{Driver, Placement, Retention};
 use pac_concurrency::{MemoryDriver, MemoryOptions, RepositoryKey};
 use pac_conformance::faults::{Faults, Ruin};
 use pac_conformance::{Fixture, Harm, Time, Vandal};
@@ -19,20 +19,16 @@ pac_conformance::conformance!(
 );
 
 async fn server(time: Time) -> Fixture {
-    let retention = Retention {
-        age: Duration::from_secs(10),
-        per_repository: usize::MAX,
-    };
+    let retention = Retention::new(Duration::from_secs(10), usize::MAX);
     let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions {
         retention,
         ..MemoryOptions::default()
     }));
     let disk = Faults::none();
-    disk.describe(|inner| Descriptor {
-        placement: Placement::Remote {
+    disk.describe(|inner| {
+        inner.with_placement(Placement::Remote {
             batches_in_flight: 1,
-        },
-        ..inner
+        })
     });
     Fixture::over(disk.over(&Faults::line().over(&memory)), time)
         .with_session_ttl(Duration::from_millis(1_500))

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-use pac_concurrency::driver::{Descriptor, Driver, Placement};
+use pac_concurrency::driver::{Driver, Placement};
 use pac_concurrency::{
     Admission, ConcurrencyManager, LeaseLoss, Limit, ManagerOptions, MemoryDriver, MemoryOptions,
     RunOutcome, RunStatus, Turn,
@@ -158,11 +158,10 @@ fn a_manager_is_closed_off_the_runtime() {
 fn off_the_runtime(ask: impl AsyncFnOnce(ConcurrencyManager) + Send + 'static) {
     let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
     let line = Faults::none();
-    line.describe(|inner| Descriptor {
-        placement: Placement::Remote {
+    line.describe(|inner| {
+        inner.with_placement(Placement::Remote {
             batches_in_flight: 2,
-        },
-        ..inner
+        })
     });
     let delay = Fault::Delay(Duration::from_millis(1));
     line.inject(Request::ALL, delay, When::Always);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pac_concurrency::driver::{Descriptor, Driver, Placement};
+use pac_concurrency::driver::{Driver, Placement};
 use pac_concurrency::{
     ConcurrencyManager, Error, ErrorKind, Event, Heard, Lease, Limit, ManagerOptions, MemoryDriver,
     MemoryOptions, RunOutcome, RunRequest, Turn,
@@ -175,11 +175,10 @@ fn a_manager_whose_runtime_was_shut_down_keeps_no_slot() {
     let memory: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions::default()));
     let far = Faults::none();
     // Kept alive from a thread of its own, as behind a network.
-    far.describe(|inner| Descriptor {
-        placement: Placement::Remote {
+    far.describe(|inner| {
+        inner.with_placement(Placement::Remote {
             batches_in_flight: 1,
-        },
-        ..inner
+        })
     });
     let web = repository("web");
     let (theirs, ours) = (runtime(), runtime());

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use pac_concurrency::{
     Ended, Ending, Limit, LimitVersion, MemoryDriver, MemoryOptions, RunKind, RunOutcome,
-    RunRequest,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{
@@ -209,10 +208,8 @@ fn a_dropped_admission_is_taken_back_however_long_the_store_was_away() {
             let ours = fixture.manager_behind(&line).await;
             ours.set_limit(&web, Limit::new(1), None).await.unwrap();
             lose_the_next_answer(&line);
-            let request = RunRequest {
-                kind,
-                ..durable("a")
-            };
+            let mut request = durable("a");
+            request.kind = kind;
             let dropped = timeout(SECOND, ours.admit(&web, request)).await;
             assert!(dropped.is_err(), "{dropped:?}");
             fixture.view(&web).await.assert(&["a"], &[]);

@@ -167,10 +167,8 @@ fn a_waiting_ephemeral_run_is_not_refused_for_the_sake_of_a_former_session() {
 /// The same, for another run of the same name.
 #[test]
 fn a_new_ephemeral_run_may_have_the_name_of_one_of_a_former_session() {
-    let another = RunRequest {
-        uid: "another".parse().unwrap(),
-        ..ephemeral("x")
-    };
+    let mut another = ephemeral("x");
+    another.uid = "another".parse().unwrap();
     asked_again_with_a_new_session(false, another);
 }
 
@@ -189,10 +187,8 @@ fn an_ephemeral_run_never_gets_the_name_of_a_durable_one_of_a_former_session() {
             sleep(Duration::from_millis(1)).await;
         }
         fixture.settle().await;
-        let another = RunRequest {
-            uid: "another".parse().unwrap(),
-            ..ephemeral("x")
-        };
+        let mut another = ephemeral("x");
+        another.uid = "another".parse().unwrap();
         let refused = ours.admit(&web, another).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::NameInUse, "{refused}");
         assert_eq!(fixture.view(&web).await.entry("x").unwrap().uid, *x.uid());

@@ -177,6 +177,11 @@ pub(crate) fn report(
             let sentence = format!("{repository} has no run {run}; `pac status {repository}`");
             ("unknown", sentence, Exit::Negative)
         }
+        // What a later version of the library may add.
+        other => {
+            let sentence = format!("{run} was not ended by this: {other:?}");
+            ("not-ended", sentence, Exit::Negative)
+        }
     };
     let outcome = match answer.ended {
         Ended::Before(outcome) => Some(outcome),

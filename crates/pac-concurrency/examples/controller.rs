@@ -95,6 +95,7 @@ async fn wait_until_orphaned(events: &mut pac_concurrency::Events) -> Result<(),
             }
             Heard::Event(event) => println!("second: {event:?}"),
             Heard::Missed(number) => println!("second: {number} events passed unread"),
+            other => println!("second: {other:?}"),
         }
     }
 }

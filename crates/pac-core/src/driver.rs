@@ -164,7 +164,8 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// Which repositories to list.
+/// Which repositories to list. A driver has to know each of these: one more would be a breaking
+/// change, on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListFilter {
     /// All.
@@ -198,6 +199,7 @@ pub trait Watch: Send {
 
 /// Something may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WatchEvent {
     /// A repository is at this revision now, or a later one.
     Changed {
@@ -256,6 +258,7 @@ impl fmt::Debug for Commit {
 
 /// What came of the commit to one repository.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum CommitOutcome {
     /// It is durable. What was written, stamped; see [`Driver::commit`].
     Committed(Snapshot),
@@ -274,6 +277,7 @@ pub enum CommitOutcome {
 
 /// How long a session outlives the last time it was renewed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionTtl {
     /// Until the process counts as dead.
     pub session: Duration,
@@ -281,13 +285,34 @@ pub struct SessionTtl {
     pub lease: Duration,
 }
 
+impl SessionTtl {
+    /// A process that counts as dead after `session`, and whose durable runs keep their slots for
+    /// `lease`.
+    #[must_use]
+    pub const fn new(session: Duration, lease: Duration) -> Self {
+        Self { session, lease }
+    }
+}
+
 /// How long finished runs can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Retention {
     /// For this long after they ended.
     pub age: Duration,
     /// But at most this many a repository, the latest.
     pub per_repository: usize,
+}
+
+impl Retention {
+    /// For `age` after a run ended, and the latest `per_repository` at most.
+    #[must_use]
+    pub const fn new(age: Duration, per_repository: usize) -> Self {
+        Self {
+            age,
+            per_repository,
+        }
+    }
 }
 
 /// Where a store is: decides whether commits gather into batches, and whether requests have
@@ -310,6 +335,7 @@ pub enum Placement {
 
 /// What a store can do, in figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Descriptor {
     /// What the driver is called in settings: `memory`, `etcd`, `postgresql`.
     pub name: &'static str,
@@ -323,4 +349,41 @@ pub struct Descriptor {
     pub lease_ttl: Duration,
     /// How long finished runs can be read.
     pub retention: Retention,
+}
+
+impl Descriptor {
+    /// A store that takes one repository in a batch, with any number of entries.
+    #[must_use]
+    pub const fn new(
+        name: &'static str,
+        placement: Placement,
+        lease_ttl: Duration,
+        retention: Retention,
+    ) -> Self {
+        Self {
+            name,
+            placement,
+            repositories_per_batch: 1,
+            entries_per_commit: usize::MAX,
+            lease_ttl,
+            retention,
+        }
+    }
+
+    /// The same in another place.
+    #[must_use]
+    pub const fn with_placement(self, placement: Placement) -> Self {
+        Self { placement, ..self }
+    }
+
+    /// The same with so many repositories in a batch at most, and so many entries in a commit to
+    /// one of them.
+    #[must_use]
+    pub const fn with_batches_of(self, repositories: usize, entries_of_each: usize) -> Self {
+        Self {
+            repositories_per_batch: repositories,
+            entries_per_commit: entries_of_each,
+            ..self
+        }
+    }
 }

@@ -55,17 +55,15 @@ impl EtcdDriver {
         check_version(&cluster).await?;
         let finished = Finished::new(options.retention);
         let sizes = (options.max_txn_ops, options.max_request_bytes);
+        let placement = Placement::Remote {
+            batches_in_flight: BATCHES_IN_FLIGHT,
+        };
         Ok(Self {
-            descriptor: Descriptor {
-                name: "etcd",
-                placement: Placement::Remote {
-                    batches_in_flight: BATCHES_IN_FLIGHT,
-                },
-                repositories_per_batch: options.max_txn_ops / 2,
-                entries_per_commit: options.max_txn_ops - BESIDE_ENTRIES,
-                lease_ttl: LEASE_TTL,
-                retention: options.retention,
-            },
+            descriptor: Descriptor::new("etcd", placement, LEASE_TTL, options.retention)
+                .with_batches_of(
+                    options.max_txn_ops / 2,
+                    options.max_txn_ops - BESIDE_ENTRIES,
+                ),
             store: Arc::new(Store::new(cluster, keys, finished, sizes)),
             sessions: Sessions::default(),
             watches: Watches::default(),

@@ -63,10 +63,7 @@ impl Default for EtcdOptions {
             prefix: "/pac/v1/".to_owned(),
             max_txn_ops: 128,
             max_request_bytes: 3 * 512 * 1024,
-            retention: Retention {
-                age: Duration::from_secs(24 * 60 * 60),
-                per_repository: 1_000,
-            },
+            retention: Retention::new(Duration::from_secs(24 * 60 * 60), 1_000),
         }
     }
 }

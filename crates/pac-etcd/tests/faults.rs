@@ -357,10 +357,7 @@ async fn connections_that_another_runtime_was_first_to_use_outlive_it() {
     ];
     let options = support::options(lines.iter().map(|line| &line.endpoint));
     let driver = support::driver(&options).await;
-    let ttl = SessionTtl {
-        session: Duration::from_secs(60),
-        lease: Duration::from_secs(60),
-    };
+    let ttl = SessionTtl::new(Duration::from_secs(60), Duration::from_secs(60));
     for cut in &lines {
         cut.set(Line::Cut);
         let shared = Arc::clone(&driver);

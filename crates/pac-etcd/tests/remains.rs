@@ -73,10 +73,7 @@ async fn a_dead_session_is_forgotten_when_its_runs_are_seen_to() {
     let manager = support::manager(&options).await;
     let driver = support::driver(&options).await;
     // This session is never renewed.
-    let ttl = SessionTtl {
-        session: Duration::from_secs(2),
-        lease: Duration::from_secs(4),
-    };
+    let ttl = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(4));
 
     let dead = driver.open_session(ttl).await.unwrap();
     let begun = Instant::now();
@@ -95,10 +92,7 @@ async fn a_dead_session_is_forgotten_when_its_runs_are_seen_to() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_number_of_keys_stays_flat() {
     let mut options = on_the_oldest();
-    options.retention = Retention {
-        age: Duration::from_secs(3_600),
-        per_repository: 40,
-    };
+    options.retention = Retention::new(Duration::from_secs(3_600), 40);
     let manager = support::manager(&options).await;
     let web = repository("web");
     let mut most = 0;

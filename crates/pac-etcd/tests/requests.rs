@@ -100,10 +100,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     let others = quiet_manager_on(&options, Duration::from_secs(60)).await;
     let driver = support::driver(&options).await;
     let minute = Duration::from_secs(60);
-    let ttl = SessionTtl {
-        session: minute,
-        lease: minute,
-    };
+    let ttl = SessionTtl::new(minute, minute);
     let session = driver.open_session(ttl).await.unwrap();
     let web = repository("web");
     others.set_limit(&web, Limit::new(9), None).await.unwrap();

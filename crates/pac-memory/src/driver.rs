@@ -56,14 +56,9 @@ impl MemoryDriver {
 #[async_trait]
 impl Driver for MemoryDriver {
     fn descriptor(&self) -> Descriptor {
-        Descriptor {
-            name: "memory",
-            placement: Placement::InProcess,
-            repositories_per_batch: 1,
-            entries_per_commit: 10_000,
-            lease_ttl: LEASE_TTL,
-            retention: self.options.retention,
-        }
+        let retention = self.options.retention;
+        Descriptor::new("memory", Placement::InProcess, LEASE_TTL, retention)
+            .with_batches_of(1, 10_000)
     }
 
     async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {

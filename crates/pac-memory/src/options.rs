@@ -19,10 +19,7 @@ impl Default for MemoryOptions {
     fn default() -> Self {
         Self {
             epoch: SystemTime::now().into(),
-            retention: Retention {
-                age: Duration::from_secs(24 * 60 * 60),
-                per_repository: 100,
-            },
+            retention: Retention::new(Duration::from_secs(24 * 60 * 60), 100),
         }
     }
 }

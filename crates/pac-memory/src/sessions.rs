@@ -125,10 +125,7 @@ mod tests {
     fn a_session_dies_in_two_steps_and_never_comes_back() {
         let sessions = Sessions::default();
         let at = Timestamp::from_unix_millis;
-        let ttl = SessionTtl {
-            session: Duration::from_millis(10),
-            lease: Duration::from_millis(30),
-        };
+        let ttl = SessionTtl::new(Duration::from_millis(10), Duration::from_millis(30));
         let id = sessions.open(ttl, at(0));
         let is_alive = |now| sessions.read().is_alive(id, at(now));
         assert!(sessions.renew(id, at(9)) && is_alive(18));

@@ -163,7 +163,8 @@ impl StateManager {
             Ended::Done => Finish::Done,
             Ended::Before(outcome) => Finish::Before(outcome.into()),
             Ended::Unknown => Finish::Unknown,
-            Ended::NotStarted | Ended::Stale(_) => Finish::Changed,
+            // It was not started yet, or was granted anew.
+            _ => Finish::Changed,
         })
     }
 

@@ -98,18 +98,13 @@ impl PostgresDriver {
 #[async_trait]
 impl Driver for PostgresDriver {
     fn descriptor(&self) -> Descriptor {
-        Descriptor {
-            name: "postgresql",
-            // The server writes one to its disk while the next one is sent; more would only make
-            // the batches of each flush smaller. The rest of the pool is for reading.
-            placement: Placement::Remote {
-                batches_in_flight: (self.options.max_connections / 2).clamp(1, 2),
-            },
-            repositories_per_batch: 64,
-            entries_per_commit: 1_000,
-            lease_ttl: self.options.lease_ttl,
-            retention: self.options.retention,
-        }
+        // The server writes one to its disk while the next one is sent; more would only make the
+        // batches of each flush smaller. The rest of the pool is for reading.
+        let placement = Placement::Remote {
+            batches_in_flight: (self.options.max_connections / 2).clamp(1, 2),
+        };
+        let (lease_ttl, retention) = (self.options.lease_ttl, self.options.retention);
+        Descriptor::new("postgresql", placement, lease_ttl, retention).with_batches_of(64, 1_000)
     }
 
     async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {

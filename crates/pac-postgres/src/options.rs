@@ -63,10 +63,7 @@ impl Default for PostgresOptions {
             connection_timeout: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(10),
             lease_ttl: Duration::from_secs(60 * 60),
-            retention: Retention {
-                age: Duration::from_secs(24 * 60 * 60),
-                per_repository: 1_000,
-            },
+            retention: Retention::new(Duration::from_secs(24 * 60 * 60), 1_000),
         }
     }
 }

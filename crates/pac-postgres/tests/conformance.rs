@@ -41,10 +41,7 @@ async fn newest_postgres(time: Time) -> Fixture {
 
 async fn fixture(port: u16, time: Time) -> Fixture {
     let mut options = options(port);
-    options.retention = Retention {
-        age: Duration::from_secs(30),
-        per_repository: 1_000,
-    };
+    options.retention = Retention::new(Duration::from_secs(30), 1_000);
     let vandal = PostgresVandal {
         port,
         schema: options.schema.clone(),

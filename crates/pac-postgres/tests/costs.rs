@@ -111,10 +111,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
         // Nobody renews it, and filling the tables may take a while.
-        let ttl = SessionTtl {
-            session: Duration::from_secs(600),
-            lease: Duration::from_secs(600),
-        };
+        let ttl = SessionTtl::new(Duration::from_secs(600), Duration::from_secs(600));
         let session = driver.open_session(ttl).await.unwrap();
         let web = key("web");
         set_limit(&driver, session, &web, 1).await;
@@ -344,10 +341,7 @@ async fn as_many_finished_runs_are_kept_as_are_to_be() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_finished_runs_leave_the_size_flat() {
     let mut options = options(port(SYSTEM));
-    options.retention = Retention {
-        age: Duration::from_secs(3_600),
-        per_repository: 100,
-    };
+    options.retention = Retention::new(Duration::from_secs(3_600), 100);
     let schema = options.schema.clone();
     let driver = Arc::new(PostgresDriver::connect(options).await.unwrap());
     let sweeping = ManagerOptions::default()

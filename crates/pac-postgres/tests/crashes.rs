@@ -159,10 +159,7 @@ async fn calls_fail_clearly_while_the_server_is_away() {
 async fn a_restart_gives_every_session_one_ttl_of_grace() {
     let mut server = OwnServer::start(SYSTEM, "", "");
     let driver = PostgresDriver::connect(options(server.port)).await.unwrap();
-    let ttl = pac_core::driver::SessionTtl {
-        session: Duration::from_secs(3),
-        lease: Duration::from_secs(4),
-    };
+    let ttl = pac_core::driver::SessionTtl::new(Duration::from_secs(3), Duration::from_secs(4));
     let session = driver.open_session(ttl).await.unwrap();
     let silent = driver.open_session(ttl).await.unwrap();
     command(&driver, silent, &key("web"), &Command::Admit(durable("a"))).await;
@@ -200,10 +197,7 @@ async fn a_fail_over_gives_every_session_one_ttl_of_grace() {
     let options = options(port(SYSTEM));
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let ttl = pac_core::driver::SessionTtl {
-        session: Duration::from_secs(1),
-        lease: Duration::from_secs(1),
-    };
+    let ttl = pac_core::driver::SessionTtl::new(Duration::from_secs(1), Duration::from_secs(1));
     let session = driver.open_session(ttl).await.unwrap();
     let client = raw(port(SYSTEM)).await;
     // A standby that has just been promoted finds another timeline in the table.
@@ -359,10 +353,7 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let options = options(port(SYSTEM));
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let ttl = pac_core::driver::SessionTtl {
-        session: Duration::from_secs(2),
-        lease: Duration::from_secs(60),
-    };
+    let ttl = pac_core::driver::SessionTtl::new(Duration::from_secs(2), Duration::from_secs(60));
     let session = driver.open_session(ttl).await.unwrap();
     let other = driver.open_session(TTL).await.unwrap();
     set_limit(&driver, other, &key("web"), 5).await;

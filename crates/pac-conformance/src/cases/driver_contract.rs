@@ -74,10 +74,10 @@ pub async fn a_removal_answers_with_what_is_left(fixture: &Fixture) {
 
 async fn lives(fixture: &Fixture) -> SessionId {
     let options = fixture.options();
-    let ttl = SessionTtl {
-        session: options.session_ttl,
-        lease: options.lease_ttl.unwrap_or(options.session_ttl),
-    };
+    let ttl = SessionTtl::new(
+        options.session_ttl,
+        options.lease_ttl.unwrap_or(options.session_ttl),
+    );
     fixture.driver().open_session(ttl).await.unwrap()
 }
 

@@ -89,10 +89,7 @@ mod tests {
     }
 
     async fn watch(driver: &dyn Driver) -> Box<dyn Watch> {
-        let ttl = SessionTtl {
-            session: Duration::from_secs(60),
-            lease: Duration::from_secs(60),
-        };
+        let ttl = SessionTtl::new(Duration::from_secs(60), Duration::from_secs(60));
         let session = driver.open_session(ttl).await.unwrap();
         driver.watch(session).await.unwrap()
     }

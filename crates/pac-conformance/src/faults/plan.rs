@@ -84,13 +84,11 @@ impl Faults {
     pub fn line() -> Arc<Self> {
         let line = Self::none();
         line.inject(Request::ALL, Fault::Turns(5), When::Always);
-        line.describe(|inner| Descriptor {
-            placement: Placement::Remote {
+        line.describe(|inner| {
+            let placement = Placement::Remote {
                 batches_in_flight: 1,
-            },
-            repositories_per_batch: 16,
-            entries_per_commit: 120,
-            ..inner
+            };
+            inner.with_placement(placement).with_batches_of(16, 120)
         });
         line
     }

@@ -171,10 +171,7 @@ impl Controller {
             // Nothing is held back for a while.
             in_process: true,
             entry_budget: terms.scenario.entries_per_commit,
-            retention: Retention {
-                age: Duration::from_secs(1),
-                per_repository: usize::MAX,
-            },
+            retention: Retention::new(Duration::from_secs(1), usize::MAX),
             command_timeout: Duration::from_secs(1),
             now: terms.now,
         }

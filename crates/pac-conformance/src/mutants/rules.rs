@@ -326,10 +326,8 @@ fn uid_ignored(asked: &Asked<'_>) -> Answered {
                 .entry(&request.run)
                 .filter(|entry| !entry.is_finished());
             let uid = known.map_or(&request.uid, |entry| &entry.uid).clone();
-            let request = RunRequest {
-                uid,
-                ..request.clone()
-            };
+            let mut request = request.clone();
+            request.uid = uid;
             asked.honest_to(&Command::Admit(request))
         }
         _ => asked.honest(),

@@ -169,10 +169,7 @@ impl Wrong for ByTheDead {
 
 fn for_good() -> SessionTtl {
     let years = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-    SessionTtl {
-        session: years,
-        lease: years,
-    }
+    SessionTtl::new(years, years)
 }
 
 #[derive(Debug, Default)]

@@ -34,16 +34,13 @@ pub(crate) fn issuer(asker: Asker) -> Issuer {
 }
 
 pub(crate) fn request(wish: Wish) -> RunRequest {
-    RunRequest {
-        run: key(wish.name),
-        uid: uid(wish.uid),
-        kind: if wish.durable {
-            RunKind::Durable
-        } else {
-            RunKind::Ephemeral
-        },
-        priority: Priority::new(wish.priority),
-    }
+    let (run, uid) = (key(wish.name), uid(wish.uid));
+    let request = if wish.durable {
+        RunRequest::durable(run, uid)
+    } else {
+        RunRequest::ephemeral(run, uid)
+    };
+    request.with_priority(Priority::new(wish.priority))
 }
 
 pub(crate) fn command(ask: &Ask) -> Command {
@@ -125,6 +122,7 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
             Admitted::Finished(outcome) => Answer::Finished(how(outcome)),
             Admitted::HeldElsewhere(session) => Answer::HeldElsewhere(session.get()),
             Admitted::NotHeld => Answer::NotHeld,
+            admitted => panic!("the reference model does not know {admitted:?}"),
         },
         Outcome::Ended { ended, promoted } => match *ended {
             Ended::Done => Answer::Ended(numbers(promoted)),
@@ -132,6 +130,7 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
             Ended::NotStarted => Answer::NotStarted,
             Ended::Stale(token) => Answer::Stale(token.get()),
             Ended::Unknown => Answer::Unknown,
+            ended => panic!("the reference model does not know {ended:?}"),
         },
         Outcome::LimitSet {
             limit,
@@ -142,6 +141,7 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
             Answer::Swept(numbers(affected), numbers(promoted))
         }
         Outcome::Removed(ended) => Answer::Removed(numbers(ended)),
+        outcome => panic!("the reference model does not know {outcome:?}"),
     }
 }
 

@@ -44,6 +44,7 @@ pub struct ManagerOptions {
 
 /// Where a session is kept alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum KeepAliveOn {
     /// On a thread of its own, with a runtime of its own: no load of the application can starve
     /// it.
@@ -132,10 +133,10 @@ impl ManagerOptions {
     }
 
     pub(super) fn ttl(&self, usual: Duration) -> SessionTtl {
-        SessionTtl {
-            session: self.session_ttl,
-            lease: self.lease_ttl.unwrap_or(usual.max(self.session_ttl)),
-        }
+        SessionTtl::new(
+            self.session_ttl,
+            self.lease_ttl.unwrap_or(usual.max(self.session_ttl)),
+        )
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {

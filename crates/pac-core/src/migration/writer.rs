@@ -28,10 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 impl<'a> Writer<'a> {
     pub(super) async fn open(driver: &'a dyn Driver) -> Result<Self, Error> {
-        let ttl = SessionTtl {
-            session: TTL,
-            lease: driver.descriptor().lease_ttl.max(TTL),
-        };
+        let ttl = SessionTtl::new(TTL, driver.descriptor().lease_ttl.max(TTL));
         Ok(Self {
             driver,
             session: driver.open_session(ttl).await?,

@@ -6,6 +6,7 @@ use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticke
 
 /// A request for a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct RunRequest {
     /// The run that needs the slot.
     pub run: PipelineRunKey,
@@ -56,6 +57,7 @@ pub enum Death {
 
 /// A command for one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Command {
     /// Queue a run, and start it when it is first in the queue and the limit admits it.
     Admit(RunRequest),
@@ -189,6 +191,7 @@ impl Command {
 
 /// The answer to a command that asks for a slot or a place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Admitted {
     /// The run holds a slot.
     Started {
@@ -234,6 +237,7 @@ impl Admitted {
 
 /// The answer to a command that ends a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Ended {
     /// The run waited or ran, and this command ended it.
     Done,
@@ -249,6 +253,7 @@ pub enum Ended {
 
 /// The result of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The outcome of `Admit`, `Adopt`, `Requeue`, `Reclaim` and `Disown`.
     Admitted {

@@ -11,10 +11,7 @@ use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, RunKind,
 use pac_core::{Revision, SessionId, Timestamp};
 
 /// Long enough for all that a test does.
-pub(crate) const RETENTION: Retention = Retention {
-    age: Duration::from_secs(1_000_000),
-    per_repository: usize::MAX,
-};
+pub(crate) const RETENTION: Retention = Retention::new(Duration::from_secs(1_000_000), usize::MAX);
 
 #[derive(Debug)]
 pub(crate) struct Store {

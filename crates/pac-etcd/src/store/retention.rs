@@ -241,10 +241,7 @@ mod tests {
 
     #[test]
     fn the_more_entries_there_are_the_more_ends_are_worth_a_look() {
-        let finished = Finished::new(Retention {
-            age: Duration::from_secs(60),
-            per_repository: 40,
-        });
+        let finished = Finished::new(Retention::new(Duration::from_secs(60), 40));
         let [web, api] = ["team/web", "team/api"].map(|key| key.parse::<RepositoryKey>().unwrap());
         finished.tidied(&web, 3_200);
         finished.tidied(&api, 100);

@@ -39,10 +39,7 @@ pub(crate) fn options(endpoints: impl IntoIterator<Item = impl Into<String>>) ->
 }
 
 /// Finished runs vanish while a test waits.
-pub(crate) const RETENTION: Retention = Retention {
-    age: Duration::from_secs(20),
-    per_repository: 100,
-};
+pub(crate) const RETENTION: Retention = Retention::new(Duration::from_secs(20), 100);
 
 pub(crate) async fn driver(options: &EtcdOptions) -> Arc<EtcdDriver> {
     Arc::new(EtcdDriver::connect(options).await.unwrap())

@@ -104,7 +104,8 @@ impl Engine {
                 },
                 heard = events.next() => match heard {
                     Some(Heard::Event(event)) => self.heard(&event),
-                    Some(Heard::Missed(_)) => self.look_at_everything(),
+                    // Events were missed: whatever they were about is looked at.
+                    Some(_) => self.look_at_everything(),
                     None => return Followed::ManagerClosed,
                 },
                 () = self.work.changed.notified() => {}

@@ -79,10 +79,8 @@ pub(crate) async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-pub(crate) const TTL: SessionTtl = SessionTtl {
-    session: Duration::from_secs(15),
-    lease: Duration::from_secs(60),
-};
+pub(crate) const TTL: SessionTtl =
+    SessionTtl::new(Duration::from_secs(15), Duration::from_secs(60));
 
 pub(crate) fn key(name: &str) -> RepositoryKey {
     format!("ns/{name}").parse().unwrap()

@@ -223,11 +223,8 @@ async fn act(manager: &ConcurrencyManager, repository: &RepositoryKey, random: &
             .await
             .map(drop),
         _ => {
-            let request = at_priority(&name, random.i32(-1..2));
-            let request = pac_core::protocol::RunRequest {
-                uid: format!("uid-{}", random.u32(..1_000)).parse().unwrap(),
-                ..request
-            };
+            let mut request = at_priority(&name, random.i32(-1..2));
+            request.uid = format!("uid-{}", random.u32(..1_000)).parse().unwrap();
             match manager.admit(repository, request).await {
                 Ok(Admission::Started(lease)) => end(manager, lease, random).await,
                 Ok(Admission::Queued(waiter)) => match random.u32(..4) {

@@ -1,7 +1,5 @@
 //! Answers that are lost, and what has changed by the time that a command is repeated.
 
-use pac_core::protocol::RunRequest;
-
 use super::{NONE, scenario};
 use crate::model::scenario::{Event, Faults, Scenario};
 use crate::model::witness::Witness;
@@ -42,10 +40,8 @@ pub(super) fn two_losses() -> Scenario {
 
 /// A run is cancelled by its name, and another one takes that.
 pub(super) fn name_used_again() -> Scenario {
-    let other = RunRequest {
-        uid: uid("another-a"),
-        ..durable("a")
-    };
+    let mut other = durable("a");
+    other.uid = uid("another-a");
     let runs = vec![durable("a"), other];
     let events = vec![
         (0, Event::Admit(0)),

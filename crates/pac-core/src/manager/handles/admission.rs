@@ -11,7 +11,8 @@ use crate::protocol::Ended;
 use crate::state::{Entry, RunOutcome};
 use crate::status::{QueuedRun, RunStatus};
 
-/// What came of asking for a slot.
+/// What came of asking for a slot. A caller has to answer each of these: one more would be a
+/// breaking change, on purpose.
 #[derive(Debug)]
 #[must_use = "dropping a place in the queue gives it up"]
 pub enum Admission {

@@ -3,7 +3,8 @@
 use super::lease::Lease;
 use crate::state::RunOutcome;
 
-/// How waiting ended.
+/// How waiting ended. A caller has to answer each of these: one more would be a breaking change,
+/// on purpose.
 #[derive(Debug)]
 #[must_use = "dropping the lease of an ephemeral run ends the run"]
 pub enum Turn {

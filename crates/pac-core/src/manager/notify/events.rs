@@ -48,6 +48,7 @@ pub struct Events(broadcast::Receiver<Event>);
 
 /// An [`Event`], or how many a slow reader has missed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Heard {
     /// The next event.
     Event(Event),
