@@ -34,6 +34,14 @@ impl CommandLine {
         }
     }
 
+    /// A command line of this program.
+    pub(crate) fn program(path: &Path) -> Self {
+        Self {
+            env: Vec::new(),
+            words: vec![path.to_string_lossy().into_owned()],
+        }
+    }
+
     /// Adds an environment variable.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
@@ -81,6 +89,19 @@ impl CommandLine {
             line.clear();
         }
         Ok(child.wait()?.success())
+    }
+
+    /// Runs the command like [`CommandLine::run`], beside others: its standard output is for the
+    /// caller to show. With true on success.
+    pub(crate) fn run_captured(&self, root: &Path) -> Result<(bool, String)> {
+        println!("$ {self}");
+        let output = self
+            .command(root)?
+            .stderr(Stdio::inherit())
+            .output()
+            .with_context(|| self.cannot_run())?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((output.status.success(), text))
     }
 
     /// Runs the command and returns its standard output as text. Its stderr is shown.

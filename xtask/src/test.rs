@@ -1,5 +1,6 @@
 //! `cargo xtask test`: runs the tests of the workspace, and reports what was skipped.
 
+mod binaries;
 mod tally;
 
 use std::env;
@@ -77,11 +78,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         tools::ensure(root, &tools::PROTOC)?;
     }
     let servers = Servers::start(root, &tested(options, &present))?;
-    let plain = with_env(command, &servers);
-    let all = with_args(plain.clone(), options, &servers);
-    let mut success = all.run_watched(root, |line| tally.read(line))?;
+    let args = args(options, &servers);
+    let env = |line| with_env(line, &servers);
+    let mut success = binaries::run(root, &command, env, &args, &mut tally)?;
     if !success && (1..=SECOND_CHANCES).contains(&tally.failures.len()) {
-        success = passes_alone(root, plain, &mut tally)?;
+        success = passes_alone(root, with_env(command, &servers), &mut tally)?;
     }
 
     let mut skips = skips(&present, &tally);
@@ -175,16 +176,16 @@ fn with_env(mut command: CommandLine, servers: &Servers) -> CommandLine {
     command
 }
 
-fn with_args(mut command: CommandLine, options: &Options, servers: &Servers) -> CommandLine {
-    let skipped = servers
-        .unrunnable()
+/// The arguments of every test binary.
+fn args<'a>(options: &'a Options, servers: &'a Servers) -> Vec<&'a str> {
+    let skipped = servers.unrunnable().iter();
+    let skipped = skipped.flat_map(|part| ["--skip", part]);
+    options
+        .args
         .iter()
-        .flat_map(|part| ["--skip", part]);
-    let args = options.args.iter().map(String::as_str).chain(skipped);
-    for (at, arg) in args.enumerate() {
-        command = if at == 0 { command.arg("--") } else { command }.arg(arg);
-    }
-    command
+        .map(String::as_str)
+        .chain(skipped)
+        .collect()
 }
 
 fn skips(present: &[&str], tally: &Tally) -> Vec<Skip> {
@@ -275,13 +276,10 @@ mod tests {
         let mut options = of_drivers(&["memory"]);
         options.args = vec!["scenario_07".to_owned(), "--nocapture".to_owned()];
         let command = command(&options, &["memory"]).unwrap();
-        let command = with_args(command, &options, &Servers::default()).to_string();
         let packages = "--package=pac-core --package=pac-tests --package=pac-memory";
-        assert!(command.contains(packages), "{command}");
-        assert!(
-            command.ends_with(" -- scenario_07 --nocapture"),
-            "{command}"
-        );
+        assert!(command.to_string().ends_with(packages), "{command}");
+        let servers = Servers::default();
+        assert_eq!(args(&options, &servers), ["scenario_07", "--nocapture"]);
     }
 
     #[test]

@@ -1,0 +1,147 @@
+//! Builds the test binaries, and runs them. Those of the conformance suite are run beside each
+//! other: each has a store of its own, and waits most of the time.
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+
+use super::tally::Tally;
+use crate::run::CommandLine;
+
+/// What the test target of a driver's conformance is called.
+const CONFORMANCE: &str = "conformance";
+
+/// A test binary.
+#[derive(Debug, PartialEq, Eq)]
+struct Binary {
+    target: String,
+    path: PathBuf,
+    /// Where it is run, as cargo does.
+    package: PathBuf,
+}
+
+/// Builds what `tests`, a `cargo test`, would run, and runs it with `args` and the environment
+/// that `with_env` adds; the documentation tests too. True when all succeeded.
+pub(super) fn run(
+    root: &Path,
+    tests: &CommandLine,
+    with_env: impl Fn(CommandLine) -> CommandLine + Sync,
+    args: &[&str],
+    tally: &mut Tally,
+) -> Result<bool> {
+    let build = tests.clone().arg("--no-run");
+    let build = build.arg("--message-format=json-render-diagnostics");
+    println!("$ {build}");
+    let binaries = binaries(&build.output(root)?)?;
+    let line = |binary: &Binary| {
+        let package = binary.package.to_string_lossy();
+        let line = CommandLine::program(&binary.path).env("CARGO_MANIFEST_DIR", &package);
+        args.iter().fold(with_env(line), |line, arg| line.arg(*arg))
+    };
+    let (conformance, others): (Vec<_>, Vec<_>) = binaries
+        .iter()
+        .partition(|binary| binary.target == CONFORMANCE);
+    let mut success = run_beside_each_other(&conformance, &line, tally)?;
+    for binary in others {
+        success &= line(binary).run_watched(&binary.package, |line| tally.read(line))?;
+    }
+    let documentation = with_env(tests.clone().arg("--doc"));
+    let documentation = args
+        .iter()
+        .enumerate()
+        .fold(documentation, |line, (at, arg)| {
+            if at == 0 { line.arg("--") } else { line }.arg(*arg)
+        });
+    success &= documentation.run_watched(root, |line| tally.read(line))?;
+    Ok(success)
+}
+
+fn run_beside_each_other(
+    binaries: &[&Binary],
+    line: &(impl Fn(&Binary) -> CommandLine + Sync),
+    tally: &mut Tally,
+) -> Result<bool> {
+    let results: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = binaries
+            .iter()
+            .map(|binary| scope.spawn(|| line(binary).run_captured(&binary.package)))
+            .collect();
+        let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
+        ended.collect()
+    });
+    let mut success = true;
+    for result in results {
+        let (succeeded, lines) = result.map_err(|_| anyhow!("a thread that ran tests died"))??;
+        success &= succeeded;
+        for line in lines.lines() {
+            println!("{line}");
+            tally.read(line);
+        }
+    }
+    Ok(success)
+}
+
+/// The test binaries that cargo's messages name, in its order.
+fn binaries(messages: &str) -> Result<Vec<Binary>> {
+    let mut binaries = Vec::new();
+    for message in messages.lines() {
+        let message: Value = serde_json::from_str(message).context("a message of cargo's")?;
+        let text = |pointer| message.pointer(pointer).and_then(Value::as_str);
+        let is_test = message.pointer("/profile/test") == Some(&Value::Bool(true));
+        let (Some(path), true) = (text("/executable"), is_test) else {
+            continue;
+        };
+        let manifest = text("/manifest_path").context("a test binary without a manifest")?;
+        let package = Path::new(manifest).parent().context("a manifest's place")?;
+        binaries.push(Binary {
+            target: text("/target/name").unwrap_or_default().to_owned(),
+            path: path.into(),
+            package: package.to_owned(),
+        });
+    }
+    Ok(binaries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_binaries_are_those_that_cargo_names() {
+        let messages = r#"{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"a"},"profile":{"test":false},"executable":"/w/target/a"}
+{"reason":"compiler-artifact","manifest_path":"/w/a/Cargo.toml","target":{"name":"conformance"},"profile":{"test":true},"executable":"/w/target/deps/conformance-1"}
+{"reason":"compiler-artifact","manifest_path":"/w/b/Cargo.toml","target":{"name":"b"},"profile":{"test":true},"executable":null}
+{"reason":"build-finished","success":true}"#;
+        let conformance = Binary {
+            target: "conformance".to_owned(),
+            path: "/w/target/deps/conformance-1".into(),
+            package: "/w/a".into(),
+        };
+        assert_eq!(binaries(messages).unwrap(), [conformance]);
+        assert!(binaries("error: no such package").is_err());
+    }
+
+    #[test]
+    fn what_runs_beside_others_is_counted_and_a_failure_shows() {
+        let binary = |target: &str| Binary {
+            target: target.to_owned(),
+            path: "sh".into(),
+            package: ".".into(),
+        };
+        let line = |binary: &Binary| {
+            let script = format!(
+                "echo 'test result: ok. 2 passed; 0 failed'; {}",
+                binary.target
+            );
+            CommandLine::program(&binary.path).arg("-c").arg(script)
+        };
+        let mut tally = Tally::default();
+        let (good, bad) = (binary("true"), binary("false"));
+        assert!(run_beside_each_other(&[&good, &good], &line, &mut tally).unwrap());
+        assert_eq!(tally.passed, 4);
+        assert!(!run_beside_each_other(&[&good, &bad], &line, &mut tally).unwrap());
+        assert_eq!(tally.passed, 8);
+    }
+}
