@@ -17,7 +17,7 @@ pub enum Variant {
     CommitsUnconditionally,
     /// Answers a conflict with what it had planned, instead of planning again.
     AnswersConflictsFromThePlan,
-    /// Nobody checks that those live to whom a commit grants slots.
+    /// Slots are granted without a check that the session is alive.
     GrantsUnchecked,
     /// Nobody records the deaths of sessions.
     ForgetsTheDead,
@@ -49,9 +49,9 @@ pub enum Variant {
     ReleasesByAnyToken,
     /// A hand-over starts the last of the queue.
     PromotesTheLatest,
-    /// A cancelled run's slot is left to whoever comes next.
+    /// A cancelled run's slot is left to the next commit.
     CancelsWithoutHandOver,
-    /// A hand-over goes to whoever released.
+    /// A hand-over goes to the session that released.
     GrantsToItself,
     /// A hand-over carries the last token once more.
     RepeatsTokens,

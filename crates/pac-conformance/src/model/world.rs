@@ -465,7 +465,7 @@ impl Model for World {
 /// Whether somebody who may go away asks for this.
 fn may_leave(command: &Command, asker: Asker) -> bool {
     let of_the_application = matches!(asker.of, Of::Event(_) | Of::Release(_));
-    // To give up a place goes on whoever waits for that.
+    // A place is given up even if the waiter does not wait for that.
     of_the_application && !matches!(command, Command::Abandon { .. })
 }
 

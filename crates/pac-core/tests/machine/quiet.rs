@@ -123,7 +123,7 @@ impl World {
         true
     }
 
-    /// A hint of the newest state, to those whom it concerns.
+    /// A hint of the newest state, to the manager that has runs there.
     fn hear(&mut self, at: usize) -> bool {
         let node = &self.nodes[at];
         let behind = node.machine.revision() != Some(self.store.revision());

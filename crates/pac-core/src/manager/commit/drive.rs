@@ -229,7 +229,7 @@ async fn load(engine: Arc<Engine>, token: Token, since: Option<Revision>) {
         return;
     };
     let asked = async {
-        // Whoever asks from now on wakes this.
+        // A request that comes from now on wakes this.
         while !cell.lock().machine.is_asked() {
             cell.wake.notified().await;
         }

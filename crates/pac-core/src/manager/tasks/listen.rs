@@ -61,7 +61,7 @@ fn pass_on(engine: &Arc<Engine>, event: WatchEvent) {
         } => {
             changed(engine, &repository, revision, snapshot.as_ref());
             if startable && engine.grants.takes() {
-                // Whoever freed the slot starts no run without an owner; this manager does.
+                // The manager that freed the slot starts no run without an owner; this one does.
                 engine.send(&engine.repository(&repository), Command::Promote);
             }
         }
