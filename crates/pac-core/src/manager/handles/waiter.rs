@@ -160,7 +160,7 @@ impl Waiter {
         let (entry, waiter) = (&self.entry, self.place.waiter);
         let lead = engine.input(&self.cell, |input| {
             let machine = &mut input.machine;
-            machine.give_up(&input.env, entry, waiter, granted, asker, input.effects)
+            machine.give_up(input.env, entry, waiter, granted, asker, input.effects)
         });
         engine.follow_up(&self.cell, lead?);
         Some(answer)

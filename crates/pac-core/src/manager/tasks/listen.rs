@@ -87,7 +87,7 @@ fn changed(
     };
     let lead = engine.input(&cell, |input| {
         let machine = &mut input.machine;
-        machine.on_hint(&input.env, revision, snapshot, input.effects)
+        machine.on_hint(input.env, revision, snapshot, input.effects)
     });
     if lead {
         engine.attend(Token::new(cell));
