@@ -214,7 +214,7 @@ impl Node {
         self.await_answer(asker, abandon(&entry, self.session));
         let mut asks = true;
         self.input(now, |machine, env, effects| {
-            let lead = machine.give_up(env, &entry, waiter, false, asker, effects);
+            let lead = machine.give_up(env, &entry, waiter, None, asker, effects);
             asks = lead.is_some();
             lead.unwrap_or(false)
         });

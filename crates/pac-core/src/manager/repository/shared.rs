@@ -1,0 +1,136 @@
+//! Slots with which more than one asker was answered: what the first of them has gone from stays
+//! with the others.
+
+use std::collections::BTreeMap;
+
+use super::Repository;
+use super::effects::Reply;
+use super::env::{Env, Port};
+use crate::protocol::Outcome;
+use crate::state::{Entry, EntryState, RepositoryState, RunKind};
+use crate::value::FencingToken;
+
+/// The slots of durable runs that further askers were answered with, after the one to which the
+/// slot was granted. A slot of one asker is not here, and neither is that of an ephemeral run,
+/// which ends with its first lease.
+///
+/// It is not known which answers were read: an asker counts until its answer, turn or grant
+/// comes back unread.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct SharedSlots {
+    by_token: BTreeMap<FencingToken, Shared>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Shared {
+    /// The askers that were answered with the slot, without those that have gone unread.
+    askers: u32,
+    /// What is to be done when the last of them has gone, too: at least one has gone by now that
+    /// would have had to do it.
+    owed: Option<Owed>,
+}
+
+/// What has to be done about a slot that its asker has gone from, if no other one has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Owed {
+    /// The run is taken back: it was there for askers that have gone.
+    Run,
+    /// The slot goes to whatever else takes it, or is given back; the run stays. `running` as of
+    /// a [`Grant`](super::effects::Grant).
+    Slot { running: bool },
+}
+
+/// What is left after an asker has gone from a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Other askers, which keep the slot.
+    Others,
+    /// None, and this is to be done.
+    Nobody(Option<Owed>),
+}
+
+impl SharedSlots {
+    fn add(&mut self, token: FencingToken) {
+        let alone = Shared {
+            askers: 1,
+            owed: None,
+        };
+        let shared = self.by_token.entry(token).or_insert(alone);
+        shared.askers = shared.askers.saturating_add(1);
+    }
+
+    /// An asker that was answered with a slot has gone; `owes` says what it would have had to do
+    /// if it was the only one.
+    pub(super) fn leave(&mut self, token: FencingToken, owes: Option<Owed>) -> Left {
+        if let Some(shared) = self.by_token.get_mut(&token) {
+            shared.askers = shared.askers.saturating_sub(1);
+        }
+        self.pass_by(token, owes)
+    }
+
+    /// The same for an asker that was not answered, or stays for good.
+    pub(super) fn pass_by(&mut self, token: FencingToken, owes: Option<Owed>) -> Left {
+        let Some(shared) = self.by_token.get_mut(&token) else {
+            return Left::Nobody(owes);
+        };
+        shared.owed = shared.owed.or(owes);
+        let Shared { askers, owed } = *shared;
+        // One that nothing is owed for is as a slot of one asker.
+        if askers == 0 || (askers == 1 && owed.is_none()) {
+            self.by_token.remove(&token);
+        }
+        match askers {
+            0 => Left::Nobody(owed),
+            _ => Left::Others,
+        }
+    }
+
+    /// A slot that is not held any more is forgotten; called for every entry that changes.
+    pub(super) fn forget_ended(&mut self, before: Option<&Entry>, after: Option<&Entry>) {
+        let held = |entry: Option<&Entry>| match entry?.state {
+            EntryState::Started { token, .. } => Some(token),
+            _ => None,
+        };
+        if let Some(token) = held(before).filter(|token| held(after) != Some(*token)) {
+            self.by_token.remove(&token);
+        }
+    }
+
+    /// Forgets all slots that are not held in a state.
+    pub(super) fn keep_held(&mut self, state: &RepositoryState) {
+        let of_state = state.entries().filter(|entry| entry.is_started());
+        let known = of_state.filter_map(|entry| {
+            let token = entry.token()?;
+            self.by_token.remove_entry(&token)
+        });
+        self.by_token = known.collect();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_token.is_empty()
+    }
+}
+
+impl<P: Port> Repository<P> {
+    /// An asker is about to be answered. One that has asked for a run which another asker of this
+    /// manager's was given the slot of has that slot from here on, too.
+    pub(super) fn note_asker(&mut self, env: &Env, reply: &Reply<P>) {
+        let Outcome::Admitted {
+            admitted,
+            created: false,
+        } = &reply.outcome
+        else {
+            return;
+        };
+        let (None, Some(entry)) = (&reply.carries, &reply.entry) else {
+            return;
+        };
+        if let EntryState::Started { token, session, .. } = entry.state
+            && entry.kind == RunKind::Durable
+            && admitted.has_a_place()
+            && (session == env.session || self.was_ours(env, session))
+        {
+            self.shared.add(token);
+        }
+    }
+}
