@@ -42,7 +42,7 @@ impl<P: Port> Repository<P> {
                 }
                 Some(asker) => {
                     self.end_earlier_waiters(&reply, effects);
-                    self.note_asker(env, &reply);
+                    self.note_asker(env, &reply, effects);
                     effects.replies.push(Answer {
                         request: id,
                         asker,

@@ -2,10 +2,12 @@
 //! with the others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::Repository;
-use super::effects::Reply;
+use super::effects::{Effects, Reply};
 use super::env::{Env, Port};
+use super::request::Asked;
 use crate::protocol::Outcome;
 use crate::state::{Entry, EntryState, RepositoryState, RunKind};
 use crate::value::FencingToken;
@@ -114,23 +116,35 @@ impl SharedSlots {
 impl<P: Port> Repository<P> {
     /// An asker is about to be answered. One that has asked for a run which another asker of this
     /// manager's was given the slot of has that slot from here on, too.
-    pub(super) fn note_asker(&mut self, env: &Env, reply: &Reply<P>) {
-        let Outcome::Admitted {
-            admitted,
-            created: false,
-        } = &reply.outcome
+    pub(super) fn note_asker(&mut self, env: &Env, reply: &Reply<P>, effects: &Effects<P>) {
+        let (Outcome::Admitted { admitted, created }, None) = (&reply.outcome, &reply.carries)
         else {
             return;
         };
-        let (None, Some(entry)) = (&reply.carries, &reply.entry) else {
+        let adopts = reply.asked == Asked::Other;
+        if *created && !adopts {
+            return;
+        }
+        let Some(entry) = reply.entry.as_ref().filter(|_| admitted.has_a_place()) else {
             return;
         };
         if let EntryState::Started { token, session, .. } = entry.state
             && entry.kind == RunKind::Durable
-            && admitted.has_a_place()
             && (session == env.session || self.was_ours(env, session))
+            && (!created || is_answered(effects, entry))
         {
             self.shared.add(token);
         }
     }
+}
+
+/// Whether an earlier request in the same commit is answered with the entry: one that was planned
+/// to wait, before an adoption that has started the run.
+fn is_answered<P: Port>(effects: &Effects<P>, entry: &Arc<Entry>) -> bool {
+    let mut replies = effects.replies.iter();
+    let same = |known: &Arc<Entry>| Arc::ptr_eq(known, entry);
+    replies.any(|answer| {
+        let reply = answer.result.as_ref().ok();
+        reply.is_some_and(|reply| reply.entry.as_ref().is_some_and(same))
+    })
 }
