@@ -119,6 +119,9 @@ impl Node {
                 };
                 // A run that is adopted was running before.
                 let adopted = matches!(asked, Command::Adopt(_));
+                if adopted {
+                    self.adopted.insert(token);
+                }
                 let fresh = (created && !adopted) || carries.is_some();
                 if fresh {
                     self.hand(now, grant);

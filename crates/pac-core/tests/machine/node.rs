@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) watching: BTreeMap<FencingToken, HolderId>,
     /// Tokens that it was handed as new.
     pub(crate) handed: BTreeSet<FencingToken>,
+    /// Tokens of slots that it was answered with when it adopted a run.
+    pub(crate) adopted: BTreeSet<FencingToken>,
     /// Runs of which it does not know what has become.
     pub(crate) in_doubt: BTreeSet<PipelineRunKey>,
     next: u64,
@@ -161,6 +163,7 @@ impl Node {
             holders: BTreeMap::new(),
             watching: BTreeMap::new(),
             handed: BTreeSet::new(),
+            adopted: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
             next: 0,
         }

@@ -268,7 +268,11 @@ impl World {
                 }
             }
             Step::GiveBack(at, which) => {
-                if let Some(lease) = self.nodes[at].give_up_lease(which) {
+                let leases = &self.nodes[at].leases;
+                let lease = which.checked_rem(leases.len()).map(|of| leases[of].token);
+                // A run that was adopted goes on in any case.
+                let is_adopted = lease.is_some_and(|of| self.nodes[at].adopted.contains(&of));
+                if !is_adopted && let Some(lease) = self.nodes[at].give_up_lease(which) {
                     // It had lain unread: another asker may get the slot as new.
                     self.nodes[at].handed.remove(&lease.token);
                     self.nodes[at].input(now, |machine, env, effects| {

@@ -98,7 +98,7 @@ impl<P: Port> Repository<P> {
         let admits =
             matches!(&outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
         let mut deferred = self.deferred.iter();
-        let is_its = |grant: &Grant| request.asks_for(&grant.entry) && !self.is_past(grant);
+        let is_its = |grant: &Grant| request.asks_for(&grant.entry) && !self.is_past(&grant.entry);
         // One that is refused takes nothing away from the others.
         let carries = deferred.position(is_its).filter(|_| admits);
         let carries = carries.map(|at| self.deferred.swap_remove(at));
@@ -208,9 +208,6 @@ impl<P: Port> Repository<P> {
         let adopts = reply.asked == Asked::Other;
         if let Some(grant) = &mut grant {
             grant.running |= reply.took_over || adopts;
-            if self.is_past(grant) {
-                return;
-            }
         }
         let owes = match &grant {
             _ if *created && reply.asked == Asked::Admission => Some(Owed::Run),
@@ -220,6 +217,9 @@ impl<P: Port> Repository<P> {
             None => None,
         };
         let given = grant.as_ref().map_or(entry, |grant| &grant.entry);
+        if self.is_past(given) {
+            return;
+        }
         let left = match given.state {
             // A run that was adopted goes on, whatever was heard of that.
             EntryState::Started { token, .. } if answered && !adopts => {
@@ -287,7 +287,7 @@ impl<P: Port> Repository<P> {
         self.note_session(env);
         let detached = self.waiters.was_detached(waiter);
         if let TurnMessage::Started(grant) = message
-            && !self.is_past(&grant)
+            && !self.is_past(&grant.entry)
         {
             if detached {
                 effects.grants.push(grant);
@@ -317,6 +317,9 @@ impl<P: Port> Repository<P> {
     /// A grant found nobody: does what is owed for it, unless another asker of the same run was
     /// answered with the slot, or is about to be.
     fn take_back(&mut self, env: &Env, grant: &Grant, owes: Owed) {
+        if self.is_past(&grant.entry) {
+            return;
+        }
         match self.shared.leave(grant.token, Some(owes)) {
             Left::Others | Left::Nobody(None) => {}
             Left::Nobody(Some(Owed::Run)) => {
@@ -409,20 +412,23 @@ impl<P: Port> Repository<P> {
     /// Delivers the grants that no answer is left to carry.
     pub(super) fn hand_over(&mut self, effects: &mut Effects<P>) {
         for grant in self.inbox.undelivered(&mut self.deferred) {
-            if !self.is_past(&grant) {
+            if !self.is_past(&grant.entry) {
                 self.deliver(grant, effects);
             }
         }
     }
 
-    /// Whether a slot that was granted is known to be held by nobody any more: its run has ended,
-    /// or has another one since.
-    fn is_past(&self, grant: &Grant) -> bool {
-        let now = self
-            .state
-            .as_ref()
-            .map(|state| state.entry(&grant.entry.run));
-        now.is_some_and(|entry| entry.is_none_or(|entry| !super::holds(entry, grant.token)))
+    /// Whether a slot or a place is known to be nobody's any more: its run has ended, or has
+    /// another slot since.
+    fn is_past(&self, given: &Entry) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        let now = state.entry(&given.run);
+        now.is_none_or(|now| match given.state {
+            EntryState::Started { token, .. } => !super::holds(now, token),
+            _ => now.ticket != given.ticket || now.is_finished(),
+        })
     }
 }
 

@@ -142,9 +142,11 @@ impl<P: Port> Repository<P> {
 /// to wait, before an adoption that has started the run.
 fn is_answered<P: Port>(effects: &Effects<P>, entry: &Arc<Entry>) -> bool {
     let mut replies = effects.replies.iter();
-    let same = |known: &Arc<Entry>| Arc::ptr_eq(known, entry);
-    replies.any(|answer| {
-        let reply = answer.result.as_ref().ok();
-        reply.is_some_and(|reply| reply.entry.as_ref().is_some_and(same))
-    })
+    let is_it = |reply: &Reply<P>| {
+        let admits =
+            matches!(&reply.outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
+        let known = reply.entry.as_ref();
+        admits && known.is_some_and(|known| Arc::ptr_eq(known, entry))
+    };
+    replies.any(|answer| answer.result.as_ref().is_ok_and(|reply| is_it(reply)))
 }
