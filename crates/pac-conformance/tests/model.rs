@@ -66,21 +66,3 @@ fn caught(variant: Variant, scenario: &str) -> String {
     );
     format!("{}: {}", verdict.scenario, verdict.violated.join(", "))
 }
-
-#[test]
-fn tmp_some() {
-    let only = std::env::var("ONLY").unwrap_or_default();
-    for scenario in suite() {
-        if only
-            .split(';')
-            .any(|part| !part.is_empty() && scenario.name.contains(part))
-        {
-            let at = std::time::Instant::now();
-            let verdict = check(Variant::Faithful, &scenario, 2);
-            println!("{verdict} in {:?}", at.elapsed());
-            if !verdict.is_clean() {
-                println!("{}", verdict.trace);
-            }
-        }
-    }
-}

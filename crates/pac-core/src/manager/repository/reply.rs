@@ -221,8 +221,8 @@ impl<P: Port> Repository<P> {
             return;
         }
         let left = match given.state {
-            // A run that was adopted goes on, whatever was heard of that.
-            EntryState::Started { token, .. } if answered && !adopts => {
+            // An asker that was refused had no slot; a run that was adopted goes on.
+            EntryState::Started { token, .. } if answered && !adopts && admitted.has_a_place() => {
                 self.shared.leave(token, owes)
             }
             EntryState::Started { token, .. } => self.shared.pass_by(token, owes),

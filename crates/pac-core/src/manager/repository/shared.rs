@@ -1,4 +1,4 @@
-//! Slots with which more than one asker was answered: what the first of them has gone from stays
+//! Slots with which more than one asker was answered: a slot that one of them has gone from stays
 //! with the others.
 
 use std::collections::BTreeMap;
@@ -25,33 +25,34 @@ pub struct SharedSlots {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Shared {
-    /// The askers that were answered with the slot, without those that have gone unread.
+    /// So many askers were answered with the slot, and have not gone with their answers unread.
     askers: u32,
-    /// What is to be done when the last of them has gone, too: at least one has gone by now that
-    /// would have had to do it.
+    /// What is to be done when the last of them goes unread, too. Set when the asker goes to which
+    /// the slot was granted.
     owed: Option<Owed>,
 }
 
-/// What has to be done about a slot that its asker has gone from, if no other one has it.
+/// What has to be done about a slot from which all askers have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Owed {
-    /// The run is taken back: it was there for askers that have gone.
+    /// The run is taken back: it was there for these askers alone.
     Run,
-    /// The slot goes to whatever else takes it, or is given back; the run stays. `running` as of
-    /// a [`Grant`](super::effects::Grant).
+    /// The slot is delivered anew, or given back; the run stays. `running` as of a
+    /// [`Grant`](super::effects::Grant).
     Slot { running: bool },
 }
 
-/// What is left after an asker has gone from a slot.
+/// Which askers have a slot after one has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Other askers, which keep the slot.
+    /// There are others: nothing is to be done.
     Others,
-    /// None, and this is to be done.
+    /// There is none, and this is to be done.
     Nobody(Option<Owed>),
 }
 
 impl SharedSlots {
+    /// Another asker is answered with a slot that one asker, at least, has been given.
     fn add(&mut self, token: FencingToken) {
         let alone = Shared {
             askers: 1,
@@ -61,8 +62,8 @@ impl SharedSlots {
         shared.askers = shared.askers.saturating_add(1);
     }
 
-    /// An asker that was answered with a slot has gone; `owes` says what it would have had to do
-    /// if it was the only one.
+    /// An asker that was answered with a slot has gone; `owes` says what is to be done about the
+    /// slot if that was the only asker.
     pub(super) fn leave(&mut self, token: FencingToken, owes: Option<Owed>) -> Left {
         if let Some(shared) = self.by_token.get_mut(&token) {
             shared.askers = shared.askers.saturating_sub(1);
@@ -70,14 +71,15 @@ impl SharedSlots {
         self.pass_by(token, owes)
     }
 
-    /// The same for an asker that was not answered, or stays for good.
+    /// The same for an asker that is not counted here: it was not answered; or it has adopted the
+    /// run, and counts until the slot ends.
     pub(super) fn pass_by(&mut self, token: FencingToken, owes: Option<Owed>) -> Left {
         let Some(shared) = self.by_token.get_mut(&token) else {
             return Left::Nobody(owes);
         };
         shared.owed = shared.owed.or(owes);
         let Shared { askers, owed } = *shared;
-        // One that nothing is owed for is as a slot of one asker.
+        // With one asker left and nothing owed, it is as a slot that was never shared.
         if askers == 0 || (askers == 1 && owed.is_none()) {
             self.by_token.remove(&token);
         }
@@ -87,7 +89,7 @@ impl SharedSlots {
         }
     }
 
-    /// A slot that is not held any more is forgotten; called for every entry that changes.
+    /// Forgets the slot of an entry that has changed, if it is not held any more.
     pub(super) fn forget_ended(&mut self, before: Option<&Entry>, after: Option<&Entry>) {
         let held = |entry: Option<&Entry>| match entry?.state {
             EntryState::Started { token, .. } => Some(token),
@@ -114,8 +116,8 @@ impl SharedSlots {
 }
 
 impl<P: Port> Repository<P> {
-    /// An asker is about to be answered. One that has asked for a run which another asker of this
-    /// manager's was given the slot of has that slot from here on, too.
+    /// Notes that an asker is about to be answered with a slot of this manager's that was granted
+    /// to another asker before.
     pub(super) fn note_asker(&mut self, env: &Env, reply: &Reply<P>, effects: &Effects<P>) {
         let (Outcome::Admitted { admitted, created }, None) = (&reply.outcome, &reply.carries)
         else {
@@ -138,8 +140,8 @@ impl<P: Port> Repository<P> {
     }
 }
 
-/// Whether an earlier request in the same commit is answered with the entry: one that was planned
-/// to wait, before an adoption that has started the run.
+/// Whether an earlier request in the same commit is answered with the entry: an admission that was
+/// planned to wait, before an adoption has started the run.
 fn is_answered<P: Port>(effects: &Effects<P>, entry: &Arc<Entry>) -> bool {
     let mut replies = effects.replies.iter();
     let is_it = |reply: &Reply<P>| {
