@@ -43,6 +43,11 @@ pub enum Variant {
     KeepsUntakenGrants,
     /// A waiter that gives up in the instant of its turn does not give its slot back.
     KeepsGivenUpGrants,
+    /// What an asker goes from is taken back, also from others that were answered with it since.
+    TakesBackRegardless,
+    /// An asker that goes from a run which was there before forgets it, also where it was the last
+    /// that had it.
+    ForgetsTheLastAsker,
     /// A controller that closes gives back what its application goes on to hold.
     ClosesUnfenced,
     /// A release does not look at the token.
@@ -186,7 +191,7 @@ const COMMIT_LOOP: [Row; 14] = [
     ),
 ];
 
-const ASKERS: [Row; 5] = [
+const ASKERS: [Row; 7] = [
     (
         "unheard-answers-forgotten",
         "an answer that found nobody is forgotten",
@@ -210,6 +215,26 @@ const ASKERS: [Row; 5] = [
         "a waiter that gives up in the instant of its turn keeps its slot",
         Variant::KeepsGivenUpGrants,
         &["back to the queue"],
+    ),
+    (
+        "taken-back-regardless",
+        "what an asker goes from is taken back, also from others that were answered with it since",
+        Variant::TakesBackRegardless,
+        &[
+            "a turn that comes back late",
+            "an answer unread beside askers",
+            "an orphan's answer unread",
+            "a grant that comes back late",
+        ],
+    ),
+    (
+        "last-asker-forgotten",
+        "the last of several askers that go from a run is forgotten",
+        Variant::ForgetsTheLastAsker,
+        &[
+            "an answer unread beside askers",
+            "an orphan's answer unread",
+        ],
     ),
     (
         "closed-unfenced",

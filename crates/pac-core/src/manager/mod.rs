@@ -118,7 +118,8 @@ impl ConcurrencyManager {
     /// with another priority moves it.
     ///
     /// Dropped in flight, it takes back what it created, and nothing that was asked for anew
-    /// since. A durable run that waited before stays in the queue, perhaps with this manager as
+    /// since: the slot of a durable run stays with another call of this manager's that was
+    /// answered with it. A durable run that waited before stays in the queue, perhaps with this manager as
     /// its owner already: its lease then comes out of [`grants`](Self::grants), or is given back
     /// for other controllers where nobody reads those. An orphan that it had taken over is an
     /// orphan again.

@@ -150,8 +150,8 @@ impl Waiter {
     /// Gives the place up, and the slot if it was granted in this instant. What comes of it can
     /// be awaited, but need not.
     fn give_up(&mut self) -> Option<AnswerReceiver> {
-        let granted = self.take_grant().is_some();
-        if self.done && !granted {
+        let granted = self.take_grant().map(|grant| grant.token);
+        if self.done && granted.is_none() {
             return None;
         }
         self.done = true;

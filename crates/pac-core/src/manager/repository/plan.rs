@@ -215,6 +215,10 @@ fn basis(
             _ => Basis::Command,
         },
         Command::Admit(_) | Command::Adopt(_) => Basis::Arrival(base.head().last_ticket),
+        Command::Requeue { run, uid, .. } => {
+            let entry = base.entry(run).filter(|entry| entry.uid == *uid);
+            Basis::Place(entry.map(|entry| entry.ticket))
+        }
         Command::SetLimit { version: None, .. } => {
             let head = base.head();
             Basis::Limit(head.limit, head.limit_version)
