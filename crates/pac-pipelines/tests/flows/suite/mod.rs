@@ -18,8 +18,9 @@ pub(crate) mod pipeline_run_reconciliation;
 pub(crate) mod recovery;
 mod support;
 
-/// Expands to one test per flow, in modules named after the function at the root of the test file
-/// that opens the store, and the headings: `flows!(memory, Paused)`.
+/// Expands to one test per flow, in modules named after the headings: `flows!(memory, Paused)`, in
+/// a module named after the store, where `memory` is the function at the root of the test file
+/// that opens it.
 macro_rules! flows {
     ($open:ident, $time:ident) => {
         flows!(@expand $open, $time, {
@@ -82,14 +83,12 @@ macro_rules! flows {
         });
     };
     (@expand $open:ident, $time:ident, { $($heading:ident { $($flow:ident,)* })* }) => {
-        mod $open {
-            $(mod $heading {
-                $(#[test]
-                fn $flow() {
-                    let flow = crate::suite::$heading::$flow;
-                    pac_conformance::run_case(pac_conformance::Time::$time, crate::$open, flow);
-                })*
+        $(mod $heading {
+            $(#[test]
+            fn $flow() {
+                let flow = crate::suite::$heading::$flow;
+                pac_conformance::run_case(pac_conformance::Time::$time, crate::$open, flow);
             })*
-        }
+        })*
     };
 }
