@@ -12,7 +12,7 @@ use pac_concurrency::migration::{
     ClusterFacts, LegacySource, LegacyState, LegacyStore, adopt_legacy, copy_state, preview_copy,
     preview_legacy, read_legacy, remove_copied,
 };
-use pac_concurrency::{DriverKind, Settings, Timestamp, open_driver};
+use pac_concurrency::{DriverKind, RepositoryKey, Settings, Timestamp, open_driver};
 use pac_pipelines::migration::ClusterObjects;
 
 use crate::exit::{Exit, Failure};
@@ -56,6 +56,15 @@ pub(crate) struct Args {
     /// - for standard input (can be given more than once)
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
+
+    /// The Repository whose limit holds for those without one of their own in --manifests; in its
+    /// namespace too, where runs name another as their controller's
+    #[arg(
+        long,
+        value_name = "NS/NAME",
+        default_value = "pipelines-as-code/pipelines-as-code"
+    )]
+    global_repository: RepositoryKey,
 
     /// The schema of the older layout on PostgreSQL
     #[arg(long, value_name = "NAME", default_value = "public")]
@@ -171,7 +180,7 @@ async fn legacy(
     settings: &Settings,
     source: LegacySource,
 ) -> Result<Outcome, Failure> {
-    let objects = manifests::read(&args.manifests)?;
+    let objects = manifests::read(&args.manifests, &args.global_repository)?;
     let old = Old::read(args, settings, source, &objects).await?;
     let driver = open_driver(settings).await?;
     let mut report = if args.dry_run {
