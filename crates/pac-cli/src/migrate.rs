@@ -4,6 +4,7 @@ mod manifests;
 mod report;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -12,7 +13,10 @@ use pac_concurrency::migration::{
     ClusterFacts, LegacySource, LegacyState, LegacyStore, adopt_legacy, copy_state, preview_copy,
     preview_legacy, read_legacy, remove_copied,
 };
-use pac_concurrency::{DriverKind, RepositoryKey, Settings, Timestamp, open_driver};
+use pac_concurrency::{
+    DriverKind, MemoryDriver, MemoryOptions, RepositoryKey, Settings, Timestamp, open_driver,
+    open_existing_driver,
+};
 use pac_pipelines::migration::ClusterObjects;
 
 use crate::exit::{Exit, Failure};
@@ -70,7 +74,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "public")]
     legacy_schema: String,
 
-    /// Only show what would be done
+    /// Only show what would be done: changes nothing, and creates nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -182,7 +186,7 @@ async fn legacy(
 ) -> Result<Outcome, Failure> {
     let objects = manifests::read(&args.manifests, &args.global_repository)?;
     let old = Old::read(args, settings, source, &objects).await?;
-    let driver = open_driver(settings).await?;
+    let driver = open(settings, args.dry_run).await?;
     let mut report = if args.dry_run {
         preview_legacy(&*driver, old.state()).await?
     } else {
@@ -233,8 +237,8 @@ impl Old {
 async fn between(args: &Args, settings: &Settings, from: DriverKind) -> Result<Outcome, Failure> {
     let mut source = settings.clone();
     source.driver = from;
-    let source = open_driver(&source).await?;
-    let target = open_driver(settings).await?;
+    let source = open(&source, args.dry_run).await?;
+    let target = open(settings, args.dry_run).await?;
     let (source, target): (&dyn Driver, &dyn Driver) = (&*source, &*target);
     let report = if args.dry_run {
         preview_copy(source, target).await?
@@ -247,6 +251,21 @@ async fn between(args: &Args, settings: &Settings, from: DriverKind) -> Result<O
         outcome.removed(remove_copied(source, &outcome.report).await?.len());
     }
     Ok(outcome)
+}
+
+/// Opens a store; for a dry run as it is, and as an empty one where there is none.
+async fn open(settings: &Settings, dry_run: bool) -> Result<Arc<dyn Driver>, Failure> {
+    if !dry_run {
+        return Ok(open_driver(settings).await?);
+    }
+    let empty = || {
+        let options = MemoryOptions {
+            retention: settings.postgres.retention,
+            ..MemoryOptions::default()
+        };
+        Arc::new(MemoryDriver::new(options)) as Arc<dyn Driver>
+    };
+    Ok(open_existing_driver(settings).await?.unwrap_or_else(empty))
 }
 
 fn now() -> Timestamp {
