@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "migrate/killed.rs"]
+mod killed;
 mod servers;
 
 use std::fs;
