@@ -27,7 +27,7 @@ mod pass;
 mod phase;
 mod plan;
 mod recovery;
-mod seen;
+pub(crate) mod seen;
 mod start;
 mod work;
 
