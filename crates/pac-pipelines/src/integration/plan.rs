@@ -28,6 +28,7 @@ pub(super) struct Plan {
     pub(super) adopt_and_release: Vec<(Arc<RunView>, RunOutcome)>,
     pub(super) end: Vec<(PipelineRunKey, Known, RunOutcome)>,
     pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
+    pub(super) give_up: Vec<Arc<RunView>>,
     pub(super) readmit: Vec<Arc<RunView>>,
     pub(super) admit: Vec<Arc<RunView>>,
     /// Last, in batches.
@@ -66,6 +67,7 @@ impl Plan {
             Step::Leave => self
                 .end
                 .push((view.key.clone(), known, RunOutcome::Cancelled)),
+            Step::GiveUp => self.give_up.push(view),
             Step::EndAtOnce => self.end_at_once.push((view, known)),
             Step::Verify => self.verify.push((view, known)),
         }
