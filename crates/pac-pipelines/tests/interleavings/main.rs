@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::faults::{Fault, Faults, Request, When};
-use pac_core::driver::{Descriptor, Driver, Placement};
+use pac_core::driver::{Driver, Placement};
 use pac_core::manager::{ConcurrencyManager, KeepAliveOn, ManagerOptions};
 use pac_core::{Limit, PipelineRunKey, RepositoryKey};
 use pac_memory::{MemoryDriver, MemoryOptions};
@@ -339,11 +339,10 @@ impl World {
     async fn open(&mut self) {
         let store = Faults::none();
         // Requests have deadlines: a line may hold them for ever.
-        store.describe(|inner| Descriptor {
-            placement: Placement::Remote {
+        store.describe(|inner| {
+            inner.with_placement(Placement::Remote {
                 batches_in_flight: 1,
-            },
-            ..inner
+            })
         });
         let driver = store.over(&(Arc::clone(&self.driver) as Arc<dyn Driver>));
         let manager = ConcurrencyManager::open(driver, manager_options())
