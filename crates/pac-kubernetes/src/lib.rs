@@ -1,0 +1,1 @@
+//! The cluster of `pac_pipelines` on a Kubernetes API.
