@@ -45,8 +45,10 @@ mod patch;
 mod policies;
 mod requests;
 mod resource;
+mod rules;
 mod selector;
 mod server;
+mod standins;
 mod store;
 mod write;
 
@@ -59,3 +61,4 @@ pub use policies::{Effect, Policy};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;
 pub use server::{ApiOptions, ApiServer};
+pub use standins::{Ending, Mishap, PacController, PacWatcher, Tekton, Template};
