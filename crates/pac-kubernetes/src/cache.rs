@@ -86,6 +86,8 @@ pub(crate) struct Cache<V> {
     /// The highest version that was seen. A list is never older, since it is read from a quorum;
     /// so the cache has everything up to this version.
     newest: u64,
+    /// That one, when the list that is being taken was begun.
+    before_list: u64,
     is_complete: bool,
     is_current: bool,
 }
@@ -96,6 +98,7 @@ impl<V> Default for Cache<V> {
             objects: HashMap::new(),
             coming: None,
             newest: 0,
+            before_list: 0,
             is_complete: false,
             is_current: false,
         }
@@ -111,6 +114,7 @@ impl<V: Clone> Cache<V> {
     /// A list is being taken.
     pub(crate) fn begin(&mut self) {
         self.is_complete = false;
+        self.before_list = self.newest;
         self.coming = Some(HashMap::new());
     }
 
@@ -125,6 +129,10 @@ impl<V: Clone> Cache<V> {
         let listed = self.coming.take().unwrap_or_default();
         let mut before = std::mem::replace(&mut self.objects, listed);
         before.retain(|name, _| !self.objects.contains_key(name));
+        if !before.is_empty() {
+            // They went after everything that was seen before, and the list is of after that.
+            self.newest = self.newest.max(self.before_list.saturating_add(1));
+        }
         (self.is_complete, self.is_current) = (true, true);
         before.into_iter().collect()
     }
@@ -234,10 +242,10 @@ mod tests {
         let gone = caches.runs.complete();
         assert_eq!(gone.len(), 1);
         assert_eq!(gone[0].0, "a");
-        // The list is not older than what was seen before, though none of its objects is newer.
+        // The list is newer than what was seen before, though none of its objects is.
         assert_eq!(
             caches.list_runs().unwrap().version,
-            Some(ResourceVersion::new(2))
+            Some(ResourceVersion::new(3))
         );
     }
 
