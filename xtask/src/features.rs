@@ -13,10 +13,12 @@ use serde_json::Value;
 use crate::run::CommandLine;
 
 /// A program that uses the facade with default features must build none of these.
-const NOT_BY_DEFAULT: [&str; 7] = [
+const NOT_BY_DEFAULT: [&str; 9] = [
     "deadpool",
     "etcd-client",
+    "kube",
     "pac-etcd",
+    "pac-kubernetes",
     "pac-postgres",
     "rustls",
     "tokio-postgres",
@@ -25,6 +27,9 @@ const NOT_BY_DEFAULT: [&str; 7] = [
 
 /// The most features for which every combination is built. Of more, each one, each two and all are.
 const POWERSET_LIMIT: usize = 3;
+
+/// Features that meet no other one in the code: built alone and together with all, in no pairs.
+const APART: [&str; 1] = ["kubernetes"];
 
 /// The features of one crate: what each of them enables.
 type Features = BTreeMap<String, Vec<String>>;
@@ -77,12 +82,16 @@ fn packages(metadata: &str) -> Result<Vec<(String, Features)>> {
 /// The combinations to build. If two amount to the same, because one feature enables another,
 /// only one of them is built.
 fn combinations(features: &Features) -> Vec<Vec<&str>> {
-    let names: Vec<&str> = features.keys().map(String::as_str).collect();
-    let subsets = if names.len() <= POWERSET_LIMIT {
+    let all: Vec<&str> = features.keys().map(String::as_str).collect();
+    let (apart, names): (Vec<&str>, Vec<&str>) =
+        all.iter().copied().partition(|name| APART.contains(name));
+    let mut subsets = if names.len() <= POWERSET_LIMIT {
         powerset(&names)
     } else {
         none_one_two_and_all(&names)
     };
+    subsets.extend(apart.into_iter().map(|name| vec![name]));
+    subsets.push(all);
     let mut seen = BTreeSet::new();
     subsets
         .into_iter()
@@ -183,6 +192,22 @@ mod tests {
                 vec!["full"],
                 vec!["memory"],
                 vec!["etcd", "memory"]
+            ]
+        );
+    }
+
+    #[test]
+    fn a_feature_that_stands_apart_is_built_in_no_pairs() {
+        let features = features(&[("etcd", &[]), ("kubernetes", &[]), ("memory", &[])]);
+        assert_eq!(
+            combinations(&features),
+            [
+                vec![],
+                vec!["etcd"],
+                vec!["memory"],
+                vec!["etcd", "memory"],
+                vec!["kubernetes"],
+                vec!["etcd", "kubernetes", "memory"]
             ]
         );
     }

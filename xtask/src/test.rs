@@ -139,8 +139,8 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
     // Report all failures of a run, not only the first.
     let mut command = CommandLine::new("cargo test --locked --no-fail-fast");
     if options.drivers.is_empty() {
-        // etcd is off by default, since it needs protoc; the binary is tested with every store.
-        command = command.arg("--workspace").arg("--features=pac-cli/etcd");
+        // Off by default, for what they take to build; the binary is tested with all it has.
+        command = command.arg("--workspace").arg("--features=pac-cli/etcd,pac-cli/kubernetes");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
     }
@@ -267,7 +267,7 @@ mod tests {
         let command = command(&Options::default(), &["memory"]).unwrap();
         assert_eq!(
             command.to_string(),
-            "cargo test --locked --no-fail-fast --workspace --features=pac-cli/etcd"
+            "cargo test --locked --no-fail-fast --workspace --features=pac-cli/etcd,pac-cli/kubernetes"
         );
     }
 

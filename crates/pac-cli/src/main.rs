@@ -4,6 +4,8 @@ mod bench;
 mod cancel;
 mod cleanup;
 mod config;
+#[cfg(feature = "kubernetes")]
+mod controller;
 #[cfg(feature = "dist")]
 mod dist;
 mod doctor;
@@ -47,6 +49,9 @@ enum Command {
     Bench(With<bench::Args>),
     /// Show the settings in effect and where each comes from, or check files of them.
     Config(With<config::Args>),
+    /// Run the queues of PipelineRuns on a Kubernetes cluster.
+    #[cfg(feature = "kubernetes")]
+    Controller(With<controller::Args>),
     /// Try the store of the settings, and name what is wrong and what to do about it.
     Doctor(With<doctor::Args>),
     /// Run a command while holding a slot, after waiting for its turn.
@@ -123,6 +128,10 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Config(with) => {
             config::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
+        }
+        #[cfg(feature = "kubernetes")]
+        Command::Controller(with) => {
+            controller::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
         }
         Command::Doctor(with) => {
             doctor::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)

@@ -60,7 +60,8 @@
 //! | `memory` | [`MemoryDriver`]: state in this process | yes |
 //! | `etcd` | `EtcdDriver`: state in etcd, for any number of processes; building needs `protoc` | no |
 //! | `postgres` | `PostgresDriver`: state in PostgreSQL, for any number of processes | no |
-//! | `full` | all of them | no |
+//! | `full` | all of these drivers | no |
+//! | `kubernetes` | the module `kubernetes`: the controller for PipelineRuns, and a cluster behind a Kubernetes API | no |
 
 mod connect;
 pub mod guide;
@@ -78,6 +79,32 @@ pub mod driver {
 pub mod migration {
     pub use crate::legacy::{LegacyStore, read_legacy};
     pub use pac_core::migration::*;
+}
+
+/// The queues of PipelineRuns on a Kubernetes cluster: the controller, what it asks of a cluster,
+/// and a cluster behind a Kubernetes API.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use pac_concurrency::Settings;
+/// use pac_concurrency::kubernetes::{
+///     ControllerOptions, KubernetesCluster, KubernetesOptions, Mode, PipelinesController,
+/// };
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let manager = pac_concurrency::connect(&Settings::default()).await?;
+/// let cluster = KubernetesCluster::connect(&KubernetesOptions::default()).await?;
+/// let options = ControllerOptions::default().with_mode(Mode::Takeover);
+/// let controller = PipelinesController::new(manager, Arc::new(cluster), options);
+/// controller.run().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes {
+    pub use pac_kubernetes::*;
+    pub use pac_pipelines::*;
 }
 
 #[cfg(feature = "bench")]

@@ -24,4 +24,4 @@ pub use cluster::{
     Unreadable, UnreadableObject,
 };
 pub use error::{ClusterError, ClusterErrorKind, ModelError, PipelinesError};
-pub use integration::{ControllerOptions, Creation, PipelinesController, Recovery};
+pub use integration::{ControllerOptions, Creation, Mode, PipelinesController, Recovery};

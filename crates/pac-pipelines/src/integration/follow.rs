@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use pac_core::manager::{Event, Events, Grants, Heard};
+use pac_core::manager::{Event, Events, Grants, Heard, Lease};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::PipelinesController;
 use super::engine::{Engine, backoff};
+use super::options::Mode;
 use crate::cluster::ClusterWatch;
 use crate::error::PipelinesError;
 
@@ -28,6 +29,7 @@ impl PipelinesController {
         let engine = &self.engine;
         let _ended = EndsTasks(engine);
         let mut events = engine.manager.events();
+        let observes = engine.options.mode == Mode::Observe;
         let mut grants: Option<Grants> = None;
         let mut failures = 0;
         loop {
@@ -53,16 +55,17 @@ impl PipelinesController {
             };
             failures = 0;
             // Only now: what runs is counted before anything is taken over from the dead.
-            if grants.is_none() {
+            if grants.is_none() && !observes {
                 grants = engine.manager.grants();
             }
-            let Some(grants) = &mut grants else {
+            if grants.is_none() && !observes {
                 let message = "another task reads the grants of this manager; give the \
                                controller a manager of its own";
                 return Err(
                     pac_core::Error::new(pac_core::ErrorKind::Config, "run", message).into(),
                 );
-            };
+            }
+            let grants = grants.as_mut();
             match engine.follow(watch.as_mut(), grants, &mut events).await {
                 Followed::WatchEnded => {}
                 Followed::ManagerClosed => return Ok(()),
@@ -81,7 +84,7 @@ impl Engine {
     async fn follow(
         self: &Arc<Self>,
         watch: &mut dyn ClusterWatch,
-        grants: &mut Grants,
+        mut grants: Option<&mut Grants>,
         events: &mut Events,
     ) -> Followed {
         let listing = Arc::new(AtomicBool::new(false));
@@ -98,7 +101,7 @@ impl Engine {
                     }
                     None => return Followed::WatchEnded,
                 },
-                lease = grants.next() => match lease {
+                lease = next_grant(grants.as_deref_mut()) => match lease {
                     Some(lease) => self.begin(lease),
                     None => return Followed::ManagerClosed,
                 },
@@ -162,6 +165,14 @@ impl Engine {
         // Differs between controllers, and is the same for one in a test.
         let part = f64::from(u32::try_from(session % 41).unwrap_or(0)) / 100.0;
         Instant::now() + interval.mul_f64(0.8 + part)
+    }
+}
+
+/// The next grant; never, for a controller that starts nothing.
+async fn next_grant(grants: Option<&mut Grants>) -> Option<Lease> {
+    match grants {
+        Some(grants) => grants.next().await,
+        None => std::future::pending().await,
     }
 }
 

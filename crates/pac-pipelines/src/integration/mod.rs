@@ -41,7 +41,7 @@ pub use batch::{Batches, batches};
 pub use creation::Creation;
 pub use decide::{Holder, Known, Step, decide};
 pub use limits::{EffectiveLimit, GlobalLimit};
-pub use options::ControllerOptions;
+pub use options::{ControllerOptions, Mode};
 pub use phase::Phase;
 pub use recovery::Recovery;
 
@@ -110,6 +110,12 @@ impl PipelinesController {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.engine.work.is_idle() && !self.engine.is_starting()
+    }
+
+    /// Whether the cluster's lists have been taken once.
+    #[must_use]
+    pub fn has_listed(&self) -> bool {
+        self.engine.listed.initialized()
     }
 
     /// The manager below.

@@ -4,6 +4,26 @@ use std::time::Duration;
 
 use pac_core::{RepositoryKey, Timestamp};
 
+/// Which runs a controller acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// No other software queues runs: every run that is held back with a mark of a queue, or in a
+    /// Repository with a limit, waits for this controller.
+    #[default]
+    Alone,
+    /// Beside Pipelines-as-Code, which holds its runs back where there is a limit, and whose own
+    /// queue does not see them because an admission policy renames their execution order. A run
+    /// whose order is still that of Pipelines-as-Code is left to it.
+    Takeover,
+    /// Beside Pipelines-as-Code in Repositories without a limit of its own, and for runs that are
+    /// not its: only those that bear [`HELD`](crate::vocabulary::HELD).
+    Gate,
+    /// None: what the cluster shows is followed, nothing is written to it, and nothing is asked
+    /// of the store.
+    Observe,
+}
+
 /// Settings of a [`PipelinesController`](super::PipelinesController).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -11,6 +31,8 @@ pub struct ControllerOptions {
     /// The Repository whose limit holds for those without one of their own. Default:
     /// `pipelines-as-code/pipelines-as-code`. It need not exist.
     pub global_repository: Option<RepositoryKey>,
+    /// Which runs it acts on. Default: [`Mode::Alone`].
+    pub mode: Mode,
     /// How long runs of one event wait for their execution order before they are taken in the
     /// order of their creation. Default: 10 s.
     pub order_wait: Duration,
@@ -34,6 +56,7 @@ impl Default for ControllerOptions {
     fn default() -> Self {
         Self {
             global_repository: RepositoryKey::new("pipelines-as-code", "pipelines-as-code").ok(),
+            mode: Mode::default(),
             order_wait: Duration::from_secs(10),
             recovery_interval: Duration::from_secs(5 * 60),
             grace: Duration::from_secs(60),
@@ -49,6 +72,13 @@ impl ControllerOptions {
     #[must_use]
     pub fn with_global_repository(mut self, repository: Option<RepositoryKey>) -> Self {
         self.global_repository = repository;
+        self
+    }
+
+    /// Acting on other runs.
+    #[must_use]
+    pub fn with_mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 

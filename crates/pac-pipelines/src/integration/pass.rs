@@ -14,6 +14,7 @@ use super::batch::batches;
 use super::decide::Known;
 use super::engine::{Engine, Missing};
 use super::limits::EffectiveLimit;
+use super::options::Mode;
 use super::plan::{Item, Plan};
 use super::seen::RepositoryState;
 use super::work::Dirty;
@@ -42,6 +43,9 @@ impl Engine {
         repository: &RepositoryKey,
         dirty: &Dirty,
     ) -> Result<Report, PipelinesError> {
+        if self.options.mode == Mode::Observe {
+            return Ok(Report::default());
+        }
         let (state, effective) = {
             let seen = self.seen();
             (seen.repository(repository).cloned(), seen.limit(repository))
@@ -61,7 +65,7 @@ impl Engine {
         }
         let (items, status) = self.items(repository, dirty).await?;
         let limited = effective.is_none_or(|effective| effective.limit.get().is_some());
-        let mut plan = Plan::of(items, limited);
+        let mut plan = Plan::of(items, limited, self.options.mode);
         if !plan.verify.is_empty() {
             self.verify(&mut plan, limited).await?;
         }
@@ -134,7 +138,7 @@ impl Engine {
                         plan.end
                             .push((view.key.clone(), known, RunOutcome::Cancelled));
                     }
-                    plan.add(view, Known::Unknown, limited);
+                    plan.add(view, Known::Unknown, limited, self.options.mode);
                 }
                 Some(now) => {
                     self.observe(ClusterEvent::RunDeleted(RunView::clone(&view)));

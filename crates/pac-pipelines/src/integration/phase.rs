@@ -2,6 +2,7 @@
 
 use pac_core::state::RunOutcome;
 
+use super::options::Mode;
 use crate::model::{ConditionStatus, PacState, RunView, SpecStatus};
 use crate::vocabulary;
 
@@ -27,9 +28,17 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// The phase of a run whose Repository has a limit (`limited`) or has none.
+    /// The phase of a run whose Repository has a limit (`limited`) or has none, where no other
+    /// software queues runs.
     #[must_use]
     pub fn of(run: &RunView, limited: bool) -> Self {
+        Self::in_mode(run, limited, Mode::Alone)
+    }
+
+    /// The phase of a run for a controller in this mode. What differs is which runs that are held
+    /// back are held for it, and which ones by their users and other software.
+    #[must_use]
+    pub fn in_mode(run: &RunView, limited: bool, mode: Mode) -> Self {
         if run.is_foreign() {
             return Self::LeftAlone;
         }
@@ -53,7 +62,7 @@ impl Phase {
                 graceful: status.is_graceful(),
             },
             SpecStatus::Pending if run.deleted.is_some() => Self::Ending { graceful: false },
-            SpecStatus::Pending if is_held_for_us(run, limited) => Self::Held,
+            SpecStatus::Pending if is_held_for_us(run, limited, mode) => Self::Held,
             SpecStatus::Pending => Self::HeldByUser,
             _ => Self::LeftAlone,
         }
@@ -62,13 +71,32 @@ impl Phase {
 
 /// Whether a run that is held back waits for us, and not for its user. Pipelines-as-Code holds
 /// its own runs back where there is a limit; a mark of a queue says so in any case.
-fn is_held_for_us(run: &RunView, limited: bool) -> bool {
-    bears_marks(run) || (run.is_of_pac() && limited)
+fn is_held_for_us(run: &RunView, limited: bool, mode: Mode) -> bool {
+    let is_limited = run.is_of_pac() && limited;
+    bears_marks(run, mode)
+        || match mode {
+            Mode::Alone | Mode::Observe => is_limited,
+            Mode::Takeover => is_limited && !is_ordered_by_pac(run),
+            Mode::Gate => false,
+        }
 }
 
-/// Whether something on a run says that it was put into a queue.
-pub(super) fn bears_marks(run: &RunView) -> bool {
-    run.is_held_for_us() || run.order().is_some() || run.state() == Some(PacState::Queued)
+/// Whether something on a run says that it was put into the queue of a controller in this mode.
+pub(super) fn bears_marks(run: &RunView, mode: Mode) -> bool {
+    let is_queued = run.state() == Some(PacState::Queued);
+    match mode {
+        Mode::Alone | Mode::Observe => run.is_held_for_us() || run.order().is_some() || is_queued,
+        Mode::Takeover => {
+            run.annotation(vocabulary::OUR_EXECUTION_ORDER).is_some()
+                || (run.is_of_pac() && is_queued && !is_ordered_by_pac(run))
+        }
+        Mode::Gate => run.is_held_for_us(),
+    }
+}
+
+/// Whether the queue of Pipelines-as-Code sees a run.
+fn is_ordered_by_pac(run: &RunView) -> bool {
+    run.annotation(vocabulary::EXECUTION_ORDER).is_some()
 }
 
 #[cfg(test)]
@@ -117,6 +145,49 @@ mod tests {
         );
         let unknown = SpecStatus::Unknown("Paused".to_owned());
         assert_eq!(with(|run| run.spec_status = unknown), Phase::LeftAlone);
+    }
+
+    #[test]
+    fn a_mode_leaves_the_runs_of_other_queues_alone() {
+        let run = |marks: &[(&str, &str)], by_pac: bool| {
+            let mut run = held();
+            run.annotations.clear();
+            for (name, value) in marks {
+                run.annotations
+                    .insert((*name).to_owned(), (*value).to_owned());
+            }
+            if by_pac {
+                let manager = vocabulary::PAC_MANAGER.to_owned();
+                run.labels
+                    .insert(vocabulary::MANAGED_BY.to_owned(), manager);
+            }
+            run
+        };
+        let state = (vocabulary::STATE, "queued");
+        let ours = (vocabulary::OUR_EXECUTION_ORDER, "ci/a");
+        let pacs = (vocabulary::EXECUTION_ORDER, "ci/a");
+        let gate = (vocabulary::HELD, "true");
+        for (run, limited, takes_over, gates) in [
+            (run(&[state, ours], true), true, true, false),
+            (run(&[state, ours], true), false, true, false),
+            (run(&[], true), true, true, false),
+            (run(&[], true), false, false, false),
+            (run(&[state], true), false, true, false),
+            (run(&[state, pacs], true), true, false, false),
+            (run(&[gate], false), true, false, true),
+            (run(&[gate, state, pacs], true), true, false, true),
+            (run(&[], false), true, false, false),
+        ] {
+            for (mode, is_ours) in [(Mode::Takeover, takes_over), (Mode::Gate, gates)] {
+                let expected = if is_ours {
+                    Phase::Held
+                } else {
+                    Phase::HeldByUser
+                };
+                let phase = Phase::in_mode(&run, limited, mode);
+                assert_eq!(phase, expected, "{mode:?} {limited} {run:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use pac_core::PipelineRunKey;
 use pac_core::state::RunOutcome;
 
 use super::decide::{Known, Step, decide};
+use super::options::Mode;
 use super::phase::{Phase, bears_marks};
 use crate::model::RunView;
 
@@ -38,7 +39,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Plans for the runs of a Repository that has a limit (`limited`) or has none.
-    pub(super) fn of(items: Vec<Item>, limited: bool) -> Self {
+    pub(super) fn of(items: Vec<Item>, limited: bool, mode: Mode) -> Self {
         let mut plan = Self::default();
         for item in items {
             let Some(view) = item.view else {
@@ -47,15 +48,15 @@ impl Plan {
                 }
                 continue;
             };
-            plan.add(view, item.known, limited);
+            plan.add(view, item.known, limited, mode);
         }
         plan
     }
 
     /// Adds what is to be done about one run.
-    pub(super) fn add(&mut self, view: Arc<RunView>, known: Known, limited: bool) {
-        let phase = Phase::of(&view, limited);
-        let marked = matches!(phase, Phase::Ending { .. }) && bears_marks(&view);
+    pub(super) fn add(&mut self, view: Arc<RunView>, known: Known, limited: bool, mode: Mode) {
+        let phase = Phase::in_mode(&view, limited, mode);
+        let marked = matches!(phase, Phase::Ending { .. }) && bears_marks(&view, mode);
         match decide(&view.uid, phase, marked, &known) {
             Step::Nothing => {}
             Step::AdmitNew => self.admit_new.push(view),

@@ -26,6 +26,18 @@ pub(super) fn single(text: &str) -> Result<Map<String, Value>, ModelError> {
     }
 }
 
+/// The object of a JSON text.
+pub(super) fn single_json(text: &str) -> Result<Map<String, Value>, ModelError> {
+    serde_json::from_str(text).map_err(|error| {
+        let line = format!("line {}", error.line());
+        ModelError::new(
+            "object",
+            line,
+            format!("must be an object in JSON: {error}"),
+        )
+    })
+}
+
 /// Kind, namespace and name of an object as far as it has them.
 pub(super) fn describe(kind: &str, map: &Map<String, Value>) -> String {
     let metadata = map.get("metadata");

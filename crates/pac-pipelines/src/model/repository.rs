@@ -4,7 +4,7 @@ use pac_core::{Limit, RepositoryKey, Timestamp};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::object::{describe, single};
+use super::object::{describe, single, single_json};
 use super::time;
 use super::version::ResourceVersion;
 use crate::error::ModelError;
@@ -57,6 +57,15 @@ impl RepositoryView {
     /// and a limit that is no number or a negative one.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         Self::read(&single(text)?)
+    }
+
+    /// Reads one Repository from the JSON that the API of a cluster answers with. The same as
+    /// [`parse`](Self::parse), and much quicker; a key that comes twice has its last value.
+    ///
+    /// # Errors
+    /// [`ModelError`] as of [`parse`](Self::parse).
+    pub fn from_json(text: &str) -> Result<Self, ModelError> {
+        Self::read(&single_json(text)?)
     }
 
     pub(super) fn read(map: &Map<String, Value>) -> Result<Self, ModelError> {
@@ -171,7 +180,7 @@ mod tests {
                 vocabulary::LIMIT
             )
         };
-        let limit = |spec| RepositoryView::parse(&text(spec)).unwrap().limit;
+        let limit = |spec| RepositoryView::from_json(&text(spec)).unwrap().limit;
         assert_eq!(limit("{}"), Some(Limit::new(2)));
         assert_eq!(limit("{\"concurrency_limit\":5}"), Some(Limit::new(5)));
     }

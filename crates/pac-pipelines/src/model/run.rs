@@ -6,7 +6,7 @@ use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Timestamp, Uid};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::object::{describe, marks, single};
+use super::object::{describe, marks, single, single_json};
 use super::order::ExecutionOrder;
 use super::repository::{timestamp, version};
 use super::status::{Condition, ConditionStatus, PacState, SpecStatus};
@@ -60,6 +60,15 @@ impl RunView {
     /// field that is needed and has another type than Tekton gives it.
     pub fn parse(text: &str) -> Result<Self, ModelError> {
         RunManifest::parse(text)?.into_view()
+    }
+
+    /// Reads one run from the JSON that the API of a cluster answers with. The same as
+    /// [`parse`](Self::parse), and much quicker; a key that comes twice has its last value.
+    ///
+    /// # Errors
+    /// [`ModelError`] as of [`parse`](Self::parse).
+    pub fn from_json(text: &str) -> Result<Self, ModelError> {
+        RunManifest::read(&single_json(text)?)?.into_view()
     }
 
     /// The Repository that the run belongs to: that of its annotation, or else of its label, in
@@ -333,6 +342,29 @@ status:
         assert!(run.is_of_pac() && !run.is_done() && !run.has_started() && !run.is_foreign());
         assert!(!run.labels.contains_key("somebody/else"));
         assert_eq!(run.version, Some(ResourceVersion::new(228)));
+    }
+
+    #[test]
+    fn json_of_the_api_is_read_by_the_same_rules() {
+        let json = |status: &str| {
+            format!(
+                "{{\"metadata\":{{\"name\":\"a\",\"namespace\":\"ci\",\"uid\":\"u\"}},\
+                 \"spec\":{{\"status\":{status}}}}}"
+            )
+        };
+        let text = json("\"PipelineRunPending\"");
+        assert_eq!(RunView::from_json(&text), RunView::parse(&text));
+        let error = RunView::from_json(&json("5")).unwrap_err();
+        assert_eq!(
+            (error.object(), error.field()),
+            ("PipelineRun ci/a", "spec.status")
+        );
+        assert!(
+            RunView::from_json("[]")
+                .unwrap_err()
+                .rule()
+                .contains("must be an object")
+        );
     }
 
     #[test]

@@ -1,0 +1,292 @@
+//! `pac controller`: the queues of PipelineRuns on a Kubernetes cluster.
+
+mod end;
+mod health;
+mod log;
+mod without_store;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use pac_concurrency::kubernetes::{
+    Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, Mode as Acting,
+    PipelinesController,
+};
+use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, Settings};
+use tokio::time::{sleep, timeout};
+
+use crate::config::Sources;
+use crate::exit::{Exit, Failure};
+use crate::store;
+use end::End;
+use health::Health;
+
+const AFTER_HELP: &str = "\
+Any number of controllers may run for one cluster and one store; all of them work. Runs start by
+the limits of their Repositories, whatever becomes of one controller.
+
+Modes:
+  takeover  beside Pipelines-as-Code, which creates runs held back where there is a limit; an
+            admission policy keeps its own queue from seeing them
+  gate      the runs that an admission policy holds back, with our annotation `held`, also those
+            that are not of Pipelines-as-Code
+  observe   nothing is written to the cluster and nothing is asked of the store
+
+While concurrency-enabled is false, the controller waits until it is not, or does without a store
+(--without-store). It reads the settings again every ten seconds; other changes of settings need
+a restart.
+
+Probes: GET /healthz while the process does its work, GET /readyz once the store has its session
+and the cluster's first lists were taken.
+
+Exit codes:
+   0  SIGTERM or SIGINT asked for the end
+   2  wrong arguments
+  69  the store is unavailable in a way that waiting does not cure
+  70  the controller has ended by itself, a bug
+  77  the store does not let us in
+  78  wrong settings, or a kubeconfig that cannot be used";
+
+/// How often the settings are read again.
+const READ_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long to wait before the next attempt to connect to a store that is away, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The arguments of `pac controller`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Which runs the controller acts on
+    #[arg(long, value_enum, default_value_t = Mode::Takeover)]
+    mode: Mode,
+
+    /// The kubeconfig to use [default: in a pod its service account; else KUBECONFIG]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The context of the kubeconfig [default: its current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+
+    /// The one namespace to look after [default: all]
+    #[arg(long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// The label selector of the PipelineRuns to follow [default: those of Pipelines-as-Code, in
+    /// gate mode all, that are not marked as ended]
+    #[arg(long, value_name = "SELECTOR")]
+    selector: Option<String>,
+
+    /// The Repository whose limit holds for those without one
+    /// [default: pipelines-as-code/pipelines-as-code]
+    #[arg(long, value_name = "NS/NAME")]
+    global_repository: Option<RepositoryKey>,
+
+    /// What to do while concurrency-enabled is false
+    #[arg(long, value_enum, default_value_t = WithoutStore::Wait)]
+    without_store: WithoutStore,
+
+    /// This is the only controller of the cluster, so that a store in memory will do
+    #[arg(long)]
+    alone: bool,
+
+    /// Where the probes are answered
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    health_address: SocketAddr,
+
+    /// How long the store may take to be told of the end
+    #[arg(long, value_name = "DURATION", default_value = "10s",
+          value_parser = crate::time::parse_duration)]
+    grace_period: Duration,
+
+    /// What is logged to stderr
+    #[arg(long, value_enum, default_value_t = log::Level::Info)]
+    log_level: log::Level,
+}
+
+/// Which runs the controller acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Those that Pipelines-as-Code holds back
+    Takeover,
+    /// Those that an admission policy holds back
+    Gate,
+    /// None
+    Observe,
+}
+
+/// What a controller does while limits are disabled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WithoutStore {
+    /// Nothing, until they are enabled
+    Wait,
+    /// Keep the queues in memory and in annotations: of one controller at a time alone
+    Annotations,
+}
+
+/// Controls until a signal asks for the end.
+pub(crate) fn run(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
+    log::install(args.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, format!("no runtime: {error}")))?;
+    let done = runtime.block_on(control(args, sources));
+    runtime.shutdown_background();
+    done
+}
+
+async fn control(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
+    let mut end = End::install()?;
+    let health = Arc::new(Health::default());
+    let _probes = health::serve(args.health_address, Arc::clone(&health)).await?;
+    let options = args.kubernetes_options();
+    let cluster = KubernetesCluster::connect(&options).await;
+    let cluster = cluster.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let cause = cause.unwrap_or_default();
+        Failure::new(Exit::Config, format!("{error}: {cause}"))
+    })?;
+    let cluster: Arc<dyn Cluster> = Arc::new(cluster);
+    loop {
+        let settings = read(sources)?;
+        let left = if settings.enabled {
+            with_store(args, sources, &settings, &cluster, &health, &mut end).await?
+        } else {
+            without_store::run(args, sources, &cluster, &health, &mut end).await
+        };
+        health.closing();
+        match left {
+            Left::Asked => {
+                tracing::info!("ended");
+                return Ok(Exit::Success);
+            }
+            Left::Switched => {}
+        }
+    }
+}
+
+/// Why a way of working was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// A signal asked for the end.
+    Asked,
+    /// Limits were enabled, or disabled.
+    Switched,
+}
+
+/// Works with a store, until a signal comes or limits are disabled.
+async fn with_store(
+    args: &Args,
+    sources: &Sources,
+    settings: &Settings,
+    cluster: &Arc<dyn Cluster>,
+    health: &Health,
+    end: &mut End,
+) -> Result<Left, Failure> {
+    if !args.alone {
+        store::refuse_memory(settings)?;
+    }
+    health.connecting();
+    let manager = tokio::select! {
+        manager = connect(settings) => manager?,
+        () = end.asked() => return Ok(Left::Asked),
+    };
+    let options = args.controller_options();
+    let controller = PipelinesController::new(manager.clone(), Arc::clone(cluster), options);
+    health.controls(controller.clone());
+    tracing::info!(mode = ?args.mode, driver = %settings.driver, "controlling");
+    let left = tokio::select! {
+        ended = controller.run() => Err(ended),
+        () = end.asked() => Ok(Left::Asked),
+        () = switched(sources, false) => Ok(Left::Switched),
+    };
+    health.closing();
+    // In this order: what was under way has ended, and then the store is told.
+    close(&manager, args.grace_period).await;
+    match left {
+        Ok(left) => Ok(left),
+        Err(Err(error)) => Err(Failure::from(Error::from(error))),
+        Err(Ok(())) => {
+            let message = "the session with the store has ended by itself; start anew";
+            Err(Failure::new(Exit::Internal, message))
+        }
+    }
+}
+
+/// Connects to the store, and waits for it while it is away.
+async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Failure> {
+    let mut wait = Duration::from_secs(1);
+    loop {
+        match pac_concurrency::connect(settings).await {
+            Ok(manager) => return Ok(manager),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%error, "the store is away; trying again");
+                sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn close(manager: &ConcurrencyManager, within: Duration) {
+    match timeout(within, manager.close()).await {
+        Ok(Ok(())) => tracing::info!("the store was told of the end"),
+        Ok(Err(error)) => tracing::warn!(%error, "the session ends by itself"),
+        Err(_) => tracing::warn!(
+            ?within,
+            "the store was not told in time; the session ends by \
+             itself"
+        ),
+    }
+}
+
+fn read(sources: &Sources) -> Result<Settings, Failure> {
+    Ok(sources.loader()?.load()?.settings())
+}
+
+/// Waits until limits are enabled, or disabled. Settings that are wrong meanwhile change nothing.
+async fn switched(sources: &Sources, enabled: bool) {
+    loop {
+        sleep(READ_AGAIN).await;
+        match read(sources) {
+            Ok(settings) if settings.enabled == enabled => {
+                tracing::info!(enabled, "concurrency-enabled was changed");
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the settings are wrong; going on with the old"),
+        }
+    }
+}
+
+impl Args {
+    fn controller_options(&self) -> ControllerOptions {
+        let options = ControllerOptions::default().with_mode(match self.mode {
+            Mode::Takeover => Acting::Takeover,
+            Mode::Gate => Acting::Gate,
+            Mode::Observe => Acting::Observe,
+        });
+        match &self.global_repository {
+            Some(global) => options.with_global_repository(Some(global.clone())),
+            None => options,
+        }
+    }
+
+    fn kubernetes_options(&self) -> KubernetesOptions {
+        let mut options = KubernetesOptions::default();
+        options.kubeconfig.clone_from(&self.kubeconfig);
+        options.context.clone_from(&self.context);
+        options.namespace.clone_from(&self.namespace);
+        match (&self.selector, self.mode) {
+            (Some(selector), _) => options.with_run_selector(selector),
+            (None, Mode::Gate) => options.with_run_selector(KubernetesOptions::ALL_RUNS),
+            (None, Mode::Takeover | Mode::Observe) => options,
+        }
+    }
+}

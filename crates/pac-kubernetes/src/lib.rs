@@ -1,0 +1,42 @@
+//! The cluster of `pac_pipelines` on a Kubernetes API: beside an unmodified Pipelines-as-Code.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use pac_kubernetes::{KubernetesCluster, KubernetesError, KubernetesOptions};
+//! use pac_pipelines::Cluster;
+//!
+//! # async fn example() -> Result<(), KubernetesError> {
+//! let options = KubernetesOptions::default().with_namespace("ci");
+//! let cluster: Arc<dyn Cluster> = Arc::new(KubernetesCluster::connect(&options).await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! PipelineRuns and Repositories are read as far as limits and queues go; nothing else of them is
+//! kept. Every change is one patch that holds only for the uid that was meant. Nothing is sent
+//! twice by itself: where an answer is lost, the object is read before anything is said about it.
+//!
+//! TLS is rustls with ring. A program whose dependencies bring a second provider of rustls has to
+//! install one of them for the process before it connects.
+//!
+//! # What it needs to be allowed
+//!
+//! | resource | verbs |
+//! | --- | --- |
+//! | `pipelineruns` of `tekton.dev` | get, list, watch, patch |
+//! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
+
+mod cache;
+mod client;
+mod cluster;
+mod decide;
+mod error;
+mod object;
+mod options;
+mod patch;
+mod watch;
+
+pub use cluster::KubernetesCluster;
+pub use error::KubernetesError;
+pub use options::KubernetesOptions;
