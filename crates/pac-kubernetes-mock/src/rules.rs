@@ -32,6 +32,48 @@ pub(crate) fn check_name(resource: &Resource, name: &str) -> Result<(), Failure>
     ))
 }
 
+/// Events have fields that they must have, and of a bounded length.
+pub(crate) fn check_event(resource: &Resource, event: &Value) -> Result<(), Failure> {
+    if resource.group != "events.k8s.io" {
+        return Ok(());
+    }
+    let invalid = |field: &str, rule: &str| {
+        let value = text(event, &format!("/{field}"));
+        let name = object::name(event);
+        Err(Failure::invalid(resource, name, field, value, rule))
+    };
+    for field in [
+        "eventTime",
+        "reportingController",
+        "reportingInstance",
+        "action",
+        "reason",
+    ] {
+        match text(event, &format!("/{field}")).len() {
+            0 => return invalid(field, "must have a value"),
+            129.. => return invalid(field, "can have at most 128 characters"),
+            _ => {}
+        }
+    }
+    if text(event, "/note").len() > 1024 {
+        return invalid("note", "can have at most 1024 characters");
+    }
+    if !matches!(text(event, "/type"), "Normal" | "Warning") {
+        return invalid("type", "has invalid value: must be Normal or Warning");
+    }
+    let regarding = text(event, "/regarding/namespace");
+    // An event about an object without a namespace lives in `default`.
+    let expected = if regarding.is_empty() {
+        "default"
+    } else {
+        regarding
+    };
+    if object::namespace(event) != expected {
+        return invalid("regarding/namespace", "does not match event.namespace");
+    }
+    Ok(())
+}
+
 pub(crate) fn check_preconditions(call: &Call, current: &Value) -> Result<(), Failure> {
     for (field, named) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
         let expected = text(&call.body, &format!("/preconditions/{field}"));

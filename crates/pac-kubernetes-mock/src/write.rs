@@ -39,6 +39,7 @@ impl State {
             old: None,
         };
         admission::admit(self, &review, &mut object)?;
+        rules::check_event(&call.resource, &object)?;
         if definitions::declares(&call.resource) {
             object::as_map(&mut object).insert("status".to_owned(), definitions::established());
         }
