@@ -24,8 +24,7 @@
 //! # });
 //! ```
 //!
-//! JSON is what this crate is about: [`serde_json::Value`] is in its signatures, and so are no other
-//! types of a library.
+//! [`serde_json::Value`] is the one foreign type in its signatures: objects are nothing but JSON here.
 //!
 //! What it does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
 //! lists, conflicts of server-side apply, CEL.

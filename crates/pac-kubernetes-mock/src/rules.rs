@@ -108,7 +108,7 @@ pub(crate) fn keep_status(resource: &Resource, current: &Value, new: &mut Value)
     }
 }
 
-/// Nobody but the server writes these.
+/// Only the server writes these fields: a request leaves them as they are.
 pub(crate) fn keep_identity(current: &Value, new: &mut Value) {
     let metadata = object::fields(new, "metadata");
     for field in [

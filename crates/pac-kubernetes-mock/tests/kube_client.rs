@@ -71,7 +71,7 @@ async fn the_client_library_finds_what_it_expects() {
     assert!(server.cut_watches() > 0);
     api.create(&PostParams::default(), &run("e")).await.unwrap();
     loop {
-        // What the cut and the 410 do to the stream is an error that the watcher gets over.
+        // The cut and the 410 are errors in the stream, from which the watcher recovers.
         let Some(event) = events.next().await else {
             panic!("the watcher ended")
         };

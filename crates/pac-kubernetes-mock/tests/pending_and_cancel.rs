@@ -80,6 +80,30 @@ async fn ten_runs_with_limit_1_run_one_by_one_in_order() {
     }
 }
 
+#[tokio::test]
+async fn a_comment_cancels_a_waiting_run_once_and_the_run_before_it_goes_on() {
+    let server = ApiServer::start().await;
+    let objects = prepare(&server, &[("website", Some(1))]);
+    let watcher = PacWatcher::start(&server);
+    let tekton = Tekton::start(&server, Ending::WhenTold);
+    let controller = PacController::new(&server);
+    controller
+        .event("ci", "website", &["a", "b"].map(Template::exact))
+        .unwrap();
+    // Each may write what the other has to deal with.
+    for _ in 0..5 {
+        watcher.settled().await;
+        tekton.settled().await;
+    }
+    assert_eq!(with_reason(&objects, "Running"), ["a"]);
+    assert_eq!(with_reason(&objects, "PipelineRunPending"), ["b"]);
+    assert!(controller.cancel("ci", "b").unwrap());
+    tekton.settled().await;
+    assert_eq!(with_reason(&objects, "Cancelled"), ["b"]);
+    assert!(!controller.cancel("ci", "b").unwrap());
+    assert_eq!(with_reason(&objects, "Running"), ["a"]);
+}
+
 fn with_reason(objects: &Handle, reason: &str) -> Vec<String> {
     let runs = objects.list("pipelineruns", "ci", "").unwrap();
     let runs = runs

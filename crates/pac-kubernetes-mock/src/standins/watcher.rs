@@ -177,10 +177,8 @@ impl Reconciler {
         let selector = format!("{}=queued", pac::STATE);
         let runs = self.objects.list("pipelineruns", namespace, &selector);
         let runs = runs.unwrap_or_default();
-        let mut keys = runs
-            .iter()
-            .filter(|run| annotation(run, REPOSITORY) == Some(repository));
-        keys.by_ref().map(key_of).collect()
+        let of_repository = |run: &&Value| annotation(run, REPOSITORY) == Some(repository);
+        runs.iter().filter(of_repository).map(key_of).collect()
     }
 
     fn reconcile(&self, key: &Key) -> Result<(), Failure> {
