@@ -61,14 +61,13 @@ pub(crate) fn check_event(resource: &Resource, event: &Value) -> Result<(), Fail
     if !matches!(text(event, "/type"), "Normal" | "Warning") {
         return invalid("type", "has invalid value: must be Normal or Warning");
     }
-    let regarding = text(event, "/regarding/namespace");
-    // An event about an object without a namespace lives in `default`.
-    let expected = if regarding.is_empty() {
-        "default"
-    } else {
-        regarding
+    let namespace = object::namespace(event);
+    let fits = match text(event, "/regarding/namespace") {
+        // An event about an object without a namespace lives in one of these.
+        "" => matches!(namespace, "default" | "kube-system"),
+        regarding => regarding == namespace,
     };
-    if object::namespace(event) != expected {
+    if !fits {
         return invalid("regarding/namespace", "does not match event.namespace");
     }
     Ok(())

@@ -22,6 +22,15 @@ async fn the_client_library_finds_what_it_expects() {
     server.handle().create_namespace("ci").unwrap();
     let client = client(&server);
     assert_eq!(client.apiserver_version().await.unwrap().minor, "36");
+    let kind = GroupVersionKind::gvk("tekton.dev", "v1", "PipelineRun");
+    let (found, abilities) = kube::discovery::pinned_kind(&client, &kind).await.unwrap();
+    assert_eq!(found.plural, "pipelineruns");
+    assert!(
+        abilities
+            .subresources
+            .iter()
+            .any(|(part, _)| part.plural == "status")
+    );
     let api = runs(&client);
     for name in ["a", "b", "c"] {
         api.create(&PostParams::default(), &run(name))
