@@ -24,9 +24,12 @@
 //! # });
 //! ```
 //!
-//! [`serde_json::Value`] is the one foreign type in its signatures: objects are nothing but JSON here.
+//! Beside the server are stand-ins for the programs that act on PipelineRuns in a cluster: [`Tekton`],
+//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included.
 //!
-//! What it does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
+//! [`serde_json::Value`] is the one foreign type in the signatures: an object is its JSON.
+//!
+//! What the server does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
 //! lists, conflicts of server-side apply, CEL.
 
 mod admission;
