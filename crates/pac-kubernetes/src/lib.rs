@@ -1,1 +1,3 @@
 //! The cluster of `pac_pipelines` on a Kubernetes API.
+
+pub mod install;
