@@ -1,0 +1,196 @@
+//! The API without a connection, for tests and for stand-ins.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::call::{Call, JSON_PATCH, MERGE_PATCH, Verb};
+use crate::failure::Failure;
+use crate::object;
+use crate::selector::Selector;
+use crate::server::Shared;
+
+/// A way to the objects of a server that does what requests over HTTP do, with the same answers,
+/// but that no fault concerns and the log does not show: what a test counts and breaks are the
+/// requests of the program under test. Only while the server is away it fails too, with 503.
+///
+/// Resources are named by their plural, qualified if need be: `pipelineruns`, or
+/// `pipelineruns.tekton.dev`.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Makes an object in the namespace that it names; returns it as it is kept.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn create(&self, resource: &str, object: Value) -> Result<Value, Failure> {
+        let namespace = object::namespace(&object).to_owned();
+        let mut call = self.call_of(Verb::Create, resource, &namespace, "")?;
+        call.body = object;
+        self.answer(&call)
+    }
+
+    /// Makes a namespace, unless it is there.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn create_namespace(&self, name: &str) -> Result<(), Failure> {
+        let namespace = serde_json::json!({"metadata": {"name": name}});
+        match self.create("namespaces", namespace) {
+            Err(failure) if failure.reason == "AlreadyExists" => Ok(()),
+            Err(failure) => Err(failure),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Reads an object; the namespace is empty for one that has none.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Result<Value, Failure> {
+        self.answer(&self.call_of(Verb::Get, resource, namespace, name)?)
+    }
+
+    /// Reads the objects that a label selector selects, by namespace and name; an empty namespace
+    /// stands for all.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn list(
+        &self,
+        resource: &str,
+        namespace: &str,
+        label_selector: &str,
+    ) -> Result<Vec<Value>, Failure> {
+        let call = self.call_of(Verb::List, resource, namespace, "")?;
+        let selector = Selector::parse(label_selector, "")?;
+        let state = self.shared.lock();
+        let objects = state.select(&call.resource, namespace, &selector);
+        Ok(objects.iter().map(|object| Value::clone(object)).collect())
+    }
+
+    /// Changes an object by a merge patch; returns it as it is kept.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn merge(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<Value, Failure> {
+        let mut call = self.call_of(Verb::Patch, resource, namespace, name)?;
+        call.content_type = MERGE_PATCH.to_owned();
+        call.body = patch;
+        self.answer(&call)
+    }
+
+    /// Changes an object by a JSON patch; returns it as it is kept.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn patch(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<Value, Failure> {
+        let mut call = self.call_of(Verb::Patch, resource, namespace, name)?;
+        call.content_type = JSON_PATCH.to_owned();
+        call.body = patch;
+        self.answer(&call)
+    }
+
+    /// Changes the status of an object by a merge patch of the whole object.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn merge_status(
+        &self,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<Value, Failure> {
+        let mut call = self.call_of(Verb::Patch, resource, namespace, name)?;
+        call.content_type = MERGE_PATCH.to_owned();
+        call.status = true;
+        call.body = patch;
+        self.answer(&call)
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// As over HTTP.
+    pub fn delete(&self, resource: &str, namespace: &str, name: &str) -> Result<(), Failure> {
+        self.answer(&self.call_of(Verb::Delete, resource, namespace, name)?)?;
+        Ok(())
+    }
+
+    /// The revision of the last write.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.shared.lock().revision()
+    }
+
+    /// Tells of each new revision.
+    pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
+        self.shared.revisions()
+    }
+
+    /// The objects of a resource that were written after a revision, and the revision up to which
+    /// that is so. An object that was written twice comes twice.
+    ///
+    /// # Errors
+    /// 410 when the history does not reach back that far.
+    pub(crate) fn written_after(
+        &self,
+        resource: &str,
+        after: u64,
+    ) -> Result<(Vec<Arc<Value>>, u64), Failure> {
+        let call = self.call_of(Verb::Watch, resource, "", "")?;
+        let state = self.shared.lock();
+        let events = state.events(&call.resource, "", &Selector::default(), after)?;
+        let objects = events.into_iter().map(|event| event.object).collect();
+        Ok((objects, state.revision()))
+    }
+
+    fn call_of(
+        &self,
+        verb: Verb,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Call, Failure> {
+        if self.shared.connections.away() {
+            return Err(Failure::new(
+                503,
+                "ServiceUnavailable",
+                "the server is away",
+            ));
+        }
+        let resource = self.shared.lock().resource_named(resource)?;
+        Ok(Call::new(verb, resource, namespace, name))
+    }
+
+    fn answer(&self, call: &Call) -> Result<Value, Failure> {
+        self.shared.call(call).map(|answer| answer.body)
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").finish_non_exhaustive()
+    }
+}
