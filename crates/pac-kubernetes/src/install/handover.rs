@@ -112,35 +112,45 @@ impl To {
     }
 }
 
-/// The order of a run that has to be moved, and whether the other annotation has one already,
-/// which is then kept.
-fn order(run: &LiveRun, to: To) -> Option<(&str, bool)> {
-    let (from, there) = match to {
+/// The operations that move the order of a run; none where it is where it has to be. An order
+/// that is at its place already is kept. For Pipelines-as-Code a run of a queue that has no order
+/// gets one of itself alone: without it the rebuild of the queues passes the run over.
+fn operations(run: &LiveRun, to: To) -> Vec<Value> {
+    let (from, target) = to.keys();
+    let (order, there) = match to {
         To::Us => (&run.pac_order, &run.our_order),
         To::Pac => (&run.our_order, &run.pac_order),
     };
-    from.as_deref().map(|order| (order, there.is_some()))
+    let add = |value: String| json!({"op": "add", "path": annotation_path(target), "value": value});
+    let mut operations = vec![test("/metadata/uid", &run.uid)];
+    match order {
+        Some(order) => {
+            operations.push(test(&annotation_path(from), order));
+            operations.push(json!({"op": "remove", "path": annotation_path(from)}));
+            if there.is_none() {
+                // An entry that names no run would end the watcher whenever it starts.
+                let kept = Some(well_formed(order)).filter(|order| !order.is_empty());
+                operations.push(add(kept.unwrap_or_else(|| run.key())));
+            }
+        }
+        None if to == To::Pac && run.lacks_an_order() => operations.push(add(run.key())),
+        None => return Vec::new(),
+    }
+    operations
 }
 
 /// Moves the order of a run in one change. Whether it is where it has to be afterwards: a policy
 /// that still acts moves it back. A run that is gone needs no order.
-async fn move_order(access: &ClusterAccess, run: &LiveRun, to: To) -> Result<bool, InstallError> {
-    let Some((order, is_there)) = order(run, to) else {
+async fn move_order(
+    access: &ClusterAccess,
+    run: &LiveRun,
+    to: To,
+) -> Result<bool, InstallError> {
+    let operations = operations(run, to);
+    if operations.is_empty() {
         return Ok(true);
-    };
-    let (from, target) = to.keys();
-    let mut operations = vec![
-        test("/metadata/uid", &run.uid),
-        test(&annotation_path(from), order),
-        json!({"op": "remove", "path": annotation_path(from)}),
-    ];
-    if !is_there {
-        let value = well_formed(order);
-        operations.push(json!({"op": "add", "path": annotation_path(target), "value": value}));
     }
-    let answer = access
-        .change(run.place(), Change::Json(operations.into()))
-        .await;
+    let answer = access.change(run.place(), Change::Json(operations.into())).await;
     let changed = answer.map_err(|error| {
         let message = format!(
             "{}; the run may have changed meanwhile: run the command again, which goes on with what \
@@ -152,13 +162,9 @@ async fn move_order(access: &ClusterAccess, run: &LiveRun, to: To) -> Result<boo
     let Some(changed) = changed else {
         return Ok(true);
     };
+    let (from, target) = to.keys();
     let annotations = changed.pointer("/metadata/annotations");
-    let has = |key: &str| {
-        annotations
-            .and_then(|all| all.get(key))
-            .and_then(Value::as_str)
-            .is_some()
-    };
+    let has = |key: &str| annotations.is_some_and(|all| all.get(key).is_some());
     Ok(has(target) && !has(from))
 }
 
@@ -184,14 +190,38 @@ mod tests {
         }
     }
 
+    /// The operations without the conditions.
+    fn moves(run: &LiveRun, to: To) -> Vec<(String, String)> {
+        let text = |operation: &Value, field: &str| {
+            operation.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        let all = operations(run, to);
+        let tests = all.iter().take_while(|one| text(one, "op") == "test").count();
+        assert!(all.is_empty() || all[0] == test("/metadata/uid", "u"));
+        all.iter().skip(tests).map(|one| (text(one, "op"), text(one, "value"))).collect()
+    }
+
+    fn pair(operation: &str, value: &str) -> (String, String) {
+        (operation.to_owned(), value.to_owned())
+    }
+
     #[test]
-    fn an_order_that_is_there_already_is_kept() {
-        assert_eq!(order(&run(Some("x"), None), To::Pac), Some(("x", false)));
-        assert_eq!(
-            order(&run(Some("x"), Some("y")), To::Pac),
-            Some(("x", true))
-        );
-        assert_eq!(order(&run(None, Some("y")), To::Pac), None);
-        assert_eq!(order(&run(None, Some("y")), To::Us), Some(("y", false)));
+    fn an_order_moves_and_one_that_is_there_already_is_kept() {
+        let both = [pair("remove", ""), pair("add", "ci/a,ci/b")];
+        assert_eq!(moves(&run(Some("ci/a,ci/b"), None), To::Pac), both);
+        assert_eq!(moves(&run(None, Some("ci/a,ci/b")), To::Us), both);
+        assert_eq!(moves(&run(Some("ci/a"), Some("ci/b")), To::Pac), both[..1]);
+        assert_eq!(moves(&run(None, Some("ci/a")), To::Pac), []);
+        assert_eq!(moves(&run(None, None), To::Us), []);
+    }
+
+    #[test]
+    fn pipelines_as_code_gets_an_order_that_it_can_read_for_every_run_of_a_queue() {
+        let malformed = moves(&run(Some("oops"), None), To::Pac);
+        assert_eq!(malformed, [pair("remove", ""), pair("add", "ci/a")]);
+        let mut queued = run(None, None);
+        assert_eq!(moves(&queued, To::Pac), []);
+        queued.state = Some("queued".to_owned());
+        assert_eq!(moves(&queued, To::Pac), [pair("add", "ci/a")]);
     }
 }

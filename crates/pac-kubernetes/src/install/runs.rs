@@ -62,9 +62,17 @@ impl LiveRun {
         })
     }
 
-    /// Whether it waits for the controller, or was started by it.
+    /// Whether it waits for the controller, or was started by it and not given back since.
     pub(super) fn is_ours(&self) -> bool {
-        self.has_token || self.our_order.is_some() || (self.pending && self.held_by_gate)
+        let started = self.has_token && self.pac_order.is_none();
+        started || self.our_order.is_some() || (self.pending && self.held_by_gate)
+    }
+
+    /// Whether it has no order anywhere, though it waits in a queue or was started from one.
+    pub(super) fn lacks_an_order(&self) -> bool {
+        let is_queued = self.pending && self.state.as_deref() == Some("queued");
+        let was_started = !self.pending && self.has_token;
+        self.our_order.is_none() && self.pac_order.is_none() && (is_queued || was_started)
     }
 
     /// Whether it waits in the queue of Pipelines-as-Code.
@@ -169,6 +177,20 @@ mod tests {
         let of_pac = of(json!({EXECUTION_ORDER: "ci/a"}), &pending);
         assert!(of_pac.waits_in_pac() && !of_pac.is_ours());
         assert!(!of(json!({EXECUTION_ORDER: "ci/a"}), &json!({})).waits_in_pac());
+        // It was given back.
+        assert!(!of(json!({TOKEN: "3", EXECUTION_ORDER: "ci/a"}), &json!({})).is_ours());
+    }
+
+    #[test]
+    fn a_run_of_a_queue_may_have_no_order() {
+        let of = |annotations: Value, status: &str| {
+            LiveRun::read(&run(annotations, json!({"status": status}), json!({}))).unwrap()
+        };
+        assert!(of(json!({STATE: "queued"}), PENDING).lacks_an_order());
+        assert!(of(json!({TOKEN: "3"}), "").lacks_an_order());
+        assert!(!of(json!({}), PENDING).lacks_an_order());
+        assert!(!of(json!({STATE: "started"}), "").lacks_an_order());
+        assert!(!of(json!({TOKEN: "3", OUR_EXECUTION_ORDER: "ci/a"}), "").lacks_an_order());
     }
 
     #[test]
