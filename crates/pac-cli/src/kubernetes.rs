@@ -62,7 +62,7 @@ struct InstallCommand {
     cluster: ClusterArgs,
 }
 
-/// Objects that bear none of our labels are left as they are. With the Namespace goes everything
+/// The policies of every mode are removed. Objects that bear none of our labels are left as they are. With the Namespace goes everything
 /// that is in it, the Secret too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
@@ -119,7 +119,7 @@ impl UninstallCommand {
         let install = self.install.install();
         let mut lines = place::Lines::default();
         if !self.apply {
-            for manifest in install.manifests().iter().rev() {
+            for manifest in &install.removals() {
                 lines.line("would", &format!("remove {manifest}"));
             }
             lines.end()?;

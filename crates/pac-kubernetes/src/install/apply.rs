@@ -10,6 +10,7 @@ use super::api::{
 use super::error::{InstallError, InstallErrorKind};
 use super::manifest::{MANAGED_BY, MANAGER, Manifest};
 use super::options::{Install, InstallMode};
+use super::policies;
 use super::runs::{self, LiveRun};
 use super::workload;
 
@@ -78,8 +79,9 @@ pub async fn apply(
     apply_all(access, &install.manifests(), report).await
 }
 
-/// Removes the objects in the reverse of their order, and reports each. It can be repeated.
-/// Objects without our labels are left as they are. With the Namespace goes what else is in it.
+/// Removes the objects in the reverse of their order, those of every mode, and reports each. It can
+/// be repeated. Objects without our labels are left as they are. With the Namespace goes what else
+/// is in it.
 ///
 /// # Errors
 /// - `Unsafe` where runs are held back for the controller or run under it, unless `even_if_busy`:
@@ -93,7 +95,7 @@ pub async fn remove(
     even_if_busy: bool,
     report: Report<'_>,
 ) -> Result<(), InstallError> {
-    if !even_if_busy && install.mode != InstallMode::Observe {
+    if !even_if_busy {
         let live = runs::live(access, install, false).await?;
         let ours: Vec<&LiveRun> = live.iter().filter(|run| run.is_ours()).collect();
         if !ours.is_empty() {
@@ -111,7 +113,7 @@ pub async fn remove(
             ));
         }
     }
-    for manifest in install.manifests().iter().rev() {
+    for manifest in &install.removals() {
         let outcome = remove_one(access, manifest).await?;
         report(&manifest.to_string(), outcome);
         // With a policy gone and a controller there, two queues would start the same runs.
@@ -135,13 +137,13 @@ pub(super) async fn apply_all(
     Ok(())
 }
 
-/// Removes the policies of the installation, each binding before its policy.
+/// Removes the policies of every mode, each binding before its policy.
 pub(super) async fn remove_policies(
     access: &ClusterAccess,
     install: &Install,
     report: Report<'_>,
 ) -> Result<(), InstallError> {
-    for manifest in install.policies().iter().rev() {
+    for manifest in policies::all(install).iter().rev() {
         let outcome = remove_one(access, manifest).await?;
         report(&manifest.to_string(), outcome);
     }

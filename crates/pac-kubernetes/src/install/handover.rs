@@ -141,16 +141,14 @@ fn operations(run: &LiveRun, to: To) -> Vec<Value> {
 
 /// Moves the order of a run in one change. Whether it is where it has to be afterwards: a policy
 /// that still acts moves it back. A run that is gone needs no order.
-async fn move_order(
-    access: &ClusterAccess,
-    run: &LiveRun,
-    to: To,
-) -> Result<bool, InstallError> {
+async fn move_order(access: &ClusterAccess, run: &LiveRun, to: To) -> Result<bool, InstallError> {
     let operations = operations(run, to);
     if operations.is_empty() {
         return Ok(true);
     }
-    let answer = access.change(run.place(), Change::Json(operations.into())).await;
+    let answer = access
+        .change(run.place(), Change::Json(operations.into()))
+        .await;
     let changed = answer.map_err(|error| {
         let message = format!(
             "{}; the run may have changed meanwhile: run the command again, which goes on with what \
@@ -193,12 +191,22 @@ mod tests {
     /// The operations without the conditions.
     fn moves(run: &LiveRun, to: To) -> Vec<(String, String)> {
         let text = |operation: &Value, field: &str| {
-            operation.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+            operation
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
         };
         let all = operations(run, to);
-        let tests = all.iter().take_while(|one| text(one, "op") == "test").count();
+        let tests = all
+            .iter()
+            .take_while(|one| text(one, "op") == "test")
+            .count();
         assert!(all.is_empty() || all[0] == test("/metadata/uid", "u"));
-        all.iter().skip(tests).map(|one| (text(one, "op"), text(one, "value"))).collect()
+        all.iter()
+            .skip(tests)
+            .map(|one| (text(one, "op"), text(one, "value")))
+            .collect()
     }
 
     fn pair(operation: &str, value: &str) -> (String, String) {

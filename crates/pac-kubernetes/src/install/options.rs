@@ -171,9 +171,22 @@ impl Install {
 
     /// The objects, in the order in which they are applied: each comes after those it needs, and
     /// the policies come before the controller, since a controller without its policy would start
-    /// runs beside the queue of Pipelines-as-Code. They are removed in reverse.
+    /// runs beside the queue of Pipelines-as-Code.
     #[must_use]
     pub fn manifests(&self) -> Vec<Manifest> {
+        self.with_policies(self.policies())
+    }
+
+    /// The objects that are removed, in this order: the reverse of the [manifests](Self::manifests),
+    /// with the policies of every mode.
+    #[must_use]
+    pub fn removals(&self) -> Vec<Manifest> {
+        let mut manifests = self.with_policies(policies::all(self));
+        manifests.reverse();
+        manifests
+    }
+
+    fn with_policies(&self, policies: Vec<Manifest>) -> Vec<Manifest> {
         let mut manifests = Vec::new();
         if !self.is_shared() {
             manifests.push(Manifest::cluster_wide("v1", "Namespace", &self.namespace));
@@ -182,7 +195,7 @@ impl Install {
         if !self.is_shared() {
             manifests.push(settings::config_map(self));
         }
-        manifests.extend(self.policies());
+        manifests.extend(policies);
         manifests.extend(workload::manifests(self));
         manifests
     }
@@ -246,6 +259,21 @@ mod tests {
                 "Deployment",
             ]
         );
+    }
+
+    #[test]
+    fn the_policies_of_every_mode_are_removed_after_the_controller_and_bindings_first() {
+        let removals = Install::default()
+            .with_mode(InstallMode::Observe)
+            .removals();
+        let kinds: Vec<&str> = removals.iter().map(Manifest::kind).collect();
+        assert_eq!(kinds[0], "Deployment");
+        let binding_first = ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"];
+        assert_eq!(
+            kinds[2..8],
+            [binding_first, binding_first, binding_first].concat()
+        );
+        assert_eq!(kinds[kinds.len() - 1], "Namespace");
     }
 
     #[test]

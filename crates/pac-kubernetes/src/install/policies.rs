@@ -40,6 +40,11 @@ pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
     policies
 }
 
+/// The policies of every mode.
+pub(super) fn all(install: &Install) -> Vec<Manifest> {
+    [takeover(install), gate(install), cancel(install)].concat()
+}
+
 /// Moves the execution order out of the sight of the queue of Pipelines-as-Code, which starts
 /// nothing without it. If this fails, that queue acts as it does without the policy.
 fn takeover(install: &Install) -> [Manifest; 2] {

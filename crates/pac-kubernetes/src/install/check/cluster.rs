@@ -224,3 +224,80 @@ pub(in super::super) async fn namespaces(
         .await?;
     Ok(all.into_iter().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::Client;
+    use kube::client::Body;
+    use tower_test::mock;
+
+    use super::*;
+
+    /// Answers each review with what `answer` makes of its attributes: a status and a body.
+    async fn examined(answer: impl Fn(&Value) -> (u16, Value) + Send + 'static) -> Examined {
+        let (service, mut requests) = mock::pair();
+        let answering = tokio::spawn(async move {
+            while let Some((request, send)) = requests.next_request().await {
+                let request: http::Request<Body> = request;
+                assert_eq!(
+                    request.uri().path(),
+                    "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+                );
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let review: Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(review["metadata"], json!({}));
+                assert_eq!(
+                    review["spec"]["user"],
+                    "system:serviceaccount:pac-concurrency:pac-concurrency"
+                );
+                let (status, body) = answer(&review["spec"]["resourceAttributes"]);
+                let response = http::Response::builder().status(status);
+                let body = Body::from(serde_json::to_vec(&body).unwrap());
+                send.send_response(response.body(body).unwrap());
+            }
+        });
+        let access = ClusterAccess::with(Client::new(service, "default"));
+        let result = permissions(&access, &Install::default()).await;
+        answering.abort();
+        result
+    }
+
+    fn allowed(allowed: bool) -> (u16, Value) {
+        let review = json!({
+            "apiVersion": ACCESS_REVIEW.api_version, "kind": ACCESS_REVIEW.name, "metadata": {},
+            "status": {"allowed": allowed},
+        });
+        (201, review)
+    }
+
+    #[tokio::test]
+    async fn what_the_account_of_the_controller_may_not_do_is_named() {
+        let all = examined(|_| allowed(true)).await;
+        assert!(
+            matches!(&all, Ok(CheckResult::Ok(detail)) if detail.contains("13 things")),
+            "{all:?}"
+        );
+        let patch = examined(|asked| allowed(asked["verb"] != "patch"))
+            .await
+            .unwrap_err();
+        assert!(
+            patch
+                .to_string()
+                .contains("may not patch pipelineruns, patch events;"),
+            "{patch}"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_account_that_may_not_ask_is_told_so() {
+        let forbidden = json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+            "reason": "Forbidden", "message": "no",
+        });
+        let result = examined(move |_| (403, forbidden.clone())).await;
+        assert!(
+            matches!(&result, Ok(CheckResult::Skipped(why)) if why.contains("may not ask")),
+            "{result:?}"
+        );
+    }
+}

@@ -10,7 +10,9 @@ use super::super::error::InstallError;
 use super::super::options::{Install, InstallMode};
 use super::super::runs::{self, LiveRun};
 use super::super::workload;
-use super::{HandoverOptions, StepOutcome, Steps, To, move_order, operations, unsafe_step, watcher};
+use super::{
+    HandoverOptions, StepOutcome, Steps, To, move_order, operations, unsafe_step, watcher,
+};
 
 /// How long a policy may act on after it was removed.
 const POLICY_ENDS: Duration = Duration::from_secs(30);
@@ -44,7 +46,10 @@ pub async fn offboard(
     );
     if !options.apply {
         let live = runs::live(access, install, true).await?;
-        let orders = live.iter().filter(|run| !operations(run, To::Pac).is_empty()).count();
+        let orders = live
+            .iter()
+            .filter(|run| !operations(run, To::Pac).is_empty())
+            .count();
         steps(
             "policies",
             StepOutcome::Would,
@@ -194,7 +199,10 @@ async fn give_orders_back(
     let mut moved = 0;
     loop {
         let live = runs::live(access, install, true).await?;
-        let mut left = live.iter().filter(|run| !operations(run, To::Pac).is_empty()).peekable();
+        let mut left = live
+            .iter()
+            .filter(|run| !operations(run, To::Pac).is_empty())
+            .peekable();
         if left.peek().is_none() {
             break;
         }
