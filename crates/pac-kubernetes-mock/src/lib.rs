@@ -24,13 +24,11 @@
 //! # });
 //! ```
 //!
+//! JSON is what this crate is about: [`serde_json::Value`] is in its signatures, and so are no other
+//! types of a library.
+//!
 //! What it does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
 //! lists, conflicts of server-side apply, CEL.
-
-#![allow(
-    clippy::panic,
-    reason = "a test that cannot start its server has to fail, and says why"
-)]
 
 mod admission;
 mod call;
@@ -45,8 +43,10 @@ mod patch;
 mod policies;
 mod requests;
 mod resource;
+mod rules;
 mod selector;
 mod server;
+mod standins;
 mod store;
 mod write;
 
@@ -59,3 +59,4 @@ pub use policies::{Effect, Policy};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;
 pub use server::{ApiOptions, ApiServer};
+pub use standins::{Ending, Mishap, PacController, PacWatcher, Tekton, Template, tekton_rules};

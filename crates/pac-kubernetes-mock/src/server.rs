@@ -69,6 +69,10 @@ impl ApiServer {
     ///
     /// # Panics
     /// Without a Tokio runtime, or when the loopback address has no free port.
+    #[allow(
+        clippy::panic,
+        reason = "a test that cannot start its server has to fail"
+    )]
     pub async fn start_with(options: ApiOptions) -> Self {
         let mut state = State::new(options.history);
         for row in &options.resources {

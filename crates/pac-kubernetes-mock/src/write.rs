@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::object::{self, text};
 use crate::patch;
 use crate::resource::Resource;
+use crate::rules;
 use crate::store::State;
 
 impl State {
@@ -38,6 +39,7 @@ impl State {
             old: None,
         };
         admission::admit(self, &review, &mut object)?;
+        rules::check_event(&call.resource, &object)?;
         if definitions::declares(&call.resource) {
             object::as_map(&mut object).insert("status".to_owned(), definitions::established());
         }
@@ -160,8 +162,8 @@ impl State {
             new = Value::clone(current);
             object::set(object::as_map(&mut new), "status", status);
         } else {
-            keep_status(resource, current, &mut new);
-            keep_identity(current, &mut new);
+            rules::keep_status(resource, current, &mut new);
+            rules::keep_identity(current, &mut new);
             let review = Review {
                 operation: Operation::Update,
                 resource,
@@ -169,8 +171,8 @@ impl State {
             };
             admission::admit(self, &review, &mut new)?;
         }
-        keep_identity(current, &mut new);
-        count_generation(resource, current, &mut new);
+        rules::keep_identity(current, &mut new);
+        rules::count_generation(resource, current, &mut new);
         if new == **current {
             return Ok(new);
         }
@@ -192,7 +194,7 @@ impl State {
     /// request expects.
     pub(crate) fn delete(&mut self, call: &Call) -> Result<Answer, Failure> {
         let current = self.get(&call.resource, &call.namespace, &call.name)?;
-        check_preconditions(call, &current)?;
+        rules::check_preconditions(call, &current)?;
         if object::has_finalizers(&current) {
             if object::is_deleting(&current) || call.dry_run() {
                 return Ok(Answer::ok(Value::clone(&current)));
@@ -282,7 +284,7 @@ impl State {
         let taken = |name: &str| self.find(resource, &call.namespace, name).is_some();
         let name = object::name(object).to_owned();
         if !name.is_empty() {
-            check_name(resource, &name)?;
+            rules::check_name(resource, &name)?;
             return if taken(&name) {
                 Err(Failure::already_exists(resource, &name))
             } else {
@@ -302,105 +304,8 @@ impl State {
         while taken(&name) {
             name = object::generated_name(&prefix);
         }
-        check_name(resource, &name)?;
+        rules::check_name(resource, &name)?;
         object::fields(object, "metadata").insert("name".to_owned(), json!(name));
         Ok(())
     }
-}
-
-/// Names are DNS subdomains, but for those of RBAC.
-fn check_name(resource: &Resource, name: &str) -> Result<(), Failure> {
-    let inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    let subdomain = name.len() <= 253
-        && name.split('.').all(|part| {
-            part.starts_with(inner)
-                && part.ends_with(inner)
-                && part.chars().all(|letter| inner(letter) || letter == '-')
-        });
-    if subdomain || resource.group == "rbac.authorization.k8s.io" {
-        return Ok(());
-    }
-    let rule = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
-                characters, '-' or '.', and must start and end with an alphanumeric character \
-                (e.g. 'example.com', regex used for validation is \
-                '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-    Err(Failure::invalid(
-        resource,
-        name,
-        "metadata.name",
-        name,
-        rule,
-    ))
-}
-
-fn check_preconditions(call: &Call, current: &Value) -> Result<(), Failure> {
-    for (field, named) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
-        let expected = text(&call.body, &format!("/preconditions/{field}"));
-        let found = text(current, &format!("/metadata/{field}"));
-        if !expected.is_empty() && expected != found {
-            let why = format!(
-                "the {named} in the precondition ({expected}) does not match the {named} in \
-                 record ({found}). The object might have been {}",
-                if field == "uid" {
-                    "deleted and then recreated"
-                } else {
-                    "modified"
-                }
-            );
-            let resource = &call.resource;
-            return Err(Failure::conflict(
-                resource,
-                &resource.kind,
-                &call.name,
-                &why,
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// A write to the object itself does not touch the status, where that is a subresource.
-fn keep_status(resource: &Resource, current: &Value, new: &mut Value) {
-    if resource.status {
-        let status = current.get("status").cloned();
-        object::set(object::as_map(new), "status", status);
-    }
-}
-
-/// Nobody but the server writes these.
-fn keep_identity(current: &Value, new: &mut Value) {
-    let metadata = object::fields(new, "metadata");
-    for field in [
-        "creationTimestamp",
-        "deletionGracePeriodSeconds",
-        "deletionTimestamp",
-        "generateName",
-        "generation",
-        "name",
-        "namespace",
-        "resourceVersion",
-        "uid",
-    ] {
-        let kept = current.pointer(&format!("/metadata/{field}")).cloned();
-        object::set(metadata, field, kept);
-    }
-}
-
-/// A change outside the metadata, and outside a status subresource, is a new generation.
-fn count_generation(resource: &Resource, current: &Value, new: &mut Value) {
-    let desired = |object: &Value| -> Vec<(String, Value)> {
-        let fields = object.as_object().into_iter().flatten();
-        fields
-            .filter(|(name, _)| *name != "metadata" && !(resource.status && *name == "status"))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
-    };
-    if !resource.generation || desired(current) == desired(new) {
-        return;
-    }
-    let generation = current
-        .pointer("/metadata/generation")
-        .and_then(Value::as_u64);
-    let next = json!(generation.unwrap_or_default() + 1);
-    object::fields(new, "metadata").insert("generation".to_owned(), next);
 }

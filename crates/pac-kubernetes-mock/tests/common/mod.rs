@@ -1,5 +1,12 @@
 //! A client that shows each byte of an answer: one request a connection.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::io;
@@ -10,25 +17,25 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-pub const MERGE: &str = "application/merge-patch+json";
-pub const JSON: &str = "application/json-patch+json";
-pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
-pub const APPLY: &str = "application/apply-patch+yaml";
-pub const RUNS: &str = "/apis/tekton.dev/v1/namespaces/ci/pipelineruns";
+pub(crate) const MERGE: &str = "application/merge-patch+json";
+pub(crate) const JSON: &str = "application/json-patch+json";
+pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
+pub(crate) const RUNS: &str = "/apis/tekton.dev/v1/namespaces/ci/pipelineruns";
 
 /// An answer.
 #[derive(Debug)]
-pub struct Answer {
-    pub code: u16,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
     /// The header, in lower case.
-    pub head: String,
-    pub text: String,
+    pub(crate) head: String,
+    pub(crate) text: String,
     /// `null` when the text is no JSON.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 impl Answer {
-    pub fn at(&self, pointer: &str) -> &str {
+    pub(crate) fn at(&self, pointer: &str) -> &str {
         self.body
             .pointer(pointer)
             .and_then(Value::as_str)
@@ -38,46 +45,46 @@ impl Answer {
 
 /// A client of one server.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     address: String,
 }
 
 impl Client {
-    pub fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         let address = url.strip_prefix("http://").unwrap().to_owned();
         Self { address }
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send("GET", path, "", None).await.unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send("POST", path, "application/json", Some(body))
             .await
             .unwrap()
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.send("PUT", path, "application/json", Some(body))
             .await
             .unwrap()
     }
 
-    pub async fn patch(&self, path: &str, media_type: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, media_type: &str, body: Value) -> Answer {
         self.send("PATCH", path, media_type, Some(body))
             .await
             .unwrap()
     }
 
-    pub async fn delete(&self, path: &str, options: Option<Value>) -> Answer {
+    pub(crate) async fn delete(&self, path: &str, options: Option<Value>) -> Answer {
         self.send("DELETE", path, "application/json", options)
             .await
             .unwrap()
     }
 
     /// Sends a request; an error when the connection ends before a whole answer.
-    pub async fn send(
+    pub(crate) async fn send(
         &self,
         method: &str,
         path: &str,
@@ -115,7 +122,7 @@ impl Client {
     }
 
     /// Opens a watch.
-    pub async fn watch(&self, path_and_query: &str) -> Watch {
+    pub(crate) async fn watch(&self, path_and_query: &str) -> Watch {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         // Of version 1.0, so that the body comes without chunks around it.
         let request = format!("GET {path_and_query} HTTP/1.0\r\nHost: localhost\r\n\r\n");
@@ -134,14 +141,14 @@ impl Client {
 
 /// An open watch.
 #[derive(Debug)]
-pub struct Watch {
-    pub code: u16,
+pub(crate) struct Watch {
+    pub(crate) code: u16,
     lines: BufReader<TcpStream>,
 }
 
 impl Watch {
     /// The next event, or the whole body of an error; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
         let read = timeout(Duration::from_secs(10), self.lines.read_line(&mut line)).await;
         match read.expect("no event within ten seconds") {
@@ -151,7 +158,7 @@ impl Watch {
     }
 
     /// The type and the name of the next event.
-    pub async fn next_named(&mut self) -> (String, String) {
+    pub(crate) async fn next_named(&mut self) -> (String, String) {
         let event = self.next().await.expect("the watch ended");
         let text = |pointer| {
             event
@@ -167,7 +174,7 @@ impl Watch {
 }
 
 /// A PipelineRun of the namespace `ci`.
-pub fn run(name: &str, status: Option<&str>) -> Value {
+pub(crate) fn run(name: &str, status: Option<&str>) -> Value {
     let mut run = serde_json::json!({
         "apiVersion": "tekton.dev/v1",
         "kind": "PipelineRun",
