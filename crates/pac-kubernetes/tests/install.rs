@@ -70,7 +70,7 @@ impl World {
     async fn apply(&self) -> Result<Vec<ObjectOutcome>, InstallError> {
         let mut outcomes = Vec::new();
         apply(&self.access, &self.install, &mut |_, outcome| {
-            outcomes.push(outcome)
+            outcomes.push(outcome);
         })
         .await?;
         Ok(outcomes)
@@ -79,7 +79,7 @@ impl World {
     async fn remove(&self) -> Result<Vec<ObjectOutcome>, InstallError> {
         let mut outcomes = Vec::new();
         remove(&self.access, &self.install, false, &mut |_, outcome| {
-            outcomes.push(outcome)
+            outcomes.push(outcome);
         })
         .await?;
         Ok(outcomes)

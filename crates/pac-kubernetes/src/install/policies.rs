@@ -53,7 +53,7 @@ fn takeover(install: &Install) -> [Manifest; 2] {
         install,
         "Ignore",
         &["CREATE", "UPDATE"],
-        of_pac,
+        &of_pac,
         &format!(
             "[\n  JSONPatch{{\n    op: \"add\",\n    path: {},\n    value: {}\n  }},\n  \
              JSONPatch{{\n    op: \"remove\",\n    path: {}\n  }}\n]",
@@ -84,7 +84,7 @@ fn gate(install: &Install) -> [Manifest; 2] {
         install,
         "Fail",
         &["CREATE"],
-        not_of_kueue,
+        &not_of_kueue,
         &format!(
             "[\n  JSONPatch{{\n    op: \"add\",\n    path: \"/spec/status\",\n    value: \
              \"{PENDING}\"\n  }},\n  JSONPatch{{\n    op: \"add\",\n    path: {},\n    value: \
@@ -134,7 +134,7 @@ fn cancel(install: &Install) -> [Manifest; 2] {
         install,
         "Ignore",
         &["UPDATE"],
-        json!({}),
+        &json!({}),
         &format!(
             "[\n  JSONPatch{{\n    op: \"replace\",\n    path: \"/spec/status\",\n    value: \
              \"{CANCELLED}\"\n  }}\n]"
@@ -170,7 +170,7 @@ fn policy(
     install: &Install,
     failure: &str,
     operations: &[&str],
-    objects: Value,
+    objects: &Value,
     patch: &str,
 ) -> Value {
     let namespaces = match install.excluded_namespaces.is_empty() {

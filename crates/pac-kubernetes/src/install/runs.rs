@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn run(annotations: Value, spec: Value, status: Value) -> Value {
+    fn run(annotations: &Value, spec: &Value, status: &Value) -> Value {
         json!({
             "metadata": {"namespace": "ci", "name": "a", "uid": "u", "annotations": annotations},
             "spec": spec, "status": status,
@@ -157,10 +157,10 @@ mod tests {
         let condition =
             |status: &str| json!({"conditions": [{"type": SUCCEEDED, "status": status}]});
         for (status, live) in [("True", false), ("False", false), ("Unknown", true)] {
-            let run = run(json!({}), json!({}), condition(status));
+            let run = run(&json!({}), &json!({}), &condition(status));
             assert_eq!(LiveRun::read(&run).is_some(), live, "{status}");
         }
-        let mut kueues = run(json!({}), json!({}), json!({}));
+        let mut kueues = run(&json!({}), &json!({}), &json!({}));
         kueues["metadata"]["labels"] = json!({KUEUE_QUEUE: "q"});
         assert_eq!(LiveRun::read(&kueues), None);
     }
@@ -169,7 +169,7 @@ mod tests {
     fn it_is_known_which_queue_a_run_is_in() {
         let pending = json!({"status": PENDING});
         let of = |annotations: Value, spec: &Value| {
-            LiveRun::read(&run(annotations, spec.clone(), json!({}))).unwrap()
+            LiveRun::read(&run(&annotations, spec, &json!({}))).unwrap()
         };
         assert!(of(json!({OUR_EXECUTION_ORDER: "ci/a"}), &pending).is_ours());
         assert!(of(json!({TOKEN: "3"}), &json!({})).is_ours());
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_run_of_a_queue_may_have_no_order() {
         let of = |annotations: Value, status: &str| {
-            LiveRun::read(&run(annotations, json!({"status": status}), json!({}))).unwrap()
+            LiveRun::read(&run(&annotations, &json!({"status": status}), &json!({}))).unwrap()
         };
         assert!(of(json!({STATE: "queued"}), PENDING).lacks_an_order());
         assert!(of(json!({TOKEN: "3"}), "").lacks_an_order());
