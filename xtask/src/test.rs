@@ -140,7 +140,9 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
     let mut command = CommandLine::new("cargo test --locked --no-fail-fast");
     if options.drivers.is_empty() {
         // Off by default, for what they take to build; the binary is tested with all it has.
-        command = command.arg("--workspace").arg("--features=pac-cli/etcd,pac-cli/kubernetes");
+        command = command
+            .arg("--workspace")
+            .arg("--features=pac-cli/etcd,pac-cli/kubernetes");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
     }
