@@ -22,7 +22,8 @@ use crate::value::{Ticket, Timestamp};
 
 /// A place in the queue: a future that is ready when the run's turn has come.
 ///
-/// Dropping it before gives the place up, and the slot too if it was granted in that instant.
+/// Dropping it before gives the place up, and the slot too if it was granted in that instant,
+/// unless another call of this manager's for the same run was answered with it.
 /// A timeout is that: `tokio::time::timeout(after, waiter)`, or [`Waiter::wait_for`], which
 /// also waits until the place is given up. To be polled no more once it was ready.
 /// A manager that shuts down is to be [closed](ConcurrencyManager::close) before its waiters
@@ -117,7 +118,8 @@ impl Waiter {
     }
 
     /// Waits at most `timeout`. `None` when the turn has not come by then: the run has left the
-    /// queue, and the slot is given back if it was granted meanwhile.
+    /// queue, and the slot is given back if it was granted meanwhile, unless another call of this
+    /// manager's for the same run was answered with it: then the run goes on.
     ///
     /// # Errors
     /// As of awaiting the waiter; and `Unavailable` when giving up the place could not be
@@ -191,16 +193,19 @@ impl Waiter {
     /// controller.
     pub fn detach(mut self) {
         let engine = Arc::clone(self.manager.engine());
-        if let Some(grant) = self.take_grant() {
-            engine.input(&self.cell, |input| input.effects.grants.push(grant));
-        } else if !self.done {
-            let (entry, waiter) = (&self.entry, self.place.waiter);
-            engine.input(&self.cell, |input| {
+        let cell = Arc::clone(&self.cell);
+        // All of it under the lock of the repository: a turn that cannot be delivered from here on
+        // comes back only after the repository knows of the detached waiter.
+        engine.input(&cell, |input| match self.take_grant() {
+            Some(grant) => input.effects.grants.push(grant),
+            None if self.done => {}
+            None => {
+                let (entry, waiter) = (&self.entry, self.place.waiter);
                 if !input.machine.detach(entry, waiter) {
                     input.machine.detach_late(waiter);
                 }
-            });
-        }
+            }
+        });
         self.done = true;
     }
 }

@@ -223,17 +223,18 @@ impl Engine {
         cell: &Arc<Cell>,
         mut reply: Box<Reply<Channels>>,
     ) {
-        if let Some(place) = &mut reply.place {
-            // From here on the end of its waiting cannot be delivered, and comes back.
-            place.end.close();
-            match place.end.try_recv() {
-                Ok(TurnMessage::Started(grant)) => reply.carries = Some(grant),
-                // Nothing is left to give up.
-                Ok(TurnMessage::Over(_)) => reply.place = None,
-                Err(_) => {}
-            }
-        }
+        // All of it under the lock of the repository: a turn that cannot be delivered from here on
+        // comes back only after the repository knows that its waiter has gone.
         let lead = self.input(cell, |input| {
+            if let Some(place) = &mut reply.place {
+                place.end.close();
+                match place.end.try_recv() {
+                    Ok(TurnMessage::Started(grant)) => reply.carries = Some(grant),
+                    // Nothing is left to give up.
+                    Ok(TurnMessage::Over(_)) => reply.place = None,
+                    Err(_) => {}
+                }
+            }
             let machine = &mut input.machine;
             machine.on_reply_undelivered(input.env, reply, input.effects)
         });

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::effects::{Answer, Effects, Grant};
 use super::env::Port;
-use super::request::{Listener, Planned, Request, RequestId};
+use super::request::{Basis, Listener, Planned, Request, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::hash::HashSet;
 use crate::protocol::{Command, Outcome};
@@ -139,7 +139,14 @@ impl<P: Port> Inbox<P> {
     /// nobody.
     pub(super) fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
         let refused = |planned: &Planned<P>| {
-            planned.request.uncertain.is_none()
+            let may_have_it = match &planned.request.uncertain {
+                Some(before) => match before.basis {
+                    Basis::Place(ticket) => ticket == Some(entry.ticket),
+                    _ => true,
+                },
+                None => false,
+            };
+            !may_have_it
                 && !matches!(&planned.outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place())
         };
         let in_flight = self.in_flight.iter_mut();

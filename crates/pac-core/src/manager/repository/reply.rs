@@ -205,7 +205,8 @@ impl<P: Port> Repository<P> {
             // Its waiting is over: the run is another waiter's, or has ended, or its turn is on
             // its way and comes back. A run that was there before then stays for the stream of
             // grants.
-            if let Some(place) = place.filter(|_| !*created) {
+            let durable = entry.kind == RunKind::Durable;
+            if let Some(place) = place.filter(|_| !*created && durable) {
                 self.waiters.detach_late(place.waiter);
             }
             return;
