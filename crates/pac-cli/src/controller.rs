@@ -76,6 +76,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAMESPACE")]
     namespace: Option<String>,
 
+    /// A namespace to leave alone, as the policies do (can be given more than once)
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "namespace")]
+    exclude_namespace: Vec<String>,
+
     /// The label selector of the PipelineRuns to follow [default: those of Pipelines-as-Code, in
     /// gate mode all, that are not marked as ended]
     #[arg(long, value_name = "SELECTOR")]
@@ -283,6 +287,7 @@ impl Args {
         options.kubeconfig.clone_from(&self.kubeconfig);
         options.context.clone_from(&self.context);
         options.namespace.clone_from(&self.namespace);
+        options.excluded_namespaces = self.exclude_namespace.iter().cloned().collect();
         match (&self.selector, self.mode) {
             (Some(selector), _) => options.with_run_selector(selector),
             (None, Mode::Gate) => options.with_run_selector(KubernetesOptions::ALL_RUNS),

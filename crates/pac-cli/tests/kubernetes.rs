@@ -48,6 +48,28 @@ fn the_manifests_of_the_documents_are_printed_without_a_cluster() {
 }
 
 #[test]
+fn the_controller_takes_the_arguments_that_its_pods_are_given() {
+    for mode in ["takeover", "gate", "observe"] {
+        let printed = pac(&["install", "--mode", mode, "--exclude-namespace", "sandbox"]);
+        let manifests = text(&printed.stdout);
+        let arguments = manifests.lines().map(str::trim);
+        let arguments = arguments
+            .skip_while(|line| !line.ends_with("args:"))
+            .skip(1);
+        let arguments: Vec<_> = arguments
+            .map_while(|line| line.strip_prefix("- "))
+            .map(|argument| argument.trim_matches('"'))
+            .collect();
+        assert!(arguments.contains(&"controller"), "{manifests}");
+        // What is not known to it is refused before the help is shown.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
+        let taken = command.args(&arguments).arg("--help").output().unwrap();
+        assert!(taken.status.success(), "{}", text(&taken.stderr));
+        assert!(arguments.contains(&"--exclude-namespace=sandbox"));
+    }
+}
+
+#[test]
 fn a_cluster_that_is_not_there_has_an_exit_code_of_its_own() {
     let nowhere = ["--server", "http://127.0.0.1:1"];
     let checked = pac(&[&["check"], &nowhere[..]].concat());

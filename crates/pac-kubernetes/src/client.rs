@@ -188,6 +188,7 @@ impl Client {
     ) -> Result<List<O>, Failure> {
         let mut params = ListParams {
             label_selector: selector.map(str::to_owned),
+            field_selector: self.options.field_selector(),
             limit: Some(self.options.page_size),
             ..ListParams::default()
         };
@@ -209,9 +210,13 @@ impl Client {
 
     fn watch_config(&self) -> watcher::Config {
         let seconds = self.options.watch_timeout.as_secs().max(1);
-        watcher::Config::default()
+        let config = watcher::Config::default()
             .timeout(u32::try_from(seconds).unwrap_or(u32::MAX))
-            .page_size(self.options.page_size)
+            .page_size(self.options.page_size);
+        match self.options.field_selector() {
+            Some(selector) => config.fields(&selector),
+            None => config,
+        }
     }
 
     fn run_api(&self, run: &PipelineRunKey) -> Api<RunObject> {

@@ -1,5 +1,6 @@
 //! What can be set of a connection to a cluster.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub struct KubernetesOptions {
     pub context: Option<String>,
     /// The one namespace to follow. Default: all of them.
     pub namespace: Option<String>,
+    /// Namespaces of which nothing is followed. Default: none.
+    pub excluded_namespaces: BTreeSet<String>,
     /// The label selector of the PipelineRuns to follow. Default:
     /// [`PAC_RUNS`](Self::PAC_RUNS).
     pub run_selector: String,
@@ -61,6 +64,22 @@ impl KubernetesOptions {
         self
     }
 
+    /// With a namespace less.
+    #[must_use]
+    pub fn with_excluded_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.excluded_namespaces.insert(namespace.into());
+        self
+    }
+
+    /// Selects by its fields what is followed; `None` when that is everything.
+    pub(crate) fn field_selector(&self) -> Option<String> {
+        let excluded = self.excluded_namespaces.iter();
+        let parts: Vec<_> = excluded
+            .map(|namespace| format!("metadata.namespace!={namespace}"))
+            .collect();
+        (!parts.is_empty()).then(|| parts.join(","))
+    }
+
     /// With another label selector for PipelineRuns.
     #[must_use]
     pub fn with_run_selector(mut self, selector: impl Into<String>) -> Self {
@@ -103,6 +122,7 @@ impl Default for KubernetesOptions {
             kubeconfig: None,
             context: None,
             namespace: None,
+            excluded_namespaces: BTreeSet::new(),
             run_selector: Self::PAC_RUNS.to_owned(),
             request_timeout: Duration::from_secs(10),
             list_timeout: Duration::from_secs(2 * 60),

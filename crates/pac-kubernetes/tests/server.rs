@@ -352,6 +352,27 @@ async fn one_namespace_can_be_followed_alone() {
 }
 
 #[tokio::test]
+async fn namespaces_can_be_left_alone() {
+    let (server, objects) = server().await;
+    create(&objects, "a");
+    for namespace in ["sandbox", "kueue"] {
+        objects.create_namespace(namespace).unwrap();
+        let mut elsewhere = held("b");
+        elsewhere["metadata"]["namespace"] = namespace.into();
+        objects.create(RUNS, elsewhere).unwrap();
+    }
+    let options = options().with_excluded_namespace("sandbox");
+    let cluster = cluster(&server, options.with_excluded_namespace("kueue")).await;
+    let names = async || {
+        let runs = cluster.list_runs().await.unwrap().items;
+        runs.into_iter().map(|run| run.key).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, [key("a")]);
+    let _watch = cluster.watch().await.unwrap();
+    assert_eq!(names().await, [key("a")]);
+}
+
+#[tokio::test]
 async fn a_watch_that_is_not_allowed_says_so() {
     let (server, _) = server().await;
     let lists = lists().resource(RUNS);
