@@ -259,9 +259,12 @@ async fn open(settings: &Settings, dry_run: bool) -> Result<Arc<dyn Driver>, Fai
         return Ok(open_driver(settings).await?);
     }
     let empty = || {
+        let options = MemoryOptions::default();
+        // The one store that may not exist yet.
+        #[cfg(feature = "postgres")]
         let options = MemoryOptions {
             retention: settings.postgres.retention,
-            ..MemoryOptions::default()
+            ..options
         };
         Arc::new(MemoryDriver::new(options)) as Arc<dyn Driver>
     };
