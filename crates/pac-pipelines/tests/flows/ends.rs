@@ -15,7 +15,7 @@ use std::time::Duration;
 use pac_conformance::faults::Faults;
 use pac_core::driver::Driver;
 use pac_core::manager::{Admission, ConcurrencyManager, KeepAliveOn, ManagerOptions};
-use pac_core::protocol::RunRequest;
+use pac_core::protocol::{Ended, RunRequest};
 use pac_core::state::RunOutcome;
 use pac_core::{Limit, PipelineRunKey, RepositoryKey};
 use pac_memory::{MemoryDriver, MemoryOptions};
@@ -207,27 +207,31 @@ async fn what_the_queue_manager_takes_out_goes_on_under_a_controller() {
     task.abort();
 }
 
-/// What an operator releases before it started is ended in the cluster.
+/// What an operator releases before it has started is ended in the cluster.
 #[tokio::test(start_paused = true)]
 async fn what_is_released_before_it_starts_ends_in_the_cluster() {
     let setting = Setting::new(1);
-    setting.held(&["a"]);
-    let uid = setting.cluster.view(&run("a")).unwrap().uid;
     let task = setting.running(&Faults::none()).await;
-    setting
-        .cluster
-        .set_faults(ClusterFaults::default().with_api_away());
-    sleep(Duration::from_secs(30)).await;
+    sleep(Duration::from_secs(1)).await;
+    setting.held(&["x", "a"]);
+    sleep(Duration::from_secs(10)).await;
+    let away = ClusterFaults::default().with_api_away();
+    setting.cluster.set_faults(away);
+    assert!(setting.cluster.finish(&run("x"), true));
+    sleep(Duration::from_secs(10)).await;
     let operator = setting.manager(&Faults::none()).await;
-    let outcome = RunOutcome::Completed;
-    operator
-        .release_run(&site(), &run("a"), &uid, None, outcome)
-        .await
-        .unwrap();
+    let (uid, outcome) = (
+        setting.cluster.view(&run("a")).unwrap().uid,
+        RunOutcome::Completed,
+    );
+    let (site, a) = (site(), run("a"));
+    let released = operator.release_run(&site, &a, &uid, None, outcome);
+    assert_eq!(released.await.unwrap().ended, Ended::Done);
+    sleep(Duration::from_secs(10)).await;
     setting.cluster.set_faults(ClusterFaults::default());
     sleep(Duration::from_secs(600)).await;
     assert_eq!(setting.status("a"), SpecStatus::Cancelled);
-    assert_eq!(setting.cluster.started(), []);
+    assert_eq!(setting.cluster.started(), [run("x")]);
     task.abort();
 }
 
