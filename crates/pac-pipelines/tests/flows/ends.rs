@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pac_conformance::faults::Faults;
 use pac_core::driver::Driver;
-use pac_core::manager::{Admission, ConcurrencyManager, KeepAliveOn, ManagerOptions};
+use pac_core::manager::{Admission, ConcurrencyManager, KeepAliveOn, ManagerOptions, RunStatus};
 use pac_core::protocol::{Ended, RunRequest};
 use pac_core::state::RunOutcome;
 use pac_core::{Limit, PipelineRunKey, RepositoryKey};
@@ -54,6 +54,7 @@ impl Setting {
     async fn manager(&self, line: &Arc<Faults>) -> ConcurrencyManager {
         let options = ManagerOptions::default()
             .with_keep_alive_on(KeepAliveOn::Task)
+            .with_session_ttl(Duration::from_secs(12))
             .with_lease_ttl(LEASE_TTL);
         let driver = line.over(&self.driver);
         ConcurrencyManager::open(driver, options).await.unwrap()
@@ -132,24 +133,27 @@ async fn a_slot_that_expired_is_no_cancel() {
     let dead = setting.manager(&line).await;
     dead.set_limit(&site(), Limit::new(2), None).await.unwrap();
     let request = RunRequest::durable(view.key.clone(), view.uid.clone());
-    let lease = dead.admit(&site(), request.clone()).await.unwrap();
+    let lease = dead.admit(&site(), request).await.unwrap();
     assert!(matches!(lease, Admission::Started(_)));
     std::mem::forget(lease);
+    let sweeps = setting.manager(&Faults::none()).await;
+    let form = SpecStatus::CancelledRunFinally;
+    assert!(setting.cluster.set_status(&run("b"), form));
+    // The two lists take 80 s, and asking the cluster to end b another 40.
+    let slow = ClusterFaults::default().with_latency(Duration::from_secs(40));
+    setting.cluster.set_faults(slow);
+    let controller = setting.controller(&Faults::none()).await;
+    let recovers = tokio::spawn(async move { controller.recover().await.unwrap() });
+    sleep(Duration::from_secs(63)).await;
     line.cut();
-    let _sweeps = setting.manager(&Faults::none()).await;
-    sleep(LEASE_TTL - Duration::from_secs(3)).await;
-    // The cluster answers late: the lease TTL passes while the controller sees to b.
-    let late = ClusterFaults::default().with_latency(Duration::from_secs(40));
-    assert!(
-        setting
-            .cluster
-            .set_status(&run("b"), SpecStatus::CancelledRunFinally)
-    );
-    setting.cluster.set_faults(late);
-    let task = setting.running(&Faults::none()).await;
-    sleep(Duration::from_secs(600)).await;
+    sleep(Duration::from_secs(16)).await;
+    let status = sweeps.run_status(&site(), &run("a")).await.unwrap();
+    assert!(matches!(status, RunStatus::Started(run) if run.orphaned));
+    recovers.await.unwrap();
+    assert_eq!(setting.status("a"), SpecStatus::Pending);
     setting.cluster.set_faults(ClusterFaults::default());
-    sleep(Duration::from_secs(300)).await;
+    let task = setting.running(&Faults::none()).await;
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(setting.status("a"), SpecStatus::None);
     task.abort();
 }
