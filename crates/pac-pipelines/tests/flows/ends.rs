@@ -12,17 +12,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pac_conformance::faults::Faults;
 use pac_core::driver::Driver;
 use pac_core::manager::{Admission, ConcurrencyManager, KeepAliveOn, ManagerOptions, RunStatus};
 use pac_core::protocol::{Ended, RunRequest};
 use pac_core::state::RunOutcome;
-use pac_core::{Limit, PipelineRunKey, RepositoryKey};
+use pac_core::{FencingToken, Limit, PipelineRunKey, RepositoryKey, Uid};
 use pac_memory::{MemoryDriver, MemoryOptions};
-use pac_pipelines::model::SpecStatus;
+use pac_pipelines::model::{RepositoryView, RunView, SpecStatus};
 use pac_pipelines::queue_manager::{QueueManager, RunName};
 use pac_pipelines::testing::{ClusterFaults, MemoryCluster, NewRun, TektonMode};
-use pac_pipelines::{Cluster, ClusterEvent, ControllerOptions, PipelinesController};
+use pac_pipelines::{
+    Cluster, ClusterError, ClusterEvent, ClusterWatch, ControllerOptions, EndOutcome, HoldOutcome,
+    Listing, PipelinesController, StartOutcome,
+};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -139,20 +143,18 @@ async fn a_slot_that_expired_is_no_cancel() {
     let sweeps = setting.manager(&Faults::none()).await;
     let form = SpecStatus::CancelledRunFinally;
     assert!(setting.cluster.set_status(&run("b"), form));
-    // The two lists take 80 s, and asking the cluster to end b another 40.
-    let slow = ClusterFaults::default().with_latency(Duration::from_secs(40));
-    setting.cluster.set_faults(slow);
-    let controller = setting.controller(&Faults::none()).await;
-    let recovers = tokio::spawn(async move { controller.recover().await.unwrap() });
-    sleep(Duration::from_secs(63)).await;
     line.cut();
-    sleep(Duration::from_secs(16)).await;
+    sleep(Duration::from_secs(15)).await;
     let status = sweeps.run_status(&site(), &run("a")).await.unwrap();
     assert!(matches!(status, RunStatus::Started(run) if run.orphaned));
-    recovers.await.unwrap();
+    // The lease TTL passes while the cluster is asked to end b.
+    let options = ControllerOptions::default().with_epoch(setting.cluster.now());
+    let slow = Arc::new(SlowToEnd(setting.cluster.clone()));
+    let manager = setting.manager(&Faults::none()).await;
+    let controller = PipelinesController::new(manager, slow, options);
+    controller.recover().await.unwrap();
     assert_eq!(setting.status("a"), SpecStatus::Pending);
-    setting.cluster.set_faults(ClusterFaults::default());
-    let task = setting.running(&Faults::none()).await;
+    let task = tokio::spawn(async move { controller.run().await.unwrap() });
     sleep(Duration::from_secs(60)).await;
     assert_eq!(setting.status("a"), SpecStatus::None);
     task.abort();
@@ -237,6 +239,56 @@ async fn what_is_released_before_it_starts_ends_in_the_cluster() {
     assert_eq!(setting.status("a"), SpecStatus::Cancelled);
     assert_eq!(setting.cluster.started(), [run("x")]);
     task.abort();
+}
+
+/// A cluster that takes 40 s to end a run.
+#[derive(Debug)]
+struct SlowToEnd(MemoryCluster);
+
+#[async_trait]
+impl Cluster for SlowToEnd {
+    async fn start(&self, run: &PipelineRunKey, uid: &Uid, token: FencingToken) -> StartOutcome {
+        self.0.start(run, uid, token).await
+    }
+
+    async fn hold(&self, run: &PipelineRunKey, uid: &Uid) -> Result<HoldOutcome, ClusterError> {
+        self.0.hold(run, uid).await
+    }
+
+    async fn request_end(
+        &self,
+        run: &PipelineRunKey,
+        uid: &Uid,
+        form: SpecStatus,
+    ) -> Result<EndOutcome, ClusterError> {
+        sleep(Duration::from_secs(40)).await;
+        self.0.request_end(run, uid, form).await
+    }
+
+    async fn annotate(
+        &self,
+        run: &PipelineRunKey,
+        uid: &Uid,
+        annotations: &[(&str, Option<&str>)],
+    ) -> Result<Option<RunView>, ClusterError> {
+        self.0.annotate(run, uid, annotations).await
+    }
+
+    async fn read(&self, run: &PipelineRunKey) -> Result<Option<RunView>, ClusterError> {
+        self.0.read(run).await
+    }
+
+    async fn list_runs(&self) -> Result<Listing<RunView>, ClusterError> {
+        self.0.list_runs().await
+    }
+
+    async fn list_repositories(&self) -> Result<Listing<RepositoryView>, ClusterError> {
+        self.0.list_repositories().await
+    }
+
+    async fn watch(&self) -> Result<Box<dyn ClusterWatch>, ClusterError> {
+        self.0.watch().await
+    }
 }
 
 fn run(name: &str) -> PipelineRunKey {
