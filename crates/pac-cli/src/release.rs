@@ -15,7 +15,8 @@ use crate::store::{self, confirm};
 const AFTER_HELP: &str = "\
 The token is the one of the run's grant, as `pac status` shows it: should the slot have been
 granted again since, nothing changes. Without a token the slot is taken from whoever holds it,
-which may still be at work: two may then run in one slot.
+which may still be at work: two may then run in one slot. A PipelineRun that is released before
+it has started never starts: its controller asks the cluster to end it, within minutes.
 
 Exit codes: 0 also when it had ended before; 1 when there is no such run, it waits, or the token
 is out of date.";

@@ -76,6 +76,8 @@ pub struct FinishedRun {
     pub uid: Uid,
     /// How.
     pub outcome: RunOutcome,
+    /// It was only given up: nothing says that it must not run, and it may be admitted again.
+    pub abandoned: bool,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock; never, if it ended in the queue.
@@ -229,6 +231,7 @@ pub(crate) fn finished_run(entry: &Entry) -> Option<FinishedRun> {
         run: entry.run.clone(),
         uid: entry.uid.clone(),
         outcome,
+        abandoned: entry.is_abandoned(),
         queued_at: entry.queued.at(),
         started_at: entry.started.at(),
         finished_at: entry.finished.at(),

@@ -173,7 +173,9 @@ impl StateManager {
     /// store, which forgets them by itself after a while.
     ///
     /// A run may be admitted before a list of the cluster shows it: ask about a run itself, or
-    /// give a young record time.
+    /// give a young record time. A controller ends in the cluster what is recorded as cancelled:
+    /// should `is_there` say no to a run that is there and runs, that run is ended. Read the run
+    /// itself before you answer no; a list that may be old is not enough.
     ///
     /// # Errors
     /// Those of the store; the runs before the one that failed have ended.

@@ -57,7 +57,7 @@ use submit::unexpected;
 use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::protocol::{Admitted, Command, Outcome, RunRequest};
+use crate::protocol::{Admitted, Command, Ended, Outcome, RunRequest};
 use crate::state::RunOutcome;
 use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
 
@@ -284,6 +284,30 @@ impl ConcurrencyManager {
         };
         self.end(&self.find(repository, "cancel")?, command, "cancel")
             .await
+    }
+
+    /// Takes a run that certainly did not begin to work out of the queue or out of its slot,
+    /// whoever admitted it. It may be admitted again, under the same uid, and is then the last.
+    /// [`Ended::Unknown`] when the store has no run of this name and uid, and when it has changed
+    /// hands in this instant. Dropped in flight, it is done or not done.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn give_up(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        uid: &Uid,
+    ) -> Result<Ended, Error> {
+        let cell = self.find(repository, "give up")?;
+        let entry = self
+            .read(repository, |state| state.entry(run).cloned())
+            .await?;
+        let Some(entry) = entry.filter(|entry| entry.uid == *uid) else {
+            return Ok(Ended::Unknown);
+        };
+        let command = machine::abandon(&entry, self.session());
+        Ok(self.end(&cell, command, "give up").await?.ended)
     }
 
     /// Announces a limit. Of two announcements the one with the higher version holds, whenever

@@ -36,7 +36,9 @@ impl Objects {
     pub(super) fn observe(&mut self, event: ClusterEvent) -> Option<Vec<RepositoryKey>> {
         match self.seen.observe(event) {
             Touched::Run(repository, _) => Some(vec![repository]),
-            Touched::Repositories(repositories) => Some(repositories),
+            Touched::Moved(repositories, _) | Touched::Repositories(repositories) => {
+                Some(repositories)
+            }
             Touched::Nothing => Some(Vec::new()),
             Touched::Everything => None,
         }

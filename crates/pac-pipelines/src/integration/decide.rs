@@ -10,7 +10,7 @@ use super::phase::Phase;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Known {
-    /// Nothing (any more).
+    /// Nothing (any more), or that it was only given up, so that it may ask again.
     Unknown,
     /// It waits.
     Queued {
@@ -70,7 +70,7 @@ impl Known {
                     holder(run.session)
                 },
             },
-            RunStatus::Finished(run) => Self::Finished {
+            RunStatus::Finished(run) if !run.abandoned => Self::Finished {
                 uid: run.uid.clone(),
                 outcome: run.outcome,
             },

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use pac_core::manager::Admission;
 use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
@@ -11,9 +12,12 @@ use pac_core::{Error, PipelineRunKey, RepositoryKey};
 use super::decide::Known;
 use super::engine::Engine;
 use super::pass::{Report, request};
-use crate::cluster::ClusterEvent;
+use crate::cluster::{ClusterEvent, EndOutcome};
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
+
+/// So many runs are read from the cluster at once.
+const READS_AT_ONCE: usize = 16;
 
 impl Engine {
     /// Asks the cluster to end runs at once that would still run their `finally` tasks. Those for
@@ -38,20 +42,77 @@ impl Engine {
         failed
     }
 
+    /// Makes sure that runs are gone which hold a slot or a place: what is recorded as cancelled
+    /// is ended in the cluster, should it be there after all. Those that are gone are to end.
+    pub(super) async fn make_sure(
+        &self,
+        repository: &RepositoryKey,
+        runs: Vec<(PipelineRunKey, Known)>,
+        ends: &mut Vec<(PipelineRunKey, Known, RunOutcome)>,
+    ) -> Result<(), ClusterError> {
+        let reads = runs.into_iter().map(|(run, known)| async move {
+            let now = self.cluster.read(&run).await;
+            (run, known, now)
+        });
+        let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+        let mut failed = Ok(());
+        while let Some((run, known, now)) = reads.next().await {
+            match now {
+                Ok(Some(now)) if known.uid() == Some(&now.uid) => {
+                    let is_here = now.repository().as_ref() == Some(repository);
+                    let touched = self.seen().is_back(now);
+                    self.touched(touched);
+                    if !is_here {
+                        ends.push((run, known, RunOutcome::Cancelled));
+                    }
+                }
+                Ok(_) => ends.push((run, known, RunOutcome::Cancelled)),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
     /// Has a run ended in the cluster that was ended in the store alone, by an operator: it must
     /// neither wait for ever nor start. Without a slot, `finally` tasks are run only of what runs.
-    pub(super) async fn end_in_cluster(&self, seen: &RunView) -> Result<(), ClusterError> {
+    /// True when the cluster was asked to. What the store has of it decides: a slot that was lost
+    /// or given up, or that another run of the name has by now, is no end.
+    pub(super) async fn end_in_cluster(
+        &self,
+        repository: &RepositoryKey,
+        seen: &RunView,
+    ) -> Result<bool, PipelinesError> {
+        if seen.spec_status.is_cancel() {
+            return Ok(false);
+        }
+        let status = self.manager.run_status(repository, &seen.key).await?;
+        let known = Known::of(&status, self.manager.session());
+        let ends = match &known {
+            Known::Finished { uid, outcome } if *uid == seen.uid => match outcome {
+                RunOutcome::Cancelled => true,
+                RunOutcome::Expired => false,
+                // It was released before it started.
+                _ => !seen.has_started() && seen.spec_status == SpecStatus::Pending,
+            },
+            _ => false,
+        };
+        if !ends {
+            if !is_over(&known, seen) {
+                self.look_later(repository, seen.key.clone());
+            }
+            return Ok(false);
+        }
         let Some(now) = self.cluster.read(&seen.key).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let same = |view: &RunView| (view.uid.clone(), view.spec_status.clone(), view.started);
         if same(&now) != same(seen) {
             // What was decided was decided about an older state: it is looked at again.
             self.observe(ClusterEvent::RunApplied(now));
-            return Ok(());
+            return Ok(false);
         }
-        if now.is_done() || now.spec_status.is_cancel() {
-            return Ok(());
+        if now.is_done() {
+            return Ok(false);
         }
         tracing::info!(run = %now.key, "the store has it as ended: the cluster is asked to end it");
         let form = if now.has_started() {
@@ -60,7 +121,7 @@ impl Engine {
             SpecStatus::Cancelled
         };
         let asked = self.cluster.request_end(&now.key, &now.uid, form);
-        asked.await.map(drop)
+        Ok(asked.await? == EndOutcome::Requested)
     }
 
     /// Takes a run out of its slot or out of the queue, so that it may ask again.
@@ -120,5 +181,13 @@ impl Engine {
             ended: ended.len(),
             ..Report::default()
         })
+    }
+}
+
+/// Whether the store has this very run as ended by itself.
+fn is_over(known: &Known, seen: &RunView) -> bool {
+    match known {
+        Known::Finished { uid, outcome } => *uid == seen.uid && *outcome != RunOutcome::Expired,
+        _ => false,
     }
 }

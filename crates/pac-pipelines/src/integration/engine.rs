@@ -84,8 +84,18 @@ impl Engine {
     /// listed again.
     pub(super) fn observe(&self, event: ClusterEvent) -> bool {
         let touched = self.seen().observe(event);
+        self.touched(touched)
+    }
+
+    /// Has looked at what an event was about. True when everything has to be listed again.
+    pub(super) fn touched(&self, touched: Touched) -> bool {
         match touched {
             Touched::Run(repository, run) => self.look_at(&repository, run),
+            Touched::Moved(repositories, run) => {
+                for repository in repositories {
+                    self.look_at(&repository, run.clone());
+                }
+            }
             Touched::Repositories(repositories) => {
                 for repository in repositories {
                     self.work.mark(&repository, Dirty::all(), Instant::now());

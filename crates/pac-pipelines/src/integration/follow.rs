@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::PipelinesController;
 use super::engine::{Engine, backoff};
 use super::options::Mode;
+use super::work::Dirty;
 use crate::cluster::ClusterWatch;
 use crate::error::PipelinesError;
 
@@ -147,9 +148,12 @@ impl Engine {
 
     fn heard(&self, event: &Event) {
         match event {
-            Event::OwnerLost { repository, run }
-            | Event::Orphaned { repository, run }
-            | Event::Ended {
+            // With everything in the Repository: what runs is counted before a run that waited in
+            // the name of the same dead controller is asked for.
+            Event::OwnerLost { repository, .. } | Event::Orphaned { repository, .. } => {
+                self.work.mark(repository, Dirty::all(), Instant::now());
+            }
+            Event::Ended {
                 repository, run, ..
             } => self.look_at(repository, run.clone()),
             // What ran in the name of the session before has to be looked after anew.

@@ -171,7 +171,7 @@ impl Engine {
         let adoptions = join_all(adoptions).await;
         for (view, admission) in plan.adopt.iter().zip(&adoptions) {
             match admission {
-                Ok(Admission::Finished(RunOutcome::Cancelled)) => over.push(view),
+                Ok(Admission::Finished(_)) => over.push(view),
                 Ok(_) => report.adopted += 1,
                 Err(_) => {}
             }
@@ -191,6 +191,7 @@ impl Engine {
         }
         let mut ends = plan.end;
         let asked = self.end_at_once(plan.end_at_once, &mut ends).await;
+        let read = self.make_sure(repository, plan.gone, &mut ends).await;
         report.ended += ends.len();
         let ends = ends
             .iter()
@@ -232,10 +233,13 @@ impl Engine {
                 .await?;
         }
         // Last, so that a cluster that is away holds nothing else up; it is asked again.
-        report.ended += over.len();
-        let over = over.into_iter().map(|view| self.end_in_cluster(view));
-        first_error(join_all(over).await)?;
+        let over = over.into_iter();
+        let over = over.map(|view| self.end_in_cluster(repository, view));
+        for is_asked in join_all(over).await {
+            report.ended += usize::from(is_asked?);
+        }
         asked?;
+        read?;
         Ok(report)
     }
 

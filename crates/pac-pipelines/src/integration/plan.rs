@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) adopt: Vec<Arc<RunView>>,
     pub(super) adopt_and_release: Vec<(Arc<RunView>, RunOutcome)>,
     pub(super) end: Vec<(PipelineRunKey, Known, RunOutcome)>,
+    /// As far as is known the cluster does not have them any more.
+    pub(super) gone: Vec<(PipelineRunKey, Known)>,
     pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
     pub(super) give_up: Vec<Arc<RunView>>,
     pub(super) readmit: Vec<Arc<RunView>>,
@@ -44,7 +46,7 @@ impl Plan {
         for item in items {
             let Some(view) = item.view else {
                 if item.is_gone && item.known.is_live() {
-                    plan.end.push((item.run, item.known, RunOutcome::Cancelled));
+                    plan.gone.push((item.run, item.known));
                 }
                 continue;
             };

@@ -49,6 +49,8 @@ struct SeenRun {
 pub(crate) enum Touched {
     /// One run of a Repository.
     Run(RepositoryKey, PipelineRunKey),
+    /// One run, and these Repositories: it belonged to one and belongs to another, or to none.
+    Moved(Vec<RepositoryKey>, PipelineRunKey),
     /// The limits, or the existence, of these Repositories.
     Repositories(Vec<RepositoryKey>),
     /// Nothing that matters.
@@ -134,6 +136,14 @@ impl Seen {
         for unreadable in repositories.unreadable.into_iter().chain(runs.unreadable) {
             self.unreadable(unreadable);
         }
+    }
+
+    /// A run that was said to be gone is there.
+    pub(crate) fn is_back(&mut self, view: RunView) -> Touched {
+        if let Some(gone) = self.gone.get_mut(&view.key) {
+            gone.remove(&view.uid);
+        }
+        self.apply_run(view)
     }
 
     /// A run was started with `token`, and the event that shows it has not come yet.
@@ -288,11 +298,16 @@ impl Seen {
             since,
         };
         self.runs.insert(key.clone(), seen);
+        if let Some(repository) = &repository {
+            let runs = self.by_repository.entry(repository.clone()).or_default();
+            runs.insert(key.clone());
+        }
+        if before.is_some() && before != repository {
+            return Touched::Moved(before.into_iter().chain(repository).collect(), key);
+        }
         let Some(repository) = repository else {
             return Touched::Nothing;
         };
-        let runs = self.by_repository.entry(repository.clone()).or_default();
-        runs.insert(key.clone());
         if matters {
             Touched::Run(repository, key)
         } else {

@@ -9,9 +9,10 @@ use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::sleep;
 
 use super::engine::{Engine, backoff};
+use super::pass::request;
 use super::phase::Phase;
 use crate::cluster::{ClusterEvent, StartOutcome};
-use crate::model::SpecStatus;
+use crate::model::{RunView, SpecStatus};
 
 impl Engine {
     /// Deals with what an admission has come to.
@@ -83,6 +84,17 @@ impl Engine {
             return Left::Open(None);
         };
         let (run, uid) = (lease.run().clone(), lease.uid().clone());
+        match self.count_what_runs(lease.repository(), &run).await {
+            Ok(false) => {}
+            // The slot may be one that is not free: the store grants it again when it is.
+            Ok(true) => match self.manager.requeue(lease).await {
+                Ok(Some(Admission::Started(next))) => lease = next,
+                Ok(Some(queued)) => return Left::Queued(queued),
+                Ok(None) => return Left::Open(None),
+                Err(error) => return Left::Open(Some(error)),
+            },
+            Err(error) => return Left::Open(Some(error)),
+        }
         let mut attempt = 0;
         // After an answer that was lost, a request may still be on its way to the cluster: from
         // then on the slot is not given back before the run is known to have started or ended.
@@ -127,6 +139,51 @@ impl Engine {
             sleep(backoff(attempt)).await;
             attempt += 1;
         }
+    }
+
+    /// Counts the runs of a Repository that run without a slot, before one more starts: the lease
+    /// TTL of a controller may pass while its runs go on, and their slots are granted to others.
+    /// True when there was one. Asks the store only where the cluster shows as many as may run.
+    async fn count_what_runs(
+        &self,
+        repository: &RepositoryKey,
+        starting: &PipelineRunKey,
+    ) -> Result<bool, Error> {
+        let running: Vec<_> = {
+            let seen = self.seen();
+            let limit = seen.limit(repository).and_then(|l| l.limit.get());
+            let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+                return Ok(false);
+            };
+            let runs = seen.runs_of(repository);
+            let runs = runs.iter().filter(|run| *run != starting);
+            let views = runs.filter_map(|run| seen.run(run));
+            let mode = self.options.mode;
+            let running = views.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
+            let running: Vec<_> = running.cloned().collect();
+            if running.len() < limit {
+                return Ok(false);
+            }
+            running
+        };
+        let status = self.manager.status(repository).await?;
+        let has_ended = |view: &RunView| {
+            let mut finished = status.finished.iter();
+            finished.any(|run| {
+                let expired = run.outcome == RunOutcome::Expired || run.abandoned;
+                run.run == view.key && run.uid == view.uid && !expired
+            })
+        };
+        let is_counted = |view: &RunView| status.running.iter().any(|run| run.run == view.key);
+        let uncounted = running
+            .iter()
+            .filter(|view| !is_counted(view) && !has_ended(view));
+        let mut any = false;
+        for view in uncounted {
+            let admission = self.manager.adopt(repository, request(view)).await?;
+            any |= matches!(admission, Admission::Started(_));
+        }
+        Ok(any)
     }
 
     /// Reads what has become of a start whose answer was lost.

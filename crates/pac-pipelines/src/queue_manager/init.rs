@@ -236,7 +236,10 @@ impl QueueManager {
                     }
                     RunOutcome::Cancelled
                 }
-                Phase::LeftAlone => RunOutcome::Cancelled,
+                Phase::LeftAlone => {
+                    self.give_up(repository, run, known).await?;
+                    return Ok(1);
+                }
                 _ => return Ok(0),
             },
             None if shown.unreadable.contains(run) => return Ok(0),

@@ -156,13 +156,12 @@ impl QueueManager {
         repository: &RepositoryKey,
         run: &PipelineRunKey,
     ) -> Result<bool, PipelinesError> {
-        let manager = &self.shared.manager;
         let known = self.known(repository, run).await?;
         if known.is_live() {
-            manager.cancel(repository, run, known.uid()).await?;
+            self.give_up(repository, run, &known).await?;
             return Ok(true);
         }
-        Ok(manager.status(repository).await?.exists)
+        Ok(self.shared.manager.status(repository).await?.exists)
     }
 
     /// Takes a run that has ended, or is gone, out of the queue or out of its slot, and returns at
@@ -170,8 +169,8 @@ impl QueueManager {
     /// one that got it first. Called again for the same run, it returns the next one, if there is
     /// one. `None` without a queue.
     ///
-    /// How the run ended is read from it: a run that has not ended counts as cancelled. A run that
-    /// is returned is the caller's, as of
+    /// How the run ended is read from it: a run that has not ended is taken out as by
+    /// [`remove_from_queue`](Self::remove_from_queue). A run that is returned is the caller's, as of
     /// [`add_list_to_running_queue`](Self::add_list_to_running_queue). Dropped in flight, it has
     /// handed out nothing; the run may have been removed.
     ///
@@ -313,16 +312,31 @@ impl QueueManager {
         Ok(Known::of(&status, manager.session()))
     }
 
-    /// Ends what the store has of a run that has ended or is gone.
+    /// Ends what the store has of a run that has ended; gives up what it has of another one.
     async fn leave(&self, repository: &RepositoryKey, run: &RunView) -> Result<(), PipelinesError> {
-        let outcome = match Phase::of(run, true) {
-            Phase::Done(outcome) => outcome,
-            _ => RunOutcome::Cancelled,
-        };
         let known = self.known(repository, &run.key).await?;
         let is_it = known.uid().is_some_and(|uid| RunName::from(run).means(uid));
-        if is_it && known.is_live() {
-            self.end(repository, &run.key, &known, outcome).await?;
+        if !is_it || !known.is_live() {
+            return Ok(());
+        }
+        let outcome = match Phase::of(run, true) {
+            Phase::Done(outcome) => outcome,
+            Phase::Ending { .. } => RunOutcome::Cancelled,
+            _ => return self.give_up(repository, &run.key, &known).await,
+        };
+        self.end(repository, &run.key, &known, outcome).await
+    }
+
+    /// Takes a run out of its slot or out of the queue and records no end: for a controller over
+    /// the same store, a run that was cancelled there is to be ended in the cluster.
+    async fn give_up(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        known: &Known,
+    ) -> Result<(), PipelinesError> {
+        if let Some(uid) = known.uid() {
+            self.shared.manager.give_up(repository, run, uid).await?;
         }
         Ok(())
     }

@@ -66,6 +66,22 @@ async fn without_a_limit_every_run_starts() {
     }
 }
 
+/// Its slot there is free at once.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_moves_to_another_repository_wakes_the_old_one() {
+    let setting = Setting::new(1);
+    let other = repository("other");
+    setting.cluster.apply_repository(&other, Limit::new(1));
+    let controller = setting.controller();
+    setting.event(&["a", "b"]);
+    setting.comes_to(&controller, &["a"], &["b"]).await;
+    setting
+        .cluster
+        .mark(&run("a"), vocabulary::REPOSITORY, "other");
+    setting.comes_to(&controller, &["b"], &[]).await;
+    setting.comes_to_in(&other, &controller, &["a"], &[]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_change_of_either_limit_acts_at_once() {
     let setting = Setting::new(1);

@@ -2,6 +2,7 @@
 
 #[macro_use]
 mod suite;
+mod ends;
 
 use std::sync::Arc;
 

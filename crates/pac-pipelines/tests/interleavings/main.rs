@@ -51,18 +51,24 @@ fn nothing_found(seed: u64) {
     };
     let seeds = [seed; 4].map(u64::to_le_bytes).concat();
     let chance = TestRng::from_seed(RngAlgorithm::ChaCha, &seeds);
-    let cases = (any::<u64>(), prop::collection::vec(a_move(), 1..60));
-    let found = TestRunner::new_with_rng(config, chance).run(&cases, |(seed, moves)| {
+    let moves = prop::collection::vec(a_move(), 1..60);
+    let cases = (any::<u64>(), any::<bool>(), any::<bool>(), moves);
+    let found = TestRunner::new_with_rng(config, chance).run(&cases, |case| {
+        let (seed, short_lease, keeps_the_limit, moves) = case;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
             .build()
             .unwrap();
         let outcome = runtime.block_on(async {
-            let mut world = World::new(seed).await;
-            for one in &moves {
+            let mut world = World::new(seed, short_lease).await;
+            for one in moves
+                .iter()
+                .filter(|one| !keeps_the_limit || one.keeps_the_limit())
+            {
                 world.make(one).await;
             }
+            assert!(world.is_strict || !keeps_the_limit);
             world.heal().await;
             world.compare().await
         });
@@ -108,12 +114,15 @@ struct World {
     controllers: Vec<Running>,
     faults: ClusterFaults,
     created: usize,
+    lease_ttl: Duration,
+    /// The uids of the runs that were cancelled, in the cluster or the store.
+    cancelled: BTreeSet<String>,
     /// Nothing has happened that lets more run than may, other than a fault of ours.
     is_strict: bool,
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, short_lease: bool) -> Self {
         let cluster = MemoryCluster::new(seed, global());
         for (at, repository) in REPOSITORIES.iter().enumerate() {
             let limit = Limit::new(u32::try_from(at).unwrap() % 2 + 1);
@@ -125,6 +134,9 @@ impl World {
             controllers: Vec::new(),
             faults: ClusterFaults::default().with_latency(Duration::from_millis(20)),
             created: 0,
+            // Within what a case waits for, or beyond it.
+            lease_ttl: Duration::from_secs(if short_lease { 20 } else { 30 * 60 }),
+            cancelled: BTreeSet::new(),
             is_strict: true,
         };
         world.cluster.set_faults(world.faults.clone());
@@ -167,6 +179,7 @@ impl World {
             Move::Cancel { run, form } => {
                 if let Some(run) = self.pick(*run) {
                     self.is_strict &= *form == 0;
+                    self.is_cancelled(&run);
                     self.cluster.set_status(&run, FORMS[*form].clone());
                 }
             }
@@ -232,6 +245,7 @@ impl World {
             Move::CancelInStore { run } => {
                 if let Some(run) = self.pick(*run) {
                     self.is_strict = false;
+                    self.is_cancelled(&run);
                     self.cancel_in_store(&run).await;
                 }
             }
@@ -255,7 +269,7 @@ impl World {
     /// As `pac cancel` does, past all controllers.
     async fn cancel_in_store(&self, run: &PipelineRunKey) {
         let driver = Arc::clone(&self.driver) as Arc<dyn Driver>;
-        let operator = ConcurrencyManager::open(driver, manager_options())
+        let operator = ConcurrencyManager::open(driver, self.manager_options())
             .await
             .unwrap();
         let repository = self.cluster.view(run).and_then(|view| view.repository());
@@ -263,6 +277,11 @@ impl World {
             operator.cancel(&repository, run, None).await.unwrap();
         }
         operator.close().await.unwrap();
+    }
+
+    fn is_cancelled(&mut self, run: &PipelineRunKey) {
+        let view = self.cluster.view(run).unwrap();
+        self.cancelled.insert(view.uid.to_string());
     }
 
     /// Everything works again, for long enough.
@@ -301,6 +320,15 @@ impl World {
                 "a slot was idle: {started:?}, {:?}",
                 self.cluster.started()
             ));
+        }
+        let ended: Vec<_> = self.cluster.views();
+        let ended = ended.iter().filter(|view| view.spec_status.is_cancel());
+        let unasked: Vec<_> = ended
+            .filter(|view| !self.cancelled.contains(view.uid.as_str()))
+            .map(|view| format!("{} {:?}", view.key, view.spec_status))
+            .collect();
+        if !unasked.is_empty() {
+            return Err(format!("nobody cancelled {unasked:?}"));
         }
         if !breaches.is_empty() {
             return Err(format!("{breaches:?}"));
@@ -345,7 +373,7 @@ impl World {
             })
         });
         let driver = store.over(&(Arc::clone(&self.driver) as Arc<dyn Driver>));
-        let manager = ConcurrencyManager::open(driver, manager_options())
+        let manager = ConcurrencyManager::open(driver, self.manager_options())
             .await
             .unwrap();
         let options = ControllerOptions::default()
@@ -362,6 +390,13 @@ impl World {
         });
     }
 
+    /// On paused time, nothing may wait for a clock of its own.
+    fn manager_options(&self) -> ManagerOptions {
+        ManagerOptions::default()
+            .with_keep_alive_on(KeepAliveOn::Task)
+            .with_lease_ttl(self.lease_ttl)
+    }
+
     fn name(&mut self, repository: &RepositoryKey) -> PipelineRunKey {
         self.created += 1;
         PipelineRunKey::new(repository.namespace(), &format!("run{}", self.created)).unwrap()
@@ -376,11 +411,6 @@ impl World {
 
 fn key(repository: usize) -> RepositoryKey {
     REPOSITORIES[repository].parse().unwrap()
-}
-
-/// On paused time, nothing may wait for a clock of its own.
-fn manager_options() -> ManagerOptions {
-    ManagerOptions::default().with_keep_alive_on(KeepAliveOn::Task)
 }
 
 fn global() -> RepositoryKey {

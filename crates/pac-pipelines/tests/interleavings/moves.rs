@@ -71,6 +71,22 @@ pub(crate) enum Move {
     },
 }
 
+impl Move {
+    /// Whether no more runs than may run after this, other than by a fault of ours.
+    pub(crate) fn keeps_the_limit(&self) -> bool {
+        match self {
+            Self::Cancel { form, .. } => *form == 0,
+            Self::Unheld { .. }
+            | Self::StartByUser { .. }
+            | Self::Limit { .. }
+            | Self::GlobalLimit { .. }
+            | Self::DeleteRepository { .. }
+            | Self::CancelInStore { .. } => false,
+            _ => true,
+        }
+    }
+}
+
 /// A connection to the store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Line {
