@@ -14,7 +14,7 @@ use crate::store::State;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Review<'a> {
-    /// Whether the object is made, changed or deleted.
+    /// Whether the object is made or changed.
     pub operation: Operation,
     /// Its kind.
     pub resource: &'a Resource,

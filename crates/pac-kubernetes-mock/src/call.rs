@@ -157,15 +157,32 @@ impl Call {
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) code: u16,
-    pub(crate) body: Value,
+    pub(crate) content: Content,
+}
+
+/// The body of an answer. It shares the stored objects: lists are large.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Object(Arc<Value>),
+    List {
+        resource: Arc<Resource>,
+        /// Of the list.
+        metadata: Value,
+        items: Vec<Arc<Value>>,
+    },
 }
 
 impl Answer {
-    pub(crate) fn ok(body: Value) -> Self {
-        Self { code: 200, body }
+    pub(crate) fn ok(object: impl Into<Arc<Value>>) -> Self {
+        Self::new(200, object)
     }
 
-    pub(crate) fn created(body: Value) -> Self {
-        Self { code: 201, body }
+    pub(crate) fn created(object: impl Into<Arc<Value>>) -> Self {
+        Self::new(201, object)
+    }
+
+    fn new(code: u16, object: impl Into<Arc<Value>>) -> Self {
+        let content = Content::Object(object.into());
+        Self { code, content }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::call::Call;
+use crate::call::{Call, Verb};
 use crate::failure::Failure;
 use crate::requests::Requests;
 
@@ -15,7 +15,8 @@ use crate::requests::Requests;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The request is done, and its sender does not learn it.
+    /// The request is done, and its sender does not learn it. Watches are not concerned: they are
+    /// cut, see [`ApiServer::cut_watches`](crate::ApiServer::cut_watches).
     Lost(Lost),
     /// The request is not done, and this is the answer.
     Refused(Failure),
@@ -99,6 +100,15 @@ impl Fault {
     pub fn forbidden(message: &str) -> Self {
         Self::Refused(Failure::new(403, "Forbidden", message).with_details(json!({})))
     }
+
+    /// Whether it can befall a request of this verb.
+    fn befalls(&self, verb: Verb) -> bool {
+        match self {
+            Self::Lost(_) => verb != Verb::Watch,
+            Self::Gone(_) => matches!(verb, Verb::Watch | Verb::List),
+            Self::Refused(_) => true,
+        }
+    }
 }
 
 /// The faults of one server. They concern requests over HTTP, and not those of
@@ -166,7 +176,9 @@ impl Faults {
     pub(crate) fn take(&self, call: &Call) -> Option<Fault> {
         let injected = self.injected.lock().unwrap_or_else(PoisonError::into_inner);
         let injection = injected.iter().find(|injection| {
-            injection.left.load(Ordering::SeqCst) > 0 && injection.requests.match_call(call)
+            injection.left.load(Ordering::SeqCst) > 0
+                && injection.fault.befalls(call.verb)
+                && injection.requests.match_call(call)
         })?;
         injection.left.fetch_sub(1, Ordering::SeqCst);
         injection.hits.fetch_add(1, Ordering::SeqCst);

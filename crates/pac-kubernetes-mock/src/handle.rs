@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::call::{Call, JSON_PATCH, MERGE_PATCH, Verb};
+use crate::call::{Call, Content, JSON_PATCH, MERGE_PATCH, Verb};
 use crate::failure::Failure;
 use crate::object;
 use crate::selector::Selector;
@@ -185,7 +185,11 @@ impl Handle {
     }
 
     fn answer(&self, call: &Call) -> Result<Value, Failure> {
-        self.shared.call(call).map(|answer| answer.body)
+        match self.shared.call(call)?.content {
+            Content::Object(object) => Ok(Arc::unwrap_or_clone(object)),
+            // No method of a handle answers with a list.
+            Content::List { metadata, .. } => Ok(metadata),
+        }
     }
 }
 

@@ -24,13 +24,13 @@
 //! # });
 //! ```
 //!
-//! What it does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
+//! Beside the server are stand-ins for the programs that act on PipelineRuns in a cluster: [`Tekton`],
+//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included.
+//!
+//! [`serde_json::Value`] is the one foreign type in the signatures: an object is its JSON.
+//!
+//! What the server does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
 //! lists, conflicts of server-side apply, CEL.
-
-#![allow(
-    clippy::panic,
-    reason = "a test that cannot start its server has to fail, and says why"
-)]
 
 mod admission;
 mod call;
@@ -61,4 +61,4 @@ pub use policies::{Effect, Policy};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;
 pub use server::{ApiOptions, ApiServer};
-pub use standins::{Ending, Mishap, PacController, PacWatcher, Tekton, Template};
+pub use standins::{Ending, Mishap, PacController, PacWatcher, Tekton, Template, tekton_rules};

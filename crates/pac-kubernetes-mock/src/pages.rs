@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::call::{Answer, Call};
+use crate::call::{Answer, Call, Content};
 use crate::failure::Failure;
 use crate::object;
-use crate::resource::Resource;
 use crate::store::State;
 
 /// The remainders of lists that were read in part: each page is of the moment of the first.
@@ -70,24 +69,13 @@ impl State {
             let token = self.pages.keep(revision, rest);
             fields.insert("continue".to_owned(), json!(token));
         }
-        Ok(Answer::ok(json!({
-            "kind": format!("{}List", call.resource.kind),
-            "apiVersion": call.resource.api_version(),
-            "metadata": metadata,
-            "items": items.iter().map(|item| listed(&call.resource, item)).collect::<Vec<_>>(),
-        })))
+        let content = Content::List {
+            resource: Arc::clone(&call.resource),
+            metadata,
+            items,
+        };
+        Ok(Answer { code: 200, content })
     }
-}
-
-/// Built-in resources leave the kind out of each item of a list.
-fn listed(resource: &Resource, item: &Value) -> Value {
-    let mut item = item.clone();
-    if !resource.custom {
-        let fields = object::as_map(&mut item);
-        fields.remove("kind");
-        fields.remove("apiVersion");
-    }
-    item
 }
 
 impl Pages {

@@ -1,4 +1,4 @@
-//! Which requests came: a log, and a way to say which of them are meant.
+//! The log of requests, and a filter for them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ pub struct RequestRecord {
     pub dry_run: bool,
 }
 
-/// Says which requests are meant; what it leaves open, fits any.
+/// A filter for requests. A criterion that is not set accepts every request.
 ///
 /// ```
 /// use pac_kubernetes_mock::{Requests, Verb};
@@ -83,7 +83,7 @@ impl Requests {
         self
     }
 
-    /// Whether the request is one of those meant.
+    /// Whether the filter accepts the request.
     #[must_use]
     pub fn matches(&self, request: &RequestRecord) -> bool {
         let fits = |wanted: &Option<String>, found: &str| {

@@ -32,6 +32,47 @@ pub(crate) fn check_name(resource: &Resource, name: &str) -> Result<(), Failure>
     ))
 }
 
+/// Events have fields that they must have, and of a bounded length.
+pub(crate) fn check_event(resource: &Resource, event: &Value) -> Result<(), Failure> {
+    if resource.group != "events.k8s.io" {
+        return Ok(());
+    }
+    let invalid = |field: &str, rule: &str| {
+        let value = text(event, &format!("/{field}"));
+        let name = object::name(event);
+        Err(Failure::invalid(resource, name, field, value, rule))
+    };
+    for field in [
+        "eventTime",
+        "reportingController",
+        "reportingInstance",
+        "action",
+        "reason",
+    ] {
+        match text(event, &format!("/{field}")).len() {
+            0 => return invalid(field, "must have a value"),
+            129.. => return invalid(field, "can have at most 128 characters"),
+            _ => {}
+        }
+    }
+    if text(event, "/note").len() > 1024 {
+        return invalid("note", "can have at most 1024 characters");
+    }
+    if !matches!(text(event, "/type"), "Normal" | "Warning") {
+        return invalid("type", "has invalid value: must be Normal or Warning");
+    }
+    let namespace = object::namespace(event);
+    let fits = match text(event, "/regarding/namespace") {
+        // An event about an object without a namespace lives in one of these.
+        "" => matches!(namespace, "default" | "kube-system"),
+        regarding => regarding == namespace,
+    };
+    if !fits {
+        return invalid("regarding/namespace", "does not match event.namespace");
+    }
+    Ok(())
+}
+
 pub(crate) fn check_preconditions(call: &Call, current: &Value) -> Result<(), Failure> {
     for (field, named) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
         let expected = text(&call.body, &format!("/preconditions/{field}"));
@@ -66,7 +107,7 @@ pub(crate) fn keep_status(resource: &Resource, current: &Value, new: &mut Value)
     }
 }
 
-/// Nobody but the server writes these.
+/// Only the server writes these fields: a request leaves them as they are.
 pub(crate) fn keep_identity(current: &Value, new: &mut Value) {
     let metadata = object::fields(new, "metadata");
     for field in [

@@ -69,6 +69,10 @@ impl ApiServer {
     ///
     /// # Panics
     /// Without a Tokio runtime, or when the loopback address has no free port.
+    #[allow(
+        clippy::panic,
+        reason = "a test that cannot start its server has to fail"
+    )]
     pub async fn start_with(options: ApiOptions) -> Self {
         let mut state = State::new(options.history);
         for row in &options.resources {
@@ -146,14 +150,14 @@ impl ApiServer {
         self.shared.lock().compact();
     }
 
-    /// The requests so far that are meant, in the order in which they came. Those of [`Handle`]s
+    /// The requests so far that the filter accepts, in the order in which they came. Those of [`Handle`]s
     /// and those for discovery are not among them.
     #[must_use]
     pub fn requests(&self, requests: &Requests) -> Vec<RequestRecord> {
         self.shared.log.matching(requests)
     }
 
-    /// How many requests of these came so far.
+    /// How many requests so far the filter accepts.
     #[must_use]
     pub fn count(&self, requests: &Requests) -> usize {
         self.requests(requests).len()
@@ -226,7 +230,7 @@ impl Shared {
         let answer = match call.verb {
             Verb::Get => state
                 .get(&call.resource, &call.namespace, &call.name)
-                .map(|object| Answer::ok(serde_json::Value::clone(&object))),
+                .map(Answer::ok),
             Verb::List => state.list(call),
             Verb::Create => state.create(call),
             Verb::Update => state.update(call),

@@ -39,6 +39,7 @@ impl State {
             old: None,
         };
         admission::admit(self, &review, &mut object)?;
+        rules::check_event(&call.resource, &object)?;
         if definitions::declares(&call.resource) {
             object::as_map(&mut object).insert("status".to_owned(), definitions::established());
         }
@@ -57,7 +58,7 @@ impl State {
             return Ok(Answer::created(object));
         }
         let kept = self.commit(&call.resource, None, object);
-        Ok(Answer::created(Value::clone(&kept)))
+        Ok(Answer::created(kept))
     }
 
     /// Replaces an object by the one in the body.
@@ -130,7 +131,7 @@ impl State {
         call: &Call,
         current: &Arc<Value>,
         mut new: Value,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Arc<Value>, Failure> {
         let resource = &*call.resource;
         let expected = object::resource_version(&new);
         if !expected.is_empty() && expected != object::resource_version(current) {
@@ -173,17 +174,18 @@ impl State {
         rules::keep_identity(current, &mut new);
         rules::count_generation(resource, current, &mut new);
         if new == **current {
-            return Ok(new);
+            return Ok(Arc::clone(current));
         }
         if call.dry_run() {
-            return Ok(new);
+            return Ok(Arc::new(new));
         }
-        let kept = if object::is_deleting(&new) && !object::has_finalizers(&new) {
-            self.remove(resource, current, new)
-        } else {
-            self.commit(resource, Some(Arc::clone(current)), new)
-        };
-        Ok(Value::clone(&kept))
+        Ok(
+            if object::is_deleting(&new) && !object::has_finalizers(&new) {
+                self.remove(resource, current, new)
+            } else {
+                self.commit(resource, Some(Arc::clone(current)), new)
+            },
+        )
     }
 
     /// Deletes an object. One with finalizers is only marked: it goes with its last finalizer.
@@ -196,7 +198,7 @@ impl State {
         rules::check_preconditions(call, &current)?;
         if object::has_finalizers(&current) {
             if object::is_deleting(&current) || call.dry_run() {
-                return Ok(Answer::ok(Value::clone(&current)));
+                return Ok(Answer::ok(current));
             }
             let mut marked = Value::clone(&current);
             let generation = marked
@@ -209,7 +211,7 @@ impl State {
                 metadata.insert("generation".to_owned(), json!(generation + 1));
             }
             let kept = self.commit(&call.resource, Some(current), marked);
-            return Ok(Answer::ok(Value::clone(&kept)));
+            return Ok(Answer::ok(kept));
         }
         if !call.dry_run() {
             if call.resource.plural == "namespaces" {

@@ -169,9 +169,12 @@ async fn manifests_are_applied_and_applied_again() {
         .await;
     let less = client.patch(path, APPLY, manifest(json!({"a": "1"}))).await;
     assert_eq!(less.body["data"], json!({"a": "1", "c": "3"}));
-    let nobody = path.replace("?fieldManager=pac&force=true", "");
+    let unmanaged = path.replace("?fieldManager=pac&force=true", "");
     assert_eq!(
-        client.patch(&nobody, APPLY, manifest(json!({}))).await.code,
+        client
+            .patch(&unmanaged, APPLY, manifest(json!({})))
+            .await
+            .code,
         400
     );
 }

@@ -22,6 +22,15 @@ async fn the_client_library_finds_what_it_expects() {
     server.handle().create_namespace("ci").unwrap();
     let client = client(&server);
     assert_eq!(client.apiserver_version().await.unwrap().minor, "36");
+    let kind = GroupVersionKind::gvk("tekton.dev", "v1", "PipelineRun");
+    let (found, abilities) = kube::discovery::pinned_kind(&client, &kind).await.unwrap();
+    assert_eq!(found.plural, "pipelineruns");
+    assert!(
+        abilities
+            .subresources
+            .iter()
+            .any(|(part, _)| part.plural == "status")
+    );
     let api = runs(&client);
     for name in ["a", "b", "c"] {
         api.create(&PostParams::default(), &run(name))
@@ -71,7 +80,7 @@ async fn the_client_library_finds_what_it_expects() {
     assert!(server.cut_watches() > 0);
     api.create(&PostParams::default(), &run("e")).await.unwrap();
     loop {
-        // What the cut and the 410 do to the stream is an error that the watcher gets over.
+        // The cut and the 410 are errors in the stream, from which the watcher recovers.
         let Some(event) = events.next().await else {
             panic!("the watcher ended")
         };

@@ -13,7 +13,7 @@ mod replay;
 
 use std::time::Duration;
 
-use pac_kubernetes_mock::{ApiServer, Ending, Handle, PacController, PacWatcher, Tekton, Template};
+use pac_kubernetes_mock::{ApiServer, Ending, Handle, Tekton};
 use replay::{expect, prepare, python, set_spec_status};
 use serde_json::{Value, json};
 
@@ -50,43 +50,6 @@ async fn pending_runs_wait_and_graceful_cancels_run_the_finally_tasks() {
 
     set_spec_status(&objects, "p1", "PipelineRunPending");
     expect(RECORDED, "T3", None, now).await;
-}
-
-/// Pipelines-as-Code's own queue over Tekton: a limit of 1 lets the runs of an event run one by
-/// one, in the order of their names.
-#[tokio::test]
-async fn ten_runs_with_limit_1_run_one_by_one_in_order() {
-    let server = ApiServer::start().await;
-    let objects = prepare(&server, &[("website", Some(1))]);
-    let _watcher = PacWatcher::start(&server);
-    let tekton = Tekton::start(&server, Ending::WhenTold);
-    let templates: Vec<Template> = (1..=10)
-        .map(|n| Template::exact(&format!("pr{n}")))
-        .collect();
-    let names = PacController::new(&server)
-        .event("ci", "website", &templates)
-        .unwrap();
-    assert_eq!(names.last().map(String::as_str), Some("pr10"));
-    for name in names {
-        let running = loop {
-            let running = with_reason(&objects, "Running");
-            if !running.is_empty() {
-                break running;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        };
-        assert_eq!(running, [name.as_str()]);
-        tekton.finish("ci", &name, true).unwrap();
-    }
-}
-
-fn with_reason(objects: &Handle, reason: &str) -> Vec<String> {
-    let runs = objects.list("pipelineruns", "ci", "").unwrap();
-    let runs = runs
-        .iter()
-        .filter(|run| run["status"]["conditions"][0]["reason"] == reason);
-    runs.map(|run| run["metadata"]["name"].as_str().unwrap().to_owned())
-        .collect()
 }
 
 fn runs_and_tasks(objects: &Handle) -> String {

@@ -8,12 +8,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use crate::call::{Answer, Call, Verb};
+use crate::call::{Answer, Call, Content, Verb};
 use crate::failure::Failure;
 use crate::faults::{Fault, Gone, HoldPoint, Lost};
 use crate::http::connection::{Connection, Switch};
 use crate::http::route::{Route, route};
 use crate::http::watch;
+use crate::object::as_map;
+use crate::resource::Resource;
 use crate::server::Shared;
 
 /// A request with a larger body is refused: a real server takes 3 MiB.
@@ -73,35 +75,63 @@ async fn attempt(
         Some(Fault::Lost(Lost::Dropped)) => switch.cut(),
         _ => {}
     }
-    let Answer { code, body } = answer?;
-    let body = if partial { as_partial(&body) } else { body };
-    Ok(json_response(code, &body))
+    let Answer { code, content } = answer?;
+    let text = match &content {
+        Content::Object(object) if partial => as_partial(object).to_string(),
+        Content::Object(object) => object.to_string(),
+        Content::List {
+            resource,
+            metadata,
+            items,
+        } => list_text(resource, metadata, items, partial),
+    };
+    Ok(response(code, "application/json", Body::from(text + "\n")))
 }
 
-/// The object, or each item of the list, with nothing but its metadata.
+/// The object with nothing but its metadata.
 pub(crate) fn as_partial(object: &Value) -> Value {
     if object.get("kind").is_some_and(|kind| kind == "Status") {
         return object.clone();
     }
-    let metadata = object.get("metadata").cloned().unwrap_or_default();
-    let mut partial = json!({
+    json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": metadata,
-    });
-    if let Some(items) = object.get("items").and_then(Value::as_array) {
-        let fields = crate::object::as_map(&mut partial);
-        fields.insert("kind".to_owned(), json!("PartialObjectMetadataList"));
-        fields.insert("items".to_owned(), items.iter().map(as_partial).collect());
-    }
-    partial
+        "metadata": object.get("metadata").cloned().unwrap_or_default(),
+    })
 }
 
-/// The value as one line.
-pub(crate) fn json_line(value: &Value) -> Vec<u8> {
-    let mut line = value.to_string().into_bytes();
-    line.push(b'\n');
-    line
+/// The list as JSON, written without a copy of its items.
+fn list_text(resource: &Resource, metadata: &Value, items: &[Arc<Value>], partial: bool) -> String {
+    let (kind, version) = if partial {
+        (
+            "PartialObjectMetadataList".to_owned(),
+            "meta.k8s.io/v1".to_owned(),
+        )
+    } else {
+        (format!("{}List", resource.kind), resource.api_version())
+    };
+    let items = items.iter().map(|item| {
+        if partial {
+            as_partial(item).to_string()
+        } else if resource.custom {
+            item.to_string()
+        } else {
+            without_kind(item).to_string()
+        }
+    });
+    let items = items.collect::<Vec<_>>().join(",");
+    format!(
+        r#"{{"kind":"{kind}","apiVersion":"{version}","metadata":{metadata},"items":[{items}]}}"#
+    )
+}
+
+/// Built-in resources leave the kind out of each item of a list.
+fn without_kind(item: &Value) -> Value {
+    let mut item = item.clone();
+    let fields = as_map(&mut item);
+    fields.remove("kind");
+    fields.remove("apiVersion");
+    item
 }
 
 fn gone(shared: &Shared, form: Gone, call: &Call) -> Result<Response, Failure> {
@@ -129,7 +159,7 @@ fn refused(failure: &Failure) -> Response {
 }
 
 fn json_response(code: u16, body: &Value) -> Response {
-    response(code, "application/json", Body::from(json_line(body)))
+    response(code, "application/json", Body::from(format!("{body}\n")))
 }
 
 fn response(code: u16, media_type: &'static str, body: Body) -> Response {

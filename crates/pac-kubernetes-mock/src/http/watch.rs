@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::call::Call;
 use crate::failure::Failure;
-use crate::http::answer::{as_partial, json_line};
+use crate::http::answer::as_partial;
 use crate::http::connection::Switch;
 use crate::selector::Selector;
 use crate::server::Shared;
@@ -47,7 +47,7 @@ pub(crate) fn body(
         bookmark: call
             .flag("allowWatchBookmarks")
             .then(|| now + shared.options.bookmark_interval),
-        lines: Vec::new(),
+        lines: String::new(),
         ended: false,
         switch,
     };
@@ -79,7 +79,7 @@ struct Watching {
     /// When the next bookmark is due; `None` when the client takes none.
     bookmark: Option<Instant>,
     /// What is to be sent next.
-    lines: Vec<u8>,
+    lines: String,
     ended: bool,
     switch: Arc<Switch>,
 }
@@ -151,7 +151,7 @@ impl Watching {
                 }
             }
             Err(failure) => {
-                self.lines.extend(event_line("ERROR", &failure.status()));
+                self.lines += &event_line("ERROR", &failure.status());
                 self.ended = true;
             }
         }
@@ -163,7 +163,7 @@ impl Watching {
         } else {
             event_line(kind, object)
         };
-        self.lines.extend(line);
+        self.lines += &line;
     }
 
     fn bookmark_line(&mut self, annotations: &Value) {
@@ -187,6 +187,7 @@ impl Drop for Watching {
     }
 }
 
-fn event_line(kind: &str, object: &Value) -> Vec<u8> {
-    json_line(&json!({"type": kind, "object": object}))
+/// The event as one line, written without a copy of its object.
+fn event_line(kind: &str, object: &Value) -> String {
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use serde_json::{Value, json};
 
-use super::{effective_limit, pac};
+use super::{effective_limit, is_done, pac};
 use crate::failure::Failure;
 use crate::handle::Handle;
 use crate::object::{self, text};
@@ -131,6 +131,21 @@ impl PacController {
             }
         }
         Ok(names)
+    }
+
+    /// Cancels a run as the comment `/cancel` and the end of a pull request do: gracefully, whether
+    /// it runs or waits. Returns false for a run that is done or cancelled already.
+    ///
+    /// # Errors
+    /// 404 when there is no such run.
+    pub fn cancel(&self, namespace: &str, name: &str) -> Result<bool, Failure> {
+        let run = self.objects.get("pipelineruns", namespace, name)?;
+        if is_done(&run) || !matches!(text(&run, "/spec/status"), "" | PENDING) {
+            return Ok(false);
+        }
+        let patch = json!({"spec": {"status": "CancelledRunFinally"}});
+        self.objects.merge("pipelineruns", namespace, name, patch)?;
+        Ok(true)
     }
 
     fn mark(&self, namespace: &str, name: &str, pending: bool) {

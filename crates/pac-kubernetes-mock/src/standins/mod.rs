@@ -8,10 +8,12 @@ mod follow;
 mod queue;
 mod tekton;
 mod watcher;
+mod webhook;
 
 pub use controller::{Mishap, PacController, Template};
 pub use tekton::{Ending, Tekton};
 pub use watcher::PacWatcher;
+pub use webhook::tekton_rules;
 
 use serde_json::Value;
 

@@ -16,7 +16,7 @@ use crate::object::{self, text};
 use crate::policies::PENDING;
 use crate::server::ApiServer;
 
-/// How the runs end that nobody cancels.
+/// How runs end that are not cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ending {

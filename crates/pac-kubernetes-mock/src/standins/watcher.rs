@@ -51,8 +51,10 @@ impl PacWatcher {
             objects: objects.clone(),
             queues: Arc::clone(&queues),
         };
+        // Before this returns, so that an event that follows is not part of what it rebuilds.
+        let rebuilt = reconciler.init_queues().is_ok();
         Self {
-            task: tokio::spawn(reconciler.work(pace)),
+            task: tokio::spawn(reconciler.work(pace, rebuilt)),
             objects,
             queues,
             handled,
@@ -90,10 +92,10 @@ const AGAIN: Duration = Duration::from_millis(50);
 const ROUNDS: usize = 6;
 
 impl Reconciler {
-    async fn work(self, mut pace: Pace) {
+    async fn work(self, mut pace: Pace, rebuilt: bool) {
         let mut runs = Follower::new(self.objects.clone(), "pipelineruns");
         let mut repositories = Follower::new(self.objects.clone(), "repositories");
-        while self.init_queues().is_err() {
+        while !rebuilt && self.init_queues().is_err() {
             pace.next(Some(Instant::now() + AGAIN)).await;
         }
         let mut open = BTreeSet::new();
@@ -175,10 +177,8 @@ impl Reconciler {
         let selector = format!("{}=queued", pac::STATE);
         let runs = self.objects.list("pipelineruns", namespace, &selector);
         let runs = runs.unwrap_or_default();
-        let mut keys = runs
-            .iter()
-            .filter(|run| annotation(run, REPOSITORY) == Some(repository));
-        keys.by_ref().map(key_of).collect()
+        let of_repository = |run: &&Value| annotation(run, REPOSITORY) == Some(repository);
+        runs.iter().filter(of_repository).map(key_of).collect()
     }
 
     fn reconcile(&self, key: &Key) -> Result<(), Failure> {

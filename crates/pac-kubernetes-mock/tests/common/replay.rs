@@ -41,11 +41,11 @@ pub(crate) async fn expect(
 
 /// The lines of a step.
 pub(crate) fn section(recorded: &str, step: &str) -> String {
-    let lines = recorded.lines().skip_while(|line| {
-        !line
-            .strip_prefix("--- ")
-            .is_some_and(|title| title.split(' ').next() == Some(step))
-    });
+    let begins = |line: &&str| {
+        let title = line.strip_prefix("--- ");
+        title.and_then(|title| title.split(' ').next()) == Some(step)
+    };
+    let lines = recorded.lines().skip_while(|line| !begins(line));
     let lines = lines.skip(1).take_while(|line| line.starts_with("  "));
     let lines: Vec<&str> = lines.map(str::trim_end).collect();
     assert!(!lines.is_empty(), "no step {step} was recorded");
