@@ -13,11 +13,11 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use pac_concurrency::driver::Driver;
 use pac_concurrency::{
-    ConcurrencyManager, Ended, ErrorKind, Limit, ManagerOptions, MemoryDriver, MemoryOptions,
-    RunOutcome,
+    Admission, ConcurrencyManager, Ended, ErrorKind, Lease, Limit, ManagerOptions, MemoryDriver,
+    MemoryOptions, RepositoryKey, RunOutcome,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
-use pac_conformance::{Fixture, Time, durable, ephemeral, repository, run_case, started};
+use pac_conformance::{Fixture, Time, durable, ephemeral, queued, repository, run_case, started};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -159,4 +159,127 @@ fn what_is_on_its_way_at_the_end_is_told_to_be_unknown() {
         let (error, ()) = tokio::join!(removing, closing);
         assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
     });
+}
+
+/// The turn that was never looked at was given back, and with it the slot that another caller of
+/// the same process had been answered with: its lease said that it was lost.
+#[test]
+fn a_waiter_that_goes_with_its_turn_leaves_it_to_another_caller() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let (other, ours) = (fixture.manager().await, fixture.manager().await);
+        let web = repository("web");
+        other.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let a = started(&other, &web, durable("a")).await;
+        let waiter = queued(&ours, &web, durable("b")).await;
+        other.release(a, DONE).await.unwrap();
+        fixture.comes_to(&web, &["b"], &[]).await;
+        fixture.settle().await;
+        let lease = started(&ours, &web, durable("b")).await;
+        drop(waiter);
+        is_kept(fixture, &ours, &lease).await;
+    });
+}
+
+/// The same with a grant that lay in a stream which nobody reads any more.
+#[test]
+fn a_stream_of_grants_that_goes_leaves_the_slot_to_another_caller() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let (other, ours) = (fixture.manager().await, fixture.manager().await);
+        let web = repository("web");
+        other.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let a = started(&other, &web, durable("a")).await;
+        let grants = ours.grants().unwrap();
+        queued(&ours, &web, durable("b")).await.detach();
+        other.release(a, DONE).await.unwrap();
+        fixture.comes_to(&web, &["b"], &[]).await;
+        fixture.settle().await;
+        let lease = started(&ours, &web, durable("b")).await;
+        drop(grants);
+        is_kept(fixture, &ours, &lease).await;
+    });
+}
+
+/// The same with an answer, to each kind of call that asks for the run.
+#[test]
+fn a_call_that_goes_with_its_answer_leaves_the_slot_to_another_caller() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let line = Faults::line();
+        let ours = fixture.manager_behind(&line).await;
+        let web = repository("web");
+        ours.set_limit(&web, Limit::new(2), None).await.unwrap();
+        for (name, adopts) in [("a", false), ("b", true)] {
+            let unread = answered_unread(&ours, &web, name).await;
+            let admission = if adopts {
+                ours.adopt(&web, durable(name)).await.unwrap()
+            } else {
+                ours.admit(&web, durable(name)).await.unwrap()
+            };
+            drop(unread);
+            let Admission::Started(lease) = admission else {
+                panic!("{name} had started");
+            };
+            is_kept(fixture, &ours, &lease).await;
+        }
+    });
+}
+
+/// What the first has left to the others is not forgotten with the last of them.
+#[test]
+fn the_last_call_that_goes_with_its_answer_gives_the_slot_back() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let line = Faults::line();
+        let ours = fixture.manager_behind(&line).await;
+        let web = repository("web");
+        ours.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let mut calls = Vec::new();
+        for _ in 0..3 {
+            calls.push(answered_unread(&ours, &web, "a").await);
+        }
+        for call in calls {
+            fixture.settle().await;
+            fixture.view(&web).await.assert(&["a"], &[]);
+            drop(call);
+        }
+        fixture.comes_to(&web, &[], &[]).await;
+    });
+}
+
+/// Taken over from a controller that has gone, a run that was adopted went back to the queue while
+/// it was running, if the call was dropped with its answer.
+#[test]
+fn a_run_whose_adoption_nobody_hears_of_runs_on() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        let web = repository("web");
+        let gone = fixture.manager().await;
+        gone.set_limit(&web, Limit::new(1), None).await.unwrap();
+        let _lease = started(&gone, &web, durable("a")).await;
+        gone.close().await.unwrap();
+        let line = Faults::line();
+        let ours = fixture.manager_behind(&line).await;
+        let mut adopting = Box::pin(ours.adopt(&web, durable("a")));
+        assert!((&mut adopting).now_or_never().is_none());
+        sleep(SECOND).await;
+        drop(adopting);
+        fixture.settle().await;
+        fixture.view(&web).await.assert(&["a"], &[]);
+    });
+}
+
+/// A call that has been answered, and was not looked at since.
+async fn answered_unread<'a>(
+    manager: &'a ConcurrencyManager,
+    web: &'a RepositoryKey,
+    name: &str,
+) -> impl Future + use<'a> {
+    let mut asking = Box::pin(manager.admit(web, durable(name)));
+    assert!((&mut asking).now_or_never().is_none());
+    sleep(SECOND).await;
+    asking
+}
+
+async fn is_kept(fixture: &Fixture, manager: &ConcurrencyManager, lease: &Lease) {
+    fixture.settle().await;
+    assert!(manager.holds(lease), "{:?}", lease.lost().reason());
+    let view = fixture.view(lease.repository()).await;
+    assert_eq!(view.session(lease.run().name()), Some(manager.session()));
 }

@@ -91,19 +91,6 @@ impl CommandLine {
         Ok(child.wait()?.success())
     }
 
-    /// Runs the command like [`CommandLine::run`], beside others: its standard output is for the
-    /// caller to show. With true on success.
-    pub(crate) fn run_captured(&self, root: &Path) -> Result<(bool, String)> {
-        println!("$ {self}");
-        let output = self
-            .command(root)?
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| self.cannot_run())?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok((output.status.success(), text))
-    }
-
     /// Runs the command and returns its standard output as text. Its stderr is shown.
     pub(crate) fn output(&self, root: &Path) -> Result<String> {
         let output = self

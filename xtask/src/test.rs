@@ -139,8 +139,11 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
     // Report all failures of a run, not only the first.
     let mut command = CommandLine::new("cargo test --locked --no-fail-fast");
     if options.drivers.is_empty() {
-        // Off by default, for what they take to build; the binary is tested with all it has.
-        command = command.arg("--workspace").arg("--features=pac-cli/etcd,pac-cli/kubernetes");
+        // etcd is off by default, since it needs protoc; the binary is tested with every store, and
+        // with all of its commands.
+        command = command
+            .arg("--workspace")
+            .arg("--features=pac-cli/etcd,pac-cli/kubernetes");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
     }
@@ -267,7 +270,8 @@ mod tests {
         let command = command(&Options::default(), &["memory"]).unwrap();
         assert_eq!(
             command.to_string(),
-            "cargo test --locked --no-fail-fast --workspace --features=pac-cli/etcd,pac-cli/kubernetes"
+            "cargo test --locked --no-fail-fast --workspace \
+             --features=pac-cli/etcd,pac-cli/kubernetes"
         );
     }
 

@@ -9,8 +9,8 @@ use crate::store;
 
 const AFTER_HELP: &str = "\
 A run that waits leaves the queue; one that runs loses its slot, and the next starts. A command
-under `pac exec` is ended with it. What runs in a cluster goes on there until its controller
-stops it.
+under `pac exec` is ended with it. For a PipelineRun, its controller asks the cluster to end it,
+with its next comparison of both: within minutes.
 
 Exit codes: 0 also when it had ended before, 1 when there is no such run.";
 

@@ -14,6 +14,8 @@ mod exec;
 mod exit;
 mod format;
 mod history;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod limit;
 mod migrate;
 mod output;
@@ -77,6 +79,9 @@ enum Command {
     Plan(With<plan::Args>),
     /// Bring the state of an older system along, or move state between stores.
     Migrate(With<migrate::Args>),
+    /// Print, apply, examine and remove what a Kubernetes cluster needs for the controller.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(kubernetes::Args),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -153,6 +158,11 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Plan(with) => {
             sources.followed_by(with.sources).note_unused("plan");
             plan::run(&with.args).map(Into::into)
+        }
+        #[cfg(feature = "kubernetes")]
+        Command::Kubernetes(args) => {
+            sources.note_unused("kubernetes");
+            kubernetes::run(&args).map(Into::into)
         }
         Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {

@@ -4,6 +4,7 @@ mod manifests;
 mod report;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
@@ -12,7 +13,10 @@ use pac_concurrency::migration::{
     ClusterFacts, LegacySource, LegacyState, LegacyStore, adopt_legacy, copy_state, preview_copy,
     preview_legacy, read_legacy, remove_copied,
 };
-use pac_concurrency::{DriverKind, Settings, Timestamp, open_driver};
+use pac_concurrency::{
+    DriverKind, MemoryDriver, MemoryOptions, RepositoryKey, Settings, Timestamp, open_driver,
+    open_existing_driver,
+};
 use pac_pipelines::migration::ClusterObjects;
 
 use crate::exit::{Exit, Failure};
@@ -57,11 +61,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     manifests: Vec<PathBuf>,
 
+    /// The Repository whose limit holds for those without one of their own in --manifests; in its
+    /// namespace too, where runs name another as their controller's
+    #[arg(
+        long,
+        value_name = "NS/NAME",
+        default_value = "pipelines-as-code/pipelines-as-code"
+    )]
+    global_repository: RepositoryKey,
+
     /// The schema of the older layout on PostgreSQL
     #[arg(long, value_name = "NAME", default_value = "public")]
     legacy_schema: String,
 
-    /// Only show what would be done
+    /// Only show what would be done: changes nothing, and creates nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -171,9 +184,9 @@ async fn legacy(
     settings: &Settings,
     source: LegacySource,
 ) -> Result<Outcome, Failure> {
-    let objects = manifests::read(&args.manifests)?;
+    let objects = manifests::read(&args.manifests, &args.global_repository)?;
     let old = Old::read(args, settings, source, &objects).await?;
-    let driver = open_driver(settings).await?;
+    let driver = open(settings, args.dry_run).await?;
     let mut report = if args.dry_run {
         preview_legacy(&*driver, old.state()).await?
     } else {
@@ -224,8 +237,8 @@ impl Old {
 async fn between(args: &Args, settings: &Settings, from: DriverKind) -> Result<Outcome, Failure> {
     let mut source = settings.clone();
     source.driver = from;
-    let source = open_driver(&source).await?;
-    let target = open_driver(settings).await?;
+    let source = open(&source, args.dry_run).await?;
+    let target = open(settings, args.dry_run).await?;
     let (source, target): (&dyn Driver, &dyn Driver) = (&*source, &*target);
     let report = if args.dry_run {
         preview_copy(source, target).await?
@@ -238,6 +251,21 @@ async fn between(args: &Args, settings: &Settings, from: DriverKind) -> Result<O
         outcome.removed(remove_copied(source, &outcome.report).await?.len());
     }
     Ok(outcome)
+}
+
+/// Opens a store; for a dry run as it is, and as an empty one where there is none.
+async fn open(settings: &Settings, dry_run: bool) -> Result<Arc<dyn Driver>, Failure> {
+    if !dry_run {
+        return Ok(open_driver(settings).await?);
+    }
+    let empty = || {
+        let options = MemoryOptions {
+            retention: settings.postgres.retention,
+            ..MemoryOptions::default()
+        };
+        Arc::new(MemoryDriver::new(options)) as Arc<dyn Driver>
+    };
+    Ok(open_existing_driver(settings).await?.unwrap_or_else(empty))
 }
 
 fn now() -> Timestamp {

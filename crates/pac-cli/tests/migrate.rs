@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "migrate/killed.rs"]
+mod killed;
 mod servers;
 
 use std::fs;
@@ -69,6 +71,12 @@ fn old_keys(endpoint: &str) -> usize {
             .map_or(0, |count| count.parse().unwrap())
     };
     count("/pac/leases/", "/pac/leases0") + count("/pac/concurrency/", "/pac/concurrency0")
+}
+
+/// The revision of the last write.
+fn revision(endpoint: &str) -> Value {
+    let range = json!({"key": STANDARD.encode("/"), "count_only": true});
+    ask(endpoint, "/v3/kv/range", &range)["header"]["revision"].clone()
 }
 
 fn names(list: &Value) -> Vec<&str> {
@@ -169,18 +177,14 @@ fn etcd_v2() {
     put(&at, "/pac/concurrency/ci/web/state", "completed", None);
     let store = Store::at_etcd(&at);
 
-    let keys = old_keys(&at);
+    let (keys, before) = (old_keys(&at), revision(&at));
     let dry = store.json(&["migrate", "--from", "etcd-v2", "--dry-run"]);
     assert_eq!(
         (&dry["complete"], &dry["dry_run"]),
         (&json!(true), &json!(true))
     );
     assert_eq!(dry["repositories"][0]["runs"][0]["action"], "adopt");
-    assert_eq!(
-        store.json(&["status"]),
-        json!([]),
-        "a dry run writes nothing"
-    );
+    assert_eq!(revision(&at), before, "a dry run writes nothing");
 
     let queued = ["ci/q2", "ci/q10", "ci/q1", "ci/web"];
     let done = store.json(&["migrate", "--from", "etcd-v2"]);
@@ -207,6 +211,13 @@ fn sql_in(database: &str, text: &str) -> String {
     let output = psql.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Whether the schema of a store is there.
+fn has_schema(store: &Store) -> bool {
+    let schema = &store.settings().last().unwrap().1;
+    let found = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{schema}'");
+    sql(&found) != "0"
 }
 
 /// The tables and rows of the older layout, in the schema that the search path names.
@@ -249,6 +260,7 @@ fn postgresql() {
             .stdout
             .contains("2 runs would be adopted, 2 would be queued")
     );
+    assert!(!has_schema(&store), "a dry run creates nothing");
     let done = store.json(&[&migrate[..], &["--remove"]].concat());
     assert_eq!(
         (&done["complete"], &done["removed"]),
@@ -423,6 +435,16 @@ fn between_drivers_and_back_order_and_tokens_stay() {
     assert_eq!(postgres.json(&["status"]), json!([]));
 
     let back = ["migrate", "--from", "etcd", "--to", "postgresql"];
+    let elsewhere = Store::postgres();
+    let settings_of_it = both(&etcd, &elsewhere);
+    let dry = etcd.run(&[&settings_of_it[..], &back, &["--dry-run"]].concat());
+    succeeded(&dry);
+    assert!(
+        dry.stdout.contains("2 runs would be adopted"),
+        "{}",
+        dry.stdout
+    );
+    assert!(!has_schema(&elsewhere), "a dry run creates nothing");
     succeeded(&etcd.run(&[&settings[..], &back].concat()));
     assert_eq!(runs(&postgres.json(&["status", WEB])), runs(&before));
 }

@@ -78,6 +78,21 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
     }
 }
 
+/// Opens the driver that the settings name for reading: creates nothing in the store. `None` when
+/// the store has nothing of this software and would have to be prepared first.
+///
+/// # Errors
+/// Those of [`connect`], and `Incompatible` for a store of an older version.
+pub async fn open_existing_driver(settings: &Settings) -> Result<Option<Arc<dyn Driver>>, Error> {
+    #[cfg(feature = "postgres")]
+    if settings.enabled && settings.driver == DriverKind::Postgresql {
+        let options = settings.postgres.clone();
+        let driver = pac_postgres::PostgresDriver::connect_existing(options).await?;
+        return Ok(driver.map(|driver| Arc::new(driver) as Arc<dyn Driver>));
+    }
+    open_driver(settings).await.map(Some)
+}
+
 /// Opens the store without the protocol, for `pac bench`; `None` for memory.
 ///
 /// # Errors

@@ -110,7 +110,7 @@ pub mod kubernetes {
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use connect::open_raw;
-pub use connect::{connect, connect_if_enabled, open_driver};
+pub use connect::{connect, connect_if_enabled, open_driver, open_existing_driver};
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
     KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, QueuedRun,

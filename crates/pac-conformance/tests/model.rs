@@ -7,7 +7,7 @@
     reason = "a test fails by panicking, and says how many states there are"
 )]
 
-use pac_conformance::model::{Invariant, Mutant, Variant, check, open, suite};
+use pac_conformance::model::{Mutant, Variant, check, suite};
 
 mod document;
 
@@ -31,19 +31,6 @@ fn production_holds_in_every_behaviour() {
         "states",
         &format!("| Scenario | States |\n| --- | ---: |\n{rows}| all | {states} |\n"),
     );
-}
-
-/// What is known to be wrong and named in `docs/testing.md`. Once it is right, it belongs into the
-/// suite.
-#[test]
-fn what_is_open_is_found() {
-    let named = include_str!("../../../docs/testing.md");
-    for scenario in open() {
-        let verdict = check(Variant::Faithful, &scenario, 2);
-        println!("{verdict}");
-        assert_eq!(verdict.violated, [Invariant::Kept.name()], "{verdict}");
-        assert!(named.contains(scenario.name), "{}", scenario.name);
-    }
 }
 
 #[test]

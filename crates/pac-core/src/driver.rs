@@ -41,7 +41,7 @@ use crate::value::{Revision, SessionId};
 /// [`close_session`](Self::close_session) may be called from a separate thread with its own
 /// current-thread runtime; tasks spawned there end with that thread. A call to
 /// [`commit`](Self::commit) of a store in this process, and the first poll of
-/// [`load`](Self::load), may come from the thread of whoever calls the manager. Everything is
+/// [`load`](Self::load), may come from the thread on which the manager is called. Everything is
 /// polled with the runtime entered that the manager was opened on.
 ///
 /// # What a driver decides, and what not

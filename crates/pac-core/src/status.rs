@@ -58,7 +58,7 @@ pub struct QueuedRun {
     pub position: usize,
     /// Its urgency.
     pub priority: Priority,
-    /// Whom its grant goes to; none when that session died.
+    /// The session that its grant goes to; none when that session died.
     pub owner: Option<SessionId>,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,

@@ -1,7 +1,13 @@
-//! The flows of PipelineRuns on etcd.
+//! The flows of PipelineRuns, the rows of upstream's queue, and the states of runs on etcd.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../pac-pipelines/tests/queue_manager/rows/mod.rs"]
+#[macro_use]
+mod rows;
+#[path = "../../pac-pipelines/tests/state_manager/states.rs"]
+#[macro_use]
+mod states;
 #[path = "../../pac-pipelines/tests/flows/suite/mod.rs"]
 #[macro_use]
 mod suite;
@@ -11,7 +17,11 @@ use std::time::Duration;
 
 use pac_conformance::{Fixture, Time};
 
-flows!(etcd, Real);
+mod etcd {
+    flows!(etcd, Real);
+    rows!(etcd, Real);
+    states!(etcd, Real);
+}
 
 async fn etcd(time: Time) -> Fixture {
     let endpoint = support::variable("PAC_TEST_ETCD");

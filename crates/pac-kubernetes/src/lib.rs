@@ -43,6 +43,7 @@ mod client;
 mod cluster;
 mod decide;
 mod error;
+pub mod install;
 mod object;
 mod options;
 mod patch;

@@ -1,5 +1,12 @@
 //! The controller beside Pipelines-as-Code and Tekton: a store in memory, a cluster over HTTP.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -115,6 +122,7 @@ impl Peaks {
         Self { peaks, looks, task }
     }
 
+    /// How many ran at once at most. A busy machine may have kept it below the limit.
     fn of(&self, repository: &str) -> usize {
         assert!(
             self.looks.load(Ordering::Relaxed) > 50,
@@ -230,7 +238,51 @@ async fn two_controllers_share_a_store_and_one_ends_in_the_middle() {
         14,
         "each was started with a token: {tokens:?}"
     );
-    assert_eq!((peaks.of("website"), peaks.of("docs")), (2, 1));
+    assert!(peaks.of("website") <= 2 && peaks.of("docs") <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_is_used_to_the_full_and_a_raised_one_at_once() {
+    let (server, objects) = server().await;
+    take_over(&server, &objects);
+    objects
+        .create("repositories", repository("website", 2))
+        .unwrap();
+    let tekton = Tekton::start(&server, Ending::WhenTold);
+    let store = store();
+    let _working = Working::start(&server, &store, Mode::Takeover).await;
+    let pac = PacController::new(&server);
+    let order = pac.event("ci", "website", &templates(0..5, "pr")).unwrap();
+    let running = |expected: usize| {
+        let (objects, order) = (&objects, &order);
+        async move {
+            let has_started = |name: &&String| {
+                let run = objects.get(RUNS, "ci", name).unwrap();
+                run["status"]["startTime"].is_string()
+            };
+            let begun = tokio::time::Instant::now();
+            loop {
+                let started: Vec<_> = order.iter().filter(has_started).collect();
+                if started.len() == expected {
+                    assert_eq!(started, order.iter().take(expected).collect::<Vec<_>>());
+                    return;
+                }
+                assert!(started.len() < expected, "{started:?}");
+                assert!(begun.elapsed() < LONG, "{started:?}");
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    running(2).await;
+    sleep(Duration::from_millis(300)).await;
+    running(2).await;
+    let raised = json!({"spec": {"concurrency_limit": 4}});
+    objects
+        .merge("repositories", "ci", "website", raised)
+        .unwrap();
+    running(4).await;
+    tekton.finish("ci", &order[0], true).unwrap();
+    running(5).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -258,7 +310,7 @@ async fn answers_that_are_lost_and_watches_that_are_cut_start_nothing_beyond_the
     ended(&objects, 2).await;
     let _ = server.cut_watches();
     let tokens = ended(&objects, 8).await;
-    assert_eq!((tokens.len(), peaks.of("website")), (8, 2));
+    assert!(tokens.len() == 8 && peaks.of("website") <= 2, "{tokens:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

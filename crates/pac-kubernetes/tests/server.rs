@@ -1,5 +1,11 @@
 //! The contract of a cluster, over HTTP.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::time::Duration;

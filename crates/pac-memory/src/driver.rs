@@ -114,7 +114,7 @@ impl Driver for MemoryDriver {
             clock: &self.clock,
             sessions: &sessions,
             session,
-            log: self.watches.read().others_than(session),
+            log: !self.watches.is_alone(session) && self.watches.read().others_than(session),
         };
         let mut outcomes = Vec::with_capacity(batch.len());
         for RepositoryCommit {
@@ -127,9 +127,8 @@ impl Driver for MemoryDriver {
                 CommitOutcome::SessionDead(dead) if *dead == session && outcomes.is_empty() => {
                     return Commit::Done(Err(Error::session_lost("commit", session)));
                 }
-                CommitOutcome::Committed(snapshot) => {
-                    // Read only after the commit: a watch that was opened before it must get the
-                    // hint.
+                // Read only after the commit: a watch that was opened before it must get the hint.
+                CommitOutcome::Committed(snapshot) if !self.watches.is_alone(session) => {
                     let watches = self.watches.read();
                     let reached = Reached::head(&snapshot.head);
                     watches.changed(session, &repository, reached);

@@ -8,16 +8,20 @@ use std::time::Duration;
 use pac_core::migration::{
     ClusterFacts, LeftOut, LegacyRepository, LegacyRun, LegacySource, LegacyState, RunFacts,
 };
-use pac_core::{RepositoryKey, Timestamp};
+use pac_core::{Limit, RepositoryKey, Timestamp};
 
 use crate::annotations::{Circumstances, Queue};
 use crate::integration::Phase;
 use crate::model::{Object, RepositoryView, RunView, parse_documents};
 
 /// Runs and Repositories of a cluster, read from texts or from [lists](crate::Cluster).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct ClusterObjects {
+    /// The Repository whose limit holds for those without one of their own. Its namespace is that
+    /// of Pipelines-as-Code; runs whose `controller-info` names another `gRepo` there inherit from
+    /// that one.
+    pub global_repository: RepositoryKey,
     /// The runs.
     pub runs: Vec<RunView>,
     /// The Repositories.
@@ -27,6 +31,17 @@ pub struct ClusterObjects {
 }
 
 impl ClusterObjects {
+    /// Of a cluster with this global Repository, which need not exist.
+    #[must_use]
+    pub fn new(global_repository: RepositoryKey) -> Self {
+        Self {
+            global_repository,
+            runs: Vec::new(),
+            repositories: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+
     /// Takes the objects of a YAML or JSON text in; `source` names the text in errors. Objects of
     /// other kinds are passed over.
     pub fn add_text(&mut self, source: &str, text: &str) {
@@ -100,9 +115,40 @@ impl ClusterObjects {
         state
     }
 
-    fn limits(&self) -> impl Iterator<Item = (RepositoryKey, pac_core::Limit)> {
-        let limited = self.repositories.iter();
-        limited.filter_map(|view| Some((view.key.clone(), view.limit?)))
+    /// The limit in force for each Repository that has one: its own, or else the global one.
+    fn limits(&self) -> impl Iterator<Item = (RepositoryKey, Limit)> {
+        let own: BTreeMap<_, _> = self
+            .repositories
+            .iter()
+            .map(|view| (&view.key, view.limit))
+            .collect();
+        let controllers = self.controllers();
+        self.repositories.iter().filter_map(move |view| {
+            let global = || {
+                let named = controllers.get(&view.key).map(|(_, named)| named);
+                *own.get(named.unwrap_or(&self.global_repository))?
+            };
+            Some((view.key.clone(), view.limit.or_else(global)?))
+        })
+    }
+
+    /// The global Repository of the controller that made the newest run of each Repository, where
+    /// runs say so.
+    fn controllers(&self) -> BTreeMap<RepositoryKey, (Option<Timestamp>, RepositoryKey)> {
+        let mut controllers: BTreeMap<_, (Option<Timestamp>, RepositoryKey)> = BTreeMap::new();
+        let namespace = self.global_repository.namespace();
+        for run in &self.runs {
+            let named = run.global_repository();
+            let named = named.and_then(|name| RepositoryKey::new(namespace, &name).ok());
+            if let (Some(repository), Some(named)) = (run.repository(), named) {
+                let newest = controllers.entry(repository);
+                let newest = newest.or_insert_with(|| (run.created, named.clone()));
+                if newest.0 < run.created {
+                    *newest = (run.created, named);
+                }
+            }
+        }
+        controllers
     }
 }
 
@@ -113,6 +159,10 @@ fn is_empty(there: &LegacyRepository) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn global() -> RepositoryKey {
+        "pac/pipelines-as-code".parse().unwrap()
+    }
 
     fn run(name: &str, created: u32, rest: &str) -> String {
         format!(
@@ -156,7 +206,7 @@ mod tests {
                 .to_owned(),
         ]
         .concat();
-        let mut objects = ClusterObjects::default();
+        let mut objects = ClusterObjects::new(global());
         objects.add_text("all.yaml", &text);
         assert_eq!(objects.unreadable, []);
         let state = objects.annotated(Timestamp::from_unix_millis(1_900_000_000_000));
@@ -166,14 +216,57 @@ mod tests {
         };
         assert_eq!(names(&web.running), ["runs"]);
         assert_eq!(names(&web.queued), ["first", "pr2", "pr10"]);
-        assert_eq!(web.limit, Some(pac_core::Limit::new(2)));
+        assert_eq!(web.limit, Some(Limit::new(2)));
         assert_eq!(web.queued[0].uid, Some("u-first".parse().unwrap()));
         assert!(objects.facts().runs[&"ci/done".parse().unwrap()].is_over);
     }
 
+    /// `gRepo` names it, in the namespace of Pipelines-as-Code; the newest run counts.
+    #[test]
+    fn a_repository_without_a_limit_inherits_that_of_its_controller() {
+        let repository = |key: &str, limit: &str| {
+            let (namespace, name) = key.split_once('/').unwrap();
+            format!(
+                "---\nkind: Repository\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+                 spec: {{{limit}}}\n"
+            )
+        };
+        let by = |name: &str, created: u32, global: &str| {
+            let info = format!("pipelinesascode.tekton.dev/controller-info: '{global}'");
+            held(name, created, &format!("ci/{name}\", {info}, x: \""))
+        };
+        let limit = |texts: &[String]| {
+            let mut objects = ClusterObjects::new(global());
+            objects.add_text("all.yaml", &texts.concat());
+            assert_eq!(objects.unreadable, []);
+            let state = objects.annotated(Timestamp::from_unix_millis(1_900_000_000_000));
+            let limit = state.repositories[&"ci/web".parse().unwrap()].limit;
+            let web = "ci/web".parse().unwrap();
+            assert_eq!(objects.facts().limits.get(&web).copied(), limit);
+            limit.and_then(Limit::get)
+        };
+        let mut texts = vec![
+            held("a", 1, "ci/a"),
+            repository("ci/web", ""),
+            repository("pac/pipelines-as-code", "concurrency_limit: 3"),
+            repository("pac/other", "concurrency_limit: 4"),
+            repository("ci/other", "concurrency_limit: 5"),
+        ];
+        assert_eq!(limit(&texts), Some(3));
+        texts.push(by("b", 3, r#"{"name": "x", "gRepo": "other"}"#));
+        texts.push(by("c", 2, r#"{"gRepo": "pipelines-as-code"}"#));
+        texts.push(by("d", 4, r#"{"gRepo": ""}"#));
+        texts.push(by("e", 5, "no JSON"));
+        assert_eq!(limit(&texts), Some(4));
+        texts.push(by("f", 6, r#"{"gRepo": "absent"}"#));
+        assert_eq!(limit(&texts), None);
+        texts[1] = repository("ci/web", "concurrency_limit: 2");
+        assert_eq!(limit(&texts), Some(2));
+    }
+
     #[test]
     fn what_cannot_be_understood_is_told_and_keeps_the_old_state() {
-        let mut objects = ClusterObjects::default();
+        let mut objects = ClusterObjects::new(global());
         objects.add_text(
             "x.yaml",
             "kind: PipelineRun\nmetadata: {name: A, namespace: ci}\n",

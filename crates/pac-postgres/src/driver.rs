@@ -58,6 +58,24 @@ impl PostgresDriver {
         options.check()?;
         let client = Client::new(&options)?;
         schema::migrate(&client).await?;
+        Self::over(client, options).await
+    }
+
+    /// Connects to a schema that is there, and changes nothing; `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect), and `Incompatible` for a schema of an older version.
+    pub async fn connect_existing(options: PostgresOptions) -> Result<Option<Self>, Error> {
+        options.check()?;
+        let client = Client::new(&options)?;
+        if schema::is_there(&client).await? {
+            Self::over(client, options).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    async fn over(client: Client, options: PostgresOptions) -> Result<Self, Error> {
         let store = Arc::new(Store::new(client.clone()));
         let watches = Arc::new(Watches::new(client.clone()));
         let (mut tasks, mut alive) = (JoinSet::new(), Vec::new());

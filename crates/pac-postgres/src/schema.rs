@@ -43,6 +43,27 @@ pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
     session.batch("migrate", "COMMIT").await
 }
 
+/// Whether there is a schema of this version; changes nothing. One of an older version is an error.
+pub(crate) async fn is_there(client: &Client) -> Result<bool, Error> {
+    let session = client.connect("connect").await?;
+    if is_current(&session, client.schema()).await? {
+        return Ok(true);
+    }
+    let (schema, found) = (client.schema(), version(&session, client.schema()).await?);
+    if found == 0 {
+        return Ok(false);
+    }
+    Err(Error::new(
+        ErrorKind::Incompatible,
+        "connect",
+        format!(
+            "the schema {schema:?} has version {found}, older than this software's, and is not to \
+             be changed: connect once without that condition, which brings it up to version {}",
+            VERSIONS.len()
+        ),
+    ))
+}
+
 async fn is_current(session: &Session, schema: &str) -> Result<bool, Error> {
     let found = version(session, schema).await?;
     if found > VERSIONS.len() {

@@ -1,7 +1,13 @@
-//! The flows of PipelineRuns on PostgreSQL.
+//! The flows of PipelineRuns, the rows of upstream's queue, and the states of runs on PostgreSQL.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../pac-pipelines/tests/queue_manager/rows/mod.rs"]
+#[macro_use]
+mod rows;
+#[path = "../../pac-pipelines/tests/state_manager/states.rs"]
+#[macro_use]
+mod states;
 #[path = "../../pac-pipelines/tests/flows/suite/mod.rs"]
 #[macro_use]
 mod suite;
@@ -14,7 +20,11 @@ use pac_conformance::{Fixture, Time};
 use pac_postgres::PostgresDriver;
 use support::{SYSTEM, options, port};
 
-flows!(postgres, Real);
+mod postgres {
+    flows!(postgres, Real);
+    rows!(postgres, Real);
+    states!(postgres, Real);
+}
 
 async fn postgres(time: Time) -> Fixture {
     let driver = PostgresDriver::connect(options(port(SYSTEM)))

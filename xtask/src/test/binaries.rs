@@ -66,7 +66,15 @@ fn run_beside_each_other(
     let results: Vec<_> = thread::scope(|scope| {
         let running: Vec<_> = binaries
             .iter()
-            .map(|binary| scope.spawn(|| line(binary).run_captured(&binary.package)))
+            .map(|binary| {
+                scope.spawn(|| {
+                    let mut lines = Vec::new();
+                    let line = line(binary);
+                    let read = |line: &str| lines.push(line.to_owned());
+                    let success = line.run_watched(&binary.package, read)?;
+                    anyhow::Ok((success, lines))
+                })
+            })
             .collect();
         let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
         ended.collect()
@@ -75,10 +83,7 @@ fn run_beside_each_other(
     for result in results {
         let (succeeded, lines) = result.map_err(|_| anyhow!("a thread that ran tests died"))??;
         success &= succeeded;
-        for line in lines.lines() {
-            println!("{line}");
-            tally.read(line);
-        }
+        lines.iter().for_each(|line| tally.read(line));
     }
     Ok(success)
 }

@@ -6,16 +6,18 @@ use super::{Breach, Tree};
 use crate::drivers::{DRIVERS, crate_name};
 
 /// The files and directories allowed at the root of the repository.
-const TOP_LEVEL: [&str; 19] = [
+const TOP_LEVEL: [&str; 21] = [
     ".cargo",
     ".ci",
     ".config",
+    ".dockerignore",
     ".gitattributes",
     ".gitignore",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
+    "Dockerfile",
     "LICENSE",
     "README.md",
     "clippy.toml",

@@ -69,8 +69,7 @@ impl Sources {
         if !self.files.is_empty() || !self.assignments.is_empty() {
             let _ = writeln!(
                 io::stderr().lock(),
-                "pac: {command} keeps its state in memory and reads no settings; --config and \
-                 --set change nothing"
+                "pac: {command} reads no settings; --config and --set change nothing"
             );
         }
     }

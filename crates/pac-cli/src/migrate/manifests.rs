@@ -4,13 +4,14 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use pac_concurrency::RepositoryKey;
 use pac_pipelines::migration::ClusterObjects;
 
 use crate::exit::{Exit, Failure};
 
 /// Reads files, directories of YAML and JSON files with those below them, and standard input.
-pub(crate) fn read(paths: &[PathBuf]) -> Result<ClusterObjects, Failure> {
-    let mut objects = ClusterObjects::default();
+pub(crate) fn read(paths: &[PathBuf], global: &RepositoryKey) -> Result<ClusterObjects, Failure> {
+    let mut objects = ClusterObjects::new(global.clone());
     for path in paths {
         if path.as_os_str() == "-" {
             let mut text = String::new();

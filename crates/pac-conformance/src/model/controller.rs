@@ -125,6 +125,9 @@ pub(super) struct Lease {
     pub(super) place: Option<Arc<Entry>>,
     /// Another asker was answered with this ephemeral run first: it ends with that one's lease.
     pub(super) is_second: bool,
+    /// Another asker was answered with the same slot of a durable run: given up by one of them,
+    /// it stays with the other.
+    pub(super) is_shared: bool,
 }
 
 /// A grant that found nobody.
@@ -256,7 +259,7 @@ impl Controller {
         }
         for lease in &self.leases {
             hash_grant(&lease.grant, hasher);
-            (4, &lease.place, lease.is_second).hash(hasher);
+            (4, &lease.place, lease.is_second, lease.is_shared).hash(hasher);
         }
         for back in &self.returns {
             hash_grant(&back.grant, hasher);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pac_core::ErrorKind;
 use pac_core::manager::machine::{
-    Answer, Asked, Effects, EndOfWaiting, Grant, Place, Reply, Turn, TurnMessage, WaiterId,
+    Answer, Asked, Effects, EndOfWaiting, Grant, Place, Reply, Turn, TurnMessage, WaiterId, abandon,
 };
 use pac_core::protocol::{Command, Ended, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind};
@@ -157,13 +157,20 @@ impl Controller {
                 } else if created || reply.carries.is_some() {
                     self.take(scene, grant, None);
                 } else if !self.knows(&grant) {
-                    // Asked for again, it is the same lease.
                     let is_second = !durable && reply.asked != Asked::Requeue;
                     self.leases.push(Lease {
                         grant,
                         place: None,
                         is_second,
+                        is_shared: false,
                     });
+                } else if durable {
+                    // Asked for again, it is the same lease.
+                    let mut leases = self.leases.iter_mut();
+                    let known = leases.find(|lease| lease.grant.token == grant.token);
+                    if let Some(lease) = known {
+                        lease.is_shared = true;
+                    }
                 }
             }
             _ => {}
@@ -194,6 +201,7 @@ impl Controller {
             grant,
             place,
             is_second: false,
+            is_shared: false,
         });
     }
 
@@ -293,7 +301,19 @@ impl Controller {
     /// A grant that found nobody comes back. True when the combiner's right came with that.
     pub(super) fn give_back(&mut self, scene: &mut Scene<'_>, back: Return) -> bool {
         let Return { grant, waiter } = back;
-        self.nested(scene, |machine, env, effects| match waiter {
+        let regardless = (scene.terms.variant == Variant::TakesBackRegardless).then(|| {
+            let running = grant.running;
+            waiter.map_or_else(
+                || disown(&grant, running),
+                |_| abandon(&grant.entry, grant.session),
+            )
+        });
+        let lead = regardless.is_some_and(|command| {
+            self.nested(scene, |machine, env, effects| {
+                machine.submit_own(env, command, effects)
+            })
+        });
+        lead | self.nested(scene, |machine, env, effects| match waiter {
             Some(waiter) => {
                 let message = TurnMessage::Started(grant);
                 machine.on_turn_undelivered(env, waiter, message, effects)
@@ -339,6 +359,24 @@ impl Controller {
             }
             _ => false,
         }
+    }
+}
+
+/// The command that takes back what an answer has given, whoever else was answered since.
+pub(super) fn take_back(reply: &Reply<ModelPort>) -> Option<Command> {
+    let created = matches!(reply.outcome, Outcome::Admitted { created: true, .. });
+    match (&reply.carries, &reply.entry) {
+        (_, Some(entry)) if created => Some(abandon(entry, entry.owner()?)),
+        (Some(grant), _) => Some(disown(grant, reply.took_over)),
+        _ => None,
+    }
+}
+
+fn disown(grant: &Grant, running: bool) -> Command {
+    Command::Disown {
+        run: grant.entry.run.clone(),
+        token: grant.token,
+        running,
     }
 }
 

@@ -97,6 +97,6 @@ mod world;
 pub use check::{Verdict, check};
 pub use invariant::Invariant;
 pub use scenario::{Event, Faults, Scenario};
-pub use suite::{open, suite};
+pub use suite::suite;
 pub use variant::{Mutant, Variant};
 pub use witness::Witness;

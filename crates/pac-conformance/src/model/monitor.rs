@@ -279,7 +279,8 @@ impl Deed<'_> {
         !by_old || otherwise
     }
 
-    /// To a waiter's owner, and to whoever asks for the run by this commit.
+    /// Slots are granted to the owner of the waiting run, or to the session that asks for it by this
+    /// commit.
     fn grants_to_living_owners(&self) -> bool {
         self.grants().all(|(entry, _, session)| {
             let owner = match self.known(entry).map(|known| known.state) {

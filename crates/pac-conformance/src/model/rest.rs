@@ -29,7 +29,7 @@ impl World {
     }
 
     /// At rest, nobody waits and nobody holds: all that was asked for has been served. But for
-    /// orphans of sessions that live: they run on, and are left to whoever asks for them.
+    /// orphans of sessions that live: they run on, until they are asked for.
     fn is_served(&self, state: &State) -> bool {
         let entries = state.store.book.entries();
         let nobody = !state.controllers.iter().any(|controller| controller.reads);

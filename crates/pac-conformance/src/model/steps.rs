@@ -9,8 +9,8 @@ use pac_core::{Error, ErrorKind, FencingToken, Limit, PipelineRunKey, SessionId}
 
 use super::ask::Reader;
 use super::book::Book;
-use super::controller::{Controller, WaitingState, Wire};
-use super::deliver::copy;
+use super::controller::{Controller, Lease, WaitingState, Wire};
+use super::deliver::{copy, take_back};
 use super::drive::Scene;
 use super::invariant::Invariant;
 use super::monitor::Deed;
@@ -95,9 +95,10 @@ impl World {
         let Some(lease) = controller.lease_of(run) else {
             return;
         };
-        let lease = controller.leases.remove(lease);
+        let lease = controller.give_up_lease(lease);
         if let Some(entry) = lease.place {
             let granted = self.0.variant != Variant::KeepsGivenUpGrants;
+            let granted = granted.then_some(lease.grant.token);
             // It has left the queue already.
             let waiter = WaiterId(u64::MAX);
             controller.leave_place(&mut scene, number, &entry, waiter, granted);
@@ -265,6 +266,18 @@ impl Controller {
         leases.position(|lease| lease.grant.entry.run == *run)
     }
 
+    /// A part of the application has no use for a lease. Another part may have it, too.
+    fn give_up_lease(&mut self, lease: usize) -> Lease {
+        if !self.leases[lease].is_shared {
+            return self.leases.remove(lease);
+        }
+        let kept = &mut self.leases[lease];
+        let given_up = kept.clone();
+        kept.place = None;
+        kept.is_shared = false;
+        given_up
+    }
+
     /// Whether a commit is one of this controller's, in this life of it.
     fn has_sent(&self, parcel: &Parcel) -> bool {
         self.up && (parcel.session == self.session || self.former.contains(&parcel.session))
@@ -285,7 +298,7 @@ impl Controller {
     pub(super) fn waiter_goes(&mut self, scene: &mut Scene<'_>, at: usize) {
         let left = self.waiting.remove(at);
         if let WaitingState::Leaves(number) = left.state {
-            self.leave_place(scene, number, &left.entry, left.waiter, false);
+            self.leave_place(scene, number, &left.entry, left.waiter, None);
         }
     }
 
@@ -303,7 +316,7 @@ impl Controller {
         number: usize,
         entry: &Entry,
         waiter: WaiterId,
-        granted: bool,
+        granted: Option<FencingToken>,
     ) {
         let asker = Asker::from(Of::Event(number));
         self.note_ask(scene, asker, abandon(entry, self.session));
@@ -325,15 +338,22 @@ impl Controller {
         };
         let ask = self.asks.remove(at);
         if let Reader::Unheard(reply) = &ask.reader {
-            if scene.terms.variant == Variant::ForgetsUnheardAnswers {
-                return;
+            let regardless = take_back(reply);
+            match scene.terms.variant {
+                Variant::ForgetsUnheardAnswers => return,
+                Variant::ForgetsTheLastAsker if regardless.is_none() => return,
+                _ => {}
             }
             let unread = WaitingState::Unread(asker);
             self.waiting.retain(|waiting| waiting.state != unread);
             scene.terms.witnesses.saw(Witness::AnswerUndelivered);
             let reply = copy(reply);
+            let takes_back = scene.terms.variant == Variant::TakesBackRegardless;
+            let regardless = regardless.filter(|_| takes_back);
             self.input(scene, |machine, env, effects| {
-                machine.on_reply_undelivered(env, Box::new(reply), effects)
+                let lead =
+                    regardless.is_some_and(|command| machine.submit_own(env, command, effects));
+                machine.on_reply_undelivered(env, Box::new(reply), effects) || lead
             });
             return;
         }

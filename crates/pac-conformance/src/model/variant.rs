@@ -17,7 +17,7 @@ pub enum Variant {
     CommitsUnconditionally,
     /// Answers a conflict with what it had planned, instead of planning again.
     AnswersConflictsFromThePlan,
-    /// Nobody checks that those live to whom a commit grants slots.
+    /// Slots are granted without a check that the session is alive.
     GrantsUnchecked,
     /// Nobody records the deaths of sessions.
     ForgetsTheDead,
@@ -43,15 +43,20 @@ pub enum Variant {
     KeepsUntakenGrants,
     /// A waiter that gives up in the instant of its turn does not give its slot back.
     KeepsGivenUpGrants,
+    /// What an asker goes from is taken back, also from others that were answered with it since.
+    TakesBackRegardless,
+    /// An asker that goes from a run which was there before forgets it, also where it was the last
+    /// that had it.
+    ForgetsTheLastAsker,
     /// A controller that closes gives back what its application goes on to hold.
     ClosesUnfenced,
     /// A release does not look at the token.
     ReleasesByAnyToken,
     /// A hand-over starts the last of the queue.
     PromotesTheLatest,
-    /// A cancelled run's slot is left to whoever comes next.
+    /// A cancelled run's slot is left to the next commit.
     CancelsWithoutHandOver,
-    /// A hand-over goes to whoever released.
+    /// A hand-over goes to the session that released.
     GrantsToItself,
     /// A hand-over carries the last token once more.
     RepeatsTokens,
@@ -186,7 +191,7 @@ const COMMIT_LOOP: [Row; 14] = [
     ),
 ];
 
-const ASKERS: [Row; 5] = [
+const ASKERS: [Row; 7] = [
     (
         "unheard-answers-forgotten",
         "an answer that found nobody is forgotten",
@@ -210,6 +215,26 @@ const ASKERS: [Row; 5] = [
         "a waiter that gives up in the instant of its turn keeps its slot",
         Variant::KeepsGivenUpGrants,
         &["back to the queue"],
+    ),
+    (
+        "taken-back-regardless",
+        "what an asker goes from is taken back, also from others that were answered with it since",
+        Variant::TakesBackRegardless,
+        &[
+            "a turn that comes back late",
+            "an answer unread beside askers",
+            "an orphan's answer unread",
+            "a grant that comes back late",
+        ],
+    ),
+    (
+        "last-asker-forgotten",
+        "the last of several askers that go from a run is forgotten",
+        Variant::ForgetsTheLastAsker,
+        &[
+            "an answer unread beside askers",
+            "an orphan's answer unread",
+        ],
     ),
     (
         "closed-unfenced",

@@ -15,7 +15,7 @@ pub enum Witness {
     LateCommitDone,
     /// The same, and was refused.
     LateCommitRefused,
-    /// A commit was refused because somebody died to whom it grants a slot.
+    /// A commit was refused because a session that it grants a slot to is dead.
     GrantToTheDeadRefused,
     /// The death of a holder handed its slot over.
     ExpiryHandsOver,

@@ -465,8 +465,9 @@ impl Model for World {
 /// Whether somebody who may go away asks for this.
 fn may_leave(command: &Command, asker: Asker) -> bool {
     let of_the_application = matches!(asker.of, Of::Event(_) | Of::Release(_));
-    // To give up a place goes on whoever waits for that.
-    of_the_application && !matches!(command, Command::Abandon { .. })
+    // A place is given up even if the waiter does not wait for that. A run that was adopted runs on,
+    // whether or not its slot was heard of: that ends by a release, so an asker has to have heard.
+    of_the_application && !matches!(command, Command::Abandon { .. } | Command::Adopt(_))
 }
 
 pub(super) fn expire(session: SessionId, death: Death) -> Command {

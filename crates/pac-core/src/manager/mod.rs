@@ -118,10 +118,11 @@ impl ConcurrencyManager {
     /// with another priority moves it.
     ///
     /// Dropped in flight, it takes back what it created, and nothing that was asked for anew
-    /// since. A durable run that waited before stays in the queue, perhaps with this manager as
-    /// its owner already: its lease then comes out of [`grants`](Self::grants), or is given back
-    /// for other controllers where nobody reads those. An orphan that it had taken over is an
-    /// orphan again.
+    /// since: the slot of a durable run stays with another call of this manager's that was
+    /// answered with it. A durable run that waited before stays in the queue, perhaps with this
+    /// manager as its owner already: its lease then comes out of [`grants`](Self::grants), or is
+    /// given back for other controllers where nobody reads those. An orphan that it had taken over
+    /// is an orphan again.
     ///
     /// # Errors
     /// `NameInUse` when another live process has an ephemeral run of this name and uid, or,
@@ -183,7 +184,9 @@ impl ConcurrencyManager {
     /// live controller holds stays with it.
     ///
     /// Dropped in flight, it may have recorded the run, which then keeps its slot as long as the
-    /// session lives: it runs. Adopt again, or release it by its name.
+    /// session lives: it runs. Adopt again, or release it by its name. One that it had taken over
+    /// from a dead session comes out of [`grants`](Self::grants), or is an orphan again where
+    /// nobody reads those.
     ///
     /// # Errors
     /// Those common to all commands.

@@ -90,8 +90,9 @@ impl<'a> Plan<'a> {
     /// Grants nothing to these sessions: they are known to be dead, but still own entries.
     /// Without this, two dead sessions could be granted each other's slots without end.
     #[must_use]
-    pub fn without(self, dead: &'a [SessionId]) -> Self {
-        Self { dead, ..self }
+    pub fn without(mut self, dead: &'a [SessionId]) -> Self {
+        self.dead = dead;
+        self
     }
 
     /// How many entries the commit would write so far.

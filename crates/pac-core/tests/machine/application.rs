@@ -1,10 +1,11 @@
 //! What the application of a node hears, and what it does when it goes away.
 
+use pac_core::FencingToken;
 use pac_core::manager::machine::{
     Answer, Effects, EndOfWaiting, Grant, Reply, Turn, TurnMessage, WaiterId, abandon,
 };
-use pac_core::protocol::{Command, Outcome};
-use pac_core::state::EntryState;
+use pac_core::protocol::{Changes, Command, Outcome};
+use pac_core::state::{Entry, EntryState, RunKind};
 use tokio::time::Instant;
 
 use super::node::{Ask, Node, TestPort, Wait};
@@ -16,6 +17,8 @@ pub(crate) enum Leave {
     AtOnce,
     /// It closes its channel first, and says so later.
     ClosesFirst,
+    /// It reads no more, and closes its channel later, with what lies in it.
+    StopsReading,
 }
 
 impl Node {
@@ -68,6 +71,9 @@ impl Node {
                     machine.on_reply_undelivered(env, reply, effects)
                 });
             }
+            Ok(reply) if ask.stopped => {
+                self.unread.insert(asker, reply);
+            }
             Ok(reply) => self.take_reply(now, &ask.command, *reply),
             Err(_) => self.is_in_doubt(&ask),
         }
@@ -96,8 +102,12 @@ impl Node {
         }
         match (entry.state, place) {
             (EntryState::Queued { .. }, Some(place)) => {
-                let closed = false;
-                let known = self.waiters.insert(place.waiter, Wait { entry, closed });
+                let wait = Wait {
+                    entry,
+                    closed: false,
+                    stopped: false,
+                };
+                let known = self.waiters.insert(place.waiter, wait);
                 assert!(known.is_none(), "a waiter's number is used twice");
             }
             (EntryState::Started { token, session, .. }, _) if session == self.session => {
@@ -109,11 +119,15 @@ impl Node {
                 };
                 // A run that is adopted was running before.
                 let adopted = matches!(asked, Command::Adopt(_));
+                if adopted {
+                    self.adopted.insert(token);
+                }
                 let fresh = (created && !adopted) || carries.is_some();
                 if fresh {
                     self.hand(now, grant);
-                } else if !self.has(&grant) {
-                    // Asked for again, it is the same lease.
+                } else if grant.entry.kind == RunKind::Durable || !self.has(&grant) {
+                    // Asked for again, it is the same lease, and ends with the first of them if
+                    // it is ephemeral.
                     self.leases.push(grant);
                 }
             }
@@ -149,6 +163,16 @@ impl Node {
                 machine.on_turn_undelivered(env, waiter, turn.message, effects)
             });
         }
+        let mut unread = self.unread.values_mut();
+        let of = |reply: &Reply<TestPort>| reply.place.as_ref().map(|place| place.waiter);
+        if let Some(reply) = unread.find(|reply| of(reply) == Some(waiter)) {
+            // It lies unread beside the answer with the place.
+            match turn.message {
+                TurnMessage::Started(grant) => reply.carries = Some(grant),
+                TurnMessage::Over(_) => reply.place = None,
+            }
+            return;
+        }
         let wait = self.waiters.remove(&waiter);
         let wait = wait.unwrap_or_else(|| panic!("{waiter:?} hears of its end twice"));
         if wait.closed {
@@ -158,6 +182,9 @@ impl Node {
             });
         }
         match turn.message {
+            TurnMessage::Started(grant) if wait.stopped => {
+                self.unread_turns.insert(waiter, (wait.entry, grant.token));
+            }
             TurnMessage::Started(grant) => self.hand(now, grant),
             TurnMessage::Over(EndOfWaiting::Gone) => {
                 let state = self.machine.state();
@@ -182,12 +209,42 @@ impl Node {
             ask.closed = true;
             return;
         }
+        if how == Leave::StopsReading && !ask.stopped && !ask.closed {
+            ask.stopped = true;
+            return;
+        }
         let request = ask.request;
         self.asks.remove(&asker);
         assert!(
             self.machine.on_asker_gone(request),
             "{request:?} has no answer, and is not known"
         );
+    }
+
+    /// An asker that has stopped reading goes away with its answer.
+    pub(crate) fn unread_comes_back(&mut self, now: Instant, which: usize) -> bool {
+        let askers = which.checked_rem(self.unread.len());
+        let asker = askers.and_then(|at| self.unread.keys().nth(at).copied());
+        let Some(reply) = asker.and_then(|asker| self.unread.remove(&asker)) else {
+            return false;
+        };
+        self.input(now, |machine, env, effects| {
+            machine.on_reply_undelivered(env, reply, effects)
+        });
+        true
+    }
+
+    /// The same for a waiter, with its turn.
+    pub(crate) fn unread_turn_comes_back(&mut self, now: Instant, which: usize) -> bool {
+        let waiters = which.checked_rem(self.unread_turns.len());
+        let waiter = waiters.and_then(|at| self.unread_turns.keys().nth(at).copied());
+        let Some((waiter, (entry, token))) =
+            waiter.and_then(|waiter| self.unread_turns.remove_entry(&waiter))
+        else {
+            return false;
+        };
+        self.gives_up(now, waiter, &entry, Some(token));
+        true
     }
 
     /// An asker has waited for long enough.
@@ -208,13 +265,27 @@ impl Node {
             wait.closed = true;
             return;
         }
+        if how == Leave::StopsReading && !wait.stopped && !wait.closed {
+            wait.stopped = true;
+            return;
+        }
         let entry = wait.entry.clone();
         self.waiters.remove(&waiter);
+        self.gives_up(now, waiter, &entry, None);
+    }
+
+    fn gives_up(
+        &mut self,
+        now: Instant,
+        waiter: WaiterId,
+        entry: &Entry,
+        granted: Option<FencingToken>,
+    ) {
         let asker = self.next_asker();
-        self.await_answer(asker, abandon(&entry, self.session));
+        self.await_answer(asker, abandon(entry, self.session));
         let mut asks = true;
         self.input(now, |machine, env, effects| {
-            let lead = machine.give_up(env, &entry, waiter, false, asker, effects);
+            let lead = machine.give_up(env, entry, waiter, granted, asker, effects);
             asks = lead.is_some();
             lead.unwrap_or(false)
         });
@@ -239,5 +310,40 @@ impl Node {
             self.machine.unwatch_lease(holder);
         }
         Some(grant)
+    }
+
+    /// What is taken back for an asker that has gone is nobody's who has it still.
+    pub(crate) fn check_kept(&self, now: Instant, changes: &Changes) {
+        let view = self.machine.canonical(now);
+        let commands: Vec<_> = view.in_flight.iter().map(|of| of.request.command).collect();
+        let takes_back = |command: &Command| {
+            matches!(
+                command,
+                Command::Abandon { .. } | Command::Disown { .. } | Command::Admit(_)
+            )
+        };
+        let ends_many = |command: &&Command| command.run().is_none();
+        if commands.iter().any(ends_many) || self.lost {
+            return;
+        }
+        for after in &changes.entries {
+            let named = |command: &&&Command| command.run() == Some(&after.run);
+            let mut commands = commands.iter().filter(named).peekable();
+            if commands.peek().is_none() || !commands.all(|command| takes_back(command)) {
+                continue;
+            }
+            let mut leases = self.leases.iter();
+            let lost = leases.find(|lease| {
+                let same = lease.entry.run == after.run && lease.entry.ticket == after.ticket;
+                let known = self.machine.is_held(&after.run, lease.token);
+                let ours = lease.session == self.session && lease.entry.kind == RunKind::Durable;
+                same && ours && known && after.token() != Some(lease.token)
+            });
+            assert!(
+                lost.is_none(),
+                "{lost:?} is taken from its holder: {:?}",
+                view.in_flight
+            );
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use pac_core::driver::CommitOutcome;
 use pac_core::manager::machine::{
-    Action, Effects, Env, Grant, HolderId, Listener, Port, Repository, Request, RequestId, WaiterId,
+    Action, Effects, Env, Grant, HolderId, Listener, Port, Reply, Repository, Request, RequestId,
+    WaiterId,
 };
 use pac_core::protocol::{Changes, Command};
 use pac_core::state::{Entry, Snapshot};
@@ -51,6 +52,11 @@ pub(crate) struct Node {
     pub(crate) waiters: BTreeMap<WaiterId, Wait>,
     /// Waiters whose place came with an answer that found nobody.
     pub(crate) unheard: BTreeSet<WaiterId>,
+    /// Answers that nobody has read yet.
+    pub(crate) unread: BTreeMap<u64, Box<Reply<TestPort>>>,
+    /// Turns that nobody has read yet: what was waited for, and the slot.
+    pub(crate) unread_turns: BTreeMap<WaiterId, (Arc<Entry>, FencingToken)>,
+    /// One of a durable run for each asker that has it.
     pub(crate) leases: Vec<Grant>,
     /// Tokens of leases whose loss it wants to hear of.
     pub(crate) holders: BTreeMap<FencingToken, PipelineRunKey>,
@@ -58,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) watching: BTreeMap<FencingToken, HolderId>,
     /// Tokens that it was handed as new.
     pub(crate) handed: BTreeSet<FencingToken>,
+    /// Tokens of slots that it was answered with when it adopted a run.
+    pub(crate) adopted: BTreeSet<FencingToken>,
     /// Runs of which it does not know what has become.
     pub(crate) in_doubt: BTreeSet<PipelineRunKey>,
     next: u64,
@@ -103,15 +111,18 @@ pub(crate) enum Doing {
 pub(crate) struct Ask {
     pub(crate) request: RequestId,
     pub(crate) command: Command,
-    /// The asker reads no more, and has not said so yet.
+    /// The asker has closed its channel, and has not said so yet.
     pub(crate) closed: bool,
+    /// It reads no more, and its channel is open.
+    pub(crate) stopped: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Wait {
     pub(crate) entry: Arc<Entry>,
-    /// As that of an asker.
+    /// As those of an asker.
     pub(crate) closed: bool,
+    pub(crate) stopped: bool,
 }
 
 /// What becomes of what a node does next.
@@ -146,10 +157,13 @@ impl Node {
             asks: BTreeMap::new(),
             waiters: BTreeMap::new(),
             unheard: BTreeSet::new(),
+            unread: BTreeMap::new(),
+            unread_turns: BTreeMap::new(),
             leases: Vec::new(),
             holders: BTreeMap::new(),
             watching: BTreeMap::new(),
             handed: BTreeSet::new(),
+            adopted: BTreeSet::new(),
             in_doubt: BTreeSet::new(),
             next: 0,
         }
@@ -241,6 +255,7 @@ impl Node {
                 request: RequestId::default(),
                 command,
                 closed: false,
+                stopped: false,
             },
         );
     }
@@ -270,6 +285,7 @@ impl Node {
             },
             Doing::Read(snapshot) => self.loaded(now, Ok(snapshot)),
             Doing::Send(session, changes) => {
+                self.check_kept(now, &changes);
                 return self.send(store, session, changes, fate);
             }
             Doing::Hear(session, outcome) => {

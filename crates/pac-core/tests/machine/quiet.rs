@@ -64,13 +64,20 @@ impl World {
     fn finish_leaving(&mut self, at: usize) -> bool {
         let node = &mut self.nodes[at];
         let asks = node.asks.iter();
-        let asker = asks.filter(|(_, ask)| ask.closed).map(|(asker, _)| *asker);
+        let asker = asks
+            .filter(|(_, ask)| ask.closed || ask.stopped)
+            .map(|(asker, _)| *asker);
         if let Some(asker) = asker.last() {
             node.asker_leaves(asker, Leave::AtOnce);
             return true;
         }
+        if node.unread_comes_back(self.now, 0) || node.unread_turn_comes_back(self.now, 0) {
+            return true;
+        }
         let waiters = node.waiters.iter();
-        let waiter = waiters.filter(|(_, wait)| wait.closed).map(|(of, _)| *of);
+        let waiter = waiters
+            .filter(|(_, wait)| wait.closed || wait.stopped)
+            .map(|(of, _)| *of);
         if let Some(waiter) = waiter.last() {
             node.waiter_leaves(self.now, waiter, Leave::AtOnce);
             return true;
@@ -123,7 +130,7 @@ impl World {
         true
     }
 
-    /// A hint of the newest state, to those whom it concerns.
+    /// A hint of the newest state, to the manager that has runs there.
     fn hear(&mut self, at: usize) -> bool {
         let node = &self.nodes[at];
         let behind = node.machine.revision() != Some(self.store.revision());

@@ -55,6 +55,8 @@ enum Step {
     Leave(usize, usize, Leave),
     TimeOut(usize, usize),
     LeavePlace(usize, usize, Leave),
+    /// What has come since to an asker or a waiter that reads no more comes back.
+    Unread(usize, usize, bool),
     Detach(usize, usize),
     GiveBack(usize, usize),
     Read(usize, bool),
@@ -108,7 +110,13 @@ impl ReferenceStateMachine for Processes {
     fn transitions(state: &Self) -> BoxedStrategy<Step> {
         let node = || 0..state.nodes;
         let some = || 0..8usize;
-        let leave = || prop_oneof![Just(Leave::AtOnce), Just(Leave::ClosesFirst)];
+        let leave = || {
+            prop_oneof![
+                Just(Leave::AtOnce),
+                Just(Leave::ClosesFirst),
+                Just(Leave::StopsReading)
+            ]
+        };
         prop_oneof![
             30 => (node(), fate()).prop_map(|(at, fate)| Step::Go(at, fate)),
             8 => node().prop_map(Step::GoOften),
@@ -119,6 +127,8 @@ impl ReferenceStateMachine for Processes {
             2 => (node(), some()).prop_map(|(at, ask)| Step::TimeOut(at, ask)),
             4 => (node(), some(), leave())
                 .prop_map(|(at, waiter, how)| Step::LeavePlace(at, waiter, how)),
+            2 => (node(), some(), any::<bool>())
+                .prop_map(|(at, which, turn)| Step::Unread(at, which, turn)),
             1 => (node(), some()).prop_map(|(at, waiter)| Step::Detach(at, waiter)),
             1 => (node(), some()).prop_map(|(at, lease)| Step::GiveBack(at, lease)),
             1 => (node(), any::<bool>()).prop_map(|(at, reads)| Step::Read(at, reads)),
@@ -243,6 +253,12 @@ impl World {
                     self.nodes[at].waiter_leaves(now, waiter, how);
                 }
             }
+            Step::Unread(at, which, true) => {
+                self.nodes[at].unread_turn_comes_back(now, which);
+            }
+            Step::Unread(at, which, false) => {
+                self.nodes[at].unread_comes_back(now, which);
+            }
             Step::Detach(at, which) => {
                 let waiters = &self.nodes[at].waiters;
                 let open = waiters.iter().filter(|(_, wait)| !wait.closed);
@@ -252,7 +268,13 @@ impl World {
                 }
             }
             Step::GiveBack(at, which) => {
-                if let Some(lease) = self.nodes[at].give_up_lease(which) {
+                let leases = &self.nodes[at].leases;
+                let lease = which.checked_rem(leases.len()).map(|of| leases[of].token);
+                // A run that was adopted goes on in any case.
+                let is_adopted = lease.is_some_and(|of| self.nodes[at].adopted.contains(&of));
+                if !is_adopted && let Some(lease) = self.nodes[at].give_up_lease(which) {
+                    // It had lain unread: another asker may get the slot as new.
+                    self.nodes[at].handed.remove(&lease.token);
                     self.nodes[at].input(now, |machine, env, effects| {
                         machine.give_back(env, &lease, effects)
                     });

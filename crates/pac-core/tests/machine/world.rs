@@ -218,9 +218,11 @@ impl Node {
         let awaited = awaited.filter(|request| matches!(request.listener, Listener::Channel(_)));
         assert_eq!(awaited.count(), self.asks.len(), "every asker is known");
         let waiters = view.waiters.iter().map(|(_, waiters)| waiters.len());
+        let unread = self.unread.values();
+        let unread = unread.filter(|reply| reply.place.is_some() && reply.carries.is_none());
         assert_eq!(
             waiters.sum::<usize>(),
-            self.waiters.len(),
+            self.waiters.len() + unread.count(),
             "every waiter is known: {:?}, {:?}",
             view.waiters,
             self.waiters

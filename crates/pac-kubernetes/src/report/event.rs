@@ -68,16 +68,9 @@ impl Told {
                 ("Requeued", "Queue", true, note)
             }
             What::CancelledInStore { runs } => {
-                let now = if *runs {
-                    "it still runs, and is counted again"
-                } else {
-                    "it is still held back, and is queued again"
-                };
-                let note = format!(
-                    "it was cancelled in the store of {repository} alone: {now}; cancel the \
-                     PipelineRun to end it"
-                );
-                ("CancelledInStore", "Cancel", true, note)
+                let form = if *runs { "; its finally tasks run" } else { "" };
+                let note = format!("cancelled in the store of {repository}: it is ended{form}");
+                ("CancelledInStore", "Cancel", false, note)
             }
             What::InTwoModes => {
                 let note = format!(

@@ -4,8 +4,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use pac_pipelines::model::SpecStatus;
-use pac_pipelines::{Notice, Noticed, PipelinesController, What};
+use pac_pipelines::{Notice, Noticed, PipelinesController};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
@@ -74,9 +73,6 @@ async fn write(
     told: &Told,
     what: Do,
 ) -> Result<(), Failure> {
-    if matches!(notice.what, What::CancelledInStore { .. }) && !goes_on(client, notice).await? {
-        return Ok(());
-    }
     let at = || MicroTime(Timestamp::now());
     if let Do::Count(count) = what {
         let series = json!({"series": {"count": count, "lastObservedTime": at()}});
@@ -94,19 +90,4 @@ async fn write(
         Err(failure) if failure.kind == FailureKind::Conflict => Ok(()),
         other => other,
     }
-}
-
-/// Whether a run that the store has as cancelled is not cancelled, deleted or done in the cluster: what
-/// this controller has seen of it may be late.
-async fn goes_on(client: &Client, notice: &Notice) -> Result<bool, Failure> {
-    use crate::object::Object as _;
-    let found = client.get(&notice.run).await?;
-    let view = found.and_then(|object| object.view().ok());
-    Ok(view.is_some_and(|view| {
-        let ends = matches!(
-            view.spec_status,
-            SpecStatus::Cancelled | SpecStatus::CancelledRunFinally | SpecStatus::StoppedRunFinally
-        );
-        view.uid == notice.uid && !view.is_done() && !ends && view.deleted.is_none()
-    }))
 }

@@ -11,7 +11,7 @@
 //! | `Started` | Normal | "started with token 41" |
 //! | `StartFailed` | Warning | the cluster refused the start; the run has its old place back |
 //! | `Requeued` | Warning | its slot was freed because no controller looked after it |
-//! | `CancelledInStore` | Warning | it was cancelled in the store, and not in the cluster |
+//! | `CancelledInStore` | Normal | it was cancelled in the store, as by `pac cancel`, and is ended in the cluster |
 //! | `NotManaged` | Warning | its Repository is in two modes |
 //! | `InvalidAnnotation` | Warning | an annotation breaks its rule and counts as absent |
 //!

@@ -104,12 +104,14 @@ pub enum Step {
     Nothing,
     /// Admit it together with the other new runs of its event.
     AdmitNew,
-    /// Ask for the slot or the place that it has, or had, and start it if that is a slot.
+    /// Ask for the slot or the place that it has, or had, and start it if that is a slot. If the
+    /// store answers that it has ended, it was ended in the store alone: end it in the cluster.
     Admit,
     /// Its slot was given up because no controller looked after it, but it never started: record
     /// it, and queue it in its old place.
     Readmit,
-    /// It runs: record it, also beyond the limit.
+    /// It runs: record it, also beyond the limit. If the store answers that it was cancelled, it
+    /// was cancelled in the store alone: end it in the cluster.
     Adopt,
     /// It holds a slot and has ended: free the slot.
     Release(RunOutcome),
@@ -117,6 +119,9 @@ pub enum Step {
     AdoptAndRelease(RunOutcome),
     /// It will never start: take it out of the queue, and out of its slot.
     Leave,
+    /// Another controller decides about it: take it out of the queue, and out of its slot, so that
+    /// it may ask again.
+    GiveUp,
     /// It never started and would still run its `finally` tasks: ask the cluster to end it at
     /// once; then as [`Leave`](Self::Leave).
     EndAtOnce,
@@ -152,12 +157,9 @@ pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
             Holder::Us | Holder::Nobody => Step::Admit,
             Holder::Other => Step::Nothing,
         },
-        (Phase::Held, Known::Finished { outcome, .. }) => match outcome {
-            outcome if expired(*outcome) => Step::Readmit,
-            // Taken back by a controller that had asked for it; may be asked for again.
-            RunOutcome::Cancelled => Step::Admit,
-            _ => Step::Nothing,
-        },
+        (Phase::Held, Known::Finished { outcome, .. }) if expired(*outcome) => Step::Readmit,
+        // Taken back by a controller that had asked for it, or ended for good: the store knows.
+        (Phase::Held, Known::Finished { .. }) => Step::Admit,
         (Phase::Running, Known::Unknown | Known::Queued { .. }) => Step::Adopt,
         (Phase::Running, Known::Started { holder, .. }) => match holder {
             Holder::Us | Holder::Other => Step::Nothing,
@@ -175,8 +177,8 @@ pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
             Step::EndAtOnce
         }
         (Phase::Ending { .. }, known) if known.is_live() => Step::Leave,
-        // Another controller's from now on: it must not block the queue.
-        (Phase::LeftAlone, Known::Queued { .. } | Known::Started { .. }) => Step::Leave,
+        // It must not block the queue.
+        (Phase::LeftAlone, Known::Queued { .. } | Known::Started { .. }) => Step::GiveUp,
         (Phase::Ending { .. } | Phase::LeftAlone | Phase::HeldByUser, _) => Step::Nothing,
     }
 }
@@ -227,7 +229,7 @@ mod tests {
             (Phase::Held, started(Nobody), Step::Admit),
             (Phase::Held, finished(Expired), Step::Readmit),
             (Phase::Held, finished(Cancelled), Step::Admit),
-            (Phase::Held, finished(Completed), Step::Nothing),
+            (Phase::Held, finished(Completed), Step::Admit),
             (Phase::Running, Known::Unknown, Step::Adopt),
             (Phase::Running, queued(Us), Step::Adopt),
             (Phase::Running, started(Us), Step::Nothing),
@@ -250,7 +252,7 @@ mod tests {
             (at_once, queued(Other), Step::Leave),
             (at_once, Known::Unknown, Step::Nothing),
             (Phase::LeftAlone, Known::Unknown, Step::Nothing),
-            (Phase::LeftAlone, queued(Us), Step::Leave),
+            (Phase::LeftAlone, queued(Us), Step::GiveUp),
             (Phase::HeldByUser, Known::Unknown, Step::Nothing),
             (Phase::HeldByUser, finished(Cancelled), Step::Nothing),
             (Phase::HeldByUser, started(Us), Step::Admit),

@@ -12,12 +12,13 @@
 //!   of a report to the Git provider; when the run never started and never will; or when it is
 //!   gone.
 //! - What the cluster runs is counted, also beyond the limit; then nothing else starts.
-//! - The store's record of a run follows the cluster: a run that was cancelled in the store alone,
-//!   and is still held back in the cluster, is queued again. Cancel runs in the cluster.
+//! - A run that was cancelled in the store alone, as by `pac cancel`, never starts: with the next
+//!   comparison at the latest, the cluster is asked to end it.
 
 mod batch;
 mod creation;
 mod decide;
+mod ends;
 mod engine;
 mod follow;
 mod limits;
@@ -27,7 +28,7 @@ mod pass;
 mod phase;
 mod plan;
 mod recovery;
-mod seen;
+pub(crate) mod seen;
 mod start;
 mod work;
 

@@ -71,10 +71,9 @@ pub enum What {
     /// Its slot was freed because no controller looked after it for too long, and it had never
     /// started: it is queued in its old place.
     Requeued,
-    /// The store alone says that it was cancelled, while the cluster still holds it back or runs it:
-    /// it is queued, or counted, again.
+    /// It was cancelled in the store alone, by an operator: the cluster was asked to end it.
     CancelledInStore {
-        /// It runs.
+        /// It was running.
         runs: bool,
     },
     /// It is left alone, since its Repository is

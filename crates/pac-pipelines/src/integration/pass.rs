@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
 use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
-use pac_core::protocol::{Ended, RunRequest};
+use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
 use pac_core::{Error, Limit, PipelineRunKey, Priority, RepositoryKey};
 use tokio::time::Instant;
@@ -21,8 +21,8 @@ use super::plan::{Item, Plan};
 use super::seen::RepositoryState;
 use super::work::Dirty;
 use crate::cluster::ClusterEvent;
-use crate::error::{ClusterError, PipelinesError};
-use crate::model::{RunView, SpecStatus};
+use crate::error::PipelinesError;
+use crate::model::RunView;
 
 /// Up to so many runs are read from the store one by one, more with their whole repository.
 const ONE_BY_ONE: usize = 8;
@@ -182,17 +182,21 @@ impl Engine {
         effective: Option<EffectiveLimit>,
     ) -> Result<Report, PipelinesError> {
         let mut report = Report::default();
-        for (view, runs) in &plan.cancelled_in_store {
-            self.tell_of(repository, view, What::CancelledInStore { runs: *runs });
-        }
-        let adopted = plan.adopt.len();
+        let mut over = Vec::new();
         // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
         let adoptions = plan.adopt.iter().map(|view| {
             self.manager
                 .adopt(repository, self.request(repository, view))
         });
-        first_error(join_all(adoptions).await)?;
-        report.adopted += adopted;
+        let adoptions = join_all(adoptions).await;
+        for (view, admission) in plan.adopt.iter().zip(&adoptions) {
+            match admission {
+                Ok(Admission::Finished(RunOutcome::Cancelled)) => over.push(view),
+                Ok(_) => report.adopted += 1,
+                Err(_) => {}
+            }
+        }
+        first_error(adoptions)?;
         if let Some(limit) = limit {
             self.manager
                 .set_limit(repository, limit.limit, limit.version)
@@ -212,6 +216,10 @@ impl Engine {
             .iter()
             .map(|(run, known, outcome)| self.end(repository, run, known, *outcome));
         first_error(join_all(ends).await)?;
+        for view in &plan.give_up {
+            self.give_up(repository, view).await?;
+            report.ended += 1;
+        }
         for view in &plan.readmit {
             // Counted for a moment, so that its old place is known; then queued there.
             let request = self.request(repository, view);
@@ -232,13 +240,14 @@ impl Engine {
         let mut failed = Ok(());
         for (view, admission) in plan.admit.iter().zip(join_all(admissions).await) {
             match admission {
+                Ok(Admission::Finished(_)) => over.push(view),
                 Ok(admission) => {
                     self.tell_queued(repository, view, &admission, true);
                     self.admitted(admission);
+                    report.admitted += 1;
                 }
                 Err(error) => failed = Err(error),
             }
-            report.admitted += 1;
         }
         failed?;
         if let Some(effective) = effective {
@@ -247,6 +256,9 @@ impl Engine {
                 .await?;
         }
         // Last, so that a cluster that is away holds nothing else up; it is asked again.
+        report.ended += over.len();
+        let over = over.into_iter().map(|view| self.end_in_cluster(view));
+        first_error(join_all(over).await)?;
         asked?;
         Ok(report)
     }
@@ -338,70 +350,10 @@ impl Engine {
         }
         (admitted, Ok(()))
     }
-
-    /// Asks the cluster to end runs at once that would still run their `finally` tasks. Those for
-    /// which it does leave their slots and places; one that may yet run keeps what it has.
-    async fn end_at_once(
-        &self,
-        runs: Vec<(Arc<RunView>, Known)>,
-        ends: &mut Vec<(PipelineRunKey, Known, RunOutcome)>,
-    ) -> Result<(), ClusterError> {
-        let asks = runs.iter().map(|(view, _)| {
-            let form = SpecStatus::Cancelled;
-            self.cluster.request_end(&view.key, &view.uid, form)
-        });
-        let answers = join_all(asks).await;
-        let mut failed = Ok(());
-        for ((view, known), answer) in runs.into_iter().zip(answers) {
-            match answer {
-                Ok(_) => ends.push((view.key.clone(), known, RunOutcome::Cancelled)),
-                Err(error) => failed = Err(error),
-            }
-        }
-        failed
-    }
-
-    /// Ends what the store knows of a run, in its slot or in the queue.
-    async fn end(
-        &self,
-        repository: &RepositoryKey,
-        run: &PipelineRunKey,
-        known: &Known,
-        outcome: RunOutcome,
-    ) -> Result<(), Error> {
-        let Some(uid) = known.uid() else {
-            return Ok(());
-        };
-        let ending = self
-            .manager
-            .release_run(repository, run, uid, None, outcome)
-            .await?;
-        if ending.ended == Ended::NotStarted {
-            self.manager.cancel(repository, run, Some(uid)).await?;
-        }
-        Ok(())
-    }
-
-    /// Forgets a Repository that is gone, its queue and its slots.
-    async fn remove(&self, repository: &RepositoryKey) -> Result<Report, PipelinesError> {
-        // Every controller hears of it: most find nothing left.
-        if !self.manager.status(repository).await?.exists {
-            return Ok(Report::default());
-        }
-        let ended = self.manager.remove_repository(repository).await?;
-        if !ended.is_empty() {
-            let runs = ended.len();
-            tracing::info!(%repository, runs, "the Repository is gone; so is its queue");
-        }
-        Ok(Report {
-            ended: ended.len(),
-            ..Report::default()
-        })
-    }
 }
 
 /// The first failure of several calls that have all ended.
-fn first_error<T, E>(results: Vec<Result<T, E>>) -> Result<(), E> {
+pub(super) fn first_error<T, E>(results: Vec<Result<T, E>>) -> Result<(), E> {
     results.into_iter().try_for_each(|result| result.map(drop))
 }
 

@@ -31,13 +31,12 @@ pub(super) struct Plan {
     pub(super) adopt_and_release: Vec<(Arc<RunView>, RunOutcome)>,
     pub(super) end: Vec<(PipelineRunKey, Known, RunOutcome)>,
     pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
+    pub(super) give_up: Vec<Arc<RunView>>,
     pub(super) readmit: Vec<Arc<RunView>>,
     pub(super) admit: Vec<Arc<RunView>>,
     /// Last, in batches.
     pub(super) admit_new: Vec<Arc<RunView>>,
     pub(super) verify: Vec<(Arc<RunView>, Known)>,
-    /// To be told of: these are held back or run (true), and the store has them as cancelled.
-    pub(super) cancelled_in_store: Vec<(Arc<RunView>, bool)>,
 }
 
 impl Plan {
@@ -63,12 +62,6 @@ impl Plan {
     /// Adds what is to be done about one run.
     pub(super) fn add(&mut self, view: Arc<RunView>, known: Known, limited: bool, mode: Mode) {
         let phase = Phase::in_mode(&view, limited, mode);
-        let is_cancelled = matches!(&known, Known::Finished { uid, outcome }
-            if *outcome == RunOutcome::Cancelled && *uid == view.uid);
-        if is_cancelled && matches!(phase, Phase::Held | Phase::Running) {
-            let runs = phase == Phase::Running;
-            self.cancelled_in_store.push((Arc::clone(&view), runs));
-        }
         let marked = matches!(phase, Phase::Ending { .. }) && bears_marks(&view, mode);
         match decide(&view.uid, phase, marked, &known) {
             Step::Nothing => {}
@@ -81,6 +74,7 @@ impl Plan {
             Step::Leave => self
                 .end
                 .push((view.key.clone(), known, RunOutcome::Cancelled)),
+            Step::GiveUp => self.give_up.push(view),
             Step::EndAtOnce => self.end_at_once.push((view, known)),
             Step::Verify => self.verify.push((view, known)),
         }

@@ -15,7 +15,7 @@ use crate::vocabulary;
 
 /// The latest state of every object, whatever order the events came in.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     global: Option<RepositoryKey>,
     global_absent_at: Option<ResourceVersion>,
     repositories: HashMap<RepositoryKey, RepositoryState>,
@@ -28,7 +28,7 @@ pub(super) struct Seen {
 
 /// A Repository as it was seen last.
 #[derive(Debug, Clone)]
-pub(super) enum RepositoryState {
+pub(crate) enum RepositoryState {
     /// It can be understood.
     Known(RepositoryView),
     /// It is there, and its limit is not known: nothing is admitted.
@@ -47,7 +47,7 @@ struct SeenRun {
 
 /// What an event is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Touched {
+pub(crate) enum Touched {
     /// One run of a Repository.
     Run(RepositoryKey, PipelineRunKey),
     /// The limits, or the existence, of these Repositories.
@@ -59,7 +59,7 @@ pub(super) enum Touched {
 }
 
 impl Seen {
-    pub(super) fn new(global: Option<RepositoryKey>) -> Self {
+    pub(crate) fn new(global: Option<RepositoryKey>) -> Self {
         Self {
             global,
             ..Self::default()
@@ -67,7 +67,7 @@ impl Seen {
     }
 
     /// Takes an event in. What is older than what is known changes nothing.
-    pub(super) fn observe(&mut self, event: ClusterEvent) -> Touched {
+    pub(crate) fn observe(&mut self, event: ClusterEvent) -> Touched {
         match event {
             ClusterEvent::RunApplied(view) => self.apply_run(view),
             ClusterEvent::RunDeleted(view) => self.delete_run(&view),
@@ -79,7 +79,7 @@ impl Seen {
     }
 
     /// Takes complete lists in: what is not in them is gone, unless it is newer than they are.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &mut self,
         repositories: Listing<RepositoryView>,
         runs: Listing<RunView>,
@@ -87,11 +87,17 @@ impl Seen {
         let listed: HashSet<_> = runs.items.iter().map(|run| run.uid.clone()).collect();
         self.gone.clear();
         self.unreadable_runs.clear();
+        let is_unreadable = |run: &PipelineRunKey| {
+            let object = UnreadableObject::Run(run.clone());
+            runs.unreadable.iter().any(|other| other.object == object)
+        };
         let missing: Vec<_> = self
             .runs
             .values()
             .filter(|seen| !listed.contains(&seen.view.uid))
             .filter(|seen| !is_newer(seen.view.version, runs.version))
+            // It is there, and as far as is known it is as it was.
+            .filter(|seen| !is_unreadable(&seen.view.key))
             .map(|seen| Arc::clone(&seen.view))
             .collect();
         for view in missing {
@@ -132,7 +138,7 @@ impl Seen {
     }
 
     /// A run was started with `token`, and the event that shows it has not come yet.
-    pub(super) fn started(&mut self, run: &PipelineRunKey, uid: &Uid, token: FencingToken) {
+    pub(crate) fn started(&mut self, run: &PipelineRunKey, uid: &Uid, token: FencingToken) {
         let Some(seen) = self.runs.get_mut(run).filter(|seen| seen.view.uid == *uid) else {
             return;
         };
@@ -144,12 +150,12 @@ impl Seen {
         }
     }
 
-    pub(super) fn run(&self, run: &PipelineRunKey) -> Option<&Arc<RunView>> {
+    pub(crate) fn run(&self, run: &PipelineRunKey) -> Option<&Arc<RunView>> {
         Some(&self.runs.get(run)?.view)
     }
 
     /// A run, if it belongs to a Repository.
-    pub(super) fn run_of(
+    pub(crate) fn run_of(
         &self,
         repository: &RepositoryKey,
         run: &PipelineRunKey,
@@ -168,33 +174,38 @@ impl Seen {
     }
 
     /// How long ago a run was seen first.
-    pub(super) fn seen_for(&self, run: &PipelineRunKey) -> Duration {
+    pub(crate) fn seen_for(&self, run: &PipelineRunKey) -> Duration {
         let seen = self.runs.get(run);
         seen.map_or(Duration::ZERO, |seen| seen.since.elapsed())
     }
 
     /// Whether a run is certainly gone.
-    pub(super) fn is_gone(&self, run: &PipelineRunKey, uid: &Uid) -> bool {
+    pub(crate) fn is_gone(&self, run: &PipelineRunKey, uid: &Uid) -> bool {
         self.gone.get(run).is_some_and(|gone| gone.contains(uid))
     }
 
     /// Whether there is a run of this name, as far as is known.
-    pub(super) fn has_run(&self, run: &PipelineRunKey) -> bool {
+    pub(crate) fn has_run(&self, run: &PipelineRunKey) -> bool {
         self.runs.contains_key(run) || self.unreadable_runs.contains(run)
     }
 
     /// The runs of a Repository.
-    pub(super) fn runs_of(&self, repository: &RepositoryKey) -> Vec<PipelineRunKey> {
+    pub(crate) fn runs_of(&self, repository: &RepositoryKey) -> Vec<PipelineRunKey> {
         let runs = self.by_repository.get(repository);
         runs.map_or_else(Vec::new, |runs| runs.iter().cloned().collect())
     }
 
-    pub(super) fn repository(&self, key: &RepositoryKey) -> Option<&RepositoryState> {
+    /// The Repositories that runs belong to, whether they are there or not.
+    pub(crate) fn with_runs(&self) -> Vec<RepositoryKey> {
+        self.by_repository.keys().cloned().collect()
+    }
+
+    pub(crate) fn repository(&self, key: &RepositoryKey) -> Option<&RepositoryState> {
         self.repositories.get(key)
     }
 
     /// All Repositories that are there, and how many runs each has.
-    pub(super) fn repositories(&self) -> impl Iterator<Item = (&RepositoryKey, usize)> {
+    pub(crate) fn repositories(&self) -> impl Iterator<Item = (&RepositoryKey, usize)> {
         let there = self.repositories.iter().filter(|(_, state)| state.exists());
         there.map(|(key, _)| (key, self.by_repository.get(key).map_or(0, BTreeSet::len)))
     }
@@ -209,7 +220,7 @@ impl Seen {
     }
 
     /// The limit in force for a Repository; `None` where it is not there or cannot be understood.
-    pub(super) fn limit(&self, key: &RepositoryKey) -> Option<EffectiveLimit> {
+    pub(crate) fn limit(&self, key: &RepositoryKey) -> Option<EffectiveLimit> {
         match self.repositories.get(key)? {
             RepositoryState::Known(view) if view.limit.is_none() && self.global_is_unreadable() => {
                 None
@@ -228,7 +239,7 @@ impl Seen {
     }
 
     /// How many runs there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.runs.len()
     }
 

@@ -102,6 +102,15 @@ impl RunView {
         Some(FencingToken::new(number))
     }
 
+    /// The name of the global Repository of the controller that made it, where it says so.
+    #[must_use]
+    pub fn global_repository(&self) -> Option<String> {
+        let info = self.annotation(vocabulary::CONTROLLER_INFO)?;
+        let info: Value = serde_json::from_str(info).ok()?;
+        let name = info.get("gRepo")?.as_str()?;
+        (!name.is_empty()).then(|| name.to_owned())
+    }
+
     /// Whether an admission policy, or this software, has held it back for us.
     #[must_use]
     pub fn is_held_for_us(&self) -> bool {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use pac_conformance::{Fixture, Time};
 use pac_memory::{MemoryDriver, MemoryOptions};
 
-flows!(memory, Paused);
+mod memory {
+    flows!(memory, Paused);
+}
 
 async fn memory(time: Time) -> Fixture {
     let driver = MemoryDriver::new(MemoryOptions::default());

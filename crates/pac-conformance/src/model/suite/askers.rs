@@ -116,20 +116,30 @@ pub(super) fn late_return() -> Scenario {
     ];
     Scenario {
         slow_returns: true,
-        reaches: vec![Witness::TurnUndelivered],
+        faults: Faults { leaves: 1, ..NONE },
+        reaches: vec![Witness::TurnUndelivered, Witness::GivenUpInTime],
         ..scenario("a turn that comes back late", runs, events)
     }
 }
 
-/// An asker goes away with its answer unread, after another one was answered with the same run.
-pub(super) fn unread_beside_asker() -> Scenario {
+/// Askers of one run, of which up to all go away, with their answers unread or before.
+pub(super) fn unread_beside_askers() -> Scenario {
     let runs = vec![durable("a")];
-    let events = vec![(0, Event::Admit(0)), (0, Event::Admit(0))];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (0, Event::Admit(0)),
+        (0, Event::Admit(0)),
+        (0, Event::Adopt(0)),
+    ];
     Scenario {
         controllers: 1,
-        faults: Faults { leaves: 1, ..NONE },
-        reaches: vec![Witness::AnswerUndelivered],
-        ..scenario("an answer unread beside an asker", runs, events)
+        faults: Faults { leaves: 3, ..NONE },
+        reaches: vec![
+            Witness::AskerGone,
+            Witness::AnswerUndelivered,
+            Witness::TakenBack,
+        ],
+        ..scenario("an answer unread beside askers", runs, events)
     }
 }
 
@@ -139,7 +149,29 @@ pub(super) fn unread_orphan() -> Scenario {
         name: "an orphan's answer unread",
         takes_ownerless: false,
         orphan: true,
-        ..unread_beside_asker()
+        reaches: vec![
+            Witness::AskerGone,
+            Witness::AnswerUndelivered,
+            Witness::GivenBack,
+        ],
+        ..unread_beside_askers()
+    }
+}
+
+/// The same where the run waits for its turn.
+pub(super) fn unread_place() -> Scenario {
+    let runs = vec![durable("a"), durable("b")];
+    let events = vec![
+        (0, Event::Admit(0)),
+        (0, Event::Admit(1)),
+        (0, Event::Admit(1)),
+        (0, Event::Admit(1)),
+    ];
+    Scenario {
+        controllers: 1,
+        faults: Faults { leaves: 2, ..NONE },
+        reaches: vec![Witness::AnswerUndelivered, Witness::TakenBack],
+        ..scenario("a place unread beside waiters", runs, events)
     }
 }
 
@@ -155,6 +187,7 @@ pub(super) fn late_grant() -> Scenario {
     Scenario {
         takes_ownerless: false,
         slow_returns: true,
+        faults: Faults { leaves: 1, ..NONE },
         reaches: vec![Witness::GivenBack],
         ..scenario("a grant that comes back late", runs, events)
     }

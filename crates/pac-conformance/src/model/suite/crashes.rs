@@ -48,7 +48,7 @@ pub(super) fn two_crashes() -> Scenario {
     }
 }
 
-/// The dead one's runs are seen to by whoever comes first.
+/// The first of the others to notice sees to the runs of the one that died.
 pub(super) fn crash_of_one_in_three() -> Scenario {
     let runs = vec![durable("a"), ephemeral("b")];
     let events = vec![(0, Event::Admit(0)), (1, Event::Admit(1))];

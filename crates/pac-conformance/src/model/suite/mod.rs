@@ -44,6 +44,11 @@ pub fn suite() -> Vec<Scenario> {
         askers::detached(),
         askers::grants_unread(),
         askers::waiter_beside_asker(),
+        askers::late_return(),
+        askers::unread_beside_askers(),
+        askers::unread_orphan(),
+        askers::unread_place(),
+        askers::late_grant(),
         lost_answers::name_used_again(),
         lost_answers::force(),
         lost_answers::two_announcements(),
@@ -51,20 +56,6 @@ pub fn suite() -> Vec<Scenario> {
         orderly_end(),
         lost_answers::slow_reads(),
         small_commits(),
-    ]
-}
-
-/// Scenarios in which production breaks [`Invariant::Kept`](super::Invariant::Kept), all for one
-/// reason: a repository does not remember that another asker of the same run was answered since.
-/// Two callers of one process ask for one durable run, and one of them goes away between the
-/// answers. The other then has a lease that its process has given back.
-#[must_use]
-pub fn open() -> Vec<Scenario> {
-    vec![
-        askers::late_return(),
-        askers::unread_beside_asker(),
-        askers::unread_orphan(),
-        askers::late_grant(),
     ]
 }
 

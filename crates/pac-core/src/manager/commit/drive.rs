@@ -129,7 +129,7 @@ impl Engine {
     }
 
     fn plan_for(self: &Arc<Self>, cell: &Arc<Cell>, asking: Option<&mut dyn Caller>) -> Action {
-        let plan = |input: &mut Input<'_>| input.machine.plan(&input.env, input.effects);
+        let plan = |input: &mut Input<'_>| input.machine.plan(input.env, input.effects);
         self.input_for(cell, Time::Now, plan, asking)
     }
 
@@ -180,7 +180,7 @@ impl Engine {
             _ => Time::Now,
         };
         let settle = |input: &mut Input<'_>| {
-            let (env, effects) = (&input.env, &mut *input.effects);
+            let (env, effects) = (input.env, &mut *input.effects);
             match outcome {
                 Ok(Some(outcome)) => input.machine.on_commit(env, session, outcome, effects),
                 Ok(None) => {
@@ -229,14 +229,14 @@ async fn load(engine: Arc<Engine>, token: Token, since: Option<Revision>) {
         return;
     };
     let asked = async {
-        // Whoever asks from now on wakes this.
+        // A request that comes from now on wakes this.
         while !cell.lock().machine.is_asked() {
             cell.wake.notified().await;
         }
     };
     let answer = engine.store.load_for(cell.key(), since, asked).await;
     let action = engine.input(cell, |input| {
-        input.machine.on_loaded(&input.env, answer, input.effects)
+        input.machine.on_loaded(input.env, answer, input.effects)
     });
     engine.resume(token, &action);
 }

@@ -8,7 +8,7 @@ use crate::manager::ConcurrencyManager;
 /// fewer than 1,024 leases lie here unread.
 ///
 /// Dropping it gives back what it has not handed out: durable runs are queued again in their old
-/// places, without an owner.
+/// places, without an owner, unless another call of this manager's was answered with their slot.
 #[derive(Debug)]
 pub struct Grants(pub(in crate::manager) ConcurrencyManager);
 

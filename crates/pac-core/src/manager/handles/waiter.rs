@@ -22,7 +22,8 @@ use crate::value::{Ticket, Timestamp};
 
 /// A place in the queue: a future that is ready when the run's turn has come.
 ///
-/// Dropping it before gives the place up, and the slot too if it was granted in that instant.
+/// Dropping it before gives the place up, and the slot too if it was granted in that instant,
+/// unless another call of this manager's for the same run was answered with it.
 /// A timeout is that: `tokio::time::timeout(after, waiter)`, or [`Waiter::wait_for`], which
 /// also waits until the place is given up. To be polled no more once it was ready.
 /// A manager that shuts down is to be [closed](ConcurrencyManager::close) before its waiters
@@ -126,7 +127,8 @@ impl Waiter {
     }
 
     /// Waits at most `timeout`. `None` when the turn has not come by then: the run has left the
-    /// queue, and the slot is given back if it was granted meanwhile.
+    /// queue, and the slot is given back if it was granted meanwhile, unless another call of this
+    /// manager's for the same run was answered with it: then the run goes on.
     ///
     /// # Errors
     /// As of awaiting the waiter; and `Unavailable` when giving up the place could not be
@@ -159,8 +161,8 @@ impl Waiter {
     /// Gives the place up, and the slot if it was granted in this instant. What comes of it can
     /// be awaited, but need not.
     fn give_up(&mut self) -> Option<AnswerReceiver> {
-        let granted = self.take_grant().is_some();
-        if self.done && !granted {
+        let granted = self.take_grant().map(|grant| grant.token);
+        if self.done && granted.is_none() {
             return None;
         }
         self.done = true;
@@ -169,7 +171,7 @@ impl Waiter {
         let (entry, waiter) = (&self.entry, self.place.waiter);
         let lead = engine.input(&self.cell, |input| {
             let machine = &mut input.machine;
-            machine.give_up(&input.env, entry, waiter, granted, asker, input.effects)
+            machine.give_up(input.env, entry, waiter, granted, asker, input.effects)
         });
         engine.follow_up(&self.cell, lead?);
         Some(answer)
@@ -200,16 +202,19 @@ impl Waiter {
     /// controller.
     pub fn detach(mut self) {
         let engine = Arc::clone(self.manager.engine());
-        if let Some(grant) = self.take_grant() {
-            engine.input(&self.cell, |input| input.effects.grants.push(grant));
-        } else if !self.done {
-            let (entry, waiter) = (&self.entry, self.place.waiter);
-            engine.input(&self.cell, |input| {
+        let cell = Arc::clone(&self.cell);
+        // All of it under the lock of the repository: a turn that cannot be delivered from here on
+        // comes back only after the repository knows of the detached waiter.
+        engine.input(&cell, |input| match self.take_grant() {
+            Some(grant) => input.effects.grants.push(grant),
+            None if self.done => {}
+            None => {
+                let (entry, waiter) = (&self.entry, self.place.waiter);
                 if !input.machine.detach(entry, waiter) {
                     input.machine.detach_late(waiter);
                 }
-            });
-        }
+            }
+        });
         self.done = true;
     }
 }

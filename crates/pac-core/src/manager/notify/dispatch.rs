@@ -18,7 +18,7 @@ use crate::manager::repository::request::RequestId;
 /// A repository under its lock, and what an input to it takes.
 pub(in crate::manager) struct Input<'a> {
     pub(in crate::manager) machine: &'a mut Repository<Channels>,
-    pub(in crate::manager) env: Env,
+    pub(in crate::manager) env: &'a Env,
     pub(in crate::manager) effects: &'a mut Effects<Channels>,
 }
 
@@ -102,11 +102,11 @@ impl Engine {
         let env = self.env(time);
         let result = input(&mut Input {
             machine: &mut inner.machine,
-            env,
+            env: &env,
             effects: &mut effects,
         });
         if !effects.is_empty() {
-            self.hand_on(cell, inner, effects, asking);
+            self.hand_on(cell, inner, &mut effects, asking);
         }
         result
     }
@@ -117,15 +117,35 @@ impl Engine {
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         inner: MutexGuard<'_, Inner>,
-        mut effects: Effects<Channels>,
+        effects: &mut Effects<Channels>,
         asking: Option<&mut dyn Caller>,
     ) {
         let steps = inner.steps.as_ref().filter(|_| effects.stepped).cloned();
-        let ordered = !(effects.events.is_empty() && effects.grants.is_empty());
-        let in_order = ordered.then(|| {
-            let delivery = &cell.delivery;
-            delivery.lock().unwrap_or_else(PoisonError::into_inner)
-        });
+        let mut untaken = Vec::new();
+        if effects.events.is_empty() && effects.grants.is_empty() {
+            drop(inner);
+        } else {
+            untaken = self.tell_in_order(cell, inner, effects);
+        }
+        if let Some(steps) = steps {
+            steps.send_modify(|step| *step += 1);
+        }
+        self.deliver(cell, effects, asking);
+        for grant in untaken {
+            self.give_back(cell, &grant);
+        }
+    }
+
+    /// Delivers events and grants in the order in which they came about. Gives back the grants
+    /// that nobody takes.
+    fn tell_in_order(
+        &self,
+        cell: &Arc<Cell>,
+        inner: MutexGuard<'_, Inner>,
+        effects: &mut Effects<Channels>,
+    ) -> Vec<Grant> {
+        let in_order = cell.delivery.lock();
+        let in_order = in_order.unwrap_or_else(PoisonError::into_inner);
         drop(inner);
         for event in effects.events.drain(..) {
             self.events.tell(event);
@@ -137,13 +157,7 @@ impl Engine {
             }
         }
         drop(in_order);
-        if let Some(steps) = steps {
-            steps.send_modify(|step| *step += 1);
-        }
-        self.deliver(cell, &mut effects, asking);
-        for grant in untaken {
-            self.give_back(cell, &grant);
-        }
+        untaken
     }
 
     fn deliver(
@@ -197,7 +211,7 @@ impl Engine {
         if let Err(message) = notice.send(message) {
             let lead = self.input(cell, |input| {
                 let machine = &mut input.machine;
-                machine.on_turn_undelivered(&input.env, waiter, message, input.effects)
+                machine.on_turn_undelivered(input.env, waiter, message, input.effects)
             });
             self.follow_up(cell, lead);
         }
@@ -209,19 +223,20 @@ impl Engine {
         cell: &Arc<Cell>,
         mut reply: Box<Reply<Channels>>,
     ) {
-        if let Some(place) = &mut reply.place {
-            // From here on the end of its waiting cannot be delivered, and comes back.
-            place.end.close();
-            match place.end.try_recv() {
-                Ok(TurnMessage::Started(grant)) => reply.carries = Some(grant),
-                // Nothing is left to give up.
-                Ok(TurnMessage::Over(_)) => reply.place = None,
-                Err(_) => {}
-            }
-        }
+        // All of it under the lock of the repository: a turn that cannot be delivered from here on
+        // comes back only after the repository knows that its waiter has gone.
         let lead = self.input(cell, |input| {
+            if let Some(place) = &mut reply.place {
+                place.end.close();
+                match place.end.try_recv() {
+                    Ok(TurnMessage::Started(grant)) => reply.carries = Some(grant),
+                    // Nothing is left to give up.
+                    Ok(TurnMessage::Over(_)) => reply.place = None,
+                    Err(_) => {}
+                }
+            }
             let machine = &mut input.machine;
-            machine.on_reply_undelivered(&input.env, reply, input.effects)
+            machine.on_reply_undelivered(input.env, reply, input.effects)
         });
         self.follow_up(cell, lead);
     }
@@ -229,7 +244,7 @@ impl Engine {
     /// A slot that nobody takes is given back.
     pub(in crate::manager) fn give_back(self: &Arc<Self>, cell: &Arc<Cell>, grant: &Grant) {
         let lead = self.input(cell, |input| {
-            input.machine.give_back(&input.env, grant, input.effects)
+            input.machine.give_back(input.env, grant, input.effects)
         });
         self.follow_up(cell, lead);
     }
@@ -254,7 +269,7 @@ impl Engine {
         command: crate::protocol::Command,
     ) {
         let lead = self.input(cell, |input| {
-            input.machine.submit_own(&input.env, command, input.effects)
+            input.machine.submit_own(input.env, command, input.effects)
         });
         self.follow_up(cell, lead);
     }

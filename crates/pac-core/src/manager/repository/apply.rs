@@ -68,6 +68,9 @@ impl<P: Port> Repository<P> {
             effects.stepped = true;
             if full {
                 self.recount();
+                if let Some(state) = self.state.as_ref().filter(|_| !self.shared.is_empty()) {
+                    self.shared.keep_held(state);
+                }
                 self.end_unknown_waiters(effects);
             }
         }
@@ -105,6 +108,7 @@ impl<P: Port> Repository<P> {
         let state = self.state.get_or_insert_with(|| RepositoryState::absent(0));
         let (waiters, forgotten) = (&self.waiters, &mut self.forgotten);
         let (in_flight, holders, key) = (&self.inbox.in_flight, &mut self.holders, &self.key);
+        let shared = &mut self.shared;
         let mut heard = |before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>| {
             let Some(entry) = after.or(before) else {
                 return;
@@ -122,6 +126,9 @@ impl<P: Port> Repository<P> {
             }
             if !holders.is_empty() {
                 tell_holders(holders, &entry.run, after.map(AsRef::as_ref), effects);
+            }
+            if !shared.is_empty() {
+                shared.forget_ended(before.map(AsRef::as_ref), after.map(AsRef::as_ref));
             }
             let taken = is_own(before) && read && !is_ended_by(in_flight, &entry.run);
             effects.events.extend(event_of(key, taken, before, after));
@@ -208,13 +215,17 @@ impl<P: Port> Repository<P> {
     fn started(&mut self, grant: Grant, effects: &mut Effects<P>) {
         if self.inbox.may_have_asked_for(&grant.entry) {
             self.deferred.push(grant);
-        } else if !self.inbox.gives_up(&grant.entry) {
+        } else {
             self.deliver(grant, effects);
         }
     }
 
-    /// To the waiter of the run, else to the stream of grants.
+    /// To the waiter of the run, else to the stream of grants; to nobody where the run is about to
+    /// be given up.
     pub(super) fn deliver(&mut self, grant: Grant, effects: &mut Effects<P>) {
+        if self.inbox.gives_up(&grant.entry) {
+            return;
+        }
         let unawaited = self.waiters.start(grant, effects);
         effects.grants.extend(unawaited);
     }

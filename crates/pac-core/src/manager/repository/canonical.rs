@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::env::Port;
 use super::inbox::Inbox;
 use super::request::{Basis, Listener, Planned, Request, Uncertain};
+use super::shared::SharedSlots;
 use super::waiters::{Waiter, Waiters};
 use super::{Holder, Repository};
 use crate::error::Error;
@@ -40,6 +41,7 @@ pub struct Canonical<'a, A> {
     pub deferred: Vec<(&'a Entry, FencingToken, SessionId, bool)>,
     pub waiters: Vec<(&'a PipelineRunKey, Vec<(Ticket, RunKind)>)>,
     pub detached: Vec<u64>,
+    pub shared: &'a SharedSlots,
     pub holders: Vec<(&'a PipelineRunKey, FencingToken)>,
     pub watchers: usize,
     pub busy: bool,
@@ -114,6 +116,7 @@ impl<P: Port> Repository<P> {
                 detached.sort_unstable();
                 detached
             },
+            shared: &self.shared,
             holders,
             watchers: self.watchers,
             busy: self.busy,
@@ -176,6 +179,7 @@ impl<P: Port<Asker: Clone, Notice: Clone, Loss: Clone>> Clone for Repository<P> 
             retry: self.retry.clone(),
             deferred: self.deferred.clone(),
             waiters: self.waiters.clone(),
+            shared: self.shared.clone(),
             holders: self.holders.clone(),
             next_holder: self.next_holder,
             watchers: self.watchers,

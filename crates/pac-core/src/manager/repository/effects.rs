@@ -10,7 +10,7 @@ use super::request::{Asked, RequestId};
 use crate::error::Error;
 use crate::event::{Event, LeaseLoss};
 use crate::protocol::{Changes, Outcome};
-use crate::state::{Entry, RunOutcome};
+use crate::state::{Entry, EntryState, RunOutcome};
 use crate::status::QueuedRun;
 use crate::value::{FencingToken, Revision, SessionId};
 use std::time::Duration;
@@ -157,6 +157,21 @@ pub struct Grant {
     pub session: SessionId,
     /// The run was running before: given back, it is an orphan, and not queued again.
     pub running: bool,
+}
+
+impl Grant {
+    /// The slot that a run has. `None` when it has none.
+    pub(super) fn of(entry: &Arc<Entry>, running: bool) -> Option<Self> {
+        match entry.state {
+            EntryState::Started { token, session, .. } => Some(Self {
+                entry: Arc::clone(entry),
+                token,
+                session,
+                running,
+            }),
+            _ => None,
+        }
+    }
 }
 
 /// Names a waiter to its repository.

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::effects::{Answer, Effects, Grant};
 use super::env::Port;
-use super::request::{Listener, Planned, Request, RequestId};
+use super::request::{Basis, Listener, Planned, Request, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::hash::HashSet;
-use crate::protocol::Command;
+use crate::protocol::{Command, Outcome};
 use crate::state::Entry;
 use crate::value::Revision;
 
@@ -135,11 +135,23 @@ impl<P: Port> Inbox<P> {
     }
 
     /// The first request in the in-flight commit that still has a listener and asks for this
-    /// run; it inherits what another asker has gone from.
+    /// run; it inherits what another asker has gone from. One that is refused would leave it to
+    /// nobody.
     pub(super) fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
-        let requests = self
-            .in_flight
-            .iter_mut()
+        let refused = |planned: &Planned<P>| {
+            let may_have_it = match &planned.request.uncertain {
+                Some(before) => match before.basis {
+                    Basis::Place(ticket) => ticket == Some(entry.ticket),
+                    _ => true,
+                },
+                None => false,
+            };
+            !may_have_it
+                && !matches!(&planned.outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place())
+        };
+        let in_flight = self.in_flight.iter_mut();
+        let requests = in_flight
+            .filter(|planned| !refused(planned))
             .map(|planned| &mut planned.request);
         // While answers are given they are in reverse order.
         requests

@@ -24,6 +24,7 @@ pub(in crate::manager) mod reply;
 pub(in crate::manager) mod request;
 pub(in crate::manager) mod retry;
 pub(in crate::manager) mod settle;
+pub(in crate::manager) mod shared;
 pub(in crate::manager) mod waiters;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use env::{Env, Port};
 use inbox::Inbox;
 use request::{Listener, Request, RequestId};
 use retry::Retry;
+use shared::SharedSlots;
 use waiters::Waiters;
 
 use tokio::time::Instant;
@@ -82,6 +84,7 @@ pub struct Repository<P: Port> {
     /// Grants that the answer to a request is to carry.
     deferred: Vec<Grant>,
     waiters: Waiters<P>,
+    shared: SharedSlots,
     /// Holders that want to hear when their lease is lost.
     holders: Vec<Holder<P>>,
     next_holder: u64,
@@ -129,6 +132,7 @@ impl<P: Port> Repository<P> {
             retry: Retry::default(),
             deferred: Vec::new(),
             waiters: Waiters::default(),
+            shared: SharedSlots::default(),
             holders: Vec::new(),
             next_holder: 0,
             watchers: 0,

@@ -215,6 +215,14 @@ fn basis(
             _ => Basis::Command,
         },
         Command::Admit(_) | Command::Adopt(_) => Basis::Arrival(base.head().last_ticket),
+        Command::Requeue { run, .. } => {
+            let puts_back = matches!(
+                outcome,
+                Outcome::Admitted { admitted, .. } if admitted.has_a_place()
+            );
+            let entry = base.entry(run).filter(|_| puts_back);
+            Basis::Place(entry.map(|entry| entry.ticket))
+        }
         Command::SetLimit { version: None, .. } => {
             let head = base.head();
             Basis::Limit(head.limit, head.limit_version)
@@ -350,7 +358,9 @@ impl<P: Port> Request<P> {
         let known = self.uncertain.as_ref();
         let takes_over = takes_over || known.is_some_and(|known| known.takes_over);
         match &mut self.uncertain {
-            Some(known) if is_a_change(&known.outcome) => known.takes_over = takes_over,
+            Some(known) if is_a_change(&known.outcome) || known.puts_back() => {
+                known.takes_over = takes_over;
+            }
             _ => {
                 self.uncertain = Some(Box::new(Uncertain {
                     outcome,
@@ -359,6 +369,13 @@ impl<P: Port> Request<P> {
                 }));
             }
         }
+    }
+}
+
+impl Uncertain {
+    /// Whether the attempt was one that would have put a run back into its place.
+    fn puts_back(&self) -> bool {
+        matches!(self.basis, Basis::Place(Some(_)))
     }
 }
 

@@ -6,11 +6,12 @@ use super::Repository;
 use super::apply::Standing;
 use super::effects::{Answer, Effects, EndOfWaiting, Grant, Place, Reply, TurnMessage, WaiterId};
 use super::env::{Env, Port};
-use super::request::{Asked, Planned, RequestId};
+use super::request::{Asked, Basis, Planned, RequestId};
+use super::shared::{Left, Owed};
 use crate::protocol::{Admitted, Command, Ended, Outcome, recognise};
-use crate::state::{Entry, RepositoryState, RunKind, RunOutcome, Snapshot};
+use crate::state::{Entry, EntryState, RepositoryState, RunKind, RunOutcome, Snapshot};
 use crate::status::queued_run;
-use crate::value::SessionId;
+use crate::value::{FencingToken, SessionId};
 
 impl<P: Port> Repository<P> {
     /// Answers everything in flight, in order, according to the state as it is now, or to what
@@ -41,13 +42,14 @@ impl<P: Port> Repository<P> {
                 }
                 Some(asker) => {
                     self.end_earlier_waiters(&reply, effects);
+                    self.note_asker(env, &reply, effects);
                     effects.replies.push(Answer {
                         request: id,
                         asker,
                         result: Ok(reply),
                     });
                 }
-                None => self.undo(env, &mut reply, effects),
+                None => self.undo(env, &mut reply, false, effects),
             }
         }
     }
@@ -66,7 +68,12 @@ impl<P: Port> Repository<P> {
         let entry = entry_of(&request.command, self.state.as_ref(), written);
         let outcome = match &request.uncertain {
             Some(before) => {
-                let (command, entry) = (&request.command, entry.as_deref());
+                // Come anew since, the run is not the one that was put back into its place.
+                let is_meant = |entry: &&Entry| match &before.basis {
+                    Basis::Place(ticket) => *ticket == Some(entry.ticket),
+                    _ => true,
+                };
+                let (command, entry) = (&request.command, entry.as_deref().filter(is_meant));
                 recognise(command, &before.outcome, outcome, entry, env.session)
             }
             None => outcome,
@@ -96,7 +103,7 @@ impl<P: Port> Repository<P> {
         let admits =
             matches!(&outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
         let mut deferred = self.deferred.iter();
-        let is_its = |grant: &Grant| request.asks_for(&grant.entry) && !self.is_past(grant);
+        let is_its = |grant: &Grant| request.asks_for(&grant.entry) && !self.is_past(&grant.entry);
         // One that is refused takes nothing away from the others.
         let carries = deferred.position(is_its).filter(|_| admits);
         let carries = carries.map(|at| self.deferred.swap_remove(at));
@@ -182,38 +189,69 @@ impl<P: Port> Repository<P> {
         }
     }
 
-    /// An asker has gone before it was answered. A slot or a place that it did not have before,
-    /// and nobody else waits for, is taken back, before it is asked for anew; else the run stays
-    /// as it is.
-    pub(super) fn undo(&mut self, env: &Env, reply: &mut Reply<P>, effects: &mut Effects<P>) {
+    /// An asker has gone before it was `answered`, or with its answer unread. A slot or a place
+    /// that it did not have before, and nobody else has or waits for, is taken back, before it
+    /// is asked for anew; else the run stays as it is.
+    fn undo(&mut self, env: &Env, reply: &mut Reply<P>, answered: bool, effects: &mut Effects<P>) {
         let (Outcome::Admitted { admitted, created }, Some(entry)) = (&reply.outcome, &reply.entry)
         else {
             return;
         };
-        if let Some(place) = &reply.place
-            && self.waiters.remove(&entry.run, place.waiter).is_none()
-            && reply.carries.is_none()
-            && !*created
-        {
-            // The end of its waiting is on its way: the run stays for the stream of grants.
-            self.waiters.detach_late(place.waiter);
-        }
+        let place = reply.place.as_ref();
+        let waited =
+            place.is_some_and(|place| self.waiters.remove(&entry.run, place.waiter).is_some());
         let mut grant = reply.carries.take();
+        if answered && entry.is_queued() && !waited && grant.is_none() {
+            // Its waiting is over: the run is another waiter's, or has ended, or its turn is on
+            // its way and comes back. A run that was there before then stays for the stream of
+            // grants.
+            let durable = entry.kind == RunKind::Durable;
+            if let Some(place) = place.filter(|_| !*created && durable) {
+                self.waiters.detach_late(place.waiter);
+            }
+            return;
+        }
+        let adopts = reply.asked == Asked::Other;
         if let Some(grant) = &mut grant {
-            grant.running |= reply.took_over;
+            grant.running |= reply.took_over || adopts;
+        }
+        let owes = match &grant {
+            _ if *created && reply.asked == Asked::Admission => Some(Owed::Run),
+            Some(grant) => Some(Owed::Slot {
+                running: grant.running,
+            }),
+            None => None,
+        };
+        let given = grant.as_ref().map_or(entry, |grant| &grant.entry);
+        if self.is_past(given) {
+            return;
+        }
+        let left = match given.state {
+            // An asker that was refused had no slot; a run that was adopted goes on.
+            EntryState::Started { token, .. } if answered && !adopts && admitted.has_a_place() => {
+                self.shared.leave(token, owes)
+            }
+            EntryState::Started { token, .. } => self.shared.pass_by(token, owes),
+            _ => Left::Nobody(owes),
+        };
+        let Left::Nobody(owes) = left else {
+            return;
+        };
+        let taken_back = owes == Some(Owed::Run);
+        let given = Arc::clone(given);
+        if let Some(Owed::Slot { running }) = owes {
+            grant = Grant::of(&given, running);
         }
         if let Some(claimant) = self.inbox.next_claimant(entry) {
             // What was adopted is nobody's to take back.
-            claimant.inherits |= *created && reply.asked == Asked::Admission;
+            claimant.inherits |= taken_back;
             self.deferred.extend(grant);
             return;
         }
         let alone = !self.waiters.knows(&entry.run);
         let ephemeral = entry.kind == RunKind::Ephemeral;
         match (reply.asked, grant) {
-            (Asked::Admission, _) if *created && alone => {
-                self.inbox.add_first(abandon(entry, env.session));
-            }
+            _ if taken_back && alone => self.inbox.add_first(abandon(&given, env.session)),
             (Asked::Requeue, _) if ephemeral && alone && admitted.has_a_place() => {
                 self.inbox.add_first(abandon(entry, env.session));
             }
@@ -238,7 +276,7 @@ impl<P: Port> Repository<P> {
         effects: &mut Effects<P>,
     ) -> bool {
         self.note_session(env);
-        self.undo(env, &mut reply, effects);
+        self.undo(env, &mut reply, true, effects);
         self.needs_attention(effects)
     }
 
@@ -254,13 +292,13 @@ impl<P: Port> Repository<P> {
     ) -> bool {
         self.note_session(env);
         let detached = self.waiters.was_detached(waiter);
-        if let TurnMessage::Started(grant) = message {
+        if let TurnMessage::Started(grant) = message
+            && !self.is_past(&grant.entry)
+        {
             if detached {
                 effects.grants.push(grant);
-            } else if let Some(grant) = self.waiters.start(grant, effects)
-                && !self.is_inherited(&grant.entry)
-            {
-                self.inbox.add_first(abandon(&grant.entry, env.session));
+            } else if let Some(grant) = self.waiters.start(grant, effects) {
+                self.take_back(env, &grant, Owed::Run);
             }
         }
         self.needs_attention(effects)
@@ -272,20 +310,46 @@ impl<P: Port> Repository<P> {
     #[must_use = "a right that nobody has leaves the repository unattended for good"]
     pub fn give_back(&mut self, env: &Env, grant: &Grant, effects: &mut Effects<P>) -> bool {
         self.note_session(env);
-        if grant.entry.kind == RunKind::Ephemeral {
-            self.inbox.add_first(abandon(&grant.entry, env.session));
-        } else {
-            self.inbox.add_first(Command::Disown {
-                run: grant.entry.run.clone(),
-                token: grant.token,
+        let owes = match grant.entry.kind {
+            RunKind::Ephemeral => Owed::Run,
+            RunKind::Durable => Owed::Slot {
                 running: grant.running,
-            });
-        }
+            },
+        };
+        self.take_back(env, grant, owes);
         self.needs_attention(effects)
     }
 
+    /// A grant found nobody: does what is owed for it, unless another asker of the same run was
+    /// answered with the slot, or is about to be.
+    fn take_back(&mut self, env: &Env, grant: &Grant, owes: Owed) {
+        if self.is_past(&grant.entry) {
+            return;
+        }
+        match self.shared.leave(grant.token, Some(owes)) {
+            Left::Others | Left::Nobody(None) => {}
+            Left::Nobody(Some(Owed::Run)) => {
+                if !self.is_inherited(&grant.entry) {
+                    self.inbox.add_first(abandon(&grant.entry, env.session));
+                }
+            }
+            Left::Nobody(Some(Owed::Slot { running })) => {
+                if self.inbox.next_claimant(&grant.entry).is_some() {
+                    self.deferred.extend(Grant::of(&grant.entry, running));
+                } else {
+                    self.inbox.add_first(Command::Disown {
+                        run: grant.entry.run.clone(),
+                        token: grant.token,
+                        running,
+                    });
+                }
+            }
+        }
+    }
+
     /// A waiter gives up the place of `entry`, or the slot that it was `granted` in this
-    /// instant, unless another waiter waits for the same run. The request that takes the run
+    /// instant, unless another waiter waits for the same run, or another asker was answered with
+    /// the slot. The request that takes the run
     /// back answers to `asker`, and is tried until it succeeds; `None` when there is nothing to
     /// take back.
     pub fn give_up(
@@ -293,13 +357,14 @@ impl<P: Port> Repository<P> {
         env: &Env,
         entry: &Entry,
         waiter: WaiterId,
-        granted: bool,
+        granted: Option<FencingToken>,
         asker: P::Asker,
         effects: &mut Effects<P>,
     ) -> Option<bool> {
         self.note_session(env);
         let last = self.waiters.remove(&entry.run, waiter) == Some(true);
-        if !(last || granted) || self.ended.is_some() || self.is_inherited(entry) {
+        let given = last || granted.is_some_and(|token| self.is_given_up(entry, token));
+        if !given || self.ended.is_some() || self.is_inherited(entry) {
             return None;
         }
         let listener = super::request::Listener::Channel(asker);
@@ -307,6 +372,12 @@ impl<P: Port> Repository<P> {
         self.inbox
             .push_first(super::request::Request::new(command, listener, None));
         Some(self.needs_attention(effects))
+    }
+
+    /// Whether a slot that a waiter gives up is there to be taken back.
+    fn is_given_up(&mut self, waited: &Entry, token: FencingToken) -> bool {
+        let past = self.state.is_some() && !self.is_held(&waited.run, token);
+        !past && self.shared.leave(token, Some(Owed::Run)) != Left::Others
     }
 
     /// The command that gives up what a waiter waited for; the run may have another session of this
@@ -347,20 +418,23 @@ impl<P: Port> Repository<P> {
     /// Delivers the grants that no answer is left to carry.
     pub(super) fn hand_over(&mut self, effects: &mut Effects<P>) {
         for grant in self.inbox.undelivered(&mut self.deferred) {
-            if !self.is_past(&grant) {
+            if !self.is_past(&grant.entry) {
                 self.deliver(grant, effects);
             }
         }
     }
 
-    /// Whether a slot that was granted is known to be held by nobody any more: its run has ended,
-    /// or has another one since.
-    fn is_past(&self, grant: &Grant) -> bool {
-        let now = self
-            .state
-            .as_ref()
-            .map(|state| state.entry(&grant.entry.run));
-        now.is_some_and(|entry| entry.is_none_or(|entry| !super::holds(entry, grant.token)))
+    /// Whether a slot or a place is known to be nobody's any more: its run has ended, or has
+    /// another slot since.
+    fn is_past(&self, given: &Entry) -> bool {
+        let Some(state) = &self.state else {
+            return false;
+        };
+        let now = state.entry(&given.run);
+        now.is_none_or(|now| match given.state {
+            EntryState::Started { token, .. } => !super::holds(now, token),
+            _ => now.ticket != given.ticket || now.is_finished(),
+        })
     }
 }
 

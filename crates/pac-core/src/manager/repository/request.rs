@@ -82,6 +82,8 @@ pub enum Basis {
     Arrival(Ticket),
     /// A release by force would free this slot.
     Slot(FencingToken),
+    /// A run with this ticket would be put back into its place; without one, nothing would change.
+    Place(Option<Ticket>),
     /// An announcement without a version would replace this one.
     Limit(Limit, Option<LimitVersion>),
     /// A removal would remove what is there at this revision, with all tickets up to this one.

@@ -83,9 +83,9 @@ impl Engine {
                 slots.push(slot);
                 Request::new(command, listener, *deadline)
             });
-            let (first, lead) = machine.submit(&env, requests, input.effects);
+            let (first, lead) = machine.submit(env, requests, input.effects);
             let action = if lead && at_once {
-                machine.plan(&env, input.effects)
+                machine.plan(env, input.effects)
             } else {
                 Action::Plan
             };
@@ -219,6 +219,9 @@ impl Asking<'_> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
+        if self.slots.iter().all(|slot| matches!(slot, Slot::Taken)) {
+            return;
+        }
         let slots = std::mem::take(&mut self.slots);
         for (request, slot) in (self.first.0..).zip(slots) {
             let answer = match slot {

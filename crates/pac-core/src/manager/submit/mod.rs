@@ -163,9 +163,7 @@ impl super::engine::Engine {
                 let snapshot = self.store.load(cell.key(), since).await?;
                 let (shown, lead) = self.input(cell, |input| {
                     let (env, effects) = (input.env, &mut *input.effects);
-                    input
-                        .machine
-                        .on_read(&env, &snapshot, above, &view, effects)
+                    input.machine.on_read(env, &snapshot, above, &view, effects)
                 })?;
                 self.follow_up(cell, lead);
                 if let Some(shown) = shown {

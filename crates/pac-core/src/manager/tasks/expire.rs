@@ -100,7 +100,7 @@ impl Engine {
             let env = input.env;
             input
                 .machine
-                .submit_last_will(&env, command, asker, input.effects)
+                .submit_last_will(env, command, asker, input.effects)
         });
         if lead {
             self.attend(Token::new(Arc::clone(cell)));

@@ -61,7 +61,7 @@ fn pass_on(engine: &Arc<Engine>, event: WatchEvent) {
         } => {
             changed(engine, &repository, revision, snapshot.as_ref());
             if startable && engine.grants.takes() {
-                // Whoever freed the slot starts no run without an owner; this manager does.
+                // The manager that freed the slot starts no run without an owner; this one does.
                 engine.send(&engine.repository(&repository), Command::Promote);
             }
         }
@@ -87,7 +87,7 @@ fn changed(
     };
     let lead = engine.input(&cell, |input| {
         let machine = &mut input.machine;
-        machine.on_hint(&input.env, revision, snapshot, input.effects)
+        machine.on_hint(input.env, revision, snapshot, input.effects)
     });
     if lead {
         engine.attend(Token::new(cell));

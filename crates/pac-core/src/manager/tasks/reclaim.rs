@@ -53,7 +53,7 @@ impl Told {
             for cell in engine.registry.all() {
                 let lead = engine.input(&cell, |input| {
                     let machine = &mut input.machine;
-                    machine.on_session_opened(&input.env, input.effects)
+                    machine.on_session_opened(input.env, input.effects)
                 });
                 engine.follow_up(&cell, lead);
             }
@@ -85,7 +85,7 @@ impl Told {
         for cell in engine.registry.all() {
             engine.input(&cell, |input| {
                 let machine = &mut input.machine;
-                machine.on_session_lost(&input.env, session, input.effects);
+                machine.on_session_lost(input.env, session, input.effects);
             });
         }
     }

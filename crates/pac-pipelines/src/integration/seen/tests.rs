@@ -111,3 +111,19 @@ fn a_change_of_the_global_limit_touches_all_that_inherit_it() {
     seen.observe(ClusterEvent::Unreadable(broken));
     assert_eq!(seen.limit(&RepositoryKey::new("ci", "heir").unwrap()), None);
 }
+
+/// It is there, and what was known of it counts on: its slot is not another run's.
+#[test]
+fn a_listed_run_that_cannot_be_understood_stays_as_it_was() {
+    let mut seen = Seen::default();
+    seen.observe(ClusterEvent::RunApplied(run("a", "u1", 5)));
+    let error = crate::error::ModelError::new("PipelineRun ci/a", "status", "must be a mapping");
+    let mut runs = listing(vec![run("b", "u2", 6)], 9);
+    let object = UnreadableObject::Run("ci/a".parse().unwrap());
+    runs.unreadable.push(Unreadable::new(object, error));
+    seen.replace(listing(vec![], 9), runs);
+    let repository = "ci/r".parse().unwrap();
+    assert_eq!(seen.runs_of(&repository).len(), 2);
+    seen.replace(listing(vec![], 10), listing(vec![run("b", "u2", 6)], 10));
+    assert_eq!(seen.runs_of(&repository).len(), 1);
+}

@@ -1,11 +1,12 @@
 //! What ends a run before its time.
 
 use pac_conformance::Fixture;
+use pac_core::protocol::Ended;
 use pac_core::state::RunOutcome;
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{ClusterFaults, TektonMode};
 
-use super::support::{Setting, run};
+use super::support::{Setting, run, website};
 
 const FORMS: [SpecStatus; 3] = [
     SpecStatus::Cancelled,
@@ -99,4 +100,41 @@ pub(crate) async fn a_run_that_is_cancelled_while_it_is_granted_never_starts(fix
     assert!(!setting.cluster.ran_finally(&run("b")));
     assert_eq!(setting.cluster.started(), [run("a"), run("c")]);
     setting.audit();
+}
+
+/// As `pac cancel` does. What is held back never starts; what runs may run its `finally` tasks.
+pub(crate) async fn a_run_that_is_cancelled_in_the_store_alone_ends_in_the_cluster(
+    fixture: &Fixture,
+) {
+    let setting = Setting::new(fixture, 1);
+    setting.cluster.set_tekton(TektonMode::Manual);
+    let running = setting.controller().await;
+    setting.event(&["a", "b", "c", "d"]);
+    setting.comes_to(&["a"], &["b", "c", "d"]).await;
+    setting.cluster.tekton();
+    let operator = fixture.manager().await;
+    for name in ["b", "a"] {
+        let (repository, run) = (website(), run(name));
+        let cancel = operator.cancel(&repository, &run, None);
+        assert_eq!(cancel.await.unwrap().ended, Ended::Done);
+    }
+    running.controller.recover().await.unwrap();
+    assert_eq!(setting.view("b").spec_status, SpecStatus::Cancelled);
+    assert_eq!(
+        setting.view("a").spec_status,
+        SpecStatus::CancelledRunFinally
+    );
+    while setting.cluster.tekton() {}
+    setting.comes_to(&["c"], &["d"]).await;
+    assert!(setting.view("b").is_done());
+    assert!(!setting.cluster.ran_finally(&run("b")));
+    assert!(setting.cluster.ran_finally(&run("a")));
+    // Nothing is asked for twice.
+    let _ = setting.cluster.take_requests();
+    running.controller.recover().await.unwrap();
+    assert_eq!(setting.cluster.take_requests().request_end, 0);
+    assert_eq!(setting.cluster.started(), [run("a"), run("c")]);
+    for name in ["a", "b"] {
+        assert_eq!(setting.outcome(name).await, RunOutcome::Cancelled);
+    }
 }

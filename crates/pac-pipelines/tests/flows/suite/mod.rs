@@ -18,8 +18,9 @@ pub(crate) mod pipeline_run_reconciliation;
 pub(crate) mod recovery;
 mod support;
 
-/// Expands to one test per flow, in modules named after the function at the root of the test file
-/// that opens the store, and the headings: `flows!(memory, Paused)`.
+/// Expands to one test per flow, in modules named after the headings: `flows!(memory, Paused)`, in
+/// a module named after the store, where `memory` is the function at the root of the test file
+/// that opens it.
 macro_rules! flows {
     ($open:ident, $time:ident) => {
         flows!(@expand $open, $time, {
@@ -39,6 +40,7 @@ macro_rules! flows {
         a_start_whose_request_was_lost_is_made_again,
         a_start_that_certainly_failed_gives_the_old_place_back,
         runs_of_users_kueue_and_others_are_left_alone,
+        a_run_that_another_controller_gives_back_queues_again,
         two_repositories_of_one_namespace_never_mix,
         a_watch_that_breaks_misses_nothing,
         two_controllers_start_every_run_once,
@@ -47,6 +49,7 @@ macro_rules! flows {
         every_cancel_form_takes_a_held_run_out_of_the_queue,
         a_running_run_keeps_its_slot_until_it_has_ended,
         a_run_that_is_cancelled_while_it_is_granted_never_starts,
+        a_run_that_is_cancelled_in_the_store_alone_ends_in_the_cluster,
     }
     pipeline_run_completion {
         the_end_of_a_run_starts_the_next_one,
@@ -82,14 +85,12 @@ macro_rules! flows {
         });
     };
     (@expand $open:ident, $time:ident, { $($heading:ident { $($flow:ident,)* })* }) => {
-        mod $open {
-            $(mod $heading {
-                $(#[test]
-                fn $flow() {
-                    let flow = crate::suite::$heading::$flow;
-                    pac_conformance::run_case(pac_conformance::Time::$time, crate::$open, flow);
-                })*
+        $(mod $heading {
+            $(#[test]
+            fn $flow() {
+                let flow = crate::suite::$heading::$flow;
+                pac_conformance::run_case(pac_conformance::Time::$time, crate::$open, flow);
             })*
-        }
+        })*
     };
 }

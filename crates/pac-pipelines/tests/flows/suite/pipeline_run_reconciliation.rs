@@ -157,6 +157,32 @@ pub(crate) async fn runs_of_users_kueue_and_others_are_left_alone(fixture: &Fixt
     setting.comes_to(&["b", "by-user"], &[]).await;
 }
 
+/// One that waits comes anew; one that had its slot and never started keeps its old place.
+pub(crate) async fn a_run_that_another_controller_gives_back_queues_again(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let _controller = setting.controller().await;
+    let paused = || SpecStatus::Unknown("Paused".to_owned());
+    setting.event(&["a", "b", "c"]);
+    setting.comes_to(&["a"], &["b", "c"]).await;
+    assert!(setting.cluster.set_status(&run("b"), paused()));
+    setting.comes_to(&["a"], &["c"]).await;
+    assert!(setting.cluster.set_status(&run("b"), SpecStatus::Pending));
+    setting.comes_to(&["a"], &["c", "b"]).await;
+    let away = ClusterFaults::default().with_api_away();
+    setting.cluster.set_faults(away);
+    assert!(setting.cluster.finish(&run("a"), true));
+    setting.quiet().await;
+    assert!(setting.cluster.set_status(&run("c"), paused()));
+    setting.quiet().await;
+    setting.cluster.set_faults(ClusterFaults::default());
+    setting.comes_to(&["b"], &[]).await;
+    setting.event(&["d"]);
+    setting.comes_to(&["b"], &["d"]).await;
+    assert!(setting.cluster.set_status(&run("c"), SpecStatus::Pending));
+    setting.comes_to(&["b"], &["c", "d"]).await;
+    setting.audit();
+}
+
 /// (9) The annotation says whose a run is.
 pub(crate) async fn two_repositories_of_one_namespace_never_mix(fixture: &Fixture) {
     let setting = Setting::new(fixture, 1);

@@ -10,6 +10,7 @@ use pac_pipelines::{
     Cluster, ClusterError, ClusterErrorKind, ClusterWatch, EndOutcome, HoldOutcome, Listing,
     StartOutcome,
 };
+use tokio::sync::Notify;
 
 /// Which request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,7 @@ struct Line {
 pub(crate) struct Scripted {
     cluster: MemoryCluster,
     script: Arc<Mutex<Vec<Line>>>,
+    hanging: Arc<Notify>,
 }
 
 impl Scripted {
@@ -51,6 +53,7 @@ impl Scripted {
         Self {
             cluster,
             script: Arc::default(),
+            hanging: Arc::default(),
         }
     }
 
@@ -72,6 +75,11 @@ impl Scripted {
 
     pub(crate) fn next(&self, request: Request, run: &PipelineRunKey, mishap: Mishap) {
         self.after(0, request, run, mishap);
+    }
+
+    /// Waits until a request hangs.
+    pub(crate) async fn hangs(&self) {
+        self.hanging.notified().await;
     }
 
     fn mishap(&self, request: Request, run: &PipelineRunKey) -> Option<Mishap> {
@@ -101,7 +109,10 @@ impl Scripted {
                 self.cluster.delete(run);
                 Ok(())
             }
-            Some(Mishap::Hangs) => std::future::pending().await,
+            Some(Mishap::Hangs) => {
+                self.hanging.notify_one();
+                std::future::pending().await
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use pac_pipelines::testing::{MemoryCluster, NewRun};
 use pac_pipelines::{Cluster, vocabulary};
 use tokio::time::sleep;
 
-use crate::scripted::Scripted;
+use super::scripted::Scripted;
 
 pub(crate) fn website() -> RepositoryKey {
     repository("website")
@@ -56,6 +56,10 @@ pub(crate) fn limited(limit: u32, version: u64) -> RepositoryView {
     view
 }
 
+/// How long a run without an order waits for it: longer than a row takes that must find it
+/// waiting, on a busy machine too.
+const ORDER_WAIT: Duration = Duration::from_secs(3);
+
 pub(crate) struct Bench {
     pub(crate) cluster: MemoryCluster,
     pub(crate) scripted: Scripted,
@@ -65,16 +69,23 @@ pub(crate) struct Bench {
 impl Bench {
     /// A cluster with `ci/website` of this limit, and queues that nothing is in.
     pub(crate) async fn new(fixture: &Fixture, limit: u32) -> Self {
-        let cluster = MemoryCluster::new(7, global());
-        cluster.apply_repository(&website(), Limit::new(limit));
-        Self::over(fixture, cluster).await
+        Self::of(fixture, cluster(limit), ORDER_WAIT).await
+    }
+
+    /// As [`new`](Self::new); runs without an order do not wait for it.
+    pub(crate) async fn without_orders(fixture: &Fixture, limit: u32) -> Self {
+        Self::of(fixture, cluster(limit), Duration::ZERO).await
     }
 
     /// One more controller of a cluster.
     pub(crate) async fn over(fixture: &Fixture, cluster: MemoryCluster) -> Self {
+        Self::of(fixture, cluster, ORDER_WAIT).await
+    }
+
+    async fn of(fixture: &Fixture, cluster: MemoryCluster, order_wait: Duration) -> Self {
         let options = ControllerOptions::default()
             .with_epoch(cluster.now())
-            .with_order_wait(Duration::from_secs(2));
+            .with_order_wait(order_wait);
         Self {
             scripted: Scripted::over(cluster.clone()),
             queues: QueueManager::new(fixture.manager().await, options),
@@ -210,8 +221,20 @@ impl Bench {
         matches!(status, RunStatus::Unknown | RunStatus::Finished(_))
     }
 
+    /// Lets the time pass in which an order may still come to the runs that there are.
+    pub(crate) async fn outlast_the_order(&self) {
+        sleep(ORDER_WAIT + Duration::from_secs(1)).await;
+    }
+
     /// Lets the whole seconds that Kubernetes keeps change.
     pub(crate) async fn second(&self) {
         sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// A cluster with `ci/website` of this limit.
+fn cluster(limit: u32) -> MemoryCluster {
+    let cluster = MemoryCluster::new(7, global());
+    cluster.apply_repository(&website(), Limit::new(limit));
+    cluster
 }

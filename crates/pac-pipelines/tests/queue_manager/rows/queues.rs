@@ -1,7 +1,5 @@
 //! Rows Q1 to Q15: the queue manager.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use pac_conformance::Fixture;
 use pac_core::Limit;
@@ -9,9 +7,8 @@ use pac_pipelines::model::{RepositoryView, RunView, SpecStatus};
 use pac_pipelines::queue_manager::is_waiting;
 use pac_pipelines::testing::NewRun;
 use pac_pipelines::vocabulary;
-use tokio::time::sleep;
 
-use crate::bench::{Bench, global, limited, names, repository, run, website};
+use super::bench::{Bench, global, limited, names, repository, run, website};
 
 /// And once: upstream returns it with every call.
 pub(crate) async fn q1_without_a_limit_every_run_is_acquired(fixture: &Fixture) {
@@ -278,7 +275,7 @@ pub(crate) async fn q13_runs_without_an_order_do_not_stop_the_others(fixture: &F
     // Its order may still come.
     let running = ["old-started", "started"];
     bench.assert(&running, &["queued"]).await;
-    sleep(Duration::from_secs(3)).await;
+    bench.outlast_the_order().await;
     bench.queues.init_queues(&bench.cluster).await.unwrap();
     bench.assert(&running, &["queued", "old-queued"]).await;
     // Nothing starts until fewer run than may.

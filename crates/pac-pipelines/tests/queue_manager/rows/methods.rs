@@ -5,7 +5,7 @@ use pac_core::state::RunOutcome;
 use pac_pipelines::queue_manager::RunName;
 use tokio::time::timeout;
 
-use crate::bench::{Bench, limited, run, website};
+use super::bench::{Bench, limited, run, website};
 
 pub(crate) async fn every_method_may_be_called_again(fixture: &Fixture) {
     let bench = Bench::new(fixture, 1).await;

@@ -1,5 +1,5 @@
 //! Rows S1 to S5: the semaphore. Its priorities are times of creation: here they are those of
-//! runs without an execution order, which count once the order has had its time.
+//! runs without an execution order.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use pac_core::Limit;
 use pac_pipelines::testing::NewRun;
 use tokio::time::sleep;
 
-use crate::bench::{Bench, limited, run, website};
+use super::bench::{Bench, limited, run, website};
 
 /// Creates runs at these seconds, and queues them.
 async fn create(bench: &Bench, runs: &mut [(&str, u64)]) {
@@ -20,7 +20,6 @@ async fn create(bench: &Bench, runs: &mut [(&str, u64)]) {
         let held = NewRun::held(run(name), &website());
         bench.cluster.create(held).unwrap();
     }
-    sleep(Duration::from_secs(3)).await;
     bench.queues.init_queues(&bench.cluster).await.unwrap();
 }
 
@@ -33,8 +32,8 @@ async fn release(bench: &Bench, name: &str) -> String {
 
 /// A runs, B and C wait.
 async fn row_1(fixture: &Fixture) -> Bench {
-    let bench = Bench::new(fixture, 1).await;
-    create(&bench, &mut [("c", 5), ("a", 0), ("b", 1)]).await;
+    let bench = Bench::without_orders(fixture, 1).await;
+    create(&bench, &mut [("c", 2), ("a", 0), ("b", 1)]).await;
     assert_eq!(bench.acquire().await, ["a"]);
     assert_eq!(bench.acquire().await, [""; 0]);
     assert_eq!(bench.add(&bench.website().await, &["a"]).await, [""; 0]);
@@ -83,7 +82,7 @@ pub(crate) async fn s4_a_lowered_limit_evicts_no_run_and_lets_none_in(fixture: &
 }
 
 pub(crate) async fn s5_runs_of_one_second_go_by_their_names(fixture: &Fixture) {
-    let bench = Bench::new(fixture, 1).await;
+    let bench = Bench::without_orders(fixture, 1).await;
     create(&bench, &mut [("c", 0), ("a", 0), ("b", 0)]).await;
     assert_eq!(bench.acquire().await, ["a"]);
     assert_eq!(release(&bench, "a").await, "b");

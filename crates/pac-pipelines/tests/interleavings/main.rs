@@ -1,5 +1,5 @@
-//! Any interleaving of cluster events, crashes and answers of the API ends in the state that a
-//! recovery from nothing gives.
+//! Any interleaving of cluster events, crashes, outages of the store and answers of the API ends in
+//! the state that a recovery from nothing gives.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,125 +9,26 @@
     reason = "a test fails by panicking"
 )]
 
+mod moves;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_core::driver::Driver;
-use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+use pac_conformance::faults::{Fault, Faults, Request, When};
+use pac_core::driver::{Driver, Placement};
+use pac_core::manager::{ConcurrencyManager, KeepAliveOn, ManagerOptions};
 use pac_core::{Limit, PipelineRunKey, RepositoryKey};
 use pac_memory::{MemoryDriver, MemoryOptions};
 use pac_pipelines::model::SpecStatus;
-use pac_pipelines::testing::{ClusterFaults, MemoryCluster, NewRun, StartFault, TektonMode};
+use pac_pipelines::testing::{ClusterFaults, MemoryCluster, NewRun, TektonMode};
 use pac_pipelines::{ControllerOptions, PipelinesController};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// Something that happens.
-#[derive(Debug, Clone)]
-enum Move {
-    /// An event makes runs; their order is written, or never.
-    Event {
-        repository: usize,
-        runs: usize,
-        ordered: bool,
-    },
-    /// A run that is to run at once.
-    Unheld {
-        repository: usize,
-    },
-    Finish {
-        run: usize,
-        succeeded: bool,
-    },
-    Cancel {
-        run: usize,
-        form: usize,
-    },
-    StartByUser {
-        run: usize,
-    },
-    Delete {
-        run: usize,
-    },
-    /// Deleted, and another of the same name created.
-    Recreate {
-        run: usize,
-    },
-    Limit {
-        repository: usize,
-        limit: u32,
-    },
-    GlobalLimit {
-        limit: u32,
-    },
-    DeleteRepository {
-        repository: usize,
-    },
-    Fault(StartFault),
-    ApiAway(bool),
-    Disorder(bool),
-    CutWatches,
-    Tekton,
-    TektonIsManual(bool),
-    /// Another controller.
-    Open,
-    /// A controller dies; its session runs out.
-    Crash,
-    /// A controller ends in order.
-    Close,
-    Wait {
-        millis: u64,
-    },
-}
-
-fn a_move() -> impl Strategy<Value = Move> {
-    let repository = 0..REPOSITORIES.len();
-    let run = 0..40_usize;
-    prop_oneof![
-        6 => (repository.clone(), 1..4_usize, prop::bool::weighted(0.8)).prop_map(
-            |(repository, runs, ordered)| Move::Event { repository, runs, ordered }
-        ),
-        1 => repository.clone().prop_map(|repository| Move::Unheld { repository }),
-        6 => (run.clone(), any::<bool>())
-            .prop_map(|(run, succeeded)| Move::Finish { run, succeeded }),
-        3 => (run.clone(), 0..3_usize).prop_map(|(run, form)| Move::Cancel { run, form }),
-        1 => run.clone().prop_map(|run| Move::StartByUser { run }),
-        2 => run.clone().prop_map(|run| Move::Delete { run }),
-        1 => run.prop_map(|run| Move::Recreate { run }),
-        2 => (repository.clone(), 0..4_u32)
-            .prop_map(|(repository, limit)| Move::Limit { repository, limit }),
-        1 => (0..3_u32).prop_map(|limit| Move::GlobalLimit { limit }),
-        1 => repository.prop_map(|repository| Move::DeleteRepository { repository }),
-        3 => prop_oneof![
-            Just(StartFault::AnswerLost),
-            Just(StartFault::RequestLost),
-            Just(StartFault::Conflict)
-        ]
-        .prop_map(Move::Fault),
-        2 => any::<bool>().prop_map(Move::ApiAway),
-        1 => any::<bool>().prop_map(Move::Disorder),
-        1 => Just(Move::CutWatches),
-        3 => Just(Move::Tekton),
-        1 => any::<bool>().prop_map(Move::TektonIsManual),
-        1 => Just(Move::Open),
-        1 => Just(Move::Crash),
-        1 => Just(Move::Close),
-        6 => prop_oneof![0..50_u64, 0..3_000_u64, 0..30_000_u64]
-            .prop_map(|millis| Move::Wait { millis }),
-    ]
-}
-
-/// Two of one namespace, and one of another.
-const REPOSITORIES: [&str; 3] = ["ci/website", "ci/second", "team/website"];
-
-const FORMS: [SpecStatus; 3] = [
-    SpecStatus::Cancelled,
-    SpecStatus::CancelledRunFinally,
-    SpecStatus::StoppedRunFinally,
-];
+use moves::{FORMS, Line, Move, REPOSITORIES, a_move};
 
 #[test]
 fn every_interleaving_ends_as_a_recovery_from_nothing() {
@@ -142,7 +43,7 @@ fn every_interleaving_ends_as_a_recovery_from_nothing_again() {
 /// The same moves every time, for a seed.
 fn nothing_found(seed: u64) {
     let config = Config {
-        cases: 100,
+        cases: 60,
         failure_persistence: None,
         source_file: None,
         max_shrink_iters: 500,
@@ -172,10 +73,39 @@ fn nothing_found(seed: u64) {
     }
 }
 
+/// A controller that runs, and its connection to the store.
+struct Running {
+    controller: PipelinesController,
+    store: Arc<Faults>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn set(&self, line: Line) {
+        self.store.clear();
+        match line {
+            Line::Open => self.store.open(),
+            Line::Cut => self.store.cut(),
+            Line::Held => self.store.hold(),
+            Line::Lossy => {
+                self.store.open();
+                let lost = (Fault::LoseAnswer, When::Chance(0.3));
+                self.store.inject([Request::Commit], lost.0, lost.1);
+            }
+        }
+    }
+
+    /// Ends in order, as far as the store can be reached.
+    async fn close(self) {
+        self.task.abort();
+        let _ = self.controller.manager().close().await;
+    }
+}
+
 struct World {
     cluster: MemoryCluster,
     driver: Arc<MemoryDriver>,
-    controllers: Vec<(PipelinesController, JoinHandle<()>)>,
+    controllers: Vec<Running>,
     faults: ClusterFaults,
     created: usize,
     /// Nothing has happened that lets more run than may, other than a fault of ours.
@@ -294,21 +224,45 @@ impl World {
             } else {
                 TektonMode::Immediate
             }),
+            Move::Store { controller, line } => {
+                if let Some(one) = self.controllers.get(*controller) {
+                    one.set(*line);
+                }
+            }
+            Move::CancelInStore { run } => {
+                if let Some(run) = self.pick(*run) {
+                    self.is_strict = false;
+                    self.cancel_in_store(&run).await;
+                }
+            }
             Move::Open if self.controllers.len() < 3 => self.open().await,
             Move::Open => {}
             Move::Crash => {
-                if let Some((_, task)) = self.controllers.pop() {
-                    task.abort();
+                if let Some(crashed) = self.controllers.pop() {
+                    crashed.store.cut();
+                    crashed.task.abort();
                 }
             }
             Move::Close => {
-                if let Some((controller, task)) = self.controllers.pop() {
-                    task.abort();
-                    let _ = controller.manager().close().await;
+                if let Some(closed) = self.controllers.pop() {
+                    closed.close().await;
                 }
             }
             Move::Wait { millis } => sleep(Duration::from_millis(*millis)).await,
         }
+    }
+
+    /// As `pac cancel` does, past all controllers.
+    async fn cancel_in_store(&self, run: &PipelineRunKey) {
+        let driver = Arc::clone(&self.driver) as Arc<dyn Driver>;
+        let operator = ConcurrencyManager::open(driver, manager_options())
+            .await
+            .unwrap();
+        let repository = self.cluster.view(run).and_then(|view| view.repository());
+        if let Some(repository) = repository {
+            operator.cancel(&repository, run, None).await.unwrap();
+        }
+        operator.close().await.unwrap();
     }
 
     /// Everything works again, for long enough.
@@ -316,6 +270,7 @@ impl World {
         self.faults = ClusterFaults::default();
         self.cluster.set_faults(self.faults.clone());
         self.cluster.set_tekton(TektonMode::Immediate);
+        self.controllers.iter().for_each(|one| one.set(Line::Open));
         if self.controllers.is_empty() {
             self.open().await;
         }
@@ -325,9 +280,8 @@ impl World {
     /// What the store has now, and what a controller makes of the same cluster from nothing.
     async fn compare(mut self) -> Result<(), String> {
         let evolved = self.books(&self.driver).await;
-        for (controller, task) in self.controllers.drain(..) {
-            task.abort();
-            let _ = controller.manager().close().await;
+        for controller in self.controllers.drain(..) {
+            controller.close().await;
         }
         let started = self.cluster.started();
         self.driver = Arc::new(MemoryDriver::new(MemoryOptions::default()));
@@ -383,8 +337,15 @@ impl World {
     }
 
     async fn open(&mut self) {
-        let driver = Arc::clone(&self.driver) as Arc<dyn Driver>;
-        let manager = ConcurrencyManager::open(driver, ManagerOptions::default())
+        let store = Faults::none();
+        // Requests have deadlines: a line may hold them for ever.
+        store.describe(|inner| {
+            inner.with_placement(Placement::Remote {
+                batches_in_flight: 1,
+            })
+        });
+        let driver = store.over(&(Arc::clone(&self.driver) as Arc<dyn Driver>));
+        let manager = ConcurrencyManager::open(driver, manager_options())
             .await
             .unwrap();
         let options = ControllerOptions::default()
@@ -394,7 +355,11 @@ impl World {
         let controller = PipelinesController::new(manager, cluster, options);
         let running = controller.clone();
         let task = tokio::spawn(async move { running.run().await.unwrap() });
-        self.controllers.push((controller, task));
+        self.controllers.push(Running {
+            controller,
+            store,
+            task,
+        });
     }
 
     fn name(&mut self, repository: &RepositoryKey) -> PipelineRunKey {
@@ -411,6 +376,11 @@ impl World {
 
 fn key(repository: usize) -> RepositoryKey {
     REPOSITORIES[repository].parse().unwrap()
+}
+
+/// On paused time, nothing may wait for a clock of its own.
+fn manager_options() -> ManagerOptions {
+    ManagerOptions::default().with_keep_alive_on(KeepAliveOn::Task)
 }
 
 fn global() -> RepositoryKey {

@@ -1,7 +1,5 @@
 //! Rows R1 to R20: the loop that starts what the queues hand out.
 
-use std::time::Duration;
-
 use pac_conformance::Fixture;
 use pac_core::Limit;
 use pac_pipelines::PipelinesError;
@@ -9,10 +7,9 @@ use pac_pipelines::model::{RunView, SpecStatus};
 use pac_pipelines::queue_manager::{Found, StartReport};
 use pac_pipelines::testing::{NewRun, StartFault};
 use pac_pipelines::vocabulary;
-use tokio::time::{sleep, timeout};
 
-use crate::bench::{Bench, global, name_of, run, website};
-use crate::scripted::{Mishap, Request};
+use super::bench::{Bench, global, name_of, run, website};
+use super::scripted::{Mishap, Request};
 
 async fn queue(bench: &Bench, name: &str) -> StartReport {
     let repositories = bench.repositories().await;
@@ -66,7 +63,7 @@ pub(crate) async fn r1_a_run_without_an_order_waits_for_it(fixture: &Fixture) {
     bench.cluster.create(held).unwrap();
     assert_eq!(started(&queue(&bench, "a").await), [""; 0]);
     bench.assert(&[], &[]).await;
-    sleep(Duration::from_secs(3)).await;
+    bench.outlast_the_order().await;
     assert_eq!(started(&queue(&bench, "a").await), ["a"]);
 }
 
@@ -340,8 +337,10 @@ pub(crate) async fn r19_a_caller_that_is_dropped_leaves_its_candidate_to_the_nex
     for request in [Request::Read, Request::Start] {
         bench.scripted.next(request, &run("b"), Mishap::Hangs);
         let start_loop = bench.start_loop();
-        let call = start_loop.start_next(&website, &ended);
-        assert!(timeout(Duration::from_millis(500), call).await.is_err());
+        tokio::select! {
+            report = start_loop.start_next(&website, &ended) => panic!("{report:?}"),
+            () = bench.scripted.hangs() => {}
+        }
         bench.assert(&[], &["b", "c"]).await;
     }
     assert_eq!(started(&next(&bench, &ended).await), ["b"]);

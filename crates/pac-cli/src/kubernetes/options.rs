@@ -1,0 +1,109 @@
+//! The options that say what is installed, the same for every command.
+
+use clap::ValueEnum;
+use pac_concurrency::kubernetes::install::{Install, InstallMode, StoreDriver};
+
+/// What is installed. Commands about an installation take the options it was installed with.
+#[derive(Debug, clap::Args)]
+pub(super) struct InstallArgs {
+    /// The namespace of the controller and its settings
+    #[arg(long, short, value_name = "NAMESPACE", default_value = Install::NAMESPACE,
+          value_parser = name)]
+    namespace: String,
+
+    /// How runs are held back for the controller
+    #[arg(long, value_enum, default_value_t = Mode::Takeover)]
+    mode: Mode,
+
+    /// The image of the controller [default: pac-concurrency:VERSION]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+
+    /// How many replicas of the controller run; all of them are active
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    replicas: u32,
+
+    /// The store that the settings begin with
+    #[arg(long, value_enum, default_value_t = Driver::Postgresql)]
+    driver: Driver,
+
+    /// A namespace whose runs are left alone (can be given more than once)
+    #[arg(long, value_name = "NAMESPACE", value_parser = name)]
+    exclude_namespace: Vec<String>,
+
+    /// A held run that is cancelled gracefully is cancelled at once: its `finally` tasks do not run
+    #[arg(long)]
+    cancel_at_once: bool,
+}
+
+/// How runs are held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Pipelines-as-Code holds them back, by its concurrency_limit
+    Takeover,
+    /// A policy holds them back, by an annotation of the Repository
+    Gate,
+    /// Nothing is held back
+    Observe,
+}
+
+/// The store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Driver {
+    /// PostgreSQL
+    Postgresql,
+    /// etcd
+    Etcd,
+}
+
+impl InstallArgs {
+    pub(super) fn install(&self) -> Install {
+        let mut install = Install::default()
+            .with_namespace(&self.namespace)
+            .with_mode(match self.mode {
+                Mode::Takeover => InstallMode::Takeover,
+                Mode::Gate => InstallMode::Gate,
+                Mode::Observe => InstallMode::Observe,
+            })
+            .with_replicas(self.replicas)
+            .with_driver(match self.driver {
+                Driver::Postgresql => StoreDriver::Postgresql,
+                Driver::Etcd => StoreDriver::Etcd,
+            })
+            .with_cancel_at_once(self.cancel_at_once);
+        if let Some(image) = &self.image {
+            install = install.with_image(image);
+        }
+        let excluded = self.exclude_namespace.iter();
+        excluded.fold(install, Install::with_excluded_namespace)
+    }
+}
+
+/// A name of a namespace.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_name = (1..=63).contains(&text.len())
+        && text.chars().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    match is_name {
+        true => Ok(text.to_owned()),
+        false => Err(
+            "a namespace has up to 63 small letters, digits and dashes, no dash at either end"
+                .to_owned(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_would_refuse_is_no_namespace() {
+        assert!(name("ci-2").is_ok());
+        for bad in ["", "-a", "a-", "A", "a.b", &"a".repeat(64)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `pac kubernetes` from a shell, against an API server for tests.
+
+#![cfg(feature = "kubernetes")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::process::{Command, Output};
+
+use pac_kubernetes_mock::ApiServer;
+use serde_json::{Value, json};
+
+const MANIFESTS: &str = include_str!("../../../docs/deploy/kubernetes.yaml");
+
+fn pac(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
+    command.arg("kubernetes").args(args);
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn the_manifests_of_the_documents_are_printed_without_a_cluster() {
+    let printed = pac(&["install"]);
+    assert!(printed.status.success());
+    assert_eq!(text(&printed.stdout), MANIFESTS);
+    assert_eq!(text(&printed.stderr), "");
+    let gate = text(
+        &pac(&[
+            "install",
+            "--mode",
+            "gate",
+            "--exclude-namespace",
+            "sandbox",
+        ])
+        .stdout,
+    );
+    assert!(gate.contains("name: gate.concurrency"), "{gate}");
+    assert!(!gate.contains("name: takeover.concurrency"), "{gate}");
+    assert!(gate.contains("--exclude-namespace=sandbox"), "{gate}");
+}
+
+#[test]
+fn a_cluster_that_is_not_there_has_an_exit_code_of_its_own() {
+    let nowhere = ["--server", "http://127.0.0.1:1"];
+    let checked = pac(&[&["check"], &nowhere[..]].concat());
+    assert_eq!(checked.status.code(), Some(69));
+    let lines = text(&checked.stdout);
+    assert!(
+        lines.starts_with("FAILED   server: API server: "),
+        "{lines}"
+    );
+    assert_eq!(lines.matches("skipped ").count(), 8, "{lines}");
+    for command in ["install", "uninstall", "onboard", "offboard"] {
+        let failed = pac(&[&[command, "--apply"], &nowhere[..]].concat());
+        assert_eq!(
+            failed.status.code(),
+            Some(69),
+            "{command}: {}",
+            text(&failed.stderr)
+        );
+    }
+    let wrong = pac(&["install", "--namespace", "Not_A_Name"]);
+    assert_eq!(wrong.status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_installed_checked_and_removed() {
+    let server = ApiServer::start().await;
+    let at = ["--server", server.url()];
+    let on = |args: &[&str]| pac(&[args, &at[..]].concat());
+
+    let installed = on(&["install", "--apply"]);
+    assert!(installed.status.success(), "{}", text(&installed.stderr));
+    let lines = text(&installed.stdout);
+    assert_eq!(lines.lines().count(), 11, "{lines}");
+    assert!(
+        lines.lines().all(|line| line.starts_with("created    ")),
+        "{lines}"
+    );
+    assert!(text(&installed.stderr).contains("kubectl create secret generic"));
+
+    let checked = on(&["check", "-o", "json"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let results: Vec<Value> = serde_json::from_slice(&checked.stdout).unwrap();
+    let result = |check: &str| {
+        let found = results.iter().find(|one| one["check"] == check);
+        found.unwrap()["result"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(result("policies"), "ok");
+    assert_eq!(result("controller"), "failed");
+    assert_eq!(result("settings"), "failed");
+    assert_eq!(result("canary"), "skipped");
+
+    let would = on(&["uninstall"]);
+    assert!(would.status.success());
+    assert!(text(&would.stdout).starts_with("would      remove Deployment "));
+    let removed = on(&["uninstall", "--apply"]);
+    assert!(removed.status.success(), "{}", text(&removed.stderr));
+    let left = server.handle().list("deployments", "", "").unwrap();
+    assert_eq!(left, [] as [Value; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_says_what_to_do() {
+    let server = ApiServer::start().await;
+    let objects = server.handle();
+    objects.create_namespace("ci").unwrap();
+    let run = json!({
+        "metadata": {
+            "namespace": "ci", "name": "a",
+            "labels": {"app.kubernetes.io/managed-by": "pipelinesascode.tekton.dev"},
+            "annotations": {"pipelinesascode.tekton.dev/execution-order": "ci/a"},
+        },
+        "spec": {"status": "PipelineRunPending"},
+    });
+    objects.create("pipelineruns", run).unwrap();
+    let refused = pac(&["install", "--apply", "--server", server.url()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = text(&refused.stderr);
+    assert!(
+        said.contains("ci/a") && said.contains("pac kubernetes onboard"),
+        "{said}"
+    );
+    let refused = pac(&["onboard", "--apply", "--server", server.url()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("--pac-namespace"));
+}

@@ -1,0 +1,141 @@
+//! The controller's account and what it may do: nothing more than it needs.
+
+use pac_pipelines::vocabulary::PAC_MANAGER;
+use serde_json::{Value, json};
+
+use super::manifest::Manifest;
+use super::options::{Install, InstallMode};
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// Something that the controller may do, in all namespaces or in its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Permission {
+    pub(super) group: &'static str,
+    pub(super) resource: &'static str,
+    /// The one object that it is about; `None` for all of them.
+    pub(super) name: Option<&'static str>,
+    pub(super) verbs: &'static [&'static str],
+}
+
+impl Permission {
+    fn rule(self) -> Value {
+        let mut rule = json!({
+            "apiGroups": [self.group],
+            "resources": [self.resource],
+            "verbs": self.verbs,
+        });
+        if let (Some(name), Some(rule)) = (self.name, rule.as_object_mut()) {
+            rule.insert("resourceNames".to_owned(), json!([name]));
+        }
+        rule
+    }
+}
+
+/// What the controller does in all namespaces.
+pub(super) fn cluster_wide(mode: InstallMode) -> [Permission; 3] {
+    let runs: &[&str] = match mode {
+        InstallMode::Takeover | InstallMode::Gate => &["get", "list", "watch", "patch"],
+        InstallMode::Observe => &["get", "list", "watch"],
+    };
+    let of = |group, resource, verbs| Permission {
+        group,
+        resource,
+        name: None,
+        verbs,
+    };
+    [
+        of("tekton.dev", "pipelineruns", runs),
+        of(PAC_MANAGER, "repositories", &["get", "list", "watch"]),
+        of("events.k8s.io", "events", &["create", "patch"]),
+    ]
+}
+
+/// What the controller does in its own namespace: it reads its settings.
+pub(super) fn own_namespace() -> [Permission; 2] {
+    let of = |resource, name| Permission {
+        group: "",
+        resource,
+        name: Some(name),
+        verbs: &["get", "watch"],
+    };
+    [
+        of("configmaps", Install::CONFIG_MAP),
+        of("secrets", Install::SECRET),
+    ]
+}
+
+/// The account, the two roles, and their bindings.
+pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
+    let (name, namespace) = (Install::NAME, install.namespace.as_str());
+    let rules =
+        |permissions: &[Permission]| permissions.iter().map(|one| one.rule()).collect::<Value>();
+    let role = |kind| json!({"apiGroup": RBAC_GROUP, "kind": kind, "name": name});
+    let subjects = json!([{"kind": "ServiceAccount", "name": name, "namespace": namespace}]);
+    vec![
+        Manifest::namespaced("v1", "ServiceAccount", namespace, name),
+        Manifest::cluster_wide(RBAC, "ClusterRole", name)
+            .with("rules", rules(&cluster_wide(install.mode))),
+        Manifest::cluster_wide(RBAC, "ClusterRoleBinding", name)
+            .with("roleRef", role("ClusterRole"))
+            .with("subjects", subjects.clone()),
+        Manifest::namespaced(RBAC, "Role", namespace, name).with("rules", rules(&own_namespace())),
+        Manifest::namespaced(RBAC, "RoleBinding", namespace, name)
+            .with("roleRef", role("Role"))
+            .with("subjects", subjects),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(mode: InstallMode, kind: &str) -> Value {
+        let manifests = manifests(&Install::default().with_mode(mode));
+        let role = manifests.iter().find(|one| one.kind() == kind).unwrap();
+        role.as_value()["rules"].clone()
+    }
+
+    #[test]
+    fn the_controller_may_do_exactly_what_it_needs() {
+        assert_eq!(
+            rules(InstallMode::Takeover, "ClusterRole"),
+            json!([
+                {"apiGroups": ["tekton.dev"], "resources": ["pipelineruns"],
+                 "verbs": ["get", "list", "watch", "patch"]},
+                {"apiGroups": ["pipelinesascode.tekton.dev"], "resources": ["repositories"],
+                 "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["events.k8s.io"], "resources": ["events"],
+                 "verbs": ["create", "patch"]},
+            ])
+        );
+        assert_eq!(
+            rules(InstallMode::Gate, "Role"),
+            json!([
+                {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "watch"],
+                 "resourceNames": ["pipelines-as-code"]},
+                {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "watch"],
+                 "resourceNames": ["pac-concurrency-secret"]},
+            ])
+        );
+    }
+
+    #[test]
+    fn an_observer_changes_no_run() {
+        let rules = rules(InstallMode::Observe, "ClusterRole");
+        assert_eq!(rules[0]["verbs"], json!(["get", "list", "watch"]));
+    }
+
+    #[test]
+    fn both_roles_are_given_to_the_account_of_the_controller_alone() {
+        let install = Install::default().with_namespace("queues");
+        for binding in manifests(&install) {
+            if let Some(subjects) = binding.as_value().get("subjects") {
+                let account = json!([{"kind": "ServiceAccount", "name": Install::NAME, "namespace": "queues"}]);
+                assert_eq!(*subjects, account);
+                assert_eq!(binding.as_value()["roleRef"]["name"], Install::NAME);
+            }
+        }
+    }
+}
