@@ -17,6 +17,11 @@ async fn a_controller_that_is_started_anew_finds_its_waiters_in_their_order() {
     let first = world.controller().await;
     let order = world.event("website", "pr", 4);
     world.runs("website", &["pr0"]).await;
+    let repository = "ci/website".parse().unwrap();
+    let manager = first.controller.manager();
+    while manager.status(&repository).await.unwrap().queued.len() < 3 {
+        sleep(Duration::from_millis(10)).await;
+    }
     first.end().await;
     // It ends, and an event comes, while no controller is there.
     world.tekton.finish("ci", &order[0], true).unwrap();

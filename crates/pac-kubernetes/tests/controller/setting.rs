@@ -136,6 +136,13 @@ impl Peaks {
     }
 }
 
+impl Peaks {
+    /// Looks no more: with very many runs it would take most of the time.
+    pub(crate) fn stop(&self) {
+        self.task.abort();
+    }
+}
+
 impl Drop for Peaks {
     fn drop(&mut self) {
         self.task.abort();
@@ -258,12 +265,13 @@ impl World {
         self.objects.get(RUNS, "ci", name).unwrap()
     }
 
-    /// The runs of a Repository that run, in the order of their tokens.
+    /// The runs of a Repository that Tekton runs, in the order of their tokens.
     pub(crate) fn running(&self, repository: &str) -> Vec<String> {
         let all = self.objects.list(RUNS, "ci", "").unwrap_or_default();
         let mut running: Vec<_> = all
             .iter()
-            .filter(|run| has_slot(run) && repository_of(run) == repository)
+            .filter(|run| run["status"]["startTime"].is_string() && !is_done(run))
+            .filter(|run| repository_of(run) == repository)
             .map(|run| (token(run), name(run)))
             .collect();
         running.sort();
@@ -274,12 +282,20 @@ impl World {
     pub(crate) async fn runs(&self, repository: &str, expected: &[&str]) {
         let mut expected = expected.to_vec();
         expected.sort_unstable();
-        let comes = || {
+        let begun = Instant::now();
+        loop {
             let mut running = self.running(repository);
             running.sort_unstable();
-            running == expected
-        };
-        until(&format!("{expected:?} run"), comes).await;
+            if running == expected {
+                return;
+            }
+            assert!(
+                begun.elapsed() < LONG,
+                "{running:?} run, not {expected:?}: {:#?}",
+                self.objects.list(RUNS, "ci", "").unwrap_or_default()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -109,7 +109,7 @@ impl Waiter {
     #[must_use]
     pub fn queue(&self) -> Option<RepositorySummary> {
         let inner = self.cell.lock();
-        let head = inner.machine.state()?.head().clone();
+        let head = *inner.machine.state()?.head();
         Some(RepositorySummary::of((self.cell.key().clone(), head)))
     }
 
