@@ -64,7 +64,7 @@ pub(super) async fn report(
             Some((repository, looked)) = keeper.looks.next() => {
                 keeper.looked(repository, looked);
             }
-            Some((write, written)) = keeper.writes.next() => keeper.wrote(&write, written),
+            Some((write, written)) = keeper.writes.next() => keeper.wrote(&write, &written),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => keeper.write(),
         }
     }
@@ -219,8 +219,8 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn wrote(&mut self, write: &Write, written: Result<(), Failure>) {
-        if let Err(failure) = &written {
+    fn wrote(&mut self, write: &Write, written: &Result<(), Failure>) {
+        if let Err(failure) = written {
             tracing::debug!(run = %write.run, error = %failure, "a position is not written");
         }
         self.pace.wrote(write, written.is_ok(), Instant::now());

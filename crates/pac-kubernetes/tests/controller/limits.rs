@@ -1,6 +1,10 @@
 //! Limits: none, a global one, and such as change while runs wait.
 
+use std::time::Duration;
+
+use pac_core::Limit;
 use pac_kubernetes_mock::Ending;
+use tokio::time::sleep;
 
 use crate::setting::{World, until};
 
@@ -12,12 +16,8 @@ async fn without_a_limit_ten_runs_run_side_by_side_and_are_counted() {
     until("ten run", || world.running("website").len() == 10).await;
     let manager = working.controller.manager();
     let repository = "ci/website".parse().unwrap();
-    loop {
-        let status = manager.status(&repository).await.unwrap();
-        if status.running.len() == 10 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    while manager.status(&repository).await.unwrap().running.len() < 10 {
+        sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -41,10 +41,14 @@ async fn the_global_limit_holds_where_there_is_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_that_goes_starts_all_and_one_that_is_lowered_evicts_none() {
     let world = World::new(&[("website", 3)], Ending::WhenTold).await;
-    let _working = world.controller().await;
+    let working = world.controller().await;
     let order = world.event("website", "pr", 6);
     world.runs("website", &["pr0", "pr1", "pr2"]).await;
     world.set_limit("website", Some(1));
+    let (manager, repository) = (working.controller.manager(), "ci/website".parse().unwrap());
+    while manager.status(&repository).await.unwrap().limit != Limit::new(1) {
+        sleep(Duration::from_millis(10)).await;
+    }
     world.tekton.finish("ci", &order[0], true).unwrap();
     world.runs("website", &["pr1", "pr2"]).await;
     world.tekton.finish("ci", &order[1], true).unwrap();

@@ -11,7 +11,8 @@ use crate::setting::{Working, World, in_order, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_runs_that_wait_or_run_cost_no_request() {
-    let world = World::new(&[], Ending::WhenTold).await;
+    let mut world = World::new(&[], Ending::WhenTold).await;
+    world.watcher = None;
     world.peaks.stop();
     for at in 0..300 {
         let repository = format!("r{at}");
@@ -31,7 +32,8 @@ async fn a_thousand_runs_that_wait_or_run_cost_no_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_is_admitted_in_a_few_commits_and_starts_in_its_order() {
-    let world = World::new(&[("website", 40)], Ending::WhenTold).await;
+    let mut world = World::new(&[("website", 40)], Ending::WhenTold).await;
+    world.watcher = None;
     world.peaks.stop();
     let order = world.event("website", "pr", 500);
     let faults = Faults::none();

@@ -207,7 +207,8 @@ pub(crate) struct World {
     pub(crate) tekton: Tekton,
     pub(crate) peaks: Peaks,
     pac: PacController,
-    _watcher: PacWatcher,
+    /// Pipelines-as-Code's watcher; `None` once a test does without it.
+    pub(crate) watcher: Option<PacWatcher>,
 }
 
 impl World {
@@ -219,7 +220,7 @@ impl World {
             tekton: Tekton::start(&server, ending),
             peaks: Peaks::start(&objects),
             pac: PacController::new(&server),
-            _watcher: PacWatcher::start(&server),
+            watcher: Some(PacWatcher::start(&server)),
             store: store(),
             server,
             objects,
