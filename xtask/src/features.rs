@@ -29,7 +29,7 @@ const NOT_BY_DEFAULT: [&str; 9] = [
 const POWERSET_LIMIT: usize = 3;
 
 /// Features that meet no other one in the code: built alone and together with all, in no pairs.
-const APART: [&str; 1] = ["kubernetes"];
+const APART: [&str; 4] = ["bench", "dist", "full", "kubernetes"];
 
 /// The features of one crate: what each of them enables.
 type Features = BTreeMap<String, Vec<String>>;
@@ -180,7 +180,7 @@ mod tests {
     fn combinations_that_come_to_the_same_are_built_once() {
         let features = features(&[
             ("etcd", &["dep:pac-etcd"]),
-            ("full", &["etcd", "memory"]),
+            ("every", &["etcd", "memory"]),
             ("memory", &["dep:pac-memory"]),
         ]);
         let combinations = combinations(&features);
@@ -189,7 +189,7 @@ mod tests {
             [
                 vec![],
                 vec!["etcd"],
-                vec!["full"],
+                vec!["every"],
                 vec!["memory"],
                 vec!["etcd", "memory"]
             ]

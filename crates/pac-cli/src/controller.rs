@@ -13,9 +13,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use pac_concurrency::kubernetes::{
     Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, Mode as Acting,
-    PipelinesController,
+    PipelinesController, ReportOptions, Reporter,
 };
 use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, Settings};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Sources;
@@ -90,6 +91,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NS/NAME")]
     global_repository: Option<RepositoryKey>,
 
+    /// Make no events on PipelineRuns: queued, started, not managed and why
+    #[arg(long)]
+    no_events: bool,
+
+    /// Write no positions on the PipelineRuns that wait
+    #[arg(long)]
+    no_positions: bool,
+
     /// What to do while concurrency-enabled is false
     #[arg(long, value_enum, default_value_t = WithoutStore::Wait)]
     without_store: WithoutStore,
@@ -155,11 +164,16 @@ async fn control(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
         let cause = cause.unwrap_or_default();
         Failure::new(Exit::Config, format!("{error}: {cause}"))
     })?;
+    let reporter = args.reporter(&cluster);
     let cluster: Arc<dyn Cluster> = Arc::new(cluster);
     loop {
         let settings = read(sources)?;
         let left = if settings.enabled {
-            with_store(args, sources, &settings, &cluster, &health, &mut end).await?
+            let sides = Sides {
+                cluster: &cluster,
+                reporter: reporter.as_ref(),
+            };
+            with_store(args, sources, &settings, sides, &health, &mut end).await?
         } else {
             without_store::run(args, sources, &cluster, &health, &mut end).await
         };
@@ -183,12 +197,20 @@ enum Left {
     Switched,
 }
 
+/// What a controller works on, and where it tells of it.
+#[derive(Clone, Copy)]
+struct Sides<'a> {
+    cluster: &'a Arc<dyn Cluster>,
+    /// `None` when nothing is to be told.
+    reporter: Option<&'a Reporter>,
+}
+
 /// Works with a store, until a signal comes or limits are disabled.
 async fn with_store(
     args: &Args,
     sources: &Sources,
     settings: &Settings,
-    cluster: &Arc<dyn Cluster>,
+    sides: Sides<'_>,
     health: &Health,
     end: &mut End,
 ) -> Result<Left, Failure> {
@@ -201,9 +223,14 @@ async fn with_store(
         () = end.asked() => return Ok(Left::Asked),
     };
     let options = args.controller_options();
-    let controller = PipelinesController::new(manager.clone(), Arc::clone(cluster), options);
+    let controller = PipelinesController::new(manager.clone(), Arc::clone(sides.cluster), options);
     health.controls(controller.clone());
     tracing::info!(mode = ?args.mode, driver = %settings.driver, "controlling");
+    // In a task of its own: whatever becomes of it, runs start.
+    let _reports = sides.reporter.map(|reporter| {
+        let (reporter, controller) = (reporter.clone(), controller.clone());
+        EndsWith(tokio::spawn(async move { reporter.run(&controller).await }))
+    });
     let left = tokio::select! {
         ended = controller.run() => Err(ended),
         () = end.asked() => Ok(Left::Asked),
@@ -219,6 +246,15 @@ async fn with_store(
             let message = "the session with the store has ended by itself; start anew";
             Err(Failure::new(Exit::Internal, message))
         }
+    }
+}
+
+/// A task that ends when this is dropped.
+struct EndsWith(JoinHandle<()>);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -270,6 +306,14 @@ async fn switched(sources: &Sources, enabled: bool) {
 }
 
 impl Args {
+    fn reporter(&self, cluster: &KubernetesCluster) -> Option<Reporter> {
+        let tells = !(self.no_events && self.no_positions) && self.mode != Mode::Observe;
+        let options = ReportOptions::default()
+            .with_events(!self.no_events)
+            .with_positions(!self.no_positions);
+        tells.then(|| Reporter::new(cluster, options))
+    }
+
     fn controller_options(&self) -> ControllerOptions {
         let options = ControllerOptions::default().with_mode(match self.mode {
             Mode::Takeover => Acting::Takeover,

@@ -7,10 +7,11 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
-use kube::api::{ListParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::{self, Event as Change};
 use kube::{Api, Config};
 use pac_core::PipelineRunKey;
 use pac_pipelines::model::ResourceVersion;
@@ -111,6 +112,40 @@ impl Client {
         self.send(run, Patch::Merge(patch)).await
     }
 
+    /// Makes an event in the namespace that it names.
+    pub(crate) async fn create_event(
+        &self,
+        event: &Event,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        within(deadline, api.create(&params, event)).await.map(drop)
+    }
+
+    /// Sends a merge patch of an event, once.
+    pub(crate) async fn patch_event(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(patch);
+        within(deadline, api.patch(name, &params, &patch))
+            .await
+            .map(drop)
+    }
+
     /// Lists the runs of the selection, page by page.
     pub(crate) async fn runs(&self) -> Result<List<RunObject>, Failure> {
         self.list(&self.followed(), Some(&self.options.run_selector))
@@ -151,11 +186,7 @@ impl Client {
         &self,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Failure> {
-        let deadline = self.options.request_timeout;
-        let answer = timeout(deadline, request).await;
-        answer
-            .map_err(|_| Failure::late(deadline))?
-            .map_err(failure)
+        within(self.options.request_timeout, request).await
     }
 
     async fn list<O: Object>(
@@ -239,6 +270,17 @@ impl fmt::Debug for Client {
     }
 }
 
+/// A request within a deadline.
+async fn within<T>(
+    deadline: Duration,
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Failure> {
+    let answer = timeout(deadline, request).await;
+    answer
+        .map_err(|_| Failure::late(deadline))?
+        .map_err(failure)
+}
+
 /// Where the cluster is and how to prove who asks.
 async fn config(options: &KubernetesOptions) -> Result<Config, KubernetesError> {
     let chosen = KubeConfigOptions {
@@ -269,11 +311,11 @@ fn steps<O: Object>(api: Api<O>, config: watcher::Config) -> Steps<O> {
     let events = watcher::watcher(api, config).default_backoff();
     let steps = events.map(|event| {
         event.map_err(watch_failure).map(|event| match event {
-            Event::Init => Step::Begun,
-            Event::InitApply(object) => Step::Listed(pruned(object)),
-            Event::InitDone => Step::Complete,
-            Event::Apply(object) => Step::Applied(pruned(object)),
-            Event::Delete(object) => Step::Left(pruned(object)),
+            Change::Init => Step::Begun,
+            Change::InitApply(object) => Step::Listed(pruned(object)),
+            Change::InitDone => Step::Complete,
+            Change::Apply(object) => Step::Applied(pruned(object)),
+            Change::Delete(object) => Step::Left(pruned(object)),
         })
     });
     steps.boxed()

@@ -54,6 +54,10 @@ impl KubernetesCluster {
         }
     }
 
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Answers a list from the cache of an open watch, if it is complete and current.
     fn cached<T>(&self, list: impl FnOnce(&Caches) -> Option<T>) -> Option<T> {
         let caches = lock(&self.caches).clone()?;

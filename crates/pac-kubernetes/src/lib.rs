@@ -26,6 +26,17 @@
 //! | --- | --- |
 //! | `pipelineruns` of `tekton.dev` | get, list, watch, patch |
 //! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
+//! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
+//!
+//! # What people see
+//!
+//! A [`Reporter`] makes events on PipelineRuns and writes the positions of those that wait: queued,
+//! started, given back, not managed and why. It never holds a controller up, and nothing reads what
+//! it has written.
+//!
+//! | annotation on a PipelineRun that waits | value |
+//! | --- | --- |
+//! | `concurrency.pipelinesascode.tekton.dev/queue-position` | its position in the queue of its Repository, 1 is next; written at most every 10 s, gone once it has started |
 
 mod cache;
 mod client;
@@ -36,8 +47,10 @@ pub mod install;
 mod object;
 mod options;
 mod patch;
+mod report;
 mod watch;
 
 pub use cluster::KubernetesCluster;
 pub use error::KubernetesError;
 pub use options::KubernetesOptions;
+pub use report::{ReportOptions, Reporter};

@@ -112,7 +112,7 @@ impl Object for RepositoryObject {
     type View = RepositoryView;
 
     fn prune(&mut self) {
-        prune(&mut self.metadata, &[], &[vocabulary::LIMIT]);
+        prune(&mut self.metadata, &[], vocabulary::REPOSITORY_ANNOTATIONS);
     }
 
     fn view(&self) -> Result<RepositoryView, Unreadable> {

@@ -30,6 +30,19 @@ pub(crate) fn start_without_annotations(
     json_patch::Patch(operations)
 }
 
+/// Writes the position of a run that is held back. Once it has started, nothing is written: whatever
+/// order the patches of a position and of the start arrive in, no position stays.
+pub(crate) fn position(uid: &Uid, position: usize) -> json_patch::Patch {
+    json_patch::Patch(vec![
+        test(&["metadata", "uid"], uid.as_str().into()),
+        test(&["spec", "status"], vocabulary::PENDING.into()),
+        add(
+            &["metadata", "annotations", vocabulary::POSITION],
+            position.to_string().into(),
+        ),
+    ])
+}
+
 /// Holds a run back, where it still is as it was read.
 pub(crate) fn hold(uid: &Uid, version: &str) -> Value {
     json!({

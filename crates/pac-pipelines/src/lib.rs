@@ -13,6 +13,7 @@ mod error;
 pub mod integration;
 pub mod migration;
 pub mod model;
+pub mod policy;
 pub mod queue_manager;
 pub mod state_manager;
 #[cfg(feature = "testing")]
@@ -24,4 +25,7 @@ pub use cluster::{
     Unreadable, UnreadableObject,
 };
 pub use error::{ClusterError, ClusterErrorKind, ModelError, PipelinesError};
-pub use integration::{ControllerOptions, Creation, Mode, PipelinesController, Recovery};
+pub use integration::{
+    ControllerOptions, Creation, Mode, Notice, Noticed, Notices, PipelinesController, Recovery,
+    What,
+};

@@ -62,6 +62,14 @@ pub const TOKEN: &str = "concurrency.pipelinesascode.tekton.dev/fencing-token";
 /// that Pipelines-as-Code's own queue stays out of it.
 pub const LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/limit";
 
+/// Annotation of ours, on a PipelineRun or a Repository: the priority of the run, or of the
+/// Repository's runs that do not say. A whole number; higher starts first.
+pub const PRIORITY: &str = "concurrency.pipelinesascode.tekton.dev/priority";
+
+/// Annotation of ours, on a run that waits: its position in its queue, 1 is next. Written for
+/// people to see and never acted on; gone once the run has started.
+pub const POSITION: &str = "concurrency.pipelinesascode.tekton.dev/queue-position";
+
 /// The labels that a view of a run keeps.
 pub const LABELS: &[&str] = &[
     STATE,
@@ -89,7 +97,12 @@ pub const ANNOTATIONS: &[&str] = &[
     OUR_EXECUTION_ORDER,
     HELD,
     TOKEN,
+    PRIORITY,
+    POSITION,
 ];
+
+/// The annotations that a view of a Repository keeps.
+pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY];
 
 /// `spec.status` of a run that is held back.
 pub const PENDING: &str = "PipelineRunPending";

@@ -8,7 +8,6 @@ use pac_core::{PipelineRunKey, RepositoryKey};
 
 use super::PipelinesController;
 use super::engine::Engine;
-use super::pass::request;
 use super::phase::Phase;
 use crate::cluster::{ClusterEvent, HoldOutcome};
 use crate::error::PipelinesError;
@@ -84,10 +83,15 @@ impl Engine {
         };
         let limited = effective.limit.get().is_some();
         runs.retain(|(run, _)| matches!(Phase::of(run, limited), Phase::Held | Phase::Running));
-        let requests = runs.iter().map(|(run, _)| request(run)).collect();
+        let requests = runs
+            .iter()
+            .map(|(run, _)| self.request(repository, run))
+            .collect();
         let (admissions, failed) = self.admit_all(repository, effective, requests).await;
         let mut to_hold = Vec::new();
         for ((run, answer), admission) in runs.into_iter().zip(admissions) {
+            self.tell_invalid(repository, run);
+            self.tell_queued(repository, run, &admission, false);
             match &admission {
                 Admission::Started(_) => *answer = Creation::Started,
                 Admission::Finished(outcome) => *answer = Creation::Finished(*outcome),
@@ -122,7 +126,10 @@ impl Engine {
             HoldOutcome::Held => {}
             // It runs: it counts, also beyond the limit, until it has ended.
             HoldOutcome::TooLate => {
-                let _ = self.manager.adopt(repository, request(run)).await?;
+                let _ = self
+                    .manager
+                    .adopt(repository, self.request(repository, run))
+                    .await?;
                 *answer = Creation::Started;
                 self.look_at(repository, run.key.clone());
             }

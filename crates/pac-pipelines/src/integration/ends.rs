@@ -11,7 +11,8 @@ use pac_core::{Error, PipelineRunKey, RepositoryKey};
 
 use super::decide::Known;
 use super::engine::Engine;
-use super::pass::{Report, request};
+use super::notices::What;
+use super::pass::Report;
 use crate::cluster::{ClusterEvent, EndOutcome};
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
@@ -121,7 +122,12 @@ impl Engine {
             SpecStatus::Cancelled
         };
         let asked = self.cluster.request_end(&now.key, &now.uid, form);
-        Ok(asked.await? == EndOutcome::Requested)
+        let requested = asked.await? == EndOutcome::Requested;
+        if let Some(repository) = now.repository().filter(|_| requested) {
+            let runs = now.has_started();
+            self.tell_of(&repository, &now, What::CancelledInStore { runs });
+        }
+        Ok(requested)
     }
 
     /// Takes a run out of its slot or out of the queue, so that it may ask again.
@@ -130,7 +136,11 @@ impl Engine {
         repository: &RepositoryKey,
         view: &RunView,
     ) -> Result<(), Error> {
-        match self.manager.admit(repository, request(view)).await? {
+        match self
+            .manager
+            .admit(repository, self.request(repository, view))
+            .await?
+        {
             Admission::Started(lease) => {
                 let never_looked_after = RunOutcome::Expired;
                 self.manager.release(lease, never_looked_after).await?;

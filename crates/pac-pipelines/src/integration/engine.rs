@@ -12,6 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::notices::NoticeBoard;
 use super::options::ControllerOptions;
 use super::seen::{Seen, Touched};
 use super::work::{Dirty, Work};
@@ -28,6 +29,7 @@ pub(super) struct Engine {
     pub(super) cluster: Arc<dyn Cluster>,
     pub(super) options: ControllerOptions,
     pub(super) work: Work,
+    pub(super) notices: NoticeBoard,
     /// At most so many starts are under way.
     pub(super) starts: Semaphore,
     /// Set once the cluster's lists have been taken.
@@ -59,6 +61,7 @@ impl Engine {
             manager,
             cluster,
             work: Work::default(),
+            notices: NoticeBoard::default(),
             starts: Semaphore::new(options.concurrent_starts.clamp(1, Semaphore::MAX_PERMITS)),
             listed: OnceCell::new(),
             epoch: options.epoch.unwrap_or_else(|| SystemTime::now().into()),

@@ -22,6 +22,7 @@ mod ends;
 mod engine;
 mod follow;
 mod limits;
+mod notices;
 mod options;
 mod pass;
 mod phase;
@@ -41,6 +42,7 @@ pub use batch::{Batches, batches};
 pub use creation::Creation;
 pub use decide::{Holder, Known, Step, decide};
 pub use limits::{EffectiveLimit, GlobalLimit};
+pub use notices::{Notice, Noticed, Notices, What};
 pub use options::{ControllerOptions, Mode};
 pub use phase::Phase;
 pub use recovery::Recovery;
@@ -49,6 +51,7 @@ use engine::Engine;
 
 use crate::cluster::{Cluster, ClusterEvent};
 use crate::error::PipelinesError;
+use crate::model::RunView;
 
 /// What a controller for PipelineRuns calls: the limits and queues of Repositories over a
 /// [`ConcurrencyManager`], and a [`Cluster`] that is asked for changes.
@@ -122,6 +125,19 @@ impl PipelinesController {
     #[must_use]
     pub fn manager(&self) -> &ConcurrencyManager {
         &self.engine.manager
+    }
+
+    /// What happens to runs from now on, for people to see. It holds nothing up: a reader that is
+    /// slow misses notices.
+    #[must_use]
+    pub fn notices(&self) -> Notices {
+        self.engine.notices.subscribe()
+    }
+
+    /// A run of the cluster as it was seen last; `None` where there is none of this name.
+    #[must_use]
+    pub fn seen(&self, run: &PipelineRunKey) -> Option<Arc<RunView>> {
+        self.engine.seen().run(run).cloned()
     }
 
     /// How many runs of the cluster are known.

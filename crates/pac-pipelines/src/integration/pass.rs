@@ -7,14 +7,16 @@ use futures_util::future::{join_all, try_join_all};
 use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
-use pac_core::{Error, Limit, PipelineRunKey, RepositoryKey};
+use pac_core::{Error, Limit, PipelineRunKey, Priority, RepositoryKey};
 use tokio::time::Instant;
 
 use super::batch::batches;
 use super::decide::Known;
 use super::engine::{Engine, Missing};
 use super::limits::EffectiveLimit;
+use super::notices::What;
 use super::options::Mode;
+use super::phase::Phase;
 use super::plan::{Item, Plan};
 use super::seen::RepositoryState;
 use super::work::Dirty;
@@ -50,7 +52,7 @@ impl Engine {
             let seen = self.seen();
             (seen.repository(repository).cloned(), seen.limit(repository))
         };
-        match state {
+        match &state {
             Some(RepositoryState::Deleted(_)) => return self.remove(repository).await,
             None if dirty.listed => {
                 let missing = Missing::Repository(repository.clone());
@@ -63,11 +65,21 @@ impl Engine {
             None => return Ok(Report::default()),
             Some(_) => {}
         }
+        let is_in_two_modes =
+            matches!(&state, Some(RepositoryState::Known(view)) if view.in_two_modes);
         let (items, status) = self.items(repository, dirty).await?;
         let limited = effective.is_none_or(|effective| effective.limit.get().is_some());
+        let refuses = self.options.mode == Mode::Gate && is_in_two_modes;
+        if refuses {
+            self.tell_refused(repository, &items);
+        }
         let mut plan = Plan::of(items, limited, self.options.mode);
         if !plan.verify.is_empty() {
             self.verify(&mut plan, limited).await?;
+        }
+        if refuses {
+            // Pipelines-as-Code starts them, or its users do.
+            plan.admit_new.clear();
         }
         let limit = effective.filter(|effective| dirty.all && is_news(*effective, status.as_ref()));
         self.carry_out(repository, plan, limit, effective).await
@@ -81,6 +93,7 @@ impl Engine {
     ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
         let session = self.manager.session();
         let mut known: HashMap<PipelineRunKey, Known> = HashMap::new();
+        let mut priorities: HashMap<PipelineRunKey, Priority> = HashMap::new();
         let mut runs: BTreeSet<PipelineRunKey> = dirty.runs.clone();
         let mut status = None;
         if dirty.all || runs.len() > ONE_BY_ONE {
@@ -92,6 +105,7 @@ impl Engine {
                 if let Some(run) = run_of(&status) {
                     known.insert(run.clone(), Known::of(&status, session));
                 }
+                priorities.extend(priority_of(&status));
             }
             if dirty.all {
                 runs.extend(self.seen().runs_of(repository));
@@ -104,6 +118,7 @@ impl Engine {
                 .iter()
                 .map(|run| self.manager.run_status(repository, run));
             let statuses = try_join_all(reads).await?;
+            priorities.extend(statuses.iter().filter_map(priority_of));
             let statuses = statuses.iter().map(|status| Known::of(status, session));
             known.extend(runs.iter().cloned().zip(statuses));
         }
@@ -112,6 +127,10 @@ impl Engine {
         for run in runs {
             let known = known.remove(&run).unwrap_or(Known::Unknown);
             let view = seen.run_of(repository, &run).cloned();
+            let is_moved = view.as_ref().is_some_and(|view| {
+                let queued_at = priorities.get(&run);
+                queued_at.is_some_and(|at| *at != seen.policies(repository, view).priority)
+            });
             let is_gone = known.uid().is_some_and(|uid| {
                 seen.is_gone(&run, uid)
                     || (dirty.listed && !seen.has_run(&run) && {
@@ -124,6 +143,7 @@ impl Engine {
                 view,
                 is_gone,
                 known,
+                is_moved,
             });
         }
         Ok((items, status))
@@ -164,10 +184,10 @@ impl Engine {
         let mut report = Report::default();
         let mut over = Vec::new();
         // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
-        let adoptions = plan
-            .adopt
-            .iter()
-            .map(|view| self.manager.adopt(repository, request(view)));
+        let adoptions = plan.adopt.iter().map(|view| {
+            self.manager
+                .adopt(repository, self.request(repository, view))
+        });
         let adoptions = join_all(adoptions).await;
         for (view, admission) in plan.adopt.iter().zip(&adoptions) {
             match admission {
@@ -183,8 +203,8 @@ impl Engine {
                 .await?;
         }
         for (view, outcome) in &plan.adopt_and_release {
-            if let Admission::Started(lease) = self.manager.adopt(repository, request(view)).await?
-            {
+            let request = self.request(repository, view);
+            if let Admission::Started(lease) = self.manager.adopt(repository, request).await? {
                 self.manager.release(lease, *outcome).await?;
             }
             report.ended += 1;
@@ -203,23 +223,27 @@ impl Engine {
         }
         for view in &plan.readmit {
             // Counted for a moment, so that its old place is known; then queued there.
-            if let Admission::Started(lease) = self.manager.adopt(repository, request(view)).await?
+            let request = self.request(repository, view);
+            if let Admission::Started(lease) = self.manager.adopt(repository, request).await?
                 && let Some(admission) = self.manager.requeue(lease).await?
             {
+                self.tell_of(repository, view, What::Requeued);
+                self.tell_queued(repository, view, &admission, true);
                 self.admitted(admission);
             }
             report.admitted += 1;
         }
-        let admissions = plan
-            .admit
-            .iter()
-            .map(|view| self.manager.admit(repository, request(view)));
+        let admissions = plan.admit.iter().map(|view| {
+            self.manager
+                .admit(repository, self.request(repository, view))
+        });
         // A place in the queue that is dropped is given up: each is dealt with before any error.
         let mut failed = Ok(());
         for (view, admission) in plan.admit.iter().zip(join_all(admissions).await) {
             match admission {
                 Ok(Admission::Finished(_)) => over.push(view),
                 Ok(admission) => {
+                    self.tell_queued(repository, view, &admission, true);
                     self.admitted(admission);
                     report.admitted += 1;
                 }
@@ -266,15 +290,40 @@ impl Engine {
         }
         let mut admitted = 0;
         for batch in batches.due {
-            let requests = batch.iter().map(|view| request(view)).collect();
+            let requests = batch
+                .iter()
+                .map(|view| self.request(repository, view))
+                .collect();
             let (admissions, failed) = self.admit_all(repository, effective, requests).await;
-            for admission in admissions {
+            for (view, admission) in batch.iter().zip(admissions) {
+                self.tell_invalid(repository, view);
+                self.tell_queued(repository, view, &admission, false);
                 self.admitted(admission);
                 admitted += 1;
             }
             failed?;
         }
         Ok(admitted)
+    }
+
+    /// What a run asks the store with.
+    pub(super) fn request(&self, repository: &RepositoryKey, view: &RunView) -> RunRequest {
+        let request = RunRequest::durable(view.key.clone(), view.uid.clone());
+        request.with_priority(self.seen().policies(repository, view).priority)
+    }
+
+    /// Tells of the runs that are left alone because their Repository is in two modes.
+    fn tell_refused(&self, repository: &RepositoryKey, items: &[Item]) {
+        for view in items.iter().filter(|item| !item.known.is_live()) {
+            let Some(view) = &view.view else { continue };
+            let waits = matches!(
+                Phase::in_mode(view, true, self.options.mode),
+                Phase::Held | Phase::HeldByUser
+            );
+            if waits && (view.is_of_pac() || view.is_held_for_us()) {
+                self.tell_of(repository, view, What::InTwoModes);
+            }
+        }
     }
 
     /// Admits runs in their order, with the limit that is in force: those that were, and what
@@ -312,11 +361,6 @@ pub(super) fn first_error<T, E>(results: Vec<Result<T, E>>) -> Result<(), E> {
     results.into_iter().try_for_each(|result| result.map(drop))
 }
 
-/// What a run asks the store with.
-pub(super) fn request(view: &RunView) -> RunRequest {
-    RunRequest::durable(view.key.clone(), view.uid.clone())
-}
-
 /// Whether a limit is another than what the store has. Nothing is written for a Repository
 /// without a limit of which the store has nothing.
 fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool {
@@ -324,6 +368,14 @@ fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool
         None => true,
         Some(status) if !status.exists => effective.limit != Limit::UNLIMITED,
         Some(status) => status.limit != effective.limit,
+    }
+}
+
+/// The priority that a run waits with.
+fn priority_of(status: &RunStatus) -> Option<(PipelineRunKey, Priority)> {
+    match status {
+        RunStatus::Queued(run) => Some((run.run.clone(), run.priority)),
+        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pac_core::PipelineRunKey;
 use pac_core::state::RunOutcome;
 
-use super::decide::{Known, Step, decide};
+use super::decide::{Holder, Known, Step, decide};
 use super::options::Mode;
 use super::phase::{Phase, bears_marks};
 use crate::model::RunView;
@@ -19,6 +19,8 @@ pub(super) struct Item {
     /// It is certain that the cluster does not have the run that the store knows.
     pub(super) is_gone: bool,
     pub(super) known: Known,
+    /// It waits with another priority than its annotations say now.
+    pub(super) is_moved: bool,
 }
 
 /// What is to be done, in the order in which it is to be done.
@@ -50,6 +52,10 @@ impl Plan {
                 }
                 continue;
             };
+            if item.is_moved && is_our_waiter(&view, &item.known, limited, mode) {
+                plan.admit.push(view);
+                continue;
+            }
             plan.add(view, item.known, limited, mode);
         }
         plan
@@ -75,4 +81,12 @@ impl Plan {
             Step::Verify => self.verify.push((view, known)),
         }
     }
+}
+
+/// Whether a run waits, and this controller looks after it: asked for once more it moves in its
+/// queue, and nothing else.
+fn is_our_waiter(view: &RunView, known: &Known, limited: bool, mode: Mode) -> bool {
+    let is_ours = matches!(known, Known::Queued { uid, holder: Holder::Us } if *uid == view.uid);
+    let phase = Phase::in_mode(view, limited, mode);
+    is_ours && matches!(phase, Phase::Held | Phase::HeldByUser)
 }

@@ -1,6 +1,6 @@
 //! What has been seen of the cluster: the latest state of every object.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::limits::{EffectiveLimit, GlobalLimit};
 use crate::cluster::{ClusterEvent, Listing, Unreadable, UnreadableObject};
 use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
+use crate::policy::Policies;
 use crate::vocabulary;
 
 /// The latest state of every object, whatever order the events came in.
@@ -174,6 +175,14 @@ impl Seen {
         Some(&seen.view)
     }
 
+    /// What annotations of a run and of its Repository say about it.
+    pub(super) fn policies(&self, repository: &RepositoryKey, run: &RunView) -> Policies {
+        match self.repositories.get(repository) {
+            Some(RepositoryState::Known(owner)) => Policies::of(run, Some(owner)),
+            _ => Policies::of(run, None),
+        }
+    }
+
     /// How long ago a run was seen first.
     pub(crate) fn seen_for(&self, run: &PipelineRunKey) -> Duration {
         let seen = self.runs.get(run);
@@ -284,8 +293,18 @@ impl Seen {
             before = known.repository.clone();
             // Most changes of a run are to what a view does not keep.
             view.version = known.view.version;
+            // The position is written for people, over and over.
+            let position = view.annotations.remove(vocabulary::POSITION);
+            if let Some(before) = known.view.annotations.get_key_value(vocabulary::POSITION) {
+                view.annotations.insert(before.0.clone(), before.1.clone());
+            }
             matters = view != *known.view;
             view.version = version;
+            view.annotations.remove(vocabulary::POSITION);
+            if let Some(position) = position {
+                let name = vocabulary::POSITION.to_owned();
+                view.annotations.insert(name, position);
+            }
         }
         let (key, repository) = (view.key.clone(), view.repository());
         if before != repository {
@@ -370,6 +389,7 @@ impl Seen {
 
     fn set_repository(&mut self, key: RepositoryKey, state: RepositoryState) -> Touched {
         let (existed, before) = (self.exists(&key), self.limit(&key));
+        let policies_before = self.annotations(&key).cloned();
         let global_before = (self.global_limit().limit, self.global_is_unreadable());
         self.repositories.insert(key.clone(), state);
         let limit = |effective: Option<EffectiveLimit>| effective.map(|effective| effective.limit);
@@ -380,13 +400,22 @@ impl Seen {
             touched = self.inheriting();
             touched.retain(|other| *other != key);
         }
-        if self.exists(&key) != existed || limit(self.limit(&key)) != limit(before) {
+        let is_other_limit = limit(self.limit(&key)) != limit(before);
+        let are_other_policies = self.annotations(&key) != policies_before.as_ref();
+        if self.exists(&key) != existed || is_other_limit || are_other_policies {
             touched.push(key);
         }
         if touched.is_empty() {
             Touched::Nothing
         } else {
             Touched::Repositories(touched)
+        }
+    }
+
+    fn annotations(&self, key: &RepositoryKey) -> Option<&BTreeMap<String, String>> {
+        match self.repositories.get(key)? {
+            RepositoryState::Known(view) => Some(&view.annotations),
+            _ => None,
         }
     }
 

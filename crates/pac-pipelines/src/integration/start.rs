@@ -9,7 +9,7 @@ use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::sleep;
 
 use super::engine::{Engine, backoff};
-use super::pass::request;
+use super::notices::What;
 use super::phase::Phase;
 use crate::cluster::{ClusterEvent, StartOutcome};
 use crate::model::{RunView, SpecStatus};
@@ -110,7 +110,13 @@ impl Engine {
             }
             match outcome {
                 StartOutcome::Started | StartOutcome::AlreadyStarted => {
-                    tracing::info!(%run, token = %lease.token(), "started");
+                    let token = lease.token();
+                    tracing::info!(%run, %token, "started");
+                    // Without a request of ours, Pipelines-as-Code or its user has started it.
+                    if outcome == StartOutcome::Started || is_ambiguous {
+                        let started = || Some(What::Started { token });
+                        self.tell(lease.repository(), &run, &uid, started);
+                    }
                     self.seen().started(&run, &uid, lease.token());
                     return Left::Settled;
                 }
@@ -127,7 +133,13 @@ impl Engine {
                 }
                 StartOutcome::Gone => return self.give_back(lease).await,
                 StartOutcome::StillPending if !is_ambiguous => {
-                    match self.manager.requeue(lease).await {
+                    let (repository, token) = (lease.repository().clone(), lease.token());
+                    let requeued = self.manager.requeue(lease).await;
+                    if let Ok(Some(_)) = &requeued {
+                        let given_back = || Some(What::GivenBack { token });
+                        self.tell(&repository, &run, &uid, given_back);
+                    }
+                    match requeued {
                         Ok(Some(Admission::Started(next))) => lease = next,
                         Ok(Some(queued)) => return Left::Queued(queued),
                         Ok(None) => return Left::Open(None),
@@ -180,7 +192,10 @@ impl Engine {
             .filter(|view| !is_counted(view) && !has_ended(view));
         let mut any = false;
         for view in uncounted {
-            let admission = self.manager.adopt(repository, request(view)).await?;
+            let admission = self
+                .manager
+                .adopt(repository, self.request(repository, view))
+                .await?;
             any |= matches!(admission, Admission::Started(_));
         }
         Ok(any)

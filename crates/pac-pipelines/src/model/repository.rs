@@ -1,10 +1,12 @@
 //! A Repository: whose limit it is.
 
+use std::collections::BTreeMap;
+
 use pac_core::{Limit, RepositoryKey, Timestamp};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::object::{describe, single, single_json};
+use super::object::{describe, marks, single, single_json};
 use super::time;
 use super::version::ResourceVersion;
 use crate::error::ModelError;
@@ -27,6 +29,11 @@ pub struct RepositoryView {
     /// Its own limit: `spec.concurrency_limit`, or else our annotation. `None` where it has none
     /// (0 is none, too): then the global Repository's limit holds.
     pub limit: Option<Limit>,
+    /// Whether both `spec.concurrency_limit` and our annotation set a limit: the first makes
+    /// Pipelines-as-Code queue the runs, the second is for those that it does not queue.
+    pub in_two_modes: bool,
+    /// The annotations of [`vocabulary::REPOSITORY_ANNOTATIONS`] that it has.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl RepositoryView {
@@ -40,6 +47,8 @@ impl RepositoryView {
             deleting: false,
             url: None,
             limit: None,
+            in_two_modes: false,
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -79,6 +88,7 @@ impl RepositoryView {
         let spec = top.inner("spec")?;
         let own = spec.get("concurrency_limit");
         let own = own.map(|value| limit(&spec, "concurrency_limit", value, value.as_i64()));
+        let own = own.transpose()?.flatten();
         let annotations = metadata.inner("annotations")?;
         let ours = annotations.scalar(vocabulary::LIMIT)?.map(|text| {
             let number = text.trim().parse().ok();
@@ -89,13 +99,16 @@ impl RepositoryView {
                 number,
             )
         });
+        let ours = ours.transpose()?.flatten();
         Ok(Self {
             key,
             version: version(&metadata)?,
             created: timestamp(&metadata, "creationTimestamp")?,
             deleting: metadata.text("deletionTimestamp")?.is_some(),
             url: spec.text("url")?.map(str::to_owned),
-            limit: own.transpose()?.flatten().or(ours.transpose()?.flatten()),
+            limit: own.or(ours),
+            in_two_modes: own.is_some() && ours.is_some(),
+            annotations: marks(&metadata, "annotations", vocabulary::REPOSITORY_ANNOTATIONS)?,
         })
     }
 }
@@ -180,9 +193,11 @@ mod tests {
                 vocabulary::LIMIT
             )
         };
-        let limit = |spec| RepositoryView::from_json(&text(spec)).unwrap().limit;
-        assert_eq!(limit("{}"), Some(Limit::new(2)));
-        assert_eq!(limit("{\"concurrency_limit\":5}"), Some(Limit::new(5)));
+        let read = |spec| RepositoryView::from_json(&text(spec)).unwrap();
+        let limit = |spec| (read(spec).limit.unwrap(), read(spec).in_two_modes);
+        assert_eq!(limit("{}"), (Limit::new(2), false));
+        assert_eq!(limit("{\"concurrency_limit\":5}"), (Limit::new(5), true));
+        assert_eq!(read("{}").annotations[vocabulary::LIMIT], "2");
     }
 
     #[test]

@@ -139,6 +139,30 @@ impl MemoryCluster {
         world.tell(&ClusterEvent::RepositoryApplied(view));
     }
 
+    /// Writes an annotation of [`vocabulary::REPOSITORY_ANNOTATIONS`] on a Repository that is there.
+    pub fn annotate_repository(&self, key: &RepositoryKey, annotation: &str, value: &str) {
+        self.change_repository(key, |view| {
+            view.annotations
+                .insert(annotation.to_owned(), value.to_owned());
+        });
+    }
+
+    /// Gives a Repository that is there a limit of both kinds.
+    pub fn put_in_two_modes(&self, key: &RepositoryKey) {
+        self.change_repository(key, |view| view.in_two_modes = true);
+    }
+
+    fn change_repository(&self, key: &RepositoryKey, change: impl FnOnce(&mut RepositoryView)) {
+        let mut world = self.world();
+        let version = world.next_version();
+        if let Some(view) = world.repositories.get_mut(key) {
+            change(view);
+            view.version = Some(version);
+            let view = view.clone();
+            world.tell(&ClusterEvent::RepositoryApplied(view));
+        }
+    }
+
     /// Deletes a Repository. Its runs stay.
     pub fn delete_repository(&self, key: &RepositoryKey) {
         let mut world = self.world();

@@ -17,7 +17,7 @@ use crate::manager::repository::effects::{EndOfWaiting, Grant, Place, TurnMessag
 use crate::manager::session::fence::{Era, session_lost};
 use crate::name::PipelineRunKey;
 use crate::state::{Entry, EntryState};
-use crate::status::{WaitReason, wait_reason};
+use crate::status::{RepositorySummary, WaitReason, wait_reason};
 use crate::value::{Ticket, Timestamp};
 
 /// A place in the queue: a future that is ready when the run's turn has come.
@@ -102,6 +102,15 @@ impl Waiter {
             return None;
         };
         Some(wait_reason(state, owner, state.position(self.run())?))
+    }
+
+    /// The queue that it waits in, as far as this manager knows: the limit in force, and how many
+    /// run and wait. `None` where this manager knows nothing of it any more.
+    #[must_use]
+    pub fn queue(&self) -> Option<RepositorySummary> {
+        let inner = self.cell.lock();
+        let head = *inner.machine.state()?.head();
+        Some(RepositorySummary::of((self.cell.key().clone(), head)))
     }
 
     /// The runs that start before it, as far as this manager knows, next first. Costs as much

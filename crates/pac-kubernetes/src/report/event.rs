@@ -1,0 +1,160 @@
+//! What an event says. Pure.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use pac_core::Limit;
+use pac_pipelines::{Notice, What};
+
+/// The controller, as events name it.
+const REPORTER: &str = "pac-concurrency";
+
+/// How many bytes a note has at most.
+const NOTE: usize = 1_024;
+
+/// How many bytes of a run's name an event's name has at most; 253 is allowed in all.
+const NAME: usize = 200;
+
+/// What is told of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The event's name.
+    pub(super) name: String,
+    reason: &'static str,
+    action: &'static str,
+    is_warning: bool,
+    note: String,
+}
+
+impl Told {
+    /// What is told of a notice; `None` where that is nothing new to people.
+    pub(super) fn of(notice: &Notice) -> Option<Self> {
+        let repository = &notice.repository;
+        // What tells two events of one run and one reason apart; the same in every controller.
+        let mut which = String::new();
+        let (reason, action, is_warning, note) = match &notice.what {
+            What::Queued { again: true, .. } => return None,
+            What::Queued {
+                position,
+                of,
+                running,
+                limit,
+                ..
+            } => {
+                let most = most(*limit);
+                let note = format!(
+                    "queued at position {position} of {of} in {repository}, {running} running{most}"
+                );
+                ("Queued", "Queue", false, note)
+            }
+            What::Started { token } => {
+                which = token.to_string();
+                let note = format!("started with token {token}");
+                ("Started", "Start", false, note)
+            }
+            What::GivenBack { token } => {
+                let note = format!(
+                    "the cluster did not let it start with token {token}: the slot was given back, \
+                     and it waits in its old place in {repository}; an admission webhook may \
+                     refuse the change"
+                );
+                ("StartFailed", "Start", true, note)
+            }
+            What::Requeued => {
+                let note = format!(
+                    "no controller looked after its slot for too long, and it had not started: it \
+                     waits in its old place in {repository}"
+                );
+                ("Requeued", "Queue", true, note)
+            }
+            What::CancelledInStore { runs } => {
+                let form = if *runs { "; its finally tasks run" } else { "" };
+                let note = format!("cancelled in the store of {repository}: it is ended{form}");
+                ("CancelledInStore", "Cancel", false, note)
+            }
+            What::InTwoModes => {
+                let note = format!(
+                    "not managed: {repository} has both spec.concurrency_limit and the annotation \
+                     {}; remove one of them",
+                    pac_pipelines::vocabulary::LIMIT
+                );
+                ("NotManaged", "Queue", true, note)
+            }
+            What::InvalidAnnotation { message } => {
+                which.clone_from(message);
+                ("InvalidAnnotation", "Read", true, message.clone())
+            }
+            _ => return None,
+        };
+        Some(Self {
+            name: name(notice, reason, &which),
+            reason,
+            action,
+            is_warning,
+            note: cut(&note, NOTE).to_owned(),
+        })
+    }
+
+    /// The event, as it is made.
+    pub(super) fn event(&self, notice: &Notice, instance: &str, at: MicroTime) -> Event {
+        let namespace = Some(notice.run.namespace().to_owned());
+        let kind = if self.is_warning { "Warning" } else { "Normal" };
+        Event {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                namespace: namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            regarding: Some(ObjectReference {
+                api_version: Some("tekton.dev/v1".to_owned()),
+                kind: Some("PipelineRun".to_owned()),
+                namespace,
+                name: Some(notice.run.name().to_owned()),
+                uid: Some(notice.uid.as_str().to_owned()),
+                ..ObjectReference::default()
+            }),
+            event_time: Some(at),
+            type_: Some(kind.to_owned()),
+            reason: Some(self.reason.to_owned()),
+            action: Some(self.action.to_owned()),
+            note: Some(self.note.clone()),
+            reporting_controller: Some(REPORTER.to_owned()),
+            reporting_instance: Some(cut(instance, 128).to_owned()),
+            ..Event::default()
+        }
+    }
+}
+
+fn most(limit: Limit) -> String {
+    match limit.get() {
+        Some(limit) => format!(" of at most {limit}"),
+        None => String::new(),
+    }
+}
+
+fn name(notice: &Notice, reason: &str, which: &str) -> String {
+    let run = cut(notice.run.name(), NAME).trim_end_matches(['-', '.']);
+    let hash = hash(&[notice.uid.as_str(), reason, which]);
+    format!("{run}.{hash:016x}")
+}
+
+/// FNV-1a: the same in every version of this software.
+fn hash(parts: &[&str]) -> u64 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    for part in parts {
+        // 0xff is in no text: it tells where a part ends.
+        for byte in part.bytes().chain([0xff]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    hash
+}
+
+/// As much of a text as so many bytes hold.
+fn cut(text: &str, bytes: usize) -> &str {
+    let end = text.floor_char_boundary(bytes.min(text.len()));
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

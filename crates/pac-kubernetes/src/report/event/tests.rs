@@ -1,0 +1,92 @@
+use pac_core::FencingToken;
+use serde_json::json;
+
+use super::*;
+
+/// A notice as a controller tells it, through the one constructor that there is outside.
+fn told(what: What) -> Option<(Notice, Told)> {
+    let notice = Notice::new(
+        "ci/website".parse().unwrap(),
+        "ci/website-build-x7k2p".parse().unwrap(),
+        "e102ca01-ea05-4154-b8e8-0bf7bbc2d43f".parse().unwrap(),
+        what,
+    );
+    let told = Told::of(&notice)?;
+    Some((notice, told))
+}
+
+fn queued(limit: Limit, again: bool) -> What {
+    What::Queued {
+        position: 3,
+        of: 7,
+        running: 2,
+        limit,
+        again,
+    }
+}
+
+#[test]
+fn an_event_says_what_has_happened_to_which_run() {
+    let (notice, told) = told(queued(Limit::new(2), false)).unwrap();
+    let at: MicroTime = serde_json::from_value(json!("2026-11-29T08:00:01.000002Z")).unwrap();
+    let event = serde_json::to_value(told.event(&notice, "pod-1", at)).unwrap();
+    let expected = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {"name": told.name, "namespace": "ci"},
+        "eventTime": "2026-11-29T08:00:01.000002Z",
+        "type": "Normal", "reason": "Queued", "action": "Queue",
+        "note": "queued at position 3 of 7 in ci/website, 2 running of at most 2",
+        "regarding": {"apiVersion": "tekton.dev/v1", "kind": "PipelineRun", "namespace": "ci",
+            "name": "website-build-x7k2p", "uid": "e102ca01-ea05-4154-b8e8-0bf7bbc2d43f"},
+        "reportingController": "pac-concurrency", "reportingInstance": "pod-1",
+    });
+    assert_eq!(event, expected);
+}
+
+#[test]
+fn a_name_follows_from_the_run_and_what_has_happened() {
+    let name = |what| told(what).unwrap().1.name;
+    let started = |token| What::Started {
+        token: FencingToken::new(token),
+    };
+    assert_eq!(name(started(41)), name(started(41)));
+    assert_ne!(name(started(41)), name(started(42)));
+    // Two controllers may see different places: it is one event.
+    let other = What::Queued {
+        position: 4,
+        of: 9,
+        running: 2,
+        limit: Limit::new(2),
+        again: false,
+    };
+    assert_eq!(name(queued(Limit::new(2), false)), name(other));
+    let given_back = |token| What::GivenBack {
+        token: FencingToken::new(token),
+    };
+    assert_eq!(name(given_back(1)), name(given_back(2)), "a series");
+    assert!(name(started(41)).starts_with("website-build-x7k2p."));
+}
+
+#[test]
+fn a_waiter_that_is_taken_over_is_no_news() {
+    assert_eq!(told(queued(Limit::new(2), true)), None);
+    let (_, told) = told(queued(Limit::UNLIMITED, false)).unwrap();
+    assert!(told.note.ends_with("2 running"), "{}", told.note);
+}
+
+#[test]
+fn notes_and_names_keep_to_the_length_that_is_allowed() {
+    let message = "ü".repeat(2_000);
+    let (_, told) = told(What::InvalidAnnotation { message }).unwrap();
+    assert_eq!(told.note.len(), NOTE);
+    let run = format!("ci/{}-{}", "a".repeat(199), "b".repeat(40));
+    let notice = Notice::new(
+        "ci/website".parse().unwrap(),
+        run.parse().unwrap(),
+        "u".parse().unwrap(),
+        What::Requeued,
+    );
+    let name = Told::of(&notice).unwrap().name;
+    let (start, hash) = name.split_once('.').unwrap();
+    assert_eq!((start, hash.len()), ("a".repeat(199).as_str(), 16));
+}

@@ -1,0 +1,20 @@
+//! The controller beside Pipelines-as-Code and Tekton: a store in memory, a cluster over HTTP.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod apart;
+#[path = "../common/mod.rs"]
+mod common;
+mod failures;
+mod limits;
+mod replicas;
+mod reports;
+mod scale;
+mod setting;
+mod together;

@@ -1,0 +1,223 @@
+//! What a controller has to tell people about runs.
+
+use std::sync::OnceLock;
+
+use pac_core::manager::{Admission, RepositorySummary};
+use pac_core::{FencingToken, Limit, PipelineRunKey, RepositoryKey, Uid};
+use tokio::sync::broadcast;
+
+use super::engine::Engine;
+use crate::model::RunView;
+
+/// Notices that a slow reader may be behind before it loses the oldest.
+const NOTICES: usize = 2_048;
+
+/// Something that happened to a run, for people to see. Nothing depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notice {
+    /// The Repository of the run.
+    pub repository: RepositoryKey,
+    /// The run.
+    pub run: PipelineRunKey,
+    /// Tells it apart from other runs of the same name.
+    pub uid: Uid,
+    /// What has happened.
+    pub what: What,
+}
+
+impl Notice {
+    /// Something that happened to a run.
+    #[must_use]
+    pub fn new(repository: RepositoryKey, run: PipelineRunKey, uid: Uid, what: What) -> Self {
+        Self {
+            repository,
+            run,
+            uid,
+            what,
+        }
+    }
+}
+
+/// What happened to a run. Of several controllers of one cluster, each tells what it did itself; where
+/// two admit a run at once, both tell of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// It waits.
+    Queued {
+        /// Its position in the queue: 1 is next.
+        position: usize,
+        /// How many wait, itself among them.
+        of: u32,
+        /// How many run.
+        running: u32,
+        /// How many may run at once.
+        limit: Limit,
+        /// It had been in the queue before, and another controller, or none, looked after it.
+        again: bool,
+    },
+    /// This controller has started it.
+    Started {
+        /// With this token.
+        token: FencingToken,
+    },
+    /// It had a slot and could not be started: the slot was given back, and it is in its old place
+    /// in the queue.
+    GivenBack {
+        /// The token of the slot.
+        token: FencingToken,
+    },
+    /// Its slot was freed because no controller looked after it for too long, and it had never
+    /// started: it is queued in its old place.
+    Requeued,
+    /// It was cancelled in the store alone, by an operator: the cluster was asked to end it.
+    CancelledInStore {
+        /// It was running.
+        runs: bool,
+    },
+    /// It is left alone, since its Repository is
+    /// [in two modes](crate::model::RepositoryView::in_two_modes).
+    InTwoModes,
+    /// An annotation that is read for it breaks its rule, and counts as absent.
+    InvalidAnnotation {
+        /// Which object, which annotation, and what its value has to be.
+        message: String,
+    },
+}
+
+/// The notices of a controller from the moment on at which they were asked for.
+#[derive(Debug)]
+pub struct Notices(broadcast::Receiver<Notice>);
+
+/// A [`Notice`], or how many a slow reader has missed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Noticed {
+    /// The next notice.
+    Notice(Notice),
+    /// So many notices were dropped before the next one.
+    Missed(u64),
+}
+
+impl Notices {
+    /// Waits for the next notice; `None` when the controller is gone. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Noticed> {
+        match self.0.recv().await {
+            Ok(notice) => Some(Noticed::Notice(notice)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Noticed::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// Where notices are told. Costs nothing until someone asks for them, and telling never waits.
+#[derive(Debug, Default)]
+pub(super) struct NoticeBoard(OnceLock<broadcast::Sender<Notice>>);
+
+impl NoticeBoard {
+    pub(super) fn subscribe(&self) -> Notices {
+        let sender = self.0.get_or_init(|| broadcast::Sender::new(NOTICES));
+        Notices(sender.subscribe())
+    }
+
+    /// Whether anyone reads.
+    fn is_read(&self) -> bool {
+        self.0.get().is_some_and(|told| told.receiver_count() > 0)
+    }
+}
+
+impl Engine {
+    /// Tells something about a run, if anyone reads it.
+    pub(super) fn tell(
+        &self,
+        repository: &RepositoryKey,
+        run: &PipelineRunKey,
+        uid: &Uid,
+        what: impl FnOnce() -> Option<What>,
+    ) {
+        if let Some(told) = self.notices.0.get().filter(|_| self.notices.is_read())
+            && let Some(what) = what()
+        {
+            // The last reader may have gone meanwhile.
+            let _ = told.send(Notice::new(
+                repository.clone(),
+                run.clone(),
+                uid.clone(),
+                what,
+            ));
+        }
+    }
+
+    /// The same, about a run that was seen.
+    pub(super) fn tell_of(&self, repository: &RepositoryKey, view: &RunView, what: What) {
+        self.tell(repository, &view.key, &view.uid, || Some(what));
+    }
+
+    /// Tells that a run waits, if that is what an admission has come to.
+    pub(super) fn tell_queued(
+        &self,
+        repository: &RepositoryKey,
+        view: &RunView,
+        admission: &Admission,
+        again: bool,
+    ) {
+        let Admission::Queued(waiter) = admission else {
+            return;
+        };
+        self.tell(repository, &view.key, &view.uid, || {
+            let RepositorySummary {
+                limit,
+                running,
+                queued: of,
+                ..
+            } = waiter.queue()?;
+            Some(What::Queued {
+                // `None`: its turn has come already.
+                position: waiter.position()?,
+                of,
+                running,
+                limit,
+                again,
+            })
+        });
+    }
+
+    /// Tells, and logs, which annotations of a new run count as absent.
+    pub(super) fn tell_invalid(&self, repository: &RepositoryKey, view: &RunView) {
+        for invalid in self.seen().policies(repository, view).invalid {
+            let message = invalid.to_string();
+            tracing::warn!(run = %view.key, error = %message, "an annotation is passed over");
+            self.tell_of(repository, view, What::InvalidAnnotation { message });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_reader_misses_the_oldest_and_holds_nothing_up() {
+        let board = NoticeBoard::default();
+        assert!(!board.is_read());
+        let mut slow = board.subscribe();
+        assert!(board.is_read());
+        let notice = |number: u64| Notice {
+            repository: "ci/website".parse().unwrap(),
+            run: "ci/a".parse().unwrap(),
+            uid: "u".parse().unwrap(),
+            what: What::Started {
+                token: FencingToken::new(number),
+            },
+        };
+        let told = board.0.get().unwrap();
+        for number in 0..3_000 {
+            told.send(notice(number)).unwrap();
+        }
+        assert_eq!(slow.next().await, Some(Noticed::Missed(952)));
+        assert_eq!(slow.next().await, Some(Noticed::Notice(notice(952))));
+        drop(slow);
+        assert!(!board.is_read());
+    }
+}
