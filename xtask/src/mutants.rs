@@ -18,7 +18,7 @@ const TESTS: [&str; 2] = [
 ];
 
 /// Optimised: the check visits millions of states.
-pub(crate) const MODEL_CHECK: &str = "cargo test --release --locked --package pac-conformance \
+pub(crate) const MODEL_CHECK: &str = "cargo test --profile model --locked --package pac-conformance \
     --features model --test model -- --nocapture --test-threads=1";
 
 /// What to do with the tables in `docs/testing.md`; compare them by default.
