@@ -193,6 +193,7 @@ impl QueueManager {
         let recorded = known.and_then(Known::uid).filter(|uid| name.means(uid));
         let uid = recorded.unwrap_or(&run.uid).clone();
         let is_new = !matches!(known, Some(Known::Started { uid, .. }) if name.means(uid));
+        self.shared.counted.note(repository, &run.key, &uid);
         let request = RunRequest::durable(run.key.clone(), uid);
         if let Admission::Started(lease) = manager.adopt(repository, request).await?
             && lease.session() == manager.session()
@@ -237,6 +238,7 @@ impl QueueManager {
                     RunOutcome::Cancelled
                 }
                 Phase::LeftAlone => {
+                    self.shared.counted.forget(repository, run);
                     self.give_up(repository, run, known).await?;
                     return Ok(1);
                 }
@@ -257,6 +259,7 @@ impl QueueManager {
                 RunOutcome::Cancelled
             }
         };
+        self.shared.counted.forget(repository, run);
         self.end(repository, run, known, outcome).await?;
         Ok(1)
     }

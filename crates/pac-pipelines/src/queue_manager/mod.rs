@@ -41,6 +41,7 @@
 //! [controller](crate::integration).
 
 mod claims;
+mod counted;
 mod fill;
 mod init;
 mod name;
@@ -62,6 +63,7 @@ pub use start_loop::{StartLoop, StartReport, is_waiting};
 pub use wakes::Wakes;
 
 use claims::Claims;
+use counted::Counted;
 use wakes::Stream;
 
 use crate::clock::Clock;
@@ -85,6 +87,7 @@ pub struct QueueManager {
 struct Shared {
     manager: ConcurrencyManager,
     claims: Claims,
+    counted: Counted,
     stream: Stream,
     options: ControllerOptions,
     clock: Clock,
@@ -103,6 +106,7 @@ impl QueueManager {
             shared: Arc::new(Shared {
                 manager,
                 claims: Claims::default(),
+                counted: Counted::default(),
                 stream,
                 options,
                 clock,
@@ -156,6 +160,7 @@ impl QueueManager {
         repository: &RepositoryKey,
         run: &PipelineRunKey,
     ) -> Result<bool, PipelinesError> {
+        self.shared.counted.forget(repository, run);
         let known = self.known(repository, run).await?;
         if known.is_live() {
             self.give_up(repository, run, &known).await?;
@@ -196,6 +201,7 @@ impl QueueManager {
     ) -> Result<(), PipelinesError> {
         self.shared.manager.remove_repository(repository).await?;
         self.shared.claims.forget(repository);
+        self.shared.counted.forget_all(repository);
         Ok(())
     }
 
@@ -257,6 +263,7 @@ impl QueueManager {
         if claims.token(repository, run) != Some(lease.token()) {
             return Ok(false);
         }
+        self.shared.counted.forget(repository, run);
         match manager.requeue(lease).await? {
             None => Ok(false),
             Some(admission) => {
@@ -294,9 +301,12 @@ impl QueueManager {
         let (manager, claims) = (&self.shared.manager, &self.shared.claims);
         let stream = &self.shared.stream;
         let before = stream.catch_up(manager);
-        let status = manager.status(repository).await?;
+        let status = self.count_again(manager.status(repository).await?).await?;
         let session = manager.session();
         let taken = claims.take(&status, session, most);
+        for run in status.running.iter().filter(|run| taken.contains(&run.run)) {
+            self.shared.counted.note(repository, &run.run, &run.uid);
+        }
         let (open, _) = claims.split(&status, session);
         stream.forget(repository, before, |run| open.contains(run));
         Ok(taken)
@@ -314,6 +324,7 @@ impl QueueManager {
 
     /// Ends what the store has of a run that has ended; gives up what it has of another one.
     async fn leave(&self, repository: &RepositoryKey, run: &RunView) -> Result<(), PipelinesError> {
+        self.shared.counted.forget(repository, &run.key);
         let known = self.known(repository, &run.key).await?;
         let is_it = known.uid().is_some_and(|uid| RunName::from(run).means(uid));
         if !is_it || !known.is_live() {

@@ -75,6 +75,16 @@ impl Setting {
         tokio::spawn(async move { controller.run().await.unwrap() })
     }
 
+    async fn repository(&self) -> RepositoryView {
+        let mut repositories = self.cluster.list_repositories().await.unwrap().items;
+        repositories.retain(|view| view.key == site());
+        repositories.pop().unwrap()
+    }
+
+    fn uid(&self, name: &str) -> Uid {
+        self.cluster.view(&run(name)).unwrap().uid
+    }
+
     fn status(&self, name: &str) -> SpecStatus {
         self.cluster.view(&run(name)).unwrap().spec_status
     }
@@ -103,6 +113,40 @@ async fn nothing_starts_beside_what_runs_after_an_absence_of_all_controllers() {
         assert_eq!(setting.cluster.started(), [run("a"), run("b")]);
         assert_eq!(setting.cluster.breaches(), [""; 0]);
         next.abort();
+    }
+}
+
+/// The same through the queues of upstream's interface.
+#[tokio::test(start_paused = true)]
+async fn the_queue_manager_hands_out_nothing_beside_what_runs_after_an_absence() {
+    let ttl = i64::try_from(LEASE_TTL.as_millis()).unwrap();
+    for after in [-3_000, -500, 0, 500, 5_000, 60_000] {
+        let setting = Setting::new(1);
+        setting.held(&["a", "b"]);
+        let line = Faults::none();
+        let options = ControllerOptions::default().with_epoch(setting.cluster.now());
+        let first = QueueManager::new(setting.manager(&line).await, options.clone());
+        first.init_queues(&setting.cluster).await.unwrap();
+        let repository = setting.repository().await;
+        let taken = first.add_list_to_running_queue(&repository, &[]).await;
+        assert_eq!(taken.unwrap(), [run("a")]);
+        let (uid, token) = (setting.uid("a"), FencingToken::new(1));
+        let started = setting.cluster.start(&run("a"), &uid, token).await;
+        assert_eq!(started, StartOutcome::Started);
+        line.cut();
+        drop(first);
+        sleep(Duration::from_millis(u64::try_from(ttl + after).unwrap())).await;
+        let next = QueueManager::new(setting.manager(&Faults::none()).await, options);
+        next.init_queues(&setting.cluster).await.unwrap();
+        for _ in 0..60 {
+            sleep(Duration::from_secs(1)).await;
+            let taken = next.add_list_to_running_queue(&repository, &[]).await;
+            assert_eq!(taken.unwrap(), [], "{after} ms");
+        }
+        assert!(setting.cluster.finish(&run("a"), true));
+        let view = setting.cluster.view(&run("a")).unwrap();
+        let taken = next.remove_and_take_item_from_queue(&repository, &view);
+        assert_eq!(taken.await.unwrap(), Some(run("b")), "{after} ms");
     }
 }
 
