@@ -13,6 +13,9 @@ use crate::run::CommandLine;
 /// What the test target of a driver's conformance is called.
 const CONFORMANCE: &str = "conformance";
 
+/// The cases that measure milliseconds: they run after the others, with nothing beside them.
+const MEASURING: [&str; 2] = ["s24_", "s29_"];
+
 /// A test binary.
 #[derive(Debug, PartialEq, Eq)]
 struct Binary {
@@ -43,7 +46,24 @@ pub(super) fn run(
     let (conformance, others): (Vec<_>, Vec<_>) = binaries
         .iter()
         .partition(|binary| binary.target == CONFORMANCE);
-    let mut success = run_beside_each_other(&conformance, &line, tally)?;
+    let mut success = true;
+    if args.is_empty() {
+        let others = |binary: &Binary| {
+            let line = line(binary);
+            MEASURING
+                .iter()
+                .fold(line, |line, case| line.arg("--skip").arg(*case))
+        };
+        success &= run_beside_each_other(&conformance, &others, tally)?;
+        for binary in &conformance {
+            let line = MEASURING
+                .iter()
+                .fold(line(binary), |line, case| line.arg(*case));
+            success &= line.run_watched(&binary.package, |line| tally.read(line))?;
+        }
+    } else {
+        success &= run_beside_each_other(&conformance, &line, tally)?;
+    }
     for binary in others {
         success &= line(binary).run_watched(&binary.package, |line| tally.read(line))?;
     }
