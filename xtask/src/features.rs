@@ -31,9 +31,8 @@ const POWERSET_LIMIT: usize = 3;
 /// Features that meet no other one in the code: built alone, in no pairs.
 const APART: [&str; 4] = ["bench", "dist", "full", "kubernetes"];
 
-/// The binary has those that stand apart built with all others only, by the stage before: alone,
-/// each would have its dependencies built anew.
-const BINARY: &str = "pac-cli";
+/// Built with all others only, by the stage before: alone, its client would be built anew.
+const WITH_ALL_ONLY: &str = "kubernetes";
 
 /// The features of one crate: what each of them enables.
 type Features = BTreeMap<String, Vec<String>>;
@@ -42,10 +41,8 @@ type Features = BTreeMap<String, Vec<String>>;
 pub(crate) fn run(root: &Path) -> Result<()> {
     let metadata = CommandLine::new("cargo metadata --format-version 1 --no-deps --locked");
     for (package, features) in packages(&metadata.output(root)?)? {
-        let is_apart =
-            |combination: &Vec<&str>| combination.iter().any(|name| APART.contains(name));
         let mut combinations = combinations(&features);
-        combinations.retain(|combination| package != BINARY || !is_apart(combination));
+        combinations.retain(|combination| !combination.contains(&WITH_ALL_ONLY));
         for combination in combinations {
             // Clippy includes all checks of `cargo check`, and denies the warnings of this crate
             // only: RUSTFLAGS would rebuild the dependencies too.
