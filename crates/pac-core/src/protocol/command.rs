@@ -288,3 +288,11 @@ pub enum Outcome {
     /// The outcome of `RemoveRepository`: the runs that were waiting or running.
     Removed(Vec<PipelineRunKey>),
 }
+
+impl Outcome {
+    /// Whether the run that a slot or a place was asked for has one.
+    #[must_use]
+    pub fn has_a_place(&self) -> bool {
+        matches!(self, Self::Admitted { admitted, .. } if admitted.has_a_place())
+    }
+}

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::effects::{Answer, Effects, Grant};
 use super::env::Port;
-use super::request::{Basis, Listener, Planned, Request, RequestId};
+use super::request::{Listener, Planned, Request, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::hash::HashSet;
-use crate::protocol::{Command, Outcome};
+use crate::protocol::Command;
 use crate::state::Entry;
 use crate::value::Revision;
 
@@ -139,15 +139,9 @@ impl<P: Port> Inbox<P> {
     /// nobody.
     pub(super) fn next_claimant(&mut self, entry: &Entry) -> Option<&mut Request<P>> {
         let refused = |planned: &Planned<P>| {
-            let may_have_it = match &planned.request.uncertain {
-                Some(before) => match before.basis {
-                    Basis::Place(ticket) => ticket == Some(entry.ticket),
-                    _ => true,
-                },
-                None => false,
-            };
-            !may_have_it
-                && !matches!(&planned.outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place())
+            let before = planned.request.uncertain.as_ref();
+            let may_have_it = before.is_some_and(|before| before.may_mean(entry));
+            !may_have_it && !planned.outcome.has_a_place()
         };
         let in_flight = self.in_flight.iter_mut();
         let requests = in_flight

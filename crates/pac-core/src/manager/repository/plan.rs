@@ -216,11 +216,7 @@ fn basis(
         },
         Command::Admit(_) | Command::Adopt(_) => Basis::Arrival(base.head().last_ticket),
         Command::Requeue { run, .. } => {
-            let puts_back = matches!(
-                outcome,
-                Outcome::Admitted { admitted, .. } if admitted.has_a_place()
-            );
-            let entry = base.entry(run).filter(|_| puts_back);
+            let entry = base.entry(run).filter(|_| outcome.has_a_place());
             Basis::Place(entry.map(|entry| entry.ticket))
         }
         Command::SetLimit { version: None, .. } => {
@@ -369,13 +365,6 @@ impl<P: Port> Request<P> {
                 }));
             }
         }
-    }
-}
-
-impl Uncertain {
-    /// Whether the attempt was one that would have put a run back into its place.
-    fn puts_back(&self) -> bool {
-        matches!(self.basis, Basis::Place(Some(_)))
     }
 }
 

@@ -6,7 +6,7 @@ use super::Repository;
 use super::apply::Standing;
 use super::effects::{Answer, Effects, EndOfWaiting, Grant, Place, Reply, TurnMessage, WaiterId};
 use super::env::{Env, Port};
-use super::request::{Asked, Basis, Planned, RequestId};
+use super::request::{Asked, Planned, RequestId};
 use super::shared::{Left, Owed};
 use crate::protocol::{Admitted, Command, Ended, Outcome, recognise};
 use crate::state::{Entry, EntryState, RepositoryState, RunKind, RunOutcome, Snapshot};
@@ -68,12 +68,8 @@ impl<P: Port> Repository<P> {
         let entry = entry_of(&request.command, self.state.as_ref(), written);
         let outcome = match &request.uncertain {
             Some(before) => {
-                // Come anew since, the run is not the one that was put back into its place.
-                let is_meant = |entry: &&Entry| match &before.basis {
-                    Basis::Place(ticket) => *ticket == Some(entry.ticket),
-                    _ => true,
-                };
-                let (command, entry) = (&request.command, entry.as_deref().filter(is_meant));
+                let entry = entry.as_deref().filter(|entry| before.may_mean(entry));
+                let command = &request.command;
                 recognise(command, &before.outcome, outcome, entry, env.session)
             }
             None => outcome,
@@ -88,20 +84,18 @@ impl<P: Port> Repository<P> {
         let uid = request.command.uid();
         let other = |entry: &Arc<Entry>| uid.is_some_and(|uid| entry.uid != *uid);
         let (entry, outcome) = if request.admits() && entry.as_ref().is_some_and(other) {
-            match outcome {
+            if outcome.has_a_place() {
                 // A new run has taken the name already, and ended this one with that.
-                Outcome::Admitted { admitted, .. } if admitted.has_a_place() => {
-                    let admitted = Admitted::Finished(RunOutcome::Cancelled);
-                    let created = false;
-                    (None, Outcome::Admitted { admitted, created })
-                }
-                refused => (None, refused),
+                let admitted = Admitted::Finished(RunOutcome::Cancelled);
+                let created = false;
+                (None, Outcome::Admitted { admitted, created })
+            } else {
+                (None, outcome)
             }
         } else {
             (entry, outcome)
         };
-        let admits =
-            matches!(&outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
+        let admits = outcome.has_a_place();
         let mut deferred = self.deferred.iter();
         let is_its = |grant: &Grant| request.asks_for(&grant.entry) && !self.is_past(&grant.entry);
         // One that is refused takes nothing away from the others.

@@ -70,6 +70,22 @@ pub struct Uncertain {
     pub takes_over: bool,
 }
 
+impl Uncertain {
+    /// Whether the attempt would have put a run back into its place.
+    pub(super) fn puts_back(&self) -> bool {
+        matches!(self.basis, Basis::Place(Some(_)))
+    }
+
+    /// Whether an entry may be the one that the attempt was about: a run that was put back into its
+    /// place has its ticket still, and one that came anew has not.
+    pub(super) fn may_mean(&self, entry: &Entry) -> bool {
+        match self.basis {
+            Basis::Place(ticket) => ticket == Some(entry.ticket),
+            _ => true,
+        }
+    }
+}
+
 /// What a command that names less than it changes was planned on. Repeated after a lost answer,
 /// it is held to that, and never to what has come since.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

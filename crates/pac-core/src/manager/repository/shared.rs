@@ -145,10 +145,8 @@ impl<P: Port> Repository<P> {
 fn is_answered<P: Port>(effects: &Effects<P>, entry: &Arc<Entry>) -> bool {
     let mut replies = effects.replies.iter();
     let is_it = |reply: &Reply<P>| {
-        let admits =
-            matches!(&reply.outcome, Outcome::Admitted { admitted, .. } if admitted.has_a_place());
         let known = reply.entry.as_ref();
-        admits && known.is_some_and(|known| Arc::ptr_eq(known, entry))
+        reply.outcome.has_a_place() && known.is_some_and(|known| Arc::ptr_eq(known, entry))
     };
     replies.any(|answer| answer.result.as_ref().is_ok_and(|reply| is_it(reply)))
 }
