@@ -63,9 +63,7 @@ impl Objects {
 
     /// The runs of a Repository, by their Repository annotation.
     pub(super) fn runs_of(&self, repository: &RepositoryKey) -> Vec<Arc<RunView>> {
-        let keys = self.seen.runs_of(repository);
-        let runs = keys.iter().filter_map(|key| self.seen.run(key));
-        runs.cloned().collect()
+        self.seen.views_of(repository).cloned().collect()
     }
 
     /// For how long a run has been known.

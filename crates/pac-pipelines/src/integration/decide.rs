@@ -1,8 +1,10 @@
 //! What is to be done about one run, given what the cluster shows and what the store knows.
 
-use pac_core::manager::RunStatus;
+use std::collections::HashMap;
+
+use pac_core::manager::{RepositoryStatus, RunStatus};
 use pac_core::state::RunOutcome;
-use pac_core::{SessionId, Uid};
+use pac_core::{PipelineRunKey, SessionId, Uid};
 
 use super::phase::Phase;
 
@@ -76,6 +78,28 @@ impl Known {
             },
             _ => Self::Unknown,
         }
+    }
+
+    /// What the store knows of each run of a Repository.
+    pub(crate) fn all(
+        status: &RepositoryStatus,
+        session: SessionId,
+    ) -> HashMap<PipelineRunKey, Self> {
+        let started = status.running.iter().cloned().map(|run| {
+            let key = run.run.clone();
+            (key, RunStatus::Started(run))
+        });
+        let queued = status.queued.iter().cloned().map(|run| {
+            let key = run.run.clone();
+            (key, RunStatus::Queued(run))
+        });
+        let finished = status.finished.iter().cloned().map(|run| {
+            let key = run.run.clone();
+            (key, RunStatus::Finished(run))
+        });
+        let all = started.chain(queued).chain(finished);
+        all.map(|(key, status)| (key, Self::of(&status, session)))
+            .collect()
     }
 
     /// Which run of the name it is.

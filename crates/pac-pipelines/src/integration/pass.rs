@@ -98,15 +98,9 @@ impl Engine {
         let mut status = None;
         if dirty.all || runs.len() > ONE_BY_ONE {
             let read = self.manager.status(repository).await?;
-            let statuses = read.running.iter().cloned().map(RunStatus::Started);
-            let statuses = statuses.chain(read.queued.iter().cloned().map(RunStatus::Queued));
-            let statuses = statuses.chain(read.finished.iter().cloned().map(RunStatus::Finished));
-            for status in statuses {
-                if let Some(run) = run_of(&status) {
-                    known.insert(run.clone(), Known::of(&status, session));
-                }
-                priorities.extend(priority_of(&status));
-            }
+            known = Known::all(&read, session);
+            let queued = read.queued.iter();
+            priorities.extend(queued.map(|run| (run.run.clone(), run.priority)));
             if dirty.all {
                 runs.extend(self.seen().runs_of(repository));
                 let live = known.iter().filter(|(_, known)| known.is_live());
@@ -375,15 +369,6 @@ fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool
 fn priority_of(status: &RunStatus) -> Option<(PipelineRunKey, Priority)> {
     match status {
         RunStatus::Queued(run) => Some((run.run.clone(), run.priority)),
-        _ => None,
-    }
-}
-
-fn run_of(status: &RunStatus) -> Option<&PipelineRunKey> {
-    match status {
-        RunStatus::Queued(run) => Some(&run.run),
-        RunStatus::Started(run) => Some(&run.run),
-        RunStatus::Finished(run) => Some(&run.run),
         _ => None,
     }
 }

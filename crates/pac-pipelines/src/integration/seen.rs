@@ -199,6 +199,15 @@ impl Seen {
         self.runs.contains_key(run) || self.unreadable_runs.contains(run)
     }
 
+    /// The runs of a Repository, as they are.
+    pub(crate) fn views_of(
+        &self,
+        repository: &RepositoryKey,
+    ) -> impl Iterator<Item = &Arc<RunView>> {
+        let runs = self.by_repository.get(repository);
+        runs.into_iter().flatten().filter_map(|run| self.run(run))
+    }
+
     /// The runs of a Repository.
     pub(crate) fn runs_of(&self, repository: &RepositoryKey) -> Vec<PipelineRunKey> {
         let runs = self.by_repository.get(repository);

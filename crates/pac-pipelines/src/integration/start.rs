@@ -8,6 +8,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::sleep;
 
+use super::decide::Known;
 use super::engine::{Engine, backoff};
 use super::notices::What;
 use super::phase::Phase;
@@ -167,31 +168,30 @@ impl Engine {
             let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
                 return Ok(false);
             };
-            let runs = seen.runs_of(repository);
-            let runs = runs.iter().filter(|run| *run != starting);
-            let views = runs.filter_map(|run| seen.run(run));
             let mode = self.options.mode;
-            let running = views.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
-            let running: Vec<_> = running.cloned().collect();
+            let others = seen
+                .views_of(repository)
+                .filter(|view| view.key != *starting);
+            let running = others.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
+            let running: Vec<_> = running.map(Arc::clone).collect();
             if running.len() < limit {
                 return Ok(false);
             }
             running
         };
         let status = self.manager.status(repository).await?;
-        let has_ended = |view: &RunView| {
-            let mut finished = status.finished.iter();
-            finished.any(|run| {
-                let expired = run.outcome == RunOutcome::Expired || run.abandoned;
-                run.run == view.key && run.uid == view.uid && !expired
-            })
+        let known = Known::all(&status, self.manager.session());
+        let is_settled = |view: &RunView| match known.get(&view.key) {
+            // It is counted.
+            Some(Known::Started { .. }) => true,
+            // It has ended.
+            Some(Known::Finished { uid, outcome }) => {
+                *uid == view.uid && *outcome != RunOutcome::Expired
+            }
+            _ => false,
         };
-        let is_counted = |view: &RunView| status.running.iter().any(|run| run.run == view.key);
-        let uncounted = running
-            .iter()
-            .filter(|view| !is_counted(view) && !has_ended(view));
         let mut any = false;
-        for view in uncounted {
+        for view in running.iter().filter(|view| !is_settled(view)) {
             let admission = self
                 .manager
                 .adopt(repository, self.request(repository, view))

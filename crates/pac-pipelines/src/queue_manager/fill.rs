@@ -7,7 +7,7 @@ use pac_core::protocol::RunRequest;
 use pac_core::{Limit, LimitVersion, PipelineRunKey, RepositoryKey};
 
 use super::name::{Ask, RunName};
-use super::{QueueManager, keep, known_of};
+use super::{QueueManager, keep};
 use crate::error::PipelinesError;
 use crate::integration::Known;
 use crate::model::RepositoryView;
@@ -24,7 +24,7 @@ impl QueueManager {
     ) -> Result<(), PipelinesError> {
         let manager = &self.shared.manager;
         let status = manager.status(&repository.key).await?;
-        let known = known_of(&status, manager.session());
+        let known = Known::all(&status, manager.session());
         let mut named = HashSet::new();
         let mut new = Vec::new();
         for run in runs.iter().filter(|run| named.insert(&run.key)) {

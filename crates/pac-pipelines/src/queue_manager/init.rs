@@ -11,7 +11,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{Limit, LimitVersion, PipelineRunKey, RepositoryKey};
 
 use super::repositories::{Found, Repositories};
-use super::{QueueManager, RunName, known_of};
+use super::{QueueManager, RunName};
 use crate::cluster::{Cluster, Unreadable, UnreadableObject};
 use crate::error::PipelinesError;
 use crate::integration::{Known, Phase, batches};
@@ -157,7 +157,7 @@ impl QueueManager {
                 return Ok(part);
             }
         };
-        let known = status.map(|status| known_of(&status, self.shared.manager.session()));
+        let known = status.map(|status| Known::all(&status, self.shared.manager.session()));
         let known = known.unwrap_or_default();
         let limited = view.as_ref().is_none_or(|view| view.limit.is_some());
         // What runs is counted before anything else may start.

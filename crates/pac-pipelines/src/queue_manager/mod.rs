@@ -51,7 +51,7 @@ mod wakes;
 
 use std::sync::Arc;
 
-use pac_core::manager::{Admission, ConcurrencyManager, RepositoryStatus, RunStatus};
+use pac_core::manager::{Admission, ConcurrencyManager, RunStatus};
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
 use pac_core::{PipelineRunKey, RepositoryKey};
@@ -372,26 +372,4 @@ fn keep(admission: Admission) {
     if let Admission::Queued(waiter) = admission {
         waiter.detach();
     }
-}
-
-/// What the store knows of each run of a repository.
-fn known_of(
-    status: &RepositoryStatus,
-    session: pac_core::SessionId,
-) -> std::collections::HashMap<PipelineRunKey, Known> {
-    let started = status.running.iter().cloned().map(|run| {
-        let key = run.run.clone();
-        (key, RunStatus::Started(run))
-    });
-    let queued = status.queued.iter().cloned().map(|run| {
-        let key = run.run.clone();
-        (key, RunStatus::Queued(run))
-    });
-    let finished = status.finished.iter().cloned().map(|run| {
-        let key = run.run.clone();
-        (key, RunStatus::Finished(run))
-    });
-    let all = started.chain(queued).chain(finished);
-    all.map(|(key, status)| (key, Known::of(&status, session)))
-        .collect()
 }
