@@ -1,6 +1,5 @@
 //! The only file that talks to the client library.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -18,7 +17,7 @@ use pac_pipelines::model::ResourceVersion;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::error::{Failure, FailureKind, KubernetesError};
+use crate::error::{Failure, FailureKind, KubernetesError, causes, with_causes};
 use crate::object::{Object, RepositoryObject, RunObject};
 use crate::options::KubernetesOptions;
 
@@ -361,7 +360,7 @@ fn failure(error: kube::Error) -> Failure {
         error if was_refused_a_connection(error) => FailureKind::Unavailable,
         _ => FailureKind::Lost,
     };
-    Failure::new(kind, text(&error)).caused_by(error)
+    Failure::new(kind, with_causes(&error)).caused_by(error)
 }
 
 /// Whether the server's address refused the connection, so that nothing was sent.
@@ -370,26 +369,4 @@ fn was_refused_a_connection(error: &kube::Error) -> bool {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
     })
-}
-
-/// An error with its causes; a cause that the text before it has already is left out.
-fn text(error: &kube::Error) -> String {
-    let mut text = String::new();
-    for cause in causes(error) {
-        let next = cause.to_string();
-        if text.contains(&next) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&next);
-    }
-    text
-}
-
-fn causes(error: &kube::Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    let first: &(dyn StdError + 'static) = error;
-    // Bounded, should an error be its own cause.
-    std::iter::successors(Some(first), |&error| error.source()).take(16)
 }

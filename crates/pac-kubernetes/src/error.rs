@@ -120,3 +120,28 @@ impl fmt::Display for Failure {
         f.write_str(&self.message)
     }
 }
+
+/// An error with its causes: the innermost say what happened. A cause that the text before it has
+/// already is left out.
+pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = String::new();
+    for cause in causes(error) {
+        let next = cause.to_string();
+        if text.contains(&next) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&next);
+    }
+    text
+}
+
+/// An error and its causes, the innermost last.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    // Bounded, should an error be its own cause.
+    std::iter::successors(Some(error), |&error| error.source()).take(16)
+}

@@ -78,20 +78,26 @@ fn is_pending(uid: &Uid) -> Vec<PatchOperation> {
     vec![
         test(&["metadata", "uid"], uid.as_str().into()),
         test(&status, vocabulary::PENDING.into()),
-        PatchOperation::Remove(RemoveOperation {
-            path: PointerBuf::from_tokens(status),
-        }),
+        remove(&status),
     ]
 }
 
-fn test(place: &[&str], value: Value) -> PatchOperation {
+/// An operation that fails unless this value is at this place.
+pub(crate) fn test(place: &[&str], value: Value) -> PatchOperation {
     let path = PointerBuf::from_tokens(place.iter().copied());
     PatchOperation::Test(TestOperation { path, value })
 }
 
-fn add(place: &[&str], value: Value) -> PatchOperation {
+/// An operation that writes this value at this place.
+pub(crate) fn add(place: &[&str], value: Value) -> PatchOperation {
     let path = PointerBuf::from_tokens(place.iter().copied());
     PatchOperation::Add(AddOperation { path, value })
+}
+
+/// An operation that removes what is at this place.
+pub(crate) fn remove(place: &[&str]) -> PatchOperation {
+    let path = PointerBuf::from_tokens(place.iter().copied());
+    PatchOperation::Remove(RemoveOperation { path })
 }
 
 #[cfg(test)]
@@ -110,6 +116,13 @@ mod tests {
              {\"op\":\"add\",\"path\":\"/metadata/annotations/concurrency.pipelinesascode.tekton.dev\
              ~1fencing-token\",\"value\":\"7\"}]"
         );
+    }
+
+    #[test]
+    fn a_slash_in_a_key_is_escaped_in_a_path() {
+        let operation = remove(&["metadata", "annotations", "a.b/c~d"]);
+        let path = operation.path().to_string();
+        assert_eq!(path, "/metadata/annotations/a.b~1c~0d");
     }
 
     #[test]

@@ -10,10 +10,11 @@ use kube::api::{
 use kube::config::{AuthInfo, KubeConfigOptions};
 use kube::core::{ApiResource, GroupVersion};
 use kube::{Client, Config};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{InstallError, InstallErrorKind};
 use super::manifest::Manifest;
+use crate::error::with_causes;
 
 /// The name that fields are owned by.
 const FIELD_MANAGER: &str = "pac-kubernetes";
@@ -134,8 +135,8 @@ impl fmt::Display for Place<'_> {
 /// How an object is changed.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// A JSON patch, an array of operations.
-    Json(Value),
+    /// A JSON patch.
+    Json(json_patch::Patch),
     /// A merge patch.
     Merge(Value),
 }
@@ -289,13 +290,9 @@ impl ClusterAccess {
         let api = self.api(place);
         let answer = match change {
             Change::Merge(patch) => api.patch(place.name, &params, &Patch::Merge(patch)).await,
-            Change::Json(operations) => {
-                let patch = serde_json::from_value(operations).map_err(|error| {
-                    let message = format!("the patch is none: {error}; this is a bug");
-                    InstallError::new(InstallErrorKind::Refused, place, message)
-                })?;
-                api.patch(place.name, &params, &Patch::Json::<()>(patch))
-                    .await
+            Change::Json(patch) => {
+                let patch = Patch::Json::<()>(patch);
+                api.patch(place.name, &params, &patch).await
             }
         };
         match answer {
@@ -405,36 +402,11 @@ fn failure(subject: impl fmt::Display, error: kube::Error) -> InstallError {
             InstallErrorKind::Unavailable,
             format!(
                 "the API server cannot be used: {}; is it up, and the right one?",
-                chain(&error)
+                with_causes(&error)
             ),
         ),
     };
     InstallError::new(kind, subject, message)
-}
-
-/// The innermost causes say what happened: the outer ones are `ServiceError`.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.to_string();
-        if !text.contains(&inner) {
-            text = format!("{text}: {inner}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// The path of an annotation in a JSON patch.
-pub(super) fn annotation_path(key: &str) -> String {
-    let escaped = key.replace('~', "~0").replace('/', "~1");
-    format!("/metadata/annotations/{escaped}")
-}
-
-/// A JSON patch's operation that fails unless `path` has this value.
-pub(super) fn test(path: &str, value: &str) -> Value {
-    json!({"op": "test", "path": path, "value": value})
 }
 
 #[cfg(test)]
@@ -473,14 +445,6 @@ mod tests {
             );
             assert!(text.contains("because"), "{text}");
         }
-    }
-
-    #[test]
-    fn a_slash_in_a_key_is_escaped_in_a_path() {
-        assert_eq!(
-            annotation_path("a.b/c~d"),
-            "/metadata/annotations/a.b~1c~0d"
-        );
     }
 
     #[tokio::test]

@@ -202,6 +202,13 @@ pub(super) async fn pods_are_gone(
     }
 }
 
+/// How many pods a Deployment is to have.
+pub(super) fn replicas(deployment: &Value) -> u64 {
+    let set = deployment.pointer("/spec/replicas").and_then(Value::as_u64);
+    // The API server fills in 1 where nothing is set.
+    set.unwrap_or(1)
+}
+
 /// The names of the pods that bear these labels.
 pub(super) async fn pod_names(
     access: &ClusterAccess,

@@ -9,13 +9,15 @@ mod offboard;
 mod onboard;
 mod watcher;
 
+use json_patch::PatchOperation;
 use pac_pipelines::vocabulary::{EXECUTION_ORDER, OUR_EXECUTION_ORDER};
-use serde_json::{Value, json};
 
-use super::api::{Change, ClusterAccess, annotation_path, test};
+use super::api::{Change, ClusterAccess};
+use super::apply::ObjectOutcome;
 use super::error::{InstallError, InstallErrorKind};
 use super::options::Install;
 use super::runs::{LiveRun, well_formed};
+use crate::patch::{add, remove, test};
 
 pub use offboard::offboard;
 pub use onboard::onboard;
@@ -115,25 +117,26 @@ impl To {
 /// The operations that move the order of a run; none where it is where it has to be. An order
 /// that is at its place already is kept. For Pipelines-as-Code a run of a queue that has no order
 /// gets one of itself alone: without it the rebuild of the queues passes the run over.
-fn operations(run: &LiveRun, to: To) -> Vec<Value> {
+fn operations(run: &LiveRun, to: To) -> Vec<PatchOperation> {
     let (from, target) = to.keys();
     let (order, there) = match to {
         To::Us => (&run.pac_order, &run.our_order),
         To::Pac => (&run.our_order, &run.pac_order),
     };
-    let add = |value: String| json!({"op": "add", "path": annotation_path(target), "value": value});
-    let mut operations = vec![test("/metadata/uid", &run.uid)];
+    let annotation = |key| ["metadata", "annotations", key];
+    let put = |order: String| add(&annotation(target), order.into());
+    let mut operations = vec![test(&["metadata", "uid"], run.uid.as_str().into())];
     match order {
         Some(order) => {
-            operations.push(test(&annotation_path(from), order));
-            operations.push(json!({"op": "remove", "path": annotation_path(from)}));
+            operations.push(test(&annotation(from), order.as_str().into()));
+            operations.push(remove(&annotation(from)));
             if there.is_none() {
                 // An entry that names no run would end the watcher whenever it starts.
                 let kept = Some(well_formed(order)).filter(|order| !order.is_empty());
-                operations.push(add(kept.unwrap_or_else(|| run.key())));
+                operations.push(put(kept.unwrap_or_else(|| run.key())));
             }
         }
-        None if to == To::Pac && run.lacks_an_order() => operations.push(add(run.key())),
+        None if to == To::Pac && run.lacks_an_order() => operations.push(put(run.key())),
         None => return Vec::new(),
     }
     operations
@@ -147,7 +150,7 @@ async fn move_order(access: &ClusterAccess, run: &LiveRun, to: To) -> Result<boo
         return Ok(true);
     }
     let answer = access
-        .change(run.place(), Change::Json(operations.into()))
+        .change(run.place(), Change::Json(json_patch::Patch(operations)))
         .await;
     let changed = answer.map_err(|error| {
         let message = format!(
@@ -166,12 +169,25 @@ async fn move_order(access: &ClusterAccess, run: &LiveRun, to: To) -> Result<boo
     Ok(has(target) && !has(from))
 }
 
+/// Tells of each object that a step has changed.
+fn told<'a>(
+    step: &'static str,
+    steps: Steps<'a>,
+) -> impl FnMut(&str, ObjectOutcome) + Send + use<'a> {
+    move |object, outcome| {
+        let detail = format!("{object} {}", outcome.name());
+        steps(step, StepOutcome::Done, &detail);
+    }
+}
+
 fn unsafe_step(step: &str, message: impl Into<String>) -> InstallError {
     InstallError::new(InstallErrorKind::Unsafe, step, message)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn run(ours: Option<&str>, pac: Option<&str>) -> LiveRun {
@@ -190,8 +206,9 @@ mod tests {
 
     /// The operations without the conditions.
     fn moves(run: &LiveRun, to: To) -> Vec<(String, String)> {
-        let text = |operation: &Value, field: &str| {
-            operation
+        let text = |operation: &PatchOperation, field: &str| {
+            serde_json::to_value(operation)
+                .unwrap()
                 .get(field)
                 .and_then(Value::as_str)
                 .unwrap_or_default()
@@ -202,7 +219,7 @@ mod tests {
             .iter()
             .take_while(|one| text(one, "op") == "test")
             .count();
-        assert!(all.is_empty() || all[0] == test("/metadata/uid", "u"));
+        assert!(all.is_empty() || all[0] == test(&["metadata", "uid"], "u".into()));
         all.iter()
             .skip(tests)
             .map(|one| (text(one, "op"), text(one, "value")))

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::super::api::{Change, ClusterAccess, DEPLOYMENT, Place};
-use super::super::apply::{LOOK_AGAIN, labels_of, pod_names, pods_are_gone, remove_policies};
+use super::super::apply::{
+    LOOK_AGAIN, labels_of, pod_names, pods_are_gone, remove_policies, replicas,
+};
 use super::super::error::InstallError;
 use super::super::options::{Install, InstallMode};
 use super::super::runs::{self, LiveRun};
 use super::super::workload;
 use super::{
-    HandoverOptions, StepOutcome, Steps, To, move_order, operations, unsafe_step, watcher,
+    HandoverOptions, StepOutcome, Steps, To, move_order, operations, told, unsafe_step, watcher,
 };
 
 /// How long a policy may act on after it was removed.
@@ -38,12 +40,7 @@ pub async fn offboard(
     no_run_of_the_gate(access, install, steps).await?;
     stop_the_controller(access, install, options, steps).await?;
     every_start_is_known(access, install, steps).await?;
-    watcher::is_stopped(access, options).await?;
-    steps(
-        watcher::STEP,
-        StepOutcome::Holds,
-        "scaled to 0, without a pod",
-    );
+    watcher::make_sure(access, options, steps).await?;
     if !options.apply {
         let live = runs::live(access, install, true).await?;
         let orders = live
@@ -62,14 +59,7 @@ pub async fn offboard(
         );
         return Ok(());
     }
-    remove_policies(access, install, &mut |object, outcome| {
-        steps(
-            "policies",
-            StepOutcome::Done,
-            &format!("{object} {}", outcome.name()),
-        );
-    })
-    .await?;
+    remove_policies(access, install, &mut told("policies", steps)).await?;
     give_orders_back(access, install, steps).await?;
     // An operator may have started it meanwhile, and it has rebuilt its queues from half of them.
     watcher::is_stopped(access, options).await.map_err(|error| {
@@ -123,12 +113,7 @@ async fn stop_the_controller(
     let step = "controller";
     let place = Place::new(DEPLOYMENT, install.namespace.as_str(), Install::NAME);
     let found = access.get(place).await?;
-    let replicas = found.as_ref().map_or(0, |found| {
-        found
-            .pointer("/spec/replicas")
-            .and_then(Value::as_u64)
-            .unwrap_or(1)
-    });
+    let replicas = found.as_ref().map_or(0, replicas);
     if replicas == 0 {
         let selector = labels_of(&workload::selector());
         if pod_names(access, &install.namespace, &selector)

@@ -10,7 +10,7 @@ use super::super::error::InstallError;
 use super::super::manifest::Manifest;
 use super::super::options::{Install, InstallMode};
 use super::super::runs;
-use super::{HandoverOptions, StepOutcome, Steps, To, move_order, unsafe_step, watcher};
+use super::{HandoverOptions, StepOutcome, Steps, To, move_order, told, unsafe_step, watcher};
 
 /// How long a policy may take until it acts.
 const POLICY_BEGINS: Duration = Duration::from_secs(30);
@@ -38,12 +38,7 @@ pub async fn onboard(
         return Err(unsafe_step("mode", message));
     }
     policies_are_served(access, install).await?;
-    watcher::is_stopped(access, options).await?;
-    steps(
-        watcher::STEP,
-        StepOutcome::Holds,
-        "scaled to 0, without a pod",
-    );
+    watcher::make_sure(access, options, steps).await?;
     if !options.apply {
         let live = runs::live(access, install, true).await?;
         let orders = live.iter().filter(|run| run.pac_order.is_some()).count();
@@ -67,24 +62,10 @@ pub async fn onboard(
             .into_iter()
             .partition(|one| policies.contains(one))
     };
-    apply_all(access, &policies, &mut |object, outcome| {
-        steps(
-            "policies",
-            StepOutcome::Done,
-            &format!("{object} {}", outcome.name()),
-        );
-    })
-    .await?;
+    apply_all(access, &policies, &mut told("policies", steps)).await?;
     wait_for_the_policy(access, install, steps).await?;
     take_orders_over(access, install, steps).await?;
-    apply_all(access, &others, &mut |object, outcome| {
-        steps(
-            "install",
-            StepOutcome::Done,
-            &format!("{object} {}", outcome.name()),
-        );
-    })
-    .await?;
+    apply_all(access, &others, &mut told("install", steps)).await?;
     let next = format!(
         "start the watcher: {}; then: pac kubernetes check",
         watcher::scale(options, 1)

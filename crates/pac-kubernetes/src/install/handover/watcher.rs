@@ -1,15 +1,24 @@
 //! The watcher of Pipelines-as-Code: whether it is stopped.
 
-use serde_json::Value;
-
 use super::super::api::{ClusterAccess, DEPLOYMENT, Place};
-use super::super::apply::{labels_of, pod_names};
+use super::super::apply::{labels_of, pod_names, replicas};
 use super::super::error::InstallError;
 use super::super::runs::some_of;
-use super::{HandoverOptions, unsafe_step};
+use super::{HandoverOptions, StepOutcome, Steps, unsafe_step};
 
 /// What says that the watcher is stopped.
 pub(super) const STEP: &str = "watcher";
+
+/// The step of making sure that the watcher is stopped.
+pub(super) async fn make_sure(
+    access: &ClusterAccess,
+    options: &HandoverOptions,
+    steps: Steps<'_>,
+) -> Result<(), InstallError> {
+    is_stopped(access, options).await?;
+    steps(STEP, StepOutcome::Holds, "scaled to 0, without a pod");
+    Ok(())
+}
 
 /// That the watcher is scaled to 0 and has no pod.
 pub(super) async fn is_stopped(
@@ -24,12 +33,7 @@ pub(super) async fn is_stopped(
         );
         return Err(unsafe_step(STEP, message));
     };
-    // The API server fills in 1 where nothing is set.
-    let replicas = deployment
-        .pointer("/spec/replicas")
-        .and_then(Value::as_u64)
-        .unwrap_or(1);
-    if replicas > 0 {
+    if replicas(&deployment) > 0 {
         let message = format!(
             "it must be stopped first, since it would start runs beside those that it does not count: \
              {}, and run this again; where an operator scales it up again, tell the operator",
