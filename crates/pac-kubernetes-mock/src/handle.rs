@@ -88,10 +88,8 @@ impl Handle {
         name: &str,
         patch: Value,
     ) -> Result<Value, Failure> {
-        let mut call = self.call_of(Verb::Patch, resource, namespace, name)?;
-        call.content_type = MERGE_PATCH.to_owned();
-        call.body = patch;
-        self.answer(&call)
+        let call = self.call_of(Verb::Patch, resource, namespace, name)?;
+        self.change(call, MERGE_PATCH, patch)
     }
 
     /// Changes an object by a JSON patch; returns it as it is kept.
@@ -105,10 +103,8 @@ impl Handle {
         name: &str,
         patch: Value,
     ) -> Result<Value, Failure> {
-        let mut call = self.call_of(Verb::Patch, resource, namespace, name)?;
-        call.content_type = JSON_PATCH.to_owned();
-        call.body = patch;
-        self.answer(&call)
+        let call = self.call_of(Verb::Patch, resource, namespace, name)?;
+        self.change(call, JSON_PATCH, patch)
     }
 
     /// Changes the status of an object by a merge patch of the whole object.
@@ -123,10 +119,8 @@ impl Handle {
         patch: Value,
     ) -> Result<Value, Failure> {
         let mut call = self.call_of(Verb::Patch, resource, namespace, name)?;
-        call.content_type = MERGE_PATCH.to_owned();
         call.status = true;
-        call.body = patch;
-        self.answer(&call)
+        self.change(call, MERGE_PATCH, patch)
     }
 
     /// Deletes an object.
@@ -182,6 +176,12 @@ impl Handle {
         }
         let resource = self.shared.lock().resource_named(resource)?;
         Ok(Call::new(verb, resource, namespace, name))
+    }
+
+    fn change(&self, mut call: Call, content_type: &str, patch: Value) -> Result<Value, Failure> {
+        call.content_type = content_type.to_owned();
+        call.body = patch;
+        self.answer(&call)
     }
 
     fn answer(&self, call: &Call) -> Result<Value, Failure> {
