@@ -9,19 +9,20 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/pac.rs"]
+mod pac;
+
 use std::time::{Duration, Instant};
 
 use pac_kubernetes::install::{
     CheckOptions, CheckResult, CheckStep, ClusterAccess, HandoverOptions, Install, check, offboard,
     onboard,
 };
-use pac_kubernetes_mock::{ApiServer, Effect, PacController, PacWatcher, Policy, Template};
-use pac_pipelines::vocabulary::{OUR_EXECUTION_ORDER, PENDING, STATE, TOKEN};
+use pac_kubernetes_mock::{ApiServer, PacController, PacWatcher, Template};
+use pac_pipelines::vocabulary::{PENDING, STATE, TOKEN};
 use serde_json::{Value, json};
 
-const TAKEOVER: &str = "takeover.concurrency.pipelinesascode.tekton.dev";
-const PAC: &str = "pipelines-as-code";
-const WATCHER: &str = "pipelines-as-code-watcher";
+use pac::{PAC, WATCHER, server_with_pac};
 
 /// A cluster with Pipelines-as-Code and one Repository `ci/website` with the limit 1.
 struct World {
@@ -33,29 +34,25 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let server = ApiServer::start().await;
-        let order = OUR_EXECUTION_ORDER.to_owned();
-        server.recognise(Policy::new(TAKEOVER, TAKEOVER, Effect::Takeover { order }));
-        let objects = server.handle();
-        for namespace in [PAC, "ci"] {
-            objects.create_namespace(namespace).unwrap();
-        }
-        let watcher = json!({
-            "metadata": {"namespace": PAC, "name": WATCHER},
-            "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "watcher"}}},
-        });
-        objects.create("deployments", watcher).unwrap();
-        let repository = json!({
-            "metadata": {"namespace": "ci", "name": "website"},
-            "spec": {"url": "https://git.example.com/ci/website", "concurrency_limit": 1},
-        });
-        objects.create("repositories", repository).unwrap();
+        let server = server_with_pac().await;
         Self {
             access: ClusterAccess::at(server.url()).unwrap(),
             server,
             install: Install::default(),
             options: HandoverOptions::default().with_apply(true),
         }
+    }
+
+    async fn onboard(&self) {
+        let steps = &mut |_: &str, _, _: &str| {};
+        let done = onboard(&self.access, &self.install, &self.options, steps).await;
+        done.unwrap();
+    }
+
+    async fn offboard(&self) {
+        let steps = &mut |_: &str, _, _: &str| {};
+        let done = offboard(&self.access, &self.install, &self.options, steps).await;
+        done.unwrap();
     }
 
     fn event(&self, names: &[&str]) {
@@ -139,14 +136,7 @@ async fn the_limit_holds_while_the_queues_change_hands_and_back() {
 
     // On-boarded: the watcher, started again, leaves d alone, also when c has ended.
     world.stop(watcher);
-    onboard(
-        &world.access,
-        &world.install,
-        &world.options,
-        &mut |_, _, _| {},
-    )
-    .await
-    .unwrap();
+    world.onboard().await;
     let watcher = world.start_watcher();
     world.condition("c", "True", "Succeeded");
     world.has_state("c", "completed").await;
@@ -161,14 +151,7 @@ async fn the_limit_holds_while_the_queues_change_hands_and_back() {
 
     // Off-boarded: the rebuild counts d, and e goes on after it.
     world.stop(watcher);
-    offboard(
-        &world.access,
-        &world.install,
-        &world.options,
-        &mut |_, _, _| {},
-    )
-    .await
-    .unwrap();
+    world.offboard().await;
     let watcher = world.start_watcher();
     watcher.settled().await;
     assert!(world.is_pending("e"), "{}", watcher.queue());
@@ -184,14 +167,7 @@ async fn the_limit_holds_while_the_queues_change_hands_and_back() {
 async fn a_canary_stays_pending_beside_the_watcher_and_goes_without_a_trace() {
     let world = World::new().await;
     world.scale(0);
-    onboard(
-        &world.access,
-        &world.install,
-        &world.options,
-        &mut |_, _, _| {},
-    )
-    .await
-    .unwrap();
+    world.onboard().await;
     let _watcher = world.start_watcher();
     let options = CheckOptions::default()
         .with_canary("ci")

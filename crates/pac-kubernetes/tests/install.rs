@@ -8,6 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "common/pac.rs"]
+mod pac;
+
 use std::time::Duration;
 
 use pac_kubernetes::install::{
@@ -15,16 +18,14 @@ use pac_kubernetes::install::{
     InstallError, InstallErrorKind, InstallMode, ObjectOutcome, apply, check, offboard, onboard,
     remove,
 };
-use pac_kubernetes_mock::{ApiServer, Effect, Fault, Handle, Policy, Requests, Verb};
+use pac_kubernetes_mock::{ApiServer, Fault, Handle, Requests, Verb};
 use pac_pipelines::vocabulary::{
     EXECUTION_ORDER, LIMIT, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY,
     STATE, TOKEN,
 };
 use serde_json::{Value, json};
 
-const TAKEOVER: &str = "takeover.concurrency.pipelinesascode.tekton.dev";
-const PAC: &str = "pipelines-as-code";
-const WATCHER: &str = "pipelines-as-code-watcher";
+use pac::{PAC, TAKEOVER, WATCHER, server_with_pac};
 
 /// A cluster with Pipelines-as-Code, whose watcher is up, and one Repository `ci/website`.
 struct World {
@@ -35,26 +36,11 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let server = ApiServer::start().await;
-        let order = OUR_EXECUTION_ORDER.to_owned();
-        server.recognise(Policy::new(TAKEOVER, TAKEOVER, Effect::Takeover { order }));
-        let objects = server.handle();
-        for namespace in [PAC, "ci"] {
-            objects.create_namespace(namespace).unwrap();
-        }
-        let labels = json!({"app": "watcher"});
-        let watcher = json!({
-            "metadata": {"namespace": PAC, "name": WATCHER},
-            "spec": {"replicas": 1, "selector": {"matchLabels": labels}},
+        let server = server_with_pac().await;
+        let pod = json!({
+            "metadata": {"namespace": PAC, "name": "watcher-1", "labels": {"app": "watcher"}},
         });
-        objects.create("deployments", watcher).unwrap();
-        let pod = json!({"metadata": {"namespace": PAC, "name": "watcher-1", "labels": labels}});
-        objects.create("pods", pod).unwrap();
-        let repository = json!({
-            "metadata": {"namespace": "ci", "name": "website"},
-            "spec": {"url": "https://git.example.com/ci/website", "concurrency_limit": 1},
-        });
-        objects.create("repositories", repository).unwrap();
+        server.handle().create("pods", pod).unwrap();
         let access = ClusterAccess::at(server.url()).unwrap();
         Self {
             server,
