@@ -2,6 +2,7 @@
 
 mod bench;
 mod cancel;
+mod checked;
 mod cleanup;
 mod config;
 #[cfg(feature = "kubernetes")]

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
+use crate::checked::{self, Checked};
 use crate::exit::{Exit, Failure};
-use crate::format::{Format, Printer};
+use crate::format::Format;
 
 /// The checks, in the order in which each depends on those before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,14 +68,6 @@ enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Report(BTreeMap<Step, Verdict>);
 
-/// The JSON and YAML output.
-#[derive(Serialize)]
-struct Shape<'a> {
-    check: &'a str,
-    result: &'a str,
-    detail: &'a str,
-}
-
 impl Report {
     pub(super) fn ok(&mut self, step: Step, detail: impl Into<String>) {
         self.0.insert(step, Verdict::Ok(detail.into()));
@@ -121,32 +112,12 @@ impl Report {
         if let Some((step, _)) = self.first_failure() {
             self.skip_rest(&format!("not tried, since {} failed", step.name()));
         }
-        let mut printer = Printer::new(format);
-        for (step, verdict) in &self.0 {
-            let (result, detail) = match verdict {
-                Verdict::Ok(detail) => ("ok", detail.clone()),
-                Verdict::Failed(failure) => ("failed", failure.to_string()),
-                Verdict::Skipped(why) => ("skipped", why.clone()),
-            };
-            let check = step.name();
-            match format {
-                Format::Table => {
-                    // Make failures stand out.
-                    let result = if result == "failed" { "FAILED" } else { result };
-                    let detail = detail.trim_end().replace('\n', "\n         ");
-                    printer.text(&format!("{result:<8} {check}: {detail}\n"))?;
-                }
-                Format::Json | Format::Yaml => printer.item(&Shape {
-                    check,
-                    result,
-                    detail: &detail,
-                })?,
-            }
-        }
-        match format {
-            Format::Table => printer.flush(),
-            Format::Json | Format::Yaml => printer.end_list(),
-        }
+        let checks = self.0.iter().map(|(step, verdict)| match verdict {
+            Verdict::Ok(detail) => Checked::ok(step.name(), detail),
+            Verdict::Failed(failure) => Checked::failed(step.name(), failure),
+            Verdict::Skipped(why) => Checked::skipped(step.name(), why),
+        });
+        checked::print(format, checks)
     }
 
     fn first_failure(&self) -> Option<(Step, &Failure)> {

@@ -6,12 +6,12 @@ use pac_concurrency::kubernetes::install::{
     CheckOptions, CheckResult, CheckStep, FoundSettings, Install, check,
 };
 use pac_concurrency::{DriverKind, SettingsLoader};
-use serde::Serialize;
 
 use super::options::{InstallArgs, name};
 use super::place::ClusterArgs;
+use crate::checked::{self, Checked};
 use crate::exit::{Exit, Failure};
-use crate::format::{Format, FormatArg, Printer};
+use crate::format::{Format, FormatArg};
 use crate::store;
 
 const AFTER_HELP: &str = "\
@@ -50,14 +50,6 @@ pub(super) struct CheckCommand {
     output: FormatArg,
 }
 
-/// The JSON and YAML output.
-#[derive(Serialize)]
-struct Shape<'a> {
-    check: &'a str,
-    result: &'a str,
-    detail: &'a str,
-}
-
 impl CheckCommand {
     pub(super) fn run(&self) -> Result<Exit, Failure> {
         let install = self.install.install();
@@ -75,33 +67,13 @@ impl CheckCommand {
 }
 
 fn print(format: Format, results: &[(CheckStep, CheckResult)]) -> Result<(), Failure> {
-    let mut printer = Printer::new(format);
-    for (step, result) in results {
-        let (result, detail) = match result {
-            CheckResult::Ok(detail) => ("ok", detail.clone()),
-            CheckResult::Failed(error) => ("failed", error.to_string()),
-            CheckResult::Skipped(why) => ("skipped", why.clone()),
-            _ => continue,
-        };
-        let check = step.name();
-        match format {
-            Format::Table => {
-                // Make failures stand out.
-                let result = if result == "failed" { "FAILED" } else { result };
-                let detail = detail.trim_end().replace('\n', "\n         ");
-                printer.text(&format!("{result:<8} {check}: {detail}\n"))?;
-            }
-            Format::Json | Format::Yaml => printer.item(&Shape {
-                check,
-                result,
-                detail: &detail,
-            })?,
-        }
-    }
-    match format {
-        Format::Table => printer.flush(),
-        Format::Json | Format::Yaml => printer.end_list(),
-    }
+    let checks = results.iter().filter_map(|(step, result)| match result {
+        CheckResult::Ok(detail) => Some(Checked::ok(step.name(), detail)),
+        CheckResult::Failed(error) => Some(Checked::failed(step.name(), error)),
+        CheckResult::Skipped(why) => Some(Checked::skipped(step.name(), why)),
+        _ => None,
+    });
+    checked::print(format, checks)
 }
 
 /// The exit code of the first failure.

@@ -1,6 +1,8 @@
 //! `pac kubernetes onboard` and `offboard`: the queues of a busy cluster change hands.
 
-use pac_concurrency::kubernetes::install::{HandoverOptions, offboard, onboard};
+use pac_concurrency::kubernetes::install::{
+    ClusterAccess, HandoverOptions, InstallError, StepOutcome, Steps, offboard, onboard,
+};
 
 use super::EXIT_CODES;
 use super::options::{InstallArgs, name};
@@ -64,44 +66,44 @@ pub(super) struct OffboardCommand {
 
 impl OnboardCommand {
     pub(super) fn run(&self) -> Result<Exit, Failure> {
-        let (install, options) = (self.install.install(), self.handover.options());
-        store::block_on(async {
-            let access = self.cluster.connect().await?;
-            let mut lines = Lines::default();
-            let done = onboard(&access, &install, &options, &mut |step, outcome, detail| {
-                lines.line(outcome.name(), &format!("{step}: {detail}"));
-            })
-            .await;
-            self.handover.end(&mut lines)?;
-            done?;
-            Ok(Exit::Success)
-        })
+        let install = self.install.install();
+        run(
+            &self.cluster,
+            &self.handover,
+            async |access, options, steps| onboard(access, &install, options, steps).await,
+        )
     }
 }
 
 impl OffboardCommand {
     pub(super) fn run(&self) -> Result<Exit, Failure> {
-        let (install, options) = (self.install.install(), self.handover.options());
-        store::block_on(async {
-            let access = self.cluster.connect().await?;
-            let mut lines = Lines::default();
-            let done = offboard(&access, &install, &options, &mut |step, outcome, detail| {
-                lines.line(outcome.name(), &format!("{step}: {detail}"));
-            })
-            .await;
-            self.handover.end(&mut lines)?;
-            done?;
-            Ok(Exit::Success)
-        })
+        let install = self.install.install();
+        run(
+            &self.cluster,
+            &self.handover,
+            async |access, options, steps| offboard(access, &install, options, steps).await,
+        )
     }
 }
 
-impl HandoverArgs {
-    fn end(&self, lines: &mut Lines) -> Result<(), Failure> {
+/// Hands over, and prints a line for each step.
+fn run(
+    cluster: &ClusterArgs,
+    handover: &HandoverArgs,
+    hand_over: impl AsyncFnOnce(&ClusterAccess, &HandoverOptions, Steps<'_>) -> Result<(), InstallError>,
+) -> Result<Exit, Failure> {
+    store::block_on(async {
+        let access = cluster.connect().await?;
+        let mut lines = Lines::default();
+        let steps = &mut |step: &str, outcome: StepOutcome, detail: &str| {
+            lines.line(outcome.name(), &format!("{step}: {detail}"));
+        };
+        let done = hand_over(&access, &handover.options(), steps).await;
         lines.end()?;
-        if !self.apply {
+        if !handover.apply {
             output::note("nothing was changed; --apply does it");
         }
-        Ok(())
-    }
+        done?;
+        Ok(Exit::Success)
+    })
 }
