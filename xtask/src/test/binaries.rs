@@ -13,8 +13,9 @@ use crate::run::CommandLine;
 /// What the test target of a driver's conformance is called.
 const CONFORMANCE: &str = "conformance";
 
-/// The cases that measure milliseconds: they run after the others, with nothing beside them.
-const MEASURING: [&str; 2] = ["s24_", "s29_"];
+/// The cases that measure milliseconds, or load a store to its limit: they run after the others,
+/// each with nothing beside it.
+const ALONE: [&str; 2] = ["s24_", "s29_"];
 
 /// A test binary.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,15 +51,14 @@ pub(super) fn run(
     if args.is_empty() {
         let others = |binary: &Binary| {
             let line = line(binary);
-            MEASURING
+            ALONE
                 .iter()
                 .fold(line, |line, case| line.arg("--skip").arg(*case))
         };
         success &= run_beside_each_other(&conformance, &others, tally)?;
         for binary in &conformance {
-            let line = MEASURING
-                .iter()
-                .fold(line(binary), |line, case| line.arg(*case));
+            let line = line(binary).arg("--test-threads=1");
+            let line = ALONE.iter().fold(line, |line, case| line.arg(*case));
             success &= line.run_watched(&binary.package, |line| tally.read(line))?;
         }
     } else {
