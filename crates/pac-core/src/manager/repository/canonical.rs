@@ -9,7 +9,6 @@ use super::request::{Basis, Listener, Planned, Request, Uncertain};
 use super::shared::SharedSlots;
 use super::waiters::{Waiter, Waiters};
 use super::{Holder, Repository};
-use crate::error::Error;
 use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Outcome};
 use crate::state::{Entry, Head, RunKind};
@@ -184,7 +183,7 @@ impl<P: Port<Asker: Clone, Notice: Clone, Loss: Clone>> Clone for Repository<P> 
             next_holder: self.next_holder,
             watchers: self.watchers,
             busy: self.busy,
-            ended: self.ended.as_ref().map(Error::replicate),
+            ended: self.ended.as_ref().map(|why| Box::new(why.replicate())),
         }
     }
 }

@@ -93,7 +93,7 @@ pub struct Repository<P: Port> {
     /// The combiner's right is taken: somebody sees to what is pending.
     busy: bool,
     /// Why nothing is taken in any more.
-    ended: Option<Error>,
+    ended: Option<Box<Error>>,
 }
 
 /// Names a holder that wants to hear of its loss to its repository: two may hold one slot, of a
@@ -196,7 +196,7 @@ impl<P: Port> Repository<P> {
     /// The asker of a request has waited for as long as it will: says what it is to be told;
     /// `None` when the answer is on its way already.
     pub fn on_asker_late(&mut self, request: RequestId, now: Instant) -> Option<Error> {
-        let trouble = self.retry.trouble.as_ref();
+        let trouble = self.retry.trouble.as_deref();
         self.inbox.asker_times_out(request, trouble, now)
     }
 
@@ -244,7 +244,7 @@ impl<P: Port> Repository<P> {
             let id = self.inbox.push(request, group);
             first.get_or_insert(id);
             group -= 1;
-            if let Some(why) = self.ended.as_ref().filter(|_| !own)
+            if let Some(why) = self.ended.as_deref().filter(|_| !own)
                 && let Some(mut refused) = self.inbox.pending.pop_back()
             {
                 refused.fail(why, effects);
@@ -396,7 +396,7 @@ impl<P: Port> Repository<P> {
         if self.ended.is_some() {
             return;
         }
-        self.ended = Some(why.replicate());
+        self.ended = Some(Box::new(why.replicate()));
         let (own, asked): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox.pending)
             .into_iter()
             .partition(Request::is_own);

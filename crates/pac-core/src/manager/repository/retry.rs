@@ -37,16 +37,17 @@ const ADMISSION_DELAY: Duration = Duration::from_millis(20);
 /// only mean a stale cache.
 const CONTENTION_WINDOW: Duration = Duration::from_millis(100);
 
-/// Pauses grow with the failures of one kind; another kind begins anew.
+/// Pauses grow with the failures of one kind; another kind begins anew. What is there only while
+/// attempts fail is boxed: a manager knows thousands of repositories, and most do not fail.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
-    backoff: Option<(Cause, ExponentialBackoff)>,
+    backoff: Option<Box<(Cause, ExponentialBackoff)>>,
     /// The last commit that lost against another controller's.
     conflict: Option<Conflict>,
     /// Until when the pending admissions wait for something to go along with.
     hold: Option<Instant>,
     /// Why the last attempt failed, until one succeeds.
-    pub(super) trouble: Option<Error>,
+    pub(super) trouble: Option<Box<Error>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +76,10 @@ impl Clone for Retry {
             backoff: None,
             conflict: self.conflict,
             hold: self.hold,
-            trouble: self.trouble.as_ref().map(Error::replicate),
+            trouble: self
+                .trouble
+                .as_ref()
+                .map(|error| Box::new(error.replicate())),
         }
     }
 }
@@ -119,20 +123,23 @@ impl Retry {
             ErrorKind::Contended => Cause::Contention,
             _ => Cause::Store,
         };
-        let first = self.backoff.as_ref().is_none_or(|(of, _)| *of != cause);
+        let first = self
+            .backoff
+            .as_ref()
+            .is_none_or(|backoff| backoff.0 != cause);
         if first {
             let builder = match cause {
                 Cause::Contention => CONTENTION,
                 Cause::Store => BACKOFF,
             };
-            self.backoff = Some((cause, builder.build()));
+            self.backoff = Some(Box::new((cause, builder.build())));
             if cause == Cause::Contention {
                 // The state that came with the conflict is new: usually the next attempt
                 // succeeds.
                 return Action::Plan;
             }
         }
-        let next = self.backoff.as_mut().and_then(|(_, pauses)| pauses.next());
+        let next = self.backoff.as_mut().and_then(|backoff| backoff.1.next());
         Action::PlanAfter(next.unwrap_or(LONGEST_BACKOFF))
     }
 }
@@ -173,7 +180,7 @@ impl<P: Port> Repository<P> {
                 | ErrorKind::Indeterminate
                 | ErrorKind::SessionLost
         );
-        self.retry.trouble = Some(error.replicate());
+        self.retry.trouble = Some(Box::new(error.replicate()));
         for mut request in std::mem::take(&mut self.inbox.pending) {
             let gone = request.may_have_left_a_slot() && request.may_leave_something();
             let keep = match request.deadline {
