@@ -48,8 +48,6 @@ impl Working {
         let cluster = Arc::new(cluster(server, common::options()).await);
         let options = ControllerOptions::default()
             .with_mode(mode)
-            // A run that ends while no controller is there leaves the selection.
-            .with_grace(Duration::from_millis(300))
             .with_recovery_interval(Duration::from_millis(500))
             .with_order_wait(Duration::from_secs(2));
         let controller = PipelinesController::new(manager.await.unwrap(), cluster, options);

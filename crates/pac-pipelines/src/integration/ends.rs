@@ -10,15 +10,12 @@ use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey};
 
 use super::decide::Known;
-use super::engine::Engine;
+use super::engine::{Engine, READS_AT_ONCE};
 use super::notices::What;
 use super::pass::Report;
 use crate::cluster::{ClusterEvent, EndOutcome};
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
-
-/// So many runs are read from the cluster at once.
-const READS_AT_ONCE: usize = 16;
 
 impl Engine {
     /// Asks the cluster to end runs at once that would still run their `finally` tasks. Those for
@@ -43,8 +40,10 @@ impl Engine {
         failed
     }
 
-    /// Makes sure that runs are gone which hold a slot or a place: what is recorded as cancelled
-    /// is ended in the cluster, should it be there after all. Those that are gone are to end.
+    /// Reads runs that hold a slot or a place and that the cluster does not seem to have: what is
+    /// recorded as cancelled is ended in the cluster, should it be there after all. Those that are
+    /// gone are to end; those that are there, with their ends if they are done, are looked at with
+    /// the next look.
     pub(super) async fn make_sure(
         &self,
         repository: &RepositoryKey,
@@ -52,6 +51,8 @@ impl Engine {
         ends: &mut Vec<(PipelineRunKey, Known, RunOutcome)>,
     ) -> Result<(), ClusterError> {
         let reads = runs.into_iter().map(|(run, known)| async move {
+            // The semaphore is never closed.
+            let _permit = self.reads.acquire().await.ok();
             let now = self.cluster.read(&run).await;
             (run, known, now)
         });

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use pac_core::manager::ConcurrencyManager;
-use pac_core::{PipelineRunKey, RepositoryKey, Timestamp, Uid};
+use pac_core::{PipelineRunKey, RepositoryKey, Timestamp};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,6 +22,9 @@ use crate::cluster::{Cluster, ClusterEvent};
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
+/// So many runs are read from the cluster at once, of all Repositories together.
+pub(super) const READS_AT_ONCE: usize = 16;
+
 /// The fields of a controller, and what is too small for a file of its own.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -32,6 +35,8 @@ pub(super) struct Engine {
     pub(super) notices: NoticeBoard,
     /// At most so many starts are under way.
     pub(super) starts: Semaphore,
+    /// At most so many runs are being read that only the store has.
+    pub(super) reads: Semaphore,
     /// Set once the cluster's lists have been taken.
     pub(super) listed: OnceCell<()>,
     epoch: Timestamp,
@@ -39,16 +44,9 @@ pub(super) struct Engine {
     seen: Mutex<Seen>,
     /// The runs that are being started; true when there was a further reason meanwhile.
     starting: Mutex<HashMap<PipelineRunKey, bool>>,
-    /// What only the store has, and since when that is known.
-    missing: Mutex<HashMap<Missing, Instant>>,
+    /// The Repositories that only the store has, and since when that is known.
+    missing: Mutex<HashMap<RepositoryKey, Instant>>,
     tasks: Mutex<JoinSet<()>>,
-}
-
-/// Something that the store has and the cluster does not show.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Missing {
-    Repository(RepositoryKey),
-    Run(RepositoryKey, PipelineRunKey, Uid),
 }
 
 impl Engine {
@@ -63,6 +61,7 @@ impl Engine {
             work: Work::default(),
             notices: NoticeBoard::default(),
             starts: Semaphore::new(options.concurrent_starts.clamp(1, Semaphore::MAX_PERMITS)),
+            reads: Semaphore::new(READS_AT_ONCE),
             listed: OnceCell::new(),
             epoch: options.epoch.unwrap_or_else(|| SystemTime::now().into()),
             opened: Instant::now(),
@@ -168,11 +167,11 @@ impl Engine {
         !self.starting().is_empty()
     }
 
-    /// Whether something has been missing for longer than the grace period; if it is new, it is
-    /// from now on.
-    pub(super) fn is_missing_for_good(&self, what: Missing) -> bool {
+    /// Whether a Repository has been missing for longer than the grace period; if that is new, it
+    /// is missing from now on.
+    pub(super) fn is_missing_for_good(&self, repository: &RepositoryKey) -> bool {
         let mut missing = self.missing();
-        match missing.entry(what) {
+        match missing.entry(repository.clone()) {
             Entry::Occupied(known) if known.get().elapsed() >= self.options.grace => {
                 known.remove();
                 true
@@ -185,9 +184,9 @@ impl Engine {
         }
     }
 
-    /// Forgets what is missing no longer.
-    pub(super) fn retain_missing(&self, still: impl Fn(&Missing) -> bool) {
-        self.missing().retain(|what, _| still(what));
+    /// Forgets the Repositories that are missing no longer.
+    pub(super) fn retain_missing(&self, still: impl Fn(&RepositoryKey) -> bool) {
+        self.missing().retain(|repository, _| still(repository));
     }
 
     /// Runs work in a task that ends with the controller's.
@@ -214,7 +213,7 @@ impl Engine {
         self.starting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn missing(&self) -> MutexGuard<'_, HashMap<Missing, Instant>> {
+    fn missing(&self) -> MutexGuard<'_, HashMap<RepositoryKey, Instant>> {
         self.missing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -39,8 +39,9 @@ pub struct ControllerOptions {
     /// How often the cluster's lists are compared with the store although nothing was heard.
     /// Default: 5 min.
     pub recovery_interval: Duration,
-    /// How long something that only the store has must be missing from the cluster's lists before
-    /// it is ended there. Default: 1 min.
+    /// How long a Repository that only the store has must be missing from the cluster's lists
+    /// before it is removed there. A run that only the store has is read, and ends when it is gone
+    /// or done. Default: 1 min.
     pub grace: Duration,
     /// How many starts are under way at once at most, so that a burst does not hurt the cluster.
     /// Default: 32.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 
 use super::batch::batches;
 use super::decide::Known;
-use super::engine::{Engine, Missing};
+use super::engine::Engine;
 use super::limits::EffectiveLimit;
 use super::notices::What;
 use super::options::Mode;
@@ -29,6 +30,10 @@ const ONE_BY_ONE: usize = 8;
 
 /// So many runs are admitted in one commit at most: what every store has room for.
 const PER_COMMIT: usize = 32;
+
+/// So many runs of one Repository that only the store has are read before anything else is done
+/// there; the others follow a second later.
+const READS_PER_LOOK: usize = 64;
 
 /// What came of looking at a Repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,8 +60,7 @@ impl Engine {
         match &state {
             Some(RepositoryState::Deleted(_)) => return self.remove(repository).await,
             None if dirty.listed => {
-                let missing = Missing::Repository(repository.clone());
-                if self.is_missing_for_good(missing) {
+                if self.is_missing_for_good(repository) {
                     return self.remove(repository).await;
                 }
                 return Ok(Report::default());
@@ -76,6 +80,10 @@ impl Engine {
         let mut plan = Plan::of(items, limited, self.options.mode);
         if !plan.verify.is_empty() {
             self.verify(&mut plan, limited).await?;
+        }
+        if plan.bound_reads(READS_PER_LOOK) {
+            let later = Instant::now() + Duration::from_secs(1);
+            self.work.mark(repository, Dirty::listed(), later);
         }
         if refuses {
             // Pipelines-as-Code starts them, or its users do.
@@ -125,13 +133,10 @@ impl Engine {
                 let queued_at = priorities.get(&run);
                 queued_at.is_some_and(|at| *at != seen.policies(repository, view).priority)
             });
-            let is_gone = known.uid().is_some_and(|uid| {
-                seen.is_gone(&run, uid)
-                    || (dirty.listed && !seen.has_run(&run) && {
-                        let run = run.clone();
-                        self.is_missing_for_good(Missing::Run(repository.clone(), run, uid.clone()))
-                    })
-            });
+            let is_unlisted = dirty.listed && !seen.has_run(&run);
+            let is_gone = known
+                .uid()
+                .is_some_and(|uid| is_unlisted || seen.is_gone(&run, uid));
             items.push(Item {
                 run,
                 view,

@@ -16,7 +16,7 @@ pub(super) struct Item {
     pub(super) run: PipelineRunKey,
     /// `None` when the cluster does not have it.
     pub(super) view: Option<Arc<RunView>>,
-    /// It is certain that the cluster does not have the run that the store knows.
+    /// As far as is known, the cluster does not have the run that the store knows.
     pub(super) is_gone: bool,
     pub(super) known: Known,
     /// It waits with another priority than its annotations say now.
@@ -30,7 +30,7 @@ pub(super) struct Plan {
     pub(super) adopt: Vec<Arc<RunView>>,
     pub(super) adopt_and_release: Vec<(Arc<RunView>, RunOutcome)>,
     pub(super) end: Vec<(PipelineRunKey, Known, RunOutcome)>,
-    /// As far as is known the cluster does not have them any more.
+    /// As far as is known the cluster does not have them any more: they are read.
     pub(super) gone: Vec<(PipelineRunKey, Known)>,
     pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
     pub(super) give_up: Vec<Arc<RunView>>,
@@ -59,6 +59,18 @@ impl Plan {
             plan.add(view, item.known, limited, mode);
         }
         plan
+    }
+
+    /// Leaves at most `room` runs that are to be read, those with a slot first. True when there
+    /// were more.
+    pub(super) fn bound_reads(&mut self, room: usize) -> bool {
+        let is_over = self.gone.len() > room;
+        if is_over {
+            let waits = |(_, known): &(_, Known)| !matches!(known, Known::Started { .. });
+            self.gone.sort_by_key(waits);
+            self.gone.truncate(room);
+        }
+        is_over
     }
 
     /// Adds what is to be done about one run.

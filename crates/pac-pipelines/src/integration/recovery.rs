@@ -8,7 +8,7 @@ use pac_core::RepositoryKey;
 use pac_core::manager::RepositorySummary;
 use tokio::time::Instant;
 
-use super::engine::{Engine, Missing};
+use super::engine::Engine;
 use super::pass::Report;
 use super::work::Dirty;
 use crate::cluster::Unreadable;
@@ -41,7 +41,8 @@ pub struct Recovery {
 
 impl Engine {
     /// Compares the store with the cluster's lists, and sees to what differs. Two requests (or
-    /// their pages) to the cluster, however many runs there are.
+    /// their pages) to the cluster, however many runs there are, and one for each run that holds a
+    /// slot or a place and is not in the list.
     pub(super) async fn recover(self: &Arc<Self>) -> Result<Recovery, PipelinesError> {
         let begun = Instant::now();
         let repositories = self.cluster.list_repositories().await?;
@@ -149,13 +150,7 @@ impl Engine {
                 break;
             }
         }
-        self.retain_missing(|missing| {
-            let seen = self.seen();
-            match missing {
-                Missing::Repository(key) => known.contains(key) && seen.repository(key).is_none(),
-                Missing::Run(key, run, _) => known.contains(key) && !seen.has_run(run),
-            }
-        });
+        self.retain_missing(|key| known.contains(key) && self.seen().repository(key).is_none());
         Ok(concerned)
     }
 

@@ -101,7 +101,13 @@ impl Cluster for MemoryCluster {
     async fn read(&self, run: &PipelineRunKey) -> Result<Option<RunView>, ClusterError> {
         self.asked("read", run.as_str(), |requests| &mut requests.read)
             .await?;
-        Ok(self.world().runs.get(run).cloned())
+        let world = self.world();
+        if world.faults.failing_reads {
+            let message = "the server is currently unable to handle the request; try again";
+            let kind = ClusterErrorKind::Unavailable;
+            return Err(ClusterError::new(kind, "read", run.as_str(), message));
+        }
+        Ok(world.runs.get(run).cloned())
     }
 
     async fn list_runs(&self) -> Result<Listing<RunView>, ClusterError> {
@@ -109,7 +115,9 @@ impl Cluster for MemoryCluster {
             .await?;
         let listing = {
             let world = self.world();
-            let items = world.runs.values().cloned().collect();
+            let runs = world.runs.values();
+            let listed = runs.filter(|run| !(world.lists_unended && run.is_done()));
+            let items = listed.cloned().collect();
             let mut listing = Listing::new(items, Some(world.version()));
             listing.unreadable.clone_from(&world.unreadable_runs);
             listing

@@ -230,6 +230,11 @@ impl MemoryCluster {
         world.tell(&ClusterEvent::Unreadable(unreadable));
     }
 
+    /// Leaves the runs that are done out of all lists from now on, as a selection by labels does.
+    pub fn list_the_unended(&self) {
+        self.world().lists_unended = true;
+    }
+
     /// Makes a Repository one that cannot be understood, from now on.
     pub fn break_repository(&self, key: &RepositoryKey) {
         let rule = "must be a whole number of at least 1, not -1; leave it out for no limit";

@@ -15,6 +15,8 @@ pub struct ClusterFaults {
     pub disorder: f64,
     /// How long a request takes at most; each takes a random part of it.
     pub latency: Duration,
+    /// Whether reads of single runs fail.
+    pub failing_reads: bool,
     /// Whether the API cannot be reached at all. Watches deliver nothing meanwhile.
     pub away: bool,
 }
@@ -45,6 +47,13 @@ impl ClusterFaults {
     #[must_use]
     pub fn with_latency(mut self, longest: Duration) -> Self {
         self.latency = longest;
+        self
+    }
+
+    /// With reads of single runs that fail.
+    #[must_use]
+    pub fn with_failing_reads(mut self) -> Self {
+        self.failing_reads = true;
         self
     }
 

@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) global: RepositoryKey,
     pub(super) runs: BTreeMap<PipelineRunKey, RunView>,
     pub(super) repositories: BTreeMap<RepositoryKey, RepositoryView>,
+    /// Whether lists leave out the runs that are done.
+    pub(super) lists_unended: bool,
     pub(super) unreadable_runs: Vec<Unreadable>,
     pub(super) unreadable_repositories: Vec<Unreadable>,
     watchers: Vec<mpsc::UnboundedSender<ClusterEvent>>,
@@ -44,6 +46,7 @@ impl World {
             global,
             runs: BTreeMap::new(),
             repositories: BTreeMap::new(),
+            lists_unended: false,
             unreadable_runs: Vec::new(),
             unreadable_repositories: Vec::new(),
             watchers: Vec::new(),

@@ -5,13 +5,14 @@ use std::time::Duration;
 use pac_conformance::Fixture;
 use pac_core::manager::Admission;
 use pac_core::protocol::RunRequest;
+use pac_core::state::RunOutcome;
 use pac_core::{Limit, LimitVersion};
 use pac_pipelines::model::SpecStatus;
-use pac_pipelines::testing::NewRun;
+use pac_pipelines::testing::{ClusterFaults, NewRun};
 use pac_pipelines::vocabulary;
 use tokio::time::sleep;
 
-use super::support::{Setting, repository, run, website};
+use super::support::{Setting, repository, run, run_it, website};
 
 fn request(setting: &Setting<'_>, name: &str) -> RunRequest {
     let view = setting.view(name);
@@ -108,30 +109,83 @@ pub(crate) async fn started_here_and_done_there_is_released(fixture: &Fixture) {
     setting.audit();
 }
 
-/// (51) Younger ones stay.
-pub(crate) async fn what_is_gone_from_the_cluster_goes_after_the_grace_period(fixture: &Fixture) {
+/// (51) Each is read: it may be there all the same.
+pub(crate) async fn what_is_gone_from_the_cluster_goes_at_once(fixture: &Fixture) {
     let setting = Setting::new(fixture, 1);
-    let ghosts = fixture.manager().await;
-    let ghost = |name: &str| RunRequest::durable(run(name), name.parse().unwrap());
-    let limit = Some((Limit::new(1), LimitVersion::new(1)));
-    let requests = vec![ghost("g1"), ghost("g2")];
-    for admission in ghosts.admit_all(&website(), limit, requests).await.unwrap() {
-        if let Admission::Queued(waiter) = admission {
-            waiter.detach();
-        }
-    }
+    setting.ghosts(1, &["g1", "g2"]).await;
     setting.event(&["a"]);
     let controller = setting.idle().await;
     // Without a reader, what it is granted would go back to the queue.
     let _reader = controller.manager().grants();
-    controller.recover().await.unwrap();
-    fixture.comes_to(&website(), &["g1"], &["g2", "a"]).await;
-    sleep(setting.options().grace / 2).await;
-    controller.recover().await.unwrap();
-    fixture.comes_to(&website(), &["g1"], &["g2", "a"]).await;
-    sleep(setting.options().grace).await;
-    controller.recover().await.unwrap();
+    let recovery = controller.recover().await.unwrap();
+    assert_eq!(recovery.ended, 2, "{recovery:?}");
     fixture.comes_to(&website(), &["a"], &[]).await;
+    assert_eq!(setting.cluster.take_requests().read, 2);
+    controller.recover().await.unwrap();
+    assert_eq!(setting.cluster.take_requests().read, 0);
+}
+
+/// The list has only what has not ended, as a selection by labels has.
+pub(crate) async fn what_ended_beyond_the_list_frees_its_slot_at_once(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 2);
+    let controller = setting.controller().await;
+    setting.event(&["a", "b", "c", "d"]);
+    setting.comes_to(&["a", "b"], &["c", "d"]).await;
+    controller.close().await;
+    setting.cluster.list_the_unended();
+    assert!(setting.cluster.finish(&run("a"), true));
+    assert!(setting.cluster.finish(&run("b"), false));
+    assert!(setting.cluster.delete(&run("c")).is_some());
+    let _next = setting.controller().await;
+    setting.comes_to(&["d"], &[]).await;
+    assert_eq!(setting.outcome("a").await, RunOutcome::Completed);
+    assert_eq!(setting.outcome("b").await, RunOutcome::Failed);
+    assert_eq!(setting.outcome("c").await, RunOutcome::Cancelled);
+    setting.audit();
+}
+
+/// Until it can be read; nothing starts in its place.
+pub(crate) async fn what_cannot_be_read_keeps_its_slot(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let controller = setting.controller().await;
+    setting.event(&["a", "b"]);
+    setting.comes_to(&["a"], &["b"]).await;
+    controller.close().await;
+    setting.cluster.list_the_unended();
+    let failing = ClusterFaults::default().with_failing_reads();
+    setting.cluster.set_faults(failing);
+    assert!(setting.cluster.finish(&run("a"), true));
+    let _ = setting.cluster.take_requests();
+    let _next = setting.controller().await;
+    let is_read = || setting.cluster.take_requests().read > 0;
+    setting.until("it is read", is_read).await;
+    fixture.comes_to(&website(), &["a"], &["b"]).await;
+    setting.until("it is read again", is_read).await;
+    fixture.comes_to(&website(), &["a"], &["b"]).await;
+    setting.cluster.set_faults(ClusterFaults::default());
+    setting.comes_to(&["b"], &[]).await;
+    assert_eq!(setting.outcome("a").await, RunOutcome::Completed);
+    setting.audit();
+}
+
+/// The store may have very many that the cluster has not, as after a restored backup.
+pub(crate) async fn what_is_gone_is_read_a_part_at_a_time_slots_first(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 2);
+    let names: Vec<_> = (0..100).rev().map(|at| format!("g{at:02}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    setting.ghosts(2, &names).await;
+    let controller = setting.idle().await;
+    controller.recover().await.unwrap();
+    let read = setting.cluster.take_requests().read;
+    assert!((2..100).contains(&read), "{read}");
+    // By name they come last.
+    for name in ["g99", "g98"] {
+        assert_eq!(setting.outcome(name).await, RunOutcome::Cancelled, "{name}");
+    }
+    let _running = run_it(controller).await;
+    setting.comes_to(&[], &[]).await;
+    let rest = setting.cluster.take_requests().read;
+    assert!(read + rest >= 100, "{read} and {rest}");
 }
 
 /// (52) An order that names nonsense, a run and a Repository that cannot be understood.

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use pac_conformance::Fixture;
 use pac_conformance::faults::Faults;
-use pac_core::manager::ConcurrencyManager;
+use pac_core::manager::{Admission, ConcurrencyManager};
+use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
-use pac_core::{Limit, PipelineRunKey, RepositoryKey};
+use pac_core::{Limit, LimitVersion, PipelineRunKey, RepositoryKey};
 use pac_pipelines::model::{RunView, SpecStatus};
 use pac_pipelines::testing::{MemoryCluster, NewRun};
 use pac_pipelines::{ControllerOptions, PipelinesController};
@@ -130,6 +131,22 @@ impl<'a> Setting<'a> {
         self.cluster.set_order(&keys);
     }
 
+    /// Runs that the store has, in this order and with this limit, and the cluster has not.
+    pub(crate) async fn ghosts(&self, limit: u32, names: &[&str]) {
+        let manager = self.fixture.manager().await;
+        let limit = Some((Limit::new(limit), LimitVersion::new(1)));
+        for names in names.chunks(32) {
+            let ghost = |name: &&str| RunRequest::durable(run(name), name.parse().unwrap());
+            let requests = names.iter().map(ghost).collect();
+            let admissions = manager.admit_all(&website(), limit, requests).await;
+            for admission in admissions.unwrap() {
+                if let Admission::Queued(waiter) = admission {
+                    waiter.detach();
+                }
+            }
+        }
+    }
+
     /// Waits until the store and the cluster both have these runs, those that wait in order.
     #[track_caller]
     pub(crate) fn comes_to<'s>(
@@ -217,7 +234,7 @@ impl<'a> Setting<'a> {
     }
 }
 
-async fn run_it(controller: PipelinesController) -> Running {
+pub(crate) async fn run_it(controller: PipelinesController) -> Running {
     let running = controller.clone();
     let task = tokio::spawn(async move { running.run().await.unwrap() });
     Running { controller, task }
