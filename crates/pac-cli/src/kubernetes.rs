@@ -106,8 +106,10 @@ impl InstallCommand {
                 lines.line(outcome.name(), object);
             })
             .await;
-            lines.end()?;
+            // What went wrong is the exit code, also where the lines can go nowhere.
+            let printed = lines.end();
             done?;
+            printed?;
             say_what_is_left(&install);
             Ok(Exit::Success)
         })
@@ -137,8 +139,10 @@ impl UninstallCommand {
                 },
             )
             .await;
-            lines.end()?;
+            // What went wrong is the exit code, also where the lines can go nowhere.
+            let printed = lines.end();
             done?;
+            printed?;
             Ok(Exit::Success)
         })
     }

@@ -1,7 +1,7 @@
 //! What can be read of a repository.
 
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::state::{Entry, EntryState, Head, RepositoryState, RunOutcome};
+use crate::state::{Entry, EntryState, Head, RepositoryState, RunKind, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Timestamp};
 
 /// A repository at one revision.
@@ -36,6 +36,8 @@ pub struct RunningRun {
     pub uid: Uid,
     /// The token of its grant.
     pub token: FencingToken,
+    /// Whether it outlives its session.
+    pub kind: RunKind,
     /// The session that holds it.
     pub session: SessionId,
     /// That session is dead: the slot is kept until the lease TTL has passed.
@@ -54,6 +56,8 @@ pub struct QueuedRun {
     pub run: PipelineRunKey,
     /// Tells it apart from other runs of the same name.
     pub uid: Uid,
+    /// Whether it outlives its session.
+    pub kind: RunKind,
     /// 1 is next.
     pub position: usize,
     /// Its urgency.
@@ -197,6 +201,7 @@ pub(crate) fn running_run(entry: &Entry) -> Option<RunningRun> {
         run: entry.run.clone(),
         uid: entry.uid.clone(),
         token,
+        kind: entry.kind,
         session,
         orphaned,
         queued_at: entry.queued.at(),
@@ -215,6 +220,7 @@ pub(crate) fn queued_run(
     Some(QueuedRun {
         run: entry.run.clone(),
         uid: entry.uid.clone(),
+        kind: entry.kind,
         position: ahead + 1,
         priority: entry.priority,
         owner,

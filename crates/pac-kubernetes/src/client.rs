@@ -147,24 +147,33 @@ impl Client {
 
     /// Lists the runs of the selection, page by page.
     pub(crate) async fn runs(&self) -> Result<List<RunObject>, Failure> {
-        self.list(&self.followed(), Some(&self.options.run_selector))
-            .await
+        let params = ListParams {
+            label_selector: Some(self.options.run_selector.clone()),
+            field_selector: self.options.field_selector(),
+            ..ListParams::default()
+        };
+        self.list(&self.followed(), params).await
     }
 
-    /// Lists the Repositories, page by page.
+    /// Lists the Repositories, page by page: those of all namespaces, since a limit may come from
+    /// the global one.
     pub(crate) async fn repositories(&self) -> Result<List<RepositoryObject>, Failure> {
-        self.list(&self.followed(), None).await
+        self.list(&Api::all(self.client.clone()), ListParams::default())
+            .await
     }
 
     /// Lists the runs of the selection, and follows them.
     pub(crate) fn watch_runs(&self) -> Steps<RunObject> {
-        let config = self.watch_config().labels(&self.options.run_selector);
+        let mut config = self.watch_config().labels(&self.options.run_selector);
+        if let Some(selector) = self.options.field_selector() {
+            config = config.fields(&selector);
+        }
         steps(self.followed(), config)
     }
 
-    /// Lists the Repositories, and follows them.
+    /// Lists the Repositories of all namespaces, and follows them.
     pub(crate) fn watch_repositories(&self) -> Steps<RepositoryObject> {
-        steps(self.followed(), self.watch_config())
+        steps(Api::all(self.client.clone()), self.watch_config())
     }
 
     async fn send<P: serde::Serialize + fmt::Debug>(
@@ -188,16 +197,13 @@ impl Client {
         within(self.options.request_timeout, request).await
     }
 
-    async fn list<O: Object>(
-        &self,
-        api: &Api<O>,
-        selector: Option<&str>,
-    ) -> Result<List<O>, Failure> {
+    async fn list<O: Object>(&self, api: &Api<O>, params: ListParams) -> Result<List<O>, Failure> {
+        let params = params.limit(self.options.page_size);
         let deadline = self.options.list_timeout;
         let pages = async {
             let mut attempt = 1;
             loop {
-                match self.pages(api, selector).await {
+                match self.pages(api, params.clone()).await {
                     Err(failure)
                         if failure.kind == FailureKind::Expired && attempt < LIST_ATTEMPTS =>
                     {
@@ -214,14 +220,8 @@ impl Client {
     async fn pages<O: Object>(
         &self,
         api: &Api<O>,
-        selector: Option<&str>,
+        mut params: ListParams,
     ) -> Result<List<O>, Failure> {
-        let mut params = ListParams {
-            label_selector: selector.map(str::to_owned),
-            field_selector: self.options.field_selector(),
-            limit: Some(self.options.page_size),
-            ..ListParams::default()
-        };
         let mut items = Vec::new();
         loop {
             let page = self.request(api.list(&params)).await?;
@@ -240,13 +240,9 @@ impl Client {
 
     fn watch_config(&self) -> watcher::Config {
         let seconds = self.options.watch_timeout.as_secs().max(1);
-        let config = watcher::Config::default()
+        watcher::Config::default()
             .timeout(u32::try_from(seconds).unwrap_or(u32::MAX))
-            .page_size(self.options.page_size);
-        match self.options.field_selector() {
-            Some(selector) => config.fields(&selector),
-            None => config,
-        }
+            .page_size(self.options.page_size)
     }
 
     fn run_api(&self, run: &PipelineRunKey) -> Api<RunObject> {

@@ -166,9 +166,10 @@ impl Cluster for KubernetesCluster {
             if view.is_done() {
                 return Ok(EndOutcome::Done);
             }
-            let spares_finally = form == SpecStatus::Cancelled
-                && view.spec_status.is_graceful()
-                && !view.has_started();
+            let spares_finally = form == SpecStatus::Cancelled && view.spec_status.is_graceful();
+            if spares_finally && view.has_started() {
+                return Ok(EndOutcome::Runs);
+            }
             if view.spec_status.is_cancel() && !spares_finally {
                 return Ok(EndOutcome::Requested);
             }
@@ -236,6 +237,10 @@ impl Cluster for KubernetesCluster {
         let list = self.client.repositories().await;
         let list = list.map_err(|failure| failure.of_read("list repositories", "Repositories"))?;
         Ok(listing(&list))
+    }
+
+    fn follows(&self, namespace: &str) -> bool {
+        self.client.options().follows(namespace)
     }
 
     async fn watch(&self) -> Result<Box<dyn ClusterWatch>, ClusterError> {

@@ -14,9 +14,9 @@ pub struct KubernetesOptions {
     /// The context of the kubeconfig to use. Default: its current one. Where it is set, the service
     /// account of a pod is not used.
     pub context: Option<String>,
-    /// The one namespace to follow. Default: all of them.
+    /// The one namespace whose PipelineRuns are followed. Default: all of them.
     pub namespace: Option<String>,
-    /// Namespaces of which nothing is followed. Default: none.
+    /// Namespaces whose PipelineRuns are not followed. Default: none.
     pub excluded_namespaces: BTreeSet<String>,
     /// The label selector of the PipelineRuns to follow. Default:
     /// [`PAC_RUNS`](Self::PAC_RUNS).
@@ -71,7 +71,13 @@ impl KubernetesOptions {
         self
     }
 
-    /// Selects by its fields what is followed; `None` when that is everything.
+    /// Whether the PipelineRuns of a namespace are followed.
+    pub(crate) fn follows(&self, namespace: &str) -> bool {
+        self.namespace.as_ref().is_none_or(|one| one == namespace)
+            && !self.excluded_namespaces.contains(namespace)
+    }
+
+    /// Selects the PipelineRuns that are followed by their fields; `None` when those are all.
     pub(crate) fn field_selector(&self) -> Option<String> {
         let excluded = self.excluded_namespaces.iter();
         let parts: Vec<_> = excluded

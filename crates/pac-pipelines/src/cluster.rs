@@ -70,11 +70,18 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     /// cannot be understood is no error: it is in [`Listing::unreadable`].
     async fn list_runs(&self) -> Result<Listing<RunView>, ClusterError>;
 
-    /// All Repositories, the global one among them.
+    /// All Repositories, the global one among them, and those of namespaces whose runs are not
+    /// [followed](Self::follows).
     ///
     /// # Errors
     /// As [`list_runs`](Self::list_runs).
     async fn list_repositories(&self) -> Result<Listing<RepositoryView>, ClusterError>;
+
+    /// Whether lists and watches show the PipelineRuns of a namespace. Of one whose runs they do
+    /// not show, nothing is missing, and nothing is done about it. Default: those of all.
+    fn follows(&self, _namespace: &str) -> bool {
+        true
+    }
 
     /// Follows all changes from now on.
     ///
@@ -201,6 +208,9 @@ pub enum HoldOutcome {
 pub enum EndOutcome {
     /// It is being ended in the form asked for, or in one that had been asked for before.
     Requested,
+    /// It was to be ended at once, and has begun meanwhile to run its `finally` tasks, in a
+    /// graceful form that had been asked for before: it holds a slot until it has ended.
+    Runs,
     /// It had ended before.
     Done,
     /// There is no run of this name and uid.

@@ -6,7 +6,7 @@
 //! | `limit` | Repository, gate mode | a whole number of at least 1: how many of its runs run at once ([`LIMIT`](vocabulary::LIMIT)) | the global limit |
 //!
 //! A value that breaks the rule counts as absent, and what is wrong with it is told; only a limit
-//! that breaks it keeps the limit that was known before. A value on the PipelineRun beats one on
+//! that breaks it, where there is no other, has new runs wait until it is mended. A value on the PipelineRun beats one on
 //! the Repository.
 
 use pac_core::Priority;

@@ -70,6 +70,10 @@ pub const PRIORITY: &str = "concurrency.pipelinesascode.tekton.dev/priority";
 /// people to see and never acted on; gone once the run has started.
 pub const POSITION: &str = "concurrency.pipelinesascode.tekton.dev/queue-position";
 
+/// Label of ours, on a run that `pac kubernetes check` creates held back, to see that it stays so:
+/// no controller starts it.
+pub const CANARY: &str = "concurrency.pipelinesascode.tekton.dev/canary";
+
 /// The labels that a view of a run keeps.
 pub const LABELS: &[&str] = &[
     STATE,
@@ -80,6 +84,7 @@ pub const LABELS: &[&str] = &[
     SHA,
     MANAGED_BY,
     KUEUE_QUEUE,
+    CANARY,
 ];
 
 /// The annotations that a view of a run keeps.

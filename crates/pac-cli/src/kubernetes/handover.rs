@@ -1,23 +1,18 @@
 //! `pac kubernetes onboard` and `offboard`: the queues of a busy cluster change hands.
 
 use pac_concurrency::kubernetes::install::{
-    ClusterAccess, HandoverOptions, InstallError, StepOutcome, Steps, offboard, onboard,
+    ClusterAccess, HandoverOptions, Install, InstallError, StepOutcome, Steps, offboard, onboard,
 };
 
 use super::EXIT_CODES;
-use super::options::{InstallArgs, name};
+use super::options::InstallArgs;
 use super::place::{ClusterArgs, Lines};
 use crate::exit::{Exit, Failure};
 use crate::{output, store};
 
-/// Where Pipelines-as-Code is, and whether anything is changed.
+/// Which watcher is looked at, and whether anything is changed.
 #[derive(Debug, clap::Args)]
 struct HandoverArgs {
-    /// The namespace of Pipelines-as-Code
-    #[arg(long, value_name = "NAMESPACE", default_value = "pipelines-as-code",
-          value_parser = name)]
-    pac_namespace: String,
-
     /// The Deployment of its watcher
     #[arg(long, value_name = "NAME", default_value = "pipelines-as-code-watcher")]
     watcher: String,
@@ -28,9 +23,9 @@ struct HandoverArgs {
 }
 
 impl HandoverArgs {
-    fn options(&self) -> HandoverOptions {
+    fn options(&self, install: &Install) -> HandoverOptions {
         HandoverOptions::default()
-            .with_pac_namespace(&self.pac_namespace)
+            .with_pac_namespace(install.pac_namespace())
             .with_watcher(&self.watcher)
             .with_apply(self.apply)
     }
@@ -70,6 +65,7 @@ impl OnboardCommand {
         run(
             &self.cluster,
             &self.handover,
+            &install,
             async |access, options, steps| onboard(access, &install, options, steps).await,
         )
     }
@@ -81,6 +77,7 @@ impl OffboardCommand {
         run(
             &self.cluster,
             &self.handover,
+            &install,
             async |access, options, steps| offboard(access, &install, options, steps).await,
         )
     }
@@ -90,6 +87,7 @@ impl OffboardCommand {
 fn run(
     cluster: &ClusterArgs,
     handover: &HandoverArgs,
+    install: &Install,
     hand_over: impl AsyncFnOnce(&ClusterAccess, &HandoverOptions, Steps<'_>) -> Result<(), InstallError>,
 ) -> Result<Exit, Failure> {
     store::block_on(async {
@@ -98,12 +96,14 @@ fn run(
         let steps = &mut |step: &str, outcome: StepOutcome, detail: &str| {
             lines.line(outcome.name(), &format!("{step}: {detail}"));
         };
-        let done = hand_over(&access, &handover.options(), steps).await;
-        lines.end()?;
+        let done = hand_over(&access, &handover.options(install), steps).await;
+        // What went wrong is said, and is the exit code, also where the lines can go nowhere.
+        let printed = lines.end();
         if !handover.apply {
             output::note("nothing was changed; --apply does it");
         }
         done?;
+        printed?;
         Ok(Exit::Success)
     })
 }

@@ -11,6 +11,11 @@ pub(super) struct InstallArgs {
           value_parser = name)]
     namespace: String,
 
+    /// The namespace of Pipelines-as-Code, where the global Repository is
+    /// [default: that of the controller if it is openshift-pipelines, else pipelines-as-code]
+    #[arg(long, value_name = "NAMESPACE", value_parser = name)]
+    pac_namespace: Option<String>,
+
     /// How runs are held back for the controller
     #[arg(long, value_enum, default_value_t = Mode::Takeover)]
     mode: Mode,
@@ -71,6 +76,9 @@ impl InstallArgs {
                 Driver::Etcd => StoreDriver::Etcd,
             })
             .with_cancel_at_once(self.cancel_at_once);
+        if let Some(namespace) = &self.pac_namespace {
+            install = install.with_pac_namespace(namespace);
+        }
         if let Some(image) = &self.image {
             install = install.with_image(image);
         }

@@ -30,7 +30,8 @@ pub enum ObjectOutcome {
     Changed,
     /// It was there as it has to be.
     Unchanged,
-    /// It was there, holds what an administrator has filled in, and was left as it is.
+    /// It was there, holds what others have put into it, and was left as it is: the settings of an
+    /// administrator, or, in a namespace, pods that are not ours.
     Kept,
     /// It was removed.
     Removed,
@@ -80,8 +81,8 @@ pub async fn apply(
 }
 
 /// Removes the objects in the reverse of their order, those of every mode, and reports each. It can
-/// be repeated. Objects without our labels are left as they are. With the Namespace goes what else
-/// is in it.
+/// be repeated. Objects without our labels are left as they are, and so is the Namespace while pods
+/// are in it. With the Namespace goes what else is in it.
 ///
 /// # Errors
 /// - `Unsafe` where runs are held back for the controller or run under it, unless `even_if_busy`:
@@ -298,6 +299,10 @@ async fn remove_one(
     };
     if !is_ours(&object) {
         return Ok(ObjectOutcome::NotOurs);
+    }
+    // `kubectl apply` puts our labels on a namespace that was there, too.
+    if manifest.kind() == "Namespace" && !pod_names(access, manifest.name(), "").await?.is_empty() {
+        return Ok(ObjectOutcome::Kept);
     }
     let uid = object.pointer("/metadata/uid").and_then(Value::as_str);
     Ok(match access.delete(place, uid.unwrap_or_default()).await? {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pac_pipelines::vocabulary::{
-    EXECUTION_ORDER, LIMIT, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY,
+    CANARY, EXECUTION_ORDER, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY,
     STATE, TOKEN,
 };
 use serde_json::{Value, json};
@@ -20,7 +20,8 @@ const NAME: &str = "pac-canary-";
 pub(super) enum Canary {
     /// It stayed pending for the whole time.
     StayedPending,
-    /// The controller has started it, with this token: nothing is known of Pipelines-as-Code.
+    /// A controller has started it, with this token, one that does not know its label: nothing is
+    /// known of Pipelines-as-Code.
     StartedByUs(String),
     /// Something else has started it.
     StartedByOthers,
@@ -43,8 +44,8 @@ pub(super) async fn policy_acts(
     Ok(annotation(OUR_EXECUTION_ORDER) == Some(&order) && annotation(EXECUTION_ORDER).is_none())
 }
 
-/// The Repository that a canary in this namespace belongs to: rather one without a limit, so that
-/// the controller leaves the canary alone. `None` where there is none.
+/// The Repository that a canary in this namespace belongs to: rather one with a limit, where
+/// Pipelines-as-Code has a queue. `None` where there is none.
 pub(super) async fn repository(
     access: &ClusterAccess,
     namespace: &str,
@@ -52,9 +53,8 @@ pub(super) async fn repository(
     let place = Place::new(REPOSITORIES, namespace, "");
     let keep = |object: &Value| {
         let name = object.pointer("/metadata/name").and_then(Value::as_str)?;
-        let limited = object.pointer("/spec/concurrency_limit").is_some()
-            || annotation(object, LIMIT).is_some();
-        Some((limited, name.to_owned()))
+        let is_unlimited = object.pointer("/spec/concurrency_limit").is_none();
+        Some((is_unlimited, name.to_owned()))
     };
     let all = access.list(place, "", keep).await?;
     Ok(all.into_iter().min().map(|(_, name)| name))
@@ -132,7 +132,7 @@ fn manifest(namespace: &str, repository: &str, marks: &[(&str, &str)]) -> Value 
         "metadata": {
             "generateName": NAME,
             "namespace": namespace,
-            "labels": {MANAGED_BY: PAC_MANAGER, STATE: "started"},
+            "labels": {MANAGED_BY: PAC_MANAGER, STATE: "started", CANARY: "true"},
             "annotations": {REPOSITORY: repository},
         },
         "spec": {

@@ -75,6 +75,10 @@ pub struct Install {
     /// [`Install::NAMESPACE`]. In a namespace of Pipelines-as-Code
     /// ([`is_shared`](Self::is_shared)) the Namespace and the ConfigMap are not ours.
     pub namespace: String,
+    /// The namespace of Pipelines-as-Code, where the global Repository is. Default: that of the
+    /// controller if it is one of [`PAC_NAMESPACES`](Self::PAC_NAMESPACES), else
+    /// `pipelines-as-code`.
+    pub pac_namespace: Option<String>,
     /// How runs are held back. Default: takeover.
     pub mode: InstallMode,
     /// The image of the controller. Default: `pac-concurrency:VERSION`, as the Dockerfile of this
@@ -116,6 +120,13 @@ impl Install {
     #[must_use]
     pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// Beside Pipelines-as-Code in another namespace.
+    #[must_use]
+    pub fn with_pac_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.pac_namespace = Some(namespace.into());
         self
     }
 
@@ -161,12 +172,21 @@ impl Install {
         self
     }
 
-    /// Whether the namespace is one of Pipelines-as-Code: then its Namespace and its ConfigMap are
+    /// The namespace of Pipelines-as-Code, where the global Repository is.
+    #[must_use]
+    pub fn pac_namespace(&self) -> &str {
+        let [usual, _] = Self::PAC_NAMESPACES;
+        let is_known = Self::PAC_NAMESPACES.contains(&self.namespace.as_str());
+        let default = if is_known { &self.namespace } else { usual };
+        self.pac_namespace.as_deref().unwrap_or(default)
+    }
+
+    /// Whether the namespace is that of Pipelines-as-Code: then its Namespace and its ConfigMap are
     /// there already, belong to Pipelines-as-Code, and are not among the manifests. The settings go
     /// into that ConfigMap.
     #[must_use]
     pub fn is_shared(&self) -> bool {
-        Self::PAC_NAMESPACES.contains(&self.namespace.as_str())
+        self.namespace == self.pac_namespace()
     }
 
     /// The objects, in the order in which they are applied: each comes after those it needs, and
@@ -222,6 +242,7 @@ impl Default for Install {
     fn default() -> Self {
         Self {
             namespace: Self::NAMESPACE.to_owned(),
+            pac_namespace: None,
             mode: InstallMode::default(),
             image: format!("{}:{}", Self::NAME, env!("CARGO_PKG_VERSION")),
             replicas: 2,

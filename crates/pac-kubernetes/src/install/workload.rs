@@ -11,9 +11,6 @@ const COMPONENT: &str = "app.kubernetes.io/component";
 /// The port that answers `/healthz` and `/readyz`.
 const HEALTH_PORT: u16 = 8080;
 
-/// The user that the image runs as: `nonroot` of the distroless images.
-const USER: u32 = 65532;
-
 /// The labels that select the pods of the controller. They never change with a version.
 pub(super) fn selector() -> Value {
     json!({"app.kubernetes.io/name": Install::NAME, COMPONENT: "controller"})
@@ -60,10 +57,9 @@ fn pod(install: &Install) -> Value {
         // Their variables (PAC_POSTGRESQL_PORT=tcp://…) look like settings.
         "enableServiceLinks": false,
         "securityContext": {
+            // Its number is that of the image: OpenShift gives each namespace numbers of its own, and
+            // refuses others.
             "runAsNonRoot": true,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "topologySpreadConstraints": [{
@@ -117,6 +113,11 @@ fn arguments(install: &Install) -> Vec<String> {
         format!("--mode={}", install.mode.name()),
         format!("--health-address=0.0.0.0:{HEALTH_PORT}"),
     ];
+    let pac = install.pac_namespace();
+    let [usual, _] = Install::PAC_NAMESPACES;
+    if pac != usual {
+        arguments.push(format!("--global-repository={pac}/pipelines-as-code"));
+    }
     let excluded = install.excluded_namespaces.iter();
     arguments.extend(excluded.map(|namespace| format!("--exclude-namespace={namespace}")));
     arguments

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use pac_core::manager::Admission;
+use pac_core::manager::{Admission, RepositoryStatus};
 use pac_core::protocol::Ended;
-use pac_core::state::RunOutcome;
+use pac_core::state::{RunKind, RunOutcome};
 use pac_core::{Error, PipelineRunKey, RepositoryKey};
 
 use super::decide::Known;
@@ -19,9 +19,10 @@ use crate::model::{RunView, SpecStatus};
 
 impl Engine {
     /// Asks the cluster to end runs at once that would still run their `finally` tasks. Those for
-    /// which it does leave their slots and places; one that may yet run keeps what it has.
+    /// which it does leave their slots and places; one that runs, or may yet, keeps what it has.
     pub(super) async fn end_at_once(
         &self,
+        repository: &RepositoryKey,
         runs: Vec<(Arc<RunView>, Known)>,
         ends: &mut Vec<(PipelineRunKey, Known, RunOutcome)>,
     ) -> Result<(), ClusterError> {
@@ -33,6 +34,7 @@ impl Engine {
         let mut failed = Ok(());
         for ((view, known), answer) in runs.into_iter().zip(answers) {
             match answer {
+                Ok(EndOutcome::Runs) => self.look_later(repository, view.key.clone()),
                 Ok(_) => ends.push((view.key.clone(), known, RunOutcome::Cancelled)),
                 Err(error) => failed = Err(error),
             }
@@ -174,6 +176,22 @@ impl Engine {
         Ok(())
     }
 
+    /// Forgets a Repository that the cluster's lists have not had for the grace period, if the
+    /// queue is one of PipelineRuns: others, as `pac exec`, have queues of their own names.
+    pub(super) async fn remove_missing(
+        &self,
+        repository: &RepositoryKey,
+    ) -> Result<Report, PipelinesError> {
+        if !self.is_missing_for_good(repository) {
+            return Ok(Report::default());
+        }
+        let status = self.manager.status(repository).await?;
+        if !is_of_pipelines(&status) {
+            return Ok(Report::default());
+        }
+        self.remove(repository).await
+    }
+
     /// Forgets a Repository that is gone, its queue and its slots.
     pub(super) async fn remove(
         &self,
@@ -193,6 +211,14 @@ impl Engine {
             ..Report::default()
         })
     }
+}
+
+/// Whether something waits or holds a slot, and all of it is as controllers put it there.
+fn is_of_pipelines(status: &RepositoryStatus) -> bool {
+    let running = status.running.iter().map(|run| run.kind);
+    let mut kinds = running.chain(status.queued.iter().map(|run| run.kind));
+    let is_durable = |kind| kind == RunKind::Durable;
+    kinds.next().is_some_and(is_durable) && kinds.all(is_durable)
 }
 
 /// Whether the store has this very run as ended by itself.

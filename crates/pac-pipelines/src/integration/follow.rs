@@ -2,10 +2,10 @@
 //! they are about.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pac_core::manager::{Event, Events, Grants, Heard, Lease};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::PipelinesController;
@@ -88,7 +88,9 @@ impl Engine {
         mut grants: Option<&mut Grants>,
         events: &mut Events,
     ) -> Followed {
-        let listing = Arc::new(AtomicBool::new(false));
+        // At most one; ended with this function.
+        let mut recoveries: JoinSet<Result<(), PipelinesError>> = JoinSet::new();
+        let mut failures = 0;
         let mut next_recovery = self.next_recovery();
         loop {
             self.dispatch();
@@ -114,36 +116,39 @@ impl Engine {
                 },
                 () = self.work.changed.notified() => {}
                 () = due(next_due) => {}
-                () = sleep_until(next_recovery) => {
+                // What becomes due while one is under way stays due: that one's lists may be older
+                // than the reason.
+                () = sleep_until(next_recovery), if recoveries.is_empty() => {
                     next_recovery = self.next_recovery();
-                    // One at a time; the next one comes in any case.
-                    if !listing.swap(true, Ordering::AcqRel) {
-                        self.recover_beside(&listing);
-                    }
+                    let engine = Arc::clone(self);
+                    recoveries.spawn(async move { engine.recover().await.map(drop) });
+                }
+                Some(ended) = recoveries.join_next() => {
+                    let Err(error) = ended.map_err(|error| error.to_string()).and_then(|result| {
+                        result.map_err(|error| error.to_string())
+                    }) else {
+                        failures = 0;
+                        continue;
+                    };
+                    tracing::warn!(error, "could not compare with the cluster's lists; trying again");
+                    next_recovery = next_recovery.min(Instant::now() + backoff(failures));
+                    failures += 1;
                 }
             }
         }
     }
 
-    /// Has every Repository looked at that is due, each in a task of its own.
+    /// Has every Repository looked at that is due, each in a task of its own; when as many as may
+    /// be are looked at, the next follows when one of those is done.
     fn dispatch(self: &Arc<Self>) {
-        while let Some((repository, dirty)) = self.work.take() {
+        let at_once = self.options.concurrent_repositories.max(1);
+        while let Some((repository, dirty)) = self.work.take(at_once) {
             let engine = Arc::clone(self);
             self.spawn(async move {
                 // What fails is logged and tried again there.
                 let _ = engine.look(&repository, dirty).await;
             });
         }
-    }
-
-    fn recover_beside(self: &Arc<Self>, listing: &Arc<AtomicBool>) {
-        let (engine, listing) = (Arc::clone(self), Arc::clone(listing));
-        self.spawn(async move {
-            if let Err(error) = engine.recover().await {
-                tracing::warn!(%error, "could not compare with the cluster's lists; trying again");
-            }
-            listing.store(false, Ordering::Release);
-        });
     }
 
     fn heard(&self, event: &Event) {

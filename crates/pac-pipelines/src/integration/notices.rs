@@ -79,6 +79,11 @@ pub enum What {
     /// It is left alone, since its Repository is
     /// [in two modes](crate::model::RepositoryView::in_two_modes).
     InTwoModes,
+    /// It waits until its Repository can be understood, whose limit is not known.
+    LimitUnknown {
+        /// Which object, which field, and what its value has to be.
+        message: String,
+    },
     /// An annotation that is read for it breaks its rule, and counts as absent.
     InvalidAnnotation {
         /// Which object, which annotation, and what its value has to be.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all};
 use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
 use pac_core::protocol::RunRequest;
-use pac_core::state::RunOutcome;
+use pac_core::state::{RunKind, RunOutcome};
 use pac_core::{Error, Limit, PipelineRunKey, Priority, RepositoryKey};
 use tokio::time::Instant;
 
@@ -50,7 +50,8 @@ impl Engine {
         repository: &RepositoryKey,
         dirty: &Dirty,
     ) -> Result<Report, PipelinesError> {
-        if self.options.mode == Mode::Observe {
+        let is_ours = self.cluster.follows(repository.namespace());
+        if self.options.mode == Mode::Observe || !is_ours {
             return Ok(Report::default());
         }
         let (state, effective) = {
@@ -59,12 +60,7 @@ impl Engine {
         };
         match &state {
             Some(RepositoryState::Deleted(_)) => return self.remove(repository).await,
-            None if dirty.listed => {
-                if self.is_missing_for_good(repository) {
-                    return self.remove(repository).await;
-                }
-                return Ok(Report::default());
-            }
+            None if dirty.listed => return self.remove_missing(repository).await,
             // What belongs to a Repository that is not there is left alone.
             None => return Ok(Report::default()),
             Some(_) => {}
@@ -84,6 +80,12 @@ impl Engine {
         if plan.bound_reads(READS_PER_LOOK) {
             let later = Instant::now() + Duration::from_secs(1);
             self.work.mark(repository, Dirty::listed(), later);
+        }
+        if let Some(RepositoryState::Unreadable(error)) = &state {
+            for view in &plan.admit_new {
+                let message = error.to_string();
+                self.tell_of(repository, view, What::LimitUnknown { message });
+            }
         }
         if refuses {
             // Pipelines-as-Code starts them, or its users do.
@@ -111,8 +113,7 @@ impl Engine {
             priorities.extend(queued.map(|run| (run.run.clone(), run.priority)));
             if dirty.all {
                 runs.extend(self.seen().runs_of(repository));
-                let live = known.iter().filter(|(_, known)| known.is_live());
-                runs.extend(live.map(|(run, _)| run.clone()));
+                runs.extend(live_of_pipelines(&read).cloned());
             }
             status = Some(read);
         } else {
@@ -197,9 +198,18 @@ impl Engine {
         }
         first_error(adoptions)?;
         if let Some(limit) = limit {
-            self.manager
+            let change = self
+                .manager
                 .set_limit(repository, limit.limit, limit.version)
                 .await?;
+            if change.limit != limit.limit {
+                tracing::warn!(
+                    %repository, wanted = %limit.limit, in_force = %change.limit,
+                    "the store has a limit of a newer version than the cluster shows: another \
+                     controller has announced it, or the cluster was restored from a backup; in \
+                     that case set the limit once with `pac limit`"
+                );
+            }
         }
         for (view, outcome) in &plan.adopt_and_release {
             let request = self.request(repository, view);
@@ -209,7 +219,9 @@ impl Engine {
             report.ended += 1;
         }
         let mut ends = plan.end;
-        let asked = self.end_at_once(plan.end_at_once, &mut ends).await;
+        let asked = self
+            .end_at_once(repository, plan.end_at_once, &mut ends)
+            .await;
         let read = self.make_sure(repository, plan.gone, &mut ends).await;
         report.ended += ends.len();
         let ends = ends
@@ -368,6 +380,15 @@ fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool
         Some(status) if !status.exists => effective.limit != Limit::UNLIMITED,
         Some(status) => status.limit != effective.limit,
     }
+}
+
+/// The runs that wait or hold a slot, but for those that others than controllers of PipelineRuns
+/// put there, as `pac exec` does: those are not looked for in the cluster.
+fn live_of_pipelines(status: &RepositoryStatus) -> impl Iterator<Item = &PipelineRunKey> {
+    let running = status.running.iter().map(|run| (&run.run, run.kind));
+    let queued = status.queued.iter().map(|run| (&run.run, run.kind));
+    let live = running.chain(queued);
+    live.filter_map(|(run, kind)| (kind == RunKind::Durable).then_some(run))
 }
 
 /// The priority that a run waits with.

@@ -140,7 +140,9 @@ impl Engine {
             let page = self.manager.list(after.as_ref(), PAGE).await?;
             let is_last = page.len() < PAGE;
             after = page.last().map(|summary| summary.repository.clone());
-            for summary in page {
+            let ours = page.into_iter();
+            let ours = ours.filter(|summary| self.cluster.follows(summary.repository.namespace()));
+            for summary in ours {
                 if self.is_of_interest(&summary) {
                     concerned.insert(summary.repository.clone());
                 }

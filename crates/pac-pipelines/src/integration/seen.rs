@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::limits::{EffectiveLimit, GlobalLimit};
 use crate::cluster::{ClusterEvent, Listing, Unreadable, UnreadableObject};
+use crate::error::ModelError;
 use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
 use crate::policy::Policies;
 use crate::vocabulary;
@@ -31,8 +32,8 @@ pub(crate) struct Seen {
 pub(crate) enum RepositoryState {
     /// It can be understood.
     Known(RepositoryView),
-    /// It is there, and its limit is not known: nothing is admitted.
-    Unreadable,
+    /// It is there, and its limit is not known, for this reason: nothing is admitted.
+    Unreadable(ModelError),
     /// It was deleted.
     Deleted(Option<ResourceVersion>),
 }
@@ -245,7 +246,7 @@ impl Seen {
                 None
             }
             RepositoryState::Known(view) => Some(EffectiveLimit::of(view, self.global_limit())),
-            RepositoryState::Unreadable | RepositoryState::Deleted(_) => None,
+            RepositoryState::Unreadable(_) | RepositoryState::Deleted(_) => None,
         }
     }
 
@@ -254,7 +255,7 @@ impl Seen {
             .global
             .as_ref()
             .and_then(|key| self.repositories.get(key));
-        matches!(global, Some(RepositoryState::Unreadable))
+        matches!(global, Some(RepositoryState::Unreadable(_)))
     }
 
     /// How many runs there are.
@@ -276,7 +277,7 @@ impl Seen {
                 limit: None,
                 version: *version,
             },
-            Some(RepositoryState::Unreadable) | None => GlobalLimit {
+            Some(RepositoryState::Unreadable(_)) | None => GlobalLimit {
                 limit: None,
                 version: self.global_absent_at,
             },
@@ -443,7 +444,7 @@ impl Seen {
             }
             // A limit that was known stays in force in the store.
             UnreadableObject::Repository(key) => {
-                self.set_repository(key, RepositoryState::Unreadable)
+                self.set_repository(key, RepositoryState::Unreadable(unreadable.error))
             }
             UnreadableObject::Nameless => Touched::Nothing,
         }
@@ -458,7 +459,7 @@ impl RepositoryState {
     fn version(&self) -> Option<ResourceVersion> {
         match self {
             Self::Known(view) => view.version,
-            Self::Unreadable => None,
+            Self::Unreadable(_) => None,
             Self::Deleted(version) => *version,
         }
     }

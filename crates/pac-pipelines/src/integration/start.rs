@@ -12,7 +12,7 @@ use super::decide::Known;
 use super::engine::{Engine, backoff};
 use super::notices::What;
 use super::phase::Phase;
-use crate::cluster::{ClusterEvent, StartOutcome};
+use crate::cluster::{ClusterEvent, EndOutcome, StartOutcome};
 use crate::model::{RunView, SpecStatus};
 
 impl Engine {
@@ -57,8 +57,14 @@ impl Engine {
         let engine = Arc::clone(self);
         self.spawn(async move {
             let uid = lease.uid().clone();
+            let claim = StartClaim {
+                engine: &engine,
+                repository: &repository,
+                run: &run,
+                is_open: true,
+            };
             let left = engine.start(lease).await;
-            let again = engine.end_start(&run);
+            let again = claim.end();
             match left {
                 Left::Settled if again => engine.look_at(&repository, run),
                 Left::Settled => {}
@@ -81,9 +87,6 @@ impl Engine {
 
     /// Starts a run, again and again until it is known what has become of it.
     async fn start(self: &Arc<Self>, mut lease: Lease) -> Left {
-        let Ok(_permit) = self.starts.acquire().await else {
-            return Left::Open(None);
-        };
         let (run, uid) = (lease.run().clone(), lease.uid().clone());
         match self.count_what_runs(lease.repository(), &run).await {
             Ok(false) => {}
@@ -104,7 +107,14 @@ impl Engine {
             if !self.manager.holds(&lease) {
                 return Left::Open(None);
             }
-            let mut outcome = self.cluster.start(&run, &uid, lease.token()).await;
+            let mut outcome = {
+                // Only for as long as the cluster is asked: one that refuses a run for hours, or
+                // does not answer, must not keep the others from starting.
+                let Ok(_permit) = self.starts.acquire().await else {
+                    return Left::Open(None);
+                };
+                self.cluster.start(&run, &uid, lease.token()).await
+            };
             if outcome == StartOutcome::Unknown {
                 is_ambiguous = true;
                 outcome = self.find_out(lease.repository(), &run, &uid).await;
@@ -126,6 +136,8 @@ impl Engine {
                     // may they run without a slot.
                     let form = SpecStatus::Cancelled;
                     match self.cluster.request_end(&run, &uid, form).await {
+                        // It is looked at as what runs.
+                        Ok(EndOutcome::Runs) => return Left::Open(None),
                         Ok(_) => return self.give_back(lease).await,
                         Err(error) => {
                             tracing::warn!(%run, %error, "could not have a cancelled run ended");
@@ -234,6 +246,31 @@ impl Engine {
         match self.manager.release(lease, RunOutcome::Cancelled).await {
             Ok(_) => Left::Settled,
             Err(error) => Left::Open(Some(error)),
+        }
+    }
+}
+
+/// The right to start a run, which comes back also when the task that starts it panics.
+struct StartClaim<'a> {
+    engine: &'a Engine,
+    repository: &'a RepositoryKey,
+    run: &'a PipelineRunKey,
+    is_open: bool,
+}
+
+impl StartClaim<'_> {
+    /// Gives the right back. True when there was a further reason to start the run meanwhile.
+    fn end(mut self) -> bool {
+        self.is_open = false;
+        self.engine.end_start(self.run)
+    }
+}
+
+impl Drop for StartClaim<'_> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.engine.end_start(self.run);
+            self.engine.look_later(self.repository, self.run.clone());
         }
     }
 }

@@ -54,6 +54,15 @@ impl Dirty {
     }
 }
 
+/// How a task came to look at a Repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// It was due.
+    Taken,
+    /// The task was waiting for this one.
+    Claimed,
+}
+
 /// The Repositories that are to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Work {
@@ -67,8 +76,14 @@ pub(super) struct Work {
 #[derive(Debug, Default)]
 struct State {
     dirty: HashMap<RepositoryKey, (Instant, Dirty)>,
-    active: HashSet<RepositoryKey>,
+    /// Those that a task looks at.
+    active: HashMap<RepositoryKey, Right>,
+    /// So many of them were taken.
+    taken: usize,
+    /// In the order in which they became due.
     ready: VecDeque<RepositoryKey>,
+    /// The same ones.
+    is_ready: HashSet<RepositoryKey>,
     later: BTreeSet<(Instant, RepositoryKey)>,
 }
 
@@ -97,7 +112,8 @@ impl Work {
     }
 
     /// The next Repository that is due and that no task looks at: from now on the caller does.
-    pub(super) fn take(&self) -> Option<(RepositoryKey, Dirty)> {
+    /// `None` also when `at_once` that were taken are being looked at.
+    pub(super) fn take(&self, at_once: usize) -> Option<(RepositoryKey, Dirty)> {
         let mut state = self.state();
         let now = Instant::now();
         while let Some((due, _)) = state.later.first()
@@ -107,12 +123,15 @@ impl Work {
                 state.make_ready(&repository);
             }
         }
-        while let Some(repository) = state.ready.pop_front() {
-            if state.active.contains(&repository) {
+        while state.taken < at_once {
+            let repository = state.ready.pop_front()?;
+            state.is_ready.remove(&repository);
+            if state.active.contains_key(&repository) {
                 continue;
             }
             if let Some((_, dirty)) = state.dirty.remove(&repository) {
-                state.active.insert(repository.clone());
+                state.active.insert(repository.clone(), Right::Taken);
+                state.taken += 1;
                 return Some((repository, dirty));
             }
         }
@@ -133,7 +152,8 @@ impl Work {
             released.as_mut().enable();
             {
                 let mut state = self.state();
-                if state.active.insert(repository.clone()) {
+                if !state.active.contains_key(repository) {
+                    state.active.insert(repository.clone(), Right::Claimed);
                     let dirty = state.dirty.remove(repository);
                     return dirty.map(|(_, dirty)| dirty).unwrap_or_default();
                 }
@@ -145,7 +165,9 @@ impl Work {
     /// The caller looks at a Repository no longer.
     pub(super) fn release(&self, repository: &RepositoryKey) {
         let mut state = self.state();
-        state.active.remove(repository);
+        if state.active.remove(repository) == Some(Right::Taken) {
+            state.taken = state.taken.saturating_sub(1);
+        }
         let due = state.dirty.get(repository).map(|(due, _)| *due);
         if due.is_some_and(|due| due <= Instant::now()) {
             state.make_ready(repository);
@@ -166,6 +188,7 @@ impl Work {
     pub(super) fn reset(&self) {
         let mut state = self.state();
         state.active.clear();
+        state.taken = 0;
         drop(state);
         self.released.notify_waiters();
     }
@@ -177,8 +200,8 @@ impl Work {
 
 impl State {
     fn make_ready(&mut self, repository: &RepositoryKey) {
-        let waits = self.dirty.contains_key(repository) && !self.active.contains(repository);
-        if waits && !self.ready.contains(repository) {
+        let waits = self.dirty.contains_key(repository) && !self.active.contains_key(repository);
+        if waits && self.is_ready.insert(repository.clone()) {
             self.ready.push_back(repository.clone());
         }
     }
@@ -204,12 +227,12 @@ mod tests {
         let now = Instant::now();
         work.mark(&key("a"), Dirty::run(run("1")), now);
         work.mark(&key("a"), Dirty::run(run("2")), now);
-        let (taken, dirty) = work.take().unwrap();
+        let (taken, dirty) = work.take(9).unwrap();
         assert_eq!((taken, dirty.runs.len()), (key("a"), 2));
         work.mark(&key("a"), Dirty::all(), now);
-        assert_eq!(work.take(), None);
+        assert_eq!(work.take(9), None);
         work.release(&key("a"));
-        assert!(work.take().unwrap().1.all);
+        assert!(work.take(9).unwrap().1.all);
         let (a, later) = (key("a"), Duration::from_secs(1));
         let claimed = tokio::time::timeout(later, work.claim(&a)).await;
         assert!(claimed.is_err());
@@ -218,16 +241,34 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_more_are_taken_than_may_be_looked_at_at_once() {
+        let work = Work::default();
+        for name in ["a", "b", "c"] {
+            work.mark(&key(name), Dirty::all(), Instant::now());
+        }
+        // What a task waits for does not count.
+        work.claim(&key("z")).await;
+        let names = |work: &Work| work.take(2).map(|(taken, _)| taken.name().to_owned());
+        assert_eq!(names(&work).as_deref(), Some("a"));
+        assert_eq!(names(&work).as_deref(), Some("b"));
+        assert_eq!(names(&work), None);
+        work.release(&key("z"));
+        assert_eq!(names(&work), None);
+        work.release(&key("a"));
+        assert_eq!(names(&work).as_deref(), Some("c"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_due_later_comes_later_and_not_twice() {
         let work = Work::default();
         let later = Instant::now() + Duration::from_secs(10);
         work.mark(&key("a"), Dirty::run(run("1")), later);
-        assert_eq!((work.take(), work.next_due()), (None, Some(later)));
+        assert_eq!((work.take(9), work.next_due()), (None, Some(later)));
         assert!(work.is_idle());
         tokio::time::advance(Duration::from_secs(11)).await;
         assert!(!work.is_idle());
-        let (taken, _) = work.take().unwrap();
+        let (taken, _) = work.take(9).unwrap();
         work.release(&taken);
-        assert_eq!(work.take(), None);
+        assert_eq!(work.take(9), None);
     }
 }

@@ -99,6 +99,8 @@ impl RepositoryView {
                 number,
             )
         });
+        // Beside the limit that is in force, one that breaks its rule changes nothing.
+        let ours = ours.filter(|ours| own.is_none() || ours.is_ok());
         let ours = ours.transpose()?.flatten();
         Ok(Self {
             key,
@@ -198,6 +200,23 @@ mod tests {
         assert_eq!(limit("{}"), (Limit::new(2), false));
         assert_eq!(limit("{\"concurrency_limit\":5}"), (Limit::new(5), true));
         assert_eq!(read("{}").annotations[vocabulary::LIMIT], "2");
+    }
+
+    #[test]
+    fn our_annotation_must_be_a_number_where_it_is_the_limit() {
+        let text = |spec| {
+            format!(
+                "{{\"metadata\":{{\"name\":\"a\",\"annotations\":{{\"{}\":\"two\"}}}},\"spec\":{spec}}}",
+                vocabulary::LIMIT
+            )
+        };
+        let error = RepositoryView::from_json(&text("{}")).unwrap_err();
+        assert!(error.field().ends_with(vocabulary::LIMIT), "{error}");
+        let beside = RepositoryView::from_json(&text("{\"concurrency_limit\":5}")).unwrap();
+        assert_eq!(
+            (beside.limit, beside.in_two_modes),
+            (Some(Limit::new(5)), false)
+        );
     }
 
     #[test]

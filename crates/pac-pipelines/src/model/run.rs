@@ -124,11 +124,12 @@ impl RunView {
     }
 
     /// Whether another controller decides when and where it runs: Kueue, or one that
-    /// `spec.managedBy` names.
+    /// `spec.managedBy` names. A [canary](vocabulary::CANARY) counts as one.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         let other = |name: &str| !name.is_empty() && name != vocabulary::TEKTON_MANAGER;
         self.label(vocabulary::KUEUE_QUEUE).is_some()
+            || self.label(vocabulary::CANARY).is_some()
             || self.managed_by.as_deref().is_some_and(other)
     }
 

@@ -65,8 +65,11 @@ impl Cluster for MemoryCluster {
         if view.is_done() {
             return Ok(EndOutcome::Done);
         }
+        if form == SpecStatus::Cancelled && view.spec_status.is_graceful() && view.has_started() {
+            return Ok(EndOutcome::Runs);
+        }
         let is_first = !view.spec_status.is_cancel();
-        let spares_finally = form == SpecStatus::Cancelled && !view.has_started();
+        let spares_finally = form == SpecStatus::Cancelled;
         if is_first || (spares_finally && view.spec_status.is_graceful()) {
             world.change(run, |view| view.spec_status = form);
         }
@@ -116,6 +119,8 @@ impl Cluster for MemoryCluster {
         let listing = {
             let world = self.world();
             let runs = world.runs.values();
+            let one = world.followed_namespace.as_deref();
+            let runs = runs.filter(|run| one.is_none_or(|one| one == run.key.namespace()));
             let listed = runs.filter(|run| !(world.lists_unended && run.is_done()));
             let items = listed.cloned().collect();
             let mut listing = Listing::new(items, Some(world.version()));
@@ -144,6 +149,12 @@ impl Cluster for MemoryCluster {
         Ok(listing)
     }
 
+    fn follows(&self, namespace: &str) -> bool {
+        let world = self.world();
+        let one = world.followed_namespace.as_deref();
+        one.is_none_or(|one| one == namespace)
+    }
+
     async fn watch(&self) -> Result<Box<dyn ClusterWatch>, ClusterError> {
         self.asked("watch", "all", |requests| &mut requests.watch)
             .await?;
@@ -167,8 +178,12 @@ fn meet_fault(
         faults,
         script,
         chance,
+        refused,
         ..
     } = world;
+    if refused.contains(run) {
+        return StartOutcome::StillPending;
+    }
     match script.next(faults, chance) {
         Some(StartFault::Conflict) => StartOutcome::StillPending,
         Some(StartFault::RequestLost) => StartOutcome::Unknown,

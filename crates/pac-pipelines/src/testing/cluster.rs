@@ -297,6 +297,22 @@ impl MemoryCluster {
         self.world().script.push(fault);
     }
 
+    /// Refuses all starts of a run from now on (409), as a webhook may.
+    pub fn refuse_starts_of(&self, run: &PipelineRunKey) {
+        self.world().refused.insert(run.clone());
+    }
+
+    /// Leaves the runs of all other namespaces out of the lists from now on, as a controller of one
+    /// namespace does. Watches show them all the same.
+    pub fn follow_one_namespace(&self, namespace: &str) {
+        self.world().followed_namespace = Some(namespace.to_owned());
+    }
+
+    /// Whether watches miss what happens from now on. They are not told of it.
+    pub fn lose_events(&self, lose: bool) {
+        self.world().loses_events = lose;
+    }
+
     /// Ends all watches.
     pub fn cut_watches(&self) {
         self.world().cut_watches();

@@ -1,6 +1,6 @@
 //! The objects of the cluster in memory, and how they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pac_core::{Limit, PipelineRunKey, RepositoryKey, Timestamp, Uid};
 use tokio::sync::mpsc;
@@ -31,6 +31,12 @@ pub(super) struct World {
     watchers: Vec<mpsc::UnboundedSender<ClusterEvent>>,
     pub(super) faults: ClusterFaults,
     pub(super) script: Script,
+    /// The runs that the cluster does not let start.
+    pub(super) refused: BTreeSet<PipelineRunKey>,
+    /// The one namespace whose runs lists show; all of them, if there is none.
+    pub(super) followed_namespace: Option<String>,
+    /// Whether watches miss what happens.
+    pub(super) loses_events: bool,
     pub(super) chance: fastrand::Rng,
     pub(super) requests: Requests,
     pub(super) ledger: Ledger,
@@ -52,6 +58,9 @@ impl World {
             watchers: Vec::new(),
             faults: ClusterFaults::default(),
             script: Script::default(),
+            refused: BTreeSet::new(),
+            followed_namespace: None,
+            loses_events: false,
             chance: fastrand::Rng::with_seed(seed),
             requests: Requests::default(),
             ledger: Ledger::default(),
@@ -94,6 +103,9 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, event: &ClusterEvent) {
+        if self.loses_events {
+            return;
+        }
         self.watchers
             .retain(|watcher| watcher.send(event.clone()).is_ok());
     }

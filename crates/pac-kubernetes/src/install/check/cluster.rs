@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pac_pipelines::model::RepositoryView;
 use pac_pipelines::vocabulary::LIMIT;
 use serde_json::{Value, json};
 
@@ -120,9 +121,17 @@ pub(super) async fn repositories(access: &ClusterAccess, install: &Install) -> E
         let of_pac = object
             .pointer("/spec/concurrency_limit")
             .and_then(Value::as_i64);
-        Some((key, of_pac.is_some_and(|limit| limit != 0), ours))
+        let fault = RepositoryView::from_json(&object.to_string()).err();
+        let fault = fault.map(|fault| fault.to_string());
+        Some((key, of_pac.is_some_and(|limit| limit != 0), ours, fault))
     };
     let all = access.list(place, "", keep).await?;
+    let faults: Vec<_> = all.iter().filter_map(|one| one.3.clone()).collect();
+    if !faults.is_empty() {
+        let faults = some_of(&faults);
+        let message = format!("cannot be understood, so that their runs wait: {faults}");
+        return wrong("Repositories", message);
+    }
     let keys = |pac: bool, ours: bool| -> Vec<String> {
         let are = all.iter().filter(|one| (one.1, one.2) == (pac, ours));
         are.map(|one| one.0.clone()).collect()
@@ -192,8 +201,8 @@ pub(super) async fn canary(
             time.as_secs()
         )),
         Canary::StartedByUs(token) => Ok(CheckResult::Skipped(format!(
-            "the controller itself started the canary, with token {token}: give a namespace that has \
-             a Repository without a limit"
+            "a controller started the canary, with token {token}: an older version runs, which does \
+             not know the label of canaries; install this version first"
         ))),
         Canary::StartedByOthers => wrong(
             subject,

@@ -106,7 +106,7 @@ fn a_change_of_the_global_limit_touches_all_that_inherit_it() {
     );
     let broken = Unreadable::new(
         UnreadableObject::Repository(RepositoryKey::new("ci", "global").unwrap()),
-        crate::ModelError::new("Repository ci/global", "spec", "must be a mapping"),
+        ModelError::new("Repository ci/global", "spec", "must be a mapping"),
     );
     seen.observe(ClusterEvent::Unreadable(broken));
     assert_eq!(seen.limit(&RepositoryKey::new("ci", "heir").unwrap()), None);
@@ -117,7 +117,7 @@ fn a_change_of_the_global_limit_touches_all_that_inherit_it() {
 fn a_listed_run_that_cannot_be_understood_stays_as_it_was() {
     let mut seen = Seen::default();
     seen.observe(ClusterEvent::RunApplied(run("a", "u1", 5)));
-    let error = crate::error::ModelError::new("PipelineRun ci/a", "status", "must be a mapping");
+    let error = ModelError::new("PipelineRun ci/a", "status", "must be a mapping");
     let mut runs = listing(vec![run("b", "u2", 6)], 9);
     let object = UnreadableObject::Run("ci/a".parse().unwrap());
     runs.unreadable.push(Unreadable::new(object, error));

@@ -103,6 +103,27 @@ pub(crate) async fn a_start_whose_request_was_lost_is_made_again(fixture: &Fixtu
     setting.audit();
 }
 
+/// However few starts may be under way at once.
+pub(crate) async fn a_run_that_the_cluster_refuses_holds_up_no_other(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let other = repository("other");
+    setting.cluster.apply_repository(&other, Limit::new(1));
+    let options = setting.options().with_concurrent_starts(1);
+    let _controller = setting.controller_with(options).await;
+    setting.cluster.refuse_starts_of(&run("refused"));
+    setting.event(&["refused"]);
+    // It waits between its attempts for longer and longer.
+    let is_refused = || setting.cluster.take_requests().start > 0;
+    for _ in 0..4 {
+        setting.until("an attempt", is_refused).await;
+    }
+    setting.event_in(&other, &["willing"]);
+    fixture.comes_to(&other, &["willing"], &[]).await;
+    let is_started = || setting.view("willing").spec_status == SpecStatus::None;
+    setting.until("the other one has started", is_started).await;
+    assert_eq!(setting.view("refused").spec_status, SpecStatus::Pending);
+}
+
 /// (8) It goes back to where it was, and a run of higher standing may come first.
 pub(crate) async fn a_start_that_certainly_failed_gives_the_old_place_back(fixture: &Fixture) {
     let setting = Setting::new(fixture, 1);

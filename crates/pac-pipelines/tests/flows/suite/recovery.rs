@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use pac_conformance::Fixture;
+use pac_conformance::faults::Faults;
 use pac_core::manager::Admission;
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
-use pac_core::{Limit, LimitVersion};
+use pac_core::{Limit, LimitVersion, RepositoryKey};
+use pac_pipelines::ClusterEvent;
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{ClusterFaults, NewRun};
 use pac_pipelines::vocabulary;
 use tokio::time::sleep;
 
-use super::support::{Setting, repository, run, run_it, website};
+use super::support::{Setting, global, repository, run, run_it, website};
 
 fn request(setting: &Setting<'_>, name: &str) -> RunRequest {
     let view = setting.view(name);
@@ -186,6 +188,81 @@ pub(crate) async fn what_is_gone_is_read_a_part_at_a_time_slots_first(fixture: &
     setting.comes_to(&[], &[]).await;
     let rest = setting.cluster.take_requests().read;
     assert!(read + rest >= 100, "{read} and {rest}");
+}
+
+/// As `pac exec` does: in a queue of its own, and in that of a Repository.
+pub(crate) async fn what_others_queue_in_the_store_is_left_alone(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 2);
+    let (deploy, others) = (repository("deploy"), fixture.manager().await);
+    let limit = Some((Limit::new(1), LimitVersion::new(1)));
+    let ephemeral = |name: &str| RunRequest::ephemeral(run(name), name.parse().unwrap());
+    let requests = vec![ephemeral("d1"), ephemeral("d2")];
+    let mut held = others.admit_all(&deploy, limit, requests).await.unwrap();
+    held.push(others.admit(&website(), ephemeral("w1")).await.unwrap());
+    setting.event(&["a"]);
+    let options = setting.options().with_grace(Duration::ZERO);
+    let controller = setting.controller_with(options).await;
+    for _ in 0..3 {
+        let recovery = controller.controller.recover().await.unwrap();
+        assert_eq!(recovery.ended, 0, "{recovery:?}");
+    }
+    fixture.comes_to(&deploy, &["d1"], &["d2"]).await;
+    fixture.comes_to(&website(), &["w1", "a"], &[]).await;
+    // A limit that an operator has set stays, too, when nothing is in the queue.
+    drop(held);
+    fixture.comes_to(&deploy, &[], &[]).await;
+    for _ in 0..2 {
+        controller.controller.recover().await.unwrap();
+    }
+    let status = others.status(&deploy).await.unwrap();
+    assert_eq!(status.limit, Limit::new(1));
+}
+
+/// Each namespace may have controllers of its own, on one store; the limit may be the global one.
+pub(crate) async fn the_queues_of_other_namespaces_are_left_alone(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 0);
+    setting.cluster.apply_repository(&global(), Limit::new(1));
+    setting.cluster.follow_one_namespace("ci");
+    let elsewhere: RepositoryKey = "cd/website".parse().unwrap();
+    setting.cluster.apply_repository(&elsewhere, Limit::new(1));
+    let others = fixture.manager().await;
+    let runs = ["cd/x", "cd/y"].map(|name| {
+        let uid = name.replace('/', "-").parse().unwrap();
+        RunRequest::durable(name.parse().unwrap(), uid)
+    });
+    let limit = Some((Limit::new(1), LimitVersion::new(1)));
+    let held = others.admit_all(&elsewhere, limit, runs.to_vec()).await;
+    let options = setting.options().with_grace(Duration::ZERO);
+    let controller = setting.controller_with(options).await;
+    setting.event(&["a", "b"]);
+    setting.comes_to(&["a"], &["b"]).await;
+    let _ = setting.cluster.take_requests();
+    for _ in 0..3 {
+        controller.controller.recover().await.unwrap();
+    }
+    assert_eq!(setting.cluster.take_requests().read, 0);
+    let status = others.status(&elsewhere).await.unwrap();
+    assert_eq!((status.running.len(), status.queued.len()), (1, 1));
+    drop(held);
+}
+
+/// Well before the next one is due by itself.
+pub(crate) async fn a_comparison_that_failed_is_made_again(fixture: &Fixture) {
+    let setting = Setting::new(fixture, 1);
+    let faults = Faults::none();
+    let _controller = setting.controller_behind(&faults).await;
+    setting.event(&["a"]);
+    setting.comes_to(&["a"], &[]).await;
+    setting.cluster.lose_events(true);
+    setting.event(&["b"]);
+    assert!(setting.cluster.finish(&run("a"), true));
+    setting.cluster.lose_events(false);
+    // The cluster says so while the store is away.
+    faults.cut();
+    setting.cluster.repeat(&ClusterEvent::Missed);
+    sleep(Duration::from_secs(2)).await;
+    faults.open();
+    setting.comes_to(&["b"], &[]).await;
 }
 
 /// (52) An order that names nonsense, a run and a Repository that cannot be understood.

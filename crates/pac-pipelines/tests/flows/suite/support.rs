@@ -110,6 +110,13 @@ impl<'a> Setting<'a> {
         run_it(self.idle().await).await
     }
 
+    /// A controller with other options.
+    pub(crate) async fn controller_with(&self, options: ControllerOptions) -> Running {
+        let manager = self.fixture.manager().await;
+        let cluster = Arc::new(self.cluster.clone());
+        run_it(PipelinesController::new(manager, cluster, options)).await
+    }
+
     /// A controller whose connection to the store can be cut.
     pub(crate) async fn controller_behind(&self, faults: &Arc<Faults>) -> Running {
         let manager = self.fixture.manager_behind(faults).await;
