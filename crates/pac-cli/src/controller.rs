@@ -99,6 +99,11 @@ pub(crate) struct Args {
     #[arg(long)]
     no_positions: bool,
 
+    /// Show the queue of each Repository in an object, whose definition `pac kubernetes install
+    /// --queues` brings; not in the mode observe
+    #[arg(long)]
+    queues: bool,
+
     /// What to do while concurrency-enabled is false
     #[arg(long, value_enum, default_value_t = WithoutStore::Wait)]
     without_store: WithoutStore,
@@ -307,10 +312,12 @@ async fn switched(sources: &Sources, enabled: bool) {
 
 impl Args {
     fn reporter(&self, cluster: &KubernetesCluster) -> Option<Reporter> {
-        let tells = !(self.no_events && self.no_positions) && self.mode != Mode::Observe;
         let options = ReportOptions::default()
             .with_events(!self.no_events)
-            .with_positions(!self.no_positions);
+            .with_positions(!self.no_positions)
+            .with_queues(self.queues);
+        let tells = options.events || options.positions || options.queues;
+        let tells = tells && self.mode != Mode::Observe;
         tells.then(|| Reporter::new(cluster, options))
     }
 

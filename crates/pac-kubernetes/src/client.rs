@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change};
 use kube::{Api, Config};
-use pac_core::PipelineRunKey;
+use pac_core::{PipelineRunKey, RepositoryKey};
 use pac_pipelines::model::ResourceVersion;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::error::{Failure, FailureKind, KubernetesError, causes, with_causes};
 use crate::object::{Object, RepositoryObject, RunObject};
 use crate::options::KubernetesOptions;
+use crate::queue;
 
 /// The name under which the API server keeps what this software has written.
 const FIELD_MANAGER: &str = "pac-concurrency";
@@ -141,6 +142,23 @@ impl Client {
         };
         let patch = Patch::Merge(patch);
         within(deadline, api.patch(name, &params, &patch))
+            .await
+            .map(drop)
+    }
+
+    /// Makes the object that shows a queue what `object` says (server-side apply), or makes it anew.
+    pub(crate) async fn apply_queue(
+        &self,
+        repository: &RepositoryKey,
+        object: &Value,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let (client, resource) = (self.client.clone(), queue::resource());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(client, repository.namespace(), &resource);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        within(deadline, api.patch(repository.name(), &params, &patch))
             .await
             .map(drop)
     }

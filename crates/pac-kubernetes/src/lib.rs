@@ -27,6 +27,7 @@
 //! | `pipelineruns` of `tekton.dev` | get, list, watch, patch |
 //! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
 //! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
+//! | `concurrencyqueues` of `concurrency.pipelinesascode.tekton.dev`, for one that writes [them](ReportOptions::queues) | create, patch |
 //!
 //! # What people see
 //!
@@ -47,6 +48,7 @@ pub mod install;
 mod object;
 mod options;
 mod patch;
+mod queue;
 mod report;
 mod watch;
 

@@ -117,6 +117,9 @@ fn arguments(install: &Install) -> Vec<String> {
         format!("--mode={}", install.mode.name()),
         format!("--health-address=0.0.0.0:{HEALTH_PORT}"),
     ];
+    if install.shows_queues() {
+        arguments.push("--queues".to_owned());
+    }
     let excluded = install.excluded_namespaces.iter();
     arguments.extend(excluded.map(|namespace| format!("--exclude-namespace={namespace}")));
     arguments
@@ -167,6 +170,7 @@ mod tests {
             .with_mode(InstallMode::Gate)
             .with_replicas(3)
             .with_image("registry.example.com/pac:1")
+            .with_queues(true)
             .with_excluded_namespace("sandbox");
         let spec = spec(&install);
         assert_eq!(spec["replicas"], 3);
@@ -178,6 +182,7 @@ mod tests {
             "controller",
             "--mode=gate",
             "--health-address=0.0.0.0:8080",
+            "--queues",
             "--exclude-namespace=sandbox",
         ]);
         assert_eq!(container["args"], arguments);
