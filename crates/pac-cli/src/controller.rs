@@ -163,12 +163,7 @@ async fn control(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
     let health = Arc::new(Health::default());
     let _probes = health::serve(args.health_address, Arc::clone(&health)).await?;
     let options = args.kubernetes_options();
-    let cluster = KubernetesCluster::connect(&options).await;
-    let cluster = cluster.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let cause = cause.unwrap_or_default();
-        Failure::new(Exit::Config, format!("{error}: {cause}"))
-    })?;
+    let cluster = KubernetesCluster::connect(&options).await?;
     let reporter = args.reporter(&cluster);
     let cluster: Arc<dyn Cluster> = Arc::new(cluster);
     loop {

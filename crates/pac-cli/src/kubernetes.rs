@@ -6,6 +6,7 @@ mod options;
 mod place;
 
 use clap::Subcommand;
+use pac_concurrency::kubernetes::KubernetesError;
 use pac_concurrency::kubernetes::install::{
     Install, InstallError, InstallErrorKind, ManifestError, apply, remove, to_document,
 };
@@ -162,6 +163,16 @@ impl From<InstallError> for Failure {
             _ => Exit::Negative,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<KubernetesError> for Failure {
+    fn from(error: KubernetesError) -> Self {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        Self::new(
+            Exit::Config,
+            format!("{error}: {}", cause.unwrap_or_default()),
+        )
     }
 }
 

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ObjectList, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change};
 use kube::{Api, Config};
@@ -169,6 +171,20 @@ impl Client {
             .await
     }
 
+    /// Lists what `keep` makes of the metadata of a namespace's runs of the selection, page by page.
+    pub(crate) async fn run_metadata<T>(
+        &self,
+        namespace: &str,
+        keep: impl Fn(ObjectMeta) -> T,
+    ) -> Result<Vec<T>, Failure> {
+        let api: Api<RunObject> = Api::namespaced(self.client.clone(), namespace);
+        let api = &api;
+        let page = |params: ListParams| async move { api.list_metadata(&params).await };
+        let keep = |run: PartialObjectMeta<RunObject>| keep(run.metadata);
+        let list = self.listed(Some(&self.options.run_selector), page, keep);
+        Ok(list.await?.items)
+    }
+
     /// Lists the Repositories, page by page.
     pub(crate) async fn repositories(&self) -> Result<List<RepositoryObject>, Failure> {
         self.list(&self.followed(), None).await
@@ -211,11 +227,25 @@ impl Client {
         api: &Api<O>,
         selector: Option<&str>,
     ) -> Result<List<O>, Failure> {
+        let page = |params: ListParams| async move { api.list(&params).await };
+        self.listed(selector, page, pruned).await
+    }
+
+    /// What `keep` makes of the objects of all pages, which `page` reads one after the other.
+    async fn listed<T: Clone, O, F>(
+        &self,
+        selector: Option<&str>,
+        page: impl Fn(ListParams) -> F,
+        keep: impl Fn(T) -> O,
+    ) -> Result<List<O>, Failure>
+    where
+        F: Future<Output = Result<ObjectList<T>, kube::Error>>,
+    {
         let deadline = self.options.list_timeout;
         let pages = async {
             let mut attempt = 1;
             loop {
-                match self.pages(api, selector).await {
+                match self.pages(selector, &page, &keep).await {
                     Err(failure)
                         if failure.kind == FailureKind::Expired && attempt < LIST_ATTEMPTS =>
                     {
@@ -229,11 +259,15 @@ impl Client {
         answer.map_err(|_| Failure::late(deadline))?
     }
 
-    async fn pages<O: Object>(
+    async fn pages<T: Clone, O, F>(
         &self,
-        api: &Api<O>,
         selector: Option<&str>,
-    ) -> Result<List<O>, Failure> {
+        page: impl Fn(ListParams) -> F,
+        keep: impl Fn(T) -> O,
+    ) -> Result<List<O>, Failure>
+    where
+        F: Future<Output = Result<ObjectList<T>, kube::Error>>,
+    {
         let mut params = ListParams {
             label_selector: selector.map(str::to_owned),
             field_selector: self.options.field_selector(),
@@ -242,8 +276,8 @@ impl Client {
         };
         let mut items = Vec::new();
         loop {
-            let page = self.request(api.list(&params)).await?;
-            items.extend(page.items.into_iter().map(pruned));
+            let page = self.request(page(params.clone())).await?;
+            items.extend(page.items.into_iter().map(&keep));
             let next = page.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
                 let version = page.metadata.resource_version;

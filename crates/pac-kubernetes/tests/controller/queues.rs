@@ -116,6 +116,23 @@ async fn one_object_follows_each_queue_whatever_controller_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_controllers_one_writes_what_has_changed() {
+    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+    define(&world.objects);
+    let (first, second) = (world.controller().await, world.controller().await);
+    let _first = Showing::start(&world, &first).await;
+    let _second = Showing::start(&world, &second).await;
+    world.event("website", "pr", 1);
+    shows(&world, "website", [1, 1, 0]).await;
+    settle().await;
+    world.server.forget_requests();
+    world.set_limit("website", Some(5));
+    shows(&world, "website", [5, 1, 0]).await;
+    settle().await;
+    assert_eq!(world.server.count(&writes()), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_shown_stays_right_when_controllers_die_in_turn() {
     let world = World::new(&[("website", 2)], Ending::WhenTold).await;
     define(&world.objects);
