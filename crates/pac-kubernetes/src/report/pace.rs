@@ -32,6 +32,10 @@ struct Row<V> {
     due: Option<Instant>,
     attempts: u32,
     is_under_way: bool,
+    /// When the last write ended, however it did.
+    ended: Option<Instant>,
+    /// After the last write, what was written was still what is wanted.
+    is_confirmed: bool,
 }
 
 /// A write that is to be made.
@@ -85,16 +89,27 @@ impl<K: Clone + Ord + Hash, V: Clone + PartialEq> Pace<K, V> {
     }
 
     /// Another controller writes this value from now on. Where this one has written another value
-    /// last, that may have come after the other controller's: then it writes this value too.
+    /// last, and that was not [confirmed](Self::confirm), it may have come after the other
+    /// controller's: then this one writes the value, too.
     pub(super) fn yields(&mut self, key: &K, uid: &Uid, value: V, now: Instant) {
-        let has_written_another = self.rows.get(key).is_some_and(|row| {
+        let may_have_come_last = self.rows.get(key).is_some_and(|row| {
             let differs = row.written.as_ref().is_some_and(|was| *was != value);
-            row.uid == *uid && (row.is_under_way || differs)
+            let has_written = row.is_under_way || row.attempts > 0 || differs;
+            row.uid == *uid && has_written && !row.is_confirmed
         });
-        if has_written_another {
+        if may_have_come_last {
             self.wants(key, uid, value, || None, now);
         } else {
             self.forget(key);
+        }
+    }
+
+    /// Everything that is wanted was found to be so at this time or later. What was written before
+    /// and is still wanted has not come too late.
+    pub(super) fn confirm(&mut self, at: Instant) {
+        for row in self.rows.values_mut() {
+            let had_ended = row.ended.is_some_and(|ended| ended <= at);
+            row.is_confirmed |= had_ended && !row.is_under_way && row.wanted == row.written;
         }
     }
 
@@ -109,6 +124,7 @@ impl<K: Clone + Ord + Hash, V: Clone + PartialEq> Pace<K, V> {
         let (_, key) = self.due.pop_first()?;
         let row = self.rows.get_mut(&key)?;
         (row.due, row.last, row.is_under_way) = (None, Some(now), true);
+        row.is_confirmed = false;
         Some(Write {
             value: row.wanted.clone(),
             uid: row.uid.clone(),
@@ -125,6 +141,7 @@ impl<K: Clone + Ord + Hash, V: Clone + PartialEq> Pace<K, V> {
             return;
         }
         row.is_under_way = false;
+        row.ended = Some(now);
         if made {
             (row.written, row.attempts) = (write.value.clone(), 0);
         } else {
@@ -157,6 +174,8 @@ impl<K: Clone + Ord + Hash, V: Clone + PartialEq> Pace<K, V> {
             due: None,
             attempts: 0,
             is_under_way: false,
+            ended: None,
+            is_confirmed: false,
         })
     }
 
@@ -317,6 +336,22 @@ mod tests {
         assert_eq!(take(&mut pace), Some(("a".to_owned(), Some(2))));
         yields(&mut pace, 2);
         assert!(pace.rows.is_empty());
+        // It has written another value, which was found to be right after that.
+        waits(&mut pace, "a", 3);
+        assert!(take(&mut pace).is_some());
+        pace.confirm(Instant::now() - Duration::from_millis(1));
+        assert!(!pace.rows[&key("a")].is_confirmed, "it was found before");
+        pace.confirm(Instant::now());
+        yields(&mut pace, 4);
+        assert!(pace.rows.is_empty() && pace.due.is_empty());
+        // A write has failed, and may have been made.
+        waits(&mut pace, "a", 3);
+        let write = pace.take(Instant::now()).unwrap();
+        pace.wrote(&write, false, Instant::now());
+        yields(&mut pace, 4);
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(take(&mut pace), Some(("a".to_owned(), Some(4))));
+        pace.forget(&key("a"));
         // A write is under way.
         waits(&mut pace, "a", 3);
         let write = pace.take(Instant::now()).unwrap();

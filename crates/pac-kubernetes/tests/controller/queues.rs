@@ -13,7 +13,7 @@ use crate::common::{cluster, options};
 use crate::setting::{RUN, Working, World, in_order, until};
 
 const QUEUES: &str = "concurrencyqueues";
-const INTERVAL: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shows queues until it is dropped.
 struct Showing(JoinHandle<()>);
@@ -123,13 +123,22 @@ async fn of_two_controllers_one_writes_what_has_changed() {
     let _first = Showing::start(&world, &first).await;
     let _second = Showing::start(&world, &second).await;
     world.event("website", "pr", 1);
+    world.runs("website", &["pr0"]).await;
+    world.tekton.finish("ci", "pr0", true).unwrap();
+    shows(&world, "website", [1, 0, 0]).await;
+    settle().await;
+    // Now it is idle, which both have written.
+    world.event("website", "next", 1);
     shows(&world, "website", [1, 1, 0]).await;
-    settle().await;
-    world.server.forget_requests();
-    world.set_limit("website", Some(5));
-    shows(&world, "website", [5, 1, 0]).await;
-    settle().await;
-    assert_eq!(world.server.count(&writes()), 1);
+    for limit in [5, 6] {
+        settle().await;
+        world.server.forget_requests();
+        world.set_limit("website", Some(limit));
+        let shown = [limit.unsigned_abs(), 1, 0];
+        shows(&world, "website", shown).await;
+        settle().await;
+        assert_eq!(world.server.count(&writes()), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
