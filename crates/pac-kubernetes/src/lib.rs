@@ -38,6 +38,11 @@
 //! | annotation on a PipelineRun that waits | value |
 //! | --- | --- |
 //! | `concurrency.pipelinesascode.tekton.dev/queue-position` | its position in the queue of its Repository, 1 is next; written at most every 10 s, gone once it has started |
+//!
+//! On request it also keeps an object for each Repository, `concurrencyqueues` of
+//! `concurrency.pipelinesascode.tekton.dev`, whose `status` has `limit`, `running`, `waiting` and
+//! `oldestWaitingSince`. Its definition is installed on request alone
+//! ([`Install::with_queues`](install::Install::with_queues)).
 
 mod cache;
 mod client;

@@ -37,6 +37,9 @@ const LATE: u32 = 30;
 /// How long until the cluster's lists are asked for again that have yet to be taken.
 const NOT_LISTED: Duration = Duration::from_secs(1);
 
+/// Between two looks at least, whatever the options say.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// What may be found before it is taken in.
 const FOUND: usize = 64;
 
@@ -84,15 +87,16 @@ async fn look(
         found,
         seen: HashMap::new(),
     };
+    let interval = options.queue_interval.max(SHORTEST);
     loop {
         if !controller.has_listed() {
-            sleep(NOT_LISTED.min(options.queue_interval)).await;
+            sleep(NOT_LISTED.min(interval)).await;
             continue;
         }
         if let Err(error) = looker.look().await {
             tracing::debug!(%error, "queues are not shown for a while");
         }
-        sleep(options.queue_interval).await;
+        sleep(interval).await;
     }
 }
 
