@@ -99,6 +99,11 @@ pub(crate) struct Args {
     #[arg(long)]
     no_positions: bool,
 
+    /// Show the queue of each Repository in an object, whose definition `pac kubernetes install
+    /// --queues` brings; not in the mode observe
+    #[arg(long)]
+    queues: bool,
+
     /// What to do while concurrency-enabled is false
     #[arg(long, value_enum, default_value_t = WithoutStore::Wait)]
     without_store: WithoutStore,
@@ -158,12 +163,7 @@ async fn control(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
     let health = Arc::new(Health::default());
     let _probes = health::serve(args.health_address, Arc::clone(&health)).await?;
     let options = args.kubernetes_options();
-    let cluster = KubernetesCluster::connect(&options).await;
-    let cluster = cluster.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let cause = cause.unwrap_or_default();
-        Failure::new(Exit::Config, format!("{error}: {cause}"))
-    })?;
+    let cluster = KubernetesCluster::connect(&options).await?;
     let reporter = args.reporter(&cluster);
     let cluster: Arc<dyn Cluster> = Arc::new(cluster);
     loop {
@@ -307,10 +307,12 @@ async fn switched(sources: &Sources, enabled: bool) {
 
 impl Args {
     fn reporter(&self, cluster: &KubernetesCluster) -> Option<Reporter> {
-        let tells = !(self.no_events && self.no_positions) && self.mode != Mode::Observe;
         let options = ReportOptions::default()
             .with_events(!self.no_events)
-            .with_positions(!self.no_positions);
+            .with_positions(!self.no_positions)
+            .with_queues(self.queues);
+        let tells = options.events || options.positions || options.queues;
+        let tells = tells && self.mode != Mode::Observe;
         tells.then(|| Reporter::new(cluster, options))
     }
 

@@ -6,6 +6,7 @@ mod options;
 mod place;
 
 use clap::Subcommand;
+use pac_concurrency::kubernetes::KubernetesError;
 use pac_concurrency::kubernetes::install::{
     Install, InstallError, InstallErrorKind, ManifestError, apply, remove, to_document,
 };
@@ -62,8 +63,9 @@ struct InstallCommand {
     cluster: ClusterArgs,
 }
 
-/// The policies of every mode are removed. Objects that bear none of our labels are left as they are. With the Namespace goes everything
-/// that is in it, the Secret too.
+/// The policies of every mode are removed, and the definition of the objects that show queues, with
+/// these objects. Objects that bear none of our labels are left as they are. With the Namespace goes
+/// everything that is in it, the Secret too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 struct UninstallCommand {
@@ -166,6 +168,16 @@ impl From<InstallError> for Failure {
             _ => Exit::Negative,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<KubernetesError> for Failure {
+    fn from(error: KubernetesError) -> Self {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        Self::new(
+            Exit::Config,
+            format!("{error}: {}", cause.unwrap_or_default()),
+        )
     }
 }
 

@@ -10,6 +10,7 @@ mod controller;
 #[cfg(feature = "dist")]
 mod dist;
 mod doctor;
+mod event;
 #[cfg(unix)]
 mod exec;
 mod exit;

@@ -1,20 +1,28 @@
 //! `pac status`: limits, running and waiting runs.
 
+#[cfg(feature = "kubernetes")]
+mod cluster;
+#[cfg(not(feature = "kubernetes"))]
+#[path = "status/no_cluster.rs"]
+mod cluster;
+
 use std::collections::HashSet;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use pac_concurrency::{
-    QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun, SessionId, Settings,
-    StoreReader, Timestamp, WaitReason,
+    PipelineRunKey, QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun,
+    SessionId, Settings, StoreReader, Timestamp, Uid, WaitReason,
 };
 use serde::Serialize;
 
+use crate::event::EventShape;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer, table};
 use crate::output::note;
 use crate::store;
 use crate::time::{humanise, now, rfc3339};
+use cluster::{ClusterArgs, Origins};
 
 /// Repositories per page of the list.
 const PAGE: usize = 500;
@@ -37,6 +45,9 @@ pub(crate) struct Args {
     all: bool,
 
     #[command(flatten)]
+    cluster: ClusterArgs,
+
+    #[command(flatten)]
     output: FormatArg,
 }
 
@@ -44,13 +55,21 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     store::block_on(async {
         let reader = store::reader(settings).await?;
+        let mut origins = args.cluster.origins().await?;
         let mut view = View::new(args, dead_sessions(&reader).await);
         let exit = each_repository(&reader, args.repository.as_ref(), async |status| {
-            view.show(&status)
+            if let Some(origins) = &mut origins {
+                origins.read(&status).await;
+            }
+            view.show(&status, origins.as_ref())
         })
         .await?;
         view.end()?;
-        Ok(exit)
+        let of_cluster = origins.and_then(|origins| origins.exit());
+        Ok(match exit {
+            Exit::Success => of_cluster.unwrap_or(exit),
+            exit => exit,
+        })
     })
 }
 
@@ -130,6 +149,8 @@ struct Running<'a> {
     started_at: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
+    #[serde(skip_serializing_if = "EventShape::is_empty")]
+    event: EventShape<'a>,
 }
 
 #[derive(Serialize)]
@@ -141,6 +162,8 @@ struct Queued<'a> {
     owner: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
+    #[serde(skip_serializing_if = "EventShape::is_empty")]
+    event: EventShape<'a>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -149,13 +172,22 @@ fn is_false(flag: &bool) -> bool {
 }
 
 impl<'a> Shape<'a> {
-    fn of(status: &'a RepositoryStatus, dead: &HashSet<SessionId>) -> Self {
+    fn of(
+        status: &'a RepositoryStatus,
+        dead: &HashSet<SessionId>,
+        origins: Option<&'a Origins>,
+    ) -> Self {
+        let event = |run: &PipelineRunKey, uid: &Uid| {
+            let event = origins.map(|origins| origins.of(run, uid));
+            event.unwrap_or_default()
+        };
         let running = status.running.iter().map(|run| Running {
             run: run.run.as_str(),
             token: run.token.get(),
             session: run.session.to_string(),
             started_at: run.started_at.map(rfc3339),
             dead: dead.contains(&run.session),
+            event: event(&run.run, &run.uid),
         });
         let queued = status.queued.iter().map(|run| Queued {
             run: run.run.as_str(),
@@ -164,6 +196,7 @@ impl<'a> Shape<'a> {
             queued_at: run.queued_at.map(rfc3339),
             owner: run.owner.map(|owner| owner.to_string()),
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
+            event: event(&run.run, &run.uid),
         });
         Self {
             repository: status.repository.as_str(),
@@ -197,9 +230,13 @@ impl View {
     }
 
     /// Shows a repository. Returns false once enough have been shown.
-    fn show(&mut self, status: &RepositoryStatus) -> Result<bool, Failure> {
+    fn show(
+        &mut self,
+        status: &RepositoryStatus,
+        origins: Option<&Origins>,
+    ) -> Result<bool, Failure> {
         if self.format != Format::Table {
-            self.printer.item(&Shape::of(status, &self.dead))?;
+            self.printer.item(&Shape::of(status, &self.dead, origins))?;
             return Ok(true);
         }
         if self.shown == REPOSITORIES_SHOWN && !self.all {
@@ -208,8 +245,8 @@ impl View {
         }
         self.shown += 1;
         let most = if self.all { usize::MAX } else { QUEUED_SHOWN };
-        self.printer
-            .text(&describe(status, most, &self.dead, now()))?;
+        let text = describe(status, most, &self.dead, origins, now());
+        self.printer.text(&text)?;
         self.printer.flush()?;
         Ok(true)
     }
@@ -227,11 +264,12 @@ impl View {
     }
 }
 
-/// Describes a repository in words and a table.
+/// Describes a repository in words and a table, with what its runs were made for if that was asked.
 fn describe(
     status: &RepositoryStatus,
     most: usize,
     dead: &HashSet<SessionId>,
+    origins: Option<&Origins>,
     now: Timestamp,
 ) -> String {
     let mut text = format!(
@@ -245,12 +283,26 @@ fn describe(
         return text;
     }
     let mut rows = table(["run", "state", "token", "session", "for", "why it waits"]);
+    if origins.is_some() {
+        rows.set_header([
+            "run",
+            "state",
+            "token",
+            "session",
+            "for",
+            "why it waits",
+            "event",
+        ]);
+    }
+    let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
     for run in &status.running {
-        rows.add_row(running(run, dead.contains(&run.session), now));
+        let row = running(run, dead.contains(&run.session), now).into_iter();
+        rows.add_row(row.chain(event(&run.run, &run.uid)));
     }
     for run in status.queued.iter().take(most) {
         let is_dead = run.owner.is_some_and(|owner| dead.contains(&owner));
-        rows.add_row(queued(run, is_dead, now));
+        let row = queued(run, is_dead, now).into_iter();
+        rows.add_row(row.chain(event(&run.run, &run.uid)));
     }
     text.push_str(&format!("{rows}\n"));
     if let Some(more) = status

@@ -50,7 +50,8 @@ fn the_manifests_of_the_documents_are_printed_without_a_cluster() {
 #[test]
 fn the_controller_takes_the_arguments_that_its_pods_are_given() {
     for mode in ["takeover", "gate", "observe"] {
-        let printed = pac(&["install", "--mode", mode, "--exclude-namespace", "sandbox"]);
+        let options = ["--queues", "--exclude-namespace", "sandbox"];
+        let printed = pac(&[&["install", "--mode", mode], &options[..]].concat());
         let manifests = text(&printed.stdout);
         let arguments = manifests.lines().map(str::trim);
         let arguments = arguments
@@ -66,6 +67,8 @@ fn the_controller_takes_the_arguments_that_its_pods_are_given() {
         let taken = command.args(&arguments).arg("--help").output().unwrap();
         assert!(taken.status.success(), "{}", text(&taken.stderr));
         assert!(arguments.contains(&"--exclude-namespace=sandbox"));
+        // One that observes writes nothing.
+        assert_eq!(arguments.contains(&"--queues"), mode != "observe");
     }
 }
 
@@ -98,6 +101,11 @@ async fn it_is_installed_checked_and_removed() {
     let server = ApiServer::start().await;
     let at = ["--server", server.url()];
     let on = |args: &[&str]| pac(&[args, &at[..]].concat());
+    let result = |checked: &Output, check: &str| {
+        let results: Vec<Value> = serde_json::from_slice(&checked.stdout).unwrap();
+        let found = results.iter().find(|one| one["check"] == check);
+        found.unwrap()["result"].as_str().unwrap().to_owned()
+    };
 
     let installed = on(&["install", "--apply"]);
     assert!(installed.status.success(), "{}", text(&installed.stderr));
@@ -111,15 +119,22 @@ async fn it_is_installed_checked_and_removed() {
 
     let checked = on(&["check", "-o", "json"]);
     assert_eq!(checked.status.code(), Some(1));
-    let results: Vec<Value> = serde_json::from_slice(&checked.stdout).unwrap();
-    let result = |check: &str| {
-        let found = results.iter().find(|one| one["check"] == check);
-        found.unwrap()["result"].as_str().unwrap().to_owned()
+    assert_eq!(result(&checked, "definitions"), "ok");
+    assert_eq!(result(&checked, "policies"), "ok");
+    assert_eq!(result(&checked, "controller"), "failed");
+    assert_eq!(result(&checked, "settings"), "failed");
+    assert_eq!(result(&checked, "canary"), "skipped");
+
+    let with_queues = ["check", "--queues", "-o", "json"];
+    assert_eq!(result(&on(&with_queues), "definitions"), "failed");
+    let installed = on(&["install", "--queues", "--apply"]);
+    assert!(installed.status.success(), "{}", text(&installed.stderr));
+    assert_eq!(result(&on(&with_queues), "definitions"), "ok");
+    let definitions = || {
+        let all = server.handle().list("customresourcedefinitions", "", "");
+        all.unwrap().len()
     };
-    assert_eq!(result("policies"), "ok");
-    assert_eq!(result("controller"), "failed");
-    assert_eq!(result("settings"), "failed");
-    assert_eq!(result("canary"), "skipped");
+    assert_eq!(definitions(), 1);
 
     let would = on(&["uninstall"]);
     assert!(would.status.success());
@@ -128,6 +143,8 @@ async fn it_is_installed_checked_and_removed() {
     assert!(removed.status.success(), "{}", text(&removed.stderr));
     let left = server.handle().list("deployments", "", "").unwrap();
     assert_eq!(left, [] as [Value; 0]);
+    // Though it was not said that queues are shown.
+    assert_eq!(definitions(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -130,6 +130,8 @@ pub enum RunStatus {
 pub struct RepositorySummary {
     /// The repository.
     pub repository: RepositoryKey,
+    /// The version of this state: as long as it is the same, nothing of the repository changes.
+    pub revision: Revision,
     /// The limit in force.
     pub limit: Limit,
     /// How many hold a slot.
@@ -142,6 +144,7 @@ impl RepositorySummary {
     pub(crate) fn of((repository, head): (RepositoryKey, Head)) -> Self {
         Self {
             repository,
+            revision: head.revision,
             limit: head.limit,
             running: head.started,
             queued: head.queued,

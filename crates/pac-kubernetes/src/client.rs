@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use futures_util::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ObjectList, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change};
 use kube::{Api, Config};
-use pac_core::PipelineRunKey;
+use pac_core::{PipelineRunKey, RepositoryKey};
 use pac_pipelines::model::ResourceVersion;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -20,6 +22,7 @@ use tokio::time::timeout;
 use crate::error::{Failure, FailureKind, KubernetesError, causes, with_causes};
 use crate::object::{Object, RepositoryObject, RunObject};
 use crate::options::KubernetesOptions;
+use crate::queue;
 
 /// The name under which the API server keeps what this software has written.
 const FIELD_MANAGER: &str = "pac-concurrency";
@@ -145,14 +148,49 @@ impl Client {
             .map(drop)
     }
 
+    /// Makes the object that shows a queue what `object` says (server-side apply), or makes it anew.
+    pub(crate) async fn apply_queue(
+        &self,
+        repository: &RepositoryKey,
+        object: &Value,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let (client, resource) = (self.client.clone(), queue::resource());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(client, repository.namespace(), &resource);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(object);
+        within(deadline, api.patch(repository.name(), &params, &patch))
+            .await
+            .map(drop)
+    }
+
     /// Lists the runs of the selection, page by page.
     pub(crate) async fn runs(&self) -> Result<List<RunObject>, Failure> {
-        let params = ListParams {
+        self.list(&self.followed(), self.run_params()).await
+    }
+
+    /// Selects the runs that are followed.
+    fn run_params(&self) -> ListParams {
+        ListParams {
             label_selector: Some(self.options.run_selector.clone()),
             field_selector: self.options.field_selector(),
             ..ListParams::default()
-        };
-        self.list(&self.followed(), params).await
+        }
+    }
+
+    /// Lists what `keep` makes of the metadata of a namespace's runs of the selection, page by page.
+    pub(crate) async fn run_metadata<T>(
+        &self,
+        namespace: &str,
+        keep: impl Fn(ObjectMeta) -> T,
+    ) -> Result<Vec<T>, Failure> {
+        let api: Api<RunObject> = Api::namespaced(self.client.clone(), namespace);
+        let api = &api;
+        let page = |params: ListParams| async move { api.list_metadata(&params).await };
+        let keep = |run: PartialObjectMeta<RunObject>| keep(run.metadata);
+        let list = self.listed(self.run_params(), page, keep);
+        Ok(list.await?.items)
     }
 
     /// Lists the Repositories, page by page: those of all namespaces, since a limit may come from
@@ -198,12 +236,26 @@ impl Client {
     }
 
     async fn list<O: Object>(&self, api: &Api<O>, params: ListParams) -> Result<List<O>, Failure> {
+        let page = |params: ListParams| async move { api.list(&params).await };
+        self.listed(params, page, pruned).await
+    }
+
+    /// What `keep` makes of the objects of all pages, which `page` reads one after the other.
+    async fn listed<T: Clone, O, F>(
+        &self,
+        params: ListParams,
+        page: impl Fn(ListParams) -> F,
+        keep: impl Fn(T) -> O,
+    ) -> Result<List<O>, Failure>
+    where
+        F: Future<Output = Result<ObjectList<T>, kube::Error>>,
+    {
         let params = params.limit(self.options.page_size);
         let deadline = self.options.list_timeout;
         let pages = async {
             let mut attempt = 1;
             loop {
-                match self.pages(api, params.clone()).await {
+                match self.pages(params.clone(), &page, &keep).await {
                     Err(failure)
                         if failure.kind == FailureKind::Expired && attempt < LIST_ATTEMPTS =>
                     {
@@ -217,15 +269,19 @@ impl Client {
         answer.map_err(|_| Failure::late(deadline))?
     }
 
-    async fn pages<O: Object>(
+    async fn pages<T: Clone, O, F>(
         &self,
-        api: &Api<O>,
         mut params: ListParams,
-    ) -> Result<List<O>, Failure> {
+        page: impl Fn(ListParams) -> F,
+        keep: impl Fn(T) -> O,
+    ) -> Result<List<O>, Failure>
+    where
+        F: Future<Output = Result<ObjectList<T>, kube::Error>>,
+    {
         let mut items = Vec::new();
         loop {
-            let page = self.request(api.list(&params)).await?;
-            items.extend(page.items.into_iter().map(pruned));
+            let page = self.request(page(params.clone())).await?;
+            items.extend(page.items.into_iter().map(&keep));
             let next = page.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
                 let version = page.metadata.resource_version;

@@ -27,6 +27,7 @@
 //! | `pipelineruns` of `tekton.dev` | get, list, watch, patch |
 //! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
 //! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
+//! | `concurrencyqueues` of `concurrency.pipelinesascode.tekton.dev`, for one that writes [them](ReportOptions::queues) | create, patch |
 //!
 //! # What people see
 //!
@@ -37,6 +38,11 @@
 //! | annotation on a PipelineRun that waits | value |
 //! | --- | --- |
 //! | `concurrency.pipelinesascode.tekton.dev/queue-position` | its position in the queue of its Repository, 1 is next; written at most every 10 s, gone once it has started |
+//!
+//! On request it also keeps an object for each Repository, `concurrencyqueues` of
+//! `concurrency.pipelinesascode.tekton.dev`, whose `status` has `limit`, `running`, `waiting` and
+//! `oldestWaitingSince`. Its definition is installed on request alone
+//! ([`Install::with_queues`](install::Install::with_queues)).
 
 mod cache;
 mod client;
@@ -46,11 +52,14 @@ mod error;
 pub mod install;
 mod object;
 mod options;
+mod origin;
 mod patch;
+mod queue;
 mod report;
 mod watch;
 
 pub use cluster::KubernetesCluster;
 pub use error::KubernetesError;
 pub use options::KubernetesOptions;
+pub use origin::{RunOrigin, RunOrigins};
 pub use report::{ReportOptions, Reporter};

@@ -33,6 +33,13 @@ pub const EVENT_TYPE: &str = "pipelinesascode.tekton.dev/event-type";
 /// Annotation and label: the commit that the run was made for.
 pub const SHA: &str = "pipelinesascode.tekton.dev/sha";
 
+/// Annotation and label: the branch that the run was made for; of a pull request, the one that it is to
+/// be merged into. Not kept in views.
+pub const BRANCH: &str = "pipelinesascode.tekton.dev/branch";
+
+/// Annotation and label: the branch that a pull request comes from. Not kept in views.
+pub const SOURCE_BRANCH: &str = "pipelinesascode.tekton.dev/source-branch";
+
 /// Annotation: JSON about the controller that made the run; `gRepo` names the global Repository.
 pub const CONTROLLER_INFO: &str = "pipelinesascode.tekton.dev/controller-info";
 

@@ -39,6 +39,11 @@ pub(super) struct InstallArgs {
     /// A held run that is cancelled gracefully is cancelled at once: its `finally` tasks do not run
     #[arg(long)]
     cancel_at_once: bool,
+
+    /// Show the queue of each Repository in an object (`kubectl get concurrencyqueues`); it takes a
+    /// CustomResourceDefinition
+    #[arg(long)]
+    queues: bool,
 }
 
 /// How runs are held back.
@@ -75,7 +80,8 @@ impl InstallArgs {
                 Driver::Postgresql => StoreDriver::Postgresql,
                 Driver::Etcd => StoreDriver::Etcd,
             })
-            .with_cancel_at_once(self.cancel_at_once);
+            .with_cancel_at_once(self.cancel_at_once)
+            .with_queues(self.queues);
         if let Some(namespace) = &self.pac_namespace {
             install = install.with_pac_namespace(namespace);
         }

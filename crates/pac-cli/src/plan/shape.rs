@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::manifests::{Place, Problem};
 use super::order::Order;
 use super::report::{Fate, LimitOf, Line, Queue, Report};
+use crate::event::EventShape;
 use crate::time::rfc3339;
 
 #[derive(Debug, Serialize)]
@@ -58,16 +59,6 @@ enum OrderShape {
         created_at: String,
     },
     Name,
-}
-
-#[derive(Debug, Serialize)]
-struct EventShape<'a> {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pull_request: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]
@@ -142,6 +133,7 @@ impl<'a> RunShape<'a> {
                 kind: mark(vocabulary::EVENT_TYPE),
                 pull_request: mark(vocabulary::PULL_REQUEST),
                 sha: mark(vocabulary::SHA),
+                ..EventShape::default()
             },
             place: PlaceShape::of(&line.run.place),
         }
@@ -166,12 +158,6 @@ impl OrderShape {
             },
             Order::Undated => Self::Name,
         }
-    }
-}
-
-impl EventShape<'_> {
-    fn is_empty(&self) -> bool {
-        self.kind.is_none() && self.pull_request.is_none() && self.sha.is_none()
     }
 }
 

@@ -71,7 +71,7 @@ pub(super) const ACCESS_REVIEW: Kind = kind(
 const RBAC_VERSION: &str = "rbac.authorization.k8s.io/v1";
 
 /// Every kind of object that is installed.
-const INSTALLED: [Kind; 11] = [
+const INSTALLED: [Kind; 12] = [
     NAMESPACE,
     CONFIG_MAP,
     DEPLOYMENT,
@@ -83,6 +83,11 @@ const INSTALLED: [Kind; 11] = [
     kind(RBAC_VERSION, "Role", "roles"),
     kind(RBAC_VERSION, "RoleBinding", "rolebindings"),
     kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    kind(
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        "customresourcedefinitions",
+    ),
 ];
 
 /// One object, or all objects of a kind in a namespace or in the cluster.

@@ -159,7 +159,7 @@ pub async fn check(
             CheckStep::Server | CheckStep::PoliciesServed => {
                 cluster::policies_served(access, install).await
             }
-            CheckStep::Definitions => cluster::definitions(access).await,
+            CheckStep::Definitions => cluster::definitions(access, install).await,
             CheckStep::Policies => objects::policies(access, install).await,
             CheckStep::Controller => objects::controller(access, install).await,
             CheckStep::Permissions => cluster::permissions(access, install).await,

@@ -15,6 +15,7 @@ mod handover;
 mod manifest;
 mod options;
 mod policies;
+mod queues;
 mod rbac;
 mod runs;
 mod settings;

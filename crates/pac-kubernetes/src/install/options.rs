@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::manifest::Manifest;
-use super::{policies, rbac, settings, workload};
+use super::{policies, queues, rbac, settings, workload};
 
 /// How PipelineRuns are held back for the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -93,6 +93,10 @@ pub struct Install {
     /// Whether a run that is cancelled gracefully before it has started is cancelled at once, so
     /// that its `finally` tasks do not run. Default: no.
     pub cancel_at_once: bool,
+    /// Whether the controller writes an object for each Repository, which shows its queue. It takes
+    /// a CustomResourceDefinition. In the mode observe, which writes nothing, it means nothing.
+    /// Default: no.
+    pub queues: bool,
 }
 
 impl Install {
@@ -172,6 +176,18 @@ impl Install {
         self
     }
 
+    /// With an object for each Repository that shows its queue, or without.
+    #[must_use]
+    pub fn with_queues(mut self, queues: bool) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// Whether the controller shows queues.
+    pub(super) fn shows_queues(&self) -> bool {
+        self.queues && self.mode != InstallMode::Observe
+    }
+
     /// The namespace of Pipelines-as-Code, where the global Repository is.
     #[must_use]
     pub fn pac_namespace(&self) -> &str {
@@ -194,22 +210,26 @@ impl Install {
     /// runs beside the queue of Pipelines-as-Code.
     #[must_use]
     pub fn manifests(&self) -> Vec<Manifest> {
-        self.with_policies(self.policies())
+        self.with_policies(self.policies(), self.shows_queues())
     }
 
     /// The objects that are removed, in this order: the reverse of the [manifests](Self::manifests),
-    /// with the policies of every mode.
+    /// with the policies of every mode, and the definition of the objects that show queues. With it
+    /// go these objects.
     #[must_use]
     pub fn removals(&self) -> Vec<Manifest> {
-        let mut manifests = self.with_policies(policies::all(self));
+        let mut manifests = self.with_policies(policies::all(self), true);
         manifests.reverse();
         manifests
     }
 
-    fn with_policies(&self, policies: Vec<Manifest>) -> Vec<Manifest> {
+    fn with_policies(&self, policies: Vec<Manifest>, with_definition: bool) -> Vec<Manifest> {
         let mut manifests = Vec::new();
         if !self.is_shared() {
             manifests.push(Manifest::cluster_wide("v1", "Namespace", &self.namespace));
+        }
+        if with_definition {
+            manifests.push(queues::definition());
         }
         manifests.extend(rbac::manifests(self));
         if !self.is_shared() {
@@ -249,6 +269,7 @@ impl Default for Install {
             driver: StoreDriver::default(),
             excluded_namespaces: BTreeSet::new(),
             cancel_at_once: false,
+            queues: false,
         }
     }
 }
@@ -295,6 +316,18 @@ mod tests {
             [binding_first, binding_first, binding_first].concat()
         );
         assert_eq!(kinds[kinds.len() - 1], "Namespace");
+    }
+
+    #[test]
+    fn a_definition_is_installed_only_where_queues_are_shown_and_removed_in_any_case() {
+        let definition = "CustomResourceDefinition".to_owned();
+        let shown = Install::default().with_queues(true);
+        assert_eq!(kinds(&shown)[1], definition, "before the controller");
+        for without in [Install::default(), shown.with_mode(InstallMode::Observe)] {
+            assert!(!kinds(&without).contains(&definition));
+            let removals = without.removals();
+            assert_eq!(removals[removals.len() - 2].kind(), definition);
+        }
     }
 
     #[test]

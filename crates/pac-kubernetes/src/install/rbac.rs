@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::manifest::Manifest;
 use super::options::{Install, InstallMode};
+use super::queues;
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
@@ -34,8 +35,8 @@ impl Permission {
 }
 
 /// What the controller does in all namespaces.
-pub(super) fn cluster_wide(mode: InstallMode) -> [Permission; 3] {
-    let runs: &[&str] = match mode {
+pub(super) fn cluster_wide(install: &Install) -> Vec<Permission> {
+    let runs: &[&str] = match install.mode {
         InstallMode::Takeover | InstallMode::Gate => &["get", "list", "watch", "patch"],
         InstallMode::Observe => &["get", "list", "watch"],
     };
@@ -45,11 +46,13 @@ pub(super) fn cluster_wide(mode: InstallMode) -> [Permission; 3] {
         name: None,
         verbs,
     };
-    [
+    let mut permissions = vec![
         of("tekton.dev", "pipelineruns", runs),
         of(PAC_MANAGER, "repositories", &["get", "list", "watch"]),
         of("events.k8s.io", "events", &["create", "patch"]),
-    ]
+    ];
+    permissions.extend(install.shows_queues().then_some(queues::PERMISSION));
+    permissions
 }
 
 /// What the controller does in its own namespace: it reads its settings.
@@ -76,7 +79,7 @@ pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
     vec![
         Manifest::namespaced("v1", "ServiceAccount", namespace, name),
         Manifest::cluster_wide(RBAC, "ClusterRole", name)
-            .with("rules", rules(&cluster_wide(install.mode))),
+            .with("rules", rules(&cluster_wide(install))),
         Manifest::cluster_wide(RBAC, "ClusterRoleBinding", name)
             .with("roleRef", role("ClusterRole"))
             .with("subjects", subjects.clone()),
@@ -125,6 +128,18 @@ mod tests {
     fn an_observer_changes_no_run() {
         let rules = rules(InstallMode::Observe, "ClusterRole");
         assert_eq!(rules[0]["verbs"], json!(["get", "list", "watch"]));
+    }
+
+    #[test]
+    fn one_that_shows_queues_writes_their_objects_and_reads_none() {
+        let install = Install::default().with_queues(true);
+        let manifests = manifests(&install);
+        let role = manifests.iter().find(|one| one.kind() == "ClusterRole");
+        assert_eq!(
+            role.unwrap().as_value()["rules"][3],
+            json!({"apiGroups": ["concurrency.pipelinesascode.tekton.dev"],
+                "resources": ["concurrencyqueues"], "verbs": ["create", "patch"]})
+        );
     }
 
     #[test]

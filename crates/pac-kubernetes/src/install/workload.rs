@@ -118,6 +118,9 @@ fn arguments(install: &Install) -> Vec<String> {
     if pac != usual {
         arguments.push(format!("--global-repository={pac}/pipelines-as-code"));
     }
+    if install.shows_queues() {
+        arguments.push("--queues".to_owned());
+    }
     let excluded = install.excluded_namespaces.iter();
     arguments.extend(excluded.map(|namespace| format!("--exclude-namespace={namespace}")));
     arguments
@@ -168,6 +171,7 @@ mod tests {
             .with_mode(InstallMode::Gate)
             .with_replicas(3)
             .with_image("registry.example.com/pac:1")
+            .with_queues(true)
             .with_excluded_namespace("sandbox");
         let spec = spec(&install);
         assert_eq!(spec["replicas"], 3);
@@ -179,6 +183,7 @@ mod tests {
             "controller",
             "--mode=gate",
             "--health-address=0.0.0.0:8080",
+            "--queues",
             "--exclude-namespace=sandbox",
         ]);
         assert_eq!(container["args"], arguments);

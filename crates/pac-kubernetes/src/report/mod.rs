@@ -1,4 +1,5 @@
-//! What people see of the queues: events on PipelineRuns, and the position of each run that waits.
+//! What people see of the queues: events on PipelineRuns, the position of each run that waits, and an
+//! object for each Repository.
 //!
 //! A [`Reporter`] reads what a controller [tells](pac_pipelines::Notices), and follows the queues
 //! in which the controller has runs. It works in its own task, with requests of its own that are
@@ -20,12 +21,15 @@
 //! make it once. What happens to a run again and again is one event with a series.
 
 mod bucket;
+mod each;
 mod event;
 mod events;
 mod memory;
 mod options;
 mod pace;
 mod positions;
+mod queues;
+mod writes;
 
 pub use options::ReportOptions;
 
@@ -34,7 +38,7 @@ use pac_pipelines::PipelinesController;
 use crate::client::Client;
 use crate::cluster::KubernetesCluster;
 
-/// Writes events and positions for people to see.
+/// Writes events, positions and queues for people to see.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     client: Client,
@@ -64,6 +68,11 @@ impl Reporter {
             async {
                 if self.options.positions {
                     positions::report(&self.client, &self.options, controller).await;
+                }
+            },
+            async {
+                if self.options.queues {
+                    queues::report(&self.client, &self.options, controller).await;
                 }
             },
         );

@@ -18,6 +18,15 @@ pub struct ReportOptions {
     pub positions_per_second: u32,
     /// How often the position of one run is written at most; the newest one is. Default: 10 s.
     pub position_interval: Duration,
+    /// Whether an object is written for each Repository, which shows its queue. It needs the
+    /// definition and the permission of
+    /// [`Install::with_queues`](crate::install::Install::with_queues). Default: no.
+    pub queues: bool,
+    /// How many of these objects are written in a second at most, on average. Default: 10.
+    pub queues_per_second: u32,
+    /// How often the store is asked which queues have changed, and one object is written at most;
+    /// the newest state is. Default: 10 s.
+    pub queue_interval: Duration,
     /// How long one request may take. Default: 5 s.
     pub request_timeout: Duration,
     /// The process, as events name it: at most 128 characters. Default: the environment's
@@ -36,6 +45,9 @@ impl Default for ReportOptions {
             positions: true,
             positions_per_second: 10,
             position_interval: Duration::from_secs(10),
+            queues: false,
+            queues_per_second: 10,
+            queue_interval: Duration::from_secs(10),
             request_timeout: Duration::from_secs(5),
             instance: if host.is_empty() {
                 "pac-concurrency".to_owned()
@@ -86,6 +98,27 @@ impl ReportOptions {
     #[must_use]
     pub fn with_position_interval(mut self, interval: Duration) -> Self {
         self.position_interval = interval;
+        self
+    }
+
+    /// With an object for each Repository that shows its queue, or without.
+    #[must_use]
+    pub fn with_queues(mut self, queues: bool) -> Self {
+        self.queues = queues;
+        self
+    }
+
+    /// With another rate of objects that show queues; at least 1 a second.
+    #[must_use]
+    pub fn with_queues_per_second(mut self, requests: u32) -> Self {
+        self.queues_per_second = requests.max(1);
+        self
+    }
+
+    /// With another interval between two writes of the object that shows one queue.
+    #[must_use]
+    pub fn with_queue_interval(mut self, interval: Duration) -> Self {
+        self.queue_interval = interval;
         self
     }
 }

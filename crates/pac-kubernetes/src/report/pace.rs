@@ -1,97 +1,116 @@
-//! Which position is written next. Pure: the newest value wins, and each run is written at most
-//! once in an interval.
+//! What is written next about which object. Pure: the newest value wins, and each object is written
+//! at most once in an interval.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::time::Duration;
 
-use pac_core::{PipelineRunKey, Uid};
+use pac_core::Uid;
 use tokio::time::Instant;
 
 /// How often a write that fails is tried in a row.
 const ATTEMPTS: u32 = 3;
 
-/// The positions that are wanted and those that were written.
+/// The values that are wanted on objects, and those that were written.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Pace<K, V> {
     interval: Duration,
-    runs: HashMap<PipelineRunKey, Row>,
-    due: BTreeSet<(Instant, PipelineRunKey)>,
+    /// How often a write that fails is tried in a row; `None`: until it is made.
+    attempts: Option<u32>,
+    rows: HashMap<K, Row<V>>,
+    due: BTreeSet<(Instant, K)>,
 }
 
 #[derive(Debug)]
-struct Row {
+struct Row<V> {
     uid: Uid,
-    /// `None`: it waits no more, and the annotation is to go.
-    wanted: Option<usize>,
-    /// What the annotation says, as far as is known.
-    written: Option<usize>,
+    /// `None`: what was written is to go.
+    wanted: Option<V>,
+    /// What the object bears, as far as is known.
+    written: Option<V>,
     last: Option<Instant>,
     due: Option<Instant>,
     attempts: u32,
     is_under_way: bool,
+    /// When the last write ended, however it did.
+    ended: Option<Instant>,
+    /// After the last write, what was written was still what is wanted.
+    is_confirmed: bool,
 }
 
 /// A write that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Write {
-    pub(super) run: PipelineRunKey,
+pub(super) struct Write<K, V> {
+    pub(super) key: K,
     pub(super) uid: Uid,
-    /// `None`: the annotation is to go.
-    pub(super) position: Option<usize>,
+    /// `None`: what was written is to go.
+    pub(super) value: Option<V>,
 }
 
-impl Pace {
+impl<K: Clone + Ord + Hash, V: Clone + PartialEq> Pace<K, V> {
     pub(super) fn new(interval: Duration) -> Self {
         Self {
             interval,
-            runs: HashMap::new(),
+            attempts: Some(ATTEMPTS),
+            rows: HashMap::new(),
             due: BTreeSet::new(),
         }
     }
 
-    /// A run waits at a position. `shown` is what its annotation says, asked for once.
-    pub(super) fn waits(
-        &mut self,
-        run: &PipelineRunKey,
-        uid: &Uid,
-        position: usize,
-        shown: impl FnOnce() -> Option<usize>,
-        now: Instant,
-    ) {
-        if self.runs.get(run).is_some_and(|row| row.uid != *uid) {
-            self.forget(run);
-        }
-        let row = self.runs.entry(run.clone()).or_insert_with(|| Row {
-            uid: uid.clone(),
-            wanted: None,
-            written: shown(),
-            last: None,
-            due: None,
-            attempts: 0,
-            is_under_way: false,
-        });
-        row.wanted = Some(position);
-        self.plan(run, now);
+    /// The same, and a write that fails is tried until it is made.
+    pub(super) fn without_giving_up(mut self) -> Self {
+        self.attempts = None;
+        self
     }
 
-    /// A run waits no more. `shown` is what its annotation says.
-    pub(super) fn left(
+    /// An object is to bear a value. `shown` is what it bears, asked for once.
+    pub(super) fn wants(
         &mut self,
-        run: &PipelineRunKey,
+        key: &K,
         uid: &Uid,
-        shown: Option<usize>,
+        value: V,
+        shown: impl FnOnce() -> Option<V>,
         now: Instant,
     ) {
-        if !self.runs.contains_key(run) && shown.is_none() {
+        self.row(key, uid, shown).wanted = Some(value);
+        self.plan(key, now);
+    }
+
+    /// An object is to bear nothing, at once. `shown` is what it bears.
+    pub(super) fn clears(&mut self, key: &K, uid: &Uid, shown: Option<V>, now: Instant) {
+        if !self.rows.contains_key(key) && shown.is_none() {
             return;
         }
         // It may have been written by another controller, or a moment ago.
-        self.waits(run, uid, 0, || shown, now);
-        if let Some(row) = self.runs.get_mut(run) {
-            row.wanted = None;
-            row.last = None;
+        let row = self.row(key, uid, || shown);
+        row.wanted = None;
+        row.last = None;
+        self.plan(key, now);
+    }
+
+    /// Another controller writes this value from now on. Where this one has written another value
+    /// last, and that was not [confirmed](Self::confirm), it may have come after the other
+    /// controller's: then this one writes the value, too.
+    pub(super) fn yields(&mut self, key: &K, uid: &Uid, value: V, now: Instant) {
+        let may_have_come_last = self.rows.get(key).is_some_and(|row| {
+            let differs = row.written.as_ref().is_some_and(|was| *was != value);
+            let has_written = row.is_under_way || row.attempts > 0 || differs;
+            row.uid == *uid && has_written && !row.is_confirmed
+        });
+        if may_have_come_last {
+            self.wants(key, uid, value, || None, now);
+        } else {
+            self.forget(key);
         }
-        self.plan(run, now);
+    }
+
+    /// Everything that is wanted was found to be so at this time or later. What was written before
+    /// and is still wanted has not come too late.
+    pub(super) fn confirm(&mut self, at: Instant) {
+        for row in self.rows.values_mut() {
+            let had_ended = row.ended.is_some_and(|ended| ended <= at);
+            row.is_confirmed |= had_ended && !row.is_under_way && row.wanted == row.written;
+        }
     }
 
     /// When the next write is due.
@@ -100,73 +119,97 @@ impl Pace {
     }
 
     /// Takes a write that is due.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Write> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<Write<K, V>> {
         self.due.first().filter(|(due, _)| *due <= now)?;
-        let (_, run) = self.due.pop_first()?;
-        let row = self.runs.get_mut(&run)?;
+        let (_, key) = self.due.pop_first()?;
+        let row = self.rows.get_mut(&key)?;
         (row.due, row.last, row.is_under_way) = (None, Some(now), true);
+        row.is_confirmed = false;
         Some(Write {
-            position: row.wanted,
+            value: row.wanted.clone(),
             uid: row.uid.clone(),
-            run,
+            key,
         })
     }
 
     /// What became of a write: it was made, or not.
-    pub(super) fn wrote(&mut self, write: &Write, made: bool, now: Instant) {
-        let Some(row) = self.runs.get_mut(&write.run) else {
+    pub(super) fn wrote(&mut self, write: &Write<K, V>, made: bool, now: Instant) {
+        let Some(row) = self.rows.get_mut(&write.key) else {
             return;
         };
         if row.uid != write.uid {
             return;
         }
         row.is_under_way = false;
+        row.ended = Some(now);
         if made {
-            (row.written, row.attempts) = (write.position, 0);
+            (row.written, row.attempts) = (write.value.clone(), 0);
         } else {
-            row.attempts += 1;
-            if row.attempts >= ATTEMPTS {
-                // Given up, until it is at another position.
-                (row.written, row.attempts) = (row.wanted, 0);
+            row.attempts = row.attempts.saturating_add(1);
+            if self.attempts.is_some_and(|most| row.attempts >= most) {
+                // Given up, until another value is wanted.
+                (row.written, row.attempts) = (row.wanted.clone(), 0);
             }
         }
-        self.plan(&write.run, now);
+        self.plan(&write.key, now);
     }
 
-    /// Has a run written if what is wanted differs from what is there; forgets one that waits no
-    /// more and bears nothing.
-    fn plan(&mut self, run: &PipelineRunKey, now: Instant) {
-        let Some(row) = self.runs.get_mut(run) else {
+    /// This object is not written any more, by this controller.
+    pub(super) fn forget(&mut self, key: &K) {
+        if let Some(due) = self.rows.remove(key).and_then(|row| row.due) {
+            self.due.remove(&(due, key.clone()));
+        }
+    }
+
+    /// The row of an object, anew if it was about another one of the same name.
+    fn row(&mut self, key: &K, uid: &Uid, shown: impl FnOnce() -> Option<V>) -> &mut Row<V> {
+        if self.rows.get(key).is_some_and(|row| row.uid != *uid) {
+            self.forget(key);
+        }
+        self.rows.entry(key.clone()).or_insert_with(|| Row {
+            uid: uid.clone(),
+            wanted: None,
+            written: shown(),
+            last: None,
+            due: None,
+            attempts: 0,
+            is_under_way: false,
+            ended: None,
+            is_confirmed: false,
+        })
+    }
+
+    /// Has an object written if what is wanted differs from what is there; forgets one that is to
+    /// bear nothing and bears nothing.
+    fn plan(&mut self, key: &K, now: Instant) {
+        let Some(row) = self.rows.get_mut(key) else {
             return;
         };
         if let Some(due) = row.due.take() {
-            self.due.remove(&(due, run.clone()));
+            self.due.remove(&(due, key.clone()));
         }
         if row.is_under_way {
             return;
         }
         if row.wanted == row.written {
             if row.wanted.is_none() {
-                self.runs.remove(run);
+                self.rows.remove(key);
             }
             return;
         }
         let due = row.last.map_or(now, |last| now.max(last + self.interval));
         row.due = Some(due);
-        self.due.insert((due, run.clone()));
-    }
-
-    /// Another controller writes it from now on.
-    pub(super) fn forget(&mut self, run: &PipelineRunKey) {
-        if let Some(due) = self.runs.remove(run).and_then(|row| row.due) {
-            self.due.remove(&(due, run.clone()));
-        }
+        self.due.insert((due, key.clone()));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use pac_core::PipelineRunKey;
+
     use super::*;
+
+    type Positions = Pace<PipelineRunKey, usize>;
 
     const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -178,14 +221,14 @@ mod tests {
         "u".parse().unwrap()
     }
 
-    fn waits(pace: &mut Pace, run: &str, position: usize) {
-        pace.waits(&key(run), &uid(), position, || None, Instant::now());
+    fn waits(pace: &mut Positions, run: &str, position: usize) {
+        pace.wants(&key(run), &uid(), position, || None, Instant::now());
     }
 
-    fn take(pace: &mut Pace) -> Option<(String, Option<usize>)> {
+    fn take(pace: &mut Positions) -> Option<(String, Option<usize>)> {
         let write = pace.take(Instant::now())?;
         pace.wrote(&write, true, Instant::now());
-        Some((write.run.name().to_owned(), write.position))
+        Some((write.key.name().to_owned(), write.value))
     }
 
     #[tokio::test(start_paused = true)]
@@ -208,24 +251,24 @@ mod tests {
         let mut pace = Pace::new(INTERVAL);
         waits(&mut pace, "a", 1);
         assert!(take(&mut pace).is_some());
-        pace.left(&key("a"), &uid(), None, Instant::now());
+        pace.clears(&key("a"), &uid(), None, Instant::now());
         assert_eq!(take(&mut pace), Some(("a".to_owned(), None)));
-        assert!(pace.runs.is_empty() && pace.due.is_empty());
+        assert!(pace.rows.is_empty() && pace.due.is_empty());
         // One that another controller wrote; one that bears nothing.
-        pace.left(&key("b"), &uid(), Some(7), Instant::now());
-        pace.left(&key("c"), &uid(), None, Instant::now());
+        pace.clears(&key("b"), &uid(), Some(7), Instant::now());
+        pace.clears(&key("c"), &uid(), None, Instant::now());
         assert_eq!(take(&mut pace), Some(("b".to_owned(), None)));
         assert_eq!(take(&mut pace), None);
         // One that was never written.
         waits(&mut pace, "d", 1);
-        pace.left(&key("d"), &uid(), None, Instant::now());
-        assert!(pace.runs.is_empty() && pace.due.is_empty());
+        pace.clears(&key("d"), &uid(), None, Instant::now());
+        assert!(pace.rows.is_empty() && pace.due.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_there_already_is_not_written() {
         let mut pace = Pace::new(INTERVAL);
-        pace.waits(&key("a"), &uid(), 3, || Some(3), Instant::now());
+        pace.wants(&key("a"), &uid(), 3, || Some(3), Instant::now());
         assert_eq!(take(&mut pace), None);
         waits(&mut pace, "a", 2);
         assert_eq!(take(&mut pace), Some(("a".to_owned(), Some(2))));
@@ -242,14 +285,21 @@ mod tests {
             tokio::time::advance(INTERVAL).await;
         }
         assert_eq!(pace.next_due(), None);
+        let mut stubborn = Pace::new(INTERVAL).without_giving_up();
+        waits(&mut stubborn, "a", 1);
+        for _ in 0..3 * ATTEMPTS {
+            let write = stubborn.take(Instant::now()).unwrap();
+            stubborn.wrote(&write, false, Instant::now());
+            tokio::time::advance(INTERVAL).await;
+        }
         // It starts while a write is under way.
         waits(&mut pace, "a", 2);
         let write = pace.take(Instant::now()).unwrap();
-        pace.left(&key("a"), &uid(), None, Instant::now());
+        pace.clears(&key("a"), &uid(), None, Instant::now());
         assert_eq!(pace.take(Instant::now()), None);
         pace.wrote(&write, true, Instant::now());
         assert_eq!(take(&mut pace), Some(("a".to_owned(), None)));
-        assert!(pace.runs.is_empty());
+        assert!(pace.rows.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -262,5 +312,52 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| take(&mut pace)).collect();
         let names: Vec<_> = order.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_yields_writes_once_more_where_its_last_write_may_have_come_late() {
+        let mut pace = Pace::new(INTERVAL);
+        let yields = |pace: &mut Positions, value: usize| {
+            pace.yields(&key("a"), &uid(), value, Instant::now());
+        };
+        // It has never written, or what is wanted: the other one writes.
+        waits(&mut pace, "a", 1);
+        yields(&mut pace, 1);
+        assert!(pace.rows.is_empty() && pace.due.is_empty());
+        waits(&mut pace, "a", 1);
+        assert!(take(&mut pace).is_some());
+        yields(&mut pace, 1);
+        assert!(pace.rows.is_empty());
+        // It has written another value: this one too, and then no more.
+        waits(&mut pace, "a", 1);
+        assert!(take(&mut pace).is_some());
+        yields(&mut pace, 2);
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(take(&mut pace), Some(("a".to_owned(), Some(2))));
+        yields(&mut pace, 2);
+        assert!(pace.rows.is_empty());
+        // It has written another value, which was found to be right after that.
+        waits(&mut pace, "a", 3);
+        assert!(take(&mut pace).is_some());
+        pace.confirm(Instant::now() - Duration::from_millis(1));
+        assert!(!pace.rows[&key("a")].is_confirmed, "it was found before");
+        pace.confirm(Instant::now());
+        yields(&mut pace, 4);
+        assert!(pace.rows.is_empty() && pace.due.is_empty());
+        // A write has failed, and may have been made.
+        waits(&mut pace, "a", 3);
+        let write = pace.take(Instant::now()).unwrap();
+        pace.wrote(&write, false, Instant::now());
+        yields(&mut pace, 4);
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(take(&mut pace), Some(("a".to_owned(), Some(4))));
+        pace.forget(&key("a"));
+        // A write is under way.
+        waits(&mut pace, "a", 3);
+        let write = pace.take(Instant::now()).unwrap();
+        yields(&mut pace, 4);
+        pace.wrote(&write, true, Instant::now());
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!(take(&mut pace), Some(("a".to_owned(), Some(4))));
     }
 }

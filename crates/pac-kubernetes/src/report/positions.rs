@@ -8,17 +8,15 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use pac_core::manager::{RepositoryStatus, RepositoryWatch};
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use pac_pipelines::{Noticed, PipelinesController, What, vocabulary};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use super::bucket::Bucket;
+use super::each::each_repository;
 use super::options::ReportOptions;
-use super::pace::{Pace, Write};
+use super::pace::Write as Paced;
+use super::writes::{Failing, Writes};
 use crate::client::Client;
 use crate::error::{Failure, FailureKind};
 use crate::patch;
-
-/// How many writes are under way at once at most.
-const AT_ONCE: usize = 4;
 
 /// How long a queue may change before it is looked at: a batch is one change.
 const SETTLES: Duration = Duration::from_millis(250);
@@ -26,8 +24,8 @@ const SETTLES: Duration = Duration::from_millis(250);
 /// How long until a queue is followed again that could not be.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How many repositories of the store are read in one page.
-const PAGE: usize = 1_000;
+/// The position that a run is to bear.
+type Write = Paced<PipelineRunKey, usize>;
 
 /// The next state of a queue; `None` when the manager has ended.
 type Looked = Result<Option<(RepositoryWatch, RepositoryStatus)>, Error>;
@@ -40,17 +38,17 @@ pub(super) async fn report(
 ) {
     let mut notices = controller.notices();
     let mut keeper = Keeper {
-        client,
-        options,
         controller,
-        pace: Pace::new(options.position_interval),
-        bucket: Bucket::new(options.positions_per_second),
+        writes: Writes::new(
+            options.position_interval,
+            options.positions_per_second,
+            Failing::GivesUp,
+        ),
         followed: HashMap::new(),
         looks: FuturesUnordered::new(),
-        writes: FuturesUnordered::new(),
     };
+    let send = sender(client, options.request_timeout);
     loop {
-        let due = keeper.next_write();
         tokio::select! {
             next = notices.next() => match next {
                 Some(Noticed::Notice(notice)) => match notice.what {
@@ -64,22 +62,21 @@ pub(super) async fn report(
             Some((repository, looked)) = keeper.looks.next() => {
                 keeper.looked(repository, looked);
             }
-            Some((write, written)) = keeper.writes.next() => keeper.wrote(&write, &written),
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => keeper.write(),
+            (write, written) = keeper.writes.next(&send) => {
+                if let Err(failure) = written {
+                    tracing::debug!(run = %write.key, error = %failure, "a position is not written");
+                }
+            }
         }
     }
 }
 
 struct Keeper<'a> {
-    client: &'a Client,
-    options: &'a ReportOptions,
     controller: &'a PipelinesController,
-    pace: Pace,
-    bucket: Bucket,
+    writes: Writes<'a, PipelineRunKey, usize>,
     /// The queues that are followed: those with runs that this controller looks after.
     followed: HashMap<RepositoryKey, Followed>,
     looks: FuturesUnordered<BoxFuture<'a, (RepositoryKey, Looked)>>,
-    writes: FuturesUnordered<BoxFuture<'a, (Write, Result<(), Failure>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,22 +100,14 @@ impl<'a> Keeper<'a> {
 
     /// Notices were missed: whatever waits is followed.
     async fn follow_all(&mut self) {
-        let mut after: Option<RepositoryKey> = None;
-        loop {
-            let page = self.controller.manager().list(after.as_ref(), PAGE).await;
-            let Ok(page) = page.inspect_err(|error| {
-                tracing::warn!(%error, "positions are not written for a while");
-            }) else {
-                return;
-            };
-            let is_last = page.len() < PAGE;
-            after = page.last().map(|summary| summary.repository.clone());
-            for summary in page.iter().filter(|summary| summary.queued > 0) {
+        let controller = self.controller;
+        let followed = each_repository(controller, |summary| {
+            if summary.queued > 0 {
                 self.follow(&summary.repository);
             }
-            if is_last {
-                return;
-            }
+        });
+        if let Err(error) = followed.await {
+            tracing::warn!(%error, "positions are not written for a while");
         }
     }
 
@@ -163,8 +152,9 @@ impl<'a> Keeper<'a> {
         let ours = status.queued.iter();
         for run in ours.filter(|run| run.owner == Some(session)) {
             let shown = || shown(self.controller, &run.run, &run.uid);
-            self.pace
-                .waits(&run.run, &run.uid, run.position, shown, now);
+            self.writes
+                .pace
+                .wants(&run.run, &run.uid, run.position, shown, now);
             waiting.insert(run.run.clone(), run.uid.clone());
         }
         let waits = |run: &PipelineRunKey, uid: &Uid| {
@@ -177,10 +167,10 @@ impl<'a> Keeper<'a> {
             }
             if waits(&run, &uid) {
                 // Another controller's by now, which writes it.
-                self.pace.forget(&run);
+                self.writes.pace.forget(&run);
             } else {
                 let shown = shown(self.controller, &run, &uid);
-                self.pace.left(&run, &uid, shown, now);
+                self.writes.pace.clears(&run, &uid, shown, now);
             }
         }
         if waiting.is_empty() && !std::mem::take(&mut followed.again) {
@@ -194,36 +184,7 @@ impl<'a> Keeper<'a> {
 
     fn started(&mut self, run: &PipelineRunKey, uid: &Uid) {
         let shown = shown(self.controller, run, uid);
-        self.pace.left(run, uid, shown, Instant::now());
-    }
-
-    /// When there is something to write, and a request may be made for it.
-    fn next_write(&self) -> Option<Instant> {
-        let due = self.pace.next_due()?;
-        (self.writes.len() < AT_ONCE).then(|| self.bucket.next(Instant::now()).max(due))
-    }
-
-    fn write(&mut self) {
-        let now = Instant::now();
-        // The instant may have come for one of the two alone.
-        if self.bucket.next(now) > now {
-            return;
-        }
-        if let Some(write) = self.pace.take(now) {
-            self.bucket.take(now);
-            let (client, deadline) = (self.client, self.options.request_timeout);
-            self.writes.push(Box::pin(async move {
-                let written = send(client, &write, deadline).await;
-                (write, written)
-            }));
-        }
-    }
-
-    fn wrote(&mut self, write: &Write, written: &Result<(), Failure>) {
-        if let Err(failure) = written {
-            tracing::debug!(run = %write.run, error = %failure, "a position is not written");
-        }
-        self.pace.wrote(write, written.is_ok(), Instant::now());
+        self.writes.pace.clears(run, uid, shown, Instant::now());
     }
 }
 
@@ -233,16 +194,24 @@ fn shown(controller: &PipelinesController, run: &PipelineRunKey, uid: &Uid) -> O
     view.annotation(vocabulary::POSITION)?.parse().ok()
 }
 
-async fn send(client: &Client, write: &Write, deadline: Duration) -> Result<(), Failure> {
+/// How a write is made.
+fn sender<'a>(
+    client: &'a Client,
+    deadline: Duration,
+) -> impl Fn(&Write) -> BoxFuture<'a, Result<(), Failure>> {
+    move |write| Box::pin(send(client, write.clone(), deadline))
+}
+
+async fn send(client: &Client, write: Write, deadline: Duration) -> Result<(), Failure> {
     let sent = async {
-        match write.position {
+        match write.value {
             Some(position) => {
                 let patch = patch::position(&write.uid, position);
-                client.patch(&write.run, patch).await
+                client.patch(&write.key, patch).await
             }
             None => {
                 let gone = patch::annotate(&write.uid, &[(vocabulary::POSITION, None)]);
-                client.merge(&write.run, gone).await
+                client.merge(&write.key, gone).await
             }
         }
     };
@@ -251,7 +220,7 @@ async fn send(client: &Client, write: &Write, deadline: Duration) -> Result<(), 
         Ok(_) => Ok(()),
         // It is gone, or does not wait any more: nothing is to be written.
         Err(failure) if matches!(failure.kind, FailureKind::NotFound | FailureKind::Refused) => {
-            tracing::debug!(run = %write.run, error = %failure, "a position is not wanted");
+            tracing::debug!(run = %write.key, error = %failure, "a position is not wanted");
             Ok(())
         }
         Err(failure) => Err(failure),

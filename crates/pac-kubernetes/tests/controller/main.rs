@@ -13,6 +13,7 @@ mod apart;
 mod common;
 mod failures;
 mod limits;
+mod queues;
 mod replicas;
 mod reports;
 mod scale;

@@ -48,10 +48,11 @@ pub use phase::Phase;
 pub use recovery::Recovery;
 
 use engine::Engine;
+use seen::RepositoryState;
 
 use crate::cluster::{Cluster, ClusterEvent};
 use crate::error::PipelinesError;
-use crate::model::RunView;
+use crate::model::{RepositoryView, RunView};
 
 /// What a controller for PipelineRuns calls: the limits and queues of Repositories over a
 /// [`ConcurrencyManager`], and a [`Cluster`] that is asked for changes.
@@ -139,6 +140,16 @@ impl PipelinesController {
     #[must_use]
     pub fn seen(&self, run: &PipelineRunKey) -> Option<Arc<RunView>> {
         self.engine.seen().run(run).cloned()
+    }
+
+    /// A Repository of the cluster as it was seen last; `None` where there is none of this name, or
+    /// one that cannot be understood.
+    #[must_use]
+    pub fn repository(&self, repository: &RepositoryKey) -> Option<RepositoryView> {
+        match self.engine.seen().repository(repository)? {
+            RepositoryState::Known(view) => Some(view.clone()),
+            RepositoryState::Unreadable | RepositoryState::Deleted(_) => None,
+        }
     }
 
     /// How many runs of the cluster are known.

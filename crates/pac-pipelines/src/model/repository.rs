@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pac_core::{Limit, RepositoryKey, Timestamp};
+use pac_core::{Limit, RepositoryKey, Timestamp, Uid};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
@@ -18,6 +18,9 @@ use crate::vocabulary;
 pub struct RepositoryView {
     /// Its namespace and name. Its runs are in the same namespace.
     pub key: RepositoryKey,
+    /// Tells it apart from other Repositories of the same name; `None` when it was not read from a
+    /// cluster, or is none that can be a uid.
+    pub uid: Option<Uid>,
     /// Which state of the object this is; `None` when it was not read from a cluster.
     pub version: Option<ResourceVersion>,
     /// When it was created.
@@ -42,6 +45,7 @@ impl RepositoryView {
     pub fn new(key: RepositoryKey) -> Self {
         Self {
             key,
+            uid: None,
             version: None,
             created: None,
             deleting: false,
@@ -104,6 +108,7 @@ impl RepositoryView {
         let ours = ours.transpose()?.flatten();
         Ok(Self {
             key,
+            uid: metadata.get("uid").and_then(uid),
             version: version(&metadata)?,
             created: timestamp(&metadata, "creationTimestamp")?,
             deleting: metadata.text("deletionTimestamp")?.is_some(),
@@ -134,6 +139,11 @@ fn limit(
 pub(super) fn version(metadata: &Fields<'_>) -> Result<Option<ResourceVersion>, ModelError> {
     let text = metadata.scalar("resourceVersion")?;
     Ok(text.as_deref().and_then(ResourceVersion::parse))
+}
+
+/// A uid. No limit depends on it, so that what is none is not worth an error.
+fn uid(value: &Value) -> Option<Uid> {
+    value.as_str()?.parse().ok()
 }
 
 /// The time in a field.
@@ -173,6 +183,23 @@ mod tests {
             "null",
         ] {
             assert_eq!(with_spec(none).unwrap().limit, None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_uid_is_kept_and_one_that_is_none_hides_no_limit() {
+        let read = |uid: &str| {
+            let text = format!(
+                "{{\"metadata\":{{\"name\":\"a\",\"uid\":{uid}}},\"spec\":{{\"concurrency_limit\":2}}}}"
+            );
+            RepositoryView::from_json(&text).unwrap()
+        };
+        assert_eq!(read("\"u-1\"").uid, Some("u-1".parse().unwrap()));
+        for bad in ["5", "\"\"", "null"] {
+            assert_eq!(
+                (read(bad).uid, read(bad).limit),
+                (None, Some(Limit::new(2)))
+            );
         }
     }
 

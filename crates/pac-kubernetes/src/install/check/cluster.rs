@@ -11,6 +11,7 @@ use super::super::apply::policies_are_served;
 use super::super::canary::{self, Canary};
 use super::super::error::InstallErrorKind;
 use super::super::options::{Install, InstallMode};
+use super::super::queues;
 use super::super::rbac::{self, Permission};
 use super::super::runs::some_of;
 use super::{CheckOptions, CheckResult, Examined, ok, skipped, wrong};
@@ -28,7 +29,7 @@ pub(super) async fn policies_served(access: &ClusterAccess, install: &Install) -
     ok(format!("MutatingAdmissionPolicy of {POLICY_VERSION}"))
 }
 
-pub(super) async fn definitions(access: &ClusterAccess) -> Examined {
+pub(super) async fn definitions(access: &ClusterAccess, install: &Install) -> Examined {
     for (kind, whose) in [(RUN, "Tekton"), (REPOSITORY, "Pipelines-as-Code")] {
         let served = access.served(kind.api_version).await?;
         if !served.iter().any(|plural| plural == kind.plural) {
@@ -36,19 +37,31 @@ pub(super) async fn definitions(access: &ClusterAccess) -> Examined {
             return wrong(format!("{} of {}", kind.plural, kind.api_version), message);
         }
     }
-    ok(format!(
-        "{} and {}",
-        RUN.api_version, REPOSITORY.api_version
-    ))
+    let mut found = format!("{} and {}", RUN.api_version, REPOSITORY.api_version);
+    if install.shows_queues() {
+        let served = access.served(queues::OBJECTS).await?;
+        if !served.iter().any(|plural| plural == queues::SERVED) {
+            let message = "is not there, and no queue is shown; apply it: pac kubernetes install \
+                           --queues --apply";
+            return wrong(
+                format!("CustomResourceDefinition {}", queues::DEFINITION),
+                message,
+            );
+        }
+        found.push_str(&format!(", and {}", queues::OBJECTS));
+    }
+    ok(found)
 }
 
 pub(super) async fn permissions(access: &ClusterAccess, install: &Install) -> Examined {
     let mut missing = Vec::new();
     let mut asked = 0;
     let own = Some(install.namespace.as_str());
-    let everywhere = rbac::cluster_wide(install.mode).map(|one| (one, None));
+    let everywhere = rbac::cluster_wide(install)
+        .into_iter()
+        .map(|one| (one, None));
     let in_its_own = rbac::own_namespace().map(|one| (one, own));
-    for (permission, namespace) in everywhere.into_iter().chain(in_its_own) {
+    for (permission, namespace) in everywhere.chain(in_its_own) {
         for verb in permission.verbs {
             let review = review(install, permission, namespace, verb);
             let answer = access
