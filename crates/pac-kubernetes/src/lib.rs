@@ -49,6 +49,7 @@ mod options;
 mod patch;
 mod report;
 mod watch;
+pub mod webhook;
 
 pub use cluster::KubernetesCluster;
 pub use error::KubernetesError;

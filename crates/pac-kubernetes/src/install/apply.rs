@@ -166,8 +166,8 @@ pub(super) async fn policies_are_served(
         return Ok(());
     }
     let message = format!(
-        "does not serve {} in {POLICY_VERSION}, which Kubernetes 1.36 and newer do; without them only \
-         the mode observe can be installed",
+        "does not serve {} in {POLICY_VERSION}, which Kubernetes 1.36 and newer do; install a \
+         webhook in their place: --admission=webhook",
         POLICY.plural
     );
     Err(InstallError::new(
