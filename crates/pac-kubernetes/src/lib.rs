@@ -28,6 +28,8 @@
 //! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
 //! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
 //!
+//! An installation ([`install`]) and an admission webhook ([`webhook`]) have their own.
+//!
 //! # What people see
 //!
 //! A [`Reporter`] makes events on PipelineRuns and writes the positions of those that wait: queued,

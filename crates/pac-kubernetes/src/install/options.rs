@@ -90,6 +90,9 @@ pub struct Install {
     pub mode: InstallMode,
     /// What holds them back. Default: policies.
     pub admission: Admission,
+    /// The Certificate of cert-manager, in the namespace, whose Secret is
+    /// [`Install::WEBHOOK_SECRET`], for the webhook. Default: `None`, the webhook makes its own.
+    pub webhook_certificate: Option<String>,
     /// The image of the controller. Default: `pac-concurrency:VERSION`, as the Dockerfile of this
     /// project is built and tagged.
     pub image: String,
@@ -158,6 +161,13 @@ impl Install {
         self
     }
 
+    /// With the Certificate of this name of cert-manager for the webhook.
+    #[must_use]
+    pub fn with_webhook_certificate(mut self, name: impl Into<String>) -> Self {
+        self.webhook_certificate = Some(name.into());
+        self
+    }
+
     /// With another image.
     #[must_use]
     pub fn with_image(mut self, image: impl Into<String>) -> Self {
@@ -213,7 +223,10 @@ impl Install {
     /// with the policies of every mode and the webhook.
     #[must_use]
     pub fn removals(&self) -> Vec<Manifest> {
-        let admission = [webhook::all(self), policies::all(self)].concat();
+        // With the Secret of a webhook that makes its own certificate.
+        let mut own = self.clone();
+        own.webhook_certificate = None;
+        let admission = [webhook::all(&own), policies::all(self)].concat();
         let mut manifests = self.with_admission_objects(admission);
         manifests.reverse();
         manifests
@@ -270,6 +283,7 @@ impl Default for Install {
             namespace: Self::NAMESPACE.to_owned(),
             mode: InstallMode::default(),
             admission: Admission::default(),
+            webhook_certificate: None,
             image: format!("{}:{}", Self::NAME, env!("CARGO_PKG_VERSION")),
             replicas: 2,
             driver: StoreDriver::default(),

@@ -14,6 +14,12 @@ use crate::webhook::Rule;
 /// The port of the Service.
 const PORT: u16 = 443;
 
+/// Where the certificate is mounted that others make.
+const CERTIFICATE_DIR: &str = "/etc/pac/webhook";
+
+/// What makes cert-manager put the authority of a Certificate into a configuration.
+const INJECT: &str = "cert-manager.io/inject-ca-from";
+
 /// How long the API server waits for an answer, in seconds.
 const TIMEOUT: u8 = 5;
 
@@ -32,10 +38,13 @@ pub(super) fn all(install: &Install) -> Vec<Manifest> {
         "selector": selector(),
         "ports": [{"name": "https", "port": PORT, "targetPort": "https"}],
     });
-    let mut manifests = rbac::account(install, name, &cluster_wide(install.mode), &own_namespace());
-    // Without data: the certificate in it is the webhook's, and stays when this is applied again.
-    let secret = Manifest::namespaced("v1", "Secret", namespace, Install::WEBHOOK_SECRET);
-    manifests.push(secret.with("type", "Opaque".into()));
+    let (everywhere, in_its_own) = (cluster_wide(install), own_namespace(install));
+    let mut manifests = rbac::account(install, name, &everywhere, &in_its_own);
+    if install.webhook_certificate.is_none() {
+        // Without data: the certificate in it is the webhook's, and stays when this is applied again.
+        let secret = Manifest::namespaced("v1", "Secret", namespace, Install::WEBHOOK_SECRET);
+        manifests.push(secret.with("type", "Opaque".into()));
+    }
     manifests.push(Manifest::namespaced("v1", "Service", namespace, name).with("spec", service));
     manifests.extend(workload::replicated(
         install,
@@ -47,49 +56,62 @@ pub(super) fn all(install: &Install) -> Vec<Manifest> {
     manifests
 }
 
-/// What makes the API server ask. Its authorities are the webhook's to put in.
+/// What makes the API server ask. Its authorities are the webhook's to put in, or cert-manager's.
 pub(super) fn configuration(install: &Install) -> Manifest {
     let policies = policies::manifests(install);
     let webhooks = policies
         .iter()
         .filter_map(|policy| webhook(install, policy))
         .collect();
-    Manifest::cluster_wide(
+    let configuration = Manifest::cluster_wide(
         "admissionregistration.k8s.io/v1",
         "MutatingWebhookConfiguration",
         Install::WEBHOOK_CONFIGURATION,
     )
-    .with("webhooks", Value::Array(webhooks))
+    .with("webhooks", Value::Array(webhooks));
+    match &install.webhook_certificate {
+        Some(certificate) => {
+            let from = format!("{}/{certificate}", install.namespace);
+            configuration.with_annotation(INJECT, &from)
+        }
+        None => configuration,
+    }
 }
 
 /// What the webhook does in all namespaces: it reads the Repository of a new run, and tells the API
-/// server of its authority.
-pub(super) fn cluster_wide(mode: InstallMode) -> Vec<Permission> {
-    let mut permissions = vec![Permission {
+/// server of the authority of a certificate that it makes.
+pub(super) fn cluster_wide(install: &Install) -> Vec<Permission> {
+    let configuration = Permission {
         group: "admissionregistration.k8s.io",
         resource: "mutatingwebhookconfigurations",
         name: Some(Install::WEBHOOK_CONFIGURATION),
         verbs: &["get", "patch"],
-    }];
-    if mode == InstallMode::Gate {
-        permissions.push(Permission {
-            group: PAC_MANAGER,
-            resource: "repositories",
-            name: None,
-            verbs: &["get"],
-        });
-    }
-    permissions
+    };
+    let repositories = Permission {
+        group: PAC_MANAGER,
+        resource: "repositories",
+        name: None,
+        verbs: &["get"],
+    };
+    let makes_its_own = install.webhook_certificate.is_none();
+    let holds = install.mode == InstallMode::Gate;
+    let permissions = [(makes_its_own, configuration), (holds, repositories)];
+    let needed = permissions.into_iter().filter(|(is_needed, _)| *is_needed);
+    needed.map(|(_, permission)| permission).collect()
 }
 
-/// What the webhook does in its own namespace: it keeps its certificate.
-pub(super) fn own_namespace() -> [Permission; 1] {
-    [Permission {
+/// What the webhook does in its own namespace: it keeps a certificate that it makes.
+pub(super) fn own_namespace(install: &Install) -> Vec<Permission> {
+    let secret = Permission {
         group: "",
         resource: "secrets",
         name: Some(Install::WEBHOOK_SECRET),
         verbs: &["get", "patch"],
-    }]
+    };
+    match install.webhook_certificate {
+        Some(_) => Vec::new(),
+        None => vec![secret],
+    }
 }
 
 /// The labels that select the pods of the webhook. They never change with a version.
@@ -99,14 +121,22 @@ fn selector() -> Value {
 
 fn pod(install: &Install) -> Value {
     let ready = json!({"path": "/readyz", "port": "https", "scheme": "HTTPS"});
+    let mut arguments = vec![
+        "webhook".to_owned(),
+        format!("--address=0.0.0.0:{}", Install::WEBHOOK_PORT),
+        format!("--namespace={}", install.namespace),
+    ];
+    let (mut volumes, mut mounts) = (Vec::new(), Vec::new());
+    if install.webhook_certificate.is_some() {
+        arguments.push(format!("--certificate-dir={CERTIFICATE_DIR}"));
+        let secret = json!({"secretName": Install::WEBHOOK_SECRET});
+        volumes.push(json!({"name": "tls", "secret": secret}));
+        mounts.push(json!({"name": "tls", "mountPath": CERTIFICATE_DIR, "readOnly": true}));
+    }
     let container = json!({
         "name": "webhook",
         "image": install.image,
-        "args": [
-            "webhook",
-            format!("--address=0.0.0.0:{}", Install::WEBHOOK_PORT),
-            format!("--namespace={}", install.namespace),
-        ],
+        "args": arguments,
         "ports": [{"name": "https", "containerPort": Install::WEBHOOK_PORT}],
         // Without a certificate it is alive and not ready: a restart would bring none.
         "livenessProbe": {"tcpSocket": {"port": "https"}},
@@ -116,6 +146,7 @@ fn pod(install: &Install) -> Value {
             "limits": {"memory": "128Mi"},
         },
         "securityContext": workload::container_security(),
+        "volumeMounts": mounts,
     });
     json!({
         "serviceAccountName": Install::WEBHOOK,
@@ -123,6 +154,7 @@ fn pod(install: &Install) -> Value {
         "securityContext": workload::pod_security(),
         "topologySpreadConstraints": workload::apart(&selector()),
         "containers": [container],
+        "volumes": volumes,
     })
 }
 

@@ -162,7 +162,7 @@ fn no_certificate_is_installed_and_no_store_is_reached() {
     let spec = &of("Deployment").as_value()["spec"];
     assert_eq!(spec["replicas"], 2);
     let pod = &spec["template"]["spec"];
-    assert!(pod.get("volumes").is_none());
+    assert_eq!(pod["volumes"], json!([]));
     assert_eq!(pod["serviceAccountName"], Install::WEBHOOK);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     let container = &pod["containers"][0];
@@ -186,4 +186,41 @@ fn no_certificate_is_installed_and_no_store_is_reached() {
         // The pods of the controller are none of it.
         assert_ne!(selector, &workload::selector());
     }
+}
+
+/// Then neither the Secret nor the configuration is the webhook's to change.
+#[test]
+fn with_the_certificate_of_cert_manager_less_is_installed_and_allowed() {
+    let install = install(InstallMode::Gate)
+        .with_namespace("queues")
+        .with_webhook_certificate("webhook");
+    let manifests = manifests(&install);
+    let of = |kind: &str| manifests.iter().find(|one| one.kind() == kind);
+    assert!(of("Secret").is_none());
+    assert_eq!(of("Role").unwrap().as_value()["rules"], json!([]));
+    let rules = &of("ClusterRole").unwrap().as_value()["rules"];
+    assert_eq!(rules.as_array().unwrap().len(), 1);
+    assert_eq!(rules[0]["resources"], json!(["repositories"]));
+    let configuration = of("MutatingWebhookConfiguration").unwrap().as_value();
+    assert_eq!(
+        configuration["metadata"]["annotations"],
+        json!({"cert-manager.io/inject-ca-from": "queues/webhook"})
+    );
+    let pod = &of("Deployment").unwrap().as_value()["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["volumes"],
+        json!([{"name": "tls", "secret": {"secretName": Install::WEBHOOK_SECRET}}])
+    );
+    let container = &pod["containers"][0];
+    let mount = &container["volumeMounts"][0];
+    let argument = format!("--certificate-dir={}", mount["mountPath"].as_str().unwrap());
+    assert!(
+        container["args"]
+            .as_array()
+            .unwrap()
+            .contains(&json!(argument))
+    );
+    // A Secret of ours that was there before is removed all the same.
+    let removed = install.removals();
+    assert!(removed.iter().any(|one| one.kind() == "Secret"));
 }

@@ -11,6 +11,7 @@ use pac_pipelines::vocabulary::{
 };
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Value, json};
 
 use super::rule::{Rule, Verdict};
@@ -122,8 +123,7 @@ impl Question {
 
 /// Judges a review.
 pub(super) fn consider(rule: Rule, body: &[u8]) -> Result<Considered, Refusal> {
-    let review: Review =
-        serde_json::from_slice(body).map_err(|error| Refusal(error.to_string()))?;
+    let review: Review = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let Some(request) = review.request.filter(|request| !request.uid.is_empty()) else {
         return Err(Refusal("request.uid is missing".to_owned()));
     };
@@ -151,6 +151,19 @@ pub(super) fn consider(rule: Rule, body: &[u8]) -> Result<Considered, Refusal> {
         }
         Err(message) => unsure(rule, uid, 400, &message),
     }))
+}
+
+/// What is wrong with a body, without a word of it: a run may have anything in it.
+fn unreadable(error: &serde_json::Error) -> Refusal {
+    let what = match error.classify() {
+        Category::Data => "a field of it is of another type",
+        Category::Io | Category::Syntax | Category::Eof => "it is not JSON",
+    };
+    Refusal(format!(
+        "{what}, at line {}, column {}",
+        error.line(),
+        error.column()
+    ))
 }
 
 #[derive(Debug, Deserialize)]

@@ -38,11 +38,13 @@ impl WebhookServer {
     /// Listens, and begins to look after the certificate.
     ///
     /// # Errors
-    /// `Config` for an address that cannot be listened on.
+    /// `Config` for an address that cannot be listened on, and for certificates that could not be
+    /// renewed in time.
     pub async fn start(
         access: &ClusterAccess,
         options: &WebhookOptions,
     ) -> Result<Self, WebhookError> {
+        options.certificate.check()?;
         let listening = async {
             let listener = TcpListener::bind(options.address).await?;
             let address = listener.local_addr()?;

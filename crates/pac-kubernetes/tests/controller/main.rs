@@ -18,3 +18,4 @@ mod reports;
 mod scale;
 mod setting;
 mod together;
+mod webhook;
