@@ -62,8 +62,8 @@ struct InstallCommand {
     cluster: ClusterArgs,
 }
 
-/// The policies of every mode are removed. Objects that bear none of our labels are left as they are. With the Namespace goes everything
-/// that is in it, the Secret too.
+/// The policies of every mode and the webhook are removed. Objects that bear none of our labels are
+/// left as they are. With the Namespace goes everything that is in it, the Secret too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 struct UninstallCommand {
