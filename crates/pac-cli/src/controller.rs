@@ -1,8 +1,8 @@
 //! `pac controller`: the queues of PipelineRuns on a Kubernetes cluster.
 
-mod end;
+pub(crate) mod end;
 mod health;
-mod log;
+pub(crate) mod log;
 mod without_store;
 
 use std::net::SocketAddr;

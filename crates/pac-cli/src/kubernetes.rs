@@ -63,9 +63,10 @@ struct InstallCommand {
     cluster: ClusterArgs,
 }
 
-/// The policies of every mode are removed, and the definition of the objects that show queues, with
-/// these objects. Objects that bear none of our labels are left as they are. With the Namespace goes
-/// everything that is in it, the Secret too.
+/// The policies of every mode and the webhook are removed, and the definition of the objects that
+/// show queues, with these objects. Objects that bear none of our labels are left as they are, and
+/// so is the Namespace while pods are in it. With the Namespace goes what else is in it, the Secret
+/// too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 struct UninstallCommand {

@@ -29,6 +29,8 @@ mod store;
 mod time;
 mod top;
 mod watch;
+#[cfg(feature = "kubernetes")]
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -84,6 +86,9 @@ enum Command {
     /// Print, apply, examine and remove what a Kubernetes cluster needs for the controller.
     #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Args),
+    /// Answer the admission reviews of an API server without MutatingAdmissionPolicies.
+    #[cfg(feature = "kubernetes")]
+    Webhook(webhook::Args),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -165,6 +170,11 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Kubernetes(args) => {
             sources.note_unused("kubernetes");
             kubernetes::run(&args).map(Into::into)
+        }
+        #[cfg(feature = "kubernetes")]
+        Command::Webhook(args) => {
+            sources.note_unused("webhook");
+            webhook::run(&args).map(Into::into)
         }
         Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {

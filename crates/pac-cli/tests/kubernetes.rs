@@ -172,3 +172,26 @@ async fn a_refusal_says_what_to_do() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("--pac-namespace"));
 }
+
+/// What is printed for servers without the policies, and that the webhook takes the arguments that its
+/// pods are given.
+#[test]
+fn a_webhook_is_installed_in_place_of_the_policies() {
+    let printed = pac(&["install", "--admission", "webhook", "--mode", "gate"]);
+    assert!(printed.status.success());
+    let manifests = text(&printed.stdout);
+    assert!(manifests.contains("kind: MutatingWebhookConfiguration"));
+    assert!(!manifests.contains("kind: MutatingAdmissionPolicy"));
+    let mut lines = manifests.lines().map(str::trim);
+    let arguments: Vec<_> = lines
+        .by_ref()
+        .skip_while(|line| *line != "- webhook")
+        .map_while(|line| line.strip_prefix("- "))
+        .map(|argument| argument.trim_matches('"'))
+        .collect();
+    assert_eq!(arguments[0], "webhook");
+    assert!(arguments.len() > 1, "{arguments:?}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
+    let taken = command.args(&arguments).arg("--help").output().unwrap();
+    assert!(taken.status.success(), "{}", text(&taken.stderr));
+}

@@ -50,6 +50,7 @@ mod selector;
 mod server;
 mod standins;
 mod store;
+mod webhooks;
 mod write;
 
 pub use admission::{Mutator, Operation, Review};

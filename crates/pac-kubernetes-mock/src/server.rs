@@ -21,6 +21,7 @@ use crate::policies::Policy;
 use crate::requests::{Log, RequestRecord, Requests};
 use crate::resource::Resource;
 use crate::store::State;
+use crate::webhooks::{self, Webhooks};
 
 /// How a server behaves.
 #[derive(Debug, Clone)]
@@ -85,6 +86,7 @@ impl ApiServer {
             faults: Faults::default(),
             log: Log::default(),
             connections: Arc::default(),
+            webhooks: Webhooks::default(),
         });
         let (listener, address) = match listen().await {
             Ok(listening) => listening,
@@ -179,6 +181,13 @@ impl ApiServer {
         self.shared.lock().admission.remove(name);
     }
 
+    /// Says where a Service is that webhooks are called at; `None`: nowhere. While a
+    /// MutatingWebhookConfiguration concerns a write, its webhooks are called by the thread that
+    /// writes: where they run on the same runtime, it needs several threads.
+    pub fn serve_service(&self, namespace: &str, name: &str, address: Option<SocketAddr>) {
+        self.shared.webhooks.set(namespace, name, address);
+    }
+
     /// Lets the server do what a policy does, for as long as its objects exist.
     pub fn recognise(&self, policy: Policy) {
         self.shared.lock().admission.recognise(policy);
@@ -209,6 +218,7 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
     pub(crate) log: Log,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) webhooks: Webhooks,
 }
 
 impl Shared {
@@ -226,6 +236,14 @@ impl Shared {
     /// # Errors
     /// As of the verb.
     pub(crate) fn call(&self, call: &Call) -> Result<Answer, Failure> {
+        webhooks::call(self, call)
+    }
+
+    /// The same without asking webhooks.
+    ///
+    /// # Errors
+    /// As of the verb.
+    pub(crate) fn perform(&self, call: &Call) -> Result<Answer, Failure> {
         let mut state = self.lock();
         let answer = match call.verb {
             Verb::Get => state

@@ -29,6 +29,8 @@
 //! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
 //! | `concurrencyqueues` of `concurrency.pipelinesascode.tekton.dev`, for one that writes [them](ReportOptions::queues) | create, patch |
 //!
+//! An installation ([`install`]) and an admission webhook ([`webhook`]) have their own.
+//!
 //! # What people see
 //!
 //! A [`Reporter`] makes events on PipelineRuns and writes the positions of those that wait: queued,
@@ -57,6 +59,7 @@ mod patch;
 mod queue;
 mod report;
 mod watch;
+pub mod webhook;
 
 pub use cluster::KubernetesCluster;
 pub use error::KubernetesError;

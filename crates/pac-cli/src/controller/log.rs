@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure};
 
 /// The least important lines that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Level {
+pub(crate) enum Level {
     /// What needs a person
     Error,
     /// What does not go as it should
@@ -20,7 +20,7 @@ pub(super) enum Level {
 }
 
 /// Logs to stderr from now on, all parts of the process.
-pub(super) fn install(level: Level) -> Result<(), Failure> {
+pub(crate) fn install(level: Level) -> Result<(), Failure> {
     let level = match level {
         Level::Error => tracing::Level::ERROR,
         Level::Warn => tracing::Level::WARN,

@@ -1,7 +1,7 @@
 //! The options that say what is installed, the same for every command.
 
 use clap::ValueEnum;
-use pac_concurrency::kubernetes::install::{Install, InstallMode, StoreDriver};
+use pac_concurrency::kubernetes::install::{Admission, Install, InstallMode, StoreDriver};
 
 /// What is installed. Commands about an installation take the options it was installed with.
 #[derive(Debug, clap::Args)]
@@ -19,6 +19,15 @@ pub(super) struct InstallArgs {
     /// How runs are held back for the controller
     #[arg(long, value_enum, default_value_t = Mode::Takeover)]
     mode: Mode,
+
+    /// What holds them back on their way into the cluster
+    #[arg(long, value_enum, default_value_t = By::Policy)]
+    admission: By,
+
+    /// The Certificate of cert-manager whose Secret, pac-concurrency-webhook-tls, the webhook uses
+    /// [default: the webhook makes its own]
+    #[arg(long, value_name = "NAME", value_parser = name, requires = "admission")]
+    webhook_certificate: Option<String>,
 
     /// The image of the controller [default: pac-concurrency:VERSION]
     #[arg(long, value_name = "IMAGE")]
@@ -57,6 +66,15 @@ enum Mode {
     Observe,
 }
 
+/// What changes runs on their way into the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    /// Policies, which the API server evaluates itself: Kubernetes 1.36 and newer
+    Policy,
+    /// A webhook in a Deployment of its own, for older servers
+    Webhook,
+}
+
 /// The store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Driver {
@@ -75,6 +93,10 @@ impl InstallArgs {
                 Mode::Gate => InstallMode::Gate,
                 Mode::Observe => InstallMode::Observe,
             })
+            .with_admission(match self.admission {
+                By::Policy => Admission::Policy,
+                By::Webhook => Admission::Webhook,
+            })
             .with_replicas(self.replicas)
             .with_driver(match self.driver {
                 Driver::Postgresql => StoreDriver::Postgresql,
@@ -84,6 +106,9 @@ impl InstallArgs {
             .with_queues(self.queues);
         if let Some(namespace) = &self.pac_namespace {
             install = install.with_pac_namespace(namespace);
+        }
+        if let Some(certificate) = &self.webhook_certificate {
+            install = install.with_webhook_certificate(certificate);
         }
         if let Some(image) = &self.image {
             install = install.with_image(image);

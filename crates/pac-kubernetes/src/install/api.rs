@@ -27,7 +27,7 @@ const PAGE: u32 = 500;
 
 /// A kind of object, as the API addresses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     pub(super) api_version: &'static str,
     pub(super) name: &'static str,
     pub(super) plural: &'static str,
@@ -44,11 +44,11 @@ const fn kind(api_version: &'static str, name: &'static str, plural: &'static st
 pub(super) const POLICY_VERSION: &str = "admissionregistration.k8s.io/v1";
 pub(super) const NAMESPACE: Kind = kind("v1", "Namespace", "namespaces");
 pub(super) const CONFIG_MAP: Kind = kind("v1", "ConfigMap", "configmaps");
-pub(super) const SECRET: Kind = kind("v1", "Secret", "secrets");
+pub(crate) const SECRET: Kind = kind("v1", "Secret", "secrets");
 pub(super) const POD: Kind = kind("v1", "Pod", "pods");
 pub(super) const DEPLOYMENT: Kind = kind("apps/v1", "Deployment", "deployments");
 pub(super) const RUN: Kind = kind("tekton.dev/v1", "PipelineRun", "pipelineruns");
-pub(super) const REPOSITORY: Kind = kind(
+pub(crate) const REPOSITORY: Kind = kind(
     "pipelinesascode.tekton.dev/v1alpha1",
     "Repository",
     "repositories",
@@ -63,6 +63,11 @@ pub(super) const BINDING: Kind = kind(
     "MutatingAdmissionPolicyBinding",
     "mutatingadmissionpolicybindings",
 );
+pub(crate) const WEBHOOK_CONFIGURATION: Kind = kind(
+    POLICY_VERSION,
+    "MutatingWebhookConfiguration",
+    "mutatingwebhookconfigurations",
+);
 pub(super) const ACCESS_REVIEW: Kind = kind(
     "authorization.k8s.io/v1",
     "SubjectAccessReview",
@@ -71,12 +76,15 @@ pub(super) const ACCESS_REVIEW: Kind = kind(
 const RBAC_VERSION: &str = "rbac.authorization.k8s.io/v1";
 
 /// Every kind of object that is installed.
-const INSTALLED: [Kind; 12] = [
+const INSTALLED: [Kind; 15] = [
     NAMESPACE,
     CONFIG_MAP,
     DEPLOYMENT,
     POLICY,
     BINDING,
+    WEBHOOK_CONFIGURATION,
+    SECRET,
+    kind("v1", "Service", "services"),
     kind("v1", "ServiceAccount", "serviceaccounts"),
     kind(RBAC_VERSION, "ClusterRole", "clusterroles"),
     kind(RBAC_VERSION, "ClusterRoleBinding", "clusterrolebindings"),
@@ -92,14 +100,14 @@ const INSTALLED: [Kind; 12] = [
 
 /// One object, or all objects of a kind in a namespace or in the cluster.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     pub(super) kind: Kind,
     pub(super) namespace: Option<&'a str>,
     pub(super) name: &'a str,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn new(kind: Kind, namespace: impl Into<Option<&'a str>>, name: &'a str) -> Self {
+    pub(crate) fn new(kind: Kind, namespace: impl Into<Option<&'a str>>, name: &'a str) -> Self {
         Self {
             kind,
             namespace: namespace.into(),
@@ -139,7 +147,7 @@ impl fmt::Display for Place<'_> {
 
 /// How an object is changed.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// A JSON patch.
     Json(json_patch::Patch),
     /// A merge patch.
@@ -228,7 +236,7 @@ impl ClusterAccess {
     }
 
     /// An object; `None` where there is none.
-    pub(super) async fn get(&self, place: Place<'_>) -> Result<Option<Value>, InstallError> {
+    pub(crate) async fn get(&self, place: Place<'_>) -> Result<Option<Value>, InstallError> {
         let answer = self.api(place).get_opt(place.name).await;
         let object = answer.map_err(|error| failure(place, error))?;
         object.map(|object| value(place, &object)).transpose()
@@ -286,7 +294,7 @@ impl ClusterAccess {
     }
 
     /// Changes an object, and answers with the whole of it; `None` where there is none.
-    pub(super) async fn change(
+    pub(crate) async fn change(
         &self,
         place: Place<'_>,
         change: Change,

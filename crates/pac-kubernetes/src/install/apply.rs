@@ -12,7 +12,7 @@ use super::manifest::{MANAGED_BY, MANAGER, Manifest};
 use super::options::{Install, InstallMode};
 use super::policies;
 use super::runs::{self, LiveRun};
-use super::workload;
+use super::{webhook, workload};
 
 /// How long pods may take to end: their grace period is 30 s.
 const PODS_END: Duration = Duration::from_secs(90);
@@ -138,13 +138,16 @@ pub(super) async fn apply_all(
     Ok(())
 }
 
-/// Removes the policies of every mode, each binding before its policy.
+/// Removes the configuration of the webhook and the policies of every mode, each binding before its
+/// policy: from then on nothing changes PipelineRuns on their way.
 pub(super) async fn remove_policies(
     access: &ClusterAccess,
     install: &Install,
     report: Report<'_>,
 ) -> Result<(), InstallError> {
-    for manifest in policies::all(install).iter().rev() {
+    let policies = policies::all(install);
+    let configuration = webhook::configuration(install);
+    for manifest in std::iter::once(&configuration).chain(policies.iter().rev()) {
         let outcome = remove_one(access, manifest).await?;
         report(&manifest.to_string(), outcome);
     }
@@ -167,8 +170,8 @@ pub(super) async fn policies_are_served(
         return Ok(());
     }
     let message = format!(
-        "does not serve {} in {POLICY_VERSION}, which Kubernetes 1.36 and newer do; without them only \
-         the mode observe can be installed",
+        "does not serve {} in {POLICY_VERSION}, which Kubernetes 1.36 and newer do; install a \
+         webhook in their place: --admission=webhook",
         POLICY.plural
     );
     Err(InstallError::new(

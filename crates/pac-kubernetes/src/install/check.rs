@@ -2,6 +2,7 @@
 
 mod cluster;
 mod objects;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,8 @@ pub enum CheckStep {
     PoliciesServed,
     /// Tekton's PipelineRuns and the Repositories of Pipelines-as-Code are served.
     Definitions,
-    /// The policies and their bindings are those that this version would install.
+    /// The policies and their bindings, or the configuration of the webhook, are those that this
+    /// version would install, and a replica of the webhook is ready.
     Policies,
     /// The controller's Deployment is there, and a replica is ready.
     Controller,
@@ -160,7 +162,7 @@ pub async fn check(
                 cluster::policies_served(access, install).await
             }
             CheckStep::Definitions => cluster::definitions(access, install).await,
-            CheckStep::Policies => objects::policies(access, install).await,
+            CheckStep::Policies => webhook::admission(access, install).await,
             CheckStep::Controller => objects::controller(access, install).await,
             CheckStep::Permissions => cluster::permissions(access, install).await,
             CheckStep::Settings => objects::settings(access, install, judge).await,

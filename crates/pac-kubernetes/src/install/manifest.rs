@@ -62,6 +62,14 @@ impl Manifest {
         self
     }
 
+    /// The same with an annotation.
+    pub(super) fn with_annotation(mut self, key: &str, value: &str) -> Self {
+        if let Some(metadata) = self.0.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("annotations".to_owned(), json!({key: value}));
+        }
+        self
+    }
+
     /// The whole object.
     #[must_use]
     pub fn as_value(&self) -> &Value {

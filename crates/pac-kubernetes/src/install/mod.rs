@@ -19,12 +19,14 @@ mod queues;
 mod rbac;
 mod runs;
 mod settings;
+mod webhook;
 mod workload;
 
 pub use api::ClusterAccess;
+pub(crate) use api::{Change, Place, REPOSITORY, SECRET, WEBHOOK_CONFIGURATION};
 pub use apply::{ObjectOutcome, Report, apply, remove};
 pub use check::{CheckOptions, CheckResult, CheckStep, FoundSettings, JudgeSettings, check};
 pub use error::{InstallError, InstallErrorKind};
 pub use handover::{HandoverOptions, StepOutcome, Steps, offboard, onboard};
 pub use manifest::{Manifest, ManifestError, to_document, to_yaml};
-pub use options::{Install, InstallMode, StoreDriver};
+pub use options::{Admission, Install, InstallMode, StoreDriver};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::manifest::Manifest;
-use super::{policies, queues, rbac, settings, workload};
+use super::{policies, queues, rbac, settings, webhook, workload};
 
 /// How PipelineRuns are held back for the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -67,6 +67,17 @@ impl StoreDriver {
     }
 }
 
+/// What changes PipelineRuns on their way into the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Admission {
+    /// Policies, which the API server evaluates itself.
+    #[default]
+    Policy,
+    /// A webhook in a Deployment of its own, for servers without such policies.
+    Webhook,
+}
+
 /// What is to be installed in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -81,6 +92,11 @@ pub struct Install {
     pub pac_namespace: Option<String>,
     /// How runs are held back. Default: takeover.
     pub mode: InstallMode,
+    /// What holds them back. Default: policies.
+    pub admission: Admission,
+    /// The Certificate of cert-manager, in the namespace, whose Secret is
+    /// [`Install::WEBHOOK_SECRET`], for the webhook. Default: `None`, the webhook makes its own.
+    pub webhook_certificate: Option<String>,
     /// The image of the controller. Default: `pac-concurrency:VERSION`, as the Dockerfile of this
     /// project is built and tagged.
     pub image: String,
@@ -116,6 +132,18 @@ impl Install {
     /// The Secret with certificates for the connections to the store; it need not exist.
     pub const TLS_SECRET: &str = "pac-concurrency-tls";
 
+    /// The name of the webhook's Deployment, Service, account, roles and budget.
+    pub const WEBHOOK: &str = "pac-concurrency-webhook";
+
+    /// The port that the webhook listens on.
+    pub const WEBHOOK_PORT: u16 = 8443;
+
+    /// The Secret that the webhook keeps its certificate in.
+    pub const WEBHOOK_SECRET: &str = "pac-concurrency-webhook-tls";
+
+    /// The MutatingWebhookConfiguration that makes the API server ask the webhook.
+    pub const WEBHOOK_CONFIGURATION: &str = "concurrency.pipelinesascode.tekton.dev";
+
     /// The namespaces that Pipelines-as-Code is installed in by its own manifests, and by the
     /// operator of OpenShift.
     pub const PAC_NAMESPACES: [&str; 2] = ["pipelines-as-code", "openshift-pipelines"];
@@ -138,6 +166,20 @@ impl Install {
     #[must_use]
     pub fn with_mode(mut self, mode: InstallMode) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// With another kind of admission.
+    #[must_use]
+    pub fn with_admission(mut self, admission: Admission) -> Self {
+        self.admission = admission;
+        self
+    }
+
+    /// With the Certificate of this name of cert-manager for the webhook.
+    #[must_use]
+    pub fn with_webhook_certificate(mut self, name: impl Into<String>) -> Self {
+        self.webhook_certificate = Some(name.into());
         self
     }
 
@@ -210,20 +252,29 @@ impl Install {
     /// runs beside the queue of Pipelines-as-Code.
     #[must_use]
     pub fn manifests(&self) -> Vec<Manifest> {
-        self.with_policies(self.policies(), self.shows_queues())
+        let admission = [self.webhook(), self.policies()].concat();
+        self.with_admission_objects(admission, self.shows_queues())
     }
 
     /// The objects that are removed, in this order: the reverse of the [manifests](Self::manifests),
-    /// with the policies of every mode, and the definition of the objects that show queues. With it
-    /// go these objects.
+    /// with the policies of every mode, the webhook, and the definition of the objects that show
+    /// queues. With it go these objects.
     #[must_use]
     pub fn removals(&self) -> Vec<Manifest> {
-        let mut manifests = self.with_policies(policies::all(self), true);
+        // With the Secret of a webhook that makes its own certificate.
+        let mut own = self.clone();
+        own.webhook_certificate = None;
+        let admission = [webhook::all(&own), policies::all(self)].concat();
+        let mut manifests = self.with_admission_objects(admission, true);
         manifests.reverse();
         manifests
     }
 
-    fn with_policies(&self, policies: Vec<Manifest>, with_definition: bool) -> Vec<Manifest> {
+    fn with_admission_objects(
+        &self,
+        admission: Vec<Manifest>,
+        with_definition: bool,
+    ) -> Vec<Manifest> {
         let mut manifests = Vec::new();
         if !self.is_shared() {
             manifests.push(Manifest::cluster_wide("v1", "Namespace", &self.namespace));
@@ -235,7 +286,7 @@ impl Install {
         if !self.is_shared() {
             manifests.push(settings::config_map(self));
         }
-        manifests.extend(policies);
+        manifests.extend(admission);
         manifests.extend(workload::manifests(self));
         manifests
     }
@@ -243,7 +294,20 @@ impl Install {
     /// Those of the [manifests](Self::manifests) that are admission policies and their bindings.
     #[must_use]
     pub fn policies(&self) -> Vec<Manifest> {
-        policies::manifests(self)
+        match self.admission {
+            Admission::Policy => policies::manifests(self),
+            Admission::Webhook => Vec::new(),
+        }
+    }
+
+    /// Those of the [manifests](Self::manifests) that are the webhook's: what it needs, and last
+    /// the configuration that makes the API server ask it.
+    #[must_use]
+    pub fn webhook(&self) -> Vec<Manifest> {
+        match self.admission {
+            Admission::Policy => Vec::new(),
+            Admission::Webhook => webhook::manifests(self),
+        }
     }
 
     /// The command that creates the Secret, for messages and documents.
@@ -264,6 +328,8 @@ impl Default for Install {
             namespace: Self::NAMESPACE.to_owned(),
             pac_namespace: None,
             mode: InstallMode::default(),
+            admission: Admission::default(),
+            webhook_certificate: None,
             image: format!("{}:{}", Self::NAME, env!("CARGO_PKG_VERSION")),
             replicas: 2,
             driver: StoreDriver::default(),

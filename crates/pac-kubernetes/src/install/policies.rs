@@ -215,7 +215,7 @@ fn set(spec: &mut Value, field: &str, value: Value) {
 }
 
 /// CEL: whether an object bears an annotation.
-fn has_annotation(object: &str, key: &str) -> String {
+pub(super) fn has_annotation(object: &str, key: &str) -> String {
     format!("has({object}.metadata.annotations) && \"{key}\" in {object}.metadata.annotations")
 }
 

@@ -71,19 +71,29 @@ pub(super) fn own_namespace() -> [Permission; 2] {
 
 /// The account, the two roles, and their bindings.
 pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
-    let (name, namespace) = (Install::NAME, install.namespace.as_str());
+    let cluster_wide = cluster_wide(install);
+    account(install, Install::NAME, &cluster_wide, &own_namespace())
+}
+
+/// An account, what it may do everywhere and in its own namespace, and the bindings of both.
+pub(super) fn account(
+    install: &Install,
+    name: &str,
+    cluster_wide: &[Permission],
+    own_namespace: &[Permission],
+) -> Vec<Manifest> {
+    let namespace = install.namespace.as_str();
     let rules =
         |permissions: &[Permission]| permissions.iter().map(|one| one.rule()).collect::<Value>();
     let role = |kind| json!({"apiGroup": RBAC_GROUP, "kind": kind, "name": name});
     let subjects = json!([{"kind": "ServiceAccount", "name": name, "namespace": namespace}]);
     vec![
         Manifest::namespaced("v1", "ServiceAccount", namespace, name),
-        Manifest::cluster_wide(RBAC, "ClusterRole", name)
-            .with("rules", rules(&cluster_wide(install))),
+        Manifest::cluster_wide(RBAC, "ClusterRole", name).with("rules", rules(cluster_wide)),
         Manifest::cluster_wide(RBAC, "ClusterRoleBinding", name)
             .with("roleRef", role("ClusterRole"))
             .with("subjects", subjects.clone()),
-        Manifest::namespaced(RBAC, "Role", namespace, name).with("rules", rules(&own_namespace())),
+        Manifest::namespaced(RBAC, "Role", namespace, name).with("rules", rules(own_namespace)),
         Manifest::namespaced(RBAC, "RoleBinding", namespace, name)
             .with("roleRef", role("Role"))
             .with("subjects", subjects),

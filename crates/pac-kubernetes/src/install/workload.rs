@@ -6,7 +6,7 @@ use super::manifest::Manifest;
 use super::options::Install;
 
 /// The label that the pods of the controller are selected by, beside the name.
-const COMPONENT: &str = "app.kubernetes.io/component";
+pub(super) const COMPONENT: &str = "app.kubernetes.io/component";
 
 /// The port that answers `/healthz` and `/readyz`.
 const HEALTH_PORT: u16 = 8080;
@@ -18,22 +18,61 @@ pub(super) fn selector() -> Value {
 
 /// The budget and the Deployment.
 pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
-    let (name, namespace) = (Install::NAME, install.namespace.as_str());
+    replicated(install, Install::NAME, &selector(), &pod(install))
+}
+
+/// A Deployment of pods that these labels select, and their budget.
+pub(super) fn replicated(
+    install: &Install,
+    name: &str,
+    selector: &Value,
+    pod: &Value,
+) -> Vec<Manifest> {
+    let namespace = install.namespace.as_str();
     let budget = json!({
         // At most one is away at a time: with one replica alone a node can still be drained.
         "maxUnavailable": 1,
-        "selector": {"matchLabels": selector()},
+        "selector": {"matchLabels": selector},
     });
     vec![
         Manifest::namespaced("policy/v1", "PodDisruptionBudget", namespace, name)
             .with("spec", budget),
         Manifest::namespaced("apps/v1", "Deployment", namespace, name)
-            .with("spec", deployment(install)),
+            .with("spec", deployment(install, selector, pod)),
     ]
 }
 
-fn deployment(install: &Install) -> Value {
-    let mut labels = selector();
+/// What a pod may do on its node: nothing.
+pub(super) fn pod_security() -> Value {
+    json!({
+        // Its number is that of the image: OpenShift gives each namespace numbers of its own, and
+        // refuses others.
+        "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    })
+}
+
+/// What a container may do: nothing.
+pub(super) fn container_security() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+    })
+}
+
+/// Pods of these labels rather on different nodes.
+pub(super) fn apart(selector: &Value) -> Value {
+    json!([{
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector},
+    }])
+}
+
+fn deployment(install: &Install, selector: &Value, pod: &Value) -> Value {
+    let mut labels = selector.clone();
     let version = [
         ("app.kubernetes.io/part-of", Install::NAME),
         ("app.kubernetes.io/version", env!("CARGO_PKG_VERSION")),
@@ -43,10 +82,10 @@ fn deployment(install: &Install) -> Value {
     }
     json!({
         "replicas": install.replicas,
-        "selector": {"matchLabels": selector()},
+        "selector": {"matchLabels": selector},
         "template": {
             "metadata": {"labels": labels},
-            "spec": pod(install),
+            "spec": pod,
         },
     })
 }
@@ -56,18 +95,8 @@ fn pod(install: &Install) -> Value {
         "serviceAccountName": Install::NAME,
         // Their variables (PAC_POSTGRESQL_PORT=tcp://…) look like settings.
         "enableServiceLinks": false,
-        "securityContext": {
-            // Its number is that of the image: OpenShift gives each namespace numbers of its own, and
-            // refuses others.
-            "runAsNonRoot": true,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "topologySpreadConstraints": [{
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": selector()},
-        }],
+        "securityContext": pod_security(),
+        "topologySpreadConstraints": apart(&selector()),
         "containers": [container(install)],
         "volumes": [
             {"name": "config", "configMap": {"name": Install::CONFIG_MAP}},
@@ -91,11 +120,7 @@ fn container(install: &Install) -> Value {
             "requests": {"cpu": "50m", "memory": "64Mi"},
             "limits": {"memory": "256Mi"},
         },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "volumeMounts": [
             {"name": "config", "mountPath": "/etc/pac/config", "readOnly": true},
             {"name": "secret", "mountPath": "/etc/pac/secret", "readOnly": true},

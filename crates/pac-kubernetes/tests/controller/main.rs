@@ -19,3 +19,4 @@ mod reports;
 mod scale;
 mod setting;
 mod together;
+mod webhook;

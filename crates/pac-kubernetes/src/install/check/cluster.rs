@@ -14,6 +14,7 @@ use super::super::options::{Install, InstallMode};
 use super::super::queues;
 use super::super::rbac::{self, Permission};
 use super::super::runs::some_of;
+use super::super::webhook;
 use super::{CheckOptions, CheckResult, Examined, ok, skipped, wrong};
 
 pub(super) async fn server(access: &ClusterAccess) -> Examined {
@@ -22,6 +23,9 @@ pub(super) async fn server(access: &ClusterAccess) -> Examined {
 }
 
 pub(super) async fn policies_served(access: &ClusterAccess, install: &Install) -> Examined {
+    if !install.webhook().is_empty() {
+        return skipped("a webhook is in their place");
+    }
     if install.policies().is_empty() {
         return skipped("the mode observe needs no policy");
     }
@@ -56,14 +60,9 @@ pub(super) async fn definitions(access: &ClusterAccess, install: &Install) -> Ex
 pub(super) async fn permissions(access: &ClusterAccess, install: &Install) -> Examined {
     let mut missing = Vec::new();
     let mut asked = 0;
-    let own = Some(install.namespace.as_str());
-    let everywhere = rbac::cluster_wide(install)
-        .into_iter()
-        .map(|one| (one, None));
-    let in_its_own = rbac::own_namespace().map(|one| (one, own));
-    for (permission, namespace) in everywhere.chain(in_its_own) {
+    for (account, permission, namespace) in needed(install) {
         for verb in permission.verbs {
-            let review = review(install, permission, namespace, verb);
+            let review = review(install, account, permission, namespace, verb);
             let answer = access
                 .create(Place::new(ACCESS_REVIEW, None, ""), review, false)
                 .await;
@@ -78,16 +77,22 @@ pub(super) async fn permissions(access: &ClusterAccess, install: &Install) -> Ex
             };
             asked += 1;
             if answer.pointer("/status/allowed").and_then(Value::as_bool) != Some(true) {
-                missing.push(format!("{verb} {}", permission.resource));
+                missing.push((account, format!("{verb} {}", permission.resource)));
             }
         }
     }
-    if missing.is_empty() {
-        return ok(format!(
-            "the controller's account may do all {asked} things that it needs"
-        ));
-    }
-    let account = format!("ServiceAccount {}/{}", install.namespace, Install::NAME);
+    let Some((account, _)) = missing.first().cloned() else {
+        return ok(match install.webhook().is_empty() {
+            true => format!("the controller's account may do all {asked} things that it needs"),
+            false => format!(
+                "the accounts of the controller and the webhook may do all {asked} things that they \
+                 need"
+            ),
+        });
+    };
+    missing.retain(|(of, _)| *of == account);
+    let missing: Vec<String> = missing.into_iter().map(|(_, what)| what).collect();
+    let account = format!("ServiceAccount {}/{account}", install.namespace);
     let message = format!(
         "may not {}; apply the roles and bindings again: pac kubernetes install --apply",
         some_of(&missing)
@@ -95,13 +100,31 @@ pub(super) async fn permissions(access: &ClusterAccess, install: &Install) -> Ex
     wrong(account, message)
 }
 
-/// Asks whether the account of the controller, which is another one than ours, may do something.
-fn review(install: &Install, permission: Permission, namespace: Option<&str>, verb: &str) -> Value {
-    let account = format!(
-        "system:serviceaccount:{}:{}",
-        install.namespace,
-        Install::NAME
-    );
+/// What each account has to be allowed, and in which namespace; `None` for all of them.
+fn needed(install: &Install) -> Vec<(&'static str, Permission, Option<&str>)> {
+    let own = Some(install.namespace.as_str());
+    let mut needed = Vec::new();
+    let everywhere = rbac::cluster_wide(install).into_iter();
+    needed.extend(everywhere.map(|one| (Install::NAME, one, None)));
+    needed.extend(rbac::own_namespace().map(|one| (Install::NAME, one, own)));
+    if !install.webhook().is_empty() {
+        let everywhere = webhook::cluster_wide(install).into_iter();
+        needed.extend(everywhere.map(|one| (Install::WEBHOOK, one, None)));
+        let in_its_own = webhook::own_namespace(install).into_iter();
+        needed.extend(in_its_own.map(|one| (Install::WEBHOOK, one, own)));
+    }
+    needed
+}
+
+/// Asks whether an account, which is another one than ours, may do something.
+fn review(
+    install: &Install,
+    account: &str,
+    permission: Permission,
+    namespace: Option<&str>,
+    verb: &str,
+) -> Value {
+    let account = format!("system:serviceaccount:{}:{account}", install.namespace);
     let of_namespace = format!("system:serviceaccounts:{}", install.namespace);
     json!({
         "apiVersion": ACCESS_REVIEW.api_version,

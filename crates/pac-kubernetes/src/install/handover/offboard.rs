@@ -50,7 +50,7 @@ pub async fn offboard(
         steps(
             "policies",
             StepOutcome::Would,
-            "remove the policies of the installation",
+            "remove the policies, or the configuration of the webhook",
         );
         steps(
             "orders",
@@ -199,7 +199,8 @@ async fn give_orders_back(
             if began.elapsed() > POLICY_ENDS {
                 let message = format!(
                     "the order of {} is moved away again: a policy of the mode {} still acts; see \
-                     kubectl get mutatingadmissionpolicies, and run this again",
+                     kubectl get mutatingadmissionpolicies,mutatingwebhookconfigurations, and run \
+                     this again",
                     run.key(),
                     InstallMode::Takeover.name()
                 );

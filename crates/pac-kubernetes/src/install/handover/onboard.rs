@@ -2,18 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::api::ClusterAccess;
+use super::super::api::{ClusterAccess, NAMESPACE};
 use super::super::apply::{LOOK_AGAIN, apply_all, policies_are_served};
 use super::super::canary::policy_acts;
 use super::super::check::namespaces;
 use super::super::error::InstallError;
 use super::super::manifest::Manifest;
-use super::super::options::{Install, InstallMode};
+use super::super::options::{Admission, Install, InstallMode};
 use super::super::runs;
 use super::{HandoverOptions, StepOutcome, Steps, To, move_order, told, unsafe_step, watcher};
 
 /// How long a policy may take until it acts.
 const POLICY_BEGINS: Duration = Duration::from_secs(30);
+
+/// How long the webhook may take until it acts: its image has to be fetched.
+const WEBHOOK_BEGINS: Duration = Duration::from_secs(180);
 
 /// Installs the mode takeover in a cluster whose queues are not empty: makes sure that the watcher
 /// is stopped, applies the policies and waits until they act, takes the orders over, and applies
@@ -56,11 +59,13 @@ pub async fn onboard(
         return Ok(());
     }
     let (policies, others): (Vec<Manifest>, Vec<Manifest>) = {
-        let policies = install.policies();
+        let first = [install.policies(), install.webhook()].concat();
+        // The pods of the webhook are in the namespace.
+        let needs = |one: &Manifest| one.kind() == NAMESPACE.name && !install.webhook().is_empty();
         install
             .manifests()
             .into_iter()
-            .partition(|one| policies.contains(one))
+            .partition(|one| first.contains(one) || needs(one))
     };
     apply_all(access, &policies, &mut told("policies", steps)).await?;
     wait_for_the_policy(access, install, steps).await?;
@@ -88,13 +93,26 @@ async fn wait_for_the_policy(
         );
         return Ok(());
     };
+    let (patience, see) = match install.admission {
+        Admission::Policy => (
+            POLICY_BEGINS,
+            "kubectl describe mutatingadmissionpolicies".to_owned(),
+        ),
+        Admission::Webhook => (
+            WEBHOOK_BEGINS,
+            format!(
+                "kubectl logs deployment/{} --namespace={}",
+                Install::WEBHOOK,
+                install.namespace
+            ),
+        ),
+    };
     let began = Instant::now();
     while !policy_acts(access, &namespace).await? {
-        if began.elapsed() > POLICY_BEGINS {
+        if began.elapsed() > patience {
             let message = format!(
-                "the policy does not move the order of a new run in {namespace} after {} s; see \
-                 kubectl describe mutatingadmissionpolicies",
-                POLICY_BEGINS.as_secs()
+                "the order of a new run in {namespace} is not moved after {} s; see {see}",
+                patience.as_secs()
             );
             return Err(unsafe_step(step, message));
         }

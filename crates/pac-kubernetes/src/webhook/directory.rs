@@ -1,0 +1,45 @@
+//! A certificate that others keep in a directory, such as cert-manager in a mounted Secret.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::io::AsyncReadExt;
+
+use super::certificate::Pair;
+use super::error::WebhookError;
+
+/// A chain and a key are a few KiB.
+const LIMIT: u64 = 1 << 20;
+
+/// The directory.
+#[derive(Debug)]
+pub(super) struct Directory(pub(super) PathBuf);
+
+impl Directory {
+    /// Reads `tls.crt` and `tls.key`. A mounted Secret changes as a whole; a pair of which one file
+    /// is new is refused by the server and read again.
+    ///
+    /// # Errors
+    /// Names the file that cannot be read.
+    pub(super) async fn read(&self) -> Result<Pair, WebhookError> {
+        Ok(Pair {
+            certificates: self.text("tls.crt").await?,
+            key: self.text("tls.key").await?,
+        })
+    }
+
+    async fn text(&self, name: &str) -> Result<String, WebhookError> {
+        let path = self.0.join(name);
+        bounded(&path).await.map_err(|error| {
+            let message = format!("cannot be read: {error}; put the certificate there");
+            WebhookError::certificate(path.display(), message)
+        })
+    }
+}
+
+async fn bounded(path: &Path) -> io::Result<String> {
+    let file = tokio::fs::File::open(path).await?;
+    let mut text = String::new();
+    file.take(LIMIT).read_to_string(&mut text).await?;
+    Ok(text)
+}

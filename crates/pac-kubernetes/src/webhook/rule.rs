@@ -1,0 +1,144 @@
+//! The rules that the webhook knows, one path of it each.
+
+use pac_pipelines::vocabulary::{
+    CANCELLED, CANCELLED_RUN_FINALLY, EXECUTION_ORDER, HELD, KUEUE_QUEUE, MANAGED_BY,
+    OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY, STOPPED_RUN_FINALLY,
+};
+
+use super::review::{Object, Request};
+use crate::patch::{add, remove};
+
+/// What is done to the PipelineRuns of a review: the same as the policy of the same name does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// Moves the execution order of a run of Pipelines-as-Code to our annotation.
+    Takeover,
+    /// Makes a new run pending, and marks it as held, whose Repository bears our limit.
+    Gate,
+    /// Makes a graceful cancel of a run that is still held back one that ends it at once.
+    Cancel,
+}
+
+/// What a rule makes of a request.
+#[derive(Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// It does not concern the rule, or nothing has to change.
+    Unchanged,
+    /// The object is to be changed.
+    Changed(json_patch::Patch),
+    /// It depends on whether the Repository of this name, in the namespace of the run, bears our
+    /// limit; if it does, the object is to be changed.
+    IfLimited(String, json_patch::Patch),
+}
+
+impl Rule {
+    /// All rules.
+    pub const ALL: [Self; 3] = [Self::Takeover, Self::Gate, Self::Cancel];
+
+    /// Its name: `takeover`, `gate` or `cancel`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Takeover => "takeover",
+            Self::Gate => "gate",
+            Self::Cancel => "cancel",
+        }
+    }
+
+    /// The path under which the webhook answers by it.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Takeover => "/takeover",
+            Self::Gate => "/gate",
+            Self::Cancel => "/cancel",
+        }
+    }
+
+    /// The rule of a path.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.path() == path)
+    }
+
+    /// Whether a request that cannot be judged is allowed unchanged. It is refused where the run
+    /// would start beyond the limit, and allowed where the queue of Pipelines-as-Code or Tekton
+    /// itself then acts. The same as the failure policy.
+    #[must_use]
+    pub fn allows_when_unsure(self) -> bool {
+        match self {
+            Self::Takeover | Self::Cancel => true,
+            Self::Gate => false,
+        }
+    }
+
+    /// Judges a request. What the configuration of the webhook selects is looked at again: older
+    /// API servers do not know all of it.
+    pub(super) fn judge(self, request: &Request) -> Result<Verdict, String> {
+        let is_asked_about = match self {
+            Self::Takeover => matches!(request.operation.as_str(), "CREATE" | "UPDATE"),
+            Self::Gate => request.operation == "CREATE",
+            Self::Cancel => request.operation == "UPDATE",
+        };
+        // The status of a run is a subresource, whose change brings no order and no cancel.
+        if !is_asked_about || !request.is_about_runs() {
+            return Ok(Verdict::Unchanged);
+        }
+        let Some(run) = &request.object else {
+            return Err("request.object is missing".to_owned());
+        };
+        match self {
+            Self::Takeover => Ok(take_over(run, request.old_object.as_ref())),
+            Self::Gate => hold(run),
+            Self::Cancel => cancel(run, request.old_object.as_ref()),
+        }
+    }
+}
+
+fn take_over(run: &Object, old: Option<&Object>) -> Verdict {
+    let is_of_pac = |run: &Object| run.label(MANAGED_BY) == Some(PAC_MANAGER);
+    // The API server looks for the label on either state of the object.
+    if !is_of_pac(run) && !old.is_some_and(is_of_pac) {
+        return Verdict::Unchanged;
+    }
+    let Some(order) = run.annotation(EXECUTION_ORDER) else {
+        return Verdict::Unchanged;
+    };
+    Verdict::Changed(json_patch::Patch(vec![
+        add(&annotation(OUR_EXECUTION_ORDER), order.into()),
+        remove(&annotation(EXECUTION_ORDER)),
+    ]))
+}
+
+fn hold(run: &Object) -> Result<Verdict, String> {
+    let (Some(repository), None) = (run.annotation(REPOSITORY), run.label(KUEUE_QUEUE)) else {
+        return Ok(Verdict::Unchanged);
+    };
+    // A run that its user holds back is not ours to start.
+    if !run.status()?.is_empty() {
+        return Ok(Verdict::Unchanged);
+    }
+    let patch = json_patch::Patch(vec![
+        add(&["spec", "status"], PENDING.into()),
+        add(&annotation(HELD), "true".into()),
+    ]);
+    Ok(Verdict::IfLimited(repository.to_owned(), patch))
+}
+
+fn cancel(run: &Object, old: Option<&Object>) -> Result<Verdict, String> {
+    let Some(old) = old else {
+        return Err("request.oldObject is missing".to_owned());
+    };
+    let is_graceful = [CANCELLED_RUN_FINALLY, STOPPED_RUN_FINALLY].contains(&run.status()?);
+    if run.annotation(REPOSITORY).is_none() || old.status()? != PENDING || !is_graceful {
+        return Ok(Verdict::Unchanged);
+    }
+    let cancelled = add(&["spec", "status"], CANCELLED.into());
+    Ok(Verdict::Changed(json_patch::Patch(vec![cancelled])))
+}
+
+/// The path of an annotation. An object that bears another one has a map for it.
+fn annotation(key: &str) -> [&str; 3] {
+    ["metadata", "annotations", key]
+}

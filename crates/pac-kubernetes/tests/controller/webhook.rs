@@ -1,0 +1,88 @@
+//! The controller where the API server has no policies and asks the webhook.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use pac_kubernetes::install::{Admission, ClusterAccess, Install, InstallMode, apply};
+use pac_kubernetes::webhook::{WebhookOptions, WebhookServer};
+use pac_kubernetes_mock::{ApiServer, Ending, PacController, PacWatcher, Tekton};
+use pac_pipelines::{Mode, vocabulary};
+use serde_json::{Value, json};
+
+use crate::common::{repository, server};
+use crate::setting::{Peaks, RUN, Working, ended, in_order, store, templates, until};
+
+/// A server of the webhook that the API server asks from now on.
+async fn webhook(server: &ApiServer, mode: InstallMode) -> WebhookServer {
+    let access = ClusterAccess::at(server.url()).unwrap();
+    let install = Install::default()
+        .with_admission(Admission::Webhook)
+        .with_mode(mode);
+    apply(&access, &install, &mut |_, _| {}).await.unwrap();
+    let options = WebhookOptions::default()
+        .with_address((Ipv4Addr::LOCALHOST, 0).into())
+        .with_look_interval(Duration::from_millis(50));
+    let webhook = WebhookServer::start(&access, &options).await.unwrap();
+    server.serve_service(
+        &install.namespace,
+        Install::WEBHOOK,
+        Some(webhook.address()),
+    );
+    let configuration = || {
+        let name = Install::WEBHOOK_CONFIGURATION;
+        let all = server.handle();
+        all.get("mutatingwebhookconfigurations", "", name).unwrap()
+    };
+    until("the API server trusts the webhook", || {
+        let bundle = &configuration()["webhooks"][0]["clientConfig"]["caBundle"];
+        bundle.is_string()
+    })
+    .await;
+    webhook
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_whose_orders_the_webhook_moves_start_in_their_order_and_never_overlap() {
+    let (server, objects) = server().await;
+    let _webhook = webhook(&server, InstallMode::Takeover).await;
+    objects
+        .create("repositories", repository("website", 1))
+        .unwrap();
+    let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
+    let _watcher = PacWatcher::start(&server);
+    let peaks = Peaks::start(&objects);
+    let store = store();
+    let _working = Working::start(&server, &store, Mode::Takeover).await;
+    let pac = PacController::new(&server);
+    let order = pac.event("ci", "website", &templates(0..6, "pr")).unwrap();
+    let tokens = ended(&objects, 6).await;
+    assert_eq!(in_order(&tokens), order);
+    assert_eq!(peaks.of("website"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_the_webhook_holds_at_their_creation_start_within_the_limit() {
+    let (server, objects) = server().await;
+    let _webhook = webhook(&server, InstallMode::Gate).await;
+    for (name, annotations) in [
+        ("website", json!({vocabulary::LIMIT: "2"})),
+        ("docs", json!({})),
+    ] {
+        let mut gated = repository(name, 1);
+        gated["spec"]["concurrency_limit"] = Value::Null;
+        gated["metadata"]["annotations"] = annotations;
+        objects.create("repositories", gated).unwrap();
+    }
+    let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
+    let _watcher = PacWatcher::start(&server);
+    let peaks = Peaks::start(&objects);
+    let store = store();
+    let _working = Working::start(&server, &store, Mode::Gate).await;
+    let pac = PacController::new(&server);
+    pac.event("ci", "website", &templates(0..6, "w")).unwrap();
+    pac.event("ci", "docs", &templates(0..3, "d")).unwrap();
+    let tokens = ended(&objects, 9).await;
+    let held: Vec<&String> = tokens.keys().collect();
+    assert_eq!(held, ["w0", "w1", "w2", "w3", "w4", "w5"]);
+    assert!(peaks.of("website") <= 2, "{}", peaks.of("website"));
+}
