@@ -88,7 +88,7 @@ impl PipelinesController {
 
     /// Compares the store with the cluster's lists once, and brings both together, as
     /// [`run`](Self::run) does at its start and from time to time. Two requests, or their pages,
-    /// to the cluster, however many runs there are.
+    /// to the cluster (three in [`Mode::Gate`]), however many runs there are.
     ///
     /// # Errors
     /// Those of listing, in the cluster or the store. A Repository that cannot be seen to is no
