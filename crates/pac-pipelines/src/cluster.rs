@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Uid};
 
 use crate::error::{ClusterError, ModelError};
-use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
+use crate::model::{NamespaceView, RepositoryView, ResourceVersion, RunView, SpecStatus};
 
 /// The cluster: reads of its PipelineRuns and Repositories, and the few changes that are asked of
 /// it. Every change is conditional on the run's uid, and harmless when it is asked for twice.
@@ -83,6 +83,15 @@ pub trait Cluster: fmt::Debug + Send + Sync {
         true
     }
 
+    /// All Namespaces, for what they say about the queues of their runs. `None` from a cluster that
+    /// does not know them: then they say nothing.
+    ///
+    /// # Errors
+    /// As [`list_runs`](Self::list_runs).
+    async fn list_namespaces(&self) -> Result<Option<Listing<NamespaceView>>, ClusterError> {
+        Ok(None)
+    }
+
     /// Follows all changes from now on.
     ///
     /// # Errors
@@ -111,6 +120,11 @@ pub enum ClusterEvent {
     RepositoryApplied(RepositoryView),
     /// A Repository is gone, with its last state. Its version is that of the deletion.
     RepositoryDeleted(RepositoryView),
+    /// A Namespace was created or changed, and is now as it is here. Told by a cluster that lists
+    /// them.
+    NamespaceApplied(NamespaceView),
+    /// A Namespace is gone, with its last state. Its version is that of the deletion.
+    NamespaceDeleted(NamespaceView),
     /// An object is there, and cannot be understood.
     Unreadable(Unreadable),
     /// Events were lost: list again.

@@ -11,6 +11,7 @@ mod cluster;
 mod ending;
 mod error;
 pub mod integration;
+pub mod lanes;
 pub mod migration;
 pub mod model;
 pub mod policy;

@@ -66,7 +66,8 @@ pub const HELD: &str = "concurrency.pipelinesascode.tekton.dev/held";
 pub const TOKEN: &str = "concurrency.pipelinesascode.tekton.dev/fencing-token";
 
 /// Annotation of ours, on a Repository: its limit, where `spec.concurrency_limit` is not set so
-/// that Pipelines-as-Code's own queue stays out of it.
+/// that Pipelines-as-Code's own queue stays out of it. On a Namespace: the limit of each of its
+/// queues that has no other one.
 pub const LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/limit";
 
 /// Annotation of ours, on a PipelineRun or a Repository: the priority of the run, or of the
@@ -80,6 +81,16 @@ pub const POSITION: &str = "concurrency.pipelinesascode.tekton.dev/queue-positio
 /// Label of ours, on a run that `pac kubernetes check` creates held back, to see that it stays so:
 /// no controller starts it.
 pub const CANARY: &str = "concurrency.pipelinesascode.tekton.dev/canary";
+
+/// Annotation of ours, on a Namespace: labels whose values say which lane a run of it belongs to,
+/// their keys separated by commas.
+pub const LANE_LABELS: &str = "concurrency.pipelinesascode.tekton.dev/lane-labels";
+
+/// Annotation of ours, on a Namespace: an expression whose text is the lane of a run.
+pub const LANE: &str = "concurrency.pipelinesascode.tekton.dev/lane";
+
+/// Annotation of ours, on a Namespace: the limit of each of its lanes, a number or an expression.
+pub const LANE_LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/lane-limit";
 
 /// The labels that a view of a run keeps.
 pub const LABELS: &[&str] = &[
@@ -115,6 +126,12 @@ pub const ANNOTATIONS: &[&str] = &[
 
 /// The annotations that a view of a Repository keeps.
 pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY];
+
+/// The annotations that a view of a Namespace keeps.
+pub const NAMESPACE_ANNOTATIONS: &[&str] = &[LIMIT, LANE_LABELS, LANE, LANE_LIMIT];
+
+/// The annotations of a Namespace for which its runs are held back at their creation.
+pub const NAMESPACE_LIMITS: [&str; 2] = [LIMIT, LANE_LIMIT];
 
 /// `spec.status` of a run that is held back.
 pub const PENDING: &str = "PipelineRunPending";

@@ -91,7 +91,6 @@ fn short(notice: &Notice) -> String {
         What::GivenBack { .. } => format!("{run} given back"),
         What::Requeued => format!("{run} requeued"),
         What::CancelledInStore { runs } => format!("{run} cancelled in the store, runs {runs}"),
-        What::LimitUnknown { message } => format!("{run} {message}"),
         What::InTwoModes => format!("{run} in two modes"),
         What::InvalidAnnotation { message } => format!("{run} invalid: {message}"),
         other => format!("{run} {other:?}"),

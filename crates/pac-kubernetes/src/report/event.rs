@@ -80,11 +80,6 @@ impl Told {
                 );
                 ("NotManaged", "Queue", true, note)
             }
-            What::LimitUnknown { message } => {
-                which.clone_from(message);
-                let note = format!("it waits, since its limit is not known: {message}");
-                ("LimitUnknown", "Queue", true, note)
-            }
             What::InvalidAnnotation { message } => {
                 which.clone_from(message);
                 ("InvalidAnnotation", "Read", true, message.clone())

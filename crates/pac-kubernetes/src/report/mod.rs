@@ -14,7 +14,6 @@
 //! | `Requeued` | Warning | its slot was freed because no controller looked after it |
 //! | `CancelledInStore` | Normal | it was cancelled in the store, as by `pac cancel`, and is ended in the cluster |
 //! | `NotManaged` | Warning | its Repository is in two modes |
-//! | `LimitUnknown` | Warning | its Repository cannot be understood: it waits until that is mended |
 //! | `InvalidAnnotation` | Warning | an annotation breaks its rule and counts as absent |
 //!
 //! An event has a name that follows from the run and what has happened, so that several controllers

@@ -55,13 +55,19 @@ impl PipelinesController {
         }
         let mut answers: Vec<Creation> = runs.iter().map(|_| Creation::LeftAlone).collect();
         let mut repositories: Vec<RepositoryKey> = Vec::new();
-        for run in &runs {
-            let repository = run.repository();
-            repositories.extend(repository.filter(|key| !repositories.contains(key)));
+        let queues: Vec<_> = {
+            let seen = engine.seen();
+            runs.iter().map(|run| seen.queue_of(run)).collect()
+        };
+        for queue in queues.iter().flatten() {
+            if !repositories.contains(queue) {
+                repositories.push(queue.clone());
+            }
         }
         for repository in repositories {
-            let mine = runs.iter().zip(&mut answers);
-            let mine = mine.filter(|(run, _)| run.repository().as_ref() == Some(&repository));
+            let mine = runs.iter().zip(&mut answers).zip(&queues);
+            let mine = mine.filter(|(_, queue)| queue.as_ref() == Some(&repository));
+            let mine = mine.map(|(mine, _)| mine);
             if let Err(error) = engine.create_in(&repository, mine.collect()).await {
                 let keys = runs.iter().map(|run| run.key.clone());
                 engine.retry(&repository, super::work::Dirty::runs(keys));
@@ -83,6 +89,7 @@ impl Engine {
         };
         let limited = effective.limit.get().is_some();
         runs.retain(|(run, _)| matches!(Phase::of(run, limited), Phase::Held | Phase::Running));
+        runs.retain(|(run, _)| self.seen().refusal(repository, run).is_none());
         let requests = runs
             .iter()
             .map(|(run, _)| self.request(repository, run))

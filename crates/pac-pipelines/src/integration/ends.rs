@@ -13,6 +13,7 @@ use super::decide::Known;
 use super::engine::{Engine, READS_AT_ONCE};
 use super::notices::What;
 use super::pass::Report;
+use super::phase::Phase;
 use crate::cluster::{ClusterEvent, EndOutcome};
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
@@ -63,7 +64,7 @@ impl Engine {
         while let Some((run, known, now)) = reads.next().await {
             match now {
                 Ok(Some(now)) if known.uid() == Some(&now.uid) => {
-                    let is_here = now.repository().as_ref() == Some(repository);
+                    let is_here = self.seen().queue_of(&now).as_ref() == Some(repository);
                     let touched = self.seen().is_back(now);
                     self.touched(touched);
                     if !is_here {
@@ -126,9 +127,9 @@ impl Engine {
         };
         let asked = self.cluster.request_end(&now.key, &now.uid, form);
         let requested = asked.await? == EndOutcome::Requested;
-        if let Some(repository) = now.repository().filter(|_| requested) {
+        if requested {
             let runs = now.has_started();
-            self.tell_of(&repository, &now, What::CancelledInStore { runs });
+            self.tell_of(repository, &now, What::CancelledInStore { runs });
         }
         Ok(requested)
     }
@@ -153,6 +154,40 @@ impl Engine {
             Admission::Finished(_) => {}
         }
         Ok(())
+    }
+
+    /// Takes a run out of a queue that it has left for another one, where it is counted from now on.
+    pub(super) async fn leave(
+        &self,
+        repository: &RepositoryKey,
+        view: &RunView,
+        known: &Known,
+    ) -> Result<(), Error> {
+        let outcome = match Phase::in_mode(view, true, self.options.mode) {
+            Phase::Done(outcome) => outcome,
+            // It may come back, and ask again.
+            _ if matches!(known, Known::Queued { .. }) => {
+                return self.give_up(repository, view).await;
+            }
+            _ => RunOutcome::Expired,
+        };
+        self.end(repository, &view.key, known, outcome).await
+    }
+
+    /// Whether there is nothing to be done in a lane that has no runs in the cluster. One that
+    /// stays empty is forgotten: its name may never come again.
+    pub(super) async fn is_forgotten(&self, lane: &RepositoryKey) -> Result<bool, PipelinesError> {
+        if self.seen().is_known(lane) {
+            return Ok(false);
+        }
+        let status = self.manager.status(lane).await?;
+        if !status.running.is_empty() || !status.queued.is_empty() {
+            return Ok(false);
+        }
+        if status.exists && self.is_missing_for_good(lane) {
+            self.remove(lane).await?;
+        }
+        Ok(true)
     }
 
     /// Ends what the store knows of a run, in its slot or in the queue.

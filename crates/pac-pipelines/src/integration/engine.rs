@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::notices::NoticeBoard;
-use super::options::ControllerOptions;
+use super::options::{ControllerOptions, Mode};
 use super::seen::{Seen, Touched};
 use super::work::{Dirty, Work};
 use crate::cluster::{Cluster, ClusterEvent};
@@ -55,6 +55,10 @@ impl Engine {
         cluster: Arc<dyn Cluster>,
         options: ControllerOptions,
     ) -> Self {
+        let mut seen = Seen::new(options.global_repository.clone());
+        if options.mode == Mode::Gate {
+            seen = seen.with_lanes();
+        }
         Self {
             manager,
             cluster,
@@ -65,7 +69,7 @@ impl Engine {
             listed: OnceCell::new(),
             epoch: options.epoch.unwrap_or_else(|| SystemTime::now().into()),
             opened: Instant::now(),
-            seen: Mutex::new(Seen::new(options.global_repository.clone())),
+            seen: Mutex::new(seen),
             starting: Mutex::default(),
             missing: Mutex::default(),
             tasks: Mutex::default(),

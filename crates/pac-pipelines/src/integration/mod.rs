@@ -89,8 +89,9 @@ impl PipelinesController {
 
     /// Compares the store with the cluster's lists once, and brings both together, as
     /// [`run`](Self::run) does at its start and from time to time. Two requests, or their pages,
-    /// to the cluster, however many runs there are, and a read of each run that holds a slot or a
-    /// place in the store and is not in the list: it has mostly just ended.
+    /// to the cluster (three in [`Mode::Gate`]), however many runs there are, and a read of each
+    /// run that holds a slot or a place in the store and is not in the list: it has mostly just
+    /// ended.
     ///
     /// # Errors
     /// Those of listing, in the cluster or the store. A Repository that cannot be seen to is no

@@ -7,6 +7,7 @@ use pac_core::{FencingToken, Limit, PipelineRunKey, RepositoryKey, Uid};
 use tokio::sync::broadcast;
 
 use super::engine::Engine;
+use super::plan::Plan;
 use crate::model::RunView;
 
 /// Notices that a slow reader may be behind before it loses the oldest.
@@ -79,9 +80,10 @@ pub enum What {
     /// It is left alone, since its Repository is
     /// [in two modes](crate::model::RepositoryView::in_two_modes).
     InTwoModes,
-    /// It waits until its Repository can be understood, whose limit is not known.
-    LimitUnknown {
-        /// Which object, which field, and what its value has to be.
+    /// It stays held back, since it cannot be told which queue it belongs to, or how many may run
+    /// there.
+    Refused {
+        /// Which object, which annotation, and what has to be done.
         message: String,
     },
     /// An annotation that is read for it breaks its rule, and counts as absent.
@@ -186,6 +188,20 @@ impl Engine {
                 again,
             })
         });
+    }
+
+    /// Takes the runs out of a plan that must not be queued, and tells why.
+    pub(super) fn refuse(&self, repository: &RepositoryKey, plan: &mut Plan) {
+        for runs in [&mut plan.admit_new, &mut plan.readmit] {
+            runs.retain(|view| {
+                let Some(message) = self.seen().refusal(repository, view) else {
+                    return true;
+                };
+                tracing::warn!(run = %view.key, error = %message, "a run stays held back");
+                self.tell_of(repository, view, What::Refused { message });
+                false
+            });
+        }
     }
 
     /// Tells, and logs, which annotations of a new run count as absent.

@@ -54,11 +54,16 @@ impl Engine {
         if self.options.mode == Mode::Observe || !is_ours {
             return Ok(Report::default());
         }
-        let (state, effective) = {
+        let (state, effective, is_lane) = {
             let seen = self.seen();
-            (seen.repository(repository).cloned(), seen.limit(repository))
+            let state = seen.repository(repository).cloned();
+            (state, seen.limit(repository), seen.is_lane(repository))
         };
+        if is_lane && dirty.listed && self.is_forgotten(repository).await? {
+            return Ok(Report::default());
+        }
         match &state {
+            _ if is_lane => {}
             Some(RepositoryState::Deleted(_)) => return self.remove(repository).await,
             None if dirty.listed => return self.remove_missing(repository).await,
             // What belongs to a Repository that is not there is left alone.
@@ -81,16 +86,11 @@ impl Engine {
             let later = Instant::now() + Duration::from_secs(1);
             self.work.mark(repository, Dirty::listed(), later);
         }
-        if let Some(RepositoryState::Unreadable(error)) = &state {
-            for view in &plan.admit_new {
-                let message = error.to_string();
-                self.tell_of(repository, view, What::LimitUnknown { message });
-            }
-        }
         if refuses {
             // Pipelines-as-Code starts them, or its users do.
             plan.admit_new.clear();
         }
+        self.refuse(repository, &mut plan);
         let limit = effective.filter(|effective| dirty.all && is_news(*effective, status.as_ref()));
         self.carry_out(repository, plan, limit, effective).await
     }
@@ -130,6 +130,10 @@ impl Engine {
         for run in runs {
             let known = known.remove(&run).unwrap_or(Known::Unknown);
             let view = seen.run_of(repository, &run).cloned();
+            let elsewhere = seen
+                .run(&run)
+                .filter(|other| view.is_none() && known.uid() == Some(&other.uid));
+            let elsewhere = elsewhere.cloned();
             let is_moved = view.as_ref().is_some_and(|view| {
                 let queued_at = priorities.get(&run);
                 queued_at.is_some_and(|at| *at != seen.policies(repository, view).priority)
@@ -141,6 +145,7 @@ impl Engine {
             items.push(Item {
                 run,
                 view,
+                elsewhere,
                 is_gone,
                 known,
                 is_moved,
@@ -232,6 +237,9 @@ impl Engine {
             self.give_up(repository, view).await?;
             report.ended += 1;
         }
+        for (view, known) in &plan.moved {
+            self.leave(repository, view, known).await?;
+        }
         for view in &plan.readmit {
             // Counted for a moment, so that its old place is known; then queued there.
             let request = self.request(repository, view);
@@ -291,7 +299,13 @@ impl Engine {
         let batches = {
             let seen = self.seen();
             batches(runs, self.now(), self.options.order_wait, |run| {
-                seen.seen_for(&run.key)
+                // What Pipelines-as-Code has not made has no order to wait for. Without a limit it
+                // may be that the limit is yet to be heard of.
+                let has_none = self.options.mode == Mode::Gate && !run.is_of_pac();
+                match has_none && effective.limit.get().is_some() {
+                    true => self.options.order_wait,
+                    false => seen.seen_for(&run.key),
+                }
             })
         };
         if let Some(left) = batches.next_due {

@@ -16,6 +16,8 @@ pub(super) struct Item {
     pub(super) run: PipelineRunKey,
     /// `None` when the cluster does not have it.
     pub(super) view: Option<Arc<RunView>>,
+    /// It is the run that the store knows here, and it belongs to another queue by now, or to none.
+    pub(super) elsewhere: Option<Arc<RunView>>,
     /// As far as is known, the cluster does not have the run that the store knows.
     pub(super) is_gone: bool,
     pub(super) known: Known,
@@ -34,6 +36,8 @@ pub(super) struct Plan {
     pub(super) gone: Vec<(PipelineRunKey, Known)>,
     pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
     pub(super) give_up: Vec<Arc<RunView>>,
+    /// They are counted in another queue from now on.
+    pub(super) moved: Vec<(Arc<RunView>, Known)>,
     pub(super) readmit: Vec<Arc<RunView>>,
     pub(super) admit: Vec<Arc<RunView>>,
     /// Last, in batches.
@@ -47,8 +51,12 @@ impl Plan {
         let mut plan = Self::default();
         for item in items {
             let Some(view) = item.view else {
-                if item.is_gone && item.known.is_live() {
-                    plan.gone.push((item.run, item.known));
+                match item.elsewhere.filter(|_| item.known.is_live()) {
+                    Some(view) => plan.moved.push((view, item.known)),
+                    None if item.is_gone && item.known.is_live() => {
+                        plan.gone.push((item.run, item.known));
+                    }
+                    None => {}
                 }
                 continue;
             };

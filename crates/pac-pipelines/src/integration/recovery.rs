@@ -9,6 +9,7 @@ use pac_core::manager::RepositorySummary;
 use tokio::time::Instant;
 
 use super::engine::Engine;
+use super::options::Mode;
 use super::pass::Report;
 use super::work::Dirty;
 use crate::cluster::Unreadable;
@@ -41,10 +42,14 @@ pub struct Recovery {
 
 impl Engine {
     /// Compares the store with the cluster's lists, and sees to what differs. Two requests (or
-    /// their pages) to the cluster, however many runs there are, and one for each run that holds a
-    /// slot or a place and is not in the list.
+    /// their pages; three, where Namespaces count) to the cluster, however many runs there are, and
+    /// one for each run that holds a slot or a place and is not in the list.
     pub(super) async fn recover(self: &Arc<Self>) -> Result<Recovery, PipelinesError> {
         let begun = Instant::now();
+        let namespaces = match self.options.mode {
+            Mode::Gate => self.cluster.list_namespaces().await?,
+            Mode::Alone | Mode::Takeover | Mode::Observe => None,
+        };
         let repositories = self.cluster.list_repositories().await?;
         let runs = self.cluster.list_runs().await?;
         let mut recovery = Recovery {
@@ -54,6 +59,9 @@ impl Engine {
         };
         let unreadable = repositories.unreadable.iter().chain(&runs.unreadable);
         recovery.unreadable = unreadable.cloned().collect();
+        if let Some(namespaces) = namespaces {
+            self.seen().replace_namespaces(&namespaces);
+        }
         self.seen().replace(repositories, runs);
         // Set already, from the second time on.
         let _ = self.listed.set(());
@@ -152,13 +160,13 @@ impl Engine {
                 break;
             }
         }
-        self.retain_missing(|key| known.contains(key) && self.seen().repository(key).is_none());
+        self.retain_missing(|key| known.contains(key) && !self.seen().is_known(key));
         Ok(concerned)
     }
 
     fn is_of_interest(&self, summary: &RepositorySummary) -> bool {
         let seen = self.seen();
-        if seen.repository(&summary.repository).is_none() {
+        if !seen.is_known(&summary.repository) {
             return true;
         }
         let limit = seen.limit(&summary.repository);

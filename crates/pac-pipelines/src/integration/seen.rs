@@ -1,5 +1,7 @@
 //! What has been seen of the cluster: the latest state of every object.
 
+mod queues;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +9,12 @@ use std::time::Duration;
 use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::Instant;
 
-use super::limits::{EffectiveLimit, GlobalLimit};
+use super::limits::EffectiveLimit;
 use crate::cluster::{ClusterEvent, Listing, Unreadable, UnreadableObject};
 use crate::error::ModelError;
 use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
-use crate::policy::Policies;
 use crate::vocabulary;
+use queues::{Lanes, Placed};
 
 /// The latest state of every object, whatever order the events came in.
 #[derive(Debug, Default)]
@@ -25,6 +27,7 @@ pub(crate) struct Seen {
     /// Runs that are certainly gone, until the next list: what comes late of them is passed over.
     gone: HashMap<PipelineRunKey, HashSet<Uid>>,
     unreadable_runs: HashSet<PipelineRunKey>,
+    lanes: Lanes,
 }
 
 /// A Repository as it was seen last.
@@ -41,8 +44,8 @@ pub(crate) enum RepositoryState {
 #[derive(Debug)]
 struct SeenRun {
     view: Arc<RunView>,
-    /// That of the view, read once.
-    repository: Option<RepositoryKey>,
+    /// The queue that it belongs to.
+    placed: Placed,
     since: Instant,
 }
 
@@ -53,7 +56,7 @@ pub(crate) enum Touched {
     Run(RepositoryKey, PipelineRunKey),
     /// One run, and these Repositories: it belonged to one and belongs to another, or to none.
     Moved(Vec<RepositoryKey>, PipelineRunKey),
-    /// The limits, or the existence, of these Repositories.
+    /// The limits, or the existence, of these Repositories, or which runs belong to them.
     Repositories(Vec<RepositoryKey>),
     /// Nothing that matters.
     Nothing,
@@ -69,6 +72,12 @@ impl Seen {
         }
     }
 
+    /// The same, where Namespaces say which queues there are.
+    pub(crate) fn with_lanes(mut self) -> Self {
+        self.lanes = Lanes::on();
+        self
+    }
+
     /// Takes an event in. What is older than what is known changes nothing.
     pub(crate) fn observe(&mut self, event: ClusterEvent) -> Touched {
         match event {
@@ -76,6 +85,8 @@ impl Seen {
             ClusterEvent::RunDeleted(view) => self.delete_run(&view),
             ClusterEvent::RepositoryApplied(view) => self.apply_repository(view),
             ClusterEvent::RepositoryDeleted(view) => self.delete_repository(&view),
+            ClusterEvent::NamespaceApplied(view) => self.apply_namespace(&view),
+            ClusterEvent::NamespaceDeleted(view) => self.delete_namespace(&view),
             ClusterEvent::Unreadable(unreadable) => self.unreadable(unreadable),
             ClusterEvent::Missed => Touched::Everything,
         }
@@ -172,16 +183,8 @@ impl Seen {
         run: &PipelineRunKey,
     ) -> Option<&Arc<RunView>> {
         let seen = self.runs.get(run);
-        let seen = seen.filter(|seen| seen.repository.as_ref() == Some(repository))?;
+        let seen = seen.filter(|seen| seen.placed.queue() == Some(repository))?;
         Some(&seen.view)
-    }
-
-    /// What annotations of a run and of its Repository say about it.
-    pub(super) fn policies(&self, repository: &RepositoryKey, run: &RunView) -> Policies {
-        match self.repositories.get(repository) {
-            Some(RepositoryState::Known(owner)) => Policies::of(run, Some(owner)),
-            _ => Policies::of(run, None),
-        }
     }
 
     /// How long ago a run was seen first.
@@ -220,76 +223,21 @@ impl Seen {
         self.by_repository.keys().cloned().collect()
     }
 
-    pub(crate) fn repository(&self, key: &RepositoryKey) -> Option<&RepositoryState> {
-        self.repositories.get(key)
-    }
-
-    /// All Repositories that are there, and how many runs each has.
-    pub(crate) fn repositories(&self) -> impl Iterator<Item = (&RepositoryKey, usize)> {
-        let there = self.repositories.iter().filter(|(_, state)| state.exists());
-        there.map(|(key, _)| (key, self.by_repository.get(key).map_or(0, BTreeSet::len)))
-    }
-
-    /// The Repositories without a limit of their own.
-    fn inheriting(&self) -> Vec<RepositoryKey> {
-        let inherits = |state: &RepositoryState| matches!(state, RepositoryState::Known(view) if view.limit.is_none());
-        let all = self.repositories.iter();
-        all.filter(|(_, state)| inherits(state))
-            .map(|(key, _)| key.clone())
-            .collect()
-    }
-
-    /// The limit in force for a Repository; `None` where it is not there or cannot be understood.
-    pub(crate) fn limit(&self, key: &RepositoryKey) -> Option<EffectiveLimit> {
-        match self.repositories.get(key)? {
-            RepositoryState::Known(view) if view.limit.is_none() && self.global_is_unreadable() => {
-                None
-            }
-            RepositoryState::Known(view) => Some(EffectiveLimit::of(view, self.global_limit())),
-            RepositoryState::Unreadable(_) | RepositoryState::Deleted(_) => None,
-        }
-    }
-
-    fn global_is_unreadable(&self) -> bool {
-        let global = self
-            .global
-            .as_ref()
-            .and_then(|key| self.repositories.get(key));
-        matches!(global, Some(RepositoryState::Unreadable(_)))
-    }
-
     /// How many runs there are.
     pub(crate) fn len(&self) -> usize {
         self.runs.len()
-    }
-
-    fn global_limit(&self) -> GlobalLimit {
-        let global = self
-            .global
-            .as_ref()
-            .and_then(|key| self.repositories.get(key));
-        match global {
-            Some(RepositoryState::Known(view)) => GlobalLimit {
-                limit: view.limit,
-                version: view.version,
-            },
-            Some(RepositoryState::Deleted(version)) => GlobalLimit {
-                limit: None,
-                version: *version,
-            },
-            Some(RepositoryState::Unreadable(_)) | None => GlobalLimit {
-                limit: None,
-                version: self.global_absent_at,
-            },
-        }
     }
 
     fn apply_run(&mut self, mut view: RunView) -> Touched {
         if self.is_gone(&view.key, &view.uid) {
             return Touched::Nothing;
         }
+        if !self.lanes.are_on() {
+            view.other_labels.clear();
+            view.other_annotations.clear();
+        }
         let mut since = Instant::now();
-        let mut before = None;
+        let mut before = Placed::default();
         let mut matters = true;
         if let Some(known) = self.runs.get(&view.key) {
             let version = view.version;
@@ -300,9 +248,17 @@ impl Seen {
             if known.view.uid == view.uid {
                 since = known.since;
             }
-            before = known.repository.clone();
-            // Most changes of a run are to what a view does not keep.
+            before = known.placed.clone();
+            // Most changes of a run are to what a view does not keep, or that only says where it
+            // belongs.
             view.version = known.view.version;
+            let others = (
+                std::mem::replace(&mut view.other_labels, known.view.other_labels.clone()),
+                std::mem::replace(
+                    &mut view.other_annotations,
+                    known.view.other_annotations.clone(),
+                ),
+            );
             // The position is written for people, over and over.
             let position = view.annotations.remove(vocabulary::POSITION);
             if let Some(before) = known.view.annotations.get_key_value(vocabulary::POSITION) {
@@ -310,43 +266,46 @@ impl Seen {
             }
             matters = view != *known.view;
             view.version = version;
+            (view.other_labels, view.other_annotations) = others;
             view.annotations.remove(vocabulary::POSITION);
             if let Some(position) = position {
                 let name = vocabulary::POSITION.to_owned();
                 view.annotations.insert(name, position);
             }
         }
-        let (key, repository) = (view.key.clone(), view.repository());
-        if before != repository {
-            self.unlink(before.as_ref(), &key);
-        }
+        let (key, placed) = (view.key.clone(), self.place(&view));
+        let (queue, queue_before) = (placed.queue().cloned(), before.queue().cloned());
+        matters |= placed != before;
+        self.unlink(
+            queue_before.as_ref().filter(|_| queue_before != queue),
+            &key,
+        );
         self.unreadable_runs.remove(&key);
+        self.link(&placed, &key);
         let seen = SeenRun {
             view: Arc::new(view),
-            repository: repository.clone(),
+            placed,
             since,
         };
         self.runs.insert(key.clone(), seen);
-        if let Some(repository) = &repository {
-            let runs = self.by_repository.entry(repository.clone()).or_default();
-            runs.insert(key.clone());
+        if queue_before.is_some() && queue_before != queue {
+            return Touched::Moved(queue_before.into_iter().chain(queue).collect(), key);
         }
-        if before.is_some() && before != repository {
-            return Touched::Moved(before.into_iter().chain(repository).collect(), key);
-        }
-        let Some(repository) = repository else {
-            return Touched::Nothing;
-        };
-        if matters {
-            Touched::Run(repository, key)
-        } else {
-            Touched::Nothing
+        match queue {
+            Some(queue) if matters => Touched::Run(queue, key),
+            _ => Touched::Nothing,
         }
     }
 
     fn delete_run(&mut self, view: &RunView) -> Touched {
+        let known = self.runs.get(&view.key);
+        let known = known.filter(|known| known.view.uid == view.uid);
+        let queue = match known {
+            Some(known) => known.placed.queue().cloned(),
+            None => self.place(view).queue().cloned(),
+        };
         self.forget(&view.key, &view.uid);
-        match view.repository() {
+        match queue {
             Some(repository) => Touched::Run(repository, view.key.clone()),
             None => Touched::Nothing,
         }
@@ -359,20 +318,9 @@ impl Seen {
             .insert(uid.clone());
         if let Some(known) = self.runs.remove(key) {
             if known.view.uid == *uid {
-                self.unlink(known.repository.as_ref(), key);
+                self.unlink(known.placed.queue(), key);
             } else {
                 self.runs.insert(key.clone(), known);
-            }
-        }
-    }
-
-    fn unlink(&mut self, repository: Option<&RepositoryKey>, run: &PipelineRunKey) {
-        if let Some(repository) = repository
-            && let Some(runs) = self.by_repository.get_mut(repository)
-        {
-            runs.remove(run);
-            if runs.is_empty() {
-                self.by_repository.remove(repository);
             }
         }
     }
@@ -413,6 +361,8 @@ impl Seen {
         let is_other_limit = limit(self.limit(&key)) != limit(before);
         let are_other_policies = self.annotations(&key) != policies_before.as_ref();
         if self.exists(&key) != existed || is_other_limit || are_other_policies {
+            // Where there are lanes, its runs are in them.
+            touched.extend(self.lanes_of(key.namespace()));
             touched.push(key);
         }
         if touched.is_empty() {

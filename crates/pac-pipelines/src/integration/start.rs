@@ -43,8 +43,10 @@ impl Engine {
             seen.run(&run)
                 .filter(|view| view.uid == *lease.uid())
                 .is_none_or(|view| {
-                    // The store has it: a mark that is missing does not matter.
-                    matches!(Phase::of(view, limited), Phase::Held | Phase::HeldByUser)
+                    // The store has it: a mark that is missing does not matter. One that belongs
+                    // to another queue by now starts by that one.
+                    seen.run_of(&repository, &run).is_some()
+                        && matches!(Phase::of(view, limited), Phase::Held | Phase::HeldByUser)
                 })
         };
         if !wants_start {
@@ -231,7 +233,8 @@ impl Engine {
         };
         let is_other = view.uid != *uid;
         let phase = Phase::of(&view, true);
-        if view.repository().as_ref() == Some(repository) {
+        let queue = self.seen().queue_of(&view);
+        if queue.as_ref() == Some(repository) {
             self.observe(ClusterEvent::RunApplied(view));
         }
         match phase {

@@ -81,6 +81,12 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// All fields that hold a text.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let fields = self.map.into_iter().flatten();
+        fields.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+    }
+
     /// What is in a field; `None` if it is absent or null.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.map?.get(name).filter(|value| !value.is_null())

@@ -6,6 +6,7 @@
 
 mod document;
 mod fields;
+mod namespace;
 mod natural;
 mod object;
 mod order;
@@ -17,6 +18,7 @@ mod version;
 mod yaml;
 
 pub use document::{Object, Placed, parse_documents, parse_placed};
+pub use namespace::NamespaceView;
 pub use natural::natural_order;
 pub use order::{ExecutionOrder, Malformed};
 pub use repository::RepositoryView;

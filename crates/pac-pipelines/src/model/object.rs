@@ -51,6 +51,30 @@ pub(super) fn describe(kind: &str, map: &Map<String, Value>) -> String {
     }
 }
 
+/// So many labels, and so many annotations, are kept of which no rule of ours speaks.
+const OTHERS: usize = 64;
+
+/// How long the value of one of those is at most, in bytes.
+const OTHER_VALUE: usize = 256;
+
+/// The labels or annotations in `metadata` that are not in `named`: the first by their names, as
+/// far as they are short texts.
+pub(super) fn other_marks(
+    metadata: &Fields<'_>,
+    field: &str,
+    named: &[&str],
+) -> Result<BTreeMap<String, String>, ModelError> {
+    let marks = metadata.inner(field)?;
+    let others = marks.texts().filter(|(name, value)| {
+        !named.contains(name) && name.len() <= OTHER_VALUE && value.len() <= OTHER_VALUE
+    });
+    let sorted: BTreeMap<&str, &str> = others.collect();
+    let first = sorted.into_iter().take(OTHERS);
+    Ok(first
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect())
+}
+
 /// The labels or annotations in `metadata` that are in `kept`.
 pub(super) fn marks(
     metadata: &Fields<'_>,

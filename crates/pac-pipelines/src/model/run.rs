@@ -6,7 +6,7 @@ use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Timestamp, Uid};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::object::{describe, marks, single, single_json};
+use super::object::{describe, marks, other_marks, single, single_json};
 use super::order::ExecutionOrder;
 use super::repository::{timestamp, version};
 use super::status::{Condition, ConditionStatus, PacState, SpecStatus};
@@ -34,6 +34,10 @@ pub struct RunView {
     pub labels: BTreeMap<String, String>,
     /// The annotations of [`vocabulary::ANNOTATIONS`] that it has.
     pub annotations: BTreeMap<String, String>,
+    /// Its other labels, up to 64 of them: a lane may depend on them.
+    pub other_labels: BTreeMap<String, String>,
+    /// Its other annotations, up to 64 of at most 256 bytes: a lane may depend on them.
+    pub other_annotations: BTreeMap<String, String>,
     /// `spec.status`: what is wanted of it.
     pub spec_status: SpecStatus,
     /// `spec.managedBy`: the controller that runs it, where that is not Tekton's own.
@@ -181,6 +185,10 @@ pub struct RunManifest {
     pub labels: BTreeMap<String, String>,
     /// As of [`RunView::annotations`].
     pub annotations: BTreeMap<String, String>,
+    /// As of [`RunView::other_labels`].
+    pub other_labels: BTreeMap<String, String>,
+    /// As of [`RunView::other_annotations`].
+    pub other_annotations: BTreeMap<String, String>,
     /// As of [`RunView::spec_status`].
     pub spec_status: SpecStatus,
     /// As of [`RunView::managed_by`].
@@ -241,6 +249,8 @@ impl RunManifest {
             deleted: self.deleted,
             labels: self.labels,
             annotations: self.annotations,
+            other_labels: self.other_labels,
+            other_annotations: self.other_annotations,
             spec_status: self.spec_status,
             managed_by: self.managed_by,
             succeeded: self.succeeded,
@@ -266,6 +276,8 @@ impl RunManifest {
             deleted: timestamp(&metadata, "deletionTimestamp")?,
             labels: marks(&metadata, "labels", vocabulary::LABELS)?,
             annotations: marks(&metadata, "annotations", vocabulary::ANNOTATIONS)?,
+            other_labels: other_marks(&metadata, "labels", vocabulary::LABELS)?,
+            other_annotations: other_marks(&metadata, "annotations", vocabulary::ANNOTATIONS)?,
             spec_status: SpecStatus::parse(spec.text("status")?.unwrap_or_default()),
             managed_by: text(&spec, "managedBy")?,
             succeeded: succeeded(&status)?,

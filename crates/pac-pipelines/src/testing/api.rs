@@ -13,7 +13,7 @@ use super::watch::MemoryWatch;
 use super::world::World;
 use crate::cluster::{Cluster, ClusterWatch, EndOutcome, HoldOutcome, Listing, StartOutcome};
 use crate::error::{ClusterError, ClusterErrorKind};
-use crate::model::{RepositoryView, RunView, SpecStatus};
+use crate::model::{NamespaceView, RepositoryView, RunView, SpecStatus};
 use crate::vocabulary;
 
 #[async_trait]
@@ -153,6 +153,17 @@ impl Cluster for MemoryCluster {
         let world = self.world();
         let one = world.followed_namespace.as_deref();
         one.is_none_or(|one| one == namespace)
+    }
+
+    async fn list_namespaces(&self) -> Result<Option<Listing<NamespaceView>>, ClusterError> {
+        self.asked("list namespaces", "all", |requests| {
+            &mut requests.list_namespaces
+        })
+        .await?;
+        let world = self.world();
+        let items = world.namespaces.as_ref();
+        let items = items.map(|namespaces| namespaces.values().cloned().collect());
+        Ok(items.map(|items| Listing::new(items, Some(world.version()))))
     }
 
     async fn watch(&self) -> Result<Box<dyn ClusterWatch>, ClusterError> {

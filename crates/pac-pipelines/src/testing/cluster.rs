@@ -10,7 +10,7 @@ use super::world::{EPOCH, World};
 use crate::cluster::{ClusterEvent, Unreadable, UnreadableObject};
 use crate::error::ModelError;
 use crate::model::{
-    ConditionStatus, ExecutionOrder, PacState, RepositoryView, RunView, SpecStatus,
+    ConditionStatus, ExecutionOrder, NamespaceView, PacState, RepositoryView, RunView, SpecStatus,
 };
 use crate::vocabulary;
 
@@ -99,7 +99,12 @@ impl NewRun {
         for mark in self.view {
             match mark {
                 Mark::Label(name, value) => {
-                    view.labels.insert(name.to_owned(), value);
+                    let is_named = vocabulary::LABELS.contains(&name);
+                    let labels = match is_named {
+                        true => &mut view.labels,
+                        false => &mut view.other_labels,
+                    };
+                    labels.insert(name.to_owned(), value);
                 }
                 Mark::Annotation(name, value) => {
                     view.annotations.insert(name.to_owned(), value);
@@ -161,6 +166,28 @@ impl MemoryCluster {
             let view = view.clone();
             world.tell(&ClusterEvent::RepositoryApplied(view));
         }
+    }
+
+    /// Creates a Namespace, or replaces its annotations. From the first one on, the cluster lists
+    /// its Namespaces.
+    pub fn apply_namespace(&self, name: &str, annotations: &[(&str, &str)]) {
+        let mut world = self.world();
+        let mut view = NamespaceView::new(name);
+        let annotations = annotations.iter();
+        let annotations =
+            annotations.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        view.annotations.extend(annotations);
+        view.version = Some(world.next_version());
+        let namespaces = world.namespaces.get_or_insert_default();
+        namespaces.insert(name.to_owned(), view.clone());
+        world.tell(&ClusterEvent::NamespaceApplied(view));
+    }
+
+    /// Writes a label on a run that no rule of ours speaks of.
+    pub fn relabel(&self, run: &PipelineRunKey, label: &str, value: &str) {
+        self.world().change(run, |run| {
+            run.other_labels.insert(label.to_owned(), value.to_owned());
+        });
     }
 
     /// Deletes a Repository. Its runs stay.

@@ -95,6 +95,8 @@ pub struct Requests {
     pub list_runs: usize,
     /// Lists of Repositories.
     pub list_repositories: usize,
+    /// Lists of Namespaces.
+    pub list_namespaces: usize,
     /// Watches.
     pub watch: usize,
 }
@@ -110,6 +112,7 @@ impl Requests {
             + self.read
             + self.list_runs
             + self.list_repositories
+            + self.list_namespaces
             + self.watch
     }
 }

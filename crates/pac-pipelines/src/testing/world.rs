@@ -10,7 +10,7 @@ use super::faults::{ClusterFaults, Requests, Script};
 use super::ledger::Ledger;
 use super::tekton::{self, Did, TektonMode};
 use crate::cluster::{ClusterEvent, Unreadable};
-use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
+use crate::model::{NamespaceView, RepositoryView, ResourceVersion, RunView, SpecStatus};
 
 /// 2026-06-01T00:00:00Z.
 pub(super) const EPOCH: Timestamp = Timestamp::from_unix_millis(1_780_272_000_000);
@@ -26,6 +26,8 @@ pub(super) struct World {
     pub(super) repositories: BTreeMap<RepositoryKey, RepositoryView>,
     /// Whether lists leave out the runs that are done.
     pub(super) lists_unended: bool,
+    /// `None` of a cluster that does not know Namespaces.
+    pub(super) namespaces: Option<BTreeMap<String, NamespaceView>>,
     pub(super) unreadable_runs: Vec<Unreadable>,
     pub(super) unreadable_repositories: Vec<Unreadable>,
     watchers: Vec<mpsc::UnboundedSender<ClusterEvent>>,
@@ -53,6 +55,7 @@ impl World {
             runs: BTreeMap::new(),
             repositories: BTreeMap::new(),
             lists_unended: false,
+            namespaces: None,
             unreadable_runs: Vec::new(),
             unreadable_repositories: Vec::new(),
             watchers: Vec::new(),
