@@ -86,7 +86,7 @@ impl Object for RunObject {
         prune(
             &mut self.metadata,
             vocabulary::LABELS,
-            vocabulary::ANNOTATIONS,
+            vocabulary::keeps_annotation,
         );
         // Other conditions, and messages, say nothing here.
         if let Some(Value::Array(conditions)) = self.status.get_mut("conditions") {
@@ -112,7 +112,9 @@ impl Object for RepositoryObject {
     type View = RepositoryView;
 
     fn prune(&mut self) {
-        prune(&mut self.metadata, &[], vocabulary::REPOSITORY_ANNOTATIONS);
+        prune(&mut self.metadata, &[], |name| {
+            vocabulary::REPOSITORY_ANNOTATIONS.contains(&name)
+        });
     }
 
     fn view(&self) -> Result<RepositoryView, Unreadable> {
@@ -123,7 +125,7 @@ impl Object for RepositoryObject {
     }
 }
 
-fn prune(metadata: &mut ObjectMeta, labels: &[&str], annotations: &[&str]) {
+fn prune(metadata: &mut ObjectMeta, labels: &[&str], keeps_annotation: impl Fn(&str) -> bool) {
     metadata.managed_fields = None;
     metadata.owner_references = None;
     metadata.finalizers = None;
@@ -131,7 +133,7 @@ fn prune(metadata: &mut ObjectMeta, labels: &[&str], annotations: &[&str]) {
         found.retain(|name, _| labels.contains(&name.as_str()));
     }
     if let Some(found) = &mut metadata.annotations {
-        found.retain(|name, _| annotations.contains(&name.as_str()));
+        found.retain(|name, _| keeps_annotation(name));
     }
 }
 

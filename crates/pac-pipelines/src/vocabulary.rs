@@ -70,6 +70,17 @@ pub const PRIORITY: &str = "concurrency.pipelinesascode.tekton.dev/priority";
 /// people to see and never acted on; gone once the run has started.
 pub const POSITION: &str = "concurrency.pipelinesascode.tekton.dev/queue-position";
 
+/// What the names of annotations of ours begin with by which the steps of a run ask for
+/// [sections](crate::sections).
+pub const SECTION_PREFIX: &str = "concurrency.pipelinesascode.tekton.dev/section.";
+
+/// What the names of annotations of ours begin with by which the controller answers them.
+pub const SECTION_TOKEN_PREFIX: &str = "concurrency.pipelinesascode.tekton.dev/section-token.";
+
+/// Annotation of ours, on a Repository: how many runs of its namespace are in a section at once, as
+/// `gpu=2, staging=1`.
+pub const SECTION_LIMITS: &str = "concurrency.pipelinesascode.tekton.dev/section-limits";
+
 /// The labels that a view of a run keeps.
 pub const LABELS: &[&str] = &[
     STATE,
@@ -82,7 +93,7 @@ pub const LABELS: &[&str] = &[
     KUEUE_QUEUE,
 ];
 
-/// The annotations that a view of a run keeps.
+/// The annotations that a view of a run keeps, beside those about [sections](crate::sections).
 pub const ANNOTATIONS: &[&str] = &[
     STATE,
     EXECUTION_ORDER,
@@ -102,7 +113,13 @@ pub const ANNOTATIONS: &[&str] = &[
 ];
 
 /// The annotations that a view of a Repository keeps.
-pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY];
+pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY, SECTION_LIMITS];
+
+/// Whether a view of a run keeps an annotation of this name.
+#[must_use]
+pub fn keeps_annotation(name: &str) -> bool {
+    ANNOTATIONS.contains(&name) || crate::sections::keeps(name)
+}
 
 /// `spec.status` of a run that is held back.
 pub const PENDING: &str = "PipelineRunPending";

@@ -23,6 +23,7 @@ use super::work::Dirty;
 use crate::cluster::ClusterEvent;
 use crate::error::PipelinesError;
 use crate::model::RunView;
+use crate::sections::is_section;
 
 /// Up to so many runs are read from the store one by one, more with their whole repository.
 const ONE_BY_ONE: usize = 8;
@@ -47,6 +48,9 @@ impl Engine {
     ) -> Result<Report, PipelinesError> {
         if self.options.mode == Mode::Observe {
             return Ok(Report::default());
+        }
+        if is_section(repository) {
+            return self.section_pass(repository, dirty.listed).await;
         }
         let (state, effective) = {
             let seen = self.seen();

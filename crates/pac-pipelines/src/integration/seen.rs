@@ -1,5 +1,7 @@
 //! What has been seen of the cluster: the latest state of every object.
 
+mod sections;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,7 @@ pub(crate) struct Seen {
     /// Runs that are certainly gone, until the next list: what comes late of them is passed over.
     gone: HashMap<PipelineRunKey, HashSet<Uid>>,
     unreadable_runs: HashSet<PipelineRunKey>,
+    sections: sections::SectionIndex,
 }
 
 /// A Repository as it was seen last.
@@ -87,6 +90,7 @@ impl Seen {
         runs: Listing<RunView>,
     ) {
         let listed: HashSet<_> = runs.items.iter().map(|run| run.uid.clone()).collect();
+        self.sections.saw_repositories(repositories.version);
         self.gone.clear();
         self.unreadable_runs.clear();
         let is_unreadable = |run: &PipelineRunKey| {
@@ -325,7 +329,12 @@ impl Seen {
             repository: repository.clone(),
             since,
         };
-        self.runs.insert(key.clone(), seen);
+        let after = Arc::clone(&seen.view);
+        let known = self.runs.insert(key.clone(), seen);
+        if matters {
+            let known = known.as_ref().map(|known| &*known.view);
+            self.sections.replace(known, Some(&after));
+        }
         if let Some(repository) = &repository {
             let runs = self.by_repository.entry(repository.clone()).or_default();
             runs.insert(key.clone());
@@ -358,6 +367,7 @@ impl Seen {
             .insert(uid.clone());
         if let Some(known) = self.runs.remove(key) {
             if known.view.uid == *uid {
+                self.sections.replace(Some(&known.view), None);
                 self.unlink(known.repository.as_ref(), key);
             } else {
                 self.runs.insert(key.clone(), known);
@@ -397,6 +407,7 @@ impl Seen {
     }
 
     fn set_repository(&mut self, key: RepositoryKey, state: RepositoryState) -> Touched {
+        self.sections.saw_repositories(state.version());
         let (existed, before) = (self.exists(&key), self.limit(&key));
         let policies_before = self.annotations(&key).cloned();
         let global_before = (self.global_limit().limit, self.global_is_unreadable());
