@@ -28,6 +28,9 @@
 //! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
 //! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
 //!
+//! A [`SectionStep`](section::SectionStep) runs in the pod of a Task, under an account that may get
+//! and patch `pipelineruns` of its namespace.
+//!
 //! # What people see
 //!
 //! A [`Reporter`] makes events on PipelineRuns and writes the positions of those that wait: queued,
@@ -48,6 +51,7 @@ mod object;
 mod options;
 mod patch;
 mod report;
+pub mod section;
 mod watch;
 
 pub use cluster::KubernetesCluster;

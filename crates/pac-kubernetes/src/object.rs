@@ -335,6 +335,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_run_asks_for_and_was_answered_is_kept_within_bounds() {
+        let mut object = run(&json!({}), &json!({}));
+        let annotations = object.metadata.annotations.as_mut().unwrap();
+        for number in 10..40 {
+            for prefix in [vocabulary::SECTION_PREFIX, vocabulary::SECTION_TOKEN_PREFIX] {
+                annotations.insert(format!("{prefix}s{number}"), "5-a run".to_owned());
+            }
+        }
+        let long = format!("{}s10", vocabulary::SECTION_PREFIX);
+        annotations.insert(long, "x".repeat(4_096));
+        let before = object.view().unwrap();
+        object.prune();
+        let view = object.view().unwrap();
+        assert_eq!(view, before);
+        let about = |prefix| {
+            let names = view.annotations.keys();
+            names.filter(|name| name.starts_with(prefix)).count()
+        };
+        assert_eq!(about(vocabulary::SECTION_PREFIX), 15);
+        assert_eq!(about(vocabulary::SECTION_TOKEN_PREFIX), 16);
+    }
+
+    #[test]
     fn an_object_of_the_wrong_types_is_taken_in_and_named() {
         for (spec, status) in [
             (json!(5), json!({})),

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use pac_core::manager::{RepositoryStatus, RepositoryWatch};
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
+use pac_pipelines::sections::is_section;
 use pac_pipelines::{Noticed, PipelinesController, What, vocabulary};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -113,7 +114,11 @@ impl<'a> Keeper<'a> {
             };
             let is_last = page.len() < PAGE;
             after = page.last().map(|summary| summary.repository.clone());
-            for summary in page.iter().filter(|summary| summary.queued > 0) {
+            // A run in the queue of a section has started, and has no position to show.
+            let queues = page
+                .iter()
+                .filter(|summary| !is_section(&summary.repository));
+            for summary in queues.filter(|summary| summary.queued > 0) {
                 self.follow(&summary.repository);
             }
             if is_last {

@@ -16,5 +16,6 @@ mod limits;
 mod replicas;
 mod reports;
 mod scale;
+mod sections;
 mod setting;
 mod together;
