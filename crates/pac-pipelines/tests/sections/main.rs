@@ -5,5 +5,6 @@ mod support;
 
 mod ends;
 mod flows;
+mod random;
 mod restarts;
 mod setting;
