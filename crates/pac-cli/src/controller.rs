@@ -1,6 +1,6 @@
 //! `pac controller`: the queues of PipelineRuns on a Kubernetes cluster.
 
-mod end;
+pub(crate) mod end;
 mod health;
 mod log;
 mod without_store;

@@ -23,6 +23,8 @@ mod output;
 mod plan;
 mod release;
 mod replay;
+#[cfg(feature = "kubernetes")]
+mod section;
 mod status;
 mod store;
 mod time;
@@ -83,6 +85,9 @@ enum Command {
     /// Print, apply, examine and remove what a Kubernetes cluster needs for the controller.
     #[cfg(feature = "kubernetes")]
     Kubernetes(kubernetes::Args),
+    /// Enter or leave a section, as a step of a PipelineRun.
+    #[cfg(feature = "kubernetes")]
+    Section(section::Args),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -164,6 +169,11 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Kubernetes(args) => {
             sources.note_unused("kubernetes");
             kubernetes::run(&args).map(Into::into)
+        }
+        #[cfg(feature = "kubernetes")]
+        Command::Section(args) => {
+            sources.note_unused("section");
+            section::run(&args).map(Into::into)
         }
         Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {

@@ -7,7 +7,7 @@ use crate::exit::Failure;
 
 /// Waits for SIGTERM or SIGINT.
 #[derive(Debug)]
-pub(super) struct End {
+pub(crate) struct End {
     #[cfg(unix)]
     terminate: Signal,
     #[cfg(unix)]
@@ -17,7 +17,7 @@ pub(super) struct End {
 impl End {
     /// From now on the signals do not end the process by themselves.
     #[cfg(unix)]
-    pub(super) fn install() -> Result<Self, Failure> {
+    pub(crate) fn install() -> Result<Self, Failure> {
         let on = |kind| {
             signal(kind).map_err(|error| {
                 let message = format!("no signal handler: {error}");
@@ -32,12 +32,12 @@ impl End {
 
     /// There is nothing to install.
     #[cfg(not(unix))]
-    pub(super) fn install() -> Result<Self, Failure> {
+    pub(crate) fn install() -> Result<Self, Failure> {
         Ok(Self {})
     }
 
     /// Waits until the end is asked for. Cancel-safe.
-    pub(super) async fn asked(&mut self) {
+    pub(crate) async fn asked(&mut self) {
         #[cfg(unix)]
         tokio::select! {
             _ = self.terminate.recv() => {}

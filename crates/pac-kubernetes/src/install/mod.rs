@@ -18,6 +18,7 @@ mod policies;
 mod rbac;
 mod runs;
 mod settings;
+mod steps;
 mod workload;
 
 pub use api::ClusterAccess;
@@ -27,3 +28,4 @@ pub use error::{InstallError, InstallErrorKind};
 pub use handover::{HandoverOptions, StepOutcome, Steps, offboard, onboard};
 pub use manifest::{Manifest, ManifestError, to_document, to_yaml};
 pub use options::{Install, InstallMode, StoreDriver};
+pub use steps::StepActions;
