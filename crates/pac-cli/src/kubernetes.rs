@@ -43,6 +43,8 @@ enum Command {
     Uninstall(UninstallCommand),
     /// Examine a cluster, one thing after the other.
     Check(check::CheckCommand),
+    /// Print the StepActions of sections, and the Role of their steps, for one namespace.
+    Steps(options::StepsCommand),
     /// Take the queues of a busy cluster over from Pipelines-as-Code.
     Onboard(handover::OnboardCommand),
     /// Give the queues of a busy cluster back to Pipelines-as-Code.
@@ -89,6 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
         Command::Install(command) => command.run(),
         Command::Uninstall(command) => command.run(),
         Command::Check(command) => command.run(),
+        Command::Steps(command) => command.run(),
         Command::Onboard(command) => command.run(),
         Command::Offboard(command) => command.run(),
     }

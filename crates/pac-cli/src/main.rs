@@ -24,6 +24,8 @@ mod output;
 mod plan;
 mod release;
 mod replay;
+#[cfg(feature = "kubernetes")]
+mod section;
 mod status;
 mod store;
 mod time;
@@ -89,6 +91,9 @@ enum Command {
     /// Answer the admission reviews of an API server without MutatingAdmissionPolicies.
     #[cfg(feature = "kubernetes")]
     Webhook(webhook::Args),
+    /// Enter or leave a section, as a step of a PipelineRun.
+    #[cfg(feature = "kubernetes")]
+    Section(section::Args),
     /// Feed a recorded stream of PipelineRuns through the manager and show what the limits did.
     Replay(With<replay::Args>),
     /// The command of `pac exec` in its first moment.
@@ -175,6 +180,11 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Webhook(args) => {
             sources.note_unused("webhook");
             webhook::run(&args).map(Into::into)
+        }
+        #[cfg(feature = "kubernetes")]
+        Command::Section(args) => {
+            sources.note_unused("section");
+            section::run(&args).map(Into::into)
         }
         Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {

@@ -15,6 +15,7 @@ use pac_kubernetes_mock::ApiServer;
 use serde_json::{Value, json};
 
 const MANIFESTS: &str = include_str!("../../../docs/deploy/kubernetes.yaml");
+const STEPS: &str = include_str!("../../../docs/deploy/stepactions.yaml");
 
 fn pac(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
@@ -45,6 +46,56 @@ fn the_manifests_of_the_documents_are_printed_without_a_cluster() {
     assert!(gate.contains("name: gate.concurrency"), "{gate}");
     assert!(!gate.contains("name: takeover.concurrency"), "{gate}");
     assert!(gate.contains("--exclude-namespace=sandbox"), "{gate}");
+}
+
+#[test]
+fn the_step_actions_of_the_documents_are_printed_without_a_cluster() {
+    let printed = pac(&["steps", "--namespace", "ci"]);
+    assert!(printed.status.success());
+    assert_eq!(text(&printed.stdout), STEPS);
+    let other = pac(&[
+        "steps",
+        "-n",
+        "builds",
+        "--service-account",
+        "pipeline",
+        "--image",
+        "x:1",
+    ]);
+    let other = text(&other.stdout);
+    assert!(
+        other.contains("name: pipeline\n  namespace: builds"),
+        "{other}"
+    );
+    assert!(other.contains("image: x:1"), "{other}");
+    let none = pac(&["steps"]);
+    assert_eq!(none.status.code(), Some(2));
+}
+
+/// What a pod would be given once Tekton has put the parameters in.
+#[test]
+fn the_steps_are_given_arguments_that_they_take() {
+    let actions = STEPS
+        .split("---\n")
+        .filter(|one| one.contains("kind: StepAction"));
+    let mut steps = 0;
+    for action in actions {
+        let arguments = action.lines().skip_while(|line| *line != "  args:").skip(1);
+        let arguments = arguments.map_while(|line| line.strip_prefix("  - "));
+        let arguments = arguments.map(|argument| {
+            let argument = argument.replace("$(params.section)", "gpu");
+            let argument = argument.replace("$(params.holder)", "run");
+            let argument = argument.replace("$(params.timeout)", "1h");
+            argument.replace("$(step.results.token.path)", "/tekton/token")
+        });
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pac"));
+        let ended = command.args(arguments).output().unwrap();
+        // The arguments are right, and this is no step.
+        let said = text(&ended.stderr);
+        assert!(said.contains("this is no step of a PipelineRun"), "{said}");
+        steps += 1;
+    }
+    assert_eq!(steps, 2);
 }
 
 #[test]

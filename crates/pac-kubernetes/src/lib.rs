@@ -31,6 +31,9 @@
 //!
 //! An installation ([`install`]) and an admission webhook ([`webhook`]) have their own.
 //!
+//! A [`SectionStep`](section::SectionStep) runs in the pod of a Task, under an account that may get
+//! and patch `pipelineruns` of its namespace.
+//!
 //! # What people see
 //!
 //! A [`Reporter`] makes events on PipelineRuns and writes the positions of those that wait: queued,
@@ -58,6 +61,7 @@ mod origin;
 mod patch;
 mod queue;
 mod report;
+pub mod section;
 mod watch;
 pub mod webhook;
 

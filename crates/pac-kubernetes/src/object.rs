@@ -86,7 +86,7 @@ impl Object for RunObject {
         prune(
             &mut self.metadata,
             vocabulary::LABELS,
-            vocabulary::ANNOTATIONS,
+            vocabulary::keeps_annotation,
         );
         // Other conditions, and messages, say nothing here.
         if let Some(Value::Array(conditions)) = self.status.get_mut("conditions") {
@@ -112,7 +112,9 @@ impl Object for RepositoryObject {
     type View = RepositoryView;
 
     fn prune(&mut self) {
-        prune(&mut self.metadata, &[], vocabulary::REPOSITORY_ANNOTATIONS);
+        prune(&mut self.metadata, &[], |name| {
+            vocabulary::REPOSITORY_ANNOTATIONS.contains(&name)
+        });
     }
 
     fn view(&self) -> Result<RepositoryView, Unreadable> {
@@ -123,7 +125,7 @@ impl Object for RepositoryObject {
     }
 }
 
-fn prune(metadata: &mut ObjectMeta, labels: &[&str], annotations: &[&str]) {
+fn prune(metadata: &mut ObjectMeta, labels: &[&str], keeps_annotation: impl Fn(&str) -> bool) {
     metadata.managed_fields = None;
     metadata.owner_references = None;
     metadata.finalizers = None;
@@ -131,7 +133,7 @@ fn prune(metadata: &mut ObjectMeta, labels: &[&str], annotations: &[&str]) {
         found.retain(|name, _| labels.contains(&name.as_str()));
     }
     if let Some(found) = &mut metadata.annotations {
-        found.retain(|name, _| annotations.contains(&name.as_str()));
+        found.retain(|name, _| keeps_annotation(name));
     }
 }
 
@@ -330,6 +332,29 @@ mod tests {
             assert!(!text.contains(gone), "{gone}: {text}");
         }
         assert_eq!((object.path().as_str(), object.version()), ("ci/a", 7));
+    }
+
+    #[test]
+    fn what_a_run_asks_for_and_was_answered_is_kept_within_bounds() {
+        let mut object = run(&json!({}), &json!({}));
+        let annotations = object.metadata.annotations.as_mut().unwrap();
+        for number in 10..40 {
+            for prefix in [vocabulary::SECTION_PREFIX, vocabulary::SECTION_TOKEN_PREFIX] {
+                annotations.insert(format!("{prefix}s{number}"), "5-a run".to_owned());
+            }
+        }
+        let long = format!("{}s10", vocabulary::SECTION_PREFIX);
+        annotations.insert(long, "x".repeat(4_096));
+        let before = object.view().unwrap();
+        object.prune();
+        let view = object.view().unwrap();
+        assert_eq!(view, before);
+        let about = |prefix| {
+            let names = view.annotations.keys();
+            names.filter(|name| name.starts_with(prefix)).count()
+        };
+        assert_eq!(about(vocabulary::SECTION_PREFIX), 15);
+        assert_eq!(about(vocabulary::SECTION_TOKEN_PREFIX), 16);
     }
 
     #[test]

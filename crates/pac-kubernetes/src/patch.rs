@@ -73,6 +73,19 @@ pub(crate) fn annotate(uid: &Uid, annotations: &[(&str, Option<&str>)]) -> Value
     json!({"metadata": {"uid": uid.as_str(), "annotations": annotations}})
 }
 
+/// The same where the object still is as it was read: what is written depends on what was there.
+pub(crate) fn annotate_version(
+    uid: &Uid,
+    version: &str,
+    annotations: &[(&str, Option<&str>)],
+) -> Value {
+    let mut patch = annotate(uid, annotations);
+    if let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert("resourceVersion".to_owned(), version.into());
+    }
+    patch
+}
+
 fn is_pending(uid: &Uid) -> Vec<PatchOperation> {
     let status = ["spec", "status"];
     vec![
@@ -155,6 +168,10 @@ mod tests {
     fn annotations_are_written_and_removed_by_name() {
         let patch = annotate(&"u".parse().unwrap(), &[("a/b", Some("1")), ("c", None)]);
         let expected = json!({"metadata": {"uid": "u", "annotations": {"a/b": "1", "c": null}}});
+        assert_eq!(patch, expected);
+        let patch = annotate_version(&"u".parse().unwrap(), "7", &[("a/b", Some("1"))]);
+        let expected =
+            json!({"metadata": {"uid": "u", "resourceVersion": "7", "annotations": {"a/b": "1"}}});
         assert_eq!(patch, expected);
     }
 }

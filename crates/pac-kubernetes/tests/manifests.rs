@@ -6,25 +6,33 @@
     reason = "a test fails by panicking"
 )]
 
-use pac_kubernetes::install::{Install, to_document};
+use pac_kubernetes::install::{Install, StepActions, to_document};
 
-const FILE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../docs/deploy/kubernetes.yaml"
-);
+const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/deploy");
 const REWRITE: &str = "PAC_WRITE_MANIFESTS";
 
 #[test]
 fn the_manifests_in_the_documents_are_what_is_installed() {
-    let generated = to_document(&Install::default()).unwrap();
+    is_written(
+        "kubernetes.yaml",
+        &to_document(&Install::default()).unwrap(),
+    );
+    is_written(
+        "stepactions.yaml",
+        &StepActions::default().to_document().unwrap(),
+    );
+}
+
+fn is_written(file: &str, generated: &str) {
+    let path = format!("{DEPLOY}/{file}");
     if std::env::var_os(REWRITE).is_some() {
-        std::fs::write(FILE, generated).unwrap();
+        std::fs::write(path, generated).unwrap();
         return;
     }
-    let written = std::fs::read_to_string(FILE).unwrap();
+    let written = std::fs::read_to_string(path).unwrap();
     assert!(
         written == generated,
-        "docs/deploy/kubernetes.yaml is out of date; write it anew with\n    \
+        "docs/deploy/{file} is out of date; write it anew with\n    \
          {REWRITE}=1 cargo xtask test -- the_manifests_in_the_documents"
     );
 }

@@ -16,6 +16,7 @@ pub mod migration;
 pub mod model;
 pub mod policy;
 pub mod queue_manager;
+pub mod sections;
 pub mod state_manager;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -92,6 +92,17 @@ pub const LANE: &str = "concurrency.pipelinesascode.tekton.dev/lane";
 /// Annotation of ours, on a Namespace: the limit of each of its lanes, a number or an expression.
 pub const LANE_LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/lane-limit";
 
+/// What the names of annotations of ours begin with by which the steps of a run ask for
+/// [sections](crate::sections).
+pub const SECTION_PREFIX: &str = "concurrency.pipelinesascode.tekton.dev/section.";
+
+/// What the names of annotations of ours begin with by which the controller answers them.
+pub const SECTION_TOKEN_PREFIX: &str = "concurrency.pipelinesascode.tekton.dev/section-token.";
+
+/// Annotation of ours, on a Repository: how many runs of its namespace are in a section at once, as
+/// `gpu=2, staging=1`.
+pub const SECTION_LIMITS: &str = "concurrency.pipelinesascode.tekton.dev/section-limits";
+
 /// The labels that a view of a run keeps.
 pub const LABELS: &[&str] = &[
     STATE,
@@ -105,7 +116,7 @@ pub const LABELS: &[&str] = &[
     CANARY,
 ];
 
-/// The annotations that a view of a run keeps.
+/// The annotations that a view of a run keeps, beside those about [sections](crate::sections).
 pub const ANNOTATIONS: &[&str] = &[
     STATE,
     EXECUTION_ORDER,
@@ -125,7 +136,13 @@ pub const ANNOTATIONS: &[&str] = &[
 ];
 
 /// The annotations that a view of a Repository keeps.
-pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY];
+pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY, SECTION_LIMITS];
+
+/// Whether a view of a run keeps an annotation of this name.
+#[must_use]
+pub fn keeps_annotation(name: &str) -> bool {
+    ANNOTATIONS.contains(&name) || crate::sections::keeps(name)
+}
 
 /// The annotations that a view of a Namespace keeps.
 pub const NAMESPACE_ANNOTATIONS: &[&str] = &[LIMIT, LANE_LABELS, LANE, LANE_LIMIT];

@@ -1,7 +1,12 @@
 //! The options that say what is installed, the same for every command.
 
 use clap::ValueEnum;
-use pac_concurrency::kubernetes::install::{Admission, Install, InstallMode, StoreDriver};
+use pac_concurrency::kubernetes::install::{
+    Admission, Install, InstallMode, StepActions, StoreDriver,
+};
+
+use crate::exit::{Exit, Failure};
+use crate::output;
 
 /// What is installed. Commands about an installation take the options it was installed with.
 #[derive(Debug, clap::Args)]
@@ -53,6 +58,36 @@ pub(super) struct InstallArgs {
     /// CustomResourceDefinition
     #[arg(long)]
     queues: bool,
+}
+
+/// They are for `kubectl apply -f -`, and no cluster is asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct StepsCommand {
+    /// The namespace of the runs
+    #[arg(long, short, value_name = "NAMESPACE", value_parser = name)]
+    namespace: String,
+
+    /// The service account that their Tasks run under
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    service_account: String,
+
+    /// The image of the controller [default: pac-concurrency:VERSION]
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
+}
+
+impl StepsCommand {
+    pub(super) fn run(&self) -> Result<Exit, Failure> {
+        let mut steps = StepActions::default()
+            .with_namespace(&self.namespace)
+            .with_service_account(&self.service_account);
+        if let Some(image) = &self.image {
+            steps = steps.with_image(image);
+        }
+        let document = steps.to_document()?;
+        output::print(|out| out.write_all(document.as_bytes()))?;
+        Ok(Exit::Success)
+    }
 }
 
 /// How runs are held back.

@@ -19,6 +19,7 @@ mod queues;
 mod rbac;
 mod runs;
 mod settings;
+mod steps;
 mod webhook;
 mod workload;
 
@@ -30,3 +31,4 @@ pub use error::{InstallError, InstallErrorKind};
 pub use handover::{HandoverOptions, StepOutcome, Steps, offboard, onboard};
 pub use manifest::{Manifest, ManifestError, to_document, to_yaml};
 pub use options::{Admission, Install, InstallMode, StoreDriver};
+pub use steps::StepActions;

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use pac_core::Limit;
+use pac_pipelines::sections::section_of;
 use pac_pipelines::{Notice, What};
 
 /// The controller, as events name it.
@@ -84,6 +85,40 @@ impl Told {
                 which.clone_from(message);
                 ("InvalidAnnotation", "Read", true, message.clone())
             }
+            What::SectionQueued {
+                position,
+                of,
+                running,
+                limit,
+            } => {
+                let (section, most) = (section(notice), most(*limit));
+                let note = format!(
+                    "waits at position {position} of {of} for section {section}, {running} in \
+                     it{most}"
+                );
+                ("SectionQueued", "Queue", false, note)
+            }
+            What::SectionEntered { token } => {
+                which = format!("{repository} {token}");
+                let note = format!("in section {} with token {token}", section(notice));
+                ("SectionEntered", "Enter", false, note)
+            }
+            What::SectionLost { before, token } => {
+                which = format!("{repository} {token}");
+                let note = format!(
+                    "its slot in section {}, token {before}, was free for others for a time, since \
+                     no controller looked after it; it is counted again, with token {token}",
+                    section(notice)
+                );
+                ("SectionLost", "Enter", true, note)
+            }
+            What::SectionRefused => {
+                let note = format!(
+                    "its request for section {} was ended in the store, as by pac cancel",
+                    section(notice)
+                );
+                ("SectionRefused", "Cancel", true, note)
+            }
             _ => return None,
         };
         Some(Self {
@@ -123,6 +158,12 @@ impl Told {
             ..Event::default()
         }
     }
+}
+
+/// The section that a notice is about.
+fn section(notice: &Notice) -> String {
+    let name = section_of(&notice.repository);
+    name.map_or_else(|| notice.repository.to_string(), |name| name.to_string())
 }
 
 fn most(limit: Limit) -> String {

@@ -14,6 +14,9 @@
 //! | `Requeued` | Warning | its slot was freed because no controller looked after it |
 //! | `CancelledInStore` | Normal | it was cancelled in the store, as by `pac cancel`, and is ended in the cluster |
 //! | `NotManaged` | Warning | its Repository is in two modes |
+//! | `SectionQueued`, `SectionEntered` | Normal | a run waits for a section, or is in it: "in section gpu with token 41" |
+//! | `SectionLost` | Warning | its slot in a section was free for others for a time |
+//! | `SectionRefused` | Warning | its request for a section was ended in the store |
 //! | `InvalidAnnotation` | Warning | an annotation breaks its rule and counts as absent |
 //!
 //! An event has a name that follows from the run and what has happened, so that several controllers

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use pac_core::manager::{RepositoryStatus, RepositoryWatch};
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
+use pac_pipelines::sections::is_section;
 use pac_pipelines::{Noticed, PipelinesController, What, vocabulary};
 use tokio::time::{Instant, sleep};
 
@@ -102,7 +103,8 @@ impl<'a> Keeper<'a> {
     async fn follow_all(&mut self) {
         let controller = self.controller;
         let followed = each_repository(controller, |summary| {
-            if summary.queued > 0 {
+            // A run in the queue of a section has started, and has no position to show.
+            if summary.queued > 0 && !is_section(&summary.repository) {
                 self.follow(&summary.repository);
             }
         });

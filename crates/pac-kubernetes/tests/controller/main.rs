@@ -17,6 +17,7 @@ mod queues;
 mod replicas;
 mod reports;
 mod scale;
+mod sections;
 mod setting;
 mod together;
 mod webhook;

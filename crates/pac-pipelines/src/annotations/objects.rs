@@ -34,7 +34,10 @@ impl Objects {
     /// Takes an event in. Answers with the Repositories that are to be looked at; `None` when
     /// everything has to be listed again.
     pub(super) fn observe(&mut self, event: ClusterEvent) -> Option<Vec<RepositoryKey>> {
-        match self.seen.observe(event) {
+        let touched = self.seen.observe(event);
+        // Sections need a store.
+        let _ = self.seen.take_changed_sections();
+        match touched {
             Touched::Run(repository, _) => Some(vec![repository]),
             Touched::Moved(repositories, _) | Touched::Repositories(repositories) => {
                 Some(repositories)

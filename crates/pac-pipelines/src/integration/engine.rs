@@ -95,6 +95,8 @@ impl Engine {
 
     /// Has looked at what an event was about. True when everything has to be listed again.
     pub(super) fn touched(&self, touched: Touched) -> bool {
+        let sections = self.seen().take_changed_sections();
+        self.look_at_sections(sections);
         match touched {
             Touched::Run(repository, run) => self.look_at(&repository, run),
             Touched::Moved(repositories, run) => {
@@ -104,6 +106,9 @@ impl Engine {
             }
             Touched::Repositories(repositories) => {
                 for repository in repositories {
+                    // It may have said how many runs may be in a section.
+                    let sections = self.seen().sections_in(repository.namespace());
+                    self.look_at_sections(sections);
                     self.work.mark(&repository, Dirty::all(), Instant::now());
                 }
             }
@@ -137,6 +142,8 @@ impl Engine {
         for repository in repositories {
             self.work.mark(&repository, Dirty::all(), Instant::now());
         }
+        let sections = self.seen().sections();
+        self.look_at_sections(sections);
     }
 
     /// Has looked at again, after a while, what could not be seen to.

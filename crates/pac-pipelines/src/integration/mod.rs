@@ -12,6 +12,8 @@
 //!   of a report to the Git provider; when the run never started and never will; or when it is
 //!   gone.
 //! - What the cluster runs is counted, also beyond the limit; then nothing else starts.
+//! - A [section](crate::sections) is looked at in the same way, as a repository of the store that
+//!   no Repository of the cluster stands behind.
 //! - A run that was cancelled in the store alone, as by `pac cancel`, never starts: with the next
 //!   comparison at the latest, the cluster is asked to end it.
 
@@ -28,6 +30,7 @@ mod pass;
 mod phase;
 mod plan;
 mod recovery;
+mod sections;
 pub(crate) mod seen;
 mod start;
 mod work;

@@ -77,6 +77,32 @@ pub enum What {
         /// It was running.
         runs: bool,
     },
+    /// It waits for a [section](crate::sections): the repository of the notice.
+    SectionQueued {
+        /// Its position among those that wait for the section: 1 is next.
+        position: usize,
+        /// How many wait, itself among them.
+        of: u32,
+        /// How many are in the section.
+        running: u32,
+        /// How many may be in it at once.
+        limit: Limit,
+    },
+    /// It is in the section, and was told so.
+    SectionEntered {
+        /// With this token.
+        token: FencingToken,
+    },
+    /// It was in the section, and its slot there was free for others for a time, because no
+    /// controller looked after it. It is counted again, also beyond the limit.
+    SectionLost {
+        /// The token that it was told before: whatever a later one has reached may refuse it.
+        before: FencingToken,
+        /// The token of the slot that it has now.
+        token: FencingToken,
+    },
+    /// Its request for the section was ended in the store, by an operator.
+    SectionRefused,
     /// It is left alone, since its Repository is
     /// [in two modes](crate::model::RepositoryView::in_two_modes).
     InTwoModes,

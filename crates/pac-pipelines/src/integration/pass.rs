@@ -24,6 +24,7 @@ use super::work::Dirty;
 use crate::cluster::ClusterEvent;
 use crate::error::PipelinesError;
 use crate::model::RunView;
+use crate::sections::is_section;
 
 /// Up to so many runs are read from the store one by one, more with their whole repository.
 const ONE_BY_ONE: usize = 8;
@@ -53,6 +54,9 @@ impl Engine {
         let is_ours = self.cluster.follows(repository.namespace());
         if self.options.mode == Mode::Observe || !is_ours {
             return Ok(Report::default());
+        }
+        if is_section(repository) {
+            return self.section_pass(repository, dirty.listed).await;
         }
         let (state, effective, is_lane) = {
             let seen = self.seen();

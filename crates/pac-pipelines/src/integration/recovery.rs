@@ -14,6 +14,7 @@ use super::pass::Report;
 use super::work::Dirty;
 use crate::cluster::Unreadable;
 use crate::error::PipelinesError;
+use crate::sections::is_section;
 
 /// Repositories that the store is asked for at once.
 const PAGE: usize = 1_000;
@@ -140,7 +141,8 @@ impl Engine {
         let mut concerned: BTreeSet<RepositoryKey> = {
             let seen = self.seen();
             let with_runs = seen.repositories().filter(|(_, runs)| *runs > 0);
-            with_runs.map(|(key, _)| key.clone()).collect()
+            let with_runs = with_runs.map(|(key, _)| key.clone());
+            with_runs.chain(seen.sections()).collect()
         };
         let mut after: Option<RepositoryKey> = None;
         let mut known = BTreeSet::new();
@@ -166,6 +168,11 @@ impl Engine {
 
     fn is_of_interest(&self, summary: &RepositorySummary) -> bool {
         let seen = self.seen();
+        if is_section(&summary.repository) {
+            // An empty one is kept as long as its namespace may use it.
+            let is_in_use = summary.running > 0 || summary.queued > 0;
+            return is_in_use || !seen.has_repositories_in(summary.repository.namespace());
+        }
         if !seen.is_known(&summary.repository) {
             return true;
         }

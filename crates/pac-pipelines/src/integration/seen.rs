@@ -1,6 +1,7 @@
 //! What has been seen of the cluster: the latest state of every object.
 
 mod queues;
+mod sections;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) struct Seen {
     gone: HashMap<PipelineRunKey, HashSet<Uid>>,
     unreadable_runs: HashSet<PipelineRunKey>,
     lanes: Lanes,
+    sections: sections::SectionIndex,
 }
 
 /// A Repository as it was seen last.
@@ -99,6 +101,7 @@ impl Seen {
         runs: Listing<RunView>,
     ) {
         let listed: HashSet<_> = runs.items.iter().map(|run| run.uid.clone()).collect();
+        self.sections.saw_repositories(repositories.version);
         self.gone.clear();
         self.unreadable_runs.clear();
         let is_unreadable = |run: &PipelineRunKey| {
@@ -287,7 +290,12 @@ impl Seen {
             placed,
             since,
         };
-        self.runs.insert(key.clone(), seen);
+        let after = Arc::clone(&seen.view);
+        let known = self.runs.insert(key.clone(), seen);
+        if matters {
+            let known = known.as_ref().map(|known| &*known.view);
+            self.sections.replace(known, Some(&after));
+        }
         if queue_before.is_some() && queue_before != queue {
             return Touched::Moved(queue_before.into_iter().chain(queue).collect(), key);
         }
@@ -318,6 +326,7 @@ impl Seen {
             .insert(uid.clone());
         if let Some(known) = self.runs.remove(key) {
             if known.view.uid == *uid {
+                self.sections.replace(Some(&known.view), None);
                 self.unlink(known.placed.queue(), key);
             } else {
                 self.runs.insert(key.clone(), known);
@@ -346,6 +355,7 @@ impl Seen {
     }
 
     fn set_repository(&mut self, key: RepositoryKey, state: RepositoryState) -> Touched {
+        self.sections.saw_repositories(state.version());
         let (existed, before) = (self.exists(&key), self.limit(&key));
         let policies_before = self.annotations(&key).cloned();
         let global_before = (self.global_limit().limit, self.global_is_unreadable());

@@ -14,6 +14,7 @@ use super::notices::What;
 use super::phase::Phase;
 use crate::cluster::{ClusterEvent, EndOutcome, StartOutcome};
 use crate::model::{RunView, SpecStatus};
+use crate::sections::is_section;
 
 impl Engine {
     /// Deals with what an admission has come to.
@@ -33,6 +34,10 @@ impl Engine {
         let (repository, run) = (lease.repository().clone(), lease.run().clone());
         // Another live controller has it, and starts it.
         if lease.session() != self.manager.session() {
+            return;
+        }
+        if is_section(&repository) {
+            self.look_at_sections([repository]);
             return;
         }
         let wants_start = {

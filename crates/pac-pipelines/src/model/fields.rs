@@ -87,6 +87,11 @@ impl<'a> Fields<'a> {
         fields.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
     }
 
+    /// The names of its fields.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.map.into_iter().flat_map(Map::keys).map(String::as_str)
+    }
+
     /// What is in a field; `None` if it is absent or null.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.map?.get(name).filter(|value| !value.is_null())

@@ -1,12 +1,13 @@
 //! What all objects have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
 use super::yaml;
 use crate::error::ModelError;
+use crate::sections;
 
 /// The one object of a text, and what it is called in errors.
 pub(super) fn single(text: &str) -> Result<Map<String, Value>, ModelError> {
@@ -86,6 +87,25 @@ pub(super) fn marks(
     for name in kept {
         if let Some(text) = marks.scalar(name)? {
             found.insert((*name).to_owned(), text);
+        }
+    }
+    Ok(found)
+}
+
+/// The annotations about sections in `metadata`: the requests for as many sections as a run may ask
+/// for, and the answers to them.
+pub(super) fn section_marks(metadata: &Fields<'_>) -> Result<BTreeMap<String, String>, ModelError> {
+    let marks = metadata.inner("annotations")?;
+    let names = marks.names().filter_map(sections::requested_by);
+    // In the order of their names: what is beyond the bound is the same in every controller.
+    let names: BTreeSet<_> = names.collect();
+    let mut found = BTreeMap::new();
+    for section in names.iter().take(sections::MOST) {
+        for name in [section.request_annotation(), section.answer_annotation()] {
+            let text = marks.scalar(&name)?;
+            if let Some(text) = text.filter(|text| text.len() <= sections::LONGEST) {
+                found.insert(name, text);
+            }
         }
     }
     Ok(found)

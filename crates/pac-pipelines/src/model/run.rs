@@ -6,7 +6,7 @@ use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Timestamp, Uid};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::object::{describe, marks, other_marks, single, single_json};
+use super::object::{describe, marks, other_marks, section_marks, single, single_json};
 use super::order::ExecutionOrder;
 use super::repository::{timestamp, version};
 use super::status::{Condition, ConditionStatus, PacState, SpecStatus};
@@ -32,7 +32,8 @@ pub struct RunView {
     pub deleted: Option<Timestamp>,
     /// The labels of [`vocabulary::LABELS`] that it has.
     pub labels: BTreeMap<String, String>,
-    /// The annotations of [`vocabulary::ANNOTATIONS`] that it has.
+    /// The annotations of [`vocabulary::ANNOTATIONS`] that it has, and those about
+    /// [sections](crate::sections).
     pub annotations: BTreeMap<String, String>,
     /// Its other labels, up to 64 of them: a lane may depend on them.
     pub other_labels: BTreeMap<String, String>,
@@ -266,6 +267,8 @@ impl RunManifest {
         let status = top.inner("status")?;
         let text = |fields: &Fields<'_>, name| Ok(fields.text(name)?.map(str::to_owned));
         let uid = metadata.text("uid")?.map(str::parse::<Uid>).transpose();
+        let mut annotations = marks(&metadata, "annotations", vocabulary::ANNOTATIONS)?;
+        annotations.extend(section_marks(&metadata)?);
         Ok(Self {
             namespace: text(&metadata, "namespace")?,
             name: text(&metadata, "name")?,
@@ -275,7 +278,7 @@ impl RunManifest {
             created: timestamp(&metadata, "creationTimestamp")?,
             deleted: timestamp(&metadata, "deletionTimestamp")?,
             labels: marks(&metadata, "labels", vocabulary::LABELS)?,
-            annotations: marks(&metadata, "annotations", vocabulary::ANNOTATIONS)?,
+            annotations,
             other_labels: other_marks(&metadata, "labels", vocabulary::LABELS)?,
             other_annotations: other_marks(&metadata, "annotations", vocabulary::ANNOTATIONS)?,
             spec_status: SpecStatus::parse(spec.text("status")?.unwrap_or_default()),

@@ -90,3 +90,36 @@ fn notes_and_names_keep_to_the_length_that_is_allowed() {
     let (start, hash) = name.split_once('.').unwrap();
     assert_eq!((start, hash.len()), ("a".repeat(199).as_str(), 16));
 }
+
+#[test]
+fn an_event_about_a_section_names_it_and_its_tokens() {
+    let note = |what| {
+        let notice = Notice::new(
+            "ci/section.gpu".parse().unwrap(),
+            "ci/website-build-x7k2p".parse().unwrap(),
+            "u".parse().unwrap(),
+            what,
+        );
+        let told = Told::of(&notice).unwrap();
+        (told.reason, told.is_warning, told.note)
+    };
+    let (token, before) = (FencingToken::new(47), FencingToken::new(41));
+    let queued = What::SectionQueued {
+        position: 2,
+        of: 3,
+        running: 1,
+        limit: Limit::new(1),
+    };
+    let expected = "waits at position 2 of 3 for section gpu, 1 in it of at most 1".to_owned();
+    assert_eq!(note(queued), ("SectionQueued", false, expected));
+    let expected = "in section gpu with token 47".to_owned();
+    let entered = What::SectionEntered { token };
+    assert_eq!(note(entered), ("SectionEntered", false, expected));
+    let (reason, is_warning, text) = note(What::SectionLost { before, token });
+    assert!(
+        is_warning && text.contains("token 41") && text.contains("token 47"),
+        "{text}"
+    );
+    assert_eq!(reason, "SectionLost");
+    assert!(note(What::SectionRefused).2.contains("section gpu"));
+}
