@@ -11,11 +11,12 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
+use common::cluster::{free_address, kubeconfig, probe};
 use common::{command, pac};
 use pac_kubernetes_mock::{ApiServer, Ending, Handle, Requests, Tekton, Verb};
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,9 +33,7 @@ struct Controller {
 
 impl Controller {
     fn start(kubeconfig: &NamedTempFile, args: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let probes = listener.local_addr().unwrap();
-        drop(listener);
+        let probes = free_address();
         let mut command: Command = command(&["controller", "--kubeconfig"]);
         command.arg(kubeconfig.path()).args(args);
         command.arg("--health-address").arg(probes.to_string());
@@ -42,21 +41,11 @@ impl Controller {
         Self { child, probes }
     }
 
-    /// The status line and the text of a probe; `None` while nobody answers.
-    fn probe(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.probes).ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: pac\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-
     /// Waits until a probe's answer has this text.
     fn wait_for(&self, path: &str, expected: &str) {
         let begun = Instant::now();
         loop {
-            let answer = self.probe(path);
+            let answer = probe(self.probes, path);
             if answer.as_ref().is_some_and(|text| text.contains(expected)) {
                 return;
             }
@@ -74,19 +63,6 @@ impl Controller {
         stderr.read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap().code().unwrap(), log)
     }
-}
-
-/// A kubeconfig for a server, with a token that nobody may see.
-fn kubeconfig(url: &str) -> NamedTempFile {
-    let mut file = NamedTempFile::new().unwrap();
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "users": [{"name": "test", "user": {"token": "s3cr3t"}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    file.write_all(text.to_string().as_bytes()).unwrap();
-    file
 }
 
 const ALONE: [&str; 5] = [

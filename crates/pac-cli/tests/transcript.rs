@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod documents;
 mod servers;
 
 use std::fmt::Write as _;
@@ -16,10 +17,7 @@ use std::io::{BufRead, BufReader};
 
 use servers::{Running, Store};
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-const BEGIN: &str = "<!-- transcript: written by crates/pac-cli/tests/transcript.rs -->\n```text\n";
-const END: &str = "```\n<!-- transcript: end -->";
-const REWRITE: &str = "PAC_WRITE_TRANSCRIPT";
+const README: &str = "README.md";
 
 /// Two pipelines deploy one website, one after the other.
 fn transcript(store: &Store) -> String {
@@ -72,21 +70,7 @@ fn transcript(store: &Store) -> String {
 #[test]
 fn postgres_the_transcript_in_the_readme_is_what_happens() {
     let happened = transcript(&Store::postgres());
-    let readme = std::fs::read_to_string(README).unwrap();
-    let (before, rest) = readme
-        .split_once(BEGIN)
-        .expect("the README has the transcript");
-    let (written, after) = rest.split_once(END).expect("the transcript ends");
-    if std::env::var_os(REWRITE).is_some() {
-        std::fs::write(README, format!("{before}{BEGIN}{happened}{END}{after}")).unwrap();
-        return;
-    }
-    assert_eq!(
-        shape(written),
-        shape(&happened),
-        "the README's transcript is out of date; write it anew with\n    \
-         {REWRITE}=1 cargo xtask test -- transcript\nThis is what happened:\n{happened}"
-    );
+    documents::holds(README, "transcript", shape, &happened);
 }
 
 /// The text without what differs each time: numbers, times, durations, and the widths that

@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::object;
 use crate::selector::Selector;
 use crate::server::Shared;
+use crate::store::DELETED;
 
 /// A way to the objects of a server that does what requests over HTTP do, with the same answers,
 /// but that no fault concerns and the log does not show: what a test counts and breaks are the
@@ -20,6 +21,16 @@ use crate::server::Shared;
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+}
+
+/// One write of an object.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Written {
+    /// As it was afterwards; one that was deleted, as it was last.
+    pub object: Arc<Value>,
+    /// Whether it was deleted.
+    pub deleted: bool,
 }
 
 impl Handle {
@@ -138,6 +149,22 @@ impl Handle {
         self.shared.lock().revision()
     }
 
+    /// Every write of a resource after a revision, in order: the state of its objects at any revision
+    /// since can be told from them.
+    ///
+    /// # Errors
+    /// 410 when the history does not reach back that far.
+    pub fn history(&self, resource: &str, after: u64) -> Result<Vec<Written>, Failure> {
+        let call = self.call_of(Verb::Watch, resource, "", "")?;
+        let state = self.shared.lock();
+        let events = state.events(&call.resource, "", &Selector::default(), after)?;
+        let written = events.into_iter().map(|event| Written {
+            deleted: event.kind == DELETED,
+            object: event.object,
+        });
+        Ok(written.collect())
+    }
+
     /// Tells of each new revision.
     pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
         self.shared.revisions()
@@ -153,11 +180,11 @@ impl Handle {
         resource: &str,
         after: u64,
     ) -> Result<(Vec<Arc<Value>>, u64), Failure> {
-        let call = self.call_of(Verb::Watch, resource, "", "")?;
-        let state = self.shared.lock();
-        let events = state.events(&call.resource, "", &Selector::default(), after)?;
-        let objects = events.into_iter().map(|event| event.object).collect();
-        Ok((objects, state.revision()))
+        // Taken first: what is written in between is told twice rather than never.
+        let revision = self.revision();
+        let written = self.history(resource, after)?;
+        let objects = written.into_iter().map(|written| written.object).collect();
+        Ok((objects, revision))
     }
 
     fn call_of(

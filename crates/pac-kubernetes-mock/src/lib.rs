@@ -32,6 +32,7 @@
 //! What the server does not do: schemas and defaults, authentication, `managedFields`, strategic merges of
 //! lists, conflicts of server-side apply, CEL.
 
+mod access;
 mod admission;
 mod call;
 mod definitions;
@@ -57,7 +58,7 @@ pub use admission::{Mutator, Operation, Review};
 pub use call::Verb;
 pub use failure::Failure;
 pub use faults::{Fault, Faults, Gone, Hold, HoldPoint, Injected, Lost};
-pub use handle::Handle;
+pub use handle::{Handle, Written};
 pub use policies::{Effect, Policy};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;

@@ -125,6 +125,13 @@ pub(crate) fn table() -> Vec<Resource> {
         core("pods", "Pod"),
         Resource::new("apps", "v1", "deployments", "Deployment").with_status(),
         Resource::new("coordination.k8s.io", "v1", "leases", "Lease"),
+        Resource::new(
+            "authorization.k8s.io",
+            "v1",
+            "subjectaccessreviews",
+            "SubjectAccessReview",
+        )
+        .cluster_wide(),
         Resource::new("events.k8s.io", "v1", "events", "Event"),
         Resource::new(
             "policy",

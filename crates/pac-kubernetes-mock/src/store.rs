@@ -41,6 +41,9 @@ struct Change {
     deleted: bool,
 }
 
+/// The kind of an event: the object has left the selection, or is gone.
+pub(crate) const DELETED: &str = "DELETED";
+
 /// An event of a watch.
 #[derive(Debug, Clone)]
 pub(crate) struct Event {
@@ -290,7 +293,7 @@ impl Change {
             (false, false) => return None,
             (false, true) => "ADDED",
             (true, true) => "MODIFIED",
-            (true, false) => "DELETED",
+            (true, false) => DELETED,
         };
         let object = Arc::clone(&self.new);
         Some(Event { kind, object })

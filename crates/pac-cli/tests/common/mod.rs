@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
+pub(crate) mod cluster;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
