@@ -152,7 +152,7 @@ impl PipelinesController {
     pub fn repository(&self, repository: &RepositoryKey) -> Option<RepositoryView> {
         match self.engine.seen().repository(repository)? {
             RepositoryState::Known(view) => Some(view.clone()),
-            RepositoryState::Unreadable | RepositoryState::Deleted(_) => None,
+            RepositoryState::Unreadable(_) | RepositoryState::Deleted(_) => None,
         }
     }
 

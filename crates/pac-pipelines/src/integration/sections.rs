@@ -14,7 +14,7 @@ use pac_core::{FencingToken, PipelineRunKey, RepositoryKey, Timestamp, Uid};
 use tokio::time::Instant;
 
 use super::decide::Known;
-use super::engine::{Engine, Missing};
+use super::engine::{Engine, READS_AT_ONCE};
 use super::notices::What;
 use super::pass::{Report, first_error};
 use super::work::Dirty;
@@ -22,9 +22,6 @@ use crate::cluster::ClusterEvent;
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::RunView;
 use crate::sections::{SectionAnswer, SectionName, Step, Wish, decide, request_of, section_of};
-
-/// So many runs are read from the cluster at once.
-const READS_AT_ONCE: usize = 16;
 
 /// How long until a section is looked at again after a lease was lost before its run was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -350,12 +347,11 @@ impl Engine {
         status: &RepositoryStatus,
         listed: bool,
     ) -> Result<Report, PipelinesError> {
-        let missing = Missing::Repository(section.clone());
         if self.seen().has_repositories_in(section.namespace()) {
-            self.retain_missing(|other| *other != missing);
+            self.retain_missing(|other| other != section);
             return Ok(Report::default());
         }
-        if listed && status.exists && self.is_missing_for_good(missing) {
+        if listed && status.exists && self.is_missing_for_good(section) {
             return self.remove(section).await;
         }
         Ok(Report::default())
