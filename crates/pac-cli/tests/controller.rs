@@ -164,6 +164,8 @@ async fn reported(flags: &[&str], awaited: &[&dyn Fn(&Handle) -> bool]) -> Repor
     for holds in awaited {
         eventually("what is awaited", *holds).await;
     }
+    // What is not turned off has come by now: positions are written a moment after a change.
+    tokio::time::sleep(Duration::from_millis(700)).await;
     let position = has_position(&objects);
     let queue = objects.get("concurrencyqueues", "ci", "website").ok();
     tekton.finish("ci", "a", true).unwrap();
