@@ -9,6 +9,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{NamespaceResourceScope, Resource};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change};
 use kube::{Api, Config};
@@ -18,7 +19,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::error::{Failure, FailureKind, KubernetesError, causes, with_causes};
-use crate::object::{Object, RepositoryObject, RunObject};
+use crate::object::{NamespaceObject, Object, RepositoryObject, RunObject};
 use crate::options::KubernetesOptions;
 
 /// The name under which the API server keeps what this software has written.
@@ -147,24 +148,42 @@ impl Client {
 
     /// Lists the runs of the selection, page by page.
     pub(crate) async fn runs(&self) -> Result<List<RunObject>, Failure> {
-        self.list(&self.followed(), Some(&self.options.run_selector))
+        let fields = self.options.field_selector();
+        self.list(&self.followed(), Some(&self.options.run_selector), fields)
             .await
     }
 
     /// Lists the Repositories, page by page.
     pub(crate) async fn repositories(&self) -> Result<List<RepositoryObject>, Failure> {
-        self.list(&self.followed(), None).await
+        self.list(&self.followed(), None, self.options.field_selector())
+            .await
+    }
+
+    /// Lists the Namespaces of what is followed, page by page.
+    pub(crate) async fn namespaces(&self) -> Result<List<NamespaceObject>, Failure> {
+        let api = Api::all(self.client.clone());
+        let fields = self.options.namespace_selector();
+        self.list(&api, None, fields).await
     }
 
     /// Lists the runs of the selection, and follows them.
     pub(crate) fn watch_runs(&self) -> Steps<RunObject> {
-        let config = self.watch_config().labels(&self.options.run_selector);
-        steps(self.followed(), config)
+        let config = self.watch_config(self.options.field_selector());
+        let config = config.labels(&self.options.run_selector);
+        steps(self.followed(), config, self.options.lanes)
     }
 
     /// Lists the Repositories, and follows them.
     pub(crate) fn watch_repositories(&self) -> Steps<RepositoryObject> {
-        steps(self.followed(), self.watch_config())
+        let config = self.watch_config(self.options.field_selector());
+        steps(self.followed(), config, false)
+    }
+
+    /// Lists the Namespaces of what is followed, and follows them; nothing without lanes.
+    pub(crate) fn watch_namespaces(&self) -> Option<Steps<NamespaceObject>> {
+        let config = self.watch_config(self.options.namespace_selector());
+        let api = Api::all(self.client.clone());
+        self.options.lanes.then(|| steps(api, config, false))
     }
 
     async fn send<P: serde::Serialize + fmt::Debug>(
@@ -192,12 +211,13 @@ impl Client {
         &self,
         api: &Api<O>,
         selector: Option<&str>,
+        fields: Option<String>,
     ) -> Result<List<O>, Failure> {
         let deadline = self.options.list_timeout;
         let pages = async {
             let mut attempt = 1;
             loop {
-                match self.pages(api, selector).await {
+                match self.pages(api, selector, fields.as_ref()).await {
                     Err(failure)
                         if failure.kind == FailureKind::Expired && attempt < LIST_ATTEMPTS =>
                     {
@@ -215,16 +235,18 @@ impl Client {
         &self,
         api: &Api<O>,
         selector: Option<&str>,
+        fields: Option<&String>,
     ) -> Result<List<O>, Failure> {
         let mut params = ListParams {
             label_selector: selector.map(str::to_owned),
-            field_selector: self.options.field_selector(),
+            field_selector: fields.cloned(),
             limit: Some(self.options.page_size),
             ..ListParams::default()
         };
         let mut items = Vec::new();
         loop {
             let page = self.request(api.list(&params)).await?;
+            let pruned = |object| pruned(object, self.options.lanes);
             items.extend(page.items.into_iter().map(pruned));
             let next = page.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
@@ -238,12 +260,12 @@ impl Client {
         }
     }
 
-    fn watch_config(&self) -> watcher::Config {
+    fn watch_config(&self, fields: Option<String>) -> watcher::Config {
         let seconds = self.options.watch_timeout.as_secs().max(1);
         let config = watcher::Config::default()
             .timeout(u32::try_from(seconds).unwrap_or(u32::MAX))
             .page_size(self.options.page_size);
-        match self.options.field_selector() {
+        match fields {
             Some(selector) => config.fields(&selector),
             None => config,
         }
@@ -253,7 +275,7 @@ impl Client {
         Api::namespaced(self.client.clone(), run.namespace())
     }
 
-    fn followed<O: Object>(&self) -> Api<O> {
+    fn followed<O: Object + Resource<Scope = NamespaceResourceScope>>(&self) -> Api<O> {
         match &self.options.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
@@ -306,9 +328,10 @@ async fn config(options: &KubernetesOptions) -> Result<Config, KubernetesError> 
     })
 }
 
-fn steps<O: Object>(api: Api<O>, config: watcher::Config) -> Steps<O> {
+fn steps<O: Object>(api: Api<O>, config: watcher::Config, lanes: bool) -> Steps<O> {
+    let pruned = move |object| pruned(object, lanes);
     let events = watcher::watcher(api, config).default_backoff();
-    let steps = events.map(|event| {
+    let steps = events.map(move |event| {
         event.map_err(watch_failure).map(|event| match event {
             Change::Init => Step::Begun,
             Change::InitApply(object) => Step::Listed(pruned(object)),
@@ -320,8 +343,8 @@ fn steps<O: Object>(api: Api<O>, config: watcher::Config) -> Steps<O> {
     steps.boxed()
 }
 
-fn pruned<O: Object>(mut object: O) -> O {
-    object.prune();
+fn pruned<O: Object>(mut object: O, lanes: bool) -> O {
+    object.prune(lanes);
     object
 }
 

@@ -34,7 +34,7 @@ impl Permission {
 }
 
 /// What the controller does in all namespaces.
-pub(super) fn cluster_wide(mode: InstallMode) -> [Permission; 3] {
+pub(super) fn cluster_wide(mode: InstallMode) -> Vec<Permission> {
     let runs: &[&str] = match mode {
         InstallMode::Takeover | InstallMode::Gate => &["get", "list", "watch", "patch"],
         InstallMode::Observe => &["get", "list", "watch"],
@@ -45,11 +45,16 @@ pub(super) fn cluster_wide(mode: InstallMode) -> [Permission; 3] {
         name: None,
         verbs,
     };
-    [
+    let mut permissions = vec![
         of("tekton.dev", "pipelineruns", runs),
         of(PAC_MANAGER, "repositories", &["get", "list", "watch"]),
         of("events.k8s.io", "events", &["create", "patch"]),
-    ]
+    ];
+    if mode == InstallMode::Gate {
+        // Their annotations say which queues there are.
+        permissions.push(of("", "namespaces", &["get", "list", "watch"]));
+    }
+    permissions
 }
 
 /// What the controller does in its own namespace: it reads its settings.
@@ -119,6 +124,20 @@ mod tests {
                  "resourceNames": ["pac-concurrency-secret"]},
             ])
         );
+    }
+
+    #[test]
+    fn namespaces_are_read_where_they_may_say_something() {
+        let namespaces = json!({"apiGroups": [""], "resources": ["namespaces"],
+            "verbs": ["get", "list", "watch"]});
+        let is_there = |mode| {
+            rules(mode, "ClusterRole")
+                .as_array()
+                .unwrap()
+                .contains(&namespaces)
+        };
+        assert!(is_there(InstallMode::Gate));
+        assert!(!is_there(InstallMode::Takeover) && !is_there(InstallMode::Observe));
     }
 
     #[test]

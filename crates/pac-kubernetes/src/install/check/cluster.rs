@@ -45,9 +45,10 @@ pub(super) async fn permissions(access: &ClusterAccess, install: &Install) -> Ex
     let mut missing = Vec::new();
     let mut asked = 0;
     let own = Some(install.namespace.as_str());
-    let everywhere = rbac::cluster_wide(install.mode).map(|one| (one, None));
+    let everywhere = rbac::cluster_wide(install.mode);
+    let everywhere = everywhere.into_iter().map(|one| (one, None));
     let in_its_own = rbac::own_namespace().map(|one| (one, own));
-    for (permission, namespace) in everywhere.into_iter().chain(in_its_own) {
+    for (permission, namespace) in everywhere.chain(in_its_own) {
         for verb in permission.verbs {
             let review = review(install, permission, namespace, verb);
             let answer = access

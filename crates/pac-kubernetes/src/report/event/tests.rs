@@ -90,3 +90,20 @@ fn notes_and_names_keep_to_the_length_that_is_allowed() {
     let (start, hash) = name.split_once('.').unwrap();
     assert_eq!((start, hash.len()), ("a".repeat(199).as_str(), 16));
 }
+
+#[test]
+fn a_run_that_is_refused_is_told_what_is_to_be_put_right() {
+    let message = "Namespace ci: metadata.annotations.x: must be a number".to_owned();
+    let (notice, told) = told(What::Refused { message }).unwrap();
+    let at: MicroTime = serde_json::from_value(json!("2026-11-29T08:00:01.000002Z")).unwrap();
+    let event = serde_json::to_value(told.event(&notice, "pod-1", at)).unwrap();
+    assert_eq!(
+        (&event["reason"], &event["type"]),
+        (&json!("NotQueued"), &json!("Warning"))
+    );
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.ends_with("put right: Namespace ci: metadata.annotations.x: must be a number"),
+        "{note}"
+    );
+}
