@@ -33,7 +33,7 @@ Modes:
   takeover  beside Pipelines-as-Code, which creates runs held back where there is a limit; an
             admission policy keeps its own queue from seeing them
   gate      the runs that an admission policy holds back, with our annotation `held`, also those
-            that are not of Pipelines-as-Code
+            that are not of Pipelines-as-Code; annotations of Namespaces say which queues there are
   observe   nothing is written to the cluster and nothing is asked of the store
 
 While concurrency-enabled is false, the controller waits until it is not, or does without a store
@@ -334,6 +334,7 @@ impl Args {
         options.context.clone_from(&self.context);
         options.namespace.clone_from(&self.namespace);
         options.excluded_namespaces = self.exclude_namespace.iter().cloned().collect();
+        options.lanes = self.mode == Mode::Gate;
         match (&self.selector, self.mode) {
             (Some(selector), _) => options.with_run_selector(selector),
             (None, Mode::Gate) => options.with_run_selector(KubernetesOptions::ALL_RUNS),

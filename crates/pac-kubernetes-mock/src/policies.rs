@@ -63,6 +63,14 @@ pub enum Effect {
         /// The annotation of the run that gets the value `true`.
         held: String,
     },
+    /// On the creation of a run that is to start at once, that no other run has made, and whose
+    /// Namespace has an annotation with a limit: the run is made pending, and marked as held.
+    GateNamespace {
+        /// The annotations of the Namespace: one of them is enough.
+        limits: Vec<String>,
+        /// The annotation of the run that gets the value `true`.
+        held: String,
+    },
     /// On a change of a pending run to a graceful form of cancelling: `Cancelled` instead, which
     /// runs no `finally` tasks.
     CancelHeld,
@@ -81,8 +89,12 @@ pub(crate) fn apply(policy: &Policy, state: &State, review: &Review<'_>, object:
         Effect::Takeover { order } => take_over(order, object),
         Effect::Gate { limit, held } => {
             if review.operation == Operation::Create && gated(state, limit, object) {
-                object::fields(object, "spec").insert("status".to_owned(), json!(PENDING));
-                object::metadata_fields(object, "annotations").insert(held.clone(), json!("true"));
+                hold(object, held);
+            }
+        }
+        Effect::GateNamespace { limits, held } => {
+            if review.operation == Operation::Create && gated_by_namespace(state, limits, object) {
+                hold(object, held);
             }
         }
         Effect::CancelHeld => {
@@ -120,6 +132,32 @@ fn take_over(order: &str, object: &mut Value) {
     if let Some(value) = annotations.remove(EXECUTION_ORDER) {
         annotations.insert(order.to_owned(), value);
     }
+}
+
+fn hold(run: &mut Value, held: &str) {
+    object::fields(run, "spec").insert("status".to_owned(), json!(PENDING));
+    object::metadata_fields(run, "annotations").insert(held.to_owned(), json!("true"));
+}
+
+fn gated_by_namespace(state: &State, limits: &[String], run: &Value) -> bool {
+    let owners = run.pointer("/metadata/ownerReferences");
+    let owners = owners.and_then(Value::as_array).into_iter().flatten();
+    let mut kinds = owners.map(|owner| text(owner, "/kind"));
+    let is_of_kueue = object::label(run, "kueue.x-k8s.io/queue-name").is_some();
+    if !text(run, "/spec/status").is_empty()
+        || is_of_kueue
+        || kinds.any(|kind| matches!(kind, "PipelineRun" | "CustomRun"))
+    {
+        return false;
+    }
+    let Ok(resource) = state.resource_named("namespaces") else {
+        return false;
+    };
+    let namespace = state.find(&resource, "", object::namespace(run));
+    namespace.is_some_and(|found| {
+        let mut limits = limits.iter();
+        limits.any(|limit| object::annotation(&found, limit).is_some())
+    })
 }
 
 /// The Repositories of the run's namespace are the parameters of the policy.

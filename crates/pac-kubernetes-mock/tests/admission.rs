@@ -53,6 +53,39 @@ async fn the_gate_holds_runs_of_repositories_with_a_limit_and_no_others() {
     assert_eq!(make("after", "gated", None), (None, false));
 }
 
+/// Whatever made the run, and whether it has annotations or not.
+#[tokio::test]
+async fn the_gate_of_a_namespace_holds_all_runs_but_those_of_others() {
+    let server = ApiServer::start().await;
+    let objects = prepare(&server, &[]);
+    let limits = vec![
+        "example.dev/limit".to_owned(),
+        "example.dev/lanes".to_owned(),
+    ];
+    let held = "example.dev/held".to_owned();
+    let effect = Effect::GateNamespace { limits, held };
+    server.recognise(Policy::new("namespace", "namespace", effect));
+    install(&objects, "namespace");
+    let make = |new: Value| {
+        let run = objects.create("pipelineruns", new).unwrap();
+        let held = run["metadata"]["annotations"]["example.dev/held"] == "true";
+        (run["spec"]["status"] == PENDING, held)
+    };
+    assert_eq!(make(run("before", None)), (false, false));
+    let limit = json!({"metadata": {"annotations": {"example.dev/lanes": "2"}}});
+    objects.merge("namespaces", "", "ci", limit).unwrap();
+    assert_eq!(make(run("a", None)), (true, true));
+    assert_eq!(make(of_repository("b", "any", None)), (true, true));
+    assert_eq!(make(run("of-its-user", Some(PENDING))), (true, false));
+    let mut of_kueue = run("of-kueue", None);
+    of_kueue["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] = json!("q");
+    assert_eq!(make(of_kueue), (false, false));
+    let mut child = run("child", None);
+    child["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "tekton.dev/v1", "kind": "PipelineRun", "name": "a", "uid": "u"}]);
+    assert_eq!(make(child), (false, false));
+}
+
 #[tokio::test]
 async fn a_binding_to_another_policy_does_nothing() {
     let server = ApiServer::start().await;

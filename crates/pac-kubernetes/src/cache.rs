@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pac_pipelines::model::{RepositoryView, ResourceVersion, RunView};
+use pac_pipelines::model::{NamespaceView, RepositoryView, ResourceVersion, RunView};
 use pac_pipelines::{Listing, Unreadable};
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ pub(crate) type Found<V> = Result<V, Unreadable>;
 pub(crate) struct Caches {
     pub(crate) runs: Cache<RunView>,
     pub(crate) repositories: Cache<RepositoryView>,
+    pub(crate) namespaces: Cache<NamespaceView>,
     /// Runs that the selection does not have any more, and of which it is not known that they have
     /// ended or are gone.
     pub(crate) strays: HashMap<String, Stray>,
@@ -40,6 +41,11 @@ impl Caches {
     /// The Repositories; `None` when the cache is not complete and current.
     pub(crate) fn list_repositories(&self) -> Option<Listing<RepositoryView>> {
         self.repositories.listing()
+    }
+
+    /// The Namespaces; `None` when the cache is not complete and current.
+    pub(crate) fn list_namespaces(&self) -> Option<Listing<NamespaceView>> {
+        self.namespaces.listing()
     }
 
     /// Adds the runs that left the selection to a list of the selection.

@@ -10,7 +10,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::{ObjectList, PartialObjectMeta};
+use kube::core::{NamespaceResourceScope, ObjectList, PartialObjectMeta, Resource};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change};
 use kube::{Api, Config};
@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::error::{Failure, FailureKind, KubernetesError, causes, with_causes};
-use crate::object::{Object, RepositoryObject, RunObject};
+use crate::object::{NamespaceObject, Object, RepositoryObject, RunObject};
 use crate::options::KubernetesOptions;
 use crate::queue;
 
@@ -200,18 +200,32 @@ impl Client {
             .await
     }
 
+    /// Lists the Namespaces of what is followed, page by page.
+    pub(crate) async fn namespaces(&self) -> Result<List<NamespaceObject>, Failure> {
+        let params = ListParams {
+            field_selector: self.options.namespace_selector(),
+            ..ListParams::default()
+        };
+        self.list(&Api::all(self.client.clone()), params).await
+    }
+
     /// Lists the runs of the selection, and follows them.
     pub(crate) fn watch_runs(&self) -> Steps<RunObject> {
-        let mut config = self.watch_config().labels(&self.options.run_selector);
-        if let Some(selector) = self.options.field_selector() {
-            config = config.fields(&selector);
-        }
-        steps(self.followed(), config)
+        let config = self.watch_config(self.options.field_selector());
+        let config = config.labels(&self.options.run_selector);
+        steps(self.followed(), config, self.options.lanes)
     }
 
     /// Lists the Repositories of all namespaces, and follows them.
     pub(crate) fn watch_repositories(&self) -> Steps<RepositoryObject> {
-        steps(Api::all(self.client.clone()), self.watch_config())
+        steps(Api::all(self.client.clone()), self.watch_config(None), false)
+    }
+
+    /// Lists the Namespaces of what is followed, and follows them; nothing without lanes.
+    pub(crate) fn watch_namespaces(&self) -> Option<Steps<NamespaceObject>> {
+        let config = self.watch_config(self.options.namespace_selector());
+        let api = Api::all(self.client.clone());
+        self.options.lanes.then(|| steps(api, config, false))
     }
 
     async fn send<P: serde::Serialize + fmt::Debug>(
@@ -237,6 +251,7 @@ impl Client {
 
     async fn list<O: Object>(&self, api: &Api<O>, params: ListParams) -> Result<List<O>, Failure> {
         let page = |params: ListParams| async move { api.list(&params).await };
+        let pruned = |object| pruned(object, self.options.lanes);
         self.listed(params, page, pruned).await
     }
 
@@ -294,18 +309,22 @@ impl Client {
         }
     }
 
-    fn watch_config(&self) -> watcher::Config {
+    fn watch_config(&self, fields: Option<String>) -> watcher::Config {
         let seconds = self.options.watch_timeout.as_secs().max(1);
-        watcher::Config::default()
+        let config = watcher::Config::default()
             .timeout(u32::try_from(seconds).unwrap_or(u32::MAX))
-            .page_size(self.options.page_size)
+            .page_size(self.options.page_size);
+        match fields {
+            Some(selector) => config.fields(&selector),
+            None => config,
+        }
     }
 
     fn run_api(&self, run: &PipelineRunKey) -> Api<RunObject> {
         Api::namespaced(self.client.clone(), run.namespace())
     }
 
-    fn followed<O: Object>(&self) -> Api<O> {
+    fn followed<O: Object + Resource<Scope = NamespaceResourceScope>>(&self) -> Api<O> {
         match &self.options.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
@@ -358,9 +377,10 @@ async fn config(options: &KubernetesOptions) -> Result<Config, KubernetesError> 
     })
 }
 
-fn steps<O: Object>(api: Api<O>, config: watcher::Config) -> Steps<O> {
+fn steps<O: Object>(api: Api<O>, config: watcher::Config, lanes: bool) -> Steps<O> {
+    let pruned = move |object| pruned(object, lanes);
     let events = watcher::watcher(api, config).default_backoff();
-    let steps = events.map(|event| {
+    let steps = events.map(move |event| {
         event.map_err(watch_failure).map(|event| match event {
             Change::Init => Step::Begun,
             Change::InitApply(object) => Step::Listed(pruned(object)),
@@ -372,8 +392,8 @@ fn steps<O: Object>(api: Api<O>, config: watcher::Config) -> Steps<O> {
     steps.boxed()
 }
 
-fn pruned<O: Object>(mut object: O) -> O {
-    object.prune();
+fn pruned<O: Object>(mut object: O, lanes: bool) -> O {
+    object.prune(lanes);
     object
 }
 

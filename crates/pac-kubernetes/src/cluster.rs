@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use pac_core::{FencingToken, PipelineRunKey, Uid};
-use pac_pipelines::model::{RepositoryView, RunView, SpecStatus};
+use pac_pipelines::model::{NamespaceView, RepositoryView, RunView, SpecStatus};
 use pac_pipelines::{
     Cluster, ClusterError, ClusterErrorKind, ClusterWatch, EndOutcome, HoldOutcome, Listing,
     StartOutcome,
@@ -241,6 +241,18 @@ impl Cluster for KubernetesCluster {
 
     fn follows(&self, namespace: &str) -> bool {
         self.client.options().follows(namespace)
+    }
+
+    async fn list_namespaces(&self) -> Result<Option<Listing<NamespaceView>>, ClusterError> {
+        if !self.client.options().lanes {
+            return Ok(None);
+        }
+        if let Some(listing) = self.cached(Caches::list_namespaces) {
+            return Ok(Some(listing));
+        }
+        let list = self.client.namespaces().await;
+        let list = list.map_err(|failure| failure.of_read("list namespaces", "Namespaces"))?;
+        Ok(Some(listing(&list)))
     }
 
     async fn watch(&self) -> Result<Box<dyn ClusterWatch>, ClusterError> {

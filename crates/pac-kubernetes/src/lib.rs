@@ -26,6 +26,7 @@
 //! | --- | --- |
 //! | `pipelineruns` of `tekton.dev` | get, list, watch, patch |
 //! | `repositories` of `pipelinesascode.tekton.dev` | get, list, watch |
+//! | `namespaces`, with [lanes](KubernetesOptions::lanes) | get, list, watch |
 //! | `events` of `events.k8s.io`, for a [`Reporter`] | create, patch |
 //! | `concurrencyqueues` of `concurrency.pipelinesascode.tekton.dev`, for one that writes [them](ReportOptions::queues) | create, patch |
 //!

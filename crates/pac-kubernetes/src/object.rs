@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::{NamespaceResourceScope, Resource};
+use kube::core::{ClusterResourceScope, NamespaceResourceScope, Resource};
 use pac_core::{PipelineRunKey, RepositoryKey};
-use pac_pipelines::model::{RepositoryView, RunView};
+use pac_pipelines::model::{NamespaceView, RepositoryView, RunView};
 use pac_pipelines::{ModelError, Unreadable, UnreadableObject, vocabulary};
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 /// An object of a kind that is followed.
 pub(crate) trait Object:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    Resource<DynamicType = ()>
     + Clone
     + fmt::Debug
     + DeserializeOwned
@@ -29,8 +29,9 @@ pub(crate) trait Object:
     /// What the rest of the workspace sees of it.
     type View: Clone + Send + 'static;
 
-    /// Drops everything that no view has.
-    fn prune(&mut self);
+    /// Drops everything that no view has; with lanes, other labels and annotations stay, since the
+    /// view chooses among them.
+    fn prune(&mut self, lanes: bool);
 
     /// The view of the object, or why there is none.
     fn view(&self) -> Result<Self::View, Unreadable>;
@@ -68,6 +69,13 @@ pub(crate) struct RepositoryObject {
     spec: Value,
 }
 
+/// A Namespace: metadata alone.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct NamespaceObject {
+    #[serde(default)]
+    pub(crate) metadata: ObjectMeta,
+}
+
 impl RunObject {
     /// The version of an object that is held back and has no annotation at all.
     pub(crate) fn without_annotations(&self) -> Option<&str> {
@@ -82,12 +90,13 @@ impl RunObject {
 impl Object for RunObject {
     type View = RunView;
 
-    fn prune(&mut self) {
-        prune(
-            &mut self.metadata,
-            vocabulary::LABELS,
-            vocabulary::keeps_annotation,
-        );
+    fn prune(&mut self, lanes: bool) {
+        let keeps = |name: &str| vocabulary::keeps_annotation(name);
+        if lanes {
+            prune(&mut self.metadata, None);
+        } else {
+            prune(&mut self.metadata, Some((vocabulary::LABELS, &keeps)));
+        }
         // Other conditions, and messages, say nothing here.
         if let Some(Value::Array(conditions)) = self.status.get_mut("conditions") {
             conditions.retain(|one| {
@@ -111,10 +120,9 @@ impl Object for RunObject {
 impl Object for RepositoryObject {
     type View = RepositoryView;
 
-    fn prune(&mut self) {
-        prune(&mut self.metadata, &[], |name| {
-            vocabulary::REPOSITORY_ANNOTATIONS.contains(&name)
-        });
+    fn prune(&mut self, _: bool) {
+        let keeps = |name: &str| vocabulary::REPOSITORY_ANNOTATIONS.contains(&name);
+        prune(&mut self.metadata, Some((&[], &keeps)));
     }
 
     fn view(&self) -> Result<RepositoryView, Unreadable> {
@@ -125,10 +133,30 @@ impl Object for RepositoryObject {
     }
 }
 
-fn prune(metadata: &mut ObjectMeta, labels: &[&str], keeps_annotation: impl Fn(&str) -> bool) {
+impl Object for NamespaceObject {
+    type View = NamespaceView;
+
+    fn prune(&mut self, _: bool) {
+        let keeps = |name: &str| vocabulary::NAMESPACE_ANNOTATIONS.contains(&name);
+        prune(&mut self.metadata, Some((&[], &keeps)));
+    }
+
+    fn view(&self) -> Result<NamespaceView, Unreadable> {
+        read(self, NamespaceView::from_json, |_, _| None)
+    }
+}
+
+/// The labels that are kept, and which annotations are.
+type Kept<'a> = (&'a [&'a str], &'a dyn Fn(&str) -> bool);
+
+/// Keeps these labels and annotations alone; all of them without a choice.
+fn prune(metadata: &mut ObjectMeta, kept: Option<Kept<'_>>) {
     metadata.managed_fields = None;
     metadata.owner_references = None;
     metadata.finalizers = None;
+    let Some((labels, keeps_annotation)) = kept else {
+        return;
+    };
     if let Some(found) = &mut metadata.labels {
         found.retain(|name, _| labels.contains(&name.as_str()));
     }
@@ -281,6 +309,35 @@ impl Resource for RepositoryObject {
     }
 }
 
+impl Resource for NamespaceObject {
+    type DynamicType = ();
+    type Scope = ClusterResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Namespace".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "namespaces".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use pac_pipelines::model::SpecStatus;
@@ -313,8 +370,17 @@ mod tests {
                 "reason": "Running", "message": "long"}]
         });
         let mut object = run(&spec, &status);
-        let before = object.view().unwrap();
-        object.prune();
+        let mut before = object.view().unwrap();
+        object.prune(true);
+        assert_eq!(object.view().unwrap(), before);
+        object.prune(false);
+        // What lanes alone depend on.
+        assert_eq!(
+            before.other_labels.len() + before.other_annotations.len(),
+            2
+        );
+        before.other_labels.clear();
+        before.other_annotations.clear();
         assert_eq!(object.view().unwrap(), before);
         assert_eq!(before.spec_status, SpecStatus::Pending);
         assert_eq!(before.succeeded.unwrap().reason, "Running");
@@ -387,7 +453,7 @@ mod tests {
             "spec": {"url": "https://example.org/x", "settings": {"a": 1}}
         }))
         .unwrap();
-        object.prune();
+        object.prune(false);
         let view = object.view().unwrap();
         assert_eq!(view.limit, Some(pac_core::Limit::new(2)));
         assert_eq!(view.url.as_deref(), Some("https://example.org/x"));

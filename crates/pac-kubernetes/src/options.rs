@@ -21,6 +21,9 @@ pub struct KubernetesOptions {
     /// The label selector of the PipelineRuns to follow. Default:
     /// [`PAC_RUNS`](Self::PAC_RUNS).
     pub run_selector: String,
+    /// Whether Namespaces are followed too, and all labels and short annotations of runs are kept,
+    /// for [lanes](pac_pipelines::lanes). Default: no.
+    pub lanes: bool,
     /// How long one request may take, from the call to the last byte of its answer. Default: 10 s.
     pub request_timeout: Duration,
     /// How long listing all objects of a kind may take, over all of its pages. Default: 2 min.
@@ -86,6 +89,24 @@ impl KubernetesOptions {
         (!parts.is_empty()).then(|| parts.join(","))
     }
 
+    /// Selects by their fields the Namespaces of what is followed; `None` when that is all.
+    pub(crate) fn namespace_selector(&self) -> Option<String> {
+        let only = self.namespace.iter();
+        let excluded = self.excluded_namespaces.iter();
+        let parts: Vec<_> = only
+            .map(|namespace| format!("metadata.name={namespace}"))
+            .chain(excluded.map(|namespace| format!("metadata.name!={namespace}")))
+            .collect();
+        (!parts.is_empty()).then(|| parts.join(","))
+    }
+
+    /// With what Namespaces say about queues, or without.
+    #[must_use]
+    pub fn with_lanes(mut self, lanes: bool) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
     /// With another label selector for PipelineRuns.
     #[must_use]
     pub fn with_run_selector(mut self, selector: impl Into<String>) -> Self {
@@ -130,6 +151,7 @@ impl Default for KubernetesOptions {
             namespace: None,
             excluded_namespaces: BTreeSet::new(),
             run_selector: Self::PAC_RUNS.to_owned(),
+            lanes: false,
             request_timeout: Duration::from_secs(10),
             list_timeout: Duration::from_secs(2 * 60),
             watch_timeout: Duration::from_secs(40),

@@ -1,5 +1,5 @@
-//! Following the cluster: two streams, one of runs and one of Repositories, and reads of the runs
-//! that leave the selection.
+//! Following the cluster: one stream of runs, one of Repositories, one of Namespaces where there
+//! are lanes, and reads of the runs that leave the selection.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use pac_pipelines::model::RunView;
 use pac_pipelines::{ClusterEvent, ClusterWatch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,7 +17,7 @@ use crate::cache::{Cache, Caches, Found};
 use crate::client::{Client, Step, Steps};
 use crate::cluster::lock;
 use crate::error::Failure;
-use crate::object::{Object, RepositoryObject, RunObject};
+use crate::object::{NamespaceObject, Object, RepositoryObject, RunObject};
 
 /// How long until a run is read again that has left the selection and has not ended.
 const READ_AGAIN: Duration = Duration::from_secs(5);
@@ -40,6 +40,8 @@ pub(crate) struct KubernetesWatch {
     client: Client,
     runs: Steps<RunObject>,
     repositories: Steps<RepositoryObject>,
+    /// Without lanes, nothing ever comes.
+    namespaces: Steps<NamespaceObject>,
     caches: Arc<Mutex<Caches>>,
     shown: Shown,
     reads: FuturesUnordered<BoxFuture<'static, Read>>,
@@ -48,11 +50,14 @@ pub(crate) struct KubernetesWatch {
 }
 
 impl KubernetesWatch {
-    /// Opens both streams, and takes the first lists in: they answer the lists that follow.
+    /// Opens the streams, and takes the first lists in: they answer the lists that follow.
     pub(crate) async fn open(client: Client, shown: Shown) -> Result<Self, Failure> {
         let mut watch = Self {
             runs: client.watch_runs(),
             repositories: client.watch_repositories(),
+            namespaces: client
+                .watch_namespaces()
+                .unwrap_or_else(|| stream::pending().boxed()),
             caches: Arc::default(),
             shown,
             reads: FuturesUnordered::new(),
@@ -67,6 +72,13 @@ impl KubernetesWatch {
     }
 
     async fn fill(&mut self) -> Result<(), Failure> {
+        let lanes = self.client.options().lanes;
+        while lanes && !lock(&self.caches).namespaces.is_complete() {
+            match self.namespaces.next().await {
+                Some(step) => self.take_namespace(step?),
+                None => return Ok(()),
+            }
+        }
         while !lock(&self.caches).repositories.is_complete() {
             match self.repositories.next().await {
                 Some(step) => self.take_repository(step?),
@@ -146,6 +158,30 @@ impl KubernetesWatch {
         }
     }
 
+    fn take_namespace(&mut self, step: Step<NamespaceObject>) {
+        let mut caches = lock(&self.caches);
+        match step {
+            Step::Left(object) => {
+                caches.namespaces.left(&object.path(), object.version());
+                self.out.push_back(match object.view() {
+                    Ok(view) => ClusterEvent::NamespaceDeleted(view),
+                    Err(_) => ClusterEvent::Missed,
+                });
+            }
+            Step::Complete => {
+                caches.namespaces.complete();
+                self.out.push_back(ClusterEvent::Missed);
+            }
+            step => {
+                let told = take(&mut caches.namespaces, step);
+                self.out.extend(told.map(|found| match found {
+                    Ok(view) => ClusterEvent::NamespaceApplied(view),
+                    Err(unreadable) => ClusterEvent::Unreadable(unreadable),
+                }));
+            }
+        }
+    }
+
     /// Begins to read the runs that have left the selection and are due.
     fn read_strays(&mut self) {
         while self.reads.len() < READS {
@@ -219,6 +255,13 @@ impl ClusterWatch for KubernetesWatch {
                     Err(failure) => {
                         lock(&self.caches).repositories.interrupted();
                         interrupted("Repositories", &failure);
+                    }
+                },
+                step = self.namespaces.next() => match step? {
+                    Ok(step) => self.take_namespace(step),
+                    Err(failure) => {
+                        lock(&self.caches).namespaces.interrupted();
+                        interrupted("Namespaces", &failure);
                     }
                 },
                 Some(read) = self.reads.next() => self.take_read(read),

@@ -286,7 +286,7 @@ async fn the_policies_of_another_mode_are_found_and_removed() {
             .await
             .contains("spec.concurrency_limit")
     );
-    assert_eq!(world.policies(), 4);
+    assert_eq!(world.policies(), 6);
     world.install = Install::default();
     world.apply().await.unwrap();
     assert!(

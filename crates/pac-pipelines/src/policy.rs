@@ -3,7 +3,8 @@
 //! | annotation (all begin with `concurrency.pipelinesascode.tekton.dev/`) | on | value | without it |
 //! | --- | --- | --- | --- |
 //! | `priority` | PipelineRun, else Repository | a whole number that fits 32 bits with its sign, such as `10` or `-1`; the runs with the highest start first, in their order of arrival. A change moves a run that waits | 0 |
-//! | `limit` | Repository, gate mode | a whole number of at least 1: how many of its runs run at once ([`LIMIT`](vocabulary::LIMIT)) | the global limit |
+//! | `limit` | Repository, gate mode | a whole number of at least 1: how many of its runs run at once ([`LIMIT`](vocabulary::LIMIT)) | the limit of its Namespace, else the global limit |
+//! | `limit`, `lane-labels`, `lane`, `lane-limit` | Namespace, gate mode | which queue a run belongs to, and how many of it run at once: see [`lanes`](crate::lanes) | Repositories, and their limits |
 //!
 //! A value that breaks the rule counts as absent, and what is wrong with it is told; only a limit
 //! that breaks it, where there is no other, has new runs wait until it is mended. A value on the PipelineRun beats one on

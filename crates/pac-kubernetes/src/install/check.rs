@@ -1,6 +1,7 @@
 //! Examines a cluster, one thing after the other.
 
 mod cluster;
+mod namespaces;
 mod objects;
 mod webhook;
 
@@ -34,13 +35,15 @@ pub enum CheckStep {
     Settings,
     /// No Repository is in two modes.
     Repositories,
+    /// What Namespaces say about queues is right.
+    Namespaces,
     /// Pipelines-as-Code leaves held runs alone.
     Canary,
 }
 
 impl CheckStep {
     /// All steps, in their order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Server,
         Self::PoliciesServed,
         Self::Definitions,
@@ -49,6 +52,7 @@ impl CheckStep {
         Self::Permissions,
         Self::Settings,
         Self::Repositories,
+        Self::Namespaces,
         Self::Canary,
     ];
 
@@ -64,6 +68,7 @@ impl CheckStep {
             Self::Permissions => "permissions",
             Self::Settings => "settings",
             Self::Repositories => "repositories",
+            Self::Namespaces => "namespaces",
             Self::Canary => "canary",
         }
     }
@@ -167,6 +172,7 @@ pub async fn check(
             CheckStep::Permissions => cluster::permissions(access, install).await,
             CheckStep::Settings => objects::settings(access, install, judge).await,
             CheckStep::Repositories => cluster::repositories(access, install).await,
+            CheckStep::Namespaces => namespaces::namespaces(access, install).await,
             CheckStep::Canary => cluster::canary(access, install, options).await,
         };
         results.push((step, result(done)));

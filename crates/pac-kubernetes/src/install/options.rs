@@ -377,10 +377,7 @@ mod tests {
         let kinds: Vec<&str> = removals.iter().map(Manifest::kind).collect();
         assert_eq!(kinds[0], "Deployment");
         let binding_first = ["MutatingAdmissionPolicyBinding", "MutatingAdmissionPolicy"];
-        assert_eq!(
-            kinds[2..8],
-            [binding_first, binding_first, binding_first].concat()
-        );
+        assert_eq!(kinds[2..10], [binding_first; 4].concat());
         assert_eq!(kinds[kinds.len() - 1], "Namespace");
     }
 

@@ -6,7 +6,7 @@
 
 use pac_pipelines::vocabulary::{
     CANCELLED, CANCELLED_RUN_FINALLY, EXECUTION_ORDER, HELD, KUEUE_QUEUE, LIMIT, MANAGED_BY,
-    OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY, STOPPED_RUN_FINALLY,
+    NAMESPACE_LIMITS, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY, STOPPED_RUN_FINALLY,
 };
 use serde_json::{Value, json};
 
@@ -21,17 +21,20 @@ pub(super) const TAKEOVER: &str = "takeover.concurrency.pipelinesascode.tekton.d
 /// The policy of the mode gate, and its binding.
 pub(super) const GATE: &str = "gate.concurrency.pipelinesascode.tekton.dev";
 
+/// The policy of the mode gate about Namespaces with a limit, and its binding.
+pub(super) const NAMESPACE: &str = "namespace.concurrency.pipelinesascode.tekton.dev";
+
 /// The policy about runs that are cancelled before they have started, and its binding.
 pub(super) const CANCEL: &str = "cancel.concurrency.pipelinesascode.tekton.dev";
 
 /// All names of policies, of every mode.
-pub(super) const NAMES: [&str; 3] = [TAKEOVER, GATE, CANCEL];
+pub(super) const NAMES: [&str; 4] = [TAKEOVER, GATE, NAMESPACE, CANCEL];
 
 /// The policies that are asked for, each before its binding.
 pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
     let mut policies = match install.mode {
         InstallMode::Takeover => takeover(install).to_vec(),
-        InstallMode::Gate => gate(install).to_vec(),
+        InstallMode::Gate => [gate(install), namespace(install)].concat(),
         InstallMode::Observe => return Vec::new(),
     };
     if install.cancel_at_once {
@@ -42,7 +45,13 @@ pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
 
 /// The policies of every mode.
 pub(super) fn all(install: &Install) -> Vec<Manifest> {
-    [takeover(install), gate(install), cancel(install)].concat()
+    [
+        takeover(install),
+        gate(install),
+        namespace(install),
+        cancel(install),
+    ]
+    .concat()
 }
 
 /// Moves the execution order out of the sight of the queue of Pipelines-as-Code, which starts
@@ -104,10 +113,7 @@ fn gate(install: &Install) -> [Manifest; 2] {
         &mut spec,
         "matchConditions",
         json!([
-            {
-                "name": "not-held-by-others",
-                "expression": "!has(object.spec.status) || object.spec.status == \"\"",
-            },
+            not_held_by_others(),
             {
                 "name": "of-this-repository",
                 "expression": format!(
@@ -125,6 +131,55 @@ fn gate(install: &Install) -> [Manifest; 2] {
         Manifest::cluster_wide(ADMISSION, "MutatingAdmissionPolicy", GATE).with("spec", spec),
         binding(GATE, Some(params)),
     ]
+}
+
+/// Holds a new run back whose Namespace bears a limit, whatever made the run, unless its user or
+/// Kueue holds it back, or another run has made it: that one would wait for it, in a slot. If this
+/// fails, the run is refused: it would be beyond the limit.
+///
+/// The Namespace is looked at by the patch, which changes nothing without a limit: a condition of
+/// the policy sees `null` in its place (Kubernetes fills `namespaceObject` in for mutations alone).
+fn namespace(install: &Install) -> [Manifest; 2] {
+    let not_of_kueue =
+        json!({"matchExpressions": [{"key": KUEUE_QUEUE, "operator": "DoesNotExist"}]});
+    let namespace = "namespaceObject.metadata.annotations";
+    let limits = NAMESPACE_LIMITS.map(|key| format!("\"{key}\" in {namespace}"));
+    let mut spec = policy(
+        install,
+        "Fail",
+        &["CREATE"],
+        &not_of_kueue,
+        &format!(
+            "has({namespace}) && ({}) ? [\n  JSONPatch{{\n    op: \"add\",\n    path:              \"/spec/status\",\n    value: \"{PENDING}\"\n  }}\n] + (\n               has(object.metadata.annotations) ? [\n    JSONPatch{{\n      op: \"add\",\n      path:              {},\n      value: \"true\"\n    }}\n  ] : [\n    JSONPatch{{\n      op: \"add\",\n                   path: \"/metadata/annotations\",\n      value: {{\"{HELD}\": \"true\"}}\n    }}\n               ]\n) : []",
+            limits.join(" || "),
+            annotation_path(HELD),
+        ),
+    );
+    set(
+        &mut spec,
+        "matchConditions",
+        json!([
+            not_held_by_others(),
+            {
+                "name": "not-made-by-another-run",
+                "expression": "!has(object.metadata.ownerReferences) || \
+                               !object.metadata.ownerReferences.exists(owner, owner.kind in \
+                               [\"PipelineRun\", \"CustomRun\"])",
+            },
+        ]),
+    );
+    [
+        Manifest::cluster_wide(ADMISSION, "MutatingAdmissionPolicy", NAMESPACE).with("spec", spec),
+        binding(NAMESPACE, None),
+    ]
+}
+
+/// A condition: neither its user nor another policy holds the run back.
+fn not_held_by_others() -> Value {
+    json!({
+        "name": "not-held-by-others",
+        "expression": "!has(object.spec.status) || object.spec.status == \"\"",
+    })
 }
 
 /// Makes a graceful cancel of a run that is still held back one that ends it at once: Tekton

@@ -57,7 +57,11 @@ fn each_mode_has_its_policy_and_an_observer_has_none() {
         ]
     };
     assert_eq!(names(&in_mode(InstallMode::Takeover)), both(TAKEOVER));
-    assert_eq!(names(&in_mode(InstallMode::Gate)), both(GATE));
+    let gate = names(&in_mode(InstallMode::Gate));
+    assert_eq!(
+        (&gate[..2], &gate[2..]),
+        (&both(GATE)[..], &both(NAMESPACE)[..])
+    );
     for at_once in [false, true] {
         let observe = in_mode(InstallMode::Observe).with_cancel_at_once(at_once);
         assert_eq!(names(&observe), []);
@@ -148,6 +152,45 @@ fn gate_holds_runs_of_repositories_with_our_limit() {
     assert_eq!(binding, json!({"policyName": GATE, "paramRef": params}));
 }
 
+/// The Namespace is looked at where the API server fills it in: in the patch, and in no condition.
+/// A run without any annotation gets them all at once, since nothing can be added below what is
+/// not there; a run that another run waits for is not held, nor is one that its user holds.
+#[test]
+fn gate_holds_runs_of_namespaces_with_a_limit() {
+    let (spec, binding) = specs(&in_mode(InstallMode::Gate), NAMESPACE);
+    assert_eq!(spec["failurePolicy"], "Fail");
+    assert_eq!(spec.get("paramKind"), None);
+    let conditions = spec["matchConditions"].as_array().unwrap();
+    assert_eq!(conditions.len(), 2);
+    for condition in conditions {
+        let expression = condition["expression"].as_str().unwrap();
+        assert!(!expression.contains("namespaceObject"), "{expression}");
+    }
+    assert_eq!(
+        condition(&spec, "not-held-by-others"),
+        "!has(object.spec.status) || object.spec.status == \"\""
+    );
+    assert_eq!(
+        condition(&spec, "not-made-by-another-run"),
+        "!has(object.metadata.ownerReferences) || !object.metadata.ownerReferences.exists(owner, \
+         owner.kind in [\"PipelineRun\", \"CustomRun\"])"
+    );
+    let [limit, lane_limit] = NAMESPACE_LIMITS;
+    let annotations = "namespaceObject.metadata.annotations";
+    assert_eq!(
+        patch(&spec),
+        format!(
+            "has({annotations}) && (\"{limit}\" in {annotations} || \"{lane_limit}\" in \
+             {annotations}) ? [ JSONPatch{{ op: \"add\", path: \"/spec/status\", value: \
+             \"{PENDING}\" }} ] + ( has(object.metadata.annotations) ? [ JSONPatch{{ op: \"add\", \
+             path: \"/metadata/annotations/\" + jsonpatch.escapeKey(\"{HELD}\"), value: \"true\" \
+             }} ] : [ JSONPatch{{ op: \"add\", path: \"/metadata/annotations\", value: \
+             {{\"{HELD}\": \"true\"}} }} ] ) : []"
+        )
+    );
+    assert_eq!(binding, json!({"policyName": NAMESPACE}));
+}
+
 /// Tekton runs the `finally` tasks of a held run that is cancelled gracefully, and none of one
 /// that is `Cancelled`.
 #[test]
@@ -180,7 +223,11 @@ fn cancel_ends_a_held_run_at_once_and_no_other() {
 
 #[test]
 fn excluded_namespaces_are_left_alone_by_every_policy() {
-    for (mode, name) in [(InstallMode::Takeover, TAKEOVER), (InstallMode::Gate, GATE)] {
+    for (mode, name) in [
+        (InstallMode::Takeover, TAKEOVER),
+        (InstallMode::Gate, GATE),
+        (InstallMode::Gate, NAMESPACE),
+    ] {
         let install = in_mode(mode)
             .with_cancel_at_once(true)
             .with_excluded_namespace("sandbox")

@@ -51,6 +51,10 @@ pub(super) fn cluster_wide(install: &Install) -> Vec<Permission> {
         of(PAC_MANAGER, "repositories", &["get", "list", "watch"]),
         of("events.k8s.io", "events", &["create", "patch"]),
     ];
+    if install.mode == InstallMode::Gate {
+        // Their annotations say which queues there are.
+        permissions.push(of("", "namespaces", &["get", "list", "watch"]));
+    }
     permissions.extend(install.shows_queues().then_some(queues::PERMISSION));
     permissions
 }
@@ -132,6 +136,20 @@ mod tests {
                  "resourceNames": ["pac-concurrency-secret"]},
             ])
         );
+    }
+
+    #[test]
+    fn namespaces_are_read_where_they_may_say_something() {
+        let namespaces = json!({"apiGroups": [""], "resources": ["namespaces"],
+            "verbs": ["get", "list", "watch"]});
+        let is_there = |mode| {
+            rules(mode, "ClusterRole")
+                .as_array()
+                .unwrap()
+                .contains(&namespaces)
+        };
+        assert!(is_there(InstallMode::Gate));
+        assert!(!is_there(InstallMode::Takeover) && !is_there(InstallMode::Observe));
     }
 
     #[test]

@@ -81,6 +81,11 @@ impl Told {
                 );
                 ("NotManaged", "Queue", true, note)
             }
+            What::Refused { message } => {
+                which.clone_from(message);
+                let note = format!("stays held back until this is put right: {message}");
+                ("NotQueued", "Queue", true, note)
+            }
             What::InvalidAnnotation { message } => {
                 which.clone_from(message);
                 ("InvalidAnnotation", "Read", true, message.clone())

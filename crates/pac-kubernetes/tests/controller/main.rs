@@ -12,6 +12,7 @@ mod apart;
 #[path = "../common/mod.rs"]
 mod common;
 mod failures;
+mod lanes;
 mod limits;
 mod queues;
 mod replicas;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pac_core::driver::Driver;
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+use pac_kubernetes::KubernetesOptions;
 use pac_kubernetes_mock::{
     ApiServer, Effect, Ending, Handle, PacController, PacWatcher, Policy, Tekton, Template,
 };
@@ -45,7 +46,14 @@ impl Working {
         options: ManagerOptions,
     ) -> Self {
         let manager = ConcurrencyManager::open(Arc::clone(store), options);
-        let cluster = Arc::new(cluster(server, common::options()).await);
+        // As `pac controller` follows the cluster in each mode.
+        let follows = match mode {
+            Mode::Gate => common::options()
+                .with_run_selector(KubernetesOptions::ALL_RUNS)
+                .with_lanes(true),
+            _ => common::options(),
+        };
+        let cluster = Arc::new(cluster(server, follows).await);
         let options = ControllerOptions::default()
             .with_mode(mode)
             .with_recovery_interval(Duration::from_millis(500))

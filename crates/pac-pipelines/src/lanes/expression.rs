@@ -24,6 +24,10 @@ pub(super) enum Scope {
 }
 
 /// What an expression reads.
+#[cfg_attr(
+    not(feature = "expressions"),
+    allow(dead_code, reason = "nothing is evaluated then")
+)]
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Input<'a> {
     Object(&'a RunView),
@@ -31,6 +35,10 @@ pub(super) enum Input<'a> {
 }
 
 /// What an expression gives.
+#[cfg_attr(
+    not(feature = "expressions"),
+    allow(dead_code, reason = "nothing is evaluated then")
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Output {
     Text(String),

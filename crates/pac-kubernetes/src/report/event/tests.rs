@@ -123,3 +123,20 @@ fn an_event_about_a_section_names_it_and_its_tokens() {
     assert_eq!(reason, "SectionLost");
     assert!(note(What::SectionRefused).2.contains("section gpu"));
 }
+
+#[test]
+fn a_run_that_is_refused_is_told_what_is_to_be_put_right() {
+    let message = "Namespace ci: metadata.annotations.x: must be a number".to_owned();
+    let (notice, told) = told(What::Refused { message }).unwrap();
+    let at: MicroTime = serde_json::from_value(json!("2026-11-29T08:00:01.000002Z")).unwrap();
+    let event = serde_json::to_value(told.event(&notice, "pod-1", at)).unwrap();
+    assert_eq!(
+        (&event["reason"], &event["type"]),
+        (&json!("NotQueued"), &json!("Warning"))
+    );
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.ends_with("put right: Namespace ci: metadata.annotations.x: must be a number"),
+        "{note}"
+    );
+}

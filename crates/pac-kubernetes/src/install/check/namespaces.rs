@@ -1,0 +1,92 @@
+//! The step about what Namespaces say.
+
+use std::collections::BTreeMap;
+
+use pac_pipelines::lanes::NamespaceRule;
+use pac_pipelines::model::NamespaceView;
+use pac_pipelines::vocabulary::{LIMIT, NAMESPACE_ANNOTATIONS};
+use serde_json::Value;
+
+use super::super::api::{ClusterAccess, NAMESPACE, Place, REPOSITORY};
+use super::super::options::{Install, InstallMode};
+use super::super::runs::some_of;
+use super::{Examined, ok, skipped, wrong};
+
+/// What the names of lanes begin with.
+const LANE: &str = "lane.";
+
+pub(super) async fn namespaces(access: &ClusterAccess, install: &Install) -> Examined {
+    let place = Place::new(NAMESPACE, None, "");
+    let keep = |object: &Value| {
+        let annotations = object.pointer("/metadata/annotations")?.as_object()?;
+        let ours = annotations.iter();
+        let ours = ours.filter(|(name, _)| NAMESPACE_ANNOTATIONS.contains(&name.as_str()));
+        let ours: BTreeMap<String, String> = ours
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect();
+        let name = object.pointer("/metadata/name")?.as_str()?;
+        let is_left_alone = install.excluded_namespaces.contains(name);
+        let mut view = NamespaceView::new(name);
+        view.annotations = ours;
+        (!view.annotations.is_empty() && !is_left_alone).then_some(view)
+    };
+    let all = access.list(place, "", keep).await?;
+    if install.mode != InstallMode::Gate {
+        if all.is_empty() {
+            return skipped("only the mode gate looks at annotations of Namespaces");
+        }
+        let names: Vec<String> = all.into_iter().map(|view| view.name).collect();
+        let message = format!(
+            "{} have annotations about queues, which only the mode gate looks at; remove them, or \
+             install that mode",
+            some_of(&names)
+        );
+        return wrong("Namespaces", message);
+    }
+    let rules = all
+        .iter()
+        .map(|view| (view.name.as_str(), NamespaceRule::of(view)));
+    let rules: BTreeMap<&str, NamespaceRule> = rules.collect();
+    let problems = rules.values().flat_map(NamespaceRule::problems);
+    let problems: Vec<String> = problems.map(ToString::to_string).collect();
+    if !problems.is_empty() {
+        return wrong("Namespaces", problems.join("; "));
+    }
+    in_their_way(access, &rules).await?;
+    let lanes = rules.values().filter(|rule| rule.has_lanes()).count();
+    ok(format!(
+        "{} Namespaces with a limit, {lanes} of them with lanes",
+        rules.len()
+    ))
+}
+
+/// Refuses Repositories whose runs no lane can take.
+async fn in_their_way(
+    access: &ClusterAccess,
+    rules: &BTreeMap<&str, NamespaceRule>,
+) -> Result<(), super::InstallError> {
+    let keep = |object: &Value| {
+        let text = |field: &str| object.pointer(field).and_then(Value::as_str);
+        let (namespace, name) = (text("/metadata/namespace")?, text("/metadata/name")?);
+        let has_lanes = rules.get(namespace).is_some_and(NamespaceRule::has_lanes);
+        let annotations = object.pointer("/metadata/annotations");
+        let is_limited = annotations.is_some_and(|all| all.get(LIMIT).is_some());
+        let why = match (name.starts_with(LANE), has_lanes && is_limited) {
+            (true, _) => "has a name that begins with \"lane.\", as those of lanes do",
+            (false, true) => "has a limit of its own, and its Namespace has lanes",
+            (false, false) => return None,
+        };
+        Some(format!("{namespace}/{name} {why}"))
+    };
+    let found = access
+        .list(Place::new(REPOSITORY, None, ""), "", keep)
+        .await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "{}: none of their runs starts; give them another name, or remove one of the limits",
+        some_of(&found)
+    );
+    wrong("Repositories", message).map(drop)
+}
