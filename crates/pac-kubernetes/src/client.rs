@@ -218,7 +218,11 @@ impl Client {
 
     /// Lists the Repositories of all namespaces, and follows them.
     pub(crate) fn watch_repositories(&self) -> Steps<RepositoryObject> {
-        steps(Api::all(self.client.clone()), self.watch_config(None), false)
+        steps(
+            Api::all(self.client.clone()),
+            self.watch_config(None),
+            false,
+        )
     }
 
     /// Lists the Namespaces of what is followed, and follows them; nothing without lanes.

@@ -1,10 +1,13 @@
 //! Controllers that end, crash and come back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::faults::Faults;
+use pac_core::manager::Admission;
+use pac_core::protocol::RunRequest;
 use pac_pipelines::sections::Standing;
-use pac_pipelines::{Noticed, What};
+use pac_pipelines::{Noticed, PipelinesController, What};
 use tokio::time::sleep;
 
 use crate::setting::{Setting, Steps, flow, gpu, run, stored};
@@ -138,6 +141,47 @@ fn a_slot_that_was_lost_is_counted_again_and_the_loss_is_told() {
         assert!(setting.enters("b").await > now);
         task.abort();
         drop(sweeper);
+    });
+}
+
+/// The slot that was lost is granted to the next run before any controller looks.
+#[test]
+fn a_run_is_not_told_of_a_slot_that_another_one_still_uses() {
+    flow(async |fixture| {
+        let setting = Setting::new(fixture, 0);
+        let connection = Faults::none();
+        let doomed = setting.controller_behind(&connection).await;
+        setting.started(&["a", "b"]);
+        setting.asks("a").await;
+        let token = setting.enters("a").await;
+        connection.cut();
+        drop(doomed.stop());
+        setting.asks("b").await;
+        let manager = fixture.manager().await;
+        let mut grants = manager.grants().unwrap();
+        let view = setting.view("b");
+        let asked = view.annotation(&gpu().request_annotation()).unwrap();
+        let (id, _) = asked.split_once(' ').unwrap();
+        let uid = format!("{}:{id}", view.uid).parse().unwrap();
+        let request = RunRequest::durable(view.key, uid);
+        match manager.admit(&stored(), request).await.unwrap() {
+            Admission::Queued(waiter) => waiter.detach(),
+            admission => panic!("{admission:?}"),
+        }
+        let lease = grants.next().await.unwrap();
+        assert_eq!(*lease.run(), run("b"));
+        drop(grants);
+        let cluster = Arc::new(setting.cluster.clone());
+        let controller = PipelinesController::new(manager, cluster, setting.options());
+        let running = controller.clone();
+        let task = tokio::spawn(async move { running.run().await.unwrap() });
+        setting.section_is(&["a"], &["b"]).await;
+        assert_eq!(setting.standing("b"), Standing::Waits);
+        let now = setting.enters("a").await;
+        assert!(now > token);
+        setting.leaves("a").await;
+        assert!(setting.enters("b").await > now);
+        task.abort();
     });
 }
 

@@ -1,0 +1,133 @@
+//! Looking at one section: the same as looking at a Repository, for runs that are told of their
+//! slots by an annotation and go on by themselves.
+
+mod carry_out;
+mod plan;
+mod tell;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt};
+use pac_core::manager::RepositoryStatus;
+use pac_core::{PipelineRunKey, RepositoryKey};
+use tokio::time::Instant;
+
+use super::decide::Known;
+use super::engine::{Engine, READS_AT_ONCE};
+use super::pass::Report;
+use super::work::Dirty;
+use crate::cluster::ClusterEvent;
+use crate::error::{ClusterError, PipelinesError};
+use crate::model::RunView;
+use crate::sections::{SectionName, section_of};
+use plan::{Item, Plan};
+
+impl Engine {
+    /// Has sections looked at.
+    pub(super) fn look_at_sections(&self, sections: impl IntoIterator<Item = RepositoryKey>) {
+        for section in sections {
+            self.work.mark(&section, Dirty::all(), Instant::now());
+        }
+    }
+
+    /// Looks at a section. `listed` says that the cluster's lists have just been read.
+    pub(super) async fn section_pass(
+        self: &Arc<Self>,
+        section: &RepositoryKey,
+        listed: bool,
+    ) -> Result<Report, PipelinesError> {
+        let Some(name) = section_of(section) else {
+            tracing::warn!(%section, "the names that begin with \"section.\" are those of sections; \
+                 rename the Repository to have its runs managed");
+            return Ok(Report::default());
+        };
+        let status = self.manager.status(section).await?;
+        let items = self.section_items(section, &status);
+        if items.is_empty() {
+            return self.forget_section(section, &status, listed).await;
+        }
+        let mut plan = Plan::default();
+        for item in items {
+            plan.add(item, &name, false);
+        }
+        let read = self.verify_in_section(&mut plan, &name).await;
+        let report = self
+            .carry_out_section(section, &name, plan, &status)
+            .await?;
+        read?;
+        Ok(report)
+    }
+
+    /// The runs that ask for a section, and those of which the store knows something there.
+    fn section_items(&self, section: &RepositoryKey, status: &RepositoryStatus) -> Vec<Item> {
+        let mut known = Known::all(status, self.manager.session());
+        let seen = self.seen();
+        let mut runs: BTreeSet<PipelineRunKey> = seen.runs_in_section(section);
+        let live = known.iter().filter(|(_, known)| known.is_live());
+        runs.extend(live.map(|(run, _)| run.clone()));
+        let items = runs.into_iter().map(|run| Item {
+            view: seen.run(&run).cloned(),
+            known: known.remove(&run).unwrap_or(Known::Unknown),
+            in_store: status
+                .running
+                .iter()
+                .find(|running| running.run == run)
+                .map(|running| running.token),
+            run,
+        });
+        items.collect()
+    }
+
+    /// Reads the runs past all caches for which what was seen is not enough, and decides about them
+    /// once and for all. The others are decided about whatever one read comes to.
+    async fn verify_in_section(
+        &self,
+        plan: &mut Plan,
+        name: &SectionName,
+    ) -> Result<(), ClusterError> {
+        let reads = std::mem::take(&mut plan.verify);
+        let reads = reads.into_iter().map(|item| async move {
+            let now = self.cluster.read(&item.run).await;
+            (item, now)
+        });
+        let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
+        let mut failed = Ok(());
+        while let Some((mut item, now)) = reads.next().await {
+            match now {
+                Ok(Some(now)) => {
+                    let touched = self.seen().is_back(now.clone());
+                    self.touched(touched);
+                    item.view = Some(Arc::new(now));
+                    plan.add(item, name, true);
+                }
+                Ok(None) => {
+                    if let Some(view) = item.view.take() {
+                        self.observe(ClusterEvent::RunDeleted(RunView::clone(&view)));
+                    }
+                    plan.add(item, name, true);
+                }
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    /// Forgets a section of a namespace that has no Repository any more. One that may be used again
+    /// is kept: a run may be asking for it at this moment.
+    async fn forget_section(
+        &self,
+        section: &RepositoryKey,
+        status: &RepositoryStatus,
+        listed: bool,
+    ) -> Result<Report, PipelinesError> {
+        if self.seen().has_repositories_in(section.namespace()) {
+            self.retain_missing(|other| other != section);
+            return Ok(Report::default());
+        }
+        if listed && status.exists && self.is_missing_for_good(section) {
+            return self.remove(section).await;
+        }
+        Ok(Report::default())
+    }
+}
