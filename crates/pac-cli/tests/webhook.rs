@@ -37,7 +37,7 @@ fn start(server: &ApiServer) -> (Child, SocketAddr) {
         "--address",
         &address_text,
     ];
-    let child = command(&args).args(["--linger", "0s"]).spawn().unwrap();
+    let child = command(&args).args(["--linger", "100ms"]).spawn().unwrap();
     (child, address)
 }
 
