@@ -14,6 +14,8 @@ use pac_concurrency::kubernetes::install::{
 use crate::exit::{Exit, Failure};
 use crate::format::Format;
 use crate::{output, store};
+pub(crate) use options::name;
+
 use options::InstallArgs;
 use place::ClusterArgs;
 

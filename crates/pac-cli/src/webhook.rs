@@ -41,7 +41,8 @@ pub(crate) struct Args {
     address: SocketAddr,
 
     /// The namespace of its Service and its Secret
-    #[arg(long, short, value_name = "NAMESPACE", default_value = Install::NAMESPACE)]
+    #[arg(long, short, value_name = "NAMESPACE", default_value = Install::NAMESPACE,
+          value_parser = crate::kubernetes::name)]
     namespace: String,
 
     /// A directory with tls.crt and tls.key, which others renew, such as cert-manager; the

@@ -37,7 +37,7 @@ fn start(server: &ApiServer) -> (Child, SocketAddr) {
         "--address",
         &address_text,
     ];
-    let child = command(&args).args(["--linger", "0s"]).spawn().unwrap();
+    let child = command(&args).args(["--linger", "100ms"]).spawn().unwrap();
     (child, address)
 }
 
@@ -72,7 +72,9 @@ async fn it_is_installed_answers_and_ends_in_order() {
     server.serve_service(NAMESPACE, "pac-concurrency-webhook", Some(address));
     let begun = Instant::now();
     while !is_trusted(&objects) {
-        assert!(begun.elapsed() < LONG, "the API server trusts no webhook");
+        if begun.elapsed() > LONG {
+            panic!("the API server trusts no webhook: {}", end(child).1);
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let prefix = "pipelinesascode.tekton.dev";

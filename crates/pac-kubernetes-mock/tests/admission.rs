@@ -174,6 +174,66 @@ async fn a_mutator_that_refuses_is_the_answer() {
     );
 }
 
+/// Which requests a webhook is asked about shows in which are refused, since it is not there.
+#[tokio::test]
+async fn a_webhook_that_cannot_be_called_refuses_what_it_is_asked_about_or_is_passed_over() {
+    let server = ApiServer::start().await;
+    let objects = prepare(&server, &[("website", None)]);
+    objects.create_namespace("left-alone").unwrap();
+    let client = Client::new(server.url());
+    client.post(RUNS, run("before", None)).await;
+    let configuration = |policy: &str| {
+        json!({"metadata": {"name": "held"}, "webhooks": [{
+            "name": "held.example.dev",
+            "clientConfig": {"service": {"namespace": "ci", "name": "absent", "path": "/"}},
+            "failurePolicy": policy,
+            "rules": [{
+                "apiGroups": ["tekton.dev"], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["pipelineruns"],
+            }],
+            "namespaceSelector": {"matchExpressions": [{
+                "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["left-alone"],
+            }]},
+            "objectSelector": {"matchExpressions": [
+                {"key": "kueue.x-k8s.io/queue-name", "operator": "DoesNotExist"},
+            ]},
+        }]})
+    };
+    let kind = "mutatingwebhookconfigurations";
+    objects.create(kind, configuration("Fail")).unwrap();
+    let refused = client.post(RUNS, run("a", None)).await;
+    assert_eq!(
+        (refused.code, refused.at("/reason")),
+        (500, "InternalError")
+    );
+    let expected = "failed calling webhook \"held.example.dev\": failed to call webhook: service \
+                    \"absent\" not found";
+    assert!(refused.at("/message").contains(expected));
+    assert!(objects.get("pipelineruns", "ci", "a").is_err());
+
+    // Neither a change, nor what selectors and rules leave out.
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    assert_eq!(
+        client
+            .patch(&format!("{RUNS}/before"), MERGE, label)
+            .await
+            .code,
+        200
+    );
+    let mut of_kueue = run("b", None);
+    of_kueue["metadata"]["labels"] = json!({"kueue.x-k8s.io/queue-name": "q"});
+    assert_eq!(client.post(RUNS, of_kueue).await.code, 201);
+    let mut elsewhere = run("c", None);
+    elsewhere["metadata"]["namespace"] = json!("left-alone");
+    let others = RUNS.replace("/ci/", "/left-alone/");
+    assert_eq!(client.post(&others, elsewhere).await.code, 201);
+
+    objects
+        .merge(kind, "", "held", configuration("Ignore"))
+        .unwrap();
+    assert_eq!(client.post(RUNS, run("a", None)).await.code, 201);
+}
+
 #[tokio::test]
 async fn events_must_be_complete() {
     let server = ApiServer::start().await;

@@ -154,7 +154,7 @@ impl InstallArgs {
 }
 
 /// A name of a namespace.
-pub(super) fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let is_name = (1..=63).contains(&text.len())
         && text.chars().all(inner)

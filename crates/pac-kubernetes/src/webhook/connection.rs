@@ -108,7 +108,7 @@ impl Answers {
             return too_large();
         }
         let considered = {
-            // Closed by nobody; and the KiB of the largest body fit.
+            // The semaphore is never closed, and has room for the largest body.
             let kib = u32::try_from(most / 1024 + 1).unwrap_or(u32::MAX);
             let Ok(_room) = self.bodies.acquire_many(kib).await else {
                 return refused(StatusCode::SERVICE_UNAVAILABLE, "closing");

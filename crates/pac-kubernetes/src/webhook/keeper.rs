@@ -143,7 +143,7 @@ impl Keeper {
         }
         let told = told?;
         Ok(match (step, told) {
-            (Step::Nothing, Told::Already | Told::Nobody) => Looked::Well,
+            (Step::Nothing, Told::Already | Told::NotThere) => Looked::Well,
             _ => Looked::Changed,
         })
     }
@@ -163,7 +163,7 @@ enum Told {
     /// It was told just now.
     Now,
     /// There is no configuration: it asks nothing.
-    Nobody,
+    NotThere,
 }
 
 impl Secret {
@@ -204,7 +204,7 @@ impl Secret {
             return Ok(Told::Now);
         }
         let Some(configuration) = self.access.get(place).await.map_err(failed)? else {
-            return Ok(Told::Nobody);
+            return Ok(Told::NotThere);
         };
         let bundle = STANDARD.encode(authorities);
         let operations = operations(&configuration, &self.namespace, &bundle);
@@ -217,7 +217,7 @@ impl Secret {
                 tracing::info!("the API server was told of the authorities of the certificate");
                 Ok(Told::Now)
             }
-            Ok(None) => Ok(Told::Nobody),
+            Ok(None) => Ok(Told::NotThere),
             Err(error) => Err(failed(error)),
         }
     }

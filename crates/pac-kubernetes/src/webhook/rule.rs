@@ -14,7 +14,7 @@ use crate::patch::{add, remove};
 pub enum Rule {
     /// Moves the execution order of a run of Pipelines-as-Code to our annotation.
     Takeover,
-    /// Makes a new run pending, and marks it as held, whose Repository bears our limit.
+    /// Makes a new run of a Repository that bears our limit pending, and marks it as held.
     Gate,
     /// Makes a graceful cancel of a run that is still held back one that ends it at once.
     Cancel,
@@ -81,7 +81,7 @@ impl Rule {
             Self::Gate => request.operation == "CREATE",
             Self::Cancel => request.operation == "UPDATE",
         };
-        // The status of a run is a subresource, whose change brings no order and no cancel.
+        // A change of the status subresource brings no order and no cancel.
         if !is_asked_about || !request.is_about_runs() {
             return Ok(Verdict::Unchanged);
         }

@@ -69,7 +69,7 @@ async fn replicas_share_one_certificate_whichever_of_them_made_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_somebody_has_put_in_the_place_of_the_certificate_is_replaced() {
+async fn what_was_put_in_the_place_of_the_certificate_is_replaced() {
     let world = World::new(InstallMode::Takeover).await;
     let webhook = world.start(&options()).await;
     let before = world.trusted().await;
@@ -86,7 +86,7 @@ async fn what_somebody_has_put_in_the_place_of_the_certificate_is_replaced() {
         authorities(&world.configuration()) != before
     })
     .await;
-    // An authority that somebody takes away is put back.
+    // An authority that was taken away is put back.
     let taken = json!([{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]);
     let configuration = world.configuration()["metadata"]["name"].clone();
     world
