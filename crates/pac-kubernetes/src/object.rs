@@ -147,10 +147,10 @@ impl Object for NamespaceObject {
 }
 
 /// The labels that are kept, and which annotations are.
-type Kept<'a> = (&'a [&'a str], &'a dyn Fn(&str) -> bool);
+type Chosen<'a> = (&'a [&'a str], &'a dyn Fn(&str) -> bool);
 
 /// Keeps these labels and annotations alone; all of them without a choice.
-fn prune(metadata: &mut ObjectMeta, kept: Option<Kept<'_>>) {
+fn prune(metadata: &mut ObjectMeta, kept: Option<Chosen<'_>>) {
     metadata.managed_fields = None;
     metadata.owner_references = None;
     metadata.finalizers = None;
@@ -412,7 +412,7 @@ mod tests {
         let long = format!("{}s10", vocabulary::SECTION_PREFIX);
         annotations.insert(long, "x".repeat(4_096));
         let before = object.view().unwrap();
-        object.prune();
+        object.prune(false);
         let view = object.view().unwrap();
         assert_eq!(view, before);
         let about = |prefix| {
