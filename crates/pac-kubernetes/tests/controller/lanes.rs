@@ -24,7 +24,7 @@ struct World {
 }
 
 impl World {
-    async fn new(annotations: Value) -> Self {
+    async fn new(annotations: &Value) -> Self {
         let (server, objects) = common::server().await;
         server.recognise(Policy::new(
             "namespace",
@@ -45,7 +45,7 @@ impl World {
         world
     }
 
-    fn annotate(&self, annotations: Value) {
+    fn annotate(&self, annotations: &Value) {
         let patch = json!({"metadata": {"annotations": annotations}});
         self.objects.merge("namespaces", "", "ci", patch).unwrap();
     }
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// A run that a cron job or a person makes: nothing on it is of Pipelines-as-Code.
-    fn plain(&self, name: &str, labels: Value) {
+    fn plain(&self, name: &str, labels: &Value) {
         let run = json!({
             "metadata": {"name": name, "namespace": "ci", "labels": labels},
             "spec": {"pipelineSpec": {"tasks": []}},
@@ -93,10 +93,10 @@ fn branch(name: &str) -> Value {
 /// Without Pipelines-as-Code, and without annotations on the runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_of_a_namespace_holds_for_runs_of_anybody() {
-    let world = World::new(json!({vocabulary::LIMIT: "2"})).await;
+    let world = World::new(&json!({vocabulary::LIMIT: "2"})).await;
     let working = world.controller().await;
     for name in ["a", "b", "c", "d"] {
-        world.plain(name, json!({}));
+        world.plain(name, &json!({}));
         until("it is known", || {
             let run = format!("ci/{name}").parse().unwrap();
             working.controller.seen(&run).is_some()
@@ -114,14 +114,14 @@ async fn a_limit_of_a_namespace_holds_for_runs_of_anybody() {
     // A restart knows both that run and the one that waits.
     working.end().await;
     let _second = world.controller().await;
-    world.annotate(json!({vocabulary::LIMIT: "3"}));
+    world.annotate(&json!({vocabulary::LIMIT: "3"}));
     until("all that are left run", || world.running().len() == 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn runs_of_two_branches_run_side_by_side_and_two_of_one_do_not() {
     let lanes = json!({vocabulary::LANE_LABELS: "branch", vocabulary::LANE_LIMIT: "1"});
-    let world = World::new(lanes).await;
+    let world = World::new(&lanes).await;
     let website = json!({"metadata": {"name": "website", "namespace": "ci"}, "spec": {}});
     world.objects.create("repositories", website).unwrap();
     let first = world.controller().await;
@@ -132,8 +132,8 @@ async fn runs_of_two_branches_run_side_by_side_and_two_of_one_do_not() {
         pac.event("ci", "website", &[template]).unwrap();
     }
     world.runs(&["m1", "n1"]).await;
-    world.plain("m2", branch("main"));
-    world.plain("n2", branch("next"));
+    world.plain("m2", &branch("main"));
+    world.plain("n2", &branch("next"));
     world.runs(&["m1", "n1"]).await;
     first.end().await;
     let second = world.controller().await;
@@ -157,13 +157,13 @@ async fn runs_of_two_branches_run_side_by_side_and_two_of_one_do_not() {
 async fn a_run_whose_lane_cannot_be_told_stays_held_and_says_why() {
     let cluster = "object.metadata.annotations['example.org/cluster']";
     let lanes = json!({vocabulary::LANE: cluster, vocabulary::LIMIT: "1"});
-    let world = World::new(lanes).await;
+    let world = World::new(&lanes).await;
     let working = world.controller().await;
     let connected: KubernetesCluster = common::cluster(&world.server, common::options()).await;
     let reporter = Reporter::new(&connected, ReportOptions::default());
     let controller = working.controller.clone();
     let reports = tokio::spawn(async move { reporter.run(&controller).await });
-    world.plain("x", json!({}));
+    world.plain("x", &json!({}));
     let events = || world.objects.list("events", "ci", "").unwrap_or_default();
     until("it is told", || {
         events().iter().any(|event| {
