@@ -1,7 +1,7 @@
 //! The cluster: an API server for tests, with stand-ins for Pipelines-as-Code and Tekton, and the
 //! commands of the person in front of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
 
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use pac_kubernetes_mock::{
     ApiServer, Effect, Ending, Handle, PacController, PacWatcher, Policy, Tekton, Template,
 };
-use pac_pipelines::vocabulary::{OUR_EXECUTION_ORDER, PENDING, STATE};
+use pac_pipelines::vocabulary::{OUR_EXECUTION_ORDER, PENDING, STATE, TOKEN};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
@@ -193,24 +193,29 @@ impl Cluster {
         )
     }
 
-    /// The runs in the order in which they got to run, from what was written at each revision. At
-    /// none of them more than `limit` may run.
+    /// The runs in the order in which they were let run, which is that of their tokens; those that
+    /// Pipelines-as-Code has started are last. Of what was written at each revision follows how many
+    /// ran at it: at none of them may it be more than `limit`, and at the last one it is none.
     pub(crate) fn started_in_order(&self, limit: usize) -> Vec<String> {
         let mut running = BTreeSet::new();
-        let mut started = Vec::new();
+        let mut tokens = BTreeMap::new();
         for written in self.objects.history(RUNS, self.begun).unwrap() {
             let (run, name) = (&*written.object, name_of(&written.object));
-            let has_slot = !written.deleted && run["spec"]["status"] != PENDING && !is_done(run);
-            if has_slot && running.insert(name.clone()) {
-                started.push(name);
-            } else if !has_slot {
+            if !written.deleted && run["spec"]["status"] != PENDING && !is_done(run) {
+                running.insert(name.clone());
+            } else {
                 running.remove(&name);
             }
             let revision = &run["metadata"]["resourceVersion"];
             assert!(running.len() <= limit, "{running:?} at revision {revision}");
+            let token = run["metadata"]["annotations"][TOKEN].as_str();
+            let token = token.map_or(u64::MAX, |token| token.parse().unwrap());
+            tokens.insert(name, token);
         }
         assert_eq!(running, BTreeSet::new(), "all have ended");
-        started
+        let mut runs: Vec<_> = tokens.into_iter().collect();
+        runs.sort_by_key(|(_, token)| *token);
+        runs.into_iter().map(|(name, _)| name).collect()
     }
 
     /// A command about the store, with the settings of the ConfigMap.
