@@ -63,11 +63,11 @@ const OTHER_VALUE: usize = 256;
 pub(super) fn other_marks(
     metadata: &Fields<'_>,
     field: &str,
-    named: &[&str],
+    is_named: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, String>, ModelError> {
     let marks = metadata.inner(field)?;
     let others = marks.texts().filter(|(name, value)| {
-        !named.contains(name) && name.len() <= OTHER_VALUE && value.len() <= OTHER_VALUE
+        !is_named(name) && name.len() <= OTHER_VALUE && value.len() <= OTHER_VALUE
     });
     let sorted: BTreeMap<&str, &str> = others.collect();
     let first = sorted.into_iter().take(OTHERS);

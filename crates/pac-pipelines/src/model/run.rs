@@ -279,8 +279,10 @@ impl RunManifest {
             deleted: timestamp(&metadata, "deletionTimestamp")?,
             labels: marks(&metadata, "labels", vocabulary::LABELS)?,
             annotations,
-            other_labels: other_marks(&metadata, "labels", vocabulary::LABELS)?,
-            other_annotations: other_marks(&metadata, "annotations", vocabulary::ANNOTATIONS)?,
+            other_labels: other_marks(&metadata, "labels", |name| {
+                vocabulary::LABELS.contains(&name)
+            })?,
+            other_annotations: other_marks(&metadata, "annotations", vocabulary::keeps_annotation)?,
             spec_status: SpecStatus::parse(spec.text("status")?.unwrap_or_default()),
             managed_by: text(&spec, "managedBy")?,
             succeeded: succeeded(&status)?,
