@@ -150,3 +150,83 @@ fn is_answered<P: Port>(effects: &Effects<P>, entry: &Arc<Entry>) -> bool {
     };
     replies.any(|answer| answer.result.as_ref().is_ok_and(|reply| is_it(reply)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::PipelineRunKey;
+    use crate::state::{Moment, RunOutcome};
+    use crate::value::{Priority, Revision, SessionId, Ticket};
+
+    fn entry(state: EntryState) -> Entry {
+        Entry {
+            run: PipelineRunKey::new("ci", "a").unwrap(),
+            uid: "u".parse().unwrap(),
+            kind: RunKind::Durable,
+            priority: Priority::default(),
+            ticket: Ticket::new(1),
+            state,
+            queued: Moment::Never,
+            started: Moment::Never,
+            finished: Moment::Never,
+            revision: Revision::default(),
+        }
+    }
+
+    fn started(token: u64) -> Entry {
+        entry(EntryState::Started {
+            token: FencingToken::new(token),
+            session: SessionId::new(1),
+            orphaned: false,
+        })
+    }
+
+    /// Each slot has two askers.
+    fn shared(tokens: &[u64]) -> SharedSlots {
+        let mut shared = SharedSlots::default();
+        for token in tokens {
+            shared.add(FencingToken::new(*token));
+        }
+        shared
+    }
+
+    #[test]
+    fn a_slot_that_is_not_held_any_more_is_forgotten() {
+        let mut slots = shared(&[3, 4, 5]);
+        slots.forget_ended(Some(&started(3)), Some(&started(3)));
+        assert_eq!(slots, shared(&[3, 4, 5]));
+        slots.forget_ended(Some(&started(3)), Some(&started(9)));
+        assert_eq!(slots, shared(&[4, 5]));
+        let ended = entry(EntryState::Finished {
+            outcome: RunOutcome::Completed,
+            token: None,
+            abandoned: false,
+        });
+        slots.forget_ended(Some(&started(4)), Some(&ended));
+        slots.forget_ended(Some(&started(5)), None);
+        assert!(slots.is_empty());
+    }
+
+    #[test]
+    fn a_state_without_a_slot_forgets_it() {
+        let mut slots = shared(&[3]);
+        slots.keep_held(&RepositoryState::absent(9));
+        assert!(slots.is_empty());
+    }
+
+    #[test]
+    fn the_last_asker_of_a_slot_is_told_what_is_owed() {
+        let owed = Owed::Slot { running: false };
+        let token = FencingToken::new(3);
+        let mut slots = shared(&[3]);
+        // The one that the slot was granted to, then the other one.
+        assert_eq!(slots.leave(token, Some(owed)), Left::Others);
+        assert_eq!(slots.leave(token, None), Left::Nobody(Some(owed)));
+        assert!(slots.is_empty());
+        // With one asker left and nothing owed, nothing is remembered.
+        let mut slots = shared(&[3]);
+        assert_eq!(slots.leave(token, None), Left::Others);
+        assert!(slots.is_empty());
+        assert_eq!(slots.leave(token, None), Left::Nobody(None));
+    }
+}
