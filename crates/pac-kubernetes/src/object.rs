@@ -380,6 +380,7 @@ mod tests {
             2
         );
         before.other_labels.clear();
+        before.other_labels.clear();
         before.other_annotations.clear();
         assert_eq!(object.view().unwrap(), before);
         assert_eq!(before.spec_status, SpecStatus::Pending);
@@ -413,6 +414,7 @@ mod tests {
         annotations.insert(long, "x".repeat(4_096));
         let mut before = object.view().unwrap();
         // For lanes alone.
+        before.other_labels.clear();
         before.other_annotations.clear();
         object.prune(false);
         let view = object.view().unwrap();

@@ -37,7 +37,9 @@ impl RunOrigins {
     #[must_use]
     pub fn get(&self, run: &PipelineRunKey, uid: &Uid) -> Option<&RunOrigin> {
         let (found, origin) = self.0.get(run)?;
-        (found == uid).then_some(origin)
+        // In a section the store has the uid with the number of the request.
+        let uid = uid.as_str().split(':').next();
+        (Some(found.as_str()) == uid).then_some(origin)
     }
 }
 

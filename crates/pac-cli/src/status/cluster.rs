@@ -1,6 +1,8 @@
 //! What the runs were made for, which the cluster knows and the store does not.
 
-use pac_concurrency::kubernetes::{KubernetesCluster, KubernetesOptions, RunOrigin, RunOrigins};
+use pac_concurrency::kubernetes::{
+    ClusterErrorKind, KubernetesCluster, KubernetesOptions, RunOrigin, RunOrigins,
+};
 use pac_concurrency::{PipelineRunKey, RepositoryStatus, Uid};
 
 use crate::event::EventShape;
@@ -38,6 +40,7 @@ impl ClusterArgs {
             namespace: String::new(),
             runs: RunOrigins::default(),
             has_failed: false,
+            is_away: false,
         }))
     }
 }
@@ -50,15 +53,17 @@ pub(super) struct Origins {
     namespace: String,
     runs: RunOrigins,
     has_failed: bool,
+    is_away: bool,
 }
 
 impl Origins {
     /// Reads what there is to know of a Repository's runs. A cluster that does not answer is named
-    /// once, and asked no more: what the store knows is shown all the same.
+    /// once, and asked no more; one that refuses, once for each namespace. What the store knows is
+    /// shown all the same.
     pub(super) async fn read(&mut self, status: &RepositoryStatus) {
         let namespace = status.repository.namespace();
         let has_runs = !(status.running.is_empty() && status.queued.is_empty());
-        if self.has_failed || !has_runs || namespace == self.namespace {
+        if self.is_away || !has_runs || namespace == self.namespace {
             return;
         }
         namespace.clone_into(&mut self.namespace);
@@ -71,6 +76,8 @@ impl Origins {
                     "{error}; what runs were made for is not shown"
                 ));
                 self.has_failed = true;
+                // Another namespace may be open to us.
+                self.is_away = error.kind() != ClusterErrorKind::Refused;
                 RunOrigins::default()
             });
     }

@@ -150,7 +150,11 @@ fn namespace(install: &Install) -> [Manifest; 2] {
         &["CREATE"],
         &not_of_kueue,
         &format!(
-            "has({namespace}) && ({}) ? [\n  JSONPatch{{\n    op: \"add\",\n    path:              \"/spec/status\",\n    value: \"{PENDING}\"\n  }}\n] + (\n               has(object.metadata.annotations) ? [\n    JSONPatch{{\n      op: \"add\",\n      path:              {},\n      value: \"true\"\n    }}\n  ] : [\n    JSONPatch{{\n      op: \"add\",\n                   path: \"/metadata/annotations\",\n      value: {{\"{HELD}\": \"true\"}}\n    }}\n               ]\n) : []",
+            "has({namespace}) && ({}) ? [\n  JSONPatch{{\n    op: \"add\",\n    path: \"/spec/status\",\n    \
+             value: \"{PENDING}\"\n  }}\n] + (\n  has(object.metadata.annotations) ? [\n    JSONPatch{{\n      \
+             op: \"add\",\n      path: {},\n      value: \"true\"\n    }}\n  ] : [\n    JSONPatch{{\n      \
+             op: \"add\",\n      path: \"/metadata/annotations\",\n      value: {{\"{HELD}\": \"true\"}}\n    \
+             }}\n  ]\n) : []",
             limits.join(" || "),
             annotation_path(HELD),
         ),
@@ -199,7 +203,14 @@ fn cancel(install: &Install) -> [Manifest; 2] {
         &mut spec,
         "matchConditions",
         json!([
-            {"name": "of-a-repository", "expression": has_annotation("object", REPOSITORY)},
+            {
+                "name": "of-a-queue",
+                "expression": format!(
+                    "({}) || ({})",
+                    has_annotation("object", REPOSITORY),
+                    has_annotation("object", HELD)
+                ),
+            },
             {
                 "name": "was-held",
                 "expression":

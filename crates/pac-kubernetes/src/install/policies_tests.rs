@@ -211,7 +211,7 @@ fn cancel_ends_a_held_run_at_once_and_no_other() {
              \"{STOPPED_RUN_FINALLY}\"]"
         )
     );
-    assert!(condition(&spec, "of-a-repository").contains(REPOSITORY));
+    assert!(condition(&spec, "of-a-queue").contains(REPOSITORY));
     assert_eq!(
         patch(&spec),
         format!(

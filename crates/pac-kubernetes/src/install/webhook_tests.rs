@@ -72,7 +72,7 @@ fn each_policy_has_its_webhook_with_the_same_selection() {
     assert_eq!(cancel["rules"][0]["operations"], json!(["UPDATE"]));
     assert_eq!(
         conditions(cancel),
-        ["of-a-repository", "was-held", "is-cancelled-gracefully"]
+        ["of-a-queue", "was-held", "is-cancelled-gracefully"]
     );
     let gate = &webhooks(InstallMode::Gate)[0];
     assert_eq!(gate["failurePolicy"], "Fail");

@@ -96,6 +96,7 @@ impl Told {
                 running,
                 limit,
             } => {
+                which = repository.to_string();
                 let (section, most) = (section(notice), most(*limit));
                 let note = format!(
                     "waits at position {position} of {of} for section {section}, {running} in \
@@ -118,6 +119,7 @@ impl Told {
                 ("SectionLost", "Enter", true, note)
             }
             What::SectionRefused => {
+                which = repository.to_string();
                 let note = format!(
                     "its request for section {} was ended in the store, as by pac cancel",
                     section(notice)

@@ -133,6 +133,10 @@ impl Keeper {
         let after = kept.after(&step, &secret.terms, now).map_err(|error| {
             WebhookError::certificate("certificate", format!("cannot be made: {error}"))
         })?;
+        // What is there is shown also where nothing can be written.
+        if let Some(pair) = kept.current.as_ref().filter(|_| step != Step::Begin) {
+            let _ = self.served.put(pair);
+        }
         if step != Step::Nothing {
             secret.write(&found, &after).await?;
             tracing::info!(?step, "the certificate in the Secret was changed");

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pac_core::RepositoryKey;
 use pac_pipelines::vocabulary::{
-    EXECUTION_ORDER, KUEUE_QUEUE, LIMIT, MANAGED_BY, OUR_EXECUTION_ORDER, REPOSITORY,
+    EXECUTION_ORDER, HELD, KUEUE_QUEUE, LIMIT, MANAGED_BY, OUR_EXECUTION_ORDER, REPOSITORY,
 };
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -23,8 +23,9 @@ const VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
 /// The labels and annotations that the rules look at. Nothing else of the maps is kept.
-const KEPT: [&str; 5] = [
+const KEPT: [&str; 6] = [
     EXECUTION_ORDER,
+    HELD,
     KUEUE_QUEUE,
     MANAGED_BY,
     OUR_EXECUTION_ORDER,

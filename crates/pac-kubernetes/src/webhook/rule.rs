@@ -131,7 +131,10 @@ fn cancel(run: &Object, old: Option<&Object>) -> Result<Verdict, String> {
         return Err("request.oldObject is missing".to_owned());
     };
     let is_graceful = [CANCELLED_RUN_FINALLY, STOPPED_RUN_FINALLY].contains(&run.status()?);
-    if run.annotation(REPOSITORY).is_none() || old.status()? != PENDING || !is_graceful {
+    let is_queued = [REPOSITORY, HELD]
+        .iter()
+        .any(|key| run.annotation(key).is_some());
+    if !is_queued || old.status()? != PENDING || !is_graceful {
         return Ok(Verdict::Unchanged);
     }
     let cancelled = add(&["spec", "status"], CANCELLED.into());

@@ -13,7 +13,7 @@ use crate::common::{cluster, options};
 use crate::setting::{RUN, Working, World, in_order, until};
 
 const QUEUES: &str = "concurrencyqueues";
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Shows queues until it is dropped.
 struct Showing(JoinHandle<()>);

@@ -21,8 +21,7 @@ pub struct Batches {
 /// Puts the new runs of one Repository into batches: the runs of one event together, in their
 /// execution order.
 ///
-/// A run whose order is not known waits for it, unless it bears the mark of the gate
-/// ([`HELD`](crate::vocabulary::HELD)), which has no orders: until `order_wait` has passed since its creation,
+/// A run whose order is not known waits for it: until `order_wait` has passed since its creation,
 /// by `now`, or since it was first seen (`seen_for`), whichever comes first. Then runs count in
 /// the order of their creation, by the second, and of their names.
 #[must_use]
@@ -55,11 +54,7 @@ pub fn batches(
         let age = run
             .created
             .map_or(Duration::ZERO, |created| now.since(created));
-        let left = if run.is_held_for_us() {
-            Duration::ZERO
-        } else {
-            order_wait.saturating_sub(age.max(seen_for(run)))
-        };
+        let left = order_wait.saturating_sub(age.max(seen_for(run)));
         if left.is_zero() {
             by_second
                 .entry(second(run))
@@ -151,15 +146,6 @@ mod tests {
         assert_eq!(put(&runs, 4), (vec![], Some(6)));
         let due = vec!["old".to_owned(), "pr2 pr10".to_owned()];
         assert_eq!(put(&runs, 11), (due, Some(4)));
-    }
-
-    #[test]
-    fn a_run_that_the_gate_holds_back_waits_for_no_order() {
-        let mut held = RunView::clone(&run("held", 1, ""));
-        let mark = (vocabulary::HELD.to_owned(), "true".to_owned());
-        held.annotations.extend([mark]);
-        let runs = [Arc::new(held), run("other", 1, "")];
-        assert_eq!(put(&runs, 1), (vec!["held".to_owned()], Some(10)));
     }
 
     #[test]

@@ -65,10 +65,15 @@ impl Engine {
             match now {
                 Ok(Some(now)) if known.uid() == Some(&now.uid) => {
                     let is_here = self.seen().queue_of(&now).as_ref() == Some(repository);
+                    // Where it belongs by now it is counted, and from there it may come back.
+                    let outcome = match Phase::in_mode(&now, true, self.options.mode) {
+                        Phase::Done(outcome) => outcome,
+                        _ => RunOutcome::Expired,
+                    };
                     let touched = self.seen().is_back(now);
                     self.touched(touched);
                     if !is_here {
-                        ends.push((run, known, RunOutcome::Cancelled));
+                        ends.push((run, known, outcome));
                     }
                 }
                 Ok(_) => ends.push((run, known, RunOutcome::Cancelled)),
@@ -248,12 +253,16 @@ impl Engine {
     }
 }
 
-/// Whether something waits or holds a slot, and all of it is as controllers put it there.
+/// Whether all that waits or holds a slot is as controllers put it there; where nothing does, whether
+/// a controller has announced the limit.
 fn is_of_pipelines(status: &RepositoryStatus) -> bool {
     let running = status.running.iter().map(|run| run.kind);
     let mut kinds = running.chain(status.queued.iter().map(|run| run.kind));
     let is_durable = |kind| kind == RunKind::Durable;
-    kinds.next().is_some_and(is_durable) && kinds.all(is_durable)
+    match kinds.next() {
+        Some(first) => is_durable(first) && kinds.all(is_durable),
+        None => status.limit_version.is_some(),
+    }
 }
 
 /// Whether the store has this very run as ended by itself.

@@ -1,12 +1,13 @@
 //! What a controller has to tell people about runs.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use pac_core::manager::{Admission, RepositorySummary};
 use pac_core::{FencingToken, Limit, PipelineRunKey, RepositoryKey, Uid};
 use tokio::sync::broadcast;
 
 use super::engine::Engine;
+use super::phase::Phase;
 use super::plan::Plan;
 use crate::model::RunView;
 
@@ -227,6 +228,23 @@ impl Engine {
                 self.tell_of(repository, view, What::Refused { message });
                 false
             });
+        }
+    }
+
+    /// Tells of the runs that are held back in the name of a Repository that cannot have a queue, and
+    /// what is to be done about that.
+    pub(super) fn tell_held(&self, repository: &RepositoryKey, message: &str) {
+        let mode = self.options.mode;
+        let held: Vec<_> = {
+            let seen = self.seen();
+            let views = seen.views_of(repository);
+            let held = views.filter(|view| Phase::in_mode(view, true, mode) == Phase::Held);
+            held.map(Arc::clone).collect()
+        };
+        for view in held {
+            tracing::warn!(run = %view.key, message, "a run stays held back");
+            let message = message.to_owned();
+            self.tell_of(repository, &view, What::Refused { message });
         }
     }
 

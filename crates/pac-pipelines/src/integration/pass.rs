@@ -71,7 +71,12 @@ impl Engine {
             Some(RepositoryState::Deleted(_)) => return self.remove(repository).await,
             None if dirty.listed => return self.remove_missing(repository).await,
             // What belongs to a Repository that is not there is left alone.
-            None => return Ok(Report::default()),
+            None => {
+                let message =
+                    format!("there is no Repository {repository}; make it, or cancel the run");
+                self.tell_held(repository, &message);
+                return Ok(Report::default());
+            }
             Some(_) => {}
         }
         let is_in_two_modes =
@@ -143,9 +148,11 @@ impl Engine {
                 queued_at.is_some_and(|at| *at != seen.policies(repository, view).priority)
             });
             let is_unlisted = dirty.listed && !seen.has_run(&run);
+            // Another run of its name is in another queue.
+            let is_replaced = view.is_none() && elsewhere.is_none() && seen.run(&run).is_some();
             let is_gone = known
                 .uid()
-                .is_some_and(|uid| is_unlisted || seen.is_gone(&run, uid));
+                .is_some_and(|uid| is_unlisted || is_replaced || seen.is_gone(&run, uid));
             items.push(Item {
                 run,
                 view,
@@ -303,9 +310,9 @@ impl Engine {
         let batches = {
             let seen = self.seen();
             batches(runs, self.now(), self.options.order_wait, |run| {
-                // What Pipelines-as-Code has not made has no order to wait for. Without a limit it
-                // may be that the limit is yet to be heard of.
-                let has_none = self.options.mode == Mode::Gate && !run.is_of_pac();
+                // Pipelines-as-Code writes no order where its own limit is not set, and nothing else
+                // ever does. Without a limit it may be that the limit is yet to be heard of.
+                let has_none = self.options.mode == Mode::Gate;
                 match has_none && effective.limit.get().is_some() {
                     true => self.options.order_wait,
                     false => seen.seen_for(&run.key),
@@ -402,7 +409,9 @@ fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool
 
 /// The runs that wait or hold a slot, but for those that others than controllers of PipelineRuns
 /// put there, as `pac exec` does: those are not looked for in the cluster.
-fn live_of_pipelines(status: &RepositoryStatus) -> impl Iterator<Item = &PipelineRunKey> {
+pub(super) fn live_of_pipelines(
+    status: &RepositoryStatus,
+) -> impl Iterator<Item = &PipelineRunKey> {
     let running = status.running.iter().map(|run| (&run.run, run.kind));
     let queued = status.queued.iter().map(|run| (&run.run, run.kind));
     let live = running.chain(queued);

@@ -52,6 +52,10 @@ impl Plan {
         for item in items {
             let Some(view) = item.view else {
                 match item.elsewhere.filter(|_| item.known.is_live()) {
+                    // Before its slot is free, it is read.
+                    Some(_) if matches!(item.known, Known::Started { .. }) => {
+                        plan.gone.push((item.run, item.known));
+                    }
                     Some(view) => plan.moved.push((view, item.known)),
                     None if item.is_gone && item.known.is_live() => {
                         plan.gone.push((item.run, item.known));

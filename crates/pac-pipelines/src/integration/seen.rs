@@ -389,7 +389,8 @@ impl Seen {
         }
     }
 
-    fn exists(&self, key: &RepositoryKey) -> bool {
+    /// Whether there is a Repository of this name.
+    pub(crate) fn exists(&self, key: &RepositoryKey) -> bool {
         self.repositories
             .get(key)
             .is_some_and(RepositoryState::exists)

@@ -72,6 +72,11 @@ impl Engine {
             };
             let left = engine.start(lease).await;
             let again = claim.end();
+            // It may have been granted a slot in another queue meanwhile.
+            let elsewhere = again.then(|| engine.seen().queue_of_known(&run)).flatten();
+            if let Some(other) = elsewhere.filter(|other| *other != repository) {
+                engine.look_at(&other, run.clone());
+            }
             match left {
                 Left::Settled if again => engine.look_at(&repository, run),
                 Left::Settled => {}

@@ -155,8 +155,8 @@ pub(crate) fn decide(
         },
         (Some(_), Known::Finished { outcome, .. }) => match outcome {
             RunOutcome::Expired => if_certain(Step::Adopt { lost: true }),
-            // An operator has freed the slot.
-            _ => Step::Nothing,
+            // An operator has freed the slot: no other step may take the answer for one.
+            _ => if_certain(Step::Refuse),
         },
     }
 }
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn a_run_that_is_in_the_section_is_counted_there() {
         use Holder::{Nobody, Other, Us};
-        use Step::{Adopt, Nothing, Replace, Verify};
+        use Step::{Adopt, Nothing, Refuse, Replace, Verify};
         let (uid, lost) = ("u:5-a", Adopt { lost: true });
         table(
             &holds(),
@@ -299,8 +299,8 @@ mod tests {
                     Adopt { lost: false },
                 ),
                 (finished(uid, RunOutcome::Expired), Verify, lost),
-                (finished(uid, RunOutcome::Completed), Nothing, Nothing),
-                (finished(uid, RunOutcome::Cancelled), Nothing, Nothing),
+                (finished(uid, RunOutcome::Completed), Verify, Refuse),
+                (finished(uid, RunOutcome::Cancelled), Verify, Refuse),
                 (started("u:6-a", Us), Verify, Replace),
                 (finished("u:4-a", RunOutcome::Completed), Verify, lost),
             ],

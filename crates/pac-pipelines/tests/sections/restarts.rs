@@ -1,12 +1,20 @@
 //! Controllers that end, crash and come back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::faults::Faults;
 use pac_core::manager::Admission;
 use pac_core::protocol::RunRequest;
+use pac_core::state::RunOutcome;
 use pac_pipelines::sections::Standing;
+use pac_pipelines::testing::ClusterFaults;
 use pac_pipelines::{Noticed, PipelinesController, What};
 use tokio::time::sleep;
 
@@ -144,9 +152,41 @@ fn a_slot_that_was_lost_is_counted_again_and_the_loss_is_told() {
     });
 }
 
-/// The slot that was lost is granted to the next run before any controller looks.
 #[test]
 fn a_run_is_not_told_of_a_slot_that_another_one_still_uses() {
+    overtaken(&ClusterFaults::default());
+}
+
+#[test]
+fn while_a_run_that_may_be_inside_cannot_be_read_no_other_is_told_of_a_slot() {
+    overtaken(&ClusterFaults::default().with_failing_reads());
+}
+
+#[test]
+fn what_others_put_into_the_queue_of_a_section_is_left_alone() {
+    flow(async |fixture| {
+        let setting = Setting::new(fixture, 0);
+        let others = fixture.manager().await;
+        let request = RunRequest::ephemeral(run("deploy"), "d".parse().unwrap());
+        let Admission::Started(lease) = others.admit(&stored(), request).await.unwrap() else {
+            panic!("it waits");
+        };
+        let controller = setting.controller().await;
+        setting.started(&["a"]);
+        setting.asks("a").await;
+        fixture.comes_to(&stored(), &["deploy"], &["a"]).await;
+        for _ in 0..2 {
+            controller.controller.recover().await.unwrap();
+        }
+        fixture.comes_to(&stored(), &["deploy"], &["a"]).await;
+        others.release(lease, RunOutcome::Completed).await.unwrap();
+        setting.enters("a").await;
+    });
+}
+
+/// The slot that was lost is granted to the next run before any controller looks, and the first one
+/// that does meets faults for a while.
+fn overtaken(faults: &ClusterFaults) {
     flow(async |fixture| {
         let setting = Setting::new(fixture, 0);
         let connection = Faults::none();
@@ -174,7 +214,11 @@ fn a_run_is_not_told_of_a_slot_that_another_one_still_uses() {
         let cluster = Arc::new(setting.cluster.clone());
         let controller = PipelinesController::new(manager, cluster, setting.options());
         let running = controller.clone();
+        setting.cluster.set_faults(faults.clone());
         let task = tokio::spawn(async move { running.run().await.unwrap() });
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(setting.standing("b"), Standing::Waits);
+        setting.cluster.set_faults(ClusterFaults::default());
         setting.section_is(&["a"], &["b"]).await;
         assert_eq!(setting.standing("b"), Standing::Waits);
         let now = setting.enters("a").await;

@@ -8,7 +8,7 @@ use pac_pipelines::vocabulary::{LIMIT, NAMESPACE_ANNOTATIONS};
 use serde_json::Value;
 
 use super::super::api::{ClusterAccess, NAMESPACE, Place, REPOSITORY};
-use super::super::options::{Install, InstallMode};
+use super::super::options::{Admission, Install, InstallMode};
 use super::super::runs::some_of;
 use super::{Examined, ok, skipped, wrong};
 
@@ -39,6 +39,15 @@ pub(super) async fn namespaces(access: &ClusterAccess, install: &Install) -> Exa
         let message = format!(
             "{} have annotations about queues, which only the mode gate looks at; remove them, or \
              install that mode",
+            some_of(&names)
+        );
+        return wrong("Namespaces", message);
+    }
+    if install.admission == Admission::Webhook && !all.is_empty() {
+        let names: Vec<String> = all.into_iter().map(|view| view.name).collect();
+        let message = format!(
+            "{} have annotations about queues, for which the webhook holds nothing back: only the \
+             policies do (--admission=policy)",
             some_of(&names)
         );
         return wrong("Namespaces", message);

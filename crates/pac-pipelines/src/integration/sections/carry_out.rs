@@ -25,7 +25,19 @@ impl Engine {
     ) -> Result<Report, PipelinesError> {
         let mut report = Report::default();
         let mut entered: Vec<(Asking, Lease)> = Vec::new();
-        let limit = self.seen().section_limit(section, name);
+        let limit = {
+            let seen = self.seen();
+            let known = seen.section_limit(section, name);
+            // What was announced before stays in force.
+            let stays = status.exists && seen.is_unsure_in(section.namespace());
+            match stays {
+                true => EffectiveLimit {
+                    limit: status.limit,
+                    version: None,
+                },
+                false => known,
+            }
+        };
         // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
         let adoptions = plan.adopt.iter();
         let adoptions = adoptions.map(|(asking, _)| self.manager.adopt(section, asking.request()));
@@ -35,7 +47,9 @@ impl Engine {
             match admission {
                 Ok(admission) => {
                     report.adopted += 1;
-                    if *lost {
+                    let is_the_same = matches!(&admission, Admission::Started(lease)
+                        if Some(lease.token()) == asking.told);
+                    if *lost && !is_the_same {
                         any_lost = true;
                         self.tell_lost(section, asking, &admission);
                     }

@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 use super::decide::Known;
 use super::engine::{Engine, READS_AT_ONCE};
-use super::pass::Report;
+use super::pass::{Report, live_of_pipelines};
 use super::work::Dirty;
 use crate::cluster::ClusterEvent;
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::RunView;
-use crate::sections::{SectionName, section_of};
+use crate::sections::{SectionName, Wish, section_of};
 use plan::{Item, Plan};
 
 impl Engine {
@@ -38,13 +38,14 @@ impl Engine {
         listed: bool,
     ) -> Result<Report, PipelinesError> {
         let Some(name) = section_of(section) else {
-            tracing::warn!(%section, "the names that begin with \"section.\" are those of sections; \
-                 rename the Repository to have its runs managed");
+            let message = "a name that begins with \"section.\" is that of a section; give the \
+                           Repository another one";
+            self.tell_held(section, message);
             return Ok(Report::default());
         };
         let status = self.manager.status(section).await?;
         let items = self.section_items(section, &status);
-        if items.is_empty() {
+        if items.is_empty() && !self.seen().exists(section) {
             return self.forget_section(section, &status, listed).await;
         }
         let mut plan = Plan::default();
@@ -52,6 +53,13 @@ impl Engine {
             plan.add(item, &name, false);
         }
         let read = self.verify_in_section(&mut plan, &name).await;
+        if self.seen().exists(section) {
+            self.tell_held(
+                section,
+                "a name that begins with \"section.\" is that of a section; give the Repository \
+                 another one",
+            );
+        }
         let report = self
             .carry_out_section(section, &name, plan, &status)
             .await?;
@@ -64,8 +72,7 @@ impl Engine {
         let mut known = Known::all(status, self.manager.session());
         let seen = self.seen();
         let mut runs: BTreeSet<PipelineRunKey> = seen.runs_in_section(section);
-        let live = known.iter().filter(|(_, known)| known.is_live());
-        runs.extend(live.map(|(run, _)| run.clone()));
+        runs.extend(live_of_pipelines(status).cloned());
         let items = runs.into_iter().map(|run| Item {
             view: seen.run(&run).cloned(),
             known: known.remove(&run).unwrap_or(Known::Unknown),
@@ -88,11 +95,13 @@ impl Engine {
     ) -> Result<(), ClusterError> {
         let reads = std::mem::take(&mut plan.verify);
         let reads = reads.into_iter().map(|item| async move {
+            // The semaphore is never closed.
+            let _permit = self.reads.acquire().await.ok();
             let now = self.cluster.read(&item.run).await;
             (item, now)
         });
         let mut reads = stream::iter(reads).buffered(READS_AT_ONCE);
-        let mut failed = Ok(());
+        let (mut failed, mut is_unsure) = (Ok(()), false);
         while let Some((mut item, now)) = reads.next().await {
             match now {
                 Ok(Some(now)) => {
@@ -107,8 +116,19 @@ impl Engine {
                     }
                     plan.add(item, name, true);
                 }
-                Err(error) => failed = Err(error),
+                Err(error) => {
+                    let view = item.view.as_deref();
+                    if view.is_some_and(|view| matches!(Wish::of(view, name), Wish::Holds { .. })) {
+                        // It may be inside and not be counted: until that is known, no other run is
+                        // told of a slot.
+                        is_unsure = true;
+                    }
+                    failed = Err(error);
+                }
             }
+        }
+        if is_unsure {
+            plan.tell.clear();
         }
         failed
     }

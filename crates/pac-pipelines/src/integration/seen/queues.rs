@@ -78,6 +78,11 @@ impl Seen {
         self.place(run).queue
     }
 
+    /// The queue of a run that is known.
+    pub(crate) fn queue_of_known(&self, run: &PipelineRunKey) -> Option<RepositoryKey> {
+        self.runs.get(run)?.placed.queue().cloned()
+    }
+
     /// Whether a queue is a lane, and no Repository's.
     pub(crate) fn is_lane(&self, key: &RepositoryKey) -> bool {
         self.lanes.are_listed && lanes::is_lane(key)
@@ -161,6 +166,11 @@ impl Seen {
             None => rule.limit().err().cloned(),
         };
         let own = run.repository().filter(|_| rule.has_lanes());
+        if let Some(RepositoryState::Unreadable(error)) =
+            own.as_ref().and_then(|key| self.repositories.get(key))
+        {
+            return Some(error.to_string());
+        }
         let own = own.filter(|key| {
             let state = self.repositories.get(key);
             matches!(state, Some(RepositoryState::Known(view)) if view.limit.is_some())

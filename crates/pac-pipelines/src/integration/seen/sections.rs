@@ -95,6 +95,15 @@ impl Seen {
         all.any(|(key, state)| key.namespace() == namespace && state.exists())
     }
 
+    /// Whether a Repository of a namespace cannot be understood, so that its limits of sections are
+    /// not known.
+    pub(crate) fn is_unsure_in(&self, namespace: &str) -> bool {
+        let mut all = self.repositories.iter();
+        all.any(|(key, state)| {
+            key.namespace() == namespace && matches!(state, RepositoryState::Unreadable(_))
+        })
+    }
+
     fn repositories_in<'a>(
         &'a self,
         namespace: &'a str,

@@ -194,10 +194,13 @@ pub(crate) async fn what_is_gone_is_read_a_part_at_a_time_slots_first(fixture: &
 pub(crate) async fn what_others_queue_in_the_store_is_left_alone(fixture: &Fixture) {
     let setting = Setting::new(fixture, 2);
     let (deploy, others) = (repository("deploy"), fixture.manager().await);
-    let limit = Some((Limit::new(1), LimitVersion::new(1)));
     let ephemeral = |name: &str| RunRequest::ephemeral(run(name), name.parse().unwrap());
     let requests = vec![ephemeral("d1"), ephemeral("d2")];
-    let mut held = others.admit_all(&deploy, limit, requests).await.unwrap();
+    others
+        .set_limit(&deploy, Limit::new(1), None)
+        .await
+        .unwrap();
+    let mut held = others.admit_all(&deploy, None, requests).await.unwrap();
     held.push(others.admit(&website(), ephemeral("w1")).await.unwrap());
     setting.event(&["a"]);
     let options = setting.options().with_grace(Duration::ZERO);
