@@ -134,13 +134,18 @@ fn a_slot_that_does_not_come_in_time_is_none() {
 fn a_permit_ends_as_its_work_did() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
         let (manager, web) = limited(fixture, 1).await;
+        // The history has no order within one millisecond.
+        let moment = || sleep(Duration::from_millis(2));
         drop(manager.acquire(&web).await.unwrap());
+        moment().await;
         let mut permit = manager.acquire(&web).await.unwrap();
         permit.set_outcome(RunOutcome::Failed);
         drop(permit);
+        moment().await;
         let mut permit = manager.acquire(&web).await.unwrap();
         permit.set_outcome(RunOutcome::Cancelled);
         permit.release().await.unwrap();
+        moment().await;
         let (ours, there) = (manager.clone(), web.clone());
         let panics = tokio::spawn(async move {
             let _permit = ours.acquire(&there).await.unwrap();
@@ -172,6 +177,8 @@ fn work_is_done_in_a_slot_and_its_end_is_recorded() {
         // Given back when the call has ended, not some time later.
         fixture.view(&web).await.assert(&[], &[]);
 
+        // The history has no order within one millisecond.
+        sleep(Duration::from_millis(2)).await;
         let (ours, there) = (manager.clone(), web.clone());
         let panics = tokio::spawn(async move {
             let work = async { panic!("as the work may") };
