@@ -11,10 +11,10 @@
 
 mod common;
 
-use std::io::Write;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use common::cluster::kubeconfig;
 use common::{Ended, command, pac};
 use pac_kubernetes_mock::{ApiServer, Handle};
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,14 +32,7 @@ async fn server() -> (ApiServer, Handle, NamedTempFile) {
     objects.create_namespace("ci").unwrap();
     let run = json!({"metadata": {"name": "a", "namespace": "ci"}, "spec": {}});
     objects.create("pipelineruns", run).unwrap();
-    let mut file = NamedTempFile::new().unwrap();
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": server.url()}}],
-        "users": [{"name": "test", "user": {"token": "s3cr3t"}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    file.write_all(text.to_string().as_bytes()).unwrap();
+    let file = kubeconfig(server.url());
     (server, objects, file)
 }
 

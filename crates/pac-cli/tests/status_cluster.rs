@@ -17,7 +17,7 @@ mod servers;
 use std::path::PathBuf;
 
 use pac_concurrency::{Limit, RunRequest, SettingsLoader};
-use pac_kubernetes_mock::{ApiServer, Fault, Requests};
+use pac_kubernetes_mock::{ApiServer, Fault, Requests, kubeconfig};
 use serde_json::json;
 use servers::{Store, WEB, on_every_store};
 
@@ -69,7 +69,7 @@ fn what_a_run_was_made_for_is_read_from_the_cluster(store: &Store) {
     let admitted = manager.admit_all(&repository, None, requests.to_vec());
     let _admitted = runtime.block_on(admitted).unwrap();
 
-    let kubeconfig = kubeconfig(store, server.url());
+    let kubeconfig = kubeconfig_file(store, server.url());
     let cluster = [
         "status",
         "--cluster",
@@ -106,14 +106,8 @@ fn what_a_run_was_made_for_is_read_from_the_cluster(store: &Store) {
     assert_eq!(shown, without);
 }
 
-fn kubeconfig(store: &Store, url: &str) -> PathBuf {
+fn kubeconfig_file(store: &Store, url: &str) -> PathBuf {
     let path = store.file("kubeconfig");
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    std::fs::write(&path, text.to_string()).unwrap();
+    std::fs::write(&path, kubeconfig(url)).unwrap();
     path
 }

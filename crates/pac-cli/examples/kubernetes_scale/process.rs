@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use pac_kubernetes_mock::kubeconfig;
 use tempfile::NamedTempFile;
 use tokio::time::sleep;
 
@@ -34,7 +34,8 @@ impl Controller {
         let example = std::env::current_exe()?;
         let built = example.parent().and_then(|examples| examples.parent());
         let pac = built.ok_or("no directory of the binary")?.join("pac");
-        let kubeconfig = kubeconfig(url)?;
+        let mut config = NamedTempFile::new()?;
+        config.write_all(kubeconfig(url).as_bytes())?;
         // Free again at once, for the controller.
         let probes = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let child = Command::new(&pac)
@@ -47,7 +48,7 @@ impl Controller {
             .args(["--set", "concurrency-enabled=true", "--log-level", "warn"])
             .args(["--no-events", "--no-positions"])
             .arg("--kubeconfig")
-            .arg(kubeconfig.path())
+            .arg(config.path())
             .arg(format!("--health-address={probes}"))
             .stdin(Stdio::null())
             .spawn()
@@ -55,7 +56,7 @@ impl Controller {
         Ok(Self {
             child,
             probes,
-            _kubeconfig: kubeconfig,
+            _kubeconfig: config,
         })
     }
 
@@ -110,16 +111,4 @@ impl Drop for Controller {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn kubeconfig(url: &str) -> Result<NamedTempFile, Failed> {
-    let mut file = NamedTempFile::new()?;
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    file.write_all(text.to_string().as_bytes())?;
-    Ok(file)
 }

@@ -3,19 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use serde_json::json;
 use tempfile::NamedTempFile;
 
 /// A kubeconfig for a server, with a token that nobody may see.
 pub(crate) fn kubeconfig(url: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().unwrap();
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": url}}],
-        "users": [{"name": "test", "user": {"token": "s3cr3t"}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    file.write_all(text.to_string().as_bytes()).unwrap();
+    let text = pac_kubernetes_mock::kubeconfig(url);
+    file.write_all(text.as_bytes()).unwrap();
     file
 }
 

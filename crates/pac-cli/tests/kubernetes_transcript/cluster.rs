@@ -19,8 +19,8 @@ use crate::servers::{Store, eventually};
 pub(crate) const RUNS: &str = "pipelineruns";
 pub(crate) const NAMESPACE: &str = "pac-concurrency";
 const TAKEOVER: &str = "takeover.concurrency.pipelinesascode.tekton.dev";
-pub(crate) const PAC: &str = "pipelines-as-code";
-const WATCHER: &str = "pipelines-as-code-watcher";
+pub(crate) const PAC: &str = PacWatcher::NAMESPACE;
+const WATCHER: &str = PacWatcher::DEPLOYMENT;
 const SITE: &str = "ci/website";
 
 /// A cluster with one Repository, `ci/website`, of limit 2.
@@ -262,14 +262,8 @@ impl Cluster {
 }
 
 fn make_objects(objects: &Handle) {
-    for namespace in [PAC, "ci"] {
-        objects.create_namespace(namespace).unwrap();
-    }
-    let watcher = json!({
-        "metadata": {"namespace": PAC, "name": WATCHER},
-        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "watcher"}}},
-    });
-    objects.create("deployments", watcher).unwrap();
+    objects.create_namespace("ci").unwrap();
+    PacWatcher::deploy(objects, 1).unwrap();
     let repository = json!({
         "metadata": {"namespace": "ci", "name": "website"},
         "spec": {"url": "https://git.example.com/ci/website", "concurrency_limit": 2},

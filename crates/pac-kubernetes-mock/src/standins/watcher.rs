@@ -38,6 +38,26 @@ pub struct PacWatcher {
 }
 
 impl PacWatcher {
+    /// The namespace of Pipelines-as-Code.
+    pub const NAMESPACE: &str = pac::GLOBAL;
+
+    /// The Deployment of the watcher.
+    pub const DEPLOYMENT: &str = "pipelines-as-code-watcher";
+
+    /// Creates the namespace of Pipelines-as-Code and the watcher's Deployment in it, scaled to so
+    /// many replicas and without a pod. It starts nothing.
+    ///
+    /// # Errors
+    /// [`Failure`] where one of them is there.
+    pub fn deploy(objects: &Handle, replicas: u32) -> Result<(), Failure> {
+        objects.create_namespace(Self::NAMESPACE)?;
+        let watcher = json!({
+            "metadata": {"namespace": Self::NAMESPACE, "name": Self::DEPLOYMENT},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "watcher"}}},
+        });
+        objects.create("deployments", watcher).map(drop)
+    }
+
     /// Starts it, with queues rebuilt from the objects.
     ///
     /// # Panics

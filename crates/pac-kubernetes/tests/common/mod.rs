@@ -13,9 +13,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use pac_kubernetes::{KubernetesCluster, KubernetesOptions};
-use pac_kubernetes_mock::{ApiServer, Handle};
+use pac_kubernetes_mock::{ApiServer, Handle, kubeconfig};
 use pac_pipelines::{ClusterEvent, ClusterWatch, vocabulary};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::time::timeout;
 
 /// How long a test waits for what has to come.
@@ -26,16 +27,16 @@ pub(crate) fn options() -> KubernetesOptions {
     KubernetesOptions::default().with_request_timeout(Duration::from_secs(3))
 }
 
+/// A kubeconfig for a server.
+pub(crate) fn kubeconfig_file(server: &ApiServer) -> NamedTempFile {
+    let mut file = NamedTempFile::new().unwrap();
+    file.write_all(kubeconfig(server.url()).as_bytes()).unwrap();
+    file
+}
+
 /// A cluster at a server.
 pub(crate) async fn cluster(server: &ApiServer, options: KubernetesOptions) -> KubernetesCluster {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": server.url()}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    file.write_all(text.to_string().as_bytes()).unwrap();
+    let file = kubeconfig_file(server);
     let options = options.with_kubeconfig(file.path());
     KubernetesCluster::connect(&options).await.unwrap()
 }

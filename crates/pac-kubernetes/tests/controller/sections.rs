@@ -1,6 +1,5 @@
 //! Sections: the steps of runs beside a controller, over HTTP.
 
-use std::io::Write;
 use std::time::Duration;
 
 use pac_core::FencingToken;
@@ -14,7 +13,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::common::LONG;
+use crate::common::{LONG, kubeconfig_file};
 use crate::setting::{RUNS, World, until};
 
 /// Runs that run, and a controller beside them.
@@ -31,14 +30,7 @@ async fn all_run(world: &World, runs: usize) {
 }
 
 async fn step_as(world: &World, run: &str, holder: &str) -> SectionStep {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    let text = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": {"server": world.server.url()}}],
-        "users": [{"name": "test", "user": {}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    file.write_all(text.to_string().as_bytes()).unwrap();
+    let file = kubeconfig_file(&world.server);
     let options = KubernetesOptions::default()
         .with_kubeconfig(file.path())
         .with_request_timeout(Duration::from_secs(3));

@@ -5,15 +5,13 @@ use pac_kubernetes::install::{
     Install, InstallMode, ObjectOutcome, apply, check, offboard, onboard, remove,
 };
 use pac_kubernetes::webhook::WebhookServer;
+use pac_kubernetes_mock::{ApiServer, PacWatcher};
 use pac_pipelines::vocabulary::{
     EXECUTION_ORDER, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY, STATE,
 };
 use serde_json::{Value, json};
 
 use crate::setting::{RUNS, World, options, until};
-
-const PAC: &str = "pipelines-as-code";
-const WATCHER: &str = "pipelines-as-code-watcher";
 
 /// What a step says of an installation.
 async fn step(access: &ClusterAccess, install: &Install, wanted: CheckStep) -> CheckResult {
@@ -123,21 +121,15 @@ async fn an_object_that_is_missing_is_named() {
 /// given back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_cluster_changes_hands_and_back() {
-    let server = pac_kubernetes_mock::ApiServer::start().await;
+    let server = ApiServer::start().await;
     let world = World {
         access: ClusterAccess::at(server.url()).unwrap(),
         server,
         install: Install::default().with_admission(Admission::Webhook),
     };
     let objects = world.objects();
-    for namespace in ["ci", PAC] {
-        objects.create_namespace(namespace).unwrap();
-    }
-    let watcher = json!({
-        "metadata": {"namespace": PAC, "name": WATCHER},
-        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "watcher"}}},
-    });
-    objects.create("deployments", watcher).unwrap();
+    objects.create_namespace("ci").unwrap();
+    PacWatcher::deploy(&objects, 0).unwrap();
     world.repository("website", &json!({}));
     let waiting = json!({
         "metadata": {
