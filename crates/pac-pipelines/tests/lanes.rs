@@ -9,15 +9,16 @@
     reason = "a test fails by panicking"
 )]
 
+#[macro_use]
+mod in_memory;
 #[path = "flows/suite/support.rs"]
 mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_conformance::{Fixture, Time, run_case};
+use pac_conformance::Fixture;
 use pac_core::{Limit, RepositoryKey};
-use pac_memory::{MemoryDriver, MemoryOptions};
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{MemoryCluster, NewRun};
 use pac_pipelines::vocabulary::{HELD, LANE, LANE_LABELS, LANE_LIMIT, LIMIT};
@@ -25,20 +26,6 @@ use pac_pipelines::{ControllerOptions, Mode, Noticed, Notices, PipelinesControll
 use support::{Setting, repository, run, website};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-
-async fn memory(time: Time) -> Fixture {
-    let driver = MemoryDriver::new(MemoryOptions::default());
-    Fixture::over(Arc::new(driver), time)
-}
-
-macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
-        $(#[test]
-        fn $case() {
-            run_case(Time::Paused, memory, cases::$case);
-        })*
-    };
-}
 
 cases! {
     a_limit_of_a_namespace_holds_for_runs_of_no_repository,

@@ -8,15 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+#[macro_use]
+mod in_memory;
 #[path = "flows/suite/support.rs"]
 mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use pac_conformance::{Fixture, Time, run_case};
+use pac_conformance::Fixture;
 use pac_core::Limit;
-use pac_memory::{MemoryDriver, MemoryOptions};
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{NewRun, StartFault, TektonMode};
 use pac_pipelines::{
@@ -25,20 +26,6 @@ use pac_pipelines::{
 };
 use support::{Setting, run, website};
 use tokio::time::timeout;
-
-async fn memory(time: Time) -> Fixture {
-    let driver = MemoryDriver::new(MemoryOptions::default());
-    Fixture::over(Arc::new(driver), time)
-}
-
-macro_rules! cases {
-    ($($case:ident),* $(,)?) => {
-        $(#[test]
-        fn $case() {
-            run_case(Time::Paused, memory, cases::$case);
-        })*
-    };
-}
 
 cases! {
     a_batch_is_told_with_its_places_and_starts,

@@ -108,13 +108,7 @@ fn a_controller_that_crashes_is_followed_by_another() {
 fn a_slot_that_was_lost_is_counted_again_and_the_loss_is_told() {
     flow(async |fixture| {
         let setting = Setting::new(fixture, 0);
-        let connection = Faults::none();
-        let doomed = setting.controller_behind(&connection).await;
-        setting.started(&["a", "b"]);
-        setting.asks("a").await;
-        let token = setting.enters("a").await;
-        connection.cut();
-        drop(doomed.stop());
+        let token = left_inside(&setting).await;
         // A sweeper that is no controller frees the slot.
         let sweeper = fixture.manager().await;
         while !fixture.view(&stored()).await.running_names().is_empty() {
@@ -184,18 +178,25 @@ fn what_others_put_into_the_queue_of_a_section_is_left_alone() {
     });
 }
 
+/// Has `a` enter, of two runs that run, by a controller that then dies without a word. Returns the
+/// token.
+async fn left_inside(setting: &Setting<'_>) -> u64 {
+    let connection = Faults::none();
+    let doomed = setting.controller_behind(&connection).await;
+    setting.started(&["a", "b"]);
+    setting.asks("a").await;
+    let token = setting.enters("a").await;
+    connection.cut();
+    drop(doomed.stop());
+    token
+}
+
 /// The slot that was lost is granted to the next run before any controller looks, and the first one
 /// that does meets faults for a while.
 fn overtaken(faults: &ClusterFaults) {
     flow(async |fixture| {
         let setting = Setting::new(fixture, 0);
-        let connection = Faults::none();
-        let doomed = setting.controller_behind(&connection).await;
-        setting.started(&["a", "b"]);
-        setting.asks("a").await;
-        let token = setting.enters("a").await;
-        connection.cut();
-        drop(doomed.stop());
+        let token = left_inside(&setting).await;
         setting.asks("b").await;
         let manager = fixture.manager().await;
         let mut grants = manager.grants().unwrap();
