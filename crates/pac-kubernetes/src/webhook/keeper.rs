@@ -133,11 +133,13 @@ impl Keeper {
         let after = kept.after(&step, &secret.terms, now).map_err(|error| {
             WebhookError::certificate("certificate", format!("cannot be made: {error}"))
         })?;
-        // What is there is shown also where nothing can be written.
-        if let Some(pair) = kept.current.as_ref().filter(|_| step != Step::Begin) {
-            let _ = self.served.put(pair);
-        }
         if step != Step::Nothing {
+            // What is there is shown also where nothing can be written; what it is replaced by is shown
+            // below.
+            let current = kept.current.as_ref().filter(|_| step != Step::Begin);
+            if let Some(Ok(is_new)) = current.map(|pair| self.served.put(pair)) {
+                self.told(is_new);
+            }
             secret.write(&found, &after).await?;
             tracing::info!(?step, "the certificate in the Secret was changed");
         }

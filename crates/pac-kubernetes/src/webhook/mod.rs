@@ -3,8 +3,8 @@
 //!
 //! It does what the policies of [`install`](crate::install) do, and it has no state: an answer
 //! follows from the review and, for [`Rule::Gate`], from one read of the run's Repository.
-//! [`respond`] is that answer without any I/O. [`WebhookServer`] serves it over TLS, with a
-//! certificate that it makes and renews by itself in a Secret, or that others keep in a directory.
+//! [`WebhookServer`] gives it over TLS, with a certificate that it makes and renews by itself in a
+//! Secret, or that others keep in a directory.
 //! It never touches a store.
 
 mod certificate;
@@ -21,6 +21,5 @@ mod tls;
 
 pub use error::{WebhookError, WebhookErrorKind};
 pub use options::{CertificateOptions, WebhookOptions};
-pub use review::{Lookup, Refusal, respond};
 pub use rule::Rule;
 pub use server::WebhookServer;

@@ -34,8 +34,7 @@ const KEPT: [&str; 6] = [
 
 /// What is known of the limit of a Repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lookup {
+pub(super) enum Lookup {
     /// The Repository bears the annotation
     /// [`vocabulary::LIMIT`](pac_pipelines::vocabulary::LIMIT).
     Limited,
@@ -47,8 +46,7 @@ pub enum Lookup {
 
 impl Lookup {
     /// What a Repository that was read says; `None` where there is none.
-    #[must_use]
-    pub fn of(repository: Option<&Value>) -> Self {
+    pub(super) fn of(repository: Option<&Value>) -> Self {
         let annotations = repository.and_then(|found| found.pointer("/metadata/annotations"));
         match annotations.is_some_and(|all| all.get(LIMIT).is_some()) {
             true => Self::Limited,
@@ -61,28 +59,7 @@ impl Lookup {
 /// be answered with the status 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the body is no {KIND} of {VERSION}: {0}")]
-pub struct Refusal(String);
-
-/// The answer to an admission review, both as JSON.
-///
-/// `lookup` is asked at most once, for the Repository that the answer depends on.
-///
-/// # Errors
-/// [`Refusal`] for a body that is no review. What is wrong with a review is told in its answer,
-/// which allows or refuses the request by [`Rule::allows_when_unsure`].
-pub fn respond(
-    rule: Rule,
-    body: &[u8],
-    lookup: impl FnOnce(&RepositoryKey) -> Lookup,
-) -> Result<Vec<u8>, Refusal> {
-    Ok(match consider(rule, body)? {
-        Considered::Answered(answer) => answer,
-        Considered::Asks(question) => {
-            let found = lookup(question.repository());
-            question.answer(&found)
-        }
-    })
-}
+pub(super) struct Refusal(String);
 
 /// How far a review can be answered without reading anything.
 #[derive(Debug)]
@@ -122,7 +99,11 @@ impl Question {
     }
 }
 
-/// Judges a review.
+/// Judges a review. What is wrong with one is told in its answer, which allows or refuses the request
+/// by [`Rule::allows_when_unsure`].
+///
+/// # Errors
+/// [`Refusal`] for a body that is no review.
 pub(super) fn consider(rule: Rule, body: &[u8]) -> Result<Considered, Refusal> {
     let review: Review = serde_json::from_slice(body).map_err(|error| unreadable(&error))?;
     let Some(request) = review.request.filter(|request| !request.uid.is_empty()) else {

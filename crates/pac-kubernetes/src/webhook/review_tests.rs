@@ -6,6 +6,21 @@ use pac_pipelines::vocabulary::{
 
 use super::*;
 
+/// The answer to a review. `lookup` is asked at most once, for the Repository that it depends on.
+fn respond(
+    rule: Rule,
+    body: &[u8],
+    lookup: impl FnOnce(&RepositoryKey) -> Lookup,
+) -> Result<Vec<u8>, Refusal> {
+    Ok(match consider(rule, body)? {
+        Considered::Answered(answer) => answer,
+        Considered::Asks(question) => {
+            let found = lookup(question.repository());
+            question.answer(&found)
+        }
+    })
+}
+
 /// A review of a run, of which these are the operation, the object and the object before.
 fn review(operation: &str, object: &Value, old: &Value) -> Value {
     json!({
