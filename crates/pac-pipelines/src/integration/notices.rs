@@ -224,8 +224,7 @@ impl Engine {
                 let Some(message) = self.seen().refusal(repository, view) else {
                     return true;
                 };
-                tracing::warn!(run = %view.key, error = %message, "a run stays held back");
-                self.tell_of(repository, view, What::Refused { message });
+                self.tell_stays_held(repository, view, message);
                 false
             });
         }
@@ -242,10 +241,13 @@ impl Engine {
             held.map(Arc::clone).collect()
         };
         for view in held {
-            tracing::warn!(run = %view.key, message, "a run stays held back");
-            let message = message.to_owned();
-            self.tell_of(repository, &view, What::Refused { message });
+            self.tell_stays_held(repository, &view, message.to_owned());
         }
+    }
+
+    fn tell_stays_held(&self, repository: &RepositoryKey, view: &RunView, message: String) {
+        tracing::warn!(run = %view.key, message, "a run stays held back");
+        self.tell_of(repository, view, What::Refused { message });
     }
 
     /// Tells, and logs, which annotations of a new run count as absent.

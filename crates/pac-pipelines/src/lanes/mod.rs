@@ -17,6 +17,7 @@ mod expression;
 mod name;
 mod rule;
 
+pub use name::is_lane;
 pub use rule::{Lane, NamespaceRule};
 
-pub(crate) use name::{is_lane, of_namespace};
+pub(crate) use name::of_namespace;

@@ -22,7 +22,8 @@ const EMPTY: &str = "0--empty";
 const AND: &str = ".0--and.";
 
 /// Whether a name is one of a lane, so that no Repository may have it.
-pub(crate) fn is_lane(key: &RepositoryKey) -> bool {
+#[must_use]
+pub fn is_lane(key: &RepositoryKey) -> bool {
     key.name().starts_with(PREFIX)
 }
 

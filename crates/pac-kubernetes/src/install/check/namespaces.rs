@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use pac_pipelines::lanes::NamespaceRule;
+use pac_core::RepositoryKey;
+use pac_pipelines::lanes::{NamespaceRule, is_lane};
 use pac_pipelines::model::NamespaceView;
 use pac_pipelines::vocabulary::{LIMIT, NAMESPACE_ANNOTATIONS};
 use serde_json::Value;
@@ -11,9 +12,6 @@ use super::super::api::{ClusterAccess, NAMESPACE, Place, REPOSITORY};
 use super::super::options::{Admission, Install, InstallMode};
 use super::super::runs::some_of;
 use super::{Examined, ok, skipped, wrong};
-
-/// What the names of lanes begin with.
-const LANE: &str = "lane.";
 
 pub(super) async fn namespaces(access: &ClusterAccess, install: &Install) -> Examined {
     let place = Place::new(NAMESPACE, None, "");
@@ -76,16 +74,18 @@ async fn in_their_way(
 ) -> Result<(), super::InstallError> {
     let keep = |object: &Value| {
         let text = |field: &str| object.pointer(field).and_then(Value::as_str);
-        let (namespace, name) = (text("/metadata/namespace")?, text("/metadata/name")?);
-        let has_lanes = rules.get(namespace).is_some_and(NamespaceRule::has_lanes);
+        let key = RepositoryKey::new(text("/metadata/namespace")?, text("/metadata/name")?).ok()?;
+        let has_lanes = rules
+            .get(key.namespace())
+            .is_some_and(NamespaceRule::has_lanes);
         let annotations = object.pointer("/metadata/annotations");
         let is_limited = annotations.is_some_and(|all| all.get(LIMIT).is_some());
-        let why = match (name.starts_with(LANE), has_lanes && is_limited) {
+        let why = match (is_lane(&key), has_lanes && is_limited) {
             (true, _) => "has a name that begins with \"lane.\", as those of lanes do",
             (false, true) => "has a limit of its own, and its Namespace has lanes",
             (false, false) => return None,
         };
-        Some(format!("{namespace}/{name} {why}"))
+        Some(format!("{key} {why}"))
     };
     let found = access
         .list(Place::new(REPOSITORY, None, ""), "", keep)

@@ -25,19 +25,8 @@ impl Engine {
     ) -> Result<Report, PipelinesError> {
         let mut report = Report::default();
         let mut entered: Vec<(Asking, Lease)> = Vec::new();
-        let limit = {
-            let seen = self.seen();
-            let known = seen.section_limit(section, name);
-            // What was announced before stays in force.
-            let stays = status.exists && seen.is_unsure_in(section.namespace());
-            match stays {
-                true => EffectiveLimit {
-                    limit: status.limit,
-                    version: None,
-                },
-                false => known,
-            }
-        };
+        let announced = status.exists.then_some(status.limit);
+        let limit = self.seen().section_limit(section, name, announced);
         // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
         let adoptions = plan.adopt.iter();
         let adoptions = adoptions.map(|(asking, _)| self.manager.adopt(section, asking.request()));

@@ -37,15 +37,20 @@ impl Engine {
         section: &RepositoryKey,
         listed: bool,
     ) -> Result<Report, PipelinesError> {
-        let Some(name) = section_of(section) else {
-            let message = "a name that begins with \"section.\" is that of a section; give the \
-                           Repository another one";
-            self.tell_held(section, message);
+        let (name, is_repository) = (section_of(section), self.seen().exists(section));
+        if is_repository || name.is_none() {
+            self.tell_held(
+                section,
+                "a name that begins with \"section.\" is that of a section; give the Repository \
+                 another one",
+            );
+        }
+        let Some(name) = name else {
             return Ok(Report::default());
         };
         let status = self.manager.status(section).await?;
         let items = self.section_items(section, &status);
-        if items.is_empty() && !self.seen().exists(section) {
+        if items.is_empty() && !is_repository {
             return self.forget_section(section, &status, listed).await;
         }
         let mut plan = Plan::default();
@@ -53,13 +58,6 @@ impl Engine {
             plan.add(item, &name, false);
         }
         let read = self.verify_in_section(&mut plan, &name).await;
-        if self.seen().exists(section) {
-            self.tell_held(
-                section,
-                "a name that begins with \"section.\" is that of a section; give the Repository \
-                 another one",
-            );
-        }
         let report = self
             .carry_out_section(section, &name, plan, &status)
             .await?;

@@ -146,7 +146,12 @@ impl Seen {
         if !self.lanes.are_listed {
             return None;
         }
-        let placed = self.place(run);
+        let known = self.runs.get(&run.key);
+        // What was seen has its place already; an expression need not be evaluated again.
+        let placed = match known.filter(|known| std::ptr::eq(&*known.view, run)) {
+            Some(known) => known.placed.clone(),
+            None => self.place(run),
+        };
         if let Some(problem) = &placed.problem {
             return Some(problem.to_string());
         }
@@ -166,17 +171,14 @@ impl Seen {
             None => rule.limit().err().cloned(),
         };
         let own = run.repository().filter(|_| rule.has_lanes());
-        if let Some(RepositoryState::Unreadable(error)) =
-            own.as_ref().and_then(|key| self.repositories.get(key))
-        {
+        let state = own.as_ref().and_then(|key| self.repositories.get(key));
+        if let Some(RepositoryState::Unreadable(error)) = state {
             return Some(error.to_string());
         }
-        let own = own.filter(|key| {
-            let state = self.repositories.get(key);
-            matches!(state, Some(RepositoryState::Known(view)) if view.limit.is_some())
-        });
+        let is_limited =
+            matches!(state, Some(RepositoryState::Known(view)) if view.limit.is_some());
         limit.map(|error| error.to_string()).or_else(|| {
-            let own = own?;
+            let own = own.filter(|_| is_limited)?;
             Some(format!(
                 "Repository {own} has a limit of its own, and its Namespace has lanes; remove one \
                  of them"

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pac_core::{PipelineRunKey, RepositoryKey};
+use pac_core::{Limit, PipelineRunKey, RepositoryKey};
 
 use super::{RepositoryState, Seen};
 use crate::integration::limits::EffectiveLimit;
@@ -77,12 +77,21 @@ impl Seen {
         self.sections.runs.get(section).cloned().unwrap_or_default()
     }
 
-    /// The limit in force for a section, and what it is the newest announcement of.
+    /// The limit in force for a section, and what it is the newest announcement of. While a
+    /// Repository of the namespace cannot be understood, what was `announced` before stays.
     pub(crate) fn section_limit(
         &self,
         section: &RepositoryKey,
         name: &SectionName,
+        announced: Option<Limit>,
     ) -> EffectiveLimit {
+        let announced = announced.filter(|_| self.is_unsure_in(section.namespace()));
+        if let Some(limit) = announced {
+            return EffectiveLimit {
+                limit,
+                version: None,
+            };
+        }
         EffectiveLimit {
             limit: limit_of(name, self.repositories_in(section.namespace())),
             version: self.sections.repositories.map(Into::into),
@@ -97,7 +106,7 @@ impl Seen {
 
     /// Whether a Repository of a namespace cannot be understood, so that its limits of sections are
     /// not known.
-    pub(crate) fn is_unsure_in(&self, namespace: &str) -> bool {
+    fn is_unsure_in(&self, namespace: &str) -> bool {
         let mut all = self.repositories.iter();
         all.any(|(key, state)| {
             key.namespace() == namespace && matches!(state, RepositoryState::Unreadable(_))
@@ -167,7 +176,7 @@ mod tests {
         let mut seen = Seen::default();
         let section: RepositoryKey = "ci/section.gpu".parse().unwrap();
         let limit = |seen: &Seen| {
-            let limit = seen.section_limit(&section, &"gpu".parse().unwrap());
+            let limit = seen.section_limit(&section, &"gpu".parse().unwrap(), None);
             (
                 limit.limit.get(),
                 limit.version.map(pac_core::LimitVersion::get),
