@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Ended, Ending, Limit, LimitVersion, MemoryDriver, MemoryOptions, RunKind, RunOutcome,
+    Admission, Ended, Ending, Limit, LimitVersion, MemoryDriver, MemoryOptions, RunKind, RunOutcome,
 };
 use pac_conformance::faults::{Fault, Faults, Request, When};
 use pac_conformance::{
@@ -273,6 +273,50 @@ fn the_slot_of_a_dropped_requeue_is_granted_however_long_the_store_was_away() {
         come_back_late(fixture, &line).await;
         let lease = fixture.soon("the lease of a", grants.next()).await.unwrap();
         assert_eq!((lease.run(), lease.token()), (&run("a"), token));
+    });
+}
+
+/// A `requeue`, repeated after its answer was lost, answered with the slot of a run that had come
+/// since under the same name.
+#[test]
+fn a_requeue_whose_answer_was_lost_takes_no_later_run_of_that_name() {
+    run_case(Time::Paused, memory, async |fixture: &Fixture| {
+        for uid in ["a", "another"] {
+            let web = repository(&format!("web-{uid}"));
+            let line = Faults::none();
+            let (ours, other) = (fixture.manager_behind(&line).await, fixture.manager().await);
+            ours.set_limit(&web, Limit::new(1), None).await.unwrap();
+            let asked = |uid: &str| {
+                let mut asked = durable("a");
+                asked.uid = uid.parse().unwrap();
+                asked
+            };
+            let a = started(&ours, &web, asked("a")).await;
+            lose_the_next_answer(&line);
+            let requeueing = tokio::spawn({
+                let ours = ours.clone();
+                async move { ours.requeue(a).await }
+            });
+            sleep(SECOND).await;
+            assert!(fixture.view(&web).await.entry("a").is_some());
+
+            other.remove_repository(&web).await.unwrap();
+            other.set_limit(&web, Limit::new(1), None).await.unwrap();
+            let theirs = started(&other, &web, asked(uid)).await;
+            line.clear();
+            let answer = fixture.reconnected("the answer", requeueing).await.unwrap();
+            fixture.settle().await;
+            let taken = |admission: &Admission| match admission {
+                Admission::Started(lease) => lease.token() == theirs.token(),
+                _ => false,
+            };
+            assert!(
+                !matches!(&answer, Ok(Some(admission)) if taken(admission)),
+                "one slot, and two that hold it: {answer:?}"
+            );
+            assert_eq!(fixture.view(&web).await.token("a"), theirs.token());
+            assert!(other.holds(&theirs), "the later run has lost its slot");
+        }
     });
 }
 

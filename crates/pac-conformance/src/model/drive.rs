@@ -146,8 +146,9 @@ impl Controller {
                         machine.on_loaded(env, Ok(answer), effects)
                     })
                 }
-                Action::Commit(_, changes) => {
-                    self.send(scene, *changes);
+                Action::Commit(_, commit) => {
+                    let [commit] = *commit;
+                    self.send(scene, commit.changes);
                     return;
                 }
             };

@@ -258,15 +258,17 @@ impl RepositoryState {
                 entry.run
             ));
         }
-        if let Some(known) = self.entry(&entry.run)
+        let before = self.entries.replace(ByRun(Arc::clone(entry)));
+        let before = before.map(|before| before.0);
+        if let Some(known) = &before
             && known.is_finished()
             && **known == **entry
         {
-            // Told again: it counts once, and keeps its age.
-            return Ok(Some(Arc::clone(known)));
+            // Told again: it counts once, and keeps its age, which the list of finished entries
+            // has under the entry that was there.
+            self.entries.replace(ByRun(Arc::clone(known)));
+            return Ok(before);
         }
-        let before = self.entries.replace(ByRun(Arc::clone(entry)));
-        let before = before.map(|before| before.0);
         match before.as_ref().map(|before| (before, before.state)) {
             Some((before, EntryState::Queued { .. })) => {
                 self.queue.remove(Rank::of(before));
@@ -311,19 +313,23 @@ impl RepositoryState {
         mut dropped: impl FnMut(&Arc<Entry>),
     ) {
         while let Some(oldest) = self.finished.front() {
-            let now = self.entries.get(&oldest.run);
-            let replaced = now.is_none_or(|now| !Arc::ptr_eq(&now.0, oldest));
             let outdated = oldest.finished.at().is_none_or(|at| at < before);
-            if !replaced && !outdated && self.finished_count <= keep {
+            if !outdated && self.finished_count <= keep {
                 return;
             }
             let Some(oldest) = self.finished.pop_front() else {
                 return;
             };
-            if !replaced {
-                self.entries.remove(&oldest.run);
-                self.finished_count -= 1;
-                dropped(&oldest);
+            match self.entries.take(&oldest.run) {
+                Some(now) if Arc::ptr_eq(&now.0, &oldest) => {
+                    self.finished_count -= 1;
+                    dropped(&oldest);
+                }
+                // Replaced since: what is there now is not of that age.
+                Some(now) => {
+                    self.entries.insert(now);
+                }
+                None => {}
             }
         }
     }

@@ -379,7 +379,10 @@ impl Node {
             Action::Rest => Doing::Nothing,
             Action::Plan | Action::PlanAfter(_) | Action::Hold(_) => Doing::Plan,
             Action::Load(since) => Doing::Ask(since),
-            Action::Commit(session, changes) => Doing::Send(session, *changes),
+            Action::Commit(session, commit) => {
+                let [commit] = *commit;
+                Doing::Send(session, commit.changes)
+            }
         };
         assert!(
             !led || matches!(self.doing, Doing::Plan),

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use super::token::Token;
-use crate::driver::RepositoryCommit;
 use crate::manager::engine::Engine;
 use crate::manager::lifecycle::End;
 use crate::manager::repository::effects::Action;
@@ -108,12 +107,8 @@ async fn carry(engine: &Arc<Engine>, work: Vec<Token>) {
         };
         match engine.plan(cell) {
             // A session that was opened since `session` was read plans anew after the refusal.
-            Action::Commit(_, changes) => {
-                let repository = cell.key().clone();
-                batch.push(RepositoryCommit {
-                    repository,
-                    changes: *changes,
-                });
+            Action::Commit(_, commit) => {
+                batch.extend(*commit);
                 leaving.push(token);
             }
             action => engine.resume(token, &action),

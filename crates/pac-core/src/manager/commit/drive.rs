@@ -14,7 +14,6 @@ use crate::manager::notify::dispatch::{Caller, Input, Time, again};
 use crate::manager::registry::Cell;
 use crate::manager::repository::effects::Action;
 use crate::manager::store::checked;
-use crate::protocol::Changes;
 use crate::value::{Revision, SessionId};
 
 /// Commits that a caller carries out for others after its own answer is there, before a task of
@@ -62,7 +61,7 @@ impl Engine {
     ) {
         let mut courtesy = 0;
         while let Some(cell) = token.cell() {
-            let (session, changes) = match action {
+            let (session, commit) = match action {
                 Action::Plan => {
                     if asking.as_ref().is_none_or(|asking| asking.is_answered()) {
                         courtesy += 1;
@@ -74,7 +73,7 @@ impl Engine {
                     action = self.plan_for(cell, again(&mut asking));
                     continue;
                 }
-                Action::Commit(session, changes) => (session, changes),
+                Action::Commit(session, commit) => (session, commit),
                 Action::Rest => return token.done(),
                 action => {
                     // From here on the answers come by another way.
@@ -85,7 +84,8 @@ impl Engine {
                     return;
                 }
             };
-            match self.commit_one(session, cell, *changes) {
+            let commit: Box<[RepositoryCommit]> = commit;
+            match self.store.commit(session, commit.into_vec()) {
                 Commit::Done(answer) => {
                     let outcome = self.heard(session, checked(answer, 1));
                     let mut outcome = outcome.map(|mut outcomes| outcomes.pop());
@@ -101,15 +101,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    fn commit_one(&self, session: SessionId, cell: &Cell, changes: Changes) -> Commit {
-        let repository = cell.key().clone();
-        let commit = RepositoryCommit {
-            repository,
-            changes,
-        };
-        self.store.commit(session, vec![commit])
     }
 
     /// Waits for the answer to a commit in a task.

@@ -7,9 +7,10 @@ use smallvec::SmallVec;
 
 use super::env::Port;
 use super::request::{Asked, RequestId};
+use crate::driver::RepositoryCommit;
 use crate::error::Error;
 use crate::event::{Event, LeaseLoss};
-use crate::protocol::{Changes, Outcome};
+use crate::protocol::Outcome;
 use crate::state::{Entry, EntryState, RunOutcome};
 use crate::status::QueuedRun;
 use crate::value::{FencingToken, Revision, SessionId};
@@ -30,8 +31,12 @@ pub enum Action {
     /// Plan again at that moment, or as soon as [`Effects::wake`] says so.
     Hold(Instant),
     /// Commit this, in the name of the session that it was planned for.
-    Commit(SessionId, Box<Changes>),
+    Commit(SessionId, OneCommit),
 }
+
+/// The commit of one repository. Made where it is planned as the list of one that a driver takes,
+/// so that it is neither copied nor allocated again on its way there.
+pub(super) type OneCommit = Box<[RepositoryCommit; 1]>;
 
 /// See the module.
 #[derive(Debug)]

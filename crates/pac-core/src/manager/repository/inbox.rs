@@ -178,9 +178,6 @@ impl<P: Port> Inbox<P> {
 
     /// Takes out of `deferred` the grants that no request is left to carry.
     pub(super) fn undelivered(&self, deferred: &mut Vec<Grant>) -> Vec<Grant> {
-        if deferred.is_empty() {
-            return Vec::new();
-        }
         let (kept, left) = std::mem::take(deferred).into_iter().partition(|grant| {
             self.requests()
                 .any(|request| request.asks_for(&grant.entry))

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::Repository;
-use super::effects::{Action, Effects};
+use super::effects::{Action, Effects, OneCommit};
 use super::env::{Env, Port};
 use super::request::{Basis, Planned, Request, Uncertain};
+use crate::driver::RepositoryCommit;
 use crate::error::{Error, ErrorKind};
 use crate::name::Uid;
-use crate::protocol::{Admitted, Changes, Command, Death, Ended, Outcome, Plan};
+use crate::protocol::{Admitted, Command, Death, Ended, Outcome, Plan};
 use crate::state::{Entry, EntryState, RepositoryState, RunKind};
 use crate::value::{Revision, SessionId};
 
@@ -44,8 +45,8 @@ impl<P: Port> Repository<P> {
             };
             // A request that was moot may have been the one to carry a grant.
             self.hand_over(effects);
-            if let Some(changes) = changes {
-                return Action::Commit(self.session, changes);
+            if let Some(commit) = changes {
+                return Action::Commit(self.session, commit);
             }
             if self.inbox.in_flight.is_empty() {
                 return self.rest();
@@ -73,7 +74,7 @@ impl<P: Port> Repository<P> {
         clippy::option_option,
         reason = "no state, and no changes, are two answers"
     )]
-    fn gather(&mut self, env: &Env, effects: &mut Effects<P>) -> Option<Option<Box<Changes>>> {
+    fn gather(&mut self, env: &Env, effects: &mut Effects<P>) -> Option<Option<OneCommit>> {
         let state = self.state.as_ref()?;
         let (issuer, budget) = (env.issuer(), env.entry_budget);
         let mut plan = Plan::new(state, issuer, budget).without(&self.dead);
@@ -121,13 +122,14 @@ impl<P: Port> Repository<P> {
                 }
             };
             let command = pinned.as_ref().unwrap_or(&request.command);
-            let current = command.run().and_then(|run| plan.current(run));
             // The run that a cancellation by name means.
             let named = match command {
-                Command::Cancel { uid: None, .. } => current.map(|entry| entry.uid.clone()),
+                Command::Cancel { run, uid: None } => {
+                    plan.current(run).map(|entry| entry.uid.clone())
+                }
                 _ => None,
             };
-            let orphan = orphan_of(command, current.map(AsRef::as_ref), issuer.session);
+            let orphan = is_for_orphan(command, &plan, issuer.session);
             let outcome = plan.apply(command);
             if let Outcome::Admitted {
                 admitted: Admitted::HeldElsewhere(holder),
@@ -165,7 +167,14 @@ impl<P: Port> Repository<P> {
         }
         self.inbox.more = plan.has_more();
         self.inbox.planned_at = state.head().revision;
-        Some(plan.finish().map(Box::new))
+        let of = |changes| {
+            let repository = self.key.clone();
+            Box::new([RepositoryCommit {
+                repository,
+                changes,
+            }])
+        };
+        Some(plan.finish().map(of))
     }
 
     fn rest(&mut self) -> Action {
@@ -321,11 +330,12 @@ fn is_ephemeral(entry: Option<&Arc<Entry>>) -> bool {
 }
 
 /// Whether a command asks for the slot of an orphan that another session has.
-fn orphan_of(command: &Command, current: Option<&Entry>, session: SessionId) -> bool {
+fn is_for_orphan(command: &Command, plan: &Plan<'_>, session: SessionId) -> bool {
     let Command::Admit(request) = command else {
         return false;
     };
     let orphan = |state| matches!(state, EntryState::Started { orphaned: true, session: of, .. } if of != session);
+    let current = plan.current(&request.run);
     current.is_some_and(|entry| entry.uid == request.uid && orphan(entry.state))
 }
 

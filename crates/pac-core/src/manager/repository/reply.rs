@@ -410,7 +410,14 @@ impl<P: Port> Repository<P> {
     }
 
     /// Delivers the grants that no answer is left to carry.
+    #[inline]
     pub(super) fn hand_over(&mut self, effects: &mut Effects<P>) {
+        if !self.deferred.is_empty() {
+            self.hand_over_deferred(effects);
+        }
+    }
+
+    fn hand_over_deferred(&mut self, effects: &mut Effects<P>) {
         for grant in self.inbox.undelivered(&mut self.deferred) {
             if !self.is_past(&grant.entry) {
                 self.deliver(grant, effects);
