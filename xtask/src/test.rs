@@ -12,9 +12,10 @@ use anyhow::{Result, bail, ensure};
 
 use crate::drivers::{self, DRIVERS};
 use crate::run::CommandLine;
-use crate::servers::Servers;
+use crate::servers::{GIVEN_CLUSTER, NO_CLUSTER, Servers};
 use crate::skip::Skip;
 use crate::tools;
+use binaries::Selection;
 use tally::Tally;
 
 /// Why a driver that [`DRIVERS`] names is not tested.
@@ -29,8 +30,9 @@ const THREADS: &str = "RUST_TEST_THREADS";
 const LEAST_THREADS: usize = 6;
 
 /// The skips allowed where `CI` is set. The list is exact: a skip that is not in it is an error,
-/// and so is an entry that no longer skips anything.
-const EXPECTED_SKIPS: [(&str, &str); 5] = [
+/// and so is an entry that no longer skips anything, but for that of the cluster, which may be given.
+const EXPECTED_SKIPS: [(&str, &str); 6] = [
+    (GIVEN_CLUSTER, NO_CLUSTER),
     (
         "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
         NO_CLOCK,
@@ -77,10 +79,14 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if tested(options, &present).contains(&"etcd") {
         tools::ensure(root, &tools::PROTOC)?;
     }
-    let servers = Servers::start(root, &tested(options, &present))?;
-    let args = args(options, &servers);
+    let mut servers = Servers::start(root, &tested(options, &present))?;
+    servers.look_for_a_cluster();
     let env = |line| with_env(line, &servers);
-    let mut success = binaries::run(root, &command, env, &args, &mut tally)?;
+    let selection = Selection {
+        args: &options.args,
+        unrunnable: servers.unrunnable(),
+    };
+    let mut success = binaries::run(root, &command, env, &selection, &mut tally)?;
     if !success && (1..=SECOND_CHANCES).contains(&tally.failures.len()) {
         success = passes_alone(root, with_env(command, &servers), &mut tally)?;
     }
@@ -100,7 +106,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         tally.check_conformance(&tested(options, &present))?;
     }
     if is_ci(env::var("CI").ok().as_deref()) {
-        check_expected(&skips, &EXPECTED_SKIPS)?;
+        check_expected(&skips, &expected(&skips))?;
     }
     Ok(())
 }
@@ -179,18 +185,6 @@ fn with_env(mut command: CommandLine, servers: &Servers) -> CommandLine {
     command
 }
 
-/// The arguments of every test binary.
-fn args<'a>(options: &'a Options, servers: &'a Servers) -> Vec<&'a str> {
-    let skipped = servers.unrunnable().iter();
-    let skipped = skipped.flat_map(|part| ["--skip", part]);
-    options
-        .args
-        .iter()
-        .map(String::as_str)
-        .chain(skipped)
-        .collect()
-}
-
 fn skips(present: &[&str], tally: &Tally) -> Vec<Skip> {
     let absent = DRIVERS.iter().filter(|driver| !present.contains(driver));
     let mut skips: Vec<Skip> = absent
@@ -229,6 +223,15 @@ fn report(skips: &[Skip], options: &Options) -> String {
         lines.push("nothing skipped".to_owned());
     }
     lines.join("\n")
+}
+
+/// The skips that have to happen here: those on a cluster only where none is given.
+fn expected(skips: &[Skip]) -> Vec<(&'static str, &'static str)> {
+    let is_skipped = |what: &str| skips.iter().any(|skip| skip.what == what);
+    let expected = EXPECTED_SKIPS.into_iter();
+    expected
+        .filter(|(what, _)| *what != GIVEN_CLUSTER || is_skipped(what))
+        .collect()
 }
 
 fn check_expected(skips: &[Skip], expected: &[(&str, &str)]) -> Result<()> {
@@ -276,14 +279,11 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_limits_the_run_and_arguments_are_handed_on() {
-        let mut options = of_drivers(&["memory"]);
-        options.args = vec!["scenario_07".to_owned(), "--nocapture".to_owned()];
+    fn a_driver_limits_the_run() {
+        let options = of_drivers(&["memory"]);
         let command = command(&options, &["memory"]).unwrap();
         let packages = "--package=pac-core --package=pac-tests --package=pac-memory";
         assert!(command.to_string().ends_with(packages), "{command}");
-        let servers = Servers::default();
-        assert_eq!(args(&options, &servers), ["scenario_07", "--nocapture"]);
     }
 
     #[test]
@@ -373,6 +373,16 @@ mod tests {
         let stale = [("driver etcd", ABSENT)];
         let error = check_expected(&nothing, &stale).unwrap_err().to_string();
         assert!(error.starts_with("driver etcd is not skipped"), "{error}");
+    }
+
+    #[test]
+    fn a_cluster_may_be_given_and_need_not() {
+        assert_eq!(expected(&[]).len(), EXPECTED_SKIPS.len() - 1);
+        let without = Skip {
+            what: GIVEN_CLUSTER.to_owned(),
+            why: NO_CLUSTER.to_owned(),
+        };
+        assert_eq!(expected(&[without]), EXPECTED_SKIPS);
     }
 
     #[test]

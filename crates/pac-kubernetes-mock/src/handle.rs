@@ -1,6 +1,6 @@
 //! The API without a connection, for tests and for stand-ins.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -8,19 +8,29 @@ use tokio::sync::watch;
 use crate::call::{Call, Content, JSON_PATCH, MERGE_PATCH, Verb};
 use crate::failure::Failure;
 use crate::object;
+use crate::remote::{Remote, There};
 use crate::selector::Selector;
 use crate::server::Shared;
-use crate::store::DELETED;
+use crate::store::{DELETED, State};
 
 /// A way to the objects of a server that does what requests over HTTP do, with the same answers,
 /// but that no fault concerns and the log does not show: what a test counts and breaks are the
 /// requests of the program under test. Only while the server is away it fails too, with 503.
 ///
+/// It is also the way to a [server elsewhere](Handle::remote), by requests over HTTP.
+///
 /// Resources are named by their plural, qualified if need be: `pipelineruns`, or
 /// `pipelineruns.tekton.dev`.
 #[derive(Clone)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    /// The server is in this process.
+    Here(Arc<Shared>),
+    There(Arc<There>),
 }
 
 /// One write of an object.
@@ -35,7 +45,21 @@ pub struct Written {
 
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        let way = Way::Here(shared);
+        Self { way }
+    }
+
+    /// A way to a server elsewhere, such as that of a real cluster. Where it is asked for all
+    /// namespaces, it answers with what is in this one, and its [history](Self::history) is that of
+    /// the PipelineRuns and Repositories in it, by revisions of its own; an empty one stands for all,
+    /// without a history. While a call waits for its answer, so does the thread.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime; and so does each call, outside one with several threads.
+    #[must_use]
+    pub fn remote(remote: Arc<dyn Remote>, namespace: &str) -> Self {
+        let way = Way::There(Arc::new(There::new(remote, namespace)));
+        Self { way }
     }
 
     /// Makes an object in the namespace that it names; returns it as it is kept.
@@ -82,8 +106,11 @@ impl Handle {
         label_selector: &str,
     ) -> Result<Vec<Value>, Failure> {
         let call = self.call_of(Verb::List, resource, namespace, "")?;
+        if let Way::There(there) = &self.way {
+            return there.list(call, label_selector);
+        }
         let selector = Selector::parse(label_selector, "")?;
-        let state = self.shared.lock();
+        let state = self.seen();
         let objects = state.select(&call.resource, namespace, &selector);
         Ok(objects.iter().map(|object| Value::clone(object)).collect())
     }
@@ -143,10 +170,10 @@ impl Handle {
         Ok(())
     }
 
-    /// The revision of the last write.
+    /// The revision of the last write; of a server elsewhere, of the last one that was seen.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.shared.lock().revision()
+        self.seen().revision()
     }
 
     /// Every write of a resource after a revision, in order: the state of its objects at any revision
@@ -156,7 +183,7 @@ impl Handle {
     /// 410 when the history does not reach back that far.
     pub fn history(&self, resource: &str, after: u64) -> Result<Vec<Written>, Failure> {
         let call = self.call_of(Verb::Watch, resource, "", "")?;
-        let state = self.shared.lock();
+        let state = self.seen();
         let events = state.events(&call.resource, "", &Selector::default(), after)?;
         let written = events.into_iter().map(|event| Written {
             deleted: event.kind == DELETED,
@@ -167,7 +194,10 @@ impl Handle {
 
     /// Tells of each new revision.
     pub(crate) fn revisions(&self) -> watch::Receiver<u64> {
-        self.shared.revisions()
+        match &self.way {
+            Way::Here(shared) => shared.revisions(),
+            Way::There(there) => there.revisions(),
+        }
     }
 
     /// The objects of a resource that were written after a revision, and the revision up to which
@@ -194,14 +224,16 @@ impl Handle {
         namespace: &str,
         name: &str,
     ) -> Result<Call, Failure> {
-        if self.shared.connections.away() {
+        if let Way::Here(shared) = &self.way
+            && shared.connections.away()
+        {
             return Err(Failure::new(
                 503,
                 "ServiceUnavailable",
                 "the server is away",
             ));
         }
-        let resource = self.shared.lock().resource_named(resource)?;
+        let resource = self.seen().resource_named(resource)?;
         Ok(Call::new(verb, resource, namespace, name))
     }
 
@@ -211,8 +243,20 @@ impl Handle {
         self.answer(&call)
     }
 
+    /// What the server keeps; of one elsewhere, what was seen of it.
+    fn seen(&self) -> MutexGuard<'_, State> {
+        match &self.way {
+            Way::Here(shared) => shared.lock(),
+            Way::There(there) => there.seen(),
+        }
+    }
+
     fn answer(&self, call: &Call) -> Result<Value, Failure> {
-        match self.shared.call(call)?.content {
+        let answer = match &self.way {
+            Way::Here(shared) => shared.call(call)?,
+            Way::There(there) => return there.answer(call),
+        };
+        match answer.content {
             Content::Object(object) => Ok(Arc::unwrap_or_clone(object)),
             // No method of a handle answers with a list.
             Content::List { metadata, .. } => Ok(metadata),

@@ -25,7 +25,8 @@
 //! ```
 //!
 //! Beside the server are stand-ins for the programs that act on PipelineRuns in a cluster: [`Tekton`],
-//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included.
+//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included. Through
+//! [`Handle::remote`] they work on a server elsewhere, too.
 //!
 //! [`serde_json::Value`] is the one foreign type in the signatures: an object is its JSON.
 //!
@@ -45,6 +46,7 @@ mod object;
 mod pages;
 mod patch;
 mod policies;
+mod remote;
 mod requests;
 mod resource;
 mod rules;
@@ -62,6 +64,7 @@ pub use faults::{Fault, Faults, Gone, Hold, HoldPoint, Injected, Lost};
 pub use handle::{Handle, Written};
 pub use kubeconfig::kubeconfig;
 pub use policies::{Effect, Policy};
+pub use remote::{Remote, RemoteRequest, RemoteWatch};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;
 pub use server::{ApiOptions, ApiServer};

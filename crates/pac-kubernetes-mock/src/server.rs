@@ -35,6 +35,9 @@ pub struct ApiOptions {
     pub watch_timeout: Duration,
     /// Resources beside those of every server.
     pub resources: Vec<Resource>,
+    /// Whether the resources of Tekton and Pipelines-as-Code are served from the beginning. Otherwise
+    /// their definitions have to be made first, as in a new cluster.
+    pub custom_resources: bool,
 }
 
 impl Default for ApiOptions {
@@ -44,6 +47,7 @@ impl Default for ApiOptions {
             bookmark_interval: Duration::from_secs(1),
             watch_timeout: Duration::from_secs(1800),
             resources: Vec::new(),
+            custom_resources: true,
         }
     }
 }
@@ -76,6 +80,9 @@ impl ApiServer {
     )]
     pub async fn start_with(options: ApiOptions) -> Self {
         let mut state = State::new(options.history);
+        if !options.custom_resources {
+            state.remove_custom_resources();
+        }
         for row in &options.resources {
             state.add_resource(row.clone());
         }

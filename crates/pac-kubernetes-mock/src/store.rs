@@ -130,6 +130,11 @@ impl State {
         }
     }
 
+    /// Takes the rows out of the table that definitions declare.
+    pub(crate) fn remove_custom_resources(&mut self) {
+        self.resources.retain(|row| !row.custom);
+    }
+
     /// Takes a row out of the table, and its objects with it, if it was added to the table.
     pub(crate) fn remove_resource(&mut self, row: &Resource) {
         if self.added.iter().any(|added| **added == *row) {

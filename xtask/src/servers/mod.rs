@@ -6,6 +6,7 @@ mod etcd;
 mod postgres;
 mod process;
 
+use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -13,6 +14,13 @@ use anyhow::{Context, Result};
 pub(crate) use process::{Process, Scratch, free_port, program, run_as};
 
 use crate::skip::Skip;
+
+/// The variable that names the kubeconfig of a cluster to run tests on. None is started here.
+const CLUSTER: &str = "PAC_TEST_KUBECONFIG";
+
+/// What is skipped without one, and why.
+pub(crate) const GIVEN_CLUSTER: &str = "the end-to-end cases on a given Kubernetes cluster";
+pub(crate) const NO_CLUSTER: &str = "PAC_TEST_KUBECONFIG names no kubeconfig";
 
 /// The running servers, and the information that tests need about them.
 #[derive(Debug, Default)]
@@ -36,6 +44,13 @@ impl Servers {
             postgres::start(root, &mut servers).context("PostgreSQL for the tests")?;
         }
         Ok(servers)
+    }
+
+    /// Has the tests on a given cluster skipped, unless there is one.
+    pub(crate) fn look_for_a_cluster(&mut self) {
+        if env::var_os(CLUSTER).is_none_or(|path| path.is_empty()) {
+            self.skip("given_cluster", GIVEN_CLUSTER, NO_CLUSTER);
+        }
     }
 
     /// The variables to set for the tests.

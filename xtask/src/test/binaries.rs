@@ -17,6 +17,28 @@ const CONFORMANCE: &str = "conformance";
 /// each with nothing beside it.
 const ALONE: [&str; 2] = ["s24_", "s29_"];
 
+/// Which tests of the binaries are run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Selection<'a> {
+    /// The arguments of the person who runs them. Without any, all tests are run, and those that need
+    /// it are run alone.
+    pub(super) args: &'a [String],
+    /// Parts of the names of tests that cannot run here.
+    pub(super) unrunnable: &'a [&'static str],
+}
+
+impl Selection<'_> {
+    /// The arguments of every test binary.
+    fn line(&self) -> Vec<&str> {
+        let skipped = self.unrunnable.iter().flat_map(|part| ["--skip", part]);
+        self.args
+            .iter()
+            .map(String::as_str)
+            .chain(skipped)
+            .collect()
+    }
+}
+
 /// A test binary.
 #[derive(Debug, PartialEq, Eq)]
 struct Binary {
@@ -26,18 +48,19 @@ struct Binary {
     package: PathBuf,
 }
 
-/// Builds what `tests`, a `cargo test`, would run, and runs it with `args` and the environment
+/// Builds what `tests`, a `cargo test`, would run, and runs what is selected of it with the environment
 /// that `with_env` adds; the documentation tests too. True when all succeeded.
 pub(super) fn run(
     root: &Path,
     tests: &CommandLine,
     with_env: impl Fn(CommandLine) -> CommandLine + Sync,
-    args: &[&str],
+    selection: &Selection<'_>,
     tally: &mut Tally,
 ) -> Result<bool> {
     let build = tests.clone().arg("--no-run");
     let build = build.arg("--message-format=json-render-diagnostics");
     println!("$ {build}");
+    let args = selection.line();
     let binaries = binaries(&build.output(root)?)?;
     let line = |binary: &Binary| {
         let package = binary.package.to_string_lossy();
@@ -48,7 +71,7 @@ pub(super) fn run(
         .iter()
         .partition(|binary| binary.target == CONFORMANCE);
     let mut success = true;
-    if args.is_empty() {
+    if selection.args.is_empty() {
         let others = |binary: &Binary| {
             let line = line(binary);
             ALONE
@@ -146,6 +169,19 @@ mod tests {
         };
         assert_eq!(binaries(messages).unwrap(), [conformance]);
         assert!(binaries("error: no such package").is_err());
+    }
+
+    #[test]
+    fn arguments_are_handed_on_and_what_cannot_run_is_left_out() {
+        let args = ["scenario_07".to_owned(), "--nocapture".to_owned()];
+        let selection = Selection {
+            args: &args,
+            unrunnable: &["newest_etcd"],
+        };
+        assert_eq!(
+            selection.line(),
+            ["scenario_07", "--nocapture", "--skip", "newest_etcd"]
+        );
     }
 
     #[test]

@@ -141,14 +141,15 @@ impl ConcurrencyManager {
     ///
     /// # Errors
     /// As [`admit`](Self::admit), for the first run that fails: places that others got are
-    /// given up. `InvalidInput` when there are more than fit into one commit to this store.
+    /// given up. `InvalidInput` when there are more than fit into one commit to this store, see
+    /// [`most_at_once`](Self::most_at_once).
     pub async fn admit_all(
         &self,
         repository: &RepositoryKey,
         limit: Option<(Limit, LimitVersion)>,
         requests: Vec<RunRequest>,
     ) -> Result<Vec<Admission>, Error> {
-        let most = self.engine().store.entry_budget();
+        let most = self.most_at_once();
         if requests.len() > most {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
@@ -177,6 +178,13 @@ impl ConcurrencyManager {
         (announced..count)
             .map(|at| self.admission(&cell, *asking.take(at)?))
             .collect()
+    }
+
+    /// How many runs [`admit_all`](Self::admit_all) takes at most, at least 1: half of the entries
+    /// that a commit to this store has room for, since as many runs may start with them.
+    #[must_use]
+    pub fn most_at_once(&self) -> usize {
+        self.engine().store.entry_budget()
     }
 
     /// Records a run that is running already, also beyond the limit, as held by this manager;

@@ -71,9 +71,13 @@ impl PacController {
     /// A controller of this server.
     #[must_use]
     pub fn new(server: &ApiServer) -> Self {
-        Self {
-            objects: server.handle(),
-        }
+        Self::at(server.handle())
+    }
+
+    /// A controller of the server of this handle.
+    #[must_use]
+    pub fn at(objects: Handle) -> Self {
+        Self { objects }
     }
 
     /// Makes the runs of an event; returns their names in the order in which they are to run.

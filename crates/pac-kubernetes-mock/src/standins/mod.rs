@@ -1,7 +1,8 @@
 //! Stand-ins for the programs that act on PipelineRuns in a cluster, as those were seen to act.
 //!
 //! They work through a [`Handle`](crate::Handle): no fault concerns them, the request log does not
-//! show them, and they pause while the server is away.
+//! show them, and they pause while the server is away. On a server elsewhere what they do are requests
+//! over HTTP, of its one namespace.
 
 mod controller;
 mod follow;

@@ -52,7 +52,15 @@ impl Tekton {
     /// Without a Tokio runtime.
     #[must_use]
     pub fn start(server: &ApiServer, ending: Ending) -> Self {
-        let objects = server.handle();
+        Self::start_at(server.handle(), ending)
+    }
+
+    /// Starts it for the server of this handle.
+    ///
+    /// # Panics
+    /// Without a Tokio runtime.
+    #[must_use]
+    pub fn start_at(objects: Handle, ending: Ending) -> Self {
         let (pace, handled) = Pace::new(&objects);
         let controller = Controller {
             objects: objects.clone(),

@@ -64,7 +64,15 @@ impl PacWatcher {
     /// Without a Tokio runtime.
     #[must_use]
     pub fn start(server: &ApiServer) -> Self {
-        let objects = server.handle();
+        Self::start_at(server.handle())
+    }
+
+    /// Starts it for the server of this handle.
+    ///
+    /// # Panics
+    /// Without a Tokio runtime.
+    #[must_use]
+    pub fn start_at(objects: Handle) -> Self {
         let queues = Arc::new(Mutex::new(Queues::default()));
         let (pace, handled) = Pace::new(&objects);
         let reconciler = Reconciler {

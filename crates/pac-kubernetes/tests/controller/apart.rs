@@ -7,19 +7,18 @@ use pac_pipelines::vocabulary;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::common::held;
-use crate::setting::{RUN, RUNS, World, in_order, until};
+use crate::setting::{RUN, RUNS, in_order, until};
+use crate::world::{Place, World};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_of_users_and_of_kueue_stay_as_they_are() {
-    let world = World::new(&[("website", 1)], Ending::SucceedAfter(RUN)).await;
+pub(crate) async fn runs_of_users_and_of_kueue_stay_as_they_are(place: Place) {
+    let world = World::at(&place, &[("website", 1)], Ending::SucceedAfter(RUN)).await;
     let _working = world.controller().await;
-    let mut of_its_user = held("of-its-user");
+    let mut of_its_user = world.held("of-its-user");
     of_its_user["metadata"]["labels"] = json!({});
     of_its_user["metadata"]["annotations"] = json!({vocabulary::REPOSITORY: "website"});
-    let mut of_kueue = held("of-kueue");
+    let mut of_kueue = world.held("of-kueue");
     of_kueue["metadata"]["labels"][vocabulary::KUEUE_QUEUE] = "q".into();
-    let order = json!("ci/of-kueue");
+    let order = json!(format!("{}/of-kueue", world.namespace));
     of_kueue["metadata"]["annotations"][vocabulary::OUR_EXECUTION_ORDER] = order;
     for run in [of_its_user, of_kueue] {
         world.objects.create(RUNS, run).unwrap();
@@ -32,49 +31,44 @@ async fn runs_of_users_and_of_kueue_stay_as_they_are() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_is_deleted_or_cancelled_while_it_waits_lets_the_next_one_pass() {
-    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+pub(crate) async fn a_run_that_is_deleted_or_cancelled_while_it_waits_lets_the_next_one_pass(
+    place: Place,
+) {
+    let world = World::at(&place, &[("website", 1)], Ending::WhenTold).await;
     let _working = world.controller().await;
     world.event("website", "pr", 4);
     world.runs("website", &["pr0"]).await;
-    world.objects.delete(RUNS, "ci", "pr1").unwrap();
+    world.delete("pr1");
     let graceful = json!({"spec": {"status": "CancelledRunFinally"}});
-    world.objects.merge(RUNS, "ci", "pr2", graceful).unwrap();
-    world.tekton.finish("ci", "pr0", true).unwrap();
+    world.merge("pr2", graceful);
+    world.finish("pr0", true);
     world.runs("website", &["pr3"]).await;
     // Its finalizer is gone by then.
     until("it is gone", || {
-        world.objects.get(RUNS, "ci", "pr1").is_err()
+        world.objects.get(RUNS, &world.namespace, "pr1").is_err()
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_others_start_counts_beyond_the_limit() {
-    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+pub(crate) async fn a_run_that_others_start_counts_beyond_the_limit(place: Place) {
+    let world = World::at(&place, &[("website", 1)], Ending::WhenTold).await;
     let working = world.controller().await;
     world.event("website", "pr", 4);
     world.runs("website", &["pr0"]).await;
     let start = json!({"spec": {"status": null}});
-    world.objects.merge(RUNS, "ci", "pr2", start).unwrap();
+    world.merge("pr2", start);
     world.runs("website", &["pr0", "pr2"]).await;
-    let repository = "ci/website".parse().unwrap();
-    let manager = working.controller.manager();
-    while manager.status(&repository).await.unwrap().running.len() < 2 {
-        sleep(Duration::from_millis(10)).await;
-    }
-    world.tekton.finish("ci", "pr0", true).unwrap();
+    world.counted(&working, "website", 2).await;
+    world.finish("pr0", true);
     sleep(Duration::from_millis(300)).await;
     world.runs("website", &["pr2"]).await;
-    world.tekton.finish("ci", "pr2", true).unwrap();
+    world.finish("pr2", true);
     world.runs("website", &["pr1"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_repositories_of_one_namespace_never_mix() {
+pub(crate) async fn two_repositories_of_one_namespace_never_mix(place: Place) {
     let repositories = [("website", 1), ("docs", 2)];
-    let world = World::new(&repositories, Ending::SucceedAfter(RUN)).await;
+    let world = World::at(&place, &repositories, Ending::SucceedAfter(RUN)).await;
     let first = world.controller().await;
     let website = world.event("website", "w", 4);
     let docs = world.event("docs", "d", 6);

@@ -1,14 +1,14 @@
 //! Starts that fail, a server and a store that are away, a policy that is removed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::faults::Faults;
+use pac_core::manager::ManagerOptions;
 use pac_kubernetes_mock::{Ending, Fault, Requests, Verb};
-use pac_pipelines::Mode;
 use tokio::time::sleep;
 
-use crate::setting::{RUN, RUNS, Working, World, in_order, token};
+use crate::setting::{RUN, RUNS, controller_options, in_order, token};
+use crate::world::{Place, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_that_fails_in_any_way_keeps_the_order_and_the_limit() {
@@ -22,7 +22,7 @@ async fn a_start_that_fails_in_any_way_keeps_the_order_and_the_limit() {
         Fault::done_then_dropped(),
     ]
     .into_iter()
-    .map(|fault| world.server.faults().inject(starts(), 1, fault))
+    .map(|fault| world.server().faults().inject(starts(), 1, fault))
     .collect();
     let _working = world.controller().await;
     let order = world.event("website", "pr", 6);
@@ -39,8 +39,9 @@ async fn a_history_that_is_gone_is_listed_anew() {
     let order = world.event("website", "pr", 6);
     for ended in [1, 3] {
         world.ended(ended).await;
-        let _ = world.server.cut_watches();
-        world.server.compact();
+        world.peaks.look();
+        let _ = world.server().cut_watches();
+        world.server().compact();
     }
     assert_eq!(in_order(&world.ended(6).await), order);
     assert!(world.peaks.of("website") <= 1);
@@ -52,30 +53,29 @@ async fn a_server_that_is_away_for_a_while_costs_neither_order_nor_limit() {
     let _working = world.controller().await;
     let order = world.event("website", "pr", 6);
     world.ended(2).await;
-    world.server.leave();
+    world.server().leave();
     sleep(Duration::from_millis(700)).await;
-    world.server.come_back();
+    world.server().come_back();
     assert_eq!(in_order(&world.ended(6).await), order);
     assert!(world.peaks.of("website") <= 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_store_is_away_nothing_starts_and_then_all_goes_on() {
-    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+pub(crate) async fn while_the_store_is_away_nothing_starts_and_then_all_goes_on(place: Place) {
+    let world = World::at(&place, &[("website", 1)], Ending::WhenTold).await;
     let faults = Faults::none();
     let store = faults.over(&world.store);
-    let _working = Working::start(&world.server, &store, Mode::Takeover).await;
+    let (options, manager) = (controller_options(), ManagerOptions::default());
+    let _working = world.controller_with(&store, options, manager).await;
     let order = world.event("website", "pr", 3);
     world.runs("website", &["pr0"]).await;
     faults.cut();
-    world.tekton.finish("ci", &order[0], true).unwrap();
+    world.finish(&order[0], true);
     sleep(Duration::from_millis(500)).await;
     assert_eq!(world.running("website"), [""; 0]);
     faults.open();
     world.runs("website", &["pr1"]).await;
-    world.tekton.finish("ci", &order[1], true).unwrap();
+    world.finish(&order[1], true);
     world.runs("website", &["pr2"]).await;
-    drop(Arc::clone(&store));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,19 +6,15 @@ use pac_core::Limit;
 use pac_kubernetes_mock::Ending;
 use tokio::time::sleep;
 
-use crate::setting::{World, until};
+use crate::setting::until;
+use crate::world::{Place, World};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_limit_ten_runs_run_side_by_side_and_are_counted() {
-    let world = World::new(&[("website", 0)], Ending::WhenTold).await;
+pub(crate) async fn without_a_limit_ten_runs_run_side_by_side_and_are_counted(place: Place) {
+    let world = World::at(&place, &[("website", 0)], Ending::WhenTold).await;
     let working = world.controller().await;
     world.event("website", "pr", 10);
     until("ten run", || world.running("website").len() == 10).await;
-    let manager = working.controller.manager();
-    let repository = "ci/website".parse().unwrap();
-    while manager.status(&repository).await.unwrap().running.len() < 10 {
-        sleep(Duration::from_millis(10)).await;
-    }
+    world.counted(&working, "website", 10).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,28 +28,27 @@ async fn the_global_limit_holds_where_there_is_no_other() {
     let docs = world.event("docs", "d", 4);
     world.runs("website", &["w0"]).await;
     world.runs("docs", &["d0", "d1", "d2"]).await;
-    world.tekton.finish("ci", &website[0], true).unwrap();
-    world.tekton.finish("ci", &docs[1], false).unwrap();
+    world.finish(&website[0], true);
+    world.finish(&docs[1], false);
     world.runs("website", &["w1"]).await;
     world.runs("docs", &["d0", "d2", "d3"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_that_goes_starts_all_and_one_that_is_lowered_evicts_none() {
-    let world = World::new(&[("website", 3)], Ending::WhenTold).await;
+pub(crate) async fn a_limit_that_goes_starts_all_and_one_that_is_lowered_evicts_none(place: Place) {
+    let world = World::at(&place, &[("website", 3)], Ending::WhenTold).await;
     let working = world.controller().await;
     let order = world.event("website", "pr", 6);
     world.runs("website", &["pr0", "pr1", "pr2"]).await;
     world.set_limit("website", Some(1));
-    let (manager, repository) = (working.controller.manager(), "ci/website".parse().unwrap());
+    let (manager, repository) = (working.controller.manager(), world.repository("website"));
     while manager.status(&repository).await.unwrap().limit != Limit::new(1) {
         sleep(Duration::from_millis(10)).await;
     }
-    world.tekton.finish("ci", &order[0], true).unwrap();
+    world.finish(&order[0], true);
     world.runs("website", &["pr1", "pr2"]).await;
-    world.tekton.finish("ci", &order[1], true).unwrap();
+    world.finish(&order[1], true);
     world.runs("website", &["pr2"]).await;
-    world.tekton.finish("ci", &order[2], true).unwrap();
+    world.finish(&order[2], true);
     world.runs("website", &["pr3"]).await;
     world.set_limit("website", None);
     world.runs("website", &["pr3", "pr4", "pr5"]).await;

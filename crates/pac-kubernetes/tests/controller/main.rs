@@ -1,4 +1,5 @@
-//! The controller beside Pipelines-as-Code and Tekton: a store in memory, a cluster over HTTP.
+//! The controller beside Pipelines-as-Code and Tekton: a store in memory, a cluster over HTTP, which may
+//! be one that is given.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,11 +10,14 @@
 )]
 
 mod apart;
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod failures;
+mod given;
 mod lanes;
 mod limits;
+mod peaks;
 mod queues;
 mod replicas;
 mod reports;
@@ -22,3 +26,4 @@ mod sections;
 mod setting;
 mod together;
 mod webhook;
+mod world;

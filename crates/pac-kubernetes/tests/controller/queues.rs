@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::common::{cluster, options};
-use crate::setting::{RUN, Working, World, in_order, until};
+use crate::setting::{RUN, Working, in_order, until};
+use crate::world::World;
 
 const QUEUES: &str = "concurrencyqueues";
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -26,7 +26,7 @@ impl Showing {
             .with_queues(true)
             .with_queues_per_second(500)
             .with_queue_interval(INTERVAL);
-        let reporter = Reporter::new(&cluster(&world.server, options()).await, quick);
+        let reporter = Reporter::new(&world.cluster().await, quick);
         let controller = working.controller.clone();
         Self(tokio::spawn(async move { reporter.run(&controller).await }))
     }
@@ -91,16 +91,16 @@ async fn one_object_follows_each_queue_whatever_controller_works() {
 
     // What does not change is not written.
     settle().await;
-    world.server.forget_requests();
+    world.server().forget_requests();
     settle().await;
-    assert_eq!(world.server.requests(&writes()), []);
+    assert_eq!(world.server().requests(&writes()), []);
 
-    world.tekton.finish("ci", "pr0", true).unwrap();
+    world.finish("pr0", true);
     shows(&world, "website", [1, 1, 1]).await;
     world.set_limit("website", Some(2));
     shows(&world, "website", [2, 2, 0]).await;
     for run in ["pr1", "pr2"] {
-        world.tekton.finish("ci", run, true).unwrap();
+        world.finish(run, true);
     }
     shows(&world, "website", [2, 0, 0]).await;
     let queue = world.objects.get(QUEUES, "ci", "website").unwrap();
@@ -108,7 +108,7 @@ async fn one_object_follows_each_queue_whatever_controller_works() {
     assert!(shown(&world, "idle").is_none_or(|shown| shown == [3, 0, 0]));
     settle().await;
     let of_all = Requests::any().resource(QUEUES);
-    let reads = world.server.requests(&of_all);
+    let reads = world.server().requests(&of_all);
     assert!(
         reads.iter().all(|request| request.verb == Verb::Patch),
         "nothing is read back: {reads:?}"
@@ -124,7 +124,7 @@ async fn of_two_controllers_one_writes_what_has_changed() {
     let _second = Showing::start(&world, &second).await;
     world.event("website", "pr", 1);
     world.runs("website", &["pr0"]).await;
-    world.tekton.finish("ci", "pr0", true).unwrap();
+    world.finish("pr0", true);
     shows(&world, "website", [1, 0, 0]).await;
     settle().await;
     // Now it is idle, which both have written.
@@ -132,12 +132,12 @@ async fn of_two_controllers_one_writes_what_has_changed() {
     shows(&world, "website", [1, 1, 0]).await;
     for limit in [5, 6] {
         settle().await;
-        world.server.forget_requests();
+        world.server().forget_requests();
         world.set_limit("website", Some(limit));
         let shown = [limit.unsigned_abs(), 1, 0];
         shows(&world, "website", shown).await;
         settle().await;
-        assert_eq!(world.server.count(&writes()), 1);
+        assert_eq!(world.server().count(&writes()), 1);
     }
 }
 
@@ -154,11 +154,11 @@ async fn what_is_shown_stays_right_when_controllers_die_in_turn() {
     drop(showing);
     first.end().await;
     for run in ["pr0", "pr1"] {
-        world.tekton.finish("ci", run, true).unwrap();
+        world.finish(run, true);
     }
     shows(&world, "website", [2, 2, 0]).await;
     for run in ["pr2", "pr3"] {
-        world.tekton.finish("ci", run, true).unwrap();
+        world.finish(run, true);
     }
     shows(&world, "website", [2, 0, 0]).await;
 }
@@ -173,8 +173,8 @@ async fn writes_that_fail_or_hang_hold_no_run_up_and_are_made_up_for() {
     assert_eq!(in_order(&world.ended(4).await), order);
     define(&world.objects);
     let forbidden = Fault::forbidden("concurrencyqueues is forbidden");
-    let refused = world.server.faults().inject(writes(), 1, forbidden);
-    let hold = world.server.faults().hold_at(HoldPoint::Before, writes());
+    let refused = world.server().faults().inject(writes(), 1, forbidden);
+    let hold = world.server().faults().hold_at(HoldPoint::Before, writes());
     world.event("website", "late", 2);
     world.ended(6).await;
     hold.until_reached(1).await;
@@ -188,7 +188,6 @@ async fn many_queues_are_shown_with_one_write_each() {
     let mut world = World::new(&[], Ending::WhenTold).await;
     define(&world.objects);
     world.watcher = None;
-    world.peaks.stop();
     for at in 0..300 {
         let repository = format!("r{at}");
         world.add_repository("ci", &repository, 1);
@@ -196,13 +195,13 @@ async fn many_queues_are_shown_with_one_write_each() {
     }
     let working = world.controller().await;
     until("all wait or run", || working.controller.is_idle()).await;
-    let starts = || world.server.count(&Requests::writes());
+    let starts = || world.server().count(&Requests::writes());
     until("one of each runs", || starts() == 300).await;
     let _showing = Showing::start(&world, &working).await;
     let all = || (0..300).all(|at| shown(&world, &format!("r{at}")) == Some([1, 1, 1]));
     until("all are shown", all).await;
     settle().await;
-    assert_eq!(world.server.count(&writes()), 300);
+    assert_eq!(world.server().count(&writes()), 300);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

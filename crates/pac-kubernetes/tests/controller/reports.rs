@@ -10,8 +10,8 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::common::{cluster, options};
-use crate::setting::{RUN, RUNS, Working, World, in_order, until};
+use crate::setting::{RUN, RUNS, Working, in_order, until};
+use crate::world::{Place, World};
 
 /// Reports of a controller until it is dropped.
 struct Reporting(JoinHandle<()>);
@@ -22,7 +22,7 @@ impl Reporting {
             .with_events_per_second(500)
             .with_positions_per_second(500)
             .with_position_interval(Duration::from_millis(50));
-        let reporter = Reporter::new(&cluster(&world.server, options()).await, quick);
+        let reporter = Reporter::new(&world.cluster().await, quick);
         let controller = working.controller.clone();
         let task = tokio::spawn(async move { reporter.run(&controller).await });
         // It hears what happens from now on.
@@ -45,7 +45,7 @@ fn position(world: &World, run: &str) -> Option<String> {
 /// The events by run and reason.
 fn events(world: &World) -> BTreeMap<(String, String), Vec<Value>> {
     let mut events: BTreeMap<_, Vec<Value>> = BTreeMap::new();
-    for event in world.objects.list("events", "ci", "").unwrap() {
+    for event in world.objects.list("events", &world.namespace, "").unwrap() {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let key = (text(&event["regarding"]["name"]), text(&event["reason"]));
         events.entry(key).or_default().push(event);
@@ -72,7 +72,7 @@ async fn events_and_positions_say_where_a_run_stands_once_for_all_controllers() 
         }
     };
     positions([None, Some("1"), Some("2"), Some("3")]).await;
-    world.tekton.finish("ci", "pr0", true).unwrap();
+    world.finish("pr0", true);
     world.runs("website", &["pr1"]).await;
     positions([None, None, Some("1"), Some("2")]).await;
 
@@ -100,10 +100,10 @@ async fn events_and_positions_say_where_a_run_stands_once_for_all_controllers() 
     assert_eq!(started[0]["note"], expected);
 
     sleep(Duration::from_millis(300)).await;
-    world.server.forget_requests();
+    world.server().forget_requests();
     sleep(Duration::from_millis(700)).await;
     assert_eq!(
-        world.server.requests(&Requests::writes()),
+        world.server().requests(&Requests::writes()),
         [],
         "nothing changes, and nothing is written"
     );
@@ -116,9 +116,9 @@ async fn reports_that_fail_or_hang_hold_no_run_up() {
     let _reporting = Reporting::start(&world, &working).await;
     let events = || Requests::any().verb(Verb::Create).resource("events");
     let refused = Fault::forbidden("events.k8s.io is forbidden");
-    let refused = world.server.faults().inject(events(), 3, refused);
+    let refused = world.server().faults().inject(events(), 3, refused);
     let hold = world
-        .server
+        .server()
         .faults()
         .hold_at(pac_kubernetes_mock::HoldPoint::Before, events());
     let order = world.event("website", "pr", 6);
@@ -128,18 +128,17 @@ async fn reports_that_fail_or_hang_hold_no_run_up() {
     until("some were refused", || refused.hits() == 3).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_priority_that_is_none_is_told_and_a_good_one_goes_first() {
-    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+pub(crate) async fn a_priority_that_is_none_is_told_and_a_good_one_goes_first(place: Place) {
+    let world = World::at(&place, &[("website", 1)], Ending::WhenTold).await;
     let working = world.controller().await;
     let _reporting = Reporting::start(&world, &working).await;
     world.event("website", "first", 1);
     world.runs("website", &["first0"]).await;
     for (name, priority) in [("bad", "urgent"), ("high", "10")] {
-        let mut run = crate::common::held(name);
+        let mut run = world.held(name);
         let annotations = &mut run["metadata"]["annotations"];
         annotations[vocabulary::PRIORITY] = priority.into();
-        annotations[vocabulary::OUR_EXECUTION_ORDER] = format!("ci/{name}").into();
+        annotations[vocabulary::OUR_EXECUTION_ORDER] = format!("{}/{name}", world.namespace).into();
         world.objects.create(RUNS, run).unwrap();
         let queued = || events(&world).contains_key(&(name.to_owned(), "Queued".to_owned()));
         until("it is queued", queued).await;
@@ -147,18 +146,18 @@ async fn a_priority_that_is_none_is_told_and_a_good_one_goes_first() {
     let key = ("bad".to_owned(), "InvalidAnnotation".to_owned());
     until("it is told", || events(&world).contains_key(&key)).await;
     assert_eq!(events(&world)[&key][0]["type"], "Warning");
-    world.tekton.finish("ci", "first0", true).unwrap();
+    world.finish("first0", true);
     world.runs("website", &["high"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_observes_writes_nothing() {
     let world = World::new(&[("website", 1)], Ending::WhenTold).await;
-    let working = Working::start(&world.server, &world.store, Mode::Observe).await;
+    let working = world.controller_in(Mode::Observe).await;
     let _reporting = Reporting::start(&world, &working).await;
     world.event("website", "pr", 3);
     let known = || working.controller.known_runs() == 3;
     until("all are seen", known).await;
     sleep(Duration::from_millis(300)).await;
-    assert_eq!(world.server.count(&Requests::writes()), 0);
+    assert_eq!(world.server().count(&Requests::writes()), 0);
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use pac_core::FencingToken;
 use pac_core::driver::ListFilter;
-use pac_kubernetes::KubernetesOptions;
 use pac_kubernetes::section::{Departed, SectionError, SectionErrorKind, SectionStep};
 use pac_kubernetes_mock::{Ending, Fault, Requests, Verb};
 use pac_pipelines::sections::SectionHolder;
@@ -13,12 +12,17 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::common::{LONG, kubeconfig_file};
-use crate::setting::{RUNS, World, until};
+use crate::common::LONG;
+use crate::setting::{RUNS, until};
+use crate::world::{Place, World};
 
 /// Runs that run, and a controller beside them.
 async fn world(runs: usize) -> World {
-    let world = World::new(&[("website", 9)], Ending::WhenTold).await;
+    world_at(&Place::InMemory, runs).await
+}
+
+async fn world_at(place: &Place, runs: usize) -> World {
+    let world = World::at(place, &[("website", 9)], Ending::WhenTold).await;
     world.event("website", "pr", runs);
     world
 }
@@ -30,12 +34,9 @@ async fn all_run(world: &World, runs: usize) {
 }
 
 async fn step_as(world: &World, run: &str, holder: &str) -> SectionStep {
-    let file = kubeconfig_file(&world.server);
-    let options = KubernetesOptions::default()
-        .with_kubeconfig(file.path())
-        .with_request_timeout(Duration::from_secs(3));
+    let options = world.options();
     let uid = world.run(run)["metadata"]["uid"].as_str().unwrap().parse();
-    let run = format!("ci/{run}").parse().unwrap();
+    let run = format!("{}/{run}", world.namespace).parse().unwrap();
     let (section, holder) = ("gpu".parse().unwrap(), holder.parse().unwrap());
     let step = SectionStep::connect(&options, run, section, holder).await;
     let often = Duration::from_millis(20);
@@ -68,9 +69,10 @@ async fn token(task: JoinHandle<Result<FencingToken, SectionError>>) -> u64 {
     entered.unwrap().unwrap().get()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn runs_are_in_a_section_one_after_the_other_and_however_they_end_it_goes_on() {
-    let world = world(6).await;
+pub(crate) async fn runs_are_in_a_section_one_after_the_other_and_however_they_end_it_goes_on(
+    place: Place,
+) {
+    let world = world_at(&place, 6).await;
     let first = world.controller().await;
     all_run(&world, 6).await;
     let inside = step(&world, "pr0").await;
@@ -80,19 +82,7 @@ async fn runs_are_in_a_section_one_after_the_other_and_however_they_end_it_goes_
         waiting.push(entering(&world, run).await);
         asks(&world, run, true).await;
         // The order is that in which the controller hears of them.
-        let section = "ci/section.gpu".parse().unwrap();
-        while first
-            .controller
-            .manager()
-            .status(&section)
-            .await
-            .unwrap()
-            .queued
-            .len()
-            < waiting.len()
-        {
-            sleep(Duration::from_millis(5)).await;
-        }
+        world.queued(&first, "section.gpu", waiting.len()).await;
     }
     let mut waiting = waiting.into_iter();
     let mut next = async || token(waiting.next().unwrap()).await;
@@ -101,16 +91,16 @@ async fn runs_are_in_a_section_one_after_the_other_and_however_they_end_it_goes_
     assert_eq!(inside.release().await, Ok(Departed::NotThere));
     tokens.push(next().await);
     // It succeeds; it fails while no controller is there; it is cancelled; it is deleted.
-    world.tekton.finish("ci", "pr1", true).unwrap();
+    world.finish("pr1", true);
     tokens.push(next().await);
     first.end().await;
-    world.tekton.finish("ci", "pr2", false).unwrap();
+    world.finish("pr2", false);
     let _second = world.controller().await;
     tokens.push(next().await);
     let cancelled = json!({"spec": {"status": "CancelledRunFinally"}});
-    world.objects.merge(RUNS, "ci", "pr3", cancelled).unwrap();
+    world.merge("pr3", cancelled);
     tokens.push(next().await);
-    world.objects.delete(RUNS, "ci", "pr4").unwrap();
+    world.delete("pr4");
     tokens.push(next().await);
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
     let run = world.run("pr0");
@@ -125,7 +115,7 @@ async fn answers_that_are_lost_and_writers_that_come_first_cost_no_place() {
     let world = world(2).await;
     let _working = world.controller().await;
     all_run(&world, 2).await;
-    let faults = world.server.faults();
+    let faults = world.server().faults();
     let patches = || Requests::any().verb(Verb::Patch).resource(RUNS);
     let lost = faults.inject(patches(), 1, Fault::done_then_504());
     let inside = step(&world, "pr0").await;
@@ -182,7 +172,7 @@ async fn a_step_that_cannot_enter_says_why() {
     let ended = entering(&world, "pr2").await;
     asks(&world, "pr2", true).await;
     let late = step(&world, "pr2").await;
-    world.tekton.finish("ci", "pr2", false).unwrap();
+    world.finish("pr2", false);
     let ended = timeout(LONG, ended).await.unwrap().unwrap();
     assert_eq!(kind(ended), SectionErrorKind::RunEnded);
     world.objects.delete(RUNS, "ci", "pr2").unwrap();

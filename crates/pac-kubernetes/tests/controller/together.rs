@@ -1,140 +1,119 @@
 //! Whole flows, as users see them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pac_kubernetes_mock::{
-    Ending, Fault, PacController, PacWatcher, Requests, Tekton, Template, Verb,
-};
+use pac_conformance::faults::Faults;
+use pac_core::manager::ManagerOptions;
+use pac_kubernetes_mock::{Ending, Fault, PacController, Requests, Tekton, Template, Verb};
 use pac_pipelines::{Mode, vocabulary};
 use serde_json::json;
 use tokio::time::sleep;
 
 use crate::common::{self, LONG, repository, server};
-use crate::setting::{Peaks, RUN, RUNS, Working, ended, store, take_over, templates};
+use crate::setting::{RUN, RUNS, Working, controller_options, ended, in_order, store, until};
+use crate::world::{Place, World};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_runs_with_limit_one_start_in_their_order_and_never_overlap() {
-    let (server, objects) = server().await;
-    take_over(&server, &objects);
-    objects
-        .create("repositories", repository("website", 1))
-        .unwrap();
-    let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
-    let _watcher = PacWatcher::start(&server);
-    let peaks = Peaks::start(&objects);
-    let store = store();
-    let _working = Working::start(&server, &store, Mode::Takeover).await;
-    let pac = PacController::new(&server);
-    let order = pac.event("ci", "website", &templates(0..10, "pr")).unwrap();
-
-    let tokens = ended(&objects, 10).await;
-    assert_eq!(peaks.of("website"), 1);
-    let by_token: BTreeMap<u64, &String> =
-        tokens.iter().map(|(name, token)| (*token, name)).collect();
-    let started: Vec<_> = by_token.into_values().cloned().collect();
-    assert_eq!(started, order, "by their tokens, in the order of the event");
+pub(crate) async fn ten_runs_with_limit_one_start_in_their_order_and_never_overlap(place: Place) {
+    let world = World::at(&place, &[("website", 1)], Ending::SucceedAfter(RUN)).await;
+    let _working = world.controller().await;
+    let order = world.event("website", "pr", 10);
+    let tokens = world.ended(10).await;
+    assert_eq!(world.peaks.of("website"), 1);
+    assert_eq!(
+        in_order(&tokens),
+        order,
+        "by their tokens, in the order of the event"
+    );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_controllers_share_a_store_and_one_ends_in_the_middle() {
-    let (server, objects) = server().await;
-    take_over(&server, &objects);
-    for (name, limit) in [("website", 2), ("docs", 1)] {
-        objects
-            .create("repositories", repository(name, limit))
-            .unwrap();
-    }
-    let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
-    let _watcher = PacWatcher::start(&server);
-    let peaks = Peaks::start(&objects);
-    let store = store();
-    let first = Working::start(&server, &store, Mode::Takeover).await;
-    let _second = Working::start(&server, &store, Mode::Takeover).await;
-    let pac = PacController::new(&server);
-    pac.event("ci", "website", &templates(0..8, "w")).unwrap();
-    pac.event("ci", "docs", &templates(0..6, "d")).unwrap();
-    ended(&objects, 4).await;
+pub(crate) async fn two_controllers_share_a_store_and_one_ends_in_the_middle(place: Place) {
+    let repositories = [("website", 2), ("docs", 1)];
+    let world = World::at(&place, &repositories, Ending::SucceedAfter(RUN)).await;
+    let (first, _second) = (world.controller().await, world.controller().await);
+    world.event("website", "w", 8);
+    world.event("docs", "d", 6);
+    world.ended(4).await;
     first.end().await;
-    let tokens = ended(&objects, 14).await;
+    let tokens = world.ended(14).await;
     assert_eq!(
         tokens.len(),
         14,
         "each was started with a token: {tokens:?}"
     );
-    assert!(peaks.of("website") <= 2 && peaks.of("docs") <= 1);
+    assert!(world.peaks.of("website") <= 2 && world.peaks.of("docs") <= 1);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_limit_is_used_to_the_full_and_a_raised_one_at_once() {
-    let (server, objects) = server().await;
-    take_over(&server, &objects);
-    objects
-        .create("repositories", repository("website", 2))
-        .unwrap();
-    let tekton = Tekton::start(&server, Ending::WhenTold);
-    let store = store();
-    let _working = Working::start(&server, &store, Mode::Takeover).await;
-    let pac = PacController::new(&server);
-    let order = pac.event("ci", "website", &templates(0..5, "pr")).unwrap();
-    let running = |expected: usize| {
-        let (objects, order) = (&objects, &order);
-        async move {
-            let has_started = |name: &&String| {
-                let run = objects.get(RUNS, "ci", name).unwrap();
-                run["status"]["startTime"].is_string()
-            };
-            let begun = tokio::time::Instant::now();
-            loop {
-                let started: Vec<_> = order.iter().filter(has_started).collect();
-                if started.len() == expected {
-                    assert_eq!(started, order.iter().take(expected).collect::<Vec<_>>());
-                    return;
-                }
-                assert!(started.len() < expected, "{started:?}");
-                assert!(begun.elapsed() < LONG, "{started:?}");
-                sleep(Duration::from_millis(5)).await;
-            }
-        }
-    };
-    running(2).await;
+pub(crate) async fn a_limit_is_used_to_the_full_and_a_raised_one_at_once(place: Place) {
+    let world = World::at(&place, &[("website", 2)], Ending::WhenTold).await;
+    let _working = world.controller().await;
+    let order = world.event("website", "pr", 5);
+    world.runs("website", &["pr0", "pr1"]).await;
     sleep(Duration::from_millis(300)).await;
-    running(2).await;
-    let raised = json!({"spec": {"concurrency_limit": 4}});
-    objects
-        .merge("repositories", "ci", "website", raised)
-        .unwrap();
-    running(4).await;
-    tekton.finish("ci", &order[0], true).unwrap();
-    running(5).await;
+    assert_eq!(world.running("website"), order[..2]);
+    world.set_limit("website", Some(4));
+    world.runs("website", &["pr0", "pr1", "pr2", "pr3"]).await;
+    world.finish(&order[0], true);
+    world.runs("website", &["pr1", "pr2", "pr3", "pr4"]).await;
+    assert!(world.peaks.of("website") <= 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_are_lost_and_watches_that_are_cut_start_nothing_beyond_the_limit() {
-    let (server, objects) = server().await;
-    take_over(&server, &objects);
-    objects
-        .create("repositories", repository("website", 2))
-        .unwrap();
-    let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
-    let _watcher = PacWatcher::start(&server);
-    let peaks = Peaks::start(&objects);
-    let store = store();
-    let _working = Working::start(&server, &store, Mode::Takeover).await;
+    let world = World::new(&[("website", 2)], Ending::SucceedAfter(RUN)).await;
+    let _working = world.controller().await;
     let patches = || Requests::any().verb(Verb::Patch).resource(RUNS);
     for fault in [
         Fault::done_then_504(),
         Fault::done_then_dropped(),
         Fault::unavailable(1),
     ] {
-        server.faults().inject(patches(), 1, fault);
+        world.server().faults().inject(patches(), 1, fault);
     }
-    let pac = PacController::new(&server);
-    pac.event("ci", "website", &templates(0..8, "w")).unwrap();
-    ended(&objects, 2).await;
-    let _ = server.cut_watches();
-    let tokens = ended(&objects, 8).await;
-    assert!(tokens.len() == 8 && peaks.of("website") <= 2, "{tokens:?}");
+    world.event("website", "w", 8);
+    world.ended(2).await;
+    let _ = world.server().cut_watches();
+    let tokens = world.ended(8).await;
+    let peak = world.peaks.of("website");
+    assert!(tokens.len() == 8 && peak <= 2, "{tokens:?}");
+}
+
+/// Pipelines-as-Code makes the runs of an event side by side: the last of its order may be seen first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_are_seen_while_the_store_is_read_have_their_place_in_the_order_of_their_event() {
+    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+    let faults = Faults::none();
+    let store = faults.over(&world.store);
+    // They wait for their order, however long that takes here.
+    let options = controller_options().with_order_wait(LONG);
+    let manager = ManagerOptions::default();
+    let working = world.controller_with(&store, options, manager).await;
+    let rests = || working.controller.has_listed() && working.controller.is_idle();
+    until("it rests", rests).await;
+    let repository = world.repository("website");
+    let reads = || faults.traffic(&repository).loads;
+    faults.hold();
+    let before = reads();
+    world.objects.create(RUNS, world.held("pr2")).unwrap();
+    until("the store is asked about it", || reads() > before).await;
+    for run in ["pr1", "pr0"] {
+        world.objects.create(RUNS, world.held(run)).unwrap();
+    }
+    let order = json!({vocabulary::EXECUTION_ORDER: "ci/pr0,ci/pr1,ci/pr2"});
+    for run in ["pr0", "pr1", "pr2"] {
+        world.merge(run, json!({"metadata": {"annotations": order}}));
+    }
+    let key = "ci/pr2".parse().unwrap();
+    let seen = || working.controller.seen(&key);
+    until("its order is seen", || {
+        seen().is_some_and(|run| run.has_order())
+    })
+    .await;
+    faults.open();
+    for run in ["pr0", "pr1", "pr2"] {
+        world.runs("website", &[run]).await;
+        world.finish(run, true);
+    }
+    assert_eq!(in_order(&world.ended(3).await), ["pr0", "pr1", "pr2"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +150,7 @@ async fn each_mode_leaves_alone_what_is_not_its_own() {
     waits(&["of-pac", "gated"]).await;
     taking_over.end().await;
     let _gating = Working::start(&server, &store, Mode::Gate).await;
-    let tokens = ended(&objects, 1).await;
+    let tokens = ended(&objects, "ci", 1).await;
     assert!(tokens.contains_key("gated"), "{tokens:?}");
     waits(&["of-pac"]).await;
 }

@@ -10,7 +10,8 @@ use pac_pipelines::{Mode, vocabulary};
 use serde_json::{Value, json};
 
 use crate::common::{repository, server};
-use crate::setting::{Peaks, RUN, Working, ended, in_order, store, templates, until};
+use crate::peaks::Peaks;
+use crate::setting::{RUN, Working, ended, in_order, store, templates, until};
 
 /// A server of the webhook that the API server asks from now on.
 async fn webhook(server: &ApiServer, mode: InstallMode) -> WebhookServer {
@@ -50,12 +51,12 @@ async fn runs_whose_orders_the_webhook_moves_start_in_their_order_and_never_over
         .unwrap();
     let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
     let _watcher = PacWatcher::start(&server);
-    let peaks = Peaks::start(&objects);
+    let peaks = Peaks::new(&objects, "ci");
     let store = store();
     let _working = Working::start(&server, &store, Mode::Takeover).await;
     let pac = PacController::new(&server);
     let order = pac.event("ci", "website", &templates(0..6, "pr")).unwrap();
-    let tokens = ended(&objects, 6).await;
+    let tokens = ended(&objects, "ci", 6).await;
     assert_eq!(in_order(&tokens), order);
     assert_eq!(peaks.of("website"), 1);
 }
@@ -75,13 +76,13 @@ async fn runs_that_the_webhook_holds_at_their_creation_start_within_the_limit() 
     }
     let _tekton = Tekton::start(&server, Ending::SucceedAfter(RUN));
     let _watcher = PacWatcher::start(&server);
-    let peaks = Peaks::start(&objects);
+    let peaks = Peaks::new(&objects, "ci");
     let store = store();
     let _working = Working::start(&server, &store, Mode::Gate).await;
     let pac = PacController::new(&server);
     pac.event("ci", "website", &templates(0..6, "w")).unwrap();
     pac.event("ci", "docs", &templates(0..3, "d")).unwrap();
-    let tokens = ended(&objects, 9).await;
+    let tokens = ended(&objects, "ci", 9).await;
     let held: Vec<&String> = tokens.keys().collect();
     assert_eq!(held, ["w0", "w1", "w2", "w3", "w4", "w5"]);
     assert!(peaks.of("website") <= 2, "{}", peaks.of("website"));

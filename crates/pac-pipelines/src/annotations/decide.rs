@@ -36,7 +36,7 @@ pub fn decide(run: &RunView, limited: bool) -> (Standing, Option<PacState>) {
             None | Some(PacState::Queued) => (Standing::Runs, Some(PacState::Started)),
             Some(_) => (Standing::Runs, None),
         },
-        Phase::Ending { graceful: true } if state.is_some() || run.order().is_some() => {
+        Phase::Ending { graceful: true } if state.is_some() || run.has_order() => {
             (Standing::EndsAtOnce, None)
         }
         _ => (Standing::Nothing, None),

@@ -168,9 +168,7 @@ impl Queue {
             return;
         }
         // An event is as old as its oldest run, although that one runs or has ended meanwhile.
-        let concerned = runs
-            .iter()
-            .filter(|run| is_new(run) || run.order().is_some());
+        let concerned = runs.iter().filter(|run| is_new(run) || run.has_order());
         let concerned: Vec<_> = concerned.cloned().collect();
         let batches = batches(
             &concerned,

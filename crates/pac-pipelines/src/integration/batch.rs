@@ -35,7 +35,10 @@ pub fn batches(
         runs.iter().map(|run| (&run.key, run)).collect();
     let mut due = Vec::new();
     for run in in_order_of_creation(runs) {
-        let Some(order) = run.order().filter(|_| waiting.contains_key(&run.key)) else {
+        if !waiting.contains_key(&run.key) {
+            continue;
+        }
+        let Some(order) = run.order() else {
             continue;
         };
         // Also those on which the order has not been written yet, if it names them.

@@ -1,6 +1,6 @@
 //! Looking at one Repository: read what the store knows, plan, and carry the plan out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +28,6 @@ use crate::sections::is_section;
 
 /// Up to so many runs are read from the store one by one, more with their whole repository.
 const ONE_BY_ONE: usize = 8;
-
-/// So many runs are admitted in one commit at most: what every store has room for.
-const PER_COMMIT: usize = 32;
 
 /// So many runs of one Repository that only the store has are read before anything else is done
 /// there; the others follow a second later.
@@ -81,7 +78,7 @@ impl Engine {
         }
         let is_in_two_modes =
             matches!(&state, Some(RepositoryState::Known(view)) if view.in_two_modes);
-        let (items, status) = self.items(repository, dirty).await?;
+        let (items, status) = self.whole_events(repository, dirty).await?;
         let limited = effective.is_none_or(|effective| effective.limit.get().is_some());
         let refuses = self.options.mode == Mode::Gate && is_in_two_modes;
         if refuses {
@@ -102,6 +99,23 @@ impl Engine {
         self.refuse(repository, &mut plan);
         let limit = effective.filter(|effective| dirty.all && is_news(*effective, status.as_ref()));
         self.carry_out(repository, plan, limit, effective).await
+    }
+
+    /// The runs that are to be looked at, and with each new one all of its event.
+    async fn whole_events(
+        &self,
+        repository: &RepositoryKey,
+        dirty: &Dirty,
+    ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
+        let mut whole = dirty.clone();
+        loop {
+            let (items, status) = self.items(repository, &whole).await?;
+            let others = self.others_of_events(repository, &items);
+            if others.is_empty() {
+                return Ok((items, status));
+            }
+            whole.runs.extend(others);
+        }
     }
 
     /// The runs that are to be looked at, as the cluster shows them and the store knows them.
@@ -163,6 +177,26 @@ impl Engine {
             });
         }
         Ok((items, status))
+    }
+
+    /// The runs that come with new ones, by the order of their event, and are not among the items: they
+    /// were seen while the store was read. Without them, a run could start before those that the order
+    /// has first.
+    fn others_of_events(&self, repository: &RepositoryKey, items: &[Item]) -> Vec<PipelineRunKey> {
+        let looked_at: HashSet<_> = items.iter().map(|item| &item.run).collect();
+        let seen = self.seen();
+        let mut named: HashSet<PipelineRunKey> = HashSet::new();
+        for item in items.iter().filter(|item| item.known == Known::Unknown) {
+            // Each run of an event bears the same order.
+            if let Some(view) = item.view.as_ref().filter(|view| !named.contains(&view.key))
+                && let Some(order) = view.order()
+            {
+                named.extend(order.runs().iter().cloned());
+                named.insert(view.key.clone());
+            }
+        }
+        named.retain(|run| !looked_at.contains(run) && seen.run_of(repository, run).is_some());
+        named.into_iter().collect()
     }
 
     /// Finds out which of two runs of one name there is; what is known of the other one ends.
@@ -362,8 +396,9 @@ impl Engine {
         }
     }
 
-    /// Admits runs in their order, with the limit that is in force: those that were, and what
-    /// became of the rest. To be dealt with one and all, since a dropped place is given up.
+    /// Admits runs in their order, with the limit that is in force, in one commit if the store has
+    /// room for all of them: those that were, and what became of the rest. To be dealt with one and
+    /// all, since a dropped place is given up.
     pub(super) async fn admit_all(
         &self,
         repository: &RepositoryKey,
@@ -380,8 +415,9 @@ impl Engine {
         {
             return (admitted, Err(error));
         }
+        let most = self.manager.most_at_once();
         while !requests.is_empty() {
-            let rest = requests.split_off(requests.len().min(PER_COMMIT));
+            let rest = requests.split_off(requests.len().min(most));
             match self.manager.admit_all(repository, limit, requests).await {
                 Ok(admissions) => admitted.extend(admissions),
                 Err(error) => return (admitted, Err(error)),

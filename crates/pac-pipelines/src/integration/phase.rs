@@ -85,7 +85,7 @@ fn is_held_for_us(run: &RunView, limited: bool, mode: Mode) -> bool {
 pub(super) fn bears_marks(run: &RunView, mode: Mode) -> bool {
     let is_queued = run.state() == Some(PacState::Queued);
     match mode {
-        Mode::Alone | Mode::Observe => run.is_held_for_us() || run.order().is_some() || is_queued,
+        Mode::Alone | Mode::Observe => run.is_held_for_us() || run.has_order() || is_queued,
         Mode::Takeover => {
             run.annotation(vocabulary::OUR_EXECUTION_ORDER).is_some()
                 || (run.is_of_pac() && is_queued && !is_ordered_by_pac(run))

@@ -1,5 +1,6 @@
 //! The order in which the runs of one event start, as an annotation has it.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use pac_core::PipelineRunKey;
@@ -32,26 +33,35 @@ impl ExecutionOrder {
     /// an entry that comes twice the first place counts.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        let mut order = Self::default();
-        let entries = text.split(',').map(str::trim);
-        for entry in entries.filter(|entry| !entry.is_empty()) {
-            match entry.parse::<PipelineRunKey>() {
-                Ok(run) => order.push(run),
-                Err(invalid) => order.malformed.push(Malformed {
+        let mut malformed = Vec::new();
+        let runs = entries(text).filter_map(|entry| match entry.parse::<PipelineRunKey>() {
+            Ok(run) => Some(run),
+            Err(invalid) => {
+                malformed.push(Malformed {
                     entry: entry.chars().take(Self::SHOWN).collect(),
                     rule: invalid.rule().to_owned(),
-                }),
+                });
+                None
             }
-        }
-        order
+        });
+        let runs = Self::of(runs).runs;
+        Self { runs, malformed }
     }
 
     /// Of these runs, in this order.
     #[must_use]
     pub fn of(runs: impl IntoIterator<Item = PipelineRunKey>) -> Self {
-        let mut order = Self::default();
-        runs.into_iter().for_each(|run| order.push(run));
-        order
+        let mut named = HashSet::new();
+        let runs = runs.into_iter().filter(|run| named.insert(run.clone()));
+        Self {
+            runs: runs.collect(),
+            malformed: Vec::new(),
+        }
+    }
+
+    /// Whether the value of an annotation names a run. It is read as far as its first one only.
+    pub(super) fn names_a_run(text: &str) -> bool {
+        entries(text).any(|entry| entry.parse::<PipelineRunKey>().is_ok())
     }
 
     /// The runs, first to start first.
@@ -77,12 +87,12 @@ impl ExecutionOrder {
     pub fn position(&self, run: &PipelineRunKey) -> Option<usize> {
         self.runs.iter().position(|other| other == run)
     }
+}
 
-    fn push(&mut self, run: PipelineRunKey) {
-        if !self.runs.contains(&run) {
-            self.runs.push(run);
-        }
-    }
+/// The entries of an annotation's value that are not empty.
+fn entries(text: &str) -> impl Iterator<Item = &str> {
+    let entries = text.split(',').map(str::trim);
+    entries.filter(|entry| !entry.is_empty())
 }
 
 impl fmt::Display for ExecutionOrder {
@@ -109,7 +119,11 @@ mod tests {
         assert_eq!(order.to_string(), text);
         assert_eq!(order.position(&"ci/pr10".parse().unwrap()), Some(2));
         assert!(order.malformed().is_empty());
-        assert!(ExecutionOrder::parse("").is_empty());
+        assert!(ExecutionOrder::names_a_run(text));
+        for empty in ["", " ,", "no-slash"] {
+            assert!(ExecutionOrder::parse(empty).is_empty());
+            assert!(!ExecutionOrder::names_a_run(empty), "{empty}");
+        }
     }
 
     #[test]

@@ -89,9 +89,20 @@ impl RunView {
     /// known.
     #[must_use]
     pub fn order(&self) -> Option<ExecutionOrder> {
+        let order = ExecutionOrder::parse(self.order_text()?);
+        Some(order).filter(|order| !order.is_empty())
+    }
+
+    /// Whether the order of its event's runs is known. An order has as many entries as its event has
+    /// runs, so that reading it of each run of a large event takes long; this does not.
+    #[must_use]
+    pub fn has_order(&self) -> bool {
+        self.order_text().is_some_and(ExecutionOrder::names_a_run)
+    }
+
+    fn order_text(&self) -> Option<&str> {
         let text = self.annotation(vocabulary::OUR_EXECUTION_ORDER);
-        let text = text.or_else(|| self.annotation(vocabulary::EXECUTION_ORDER))?;
-        Some(ExecutionOrder::parse(text)).filter(|order| !order.is_empty())
+        text.or_else(|| self.annotation(vocabulary::EXECUTION_ORDER))
     }
 
     /// The state that the annotation-based system keeps on it.
@@ -357,6 +368,7 @@ status:
             Some(Timestamp::from_unix_millis(1_795_939_201_000))
         );
         assert_eq!(run.order().unwrap().runs().len(), 2);
+        assert!(run.has_order());
         assert!(run.is_of_pac() && !run.is_done() && !run.has_started() && !run.is_foreign());
         assert!(!run.labels.contains_key("somebody/else"));
         assert_eq!(run.version, Some(ResourceVersion::new(228)));

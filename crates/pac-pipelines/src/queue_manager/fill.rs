@@ -12,9 +12,6 @@ use crate::error::PipelinesError;
 use crate::integration::Known;
 use crate::model::RepositoryView;
 
-/// So many runs are admitted in one commit at most: what every store has room for.
-const PER_COMMIT: usize = 32;
-
 impl QueueManager {
     /// Adds runs in their order, with the limit that is in force.
     pub(super) async fn add(
@@ -54,7 +51,7 @@ impl QueueManager {
         }
         let announcement = version.map(|version| (limit, version));
         while !new.is_empty() {
-            let rest = new.split_off(new.len().min(PER_COMMIT));
+            let rest = new.split_off(new.len().min(manager.most_at_once()));
             let admissions = manager
                 .admit_all(&repository.key, announcement, new)
                 .await?;
