@@ -21,4 +21,5 @@ mod scale;
 mod sections;
 mod setting;
 mod together;
+mod two_modes;
 mod webhook;

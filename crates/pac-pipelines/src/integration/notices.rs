@@ -104,9 +104,12 @@ pub enum What {
     },
     /// Its request for the section was ended in the store, by an operator.
     SectionRefused,
-    /// It is left alone, since its Repository is
-    /// [in two modes](crate::model::RepositoryView::in_two_modes).
-    InTwoModes,
+    /// It is left alone, since its Repository is in two modes: our annotation sets a limit, and so
+    /// does a `spec.concurrency_limit`, by which Pipelines-as-Code queues its runs.
+    InTwoModes {
+        /// The Repository with that `spec.concurrency_limit`: its own, or the global one.
+        limited_by: RepositoryKey,
+    },
     /// It stays held back, since it cannot be told which queue it belongs to, or how many may run
     /// there.
     Refused {

@@ -79,13 +79,14 @@ impl Engine {
             }
             Some(_) => {}
         }
-        let is_in_two_modes =
-            matches!(&state, Some(RepositoryState::Known(view)) if view.in_two_modes);
         let (items, status) = self.items(repository, dirty).await?;
         let limited = effective.is_none_or(|effective| effective.limit.get().is_some());
-        let refuses = self.options.mode == Mode::Gate && is_in_two_modes;
-        if refuses {
-            self.tell_refused(repository, &items);
+        let other_limit = match self.options.mode {
+            Mode::Gate => self.seen().limit_beside_annotation(repository),
+            Mode::Alone | Mode::Takeover | Mode::Observe => None,
+        };
+        if let Some(limited_by) = &other_limit {
+            self.tell_refused(repository, limited_by, &items);
         }
         let mut plan = Plan::of(items, limited, self.options.mode);
         if !plan.verify.is_empty() {
@@ -95,7 +96,7 @@ impl Engine {
             let later = Instant::now() + Duration::from_secs(1);
             self.work.mark(repository, Dirty::listed(), later);
         }
-        if refuses {
+        if other_limit.is_some() {
             // Pipelines-as-Code starts them, or its users do.
             plan.admit_new.clear();
         }
@@ -348,8 +349,14 @@ impl Engine {
         request.with_priority(self.seen().policies(repository, view).priority)
     }
 
-    /// Tells of the runs that are left alone because their Repository is in two modes.
-    fn tell_refused(&self, repository: &RepositoryKey, items: &[Item]) {
+    /// Tells of the runs that are left alone because their Repository is in two modes: the
+    /// `concurrency_limit` of `limited_by` stands beside our annotation.
+    fn tell_refused(
+        &self,
+        repository: &RepositoryKey,
+        limited_by: &RepositoryKey,
+        items: &[Item],
+    ) {
         for view in items.iter().filter(|item| !item.known.is_live()) {
             let Some(view) = &view.view else { continue };
             let waits = matches!(
@@ -357,7 +364,8 @@ impl Engine {
                 Phase::Held | Phase::HeldByUser
             );
             if waits && (view.is_of_pac() || view.is_held_for_us()) {
-                self.tell_of(repository, view, What::InTwoModes);
+                let limited_by = limited_by.clone();
+                self.tell_of(repository, view, What::InTwoModes { limited_by });
             }
         }
     }

@@ -358,14 +358,13 @@ impl Seen {
         self.sections.saw_repositories(state.version());
         let (existed, before) = (self.exists(&key), self.limit(&key));
         let policies_before = self.annotations(&key).cloned();
-        let global_before = (self.global_limit().limit, self.global_is_unreadable());
+        let global_before = self.global_in_force();
         self.repositories.insert(key.clone(), state);
         let limit = |effective: Option<EffectiveLimit>| effective.map(|effective| effective.limit);
         let mut touched = Vec::new();
         // Its status, which changes with every run, is of no interest.
-        let global_now = (self.global_limit().limit, self.global_is_unreadable());
-        if global_now != global_before {
-            touched = self.inheriting();
+        if self.global_in_force() != global_before {
+            touched = self.under_global();
             touched.retain(|other| *other != key);
         }
         let is_other_limit = limit(self.limit(&key)) != limit(before);
