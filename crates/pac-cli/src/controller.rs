@@ -91,6 +91,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NS/NAME")]
     global_repository: Option<RepositoryKey>,
 
+    /// How long the start of a run of Pipelines-as-Code waits until its watcher has prepared the
+    /// run, that is, has made the secret with which it clones: 0s to 30s from its creation, then it
+    /// starts all the same
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = start_wait)]
+    start_wait: Duration,
+
     /// Make no events on PipelineRuns: queued, started, not managed and why
     #[arg(long)]
     no_events: bool,
@@ -286,6 +292,20 @@ async fn close(manager: &ConcurrencyManager, within: Duration) {
     }
 }
 
+fn start_wait(text: &str) -> Result<Duration, String> {
+    let longest = ControllerOptions::LONGEST_START_WAIT;
+    let wait = match text {
+        "0" | "0s" => Some(Duration::ZERO),
+        text => crate::time::parse_duration(text).ok(),
+    };
+    wait.filter(|wait| *wait <= longest).ok_or_else(|| {
+        format!(
+            "must be a duration from 0s to {} s, such as 10s",
+            longest.as_secs()
+        )
+    })
+}
+
 fn read(sources: &Sources) -> Result<Settings, Failure> {
     Ok(sources.loader()?.load()?.settings())
 }
@@ -317,7 +337,8 @@ impl Args {
     }
 
     fn controller_options(&self) -> ControllerOptions {
-        let options = ControllerOptions::default().with_mode(match self.mode {
+        let options = ControllerOptions::default().with_start_wait(self.start_wait);
+        let options = options.with_mode(match self.mode {
             Mode::Takeover => Acting::Takeover,
             Mode::Gate => Acting::Gate,
             Mode::Observe => Acting::Observe,

@@ -73,6 +73,13 @@ impl Told {
                 let note = format!("cancelled in the store of {repository}: it is ended{form}");
                 ("CancelledInStore", "Cancel", false, note)
             }
+            What::StartedUnprepared { missing } => {
+                let note = format!(
+                    "started although Pipelines-as-Code {missing}, for which it was waited: it may \
+                     fail; see whether the watcher of Pipelines-as-Code works"
+                );
+                ("StartedUnprepared", "Start", true, note)
+            }
             What::InTwoModes { limited_by } => {
                 let annotation = pac_pipelines::vocabulary::LIMIT;
                 let note = if limited_by == repository {

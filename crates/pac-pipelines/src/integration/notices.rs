@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use super::engine::Engine;
 use super::phase::Phase;
 use super::plan::Plan;
+use super::ready::Preparation;
 use crate::model::RunView;
 
 /// Notices that a slow reader may be behind before it loses the oldest.
@@ -63,6 +64,12 @@ pub enum What {
     Started {
         /// With this token.
         token: FencingToken,
+    },
+    /// This controller has started it although Pipelines-as-Code had not prepared it in time. Its
+    /// first steps may fail. Told after that it has started.
+    StartedUnprepared {
+        /// What Pipelines-as-Code had yet to do.
+        missing: Preparation,
     },
     /// It had a slot and could not be started: the slot was given back, and it is in its old place
     /// in the queue.

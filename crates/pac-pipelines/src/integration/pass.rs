@@ -351,12 +351,7 @@ impl Engine {
 
     /// Tells of the runs that are left alone because their Repository is in two modes: the
     /// `concurrency_limit` of `limited_by` stands beside our annotation.
-    fn tell_refused(
-        &self,
-        repository: &RepositoryKey,
-        limited_by: &RepositoryKey,
-        items: &[Item],
-    ) {
+    fn tell_refused(&self, repository: &RepositoryKey, limited_by: &RepositoryKey, items: &[Item]) {
         for view in items.iter().filter(|item| !item.known.is_live()) {
             let Some(view) = &view.view else { continue };
             let waits = matches!(
