@@ -1,12 +1,12 @@
 //! The admission webhook: a Deployment of its own, and the configuration that makes the API server
 //! ask it what the policies would do by themselves.
 
-use pac_pipelines::vocabulary::{PAC_MANAGER, REPOSITORY};
+use pac_pipelines::vocabulary::{HOLD_RUNS, PAC_MANAGER, REPOSITORY};
 use serde_json::{Map, Value, json};
 
 use super::manifest::Manifest;
 use super::options::{Install, InstallMode};
-use super::policies::{self, CANCEL, GATE, TAKEOVER, has_annotation};
+use super::policies::{self, CANCEL, GATE, NAMESPACE, TAKEOVER, has_annotation};
 use super::rbac::{self, Permission};
 use super::workload::{self, COMPONENT};
 use crate::webhook::Rule;
@@ -163,6 +163,7 @@ fn webhook(install: &Install, policy: &Manifest) -> Option<Value> {
     let rule = match policy.name() {
         TAKEOVER => Rule::Takeover,
         GATE => Rule::Gate,
+        NAMESPACE => Rule::Namespace,
         CANCEL => Rule::Cancel,
         _ => return None,
     };
@@ -190,6 +191,15 @@ fn webhook(install: &Install, policy: &Manifest) -> Option<Value> {
         set(field, constraints.get(field)?.clone());
     }
     set("rules", constraints.get("resourceRules")?.clone());
+    if rule == Rule::Namespace {
+        // The policy looks at annotations of the Namespace, which a webhook does not see.
+        let mut namespaces = constraints.get("namespaceSelector")?.clone();
+        let labels = json!({HOLD_RUNS: "true"});
+        namespaces
+            .as_object_mut()?
+            .insert("matchLabels".to_owned(), labels);
+        set("namespaceSelector", namespaces);
+    }
     let conditions = spec.get("matchConditions")?.as_array()?;
     set("matchConditions", conditions_without_params(conditions));
     Some(Value::Object(webhook))
