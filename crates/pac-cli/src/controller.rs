@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use pac_concurrency::kubernetes::{
-    Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, Mode as Acting,
-    PipelinesController, ReportOptions, Reporter,
+    Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, PipelinesController,
+    ReportOptions, Reporter,
 };
 use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, Settings};
 use tokio::task::JoinHandle;
@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::Sources;
 use crate::exit::{Exit, Failure};
+use crate::kubernetes::mode::Mode;
 use crate::store;
 use end::End;
 use health::Health;
@@ -130,17 +131,6 @@ pub(crate) struct Args {
     /// What is logged to stderr
     #[arg(long, value_enum, default_value_t = log::Level::Info)]
     log_level: log::Level,
-}
-
-/// Which runs the controller acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// Those that Pipelines-as-Code holds back
-    Takeover,
-    /// Those that an admission policy holds back
-    Gate,
-    /// None
-    Observe,
 }
 
 /// What a controller does while limits are disabled.
@@ -337,12 +327,9 @@ impl Args {
     }
 
     fn controller_options(&self) -> ControllerOptions {
-        let options = ControllerOptions::default().with_start_wait(self.start_wait);
-        let options = options.with_mode(match self.mode {
-            Mode::Takeover => Acting::Takeover,
-            Mode::Gate => Acting::Gate,
-            Mode::Observe => Acting::Observe,
-        });
+        let options = ControllerOptions::default()
+            .with_start_wait(self.start_wait)
+            .with_mode(self.mode.into());
         match &self.global_repository {
             Some(global) => options.with_global_repository(Some(global.clone())),
             None => options,

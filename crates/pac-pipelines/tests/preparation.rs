@@ -87,7 +87,7 @@ mod cases {
             setting.cluster.mark(&run(name), annotation, "true");
         }
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(running(&setting), [first.clone()]);
+        assert_eq!(running(&setting), [first.as_str()]);
         setting.cluster.finish(&run(&first), true);
         let told = starts(&mut notices).await;
         assert_eq!(told.len(), 2, "each starts once: {told:?}");

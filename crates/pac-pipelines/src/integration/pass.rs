@@ -200,20 +200,15 @@ impl Engine {
     ) -> Result<Report, PipelinesError> {
         let mut report = Report::default();
         let mut over = Vec::new();
-        // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
         let adoptions = plan.adopt.iter().map(|view| {
-            self.manager
-                .adopt(repository, self.request(repository, view))
+            let request = self.request(repository, view);
+            (view, self.manager.adopt(repository, request))
         });
-        let adoptions = join_all(adoptions).await;
-        for (view, admission) in plan.adopt.iter().zip(&adoptions) {
-            match admission {
-                Ok(Admission::Finished(_)) => over.push(view),
-                Ok(_) => report.adopted += 1,
-                Err(_) => {}
-            }
-        }
-        first_error(adoptions)?;
+        deal_with_all(adoptions, |view, admission| match admission {
+            Admission::Finished(_) => over.push(view),
+            _ => report.adopted += 1,
+        })
+        .await?;
         if let Some(limit) = limit {
             let change = self
                 .manager
@@ -265,23 +260,18 @@ impl Engine {
             report.admitted += 1;
         }
         let admissions = plan.admit.iter().map(|view| {
-            self.manager
-                .admit(repository, self.request(repository, view))
+            let request = self.request(repository, view);
+            (view, self.manager.admit(repository, request))
         });
-        // A place in the queue that is dropped is given up: each is dealt with before any error.
-        let mut failed = Ok(());
-        for (view, admission) in plan.admit.iter().zip(join_all(admissions).await) {
-            match admission {
-                Ok(Admission::Finished(_)) => over.push(view),
-                Ok(admission) => {
-                    self.tell_queued(repository, view, &admission, true);
-                    self.admitted(admission);
-                    report.admitted += 1;
-                }
-                Err(error) => failed = Err(error),
+        deal_with_all(admissions, |view, admission| match admission {
+            Admission::Finished(_) => over.push(view),
+            admission => {
+                self.tell_queued(repository, view, &admission, true);
+                self.admitted(admission);
+                report.admitted += 1;
             }
-        }
-        failed?;
+        })
+        .await?;
         if let Some(effective) = effective {
             report.admitted += self
                 .admit_new(repository, &plan.admit_new, effective)
@@ -393,6 +383,23 @@ impl Engine {
         }
         (admitted, Ok(()))
     }
+}
+
+/// Awaits all that was asked for, and deals with every answer before it fails with the first error: an
+/// adoption that is dropped is taken back, and so is a place in the queue.
+pub(super) async fn deal_with_all<T, A, E>(
+    asked: impl Iterator<Item = (T, impl Future<Output = Result<A, E>>)>,
+    mut deal: impl FnMut(T, A),
+) -> Result<(), E> {
+    let (about, asked): (Vec<T>, Vec<_>) = asked.unzip();
+    let mut failed = Ok(());
+    for (about, answer) in about.into_iter().zip(join_all(asked).await) {
+        match answer {
+            Ok(answer) => deal(about, answer),
+            Err(error) => failed = failed.and(Err(error)),
+        }
+    }
+    failed
 }
 
 /// The first failure of several calls that have all ended.
