@@ -25,7 +25,8 @@
 //! ```
 //!
 //! Beside the server are stand-ins for the programs that act on PipelineRuns in a cluster: [`Tekton`],
-//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included.
+//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included; and
+//! [`Deployments`], whose replicas are ready at once.
 //!
 //! [`serde_json::Value`] is the one foreign type in the signatures: an object is its JSON.
 //!
@@ -65,4 +66,6 @@ pub use policies::{Effect, Policy};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;
 pub use server::{ApiOptions, ApiServer};
-pub use standins::{Ending, Mishap, PacController, PacWatcher, Tekton, Template, tekton_rules};
+pub use standins::{
+    Deployments, Ending, Mishap, PacController, PacWatcher, Tekton, Template, tekton_rules,
+};

@@ -21,6 +21,8 @@ mod server;
 mod tls;
 
 pub use error::{WebhookError, WebhookErrorKind};
+pub(crate) use plan::authorities_in;
+
 pub use options::{CertificateOptions, WebhookOptions};
 pub use rule::Rule;
 pub use server::WebhookServer;

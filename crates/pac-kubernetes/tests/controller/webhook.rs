@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pac_kubernetes::install::{Admission, ClusterAccess, Install, InstallMode, apply};
 use pac_kubernetes::webhook::{WebhookOptions, WebhookServer};
-use pac_kubernetes_mock::{ApiServer, Ending, PacController, PacWatcher, Tekton};
+use pac_kubernetes_mock::{ApiServer, Deployments, Ending, PacController, PacWatcher, Tekton};
 use pac_pipelines::{Mode, vocabulary};
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ async fn webhook(server: &ApiServer, mode: InstallMode) -> WebhookServer {
     let install = Install::default()
         .with_admission(Admission::Webhook)
         .with_mode(mode);
+    let _deployments = Deployments::start(server);
     apply(&access, &install, &mut |_, _| {}).await.unwrap();
     let options = WebhookOptions::default()
         .with_address((Ipv4Addr::LOCALHOST, 0).into())
