@@ -15,7 +15,7 @@ use pac_concurrency::kubernetes::{
     Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, PipelinesController,
     ReportOptions, Reporter,
 };
-use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, Settings};
+use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, RepositoryKey, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -35,7 +35,7 @@ Modes:
             admission policy keeps its own queue from seeing them
   gate      the runs that an admission policy holds back, with our annotation `held`, also those
             that are not of Pipelines-as-Code; annotations of Namespaces say which queues there are
-  observe   nothing is written to the cluster and nothing is asked of the store
+  observe   nothing is written to the cluster, and no store is opened
 
 While concurrency-enabled is false, the controller waits until it is not, or does without a store
 (--without-store). It reads the settings again every ten seconds; other changes of settings need
@@ -210,12 +210,16 @@ async fn with_store(
     health: &Health,
     end: &mut End,
 ) -> Result<Left, Failure> {
-    if !args.alone {
-        store::refuse_memory(settings)?;
+    let mut settings = settings.clone();
+    if args.mode == Mode::Observe {
+        // It asks the store nothing, and so it has none but one that is empty and its own.
+        settings.driver = DriverKind::Memory;
+    } else if !args.alone {
+        store::refuse_memory(&settings)?;
     }
     health.connecting();
     let manager = tokio::select! {
-        manager = connect(settings) => manager?,
+        manager = connect(&settings) => manager?,
         () = end.asked() => return Ok(Left::Asked),
     };
     let options = args.controller_options();
