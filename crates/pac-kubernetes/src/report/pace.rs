@@ -11,7 +11,8 @@ use tokio::time::Instant;
 /// How often a write that fails is tried in a row.
 const ATTEMPTS: u32 = 3;
 
-/// How long a write waits at most that is tried until it is made: its wait is doubled with every failure.
+/// How long a write waits at most that is tried until it is made: its wait is doubled with every
+/// failure.
 const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// The values that are wanted on objects, and those that were written.

@@ -87,8 +87,8 @@ async fn it_is_found_right_once_it_is_trusted_and_ready_and_is_removed_as_a_whol
     }
 }
 
-/// Until it can answer, it is not asked: a gate that does not answer has every new run refused. And it is
-/// trusted with the first question.
+/// Until it can answer, it is not asked: a gate that does not answer has every new run refused. And it
+/// is trusted with the first question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_run_is_refused_between_the_first_object_and_the_first_ready_replica() {
     let server = ApiServer::start().await;
