@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use pac_concurrency::kubernetes::{
-    Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, Mode as Acting,
-    PipelinesController, ReportOptions, Reporter,
+    Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, PipelinesController,
+    ReportOptions, Reporter,
 };
-use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, Settings};
+use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, RepositoryKey, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Sources;
 use crate::exit::{Exit, Failure};
+use crate::kubernetes::mode::Mode;
 use crate::store;
 use end::End;
 use health::Health;
@@ -34,7 +35,7 @@ Modes:
             admission policy keeps its own queue from seeing them
   gate      the runs that an admission policy holds back, with our annotation `held`, also those
             that are not of Pipelines-as-Code; annotations of Namespaces say which queues there are
-  observe   nothing is written to the cluster and nothing is asked of the store
+  observe   nothing is written to the cluster, and no store is opened
 
 While concurrency-enabled is false, the controller waits until it is not, or does without a store
 (--without-store). It reads the settings again every ten seconds; other changes of settings need
@@ -91,6 +92,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NS/NAME")]
     global_repository: Option<RepositoryKey>,
 
+    /// How long the start of a run of Pipelines-as-Code waits until its watcher has prepared the
+    /// run, that is, has made the secret with which it clones: 0s to 30s from its creation, then it
+    /// starts all the same
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = start_wait)]
+    start_wait: Duration,
+
     /// Make no events on PipelineRuns: queued, started, not managed and why
     #[arg(long)]
     no_events: bool,
@@ -124,17 +131,6 @@ pub(crate) struct Args {
     /// What is logged to stderr
     #[arg(long, value_enum, default_value_t = log::Level::Info)]
     log_level: log::Level,
-}
-
-/// Which runs the controller acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// Those that Pipelines-as-Code holds back
-    Takeover,
-    /// Those that an admission policy holds back
-    Gate,
-    /// None
-    Observe,
 }
 
 /// What a controller does while limits are disabled.
@@ -214,12 +210,16 @@ async fn with_store(
     health: &Health,
     end: &mut End,
 ) -> Result<Left, Failure> {
-    if !args.alone {
-        store::refuse_memory(settings)?;
+    let mut settings = settings.clone();
+    if args.mode == Mode::Observe {
+        // It asks the store nothing, and so it has none but one that is empty and its own.
+        settings.driver = DriverKind::Memory;
+    } else if !args.alone {
+        store::refuse_memory(&settings)?;
     }
     health.connecting();
     let manager = tokio::select! {
-        manager = connect(settings) => manager?,
+        manager = connect(&settings) => manager?,
         () = end.asked() => return Ok(Left::Asked),
     };
     let options = args.controller_options();
@@ -286,6 +286,20 @@ async fn close(manager: &ConcurrencyManager, within: Duration) {
     }
 }
 
+fn start_wait(text: &str) -> Result<Duration, String> {
+    let longest = ControllerOptions::LONGEST_START_WAIT;
+    let wait = match text {
+        "0" | "0s" => Some(Duration::ZERO),
+        text => crate::time::parse_duration(text).ok(),
+    };
+    wait.filter(|wait| *wait <= longest).ok_or_else(|| {
+        format!(
+            "must be a duration from 0s to {} s, such as 10s",
+            longest.as_secs()
+        )
+    })
+}
+
 fn read(sources: &Sources) -> Result<Settings, Failure> {
     Ok(sources.loader()?.load()?.settings())
 }
@@ -317,11 +331,9 @@ impl Args {
     }
 
     fn controller_options(&self) -> ControllerOptions {
-        let options = ControllerOptions::default().with_mode(match self.mode {
-            Mode::Takeover => Acting::Takeover,
-            Mode::Gate => Acting::Gate,
-            Mode::Observe => Acting::Observe,
-        });
+        let options = ControllerOptions::default()
+            .with_start_wait(self.start_wait)
+            .with_mode(self.mode.into());
         match &self.global_repository {
             Some(global) => options.with_global_repository(Some(global.clone())),
             None => options,

@@ -2,6 +2,7 @@
 
 mod check;
 mod handover;
+pub(crate) mod mode;
 mod options;
 mod place;
 

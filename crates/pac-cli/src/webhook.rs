@@ -17,6 +17,7 @@ const AFTER_HELP: &str = "\
 It answers the admission reviews of the API server over TLS, one path for each rule:
   /takeover  moves the execution order of a run out of the sight of Pipelines-as-Code
   /gate      holds a new run back whose Repository has the annotation with a limit
+  /namespace holds a new run back of a Namespace with the label for that, whatever made it
   /cancel    ends a held run at once that is cancelled gracefully
 
 It has no state and touches no store; any number of replicas answer. `pac kubernetes install

@@ -91,6 +91,7 @@ fn hold(objects: &Handle, name: &str, order: &str) {
         "metadata": {"name": name, "namespace": "ci",
             "labels": {"app.kubernetes.io/managed-by": prefix},
             "annotations": {format!("{prefix}/repository"): "website",
+                format!("{prefix}/state"): "queued",
                 format!("concurrency.{prefix}/execution-order"): order}},
         "spec": {"status": "PipelineRunPending"},
     });
@@ -120,6 +121,28 @@ async fn a_controller_starts_runs_and_ends_in_order() {
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("the store was told of the end"), "{log}");
     assert!(!log.contains("s3cr3t"), "{log}");
+}
+
+/// Whatever the settings name is not needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_that_observes_opens_no_store() {
+    let (server, objects) = server().await;
+    hold(&objects, "a", "ci/a");
+    let file = kubeconfig(server.url());
+    let away = [
+        "--mode=observe",
+        "--set",
+        "concurrency-driver=etcd",
+        "--set",
+        "etcd-endpoints=http://127.0.0.1:1",
+    ];
+    let controller = Controller::start(&file, &away);
+    tokio::task::block_in_place(|| controller.wait_for("/readyz", "200 OK"));
+    let (code, log) = tokio::task::block_in_place(|| controller.end());
+    assert_eq!(code, 0, "{log}");
+    assert_eq!(server.count(&Requests::writes()), 0);
+    let run = objects.get("pipelineruns", "ci", "a").unwrap();
+    assert_eq!(run["spec"]["status"], "PipelineRunPending");
 }
 
 /// What is written of two runs of which one waits until the other has ended.
@@ -260,6 +283,7 @@ fn what_cannot_be_used_is_named() {
             "the driver is memory",
         ),
         (vec!["--mode", "other"], 2, "takeover, gate, observe"),
+        (vec!["--start-wait", "31s"], 2, "from 0s to 30 s"),
     ] {
         let args = [&["controller", probes][..], &args].concat();
         let ended = pac(&args);

@@ -17,7 +17,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use common::{command, pac};
-use pac_kubernetes_mock::{ApiServer, Handle};
+use pac_kubernetes_mock::{ApiServer, Deployments, Handle};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -65,6 +65,7 @@ async fn it_is_installed_answers_and_ends_in_order() {
     let server = ApiServer::start().await;
     let objects = server.handle();
     objects.create_namespace("ci").unwrap();
+    let _deployments = Deployments::start(&server);
     let install = ["kubernetes", "install", "--admission=webhook", "--apply"];
     let installed = pac(&[&install[..], &["--server", server.url()]].concat());
     assert_eq!(installed.code, 0, "{}", installed.stderr);

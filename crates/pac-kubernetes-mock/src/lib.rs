@@ -25,8 +25,9 @@
 //! ```
 //!
 //! Beside the server are stand-ins for the programs that act on PipelineRuns in a cluster: [`Tekton`],
-//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included. Through
-//! [`Handle::remote`] they work on a server elsewhere, too.
+//! and [`PacController`] and [`PacWatcher`] of Pipelines-as-Code, its known faults included; and
+//! [`Deployments`], whose replicas are ready at once. Through [`Handle::remote`] they work on a server
+//! elsewhere, too.
 //!
 //! [`serde_json::Value`] is the one foreign type in the signatures: an object is its JSON.
 //!
@@ -68,4 +69,6 @@ pub use remote::{Remote, RemoteRequest, RemoteWatch};
 pub use requests::{RequestRecord, Requests};
 pub use resource::Resource;
 pub use server::{ApiOptions, ApiServer};
-pub use standins::{Ending, Mishap, PacController, PacWatcher, Tekton, Template, tekton_rules};
+pub use standins::{
+    Deployments, Ending, Mishap, PacController, PacWatcher, Tekton, Template, tekton_rules,
+};

@@ -12,10 +12,10 @@ mod common;
 use common::{cluster, next, options, server};
 use pac_kubernetes::KubernetesOptions;
 use pac_kubernetes::install::{
-    CheckOptions, CheckResult, CheckStep, ClusterAccess, Install, InstallMode, check,
+    Admission, CheckOptions, CheckResult, CheckStep, ClusterAccess, Install, InstallMode, check,
 };
 use pac_kubernetes_mock::{ApiServer, Handle, Requests, Verb};
-use pac_pipelines::vocabulary::{LANE, LANE_LABELS, LANE_LIMIT, LIMIT};
+use pac_pipelines::vocabulary::{HOLD_RUNS, LANE, LANE_LABELS, LANE_LIMIT, LIMIT};
 use pac_pipelines::{Cluster, ClusterEvent};
 use serde_json::{Value, json};
 
@@ -96,10 +96,13 @@ async fn a_run_keeps_its_other_labels_and_short_annotations_for_lanes_alone() {
 
 /// What the step says.
 async fn examined(server: &ApiServer, mode: InstallMode) -> String {
+    examined_of(server, &Install::default().with_mode(mode)).await
+}
+
+async fn examined_of(server: &ApiServer, install: &Install) -> String {
     let access = ClusterAccess::at(server.url()).unwrap();
-    let install = Install::default().with_mode(mode);
     let judge = |_| Ok(String::new());
-    let results = check(&access, &install, &CheckOptions::default(), &judge).await;
+    let results = check(&access, install, &CheckOptions::default(), &judge).await;
     let mut results = results.into_iter();
     let (_, result) = results
         .find(|(step, _)| *step == CheckStep::Namespaces)
@@ -150,5 +153,24 @@ async fn an_examination_names_what_namespaces_say_wrongly() {
     assert!(
         told.contains("over object, which \"params\" is not"),
         "{told}"
+    );
+}
+
+/// A webhook is selected by labels: without the label it is not asked about runs of the Namespace.
+#[tokio::test]
+async fn an_examination_names_namespaces_that_the_webhook_does_not_see() {
+    let (server, objects) = server().await;
+    let webhook = Install::default()
+        .with_mode(InstallMode::Gate)
+        .with_admission(Admission::Webhook);
+    annotate(&objects, &json!({LIMIT: "2"}));
+    let told = examined_of(&server, &webhook).await;
+    let cure = format!("kubectl label namespace ci {HOLD_RUNS}=true");
+    assert!(told.contains(&cure), "{told}");
+    let label = json!({"metadata": {"labels": {HOLD_RUNS: "true"}}});
+    objects.merge("namespaces", "", "ci", label).unwrap();
+    assert_eq!(
+        examined_of(&server, &webhook).await,
+        "ok: 1 Namespaces with a limit, 0 of them with lanes"
     );
 }

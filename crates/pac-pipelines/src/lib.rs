@@ -28,6 +28,6 @@ pub use cluster::{
 };
 pub use error::{ClusterError, ClusterErrorKind, ModelError, PipelinesError};
 pub use integration::{
-    ControllerOptions, Creation, Mode, Notice, Noticed, Notices, PipelinesController, Recovery,
-    What,
+    ControllerOptions, Creation, Mode, Notice, Noticed, Notices, PipelinesController, Preparation,
+    Recovery, What,
 };

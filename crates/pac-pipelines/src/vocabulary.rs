@@ -92,6 +92,10 @@ pub const LANE: &str = "concurrency.pipelinesascode.tekton.dev/lane";
 /// Annotation of ours, on a Namespace: the limit of each of its lanes, a number or an expression.
 pub const LANE_LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/lane-limit";
 
+/// Label of ours, on a Namespace: with the value `true` an admission webhook holds all of its new
+/// runs back. A webhook is selected by labels and does not see annotations; a policy does.
+pub const HOLD_RUNS: &str = "concurrency.pipelinesascode.tekton.dev/hold-runs";
+
 /// What the names of annotations of ours begin with by which the steps of a run ask for
 /// [sections](crate::sections).
 pub const SECTION_PREFIX: &str = "concurrency.pipelinesascode.tekton.dev/section.";

@@ -78,7 +78,7 @@ fn short(notice: &Notice) -> String {
         What::GivenBack { .. } => format!("{run} given back"),
         What::Requeued => format!("{run} requeued"),
         What::CancelledInStore { runs } => format!("{run} cancelled in the store, runs {runs}"),
-        What::InTwoModes => format!("{run} in two modes"),
+        What::InTwoModes { limited_by } => format!("{run} in two modes by {limited_by}"),
         What::InvalidAnnotation { message } => format!("{run} invalid: {message}"),
         other => format!("{run} {other:?}"),
     }
@@ -233,7 +233,7 @@ mod cases {
         let by_its_user = NewRun::plain(run("b")).with_status(SpecStatus::Pending);
         setting.cluster.create(by_its_user).unwrap();
         controller.recover().await.unwrap();
-        assert_eq!(next(&mut notices).await, "a in two modes");
+        assert_eq!(next(&mut notices).await, "a in two modes by ci/website");
         nothing(&mut notices).await;
         setting.cluster.apply_repository(&website(), Limit::new(2));
         assert_eq!(setting.running_in_cluster(&website()), [""; 0]);

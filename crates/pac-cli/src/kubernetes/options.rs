@@ -1,10 +1,9 @@
 //! The options that say what is installed, the same for every command.
 
 use clap::ValueEnum;
-use pac_concurrency::kubernetes::install::{
-    Admission, Install, InstallMode, StepActions, StoreDriver,
-};
+use pac_concurrency::kubernetes::install::{Admission, Install, StepActions, StoreDriver};
 
+use super::mode::Mode;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -90,17 +89,6 @@ impl StepsCommand {
     }
 }
 
-/// How runs are held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Mode {
-    /// Pipelines-as-Code holds them back, by its concurrency_limit
-    Takeover,
-    /// A policy holds them back, by an annotation of the Repository
-    Gate,
-    /// Nothing is held back
-    Observe,
-}
-
 /// What changes runs on their way into the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum By {
@@ -123,11 +111,7 @@ impl InstallArgs {
     pub(super) fn install(&self) -> Install {
         let mut install = Install::default()
             .with_namespace(&self.namespace)
-            .with_mode(match self.mode {
-                Mode::Takeover => InstallMode::Takeover,
-                Mode::Gate => InstallMode::Gate,
-                Mode::Observe => InstallMode::Observe,
-            })
+            .with_mode(self.mode.into())
             .with_admission(match self.admission {
                 By::Policy => Admission::Policy,
                 By::Webhook => Admission::Webhook,

@@ -50,7 +50,7 @@ impl Plan<'_> {
         let entry = match self.current(&request.run) {
             None => return self.enqueue(request),
             Some(other) if other.uid != request.uid => {
-                if let Some(holder) = keeps_its_name(other, request.kind, issuer) {
+                if let Some(holder) = keeps_its_name(other, request, issuer) {
                     return known_as(Admitted::HeldElsewhere(holder));
                 }
                 self.supersede(&request.run);
@@ -307,6 +307,10 @@ impl Plan<'_> {
         let known = self.current(&request.run);
         let entry = match known.filter(|entry| entry.uid == request.uid && !entry.is_abandoned()) {
             None => {
+                let other = known.filter(|entry| entry.uid != request.uid);
+                if let Some(holder) = other.and_then(|other| is_spared(other, request, issuer)) {
+                    return known_as(Admitted::HeldElsewhere(holder));
+                }
                 self.supersede(&request.run);
                 let entry = self.arrival(request);
                 self.record_adoption(&request.run);
@@ -390,17 +394,29 @@ impl Plan<'_> {
     }
 }
 
-/// The session of a live run that an ephemeral request of the same name and another uid must not
-/// end; `None` when the request may replace `other`. A process that asks for its own ephemeral
-/// run cannot know that another process's run is over. For a durable run a new uid proves it:
-/// the cluster has replaced the object.
-fn keeps_its_name(other: &Entry, asked: RunKind, issuer: SessionId) -> Option<SessionId> {
-    let holder = match other.state {
-        EntryState::Started { session, .. } => session,
-        EntryState::Queued { owner } => owner?,
-        EntryState::Finished { .. } => return None,
-    };
-    (asked == RunKind::Ephemeral && holder != issuer).then_some(holder)
+/// The session of a live run that a request of the same name and another uid must not end; `None`
+/// when the request may replace `other`. A process that asks for its own ephemeral run cannot know
+/// that another process's run is over. For a durable run a new uid proves it: the cluster has
+/// replaced the object. A request whose uid proves nothing says what it replaces.
+fn keeps_its_name(other: &Entry, request: &RunRequest, issuer: SessionId) -> Option<SessionId> {
+    let is_own = request.kind == RunKind::Ephemeral;
+    let anothers = || holder_of(other).filter(|holder| is_own && *holder != issuer);
+    is_spared(other, request, issuer).or_else(anothers)
+}
+
+/// The session of a live run that a request does not replace; the issuer's where it has none.
+fn is_spared(other: &Entry, request: &RunRequest, issuer: SessionId) -> Option<SessionId> {
+    let is_spared = !other.is_finished() && !request.replaces.includes(&other.uid);
+    is_spared.then(|| holder_of(other).unwrap_or(issuer))
+}
+
+/// The session that a live run waits for or holds its slot under, as an orphan too.
+fn holder_of(entry: &Entry) -> Option<SessionId> {
+    match entry.state {
+        EntryState::Started { session, .. } => Some(session),
+        EntryState::Queued { owner } => owner,
+        EntryState::Finished { .. } => None,
+    }
 }
 
 fn known_as(admitted: Admitted) -> Outcome {

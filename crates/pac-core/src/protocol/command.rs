@@ -16,6 +16,31 @@ pub struct RunRequest {
     pub kind: RunKind,
     /// Its urgency. Admitting a waiting run again with another priority moves it in the queue.
     pub priority: Priority,
+    /// Which live run of its name, with another uid, it ends. Default: any.
+    pub replaces: Replaces,
+}
+
+/// Which live run of its name, with another uid, a request ends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Replaces {
+    /// Any: of two runs of one name, the one that asks is the one that is there.
+    #[default]
+    Any,
+    /// The run with this uid, or none. Where another one is live by the time at which the request
+    /// reaches the store, that one is the newer, and the request is
+    /// [refused](Admitted::HeldElsewhere).
+    Only(Option<Uid>),
+}
+
+impl Replaces {
+    /// Whether the run with this uid is ended.
+    pub(super) fn includes(&self, uid: &Uid) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(one) => one.as_ref() == Some(uid),
+        }
+    }
 }
 
 impl RunRequest {
@@ -27,6 +52,7 @@ impl RunRequest {
             uid,
             kind: RunKind::Durable,
             priority: Priority::default(),
+            replaces: Replaces::default(),
         }
     }
 
@@ -43,6 +69,14 @@ impl RunRequest {
     #[must_use]
     pub fn with_priority(self, priority: Priority) -> Self {
         Self { priority, ..self }
+    }
+
+    /// The same request, which ends no other live run of its name than `known`: the one that its
+    /// asker knows to be there, and older.
+    #[must_use]
+    pub fn replacing(self, known: Option<Uid>) -> Self {
+        let replaces = Replaces::Only(known);
+        Self { replaces, ..self }
     }
 }
 
@@ -209,7 +243,8 @@ pub enum Admitted {
     /// The run with this uid has ended before; it is not started again.
     Finished(RunOutcome),
     /// Refused because of this session: it owns the ephemeral run, or it owns another run of the
-    /// name, which an ephemeral request may not end.
+    /// name, which an ephemeral request, or one that [may not](RunRequest::replaces), does not end.
+    /// Where that run has no owner, it is the issuer's session.
     HeldElsewhere(SessionId),
     /// Refused: no such run, or it is not held with this token, or another session owns it.
     NotHeld,

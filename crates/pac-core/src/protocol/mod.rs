@@ -10,7 +10,7 @@ mod recognise;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
+pub use command::{Admitted, Command, Death, Ended, Outcome, Replaces, RunRequest};
 pub use plan::{Changes, Issuer, Plan};
 pub use recognise::recognise;
 

@@ -290,6 +290,42 @@ fn a_new_run_of_a_name_ends_the_old_one() {
     assert_eq!(book.release(A, "a", Some(old)).0, Ended::Unknown);
 }
 
+/// Whatever has come since is newer than what was known.
+#[test]
+fn a_request_ends_no_run_of_its_name_but_the_one_that_it_knows() {
+    let with = |uid: &str, known: Option<&str>| {
+        let uid = uid.parse().unwrap();
+        let known = known.map(|known| known.parse().unwrap());
+        let request = RunRequest::durable(run("a"), uid);
+        request.replacing(known)
+    };
+    let mut book = Book::with_limit(1);
+    book.apply(A, &Command::Admit(with("2", None)));
+    let refused = Admitted::HeldElsewhere(SessionId::new(A));
+    for command in [Command::Admit, Command::Adopt] {
+        for known in [None, Some("0")] {
+            assert_eq!(book.admitted(B, &command(with("1", known))), refused);
+        }
+    }
+    let running = |book: &Book| book.running().len();
+    assert_eq!(running(&book), 1);
+    assert!(matches!(
+        book.admitted(A, &Command::Admit(with("2", Some("1")))),
+        Admitted::Started { .. }
+    ));
+    // The one that it knows, it replaces; and what has ended keeps no name.
+    let third = Command::Adopt(with("3", Some("2")));
+    assert!(book.admitted(B, &third).has_a_place());
+    let cancel = Command::Cancel {
+        run: run("a"),
+        uid: None,
+    };
+    book.apply(A, &cancel);
+    let fourth = Command::Admit(with("4", None));
+    assert!(book.admitted(B, &fourth).has_a_place());
+    assert_eq!(running(&book), 1);
+}
+
 #[test]
 fn a_requeued_run_takes_its_old_place() {
     let mut book = Book::with_limit(2);

@@ -137,11 +137,10 @@ impl Entry {
     /// The request that would admit this run again.
     #[must_use]
     pub fn request(&self) -> RunRequest {
+        let request = RunRequest::durable(self.run.clone(), self.uid.clone());
         RunRequest {
-            run: self.run.clone(),
-            uid: self.uid.clone(),
             kind: self.kind,
-            priority: self.priority,
+            ..request.with_priority(self.priority)
         }
     }
 

@@ -1,10 +1,12 @@
-//! Stand-ins for the programs that act on PipelineRuns in a cluster, as those were seen to act.
+//! Stand-ins for the programs that act on PipelineRuns in a cluster, as those were seen to act, and for
+//! what runs the pods of Deployments.
 //!
 //! They work through a [`Handle`](crate::Handle): no fault concerns them, the request log does not
 //! show them, and they pause while the server is away. On a server elsewhere what they do are requests
 //! over HTTP, of its one namespace.
 
 mod controller;
+mod deployments;
 mod follow;
 mod queue;
 mod tekton;
@@ -12,6 +14,7 @@ mod watcher;
 mod webhook;
 
 pub use controller::{Mishap, PacController, Template};
+pub use deployments::Deployments;
 pub use tekton::{Ending, Tekton};
 pub use watcher::PacWatcher;
 pub use webhook::tekton_rules;

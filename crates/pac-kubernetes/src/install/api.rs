@@ -115,6 +115,15 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// An object of a kind that is in no namespace.
+    pub(crate) const fn cluster_wide(kind: Kind, name: &'a str) -> Self {
+        Self {
+            kind,
+            namespace: None,
+            name,
+        }
+    }
+
     /// Where an installed object is.
     pub(super) fn of(manifest: &'a Manifest) -> Result<Self, InstallError> {
         let mut kinds = INSTALLED.into_iter();

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::api::{
     BINDING, CONFIG_MAP, ClusterAccess, DEPLOYMENT, NAMESPACE, POD, POLICY, POLICY_VERSION, Place,
+    WEBHOOK_CONFIGURATION,
 };
 use super::error::{InstallError, InstallErrorKind};
 use super::manifest::{MANAGED_BY, MANAGER, Manifest};
@@ -67,6 +68,7 @@ pub type Report<'a> = &'a mut (dyn FnMut(&str, ObjectOutcome) + Send);
 /// - `Refused` where the API server does not serve admission policies, before anything is done.
 /// - `Unsafe` where runs wait in the queue of Pipelines-as-Code, before anything is done: it would
 ///   start them beside the controller. [`onboard`](super::onboard) takes them over.
+/// - `Unsafe` where no replica of a webhook gets ready: the API server does not ask it yet.
 /// - Those of the API server, which name the object; what comes before it was applied.
 pub async fn apply(
     access: &ClusterAccess,
@@ -77,7 +79,7 @@ pub async fn apply(
     if install.mode == InstallMode::Takeover {
         refuse_a_busy_queue(access, install).await?;
     }
-    apply_all(access, &install.manifests(), report).await
+    apply_all(access, install, &install.manifests(), report).await
 }
 
 /// Removes the objects in the reverse of their order, those of every mode, and reports each. It can
@@ -125,14 +127,15 @@ pub async fn remove(
     Ok(())
 }
 
-/// Applies these objects and no others.
+/// Applies these objects of an installation and no others.
 pub(super) async fn apply_all(
     access: &ClusterAccess,
+    install: &Install,
     manifests: &[Manifest],
     report: Report<'_>,
 ) -> Result<(), InstallError> {
     for manifest in manifests {
-        let outcome = apply_one(access, manifest).await?;
+        let outcome = apply_one(access, install, manifest).await?;
         report(&manifest.to_string(), outcome);
     }
     Ok(())
@@ -261,6 +264,7 @@ async fn refuse_a_busy_queue(
 
 async fn apply_one(
     access: &ClusterAccess,
+    install: &Install,
     manifest: &Manifest,
 ) -> Result<ObjectOutcome, InstallError> {
     let place = Place::of(manifest)?;
@@ -284,7 +288,12 @@ async fn apply_one(
         }
         _ => {}
     }
-    let after = access.apply(manifest).await?;
+    let after = if place.kind == WEBHOOK_CONFIGURATION {
+        let trusting = webhook::trusting(access, install, manifest, before.as_ref()).await?;
+        access.apply(&trusting).await?
+    } else {
+        access.apply(manifest).await?
+    };
     Ok(match before {
         None => ObjectOutcome::Created,
         Some(before) if same(&before, &after) => ObjectOutcome::Unchanged,

@@ -1,15 +1,22 @@
 //! The admission webhook: a Deployment of its own, and the configuration that makes the API server
 //! ask it what the policies would do by themselves.
 
-use pac_pipelines::vocabulary::{PAC_MANAGER, REPOSITORY};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use pac_pipelines::vocabulary::{HOLD_RUNS, PAC_MANAGER, REPOSITORY};
 use serde_json::{Map, Value, json};
 
+use super::api::{ClusterAccess, DEPLOYMENT, Place, SECRET};
+use super::apply::LOOK_AGAIN;
+use super::error::{InstallError, InstallErrorKind};
 use super::manifest::Manifest;
 use super::options::{Install, InstallMode};
-use super::policies::{self, CANCEL, GATE, TAKEOVER, has_annotation};
+use super::policies::{self, CANCEL, GATE, NAMESPACE, TAKEOVER, has_annotation};
 use super::rbac::{self, Permission};
 use super::workload::{self, COMPONENT};
-use crate::webhook::Rule;
+use crate::webhook::{Rule, authorities_in};
 
 /// The port of the Service.
 const PORT: u16 = 443;
@@ -22,6 +29,9 @@ const INJECT: &str = "cert-manager.io/inject-ca-from";
 
 /// How long the API server waits for an answer, in seconds.
 const TIMEOUT: u8 = 5;
+
+/// How long the webhook may take until a replica is ready, or acts: its image has to be fetched.
+pub(super) const WEBHOOK_BEGINS: Duration = Duration::from_secs(180);
 
 /// The webhook of a mode, in the order in which its objects are applied; none for an observer.
 pub(super) fn manifests(install: &Install) -> Vec<Manifest> {
@@ -76,6 +86,94 @@ pub(super) fn configuration(install: &Install) -> Manifest {
         }
         None => configuration,
     }
+}
+
+/// A configuration as it is applied over what was there before. One that is not there yet waits until a
+/// replica of the webhook is ready: a gate that does not answer would have all new runs refused. And it
+/// has the authority of the certificate that the webhook has made, so that the webhook is trusted all
+/// along; from then on that is the webhook's to change.
+///
+/// # Errors
+/// - `Unsafe` where no replica gets ready: there is no configuration then.
+/// - Those of the API server.
+pub(super) async fn trusting(
+    access: &ClusterAccess,
+    install: &Install,
+    configuration: &Manifest,
+    before: Option<&Value>,
+) -> Result<Manifest, InstallError> {
+    if before.is_none() {
+        wait_for_a_replica(access, install).await?;
+    }
+    if install.webhook_certificate.is_some() {
+        // cert-manager puts the authority in.
+        return Ok(configuration.clone());
+    }
+    let secret = Place::new(SECRET, install.namespace.as_str(), Install::WEBHOOK_SECRET);
+    let bundle = match before {
+        Some(before) => bundle_of(before),
+        None => {
+            let secret = access.get(secret).await?;
+            let authorities = secret.as_ref().map(authorities_in);
+            authorities.map(|authorities| STANDARD.encode(authorities))
+        }
+    };
+    let Some(bundle) = bundle.filter(|bundle| !bundle.is_empty()) else {
+        return Ok(configuration.clone());
+    };
+    let mut webhooks = configuration.as_value().get("webhooks").cloned();
+    let all = webhooks.as_mut().and_then(Value::as_array_mut);
+    for webhook in all.into_iter().flatten() {
+        let client = webhook.get_mut("clientConfig");
+        if let Some(client) = client.and_then(Value::as_object_mut) {
+            client.insert("caBundle".to_owned(), bundle.as_str().into());
+        }
+    }
+    let webhooks = webhooks.unwrap_or_default();
+    Ok(configuration.clone().with("webhooks", webhooks))
+}
+
+async fn wait_for_a_replica(access: &ClusterAccess, install: &Install) -> Result<(), InstallError> {
+    let began = Instant::now();
+    while ready_replicas(access, install).await? == 0 {
+        if began.elapsed() > WEBHOOK_BEGINS {
+            let message = format!(
+                "none of its replicas is ready after {} s, so that the API server does not ask it \
+                 yet; see kubectl describe pods --namespace={} and their logs, and run the command \
+                 again",
+                WEBHOOK_BEGINS.as_secs(),
+                install.namespace
+            );
+            let place = deployment(install);
+            return Err(InstallError::new(InstallErrorKind::Unsafe, place, message));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// The authorities that a configuration has, as it has them.
+fn bundle_of(configuration: &Value) -> Option<String> {
+    let webhooks = configuration.get("webhooks")?.as_array()?;
+    let mut bundles = webhooks
+        .iter()
+        .filter_map(|webhook| webhook.pointer("/clientConfig/caBundle")?.as_str());
+    bundles.next().map(str::to_owned)
+}
+
+/// How many replicas of the webhook are ready.
+pub(super) async fn ready_replicas(
+    access: &ClusterAccess,
+    install: &Install,
+) -> Result<u64, InstallError> {
+    let found = access.get(deployment(install)).await?.unwrap_or_default();
+    let ready = found.pointer("/status/readyReplicas");
+    Ok(ready.and_then(Value::as_u64).unwrap_or_default())
+}
+
+/// Where the Deployment of the webhook is.
+pub(super) fn deployment(install: &Install) -> Place<'_> {
+    Place::new(DEPLOYMENT, install.namespace.as_str(), Install::WEBHOOK)
 }
 
 /// What the webhook does in all namespaces: it reads the Repository of a new run, and tells the API
@@ -163,6 +261,7 @@ fn webhook(install: &Install, policy: &Manifest) -> Option<Value> {
     let rule = match policy.name() {
         TAKEOVER => Rule::Takeover,
         GATE => Rule::Gate,
+        NAMESPACE => Rule::Namespace,
         CANCEL => Rule::Cancel,
         _ => return None,
     };
@@ -190,6 +289,15 @@ fn webhook(install: &Install, policy: &Manifest) -> Option<Value> {
         set(field, constraints.get(field)?.clone());
     }
     set("rules", constraints.get("resourceRules")?.clone());
+    if rule == Rule::Namespace {
+        // The policy looks at annotations of the Namespace, which a webhook does not see.
+        let mut namespaces = constraints.get("namespaceSelector")?.clone();
+        let labels = json!({HOLD_RUNS: "true"});
+        namespaces
+            .as_object_mut()?
+            .insert("matchLabels".to_owned(), labels);
+        set("namespaceSelector", namespaces);
+    }
     let conditions = spec.get("matchConditions")?.as_array()?;
     set("matchConditions", conditions_without_params(conditions));
     Some(Value::Object(webhook))

@@ -1,6 +1,6 @@
 //! The webhook asks about the same objects as the policies, and may do what it needs.
 
-use pac_pipelines::vocabulary::{EXECUTION_ORDER, KUEUE_QUEUE, MANAGED_BY};
+use pac_pipelines::vocabulary::{EXECUTION_ORDER, HOLD_RUNS, KUEUE_QUEUE, MANAGED_BY};
 
 use super::*;
 use crate::install::Admission;
@@ -32,13 +32,13 @@ fn conditions(webhook: &Value) -> Vec<&str> {
 
 #[test]
 fn each_policy_has_its_webhook_with_the_same_selection() {
-    for (mode, name, path) in [
-        (InstallMode::Takeover, TAKEOVER, "/takeover"),
-        (InstallMode::Gate, GATE, "/gate"),
-    ] {
+    let cancel = (CANCEL, "/cancel");
+    let takeover = vec![(TAKEOVER, "/takeover"), cancel];
+    let gate = vec![(GATE, "/gate"), (NAMESPACE, "/namespace"), cancel];
+    for (mode, expected) in [(InstallMode::Takeover, takeover), (InstallMode::Gate, gate)] {
         let webhooks = webhooks(mode);
-        assert_eq!(webhooks.len(), 2);
-        for (webhook, (name, path)) in webhooks.iter().zip([(name, path), (CANCEL, "/cancel")]) {
+        assert_eq!(webhooks.len(), expected.len());
+        for (webhook, (name, path)) in webhooks.iter().zip(expected) {
             assert_eq!(webhook["name"], name);
             let service = json!({
                 "namespace": "pac-concurrency", "name": "pac-concurrency-webhook", "path": path,
@@ -82,6 +82,15 @@ fn each_policy_has_its_webhook_with_the_same_selection() {
     // A webhook has no parameters: an expression about them would be refused.
     assert_eq!(conditions(gate), ["not-held-by-others", "of-a-repository"]);
     assert!(!gate.to_string().contains("params"), "{gate}");
+    let namespace = &webhooks(InstallMode::Gate)[1];
+    assert_eq!(namespace["failurePolicy"], "Fail");
+    let labelled = json!({HOLD_RUNS: "true"});
+    assert_eq!(namespace["namespaceSelector"]["matchLabels"], labelled);
+    assert_eq!(namespace["objectSelector"], gate["objectSelector"]);
+    assert_eq!(
+        conditions(namespace),
+        ["not-held-by-others", "not-made-by-another-run"]
+    );
 }
 
 #[test]

@@ -73,12 +73,26 @@ impl Told {
                 let note = format!("cancelled in the store of {repository}: it is ended{form}");
                 ("CancelledInStore", "Cancel", false, note)
             }
-            What::InTwoModes => {
+            What::StartedUnprepared { missing } => {
                 let note = format!(
-                    "not managed: {repository} has both spec.concurrency_limit and the annotation \
-                     {}; remove one of them",
-                    pac_pipelines::vocabulary::LIMIT
+                    "started although Pipelines-as-Code {missing}, for which it was waited: it may \
+                     fail; see whether the watcher of Pipelines-as-Code works"
                 );
+                ("StartedUnprepared", "Start", true, note)
+            }
+            What::InTwoModes { limited_by } => {
+                let annotation = pac_pipelines::vocabulary::LIMIT;
+                let note = if limited_by == repository {
+                    format!(
+                        "not managed: {repository} has both spec.concurrency_limit and the \
+                         annotation {annotation}; remove one of them"
+                    )
+                } else {
+                    format!(
+                        "not managed: {repository} has the annotation {annotation}, and the \
+                         spec.concurrency_limit of {limited_by} holds for it too; remove one of them"
+                    )
+                };
                 ("NotManaged", "Queue", true, note)
             }
             What::Refused { message } => {

@@ -10,6 +10,7 @@
 //! | --- | --- | --- |
 //! | `Queued` | Normal | a run waits: "queued at position 3 of 7 in ci/website, 2 running of at most 2" |
 //! | `Started` | Normal | "started with token 41" |
+//! | `StartedUnprepared` | Warning | it was started although Pipelines-as-Code had not prepared it in time |
 //! | `StartFailed` | Warning | the cluster refused the start; the run has its old place back |
 //! | `Requeued` | Warning | its slot was freed because no controller looked after it |
 //! | `CancelledInStore` | Normal | it was cancelled in the store, as by `pac cancel`, and is ended in the cluster |

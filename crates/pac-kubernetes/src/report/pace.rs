@@ -11,6 +11,10 @@ use tokio::time::Instant;
 /// How often a write that fails is tried in a row.
 const ATTEMPTS: u32 = 3;
 
+/// How long a write waits at most that is tried until it is made: its wait is doubled with every
+/// failure.
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+
 /// The values that are wanted on objects, and those that were written.
 #[derive(Debug)]
 pub(super) struct Pace<K, V> {
@@ -197,7 +201,14 @@ impl<K: Clone + Ord + Hash, V: Clone + PartialEq> Pace<K, V> {
             }
             return;
         }
-        let due = row.last.map_or(now, |last| now.max(last + self.interval));
+        let wait = match self.attempts {
+            Some(_) => self.interval,
+            None => {
+                let doubled = self.interval.saturating_mul(1 << row.attempts.min(16));
+                doubled.min(LONGEST_WAIT.max(self.interval))
+            }
+        };
+        let due = row.last.map_or(now, |last| now.max(last + wait));
         row.due = Some(due);
         self.due.insert((due, key.clone()));
     }
@@ -287,10 +298,14 @@ mod tests {
         assert_eq!(pace.next_due(), None);
         let mut stubborn = Pace::new(INTERVAL).without_giving_up();
         waits(&mut stubborn, "a", 1);
-        for _ in 0..3 * ATTEMPTS {
+        for attempt in 0..5 * ATTEMPTS {
             let write = stubborn.take(Instant::now()).unwrap();
             stubborn.wrote(&write, false, Instant::now());
-            tokio::time::advance(INTERVAL).await;
+            // Ever more seldom, and another value changes nothing about that.
+            waits(&mut stubborn, "a", 2 + usize::try_from(attempt).unwrap());
+            let due = stubborn.next_due().unwrap() - Instant::now();
+            assert_eq!(due, LONGEST_WAIT.min(INTERVAL * 2_u32.pow(attempt + 1)));
+            tokio::time::advance(due).await;
         }
         // It starts while a write is under way.
         waits(&mut pace, "a", 2);

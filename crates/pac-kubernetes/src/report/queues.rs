@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use pac_core::manager::RepositorySummary;
-use pac_core::{Error, RepositoryKey, Revision, Uid};
+use pac_core::{Error, Limit, RepositoryKey, Revision, Uid};
 use pac_pipelines::PipelinesController;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -57,7 +57,7 @@ enum Found {
         /// Whether another process shows it.
         is_anothers: bool,
     },
-    /// The store, or the cluster, does not have it any more.
+    /// The cluster does not have it any more.
     Gone(RepositoryKey),
     /// Everything was found to be as it was told; the look began at this time.
     Complete(Instant),
@@ -110,7 +110,8 @@ struct Looker<'a> {
 /// What was found of a repository.
 #[derive(Debug)]
 struct Seen {
-    revision: Revision,
+    /// `None` where the store does not have it any more.
+    revision: Option<Revision>,
     /// The uid of the Repository that it was shown for.
     owner: Uid,
     /// After how many looks it is written by this controller, too; `None` if it was, or is.
@@ -138,17 +139,7 @@ impl Looker<'_> {
             }
         })
         .await?;
-        let mut gone = Vec::new();
-        self.seen.retain(|repository, _| {
-            let is_there = there.contains(repository);
-            if !is_there {
-                gone.push(repository.clone());
-            }
-            is_there
-        });
-        for repository in gone {
-            self.tell(Found::Gone(repository)).await;
-        }
+        self.tell_missing(&there).await;
         let read = |(summary, owner, is_late): (RepositorySummary, Uid, bool)| async move {
             let found = found(controller, &summary, &owner, is_late).await;
             (summary, owner, found)
@@ -158,7 +149,7 @@ impl Looker<'_> {
             match found {
                 Ok((found, is_anothers)) => {
                     let seen = Seen {
-                        revision: summary.revision,
+                        revision: Some(summary.revision),
                         owner,
                         late_in: is_anothers.then_some(LATE),
                     };
@@ -179,6 +170,41 @@ impl Looker<'_> {
         Ok(())
     }
 
+    /// Tells of those that were shown, and of which the store has nothing, or that are not there
+    /// any more. Of a Repository that is there, what the store has forgotten is shown as idle.
+    async fn tell_missing(&mut self, there: &HashSet<RepositoryKey>) {
+        let mut found = Vec::new();
+        let controller = self.controller;
+        self.seen.retain(|repository, seen| {
+            if there.contains(repository) {
+                return true;
+            }
+            let view = controller.repository(repository);
+            let Some(owner) = view.filter(|view| !view.deleting).and_then(|view| view.uid) else {
+                found.push(Found::Gone(repository.clone()));
+                return false;
+            };
+            if seen.revision.is_none() && seen.owner == owner {
+                return true;
+            }
+            found.push(Found::Changed {
+                repository: repository.clone(),
+                owner: owner.clone(),
+                queue: Queue::idle(Limit::UNLIMITED),
+                is_anothers: false,
+            });
+            *seen = Seen {
+                revision: None,
+                owner,
+                late_in: None,
+            };
+            true
+        });
+        for found in found {
+            self.tell(found).await;
+        }
+    }
+
     async fn tell(&self, found: Found) {
         // The other half ends with this one.
         let _ = self.found.send(found).await;
@@ -188,7 +214,7 @@ impl Looker<'_> {
 impl Seen {
     /// Whether this is the state of a Repository.
     fn is(&self, revision: Revision, owner: &Uid) -> bool {
-        self.revision == revision && self.owner == *owner
+        self.revision == Some(revision) && self.owner == *owner
     }
 
     /// Counts a look at the same state; true when it is late.
@@ -305,7 +331,7 @@ mod tests {
     #[test]
     fn what_another_process_shows_is_written_once_when_it_has_stayed_the_same_for_long() {
         let seen = |late_in| Seen {
-            revision: Revision::new(7),
+            revision: Some(Revision::new(7)),
             owner: "u".parse().unwrap(),
             late_in,
         };

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 
 /// How long before its making a certificate is valid: the clock of the API server may be behind.
-pub(super) const BACKDATED: Duration = Duration::from_secs(5 * 60);
+const BACKDATED: Duration = Duration::from_secs(5 * 60);
 
 /// The last second of the year 9999: later ones have no form in a certificate.
 const LAST_SECOND: u64 = 253_402_300_799;

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls::crypto::CryptoProvider;
 use serde_json::{Map, Value};
 
-use super::certificate::{self, BACKDATED, Pair};
+use super::certificate::{self, Pair};
 
 /// The keys of the Secret.
 const CERTIFICATE: &str = "tls.crt";
@@ -40,6 +40,11 @@ pub(super) struct Kept {
     pub(super) next: Option<Pair>,
     /// The authorities of both.
     pub(super) authorities: String,
+}
+
+/// The authorities in a Secret, as PEM; empty where there are none.
+pub(crate) fn authorities_in(secret: &Value) -> String {
+    Kept::read(secret).authorities
 }
 
 /// What is to be done.
@@ -75,9 +80,9 @@ impl Kept {
         }
     }
 
-    /// What is to be done now. `is_known`: whether the API server was told of the authorities
-    /// before.
-    pub(super) fn step(&self, terms: &Terms, is_known: bool, now: SystemTime) -> Step {
+    /// What is to be done now. `known_for`: for how long the API server has known the authorities;
+    /// `None` where it does not, as far as is known.
+    pub(super) fn step(&self, terms: &Terms, known_for: Option<Duration>, now: SystemTime) -> Step {
         let holds = |pair: &Option<Pair>, at: Option<SystemTime>| {
             pair.as_ref().zip(at).is_some_and(|(pair, at)| {
                 self.holds(pair, terms, at) && certificate::usable(pair, &terms.provider).is_ok()
@@ -91,9 +96,7 @@ impl Kept {
             };
         }
         if next_holds {
-            // It holds from a while before its making on.
-            let settled = holds(&self.next, now.checked_sub(BACKDATED + terms.settle));
-            return match is_known && settled {
+            return match known_for.is_some_and(|known_for| known_for >= terms.settle) {
                 true => Step::Use,
                 false => Step::Nothing,
             };
@@ -102,6 +105,36 @@ impl Kept {
             true => Step::Nothing,
             false => Step::Prepare,
         }
+    }
+
+    /// Whether a certificate in it can be used.
+    pub(super) fn is_usable(&self, terms: &Terms, now: SystemTime) -> bool {
+        self.step(terms, None, now) != Step::Begin
+    }
+
+    /// The same, where nothing in the Secret can be used, with the certificate that is `shown` to new
+    /// connections and that the API server still trusts by its `bundle`: while another one is
+    /// prepared, every replica goes on showing it. `None` where the Secret needs no such help, or
+    /// there is none.
+    pub(super) fn mended(
+        &self,
+        shown: Option<Pair>,
+        bundle: &str,
+        terms: &Terms,
+        now: SystemTime,
+    ) -> Option<Self> {
+        if self.is_usable(terms, now) {
+            return None;
+        }
+        let mended = Self {
+            current: shown,
+            next: None,
+            authorities: bundle.to_owned(),
+        };
+        mended.is_usable(terms, now).then(|| Self {
+            authorities: mended.in_use(terms, now),
+            ..mended
+        })
     }
 
     /// What the Secret holds after a step.
@@ -198,9 +231,10 @@ mod tests {
         }
     }
 
-    /// Does what is to be done, and says what that was.
+    /// Does what is to be done, and says what that was; where the API server has known the
+    /// authorities for long, or does not know them.
     fn go(kept: &mut Kept, is_known: bool, now: SystemTime) -> Step {
-        let step = kept.step(&terms(), is_known, now);
+        let step = kept.step(&terms(), is_known.then_some(DAY), now);
         *kept = kept.after(&step, &terms(), now).unwrap();
         step
     }
@@ -218,10 +252,11 @@ mod tests {
         assert_eq!(go(&mut kept, true, due), Step::Prepare);
         assert_eq!(kept.current, first.current);
         assert!(kept.authorities.starts_with(&first.authorities));
-        // Both of it have to come: the API server knows, and some time has passed.
-        assert_eq!(go(&mut kept, true, due), Step::Nothing);
-        let settled = due + Duration::from_secs(90);
-        assert_eq!(go(&mut kept, false, settled), Step::Nothing);
+        // However long ago it was made: the API server has to know for a while.
+        let settled = due + DAY;
+        for known_for in [None, Some(Duration::ZERO), Some(Duration::from_secs(59))] {
+            assert_eq!(kept.step(&terms(), known_for, settled), Step::Nothing);
+        }
         let prepared = kept.clone();
         assert_eq!(go(&mut kept, true, settled), Step::Use);
         assert_eq!((&kept.current, &kept.next), (&prepared.next, &None));
@@ -256,15 +291,34 @@ mod tests {
         go(&mut other, true, now);
         let mut strange = kept.clone();
         strange.authorities = other.authorities.clone();
-        assert_eq!(strange.step(&terms(), true, now), Step::Begin);
+        assert_eq!(strange.step(&terms(), None, now), Step::Begin);
         let mut mixed = kept.clone();
         if let (Some(mixed), Some(other)) = (&mut mixed.current, &other.current) {
             mixed.key = other.key.clone();
         }
-        assert_eq!(mixed.step(&terms(), true, now), Step::Begin);
+        assert_eq!(mixed.step(&terms(), None, now), Step::Begin);
         let mut elsewhere = terms();
         elsewhere.server = "webhook.other.svc".to_owned();
-        assert_eq!(kept.step(&elsewhere, true, now), Step::Begin);
+        assert_eq!(kept.step(&elsewhere, None, now), Step::Begin);
+    }
+
+    /// The key in use is the replicas', and what the API server trusts is its own.
+    #[test]
+    fn a_secret_that_was_cleared_is_mended_by_what_is_shown_and_still_trusted() {
+        let now = SystemTime::now();
+        let (mut kept, mut other) = (Kept::default(), Kept::default());
+        go(&mut kept, true, now);
+        go(&mut other, true, now);
+        let bundle = format!("{}{}", other.authorities, kept.authorities);
+        let mended = |kept: &Kept, shown: &Kept, bundle: &str| {
+            kept.mended(shown.current.clone(), bundle, &terms(), now)
+        };
+        let cleared = Kept::default();
+        assert_eq!(mended(&cleared, &kept, &bundle), Some(kept.clone()));
+        // One that the API server does not trust is of no use, nor is one where there is none.
+        assert_eq!(mended(&cleared, &kept, &other.authorities), None);
+        assert_eq!(mended(&cleared, &Kept::default(), &bundle), None);
+        assert_eq!(mended(&kept, &other, &bundle), None, "it needs no help");
     }
 
     #[test]

@@ -212,6 +212,19 @@ impl Object {
         self.metadata.as_ref()?.annotations.as_ref()?.get(key)
     }
 
+    pub(super) fn has_annotations(&self) -> bool {
+        let metadata = self.metadata.as_ref();
+        metadata.is_some_and(|metadata| metadata.annotations.is_some())
+    }
+
+    /// Whether an object of one of these kinds owns it.
+    pub(super) fn has_owner(&self, kinds: &[&str]) -> bool {
+        let metadata = self.metadata.as_ref();
+        let owners = metadata.and_then(|metadata| metadata.owner_references.as_deref());
+        let mut owners = owners.unwrap_or_default().iter();
+        owners.any(|owner| kinds.contains(&owner.kind.as_str()))
+    }
+
     /// `spec.status`; empty where it is not set.
     pub(super) fn status(&self) -> Result<&str, String> {
         let Some(spec) = &self.spec else {
@@ -226,9 +239,17 @@ impl Object {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     labels: Option<Texts>,
     annotations: Option<Texts>,
+    owner_references: Option<Vec<Owner>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Owner {
+    #[serde(default)]
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]

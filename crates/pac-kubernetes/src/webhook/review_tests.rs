@@ -144,6 +144,53 @@ fn gate_holds_runs_of_repositories_with_our_limit() {
     assert_eq!(after, started);
 }
 
+/// Whatever made it, with annotations or without, unless another run did.
+#[test]
+fn namespace_holds_runs_of_anybody() {
+    let held = |annotations: &Value| {
+        let mut run = run(&json!({}), annotations, &json!(PENDING));
+        run["metadata"]["annotations"][HELD] = json!("true");
+        run
+    };
+    for annotations in [
+        Value::Null,
+        json!({"x/y": "z"}),
+        json!({REPOSITORY: "docs"}),
+    ] {
+        let mut new = run(&json!({}), &annotations, &Value::Null);
+        if annotations.is_null() {
+            new["metadata"]
+                .as_object_mut()
+                .unwrap()
+                .remove("annotations");
+        }
+        let after = admitted(Rule::Namespace, &review("CREATE", &new, &Value::Null));
+        assert_eq!(after, held(&annotations), "{annotations}");
+    }
+    let owned = |kind: &str| {
+        let mut run = run(&json!({}), &json!({"x/y": "z"}), &Value::Null);
+        run["metadata"]["ownerReferences"] = json!([{"kind": "Other"}, {"kind": kind}]);
+        run
+    };
+    let after = admitted(
+        Rule::Namespace,
+        &review("CREATE", &owned("CronJob"), &Value::Null),
+    );
+    assert_eq!(after["spec"]["status"], PENDING);
+    for alone in [
+        owned("PipelineRun"),
+        owned("CustomRun"),
+        run(&json!({}), &json!({}), &json!(PENDING)),
+        run(&json!({KUEUE_QUEUE: "q"}), &json!({}), &Value::Null),
+    ] {
+        let after = admitted(Rule::Namespace, &review("CREATE", &alone, &Value::Null));
+        assert_eq!(after, alone);
+    }
+    let started = run(&json!({}), &json!({}), &Value::Null);
+    let after = admitted(Rule::Namespace, &review("UPDATE", &started, &started));
+    assert_eq!(after, started);
+}
+
 /// Tekton runs the `finally` tasks of a held run that is cancelled gracefully, and none of one
 /// that is `Cancelled`.
 #[test]

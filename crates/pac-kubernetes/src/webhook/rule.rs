@@ -4,6 +4,7 @@ use pac_pipelines::vocabulary::{
     CANCELLED, CANCELLED_RUN_FINALLY, EXECUTION_ORDER, HELD, KUEUE_QUEUE, MANAGED_BY,
     OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY, STOPPED_RUN_FINALLY,
 };
+use serde_json::json;
 
 use super::review::{Object, Request};
 use crate::patch::{add, remove};
@@ -16,6 +17,10 @@ pub enum Rule {
     Takeover,
     /// Makes a new run of a Repository that bears our limit pending, and marks it as held.
     Gate,
+    /// Makes a new run pending, and marks it as held, unless another run has made it. Asked about
+    /// runs of the Namespaces that bear
+    /// [`vocabulary::HOLD_RUNS`](pac_pipelines::vocabulary::HOLD_RUNS).
+    Namespace,
     /// Makes a graceful cancel of a run that is still held back one that ends it at once.
     Cancel,
 }
@@ -34,14 +39,15 @@ pub(super) enum Verdict {
 
 impl Rule {
     /// All rules.
-    pub const ALL: [Self; 3] = [Self::Takeover, Self::Gate, Self::Cancel];
+    pub const ALL: [Self; 4] = [Self::Takeover, Self::Gate, Self::Namespace, Self::Cancel];
 
-    /// Its name: `takeover`, `gate` or `cancel`.
+    /// Its name: `takeover`, `gate`, `namespace` or `cancel`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Takeover => "takeover",
             Self::Gate => "gate",
+            Self::Namespace => "namespace",
             Self::Cancel => "cancel",
         }
     }
@@ -52,6 +58,7 @@ impl Rule {
         match self {
             Self::Takeover => "/takeover",
             Self::Gate => "/gate",
+            Self::Namespace => "/namespace",
             Self::Cancel => "/cancel",
         }
     }
@@ -69,7 +76,7 @@ impl Rule {
     pub fn allows_when_unsure(self) -> bool {
         match self {
             Self::Takeover | Self::Cancel => true,
-            Self::Gate => false,
+            Self::Gate | Self::Namespace => false,
         }
     }
 
@@ -78,7 +85,7 @@ impl Rule {
     pub(super) fn judge(self, request: &Request) -> Result<Verdict, String> {
         let is_asked_about = match self {
             Self::Takeover => matches!(request.operation.as_str(), "CREATE" | "UPDATE"),
-            Self::Gate => request.operation == "CREATE",
+            Self::Gate | Self::Namespace => request.operation == "CREATE",
             Self::Cancel => request.operation == "UPDATE",
         };
         // A change of the status subresource brings no order and no cancel.
@@ -90,7 +97,8 @@ impl Rule {
         };
         match self {
             Self::Takeover => Ok(take_over(run, request.old_object.as_ref())),
-            Self::Gate => hold(run),
+            Self::Gate => hold_of_repository(run),
+            Self::Namespace => hold_of_namespace(run),
             Self::Cancel => cancel(run, request.old_object.as_ref()),
         }
     }
@@ -111,19 +119,34 @@ fn take_over(run: &Object, old: Option<&Object>) -> Verdict {
     ]))
 }
 
-fn hold(run: &Object) -> Result<Verdict, String> {
-    let (Some(repository), None) = (run.annotation(REPOSITORY), run.label(KUEUE_QUEUE)) else {
+fn hold_of_repository(run: &Object) -> Result<Verdict, String> {
+    let Some(repository) = run.annotation(REPOSITORY) else {
         return Ok(Verdict::Unchanged);
     };
-    // A run that its user holds back is not ours to start.
-    if !run.status()?.is_empty() {
-        return Ok(Verdict::Unchanged);
+    Ok(match hold(run)? {
+        Some(patch) => Verdict::IfLimited(repository.to_owned(), patch),
+        None => Verdict::Unchanged,
+    })
+}
+
+fn hold_of_namespace(run: &Object) -> Result<Verdict, String> {
+    // The run that has made it would wait for it, in a slot.
+    let is_made_by_a_run = run.has_owner(&["PipelineRun", "CustomRun"]);
+    let held = hold(run)?.filter(|_| !is_made_by_a_run);
+    Ok(held.map_or(Verdict::Unchanged, Verdict::Changed))
+}
+
+/// What holds a run back; `None` for one that its user or Kueue holds back.
+fn hold(run: &Object) -> Result<Option<json_patch::Patch>, String> {
+    if run.label(KUEUE_QUEUE).is_some() || !run.status()?.is_empty() {
+        return Ok(None);
     }
-    let patch = json_patch::Patch(vec![
-        add(&["spec", "status"], PENDING.into()),
-        add(&annotation(HELD), "true".into()),
-    ]);
-    Ok(Verdict::IfLimited(repository.to_owned(), patch))
+    let mark = match run.has_annotations() {
+        true => add(&annotation(HELD), "true".into()),
+        false => add(&["metadata", "annotations"], json!({HELD: "true"})),
+    };
+    let pending = add(&["spec", "status"], PENDING.into());
+    Ok(Some(json_patch::Patch(vec![pending, mark])))
 }
 
 fn cancel(run: &Object, old: Option<&Object>) -> Result<Verdict, String> {

@@ -37,6 +37,12 @@ impl Served {
         Ok(true)
     }
 
+    /// The one that connections are shown.
+    pub(super) fn pair(&self) -> Option<Pair> {
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.as_ref().map(|(pair, _)| pair.clone())
+    }
+
     /// Whether there is one.
     pub(super) fn is_there(&self) -> bool {
         self.shown().is_some()

@@ -25,5 +25,6 @@ mod scale;
 mod sections;
 mod setting;
 mod together;
+mod two_modes;
 mod webhook;
 mod world;

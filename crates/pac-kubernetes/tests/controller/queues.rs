@@ -1,10 +1,15 @@
 //! The objects that show queues.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use pac_core::Limit;
+use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+use pac_core::protocol::RunRequest;
 use pac_kubernetes::install::Install;
 use pac_kubernetes::{ReportOptions, Reporter};
 use pac_kubernetes_mock::{Ending, Fault, Handle, HoldPoint, Requests, Verb};
+use pac_pipelines::{ControllerOptions, PipelinesController};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -20,6 +25,10 @@ struct Showing(JoinHandle<()>);
 
 impl Showing {
     async fn start(world: &World, working: &Working) -> Self {
+        Self::of(world, &working.controller).await
+    }
+
+    async fn of(world: &World, controller: &PipelinesController) -> Self {
         let quick = ReportOptions::default()
             .with_events(false)
             .with_positions(false)
@@ -27,7 +36,7 @@ impl Showing {
             .with_queues_per_second(500)
             .with_queue_interval(INTERVAL);
         let reporter = Reporter::new(&world.cluster().await, quick);
-        let controller = working.controller.clone();
+        let controller = controller.clone();
         Self(tokio::spawn(async move { reporter.run(&controller).await }))
     }
 }
@@ -234,4 +243,32 @@ async fn an_object_whose_repository_is_gone_is_not_made_anew() {
         })
     };
     until("it is shown again", by_the_new_one).await;
+}
+
+/// As `pac cleanup` does it: the Repository is there, and the store has nothing of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_the_store_has_forgotten_is_shown_as_idle() {
+    let world = World::new(&[("website", 1)], Ending::WhenTold).await;
+    define(&world.objects);
+    let manager = ConcurrencyManager::open(Arc::clone(&world.store), ManagerOptions::default());
+    let manager = manager.await.unwrap();
+    let cluster = Arc::new(world.cluster().await);
+    // It is only called, and puts nothing back into the store.
+    let controller =
+        PipelinesController::new(manager.clone(), cluster, ControllerOptions::default());
+    controller.recover().await.unwrap();
+    let _showing = Showing::of(&world, &controller).await;
+    let key = "ci/website".parse().unwrap();
+    manager.set_limit(&key, Limit::new(1), None).await.unwrap();
+    let request = RunRequest::ephemeral("ci/a".parse().unwrap(), "u".parse().unwrap());
+    let _slot = manager.admit(&key, request).await.unwrap();
+    shows(&world, "website", [1, 1, 0]).await;
+    manager.remove_repository(&key).await.unwrap();
+    let is_idle = || {
+        let queue = world.objects.get(QUEUES, "ci", "website").unwrap();
+        queue["status"] == json!({"running": 0, "waiting": 0})
+    };
+    until("nothing runs in it", is_idle).await;
+    settle().await;
+    assert!(is_idle());
 }

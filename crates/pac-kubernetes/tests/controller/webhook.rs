@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use pac_kubernetes::install::{Admission, ClusterAccess, Install, InstallMode, apply};
 use pac_kubernetes::webhook::{WebhookOptions, WebhookServer};
-use pac_kubernetes_mock::{ApiServer, Ending, PacController, PacWatcher, Tekton};
+use pac_kubernetes_mock::{ApiServer, Deployments, Ending, PacController, PacWatcher, Tekton};
 use pac_pipelines::{Mode, vocabulary};
 use serde_json::{Value, json};
 
 use crate::common::{repository, server};
 use crate::peaks::Peaks;
-use crate::setting::{RUN, Working, ended, in_order, store, templates, until};
+use crate::setting::{RUN, RUNS, Working, ended, has_slot, in_order, store, templates, until};
 
 /// A server of the webhook that the API server asks from now on.
 async fn webhook(server: &ApiServer, mode: InstallMode) -> WebhookServer {
@@ -19,6 +19,7 @@ async fn webhook(server: &ApiServer, mode: InstallMode) -> WebhookServer {
     let install = Install::default()
         .with_admission(Admission::Webhook)
         .with_mode(mode);
+    let _deployments = Deployments::start(server);
     apply(&access, &install, &mut |_, _| {}).await.unwrap();
     let options = WebhookOptions::default()
         .with_address((Ipv4Addr::LOCALHOST, 0).into())
@@ -86,4 +87,49 @@ async fn runs_that_the_webhook_holds_at_their_creation_start_within_the_limit() 
     let held: Vec<&String> = tokens.keys().collect();
     assert_eq!(held, ["w0", "w1", "w2", "w3", "w4", "w5"]);
     assert!(peaks.of("website") <= 2, "{}", peaks.of("website"));
+}
+
+/// In the lane of each branch, whatever made them: of Namespaces that bear the label.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_of_a_labelled_namespace_are_held_and_start_by_its_lanes() {
+    let (server, objects) = server().await;
+    let _webhook = webhook(&server, InstallMode::Gate).await;
+    objects.create_namespace("other").unwrap();
+    let lanes = json!({"metadata": {
+        "labels": {vocabulary::HOLD_RUNS: "true"},
+        "annotations": {vocabulary::LANE_LABELS: "branch", vocabulary::LANE_LIMIT: "1"},
+    }});
+    objects.merge("namespaces", "", "ci", lanes).unwrap();
+    let tekton = Tekton::start(&server, Ending::WhenTold);
+    let store = store();
+    let _working = Working::start(&server, &store, Mode::Gate).await;
+    let create = |namespace: &str, name: &str, branch: &str| {
+        let labels = json!({"branch": branch});
+        let run = json!({
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {"pipelineSpec": {"tasks": []}},
+        });
+        objects.create(RUNS, run).unwrap()
+    };
+    for (name, branch) in [("m1", "main"), ("n1", "next")] {
+        assert_eq!(
+            create("ci", name, branch)["spec"]["status"],
+            "PipelineRunPending"
+        );
+        until("it runs", || {
+            has_slot(&objects.get(RUNS, "ci", name).unwrap())
+        })
+        .await;
+    }
+    let held = create("ci", "m2", "main");
+    let annotations = &held["metadata"]["annotations"];
+    assert_eq!(annotations[vocabulary::HELD], "true");
+    assert!(has_slot(&create("other", "a", "main")), "it is not held");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!has_slot(&objects.get(RUNS, "ci", "m2").unwrap()));
+    tekton.finish("ci", "m1", true).unwrap();
+    until("the next of its branch runs", || {
+        has_slot(&objects.get(RUNS, "ci", "m2").unwrap())
+    })
+    .await;
 }

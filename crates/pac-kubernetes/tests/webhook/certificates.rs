@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pac_kubernetes::install::InstallMode;
+use pac_kubernetes::install::{Install, InstallMode};
 use pac_kubernetes::webhook::{CertificateOptions, WebhookServer};
 use pac_kubernetes_mock::{Fault, Requests, Verb};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -66,6 +66,43 @@ async fn replicas_share_one_certificate_whichever_of_them_made_it() {
     let of_first = shown(first.address(), &trusted).await.unwrap();
     assert_eq!(shown(late.address(), &trusted).await.unwrap(), of_first);
     assert_eq!(world.secret()["metadata"]["resourceVersion"], version);
+}
+
+/// Each connection trusts what the API server trusts at that moment: the certificate that is shown
+/// stays until another authority is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_secret_that_was_cleared_is_filled_anew_all_connections_are_trusted() {
+    let world = World::new(InstallMode::Gate).await;
+    let options = short_lived(Duration::from_secs(600));
+    let (first, second) = (world.start(&options).await, world.start(&options).await);
+    let trusts = async |webhook: &WebhookServer| {
+        let trusted = authorities(&world.configuration());
+        shown(webhook.address(), &trusted).await
+    };
+    let begun = Instant::now();
+    let before = loop {
+        if let (Ok(one), Ok(two)) = (trusts(&first).await, trusts(&second).await)
+            && one == two
+        {
+            break one;
+        }
+        assert!(begun.elapsed() < LONG, "they do not agree");
+        sleep(Duration::from_millis(20)).await;
+    };
+    let cleared = json!({"data": null});
+    let namespace = world.install.namespace.as_str();
+    let name = Install::WEBHOOK_SECRET;
+    let objects = world.objects();
+    objects.merge("secrets", namespace, name, cleared).unwrap();
+    // Until both show another one, and for a while after that.
+    let (mut others, begun) = (0, Instant::now());
+    while others < 20 {
+        assert!(begun.elapsed() < LONG, "it is not renewed");
+        let (one, two) = (trusts(&first).await, trusts(&second).await);
+        let (one, two) = (one.expect("trusted"), two.expect("trusted"));
+        others += usize::from(one != before && one == two);
+        sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

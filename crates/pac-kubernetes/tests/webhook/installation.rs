@@ -5,9 +5,10 @@ use pac_kubernetes::install::{
     Install, InstallMode, ObjectOutcome, apply, check, offboard, onboard, remove,
 };
 use pac_kubernetes::webhook::WebhookServer;
-use pac_kubernetes_mock::{ApiServer, PacWatcher};
+use pac_kubernetes_mock::{ApiServer, Deployments, PacWatcher};
 use pac_pipelines::vocabulary::{
-    EXECUTION_ORDER, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY, STATE,
+    EXECUTION_ORDER, LIMIT, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY,
+    STATE,
 };
 use serde_json::{Value, json};
 
@@ -39,11 +40,7 @@ async fn it_is_found_right_once_it_is_trusted_and_ready_and_is_removed_as_a_whol
     world.trusted().await;
     let why = failure(&world, install).await;
     assert!(why.contains("none of its replicas is ready"), "{why}");
-    let ready = json!({"status": {"readyReplicas": 2}});
-    let objects = world.objects();
-    objects
-        .merge_status("deployments", &install.namespace, Install::WEBHOOK, ready)
-        .unwrap();
+    world.set_ready(2);
     let right = step(access, install, CheckStep::Policies).await;
     assert!(
         matches!(&right, CheckResult::Ok(said) if said.contains("2 of its")),
@@ -90,6 +87,53 @@ async fn it_is_found_right_once_it_is_trusted_and_ready_and_is_removed_as_a_whol
     }
 }
 
+/// Until it can answer, it is not asked: a gate that does not answer has every new run refused. And it
+/// is trusted with the first question.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_run_is_refused_between_the_first_object_and_the_first_ready_replica() {
+    let server = ApiServer::start().await;
+    let install = Install::default()
+        .with_admission(Admission::Webhook)
+        .with_mode(InstallMode::Gate);
+    let world = World {
+        access: ClusterAccess::at(server.url()).unwrap(),
+        server,
+        install,
+    };
+    let objects = world.objects();
+    objects.create_namespace("ci").unwrap();
+    world.repository("website", &json!({LIMIT: "1"}));
+    let create = |name: &str| {
+        let run = json!({
+            "metadata": {
+                "namespace": "ci", "name": name, "annotations": {REPOSITORY: "website"},
+            },
+            "spec": {},
+        });
+        objects.create(RUNS, run)
+    };
+    let (access, install) = (world.access.clone(), world.install.clone());
+    let applied =
+        tokio::spawn(async move { apply(&access, &install, &mut |_, _| {}).await.unwrap() });
+    let namespace = world.install.namespace.as_str();
+    until("the Deployment", || {
+        let deployment = objects.get("deployments", namespace, Install::WEBHOOK);
+        deployment.is_ok()
+    })
+    .await;
+    let webhook = world.start(&options()).await;
+    until("a certificate", || webhook.has_certificate()).await;
+    let name = Install::WEBHOOK_CONFIGURATION;
+    let configuration = || objects.get("mutatingwebhookconfigurations", "", name);
+    assert!(configuration().is_err(), "it is not asked");
+    create("a").expect("it is not refused");
+    world.set_ready(1);
+    until("it is asked", || configuration().is_ok()).await;
+    let held = create("b").expect("it is trusted");
+    assert_eq!(held["spec"]["status"], PENDING);
+    applied.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_is_missing_is_named() {
     let world = World::new(InstallMode::Takeover).await;
@@ -107,6 +151,7 @@ async fn an_object_that_is_missing_is_named() {
     objects
         .delete("mutatingwebhookconfigurations", "", name)
         .unwrap();
+    world.set_ready(1);
     apply(&world.access, &world.install, &mut |_, _| {})
         .await
         .unwrap();
@@ -128,6 +173,7 @@ async fn a_busy_cluster_changes_hands_and_back() {
         install: Install::default().with_admission(Admission::Webhook),
     };
     let objects = world.objects();
+    let _deployments = Deployments::start(&world.server);
     objects.create_namespace("ci").unwrap();
     PacWatcher::deploy(&objects, 0).unwrap();
     world.repository("website", &json!({}));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pac_kubernetes::install::{Admission, ClusterAccess, Install, InstallMode, apply};
 use pac_kubernetes::webhook::{CertificateOptions, WebhookOptions, WebhookServer};
-use pac_kubernetes_mock::{ApiServer, Handle};
+use pac_kubernetes_mock::{ApiServer, Deployments, Handle};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -32,12 +32,27 @@ impl World {
             .with_admission(Admission::Webhook)
             .with_mode(mode)
             .with_cancel_at_once(true);
+        let deployments = Deployments::start(&server);
         apply(&access, &install, &mut |_, _| {}).await.unwrap();
-        Self {
+        deployments.stop().await;
+        let world = Self {
             server,
             access,
             install,
-        }
+        };
+        // There is no server of it yet.
+        world.set_ready(0);
+        world
+    }
+
+    /// So many replicas of the webhook are ready.
+    pub(crate) fn set_ready(&self, replicas: u32) {
+        let ready = json!({"status": {"readyReplicas": replicas}});
+        let (namespace, name) = (self.install.namespace.as_str(), Install::WEBHOOK);
+        let objects = self.objects();
+        objects
+            .merge_status("deployments", namespace, name, ready)
+            .unwrap();
     }
 
     pub(crate) fn objects(&self) -> Handle {

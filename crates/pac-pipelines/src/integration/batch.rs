@@ -54,10 +54,7 @@ pub fn batches(
     let mut next_due = None;
     let mut by_second: BTreeMap<Option<i64>, Vec<Arc<RunView>>> = BTreeMap::new();
     for run in waiting.into_values() {
-        let age = run
-            .created
-            .map_or(Duration::ZERO, |created| now.since(created));
-        let left = order_wait.saturating_sub(age.max(seen_for(run)));
+        let left = left_of(run, now, order_wait, seen_for(run));
         if left.is_zero() {
             by_second
                 .entry(second(run))
@@ -77,6 +74,20 @@ pub fn batches(
         (a, b) => a.is_some().cmp(&b.is_some()),
     });
     Batches { due, next_due }
+}
+
+/// How much of a wait is left for a run: it ends when it has passed since the creation of the run, by
+/// `now`, or since it was first seen (`seen_for`), whichever comes first.
+pub(super) fn left_of(
+    run: &RunView,
+    now: Timestamp,
+    wait: Duration,
+    seen_for: Duration,
+) -> Duration {
+    let age = run
+        .created
+        .map_or(Duration::ZERO, |created| now.since(created));
+    wait.saturating_sub(age.max(seen_for))
 }
 
 fn in_order_of_creation(runs: &[Arc<RunView>]) -> Vec<Arc<RunView>> {

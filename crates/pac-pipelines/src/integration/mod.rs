@@ -29,6 +29,7 @@ mod options;
 mod pass;
 mod phase;
 mod plan;
+mod ready;
 mod recovery;
 mod sections;
 pub(crate) mod seen;
@@ -48,6 +49,7 @@ pub use limits::{EffectiveLimit, GlobalLimit};
 pub use notices::{Notice, Noticed, Notices, What};
 pub use options::{ControllerOptions, Mode};
 pub use phase::Phase;
+pub use ready::Preparation;
 pub use recovery::Recovery;
 
 use engine::Engine;

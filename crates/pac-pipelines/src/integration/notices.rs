@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 use super::engine::Engine;
 use super::phase::Phase;
 use super::plan::Plan;
+use super::ready::Preparation;
 use crate::model::RunView;
 
 /// Notices that a slow reader may be behind before it loses the oldest.
@@ -64,6 +65,12 @@ pub enum What {
         /// With this token.
         token: FencingToken,
     },
+    /// This controller has started it although Pipelines-as-Code had not prepared it in time. Its
+    /// first steps may fail. Told after that it has started.
+    StartedUnprepared {
+        /// What Pipelines-as-Code had yet to do.
+        missing: Preparation,
+    },
     /// It had a slot and could not be started: the slot was given back, and it is in its old place
     /// in the queue.
     GivenBack {
@@ -104,9 +111,12 @@ pub enum What {
     },
     /// Its request for the section was ended in the store, by an operator.
     SectionRefused,
-    /// It is left alone, since its Repository is
-    /// [in two modes](crate::model::RepositoryView::in_two_modes).
-    InTwoModes,
+    /// It is left alone, since its Repository is in two modes: our annotation sets a limit, and so
+    /// does a `spec.concurrency_limit`, by which Pipelines-as-Code queues its runs.
+    InTwoModes {
+        /// The Repository with that `spec.concurrency_limit`: its own, or the global one.
+        limited_by: RepositoryKey,
+    },
     /// It stays held back, since it cannot be told which queue it belongs to, or how many may run
     /// there.
     Refused {

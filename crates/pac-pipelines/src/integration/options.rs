@@ -36,6 +36,12 @@ pub struct ControllerOptions {
     /// How long runs of one event wait for their execution order before they are taken in the
     /// order of their creation. Default: 10 s.
     pub order_wait: Duration,
+    /// How long the start of a run that Pipelines-as-Code has made waits until its watcher has
+    /// prepared the run, in the modes takeover and gate: at most
+    /// [`LONGEST_START_WAIT`](Self::LONGEST_START_WAIT) counts. The slot is held meanwhile. Counted
+    /// from the creation of the run; then it starts all the same, and
+    /// [that is told](super::What::StartedUnprepared). Default: zero, no wait.
+    pub start_wait: Duration,
     /// How often the cluster's lists are compared with the store although nothing was heard.
     /// Default: 5 min.
     pub recovery_interval: Duration,
@@ -59,6 +65,7 @@ impl Default for ControllerOptions {
             global_repository: RepositoryKey::new("pipelines-as-code", "pipelines-as-code").ok(),
             mode: Mode::default(),
             order_wait: Duration::from_secs(10),
+            start_wait: Duration::ZERO,
             recovery_interval: Duration::from_secs(5 * 60),
             grace: Duration::from_secs(60),
             concurrent_starts: 32,
@@ -69,6 +76,10 @@ impl Default for ControllerOptions {
 }
 
 impl ControllerOptions {
+    /// The longest time that a start waits for Pipelines-as-Code. Its watcher makes the secret of a
+    /// run with the first look at it: one that has not in half a minute is away.
+    pub const LONGEST_START_WAIT: Duration = Duration::from_secs(30);
+
     /// With another global Repository, or none.
     #[must_use]
     pub fn with_global_repository(mut self, repository: Option<RepositoryKey>) -> Self {
@@ -88,6 +99,18 @@ impl ControllerOptions {
     pub fn with_order_wait(mut self, wait: Duration) -> Self {
         self.order_wait = wait;
         self
+    }
+
+    /// With a wait until Pipelines-as-Code has prepared a run.
+    #[must_use]
+    pub fn with_start_wait(mut self, wait: Duration) -> Self {
+        self.start_wait = wait;
+        self
+    }
+
+    /// How long starts wait, within the bound.
+    pub(super) fn start_wait(&self) -> Duration {
+        self.start_wait.min(Self::LONGEST_START_WAIT)
     }
 
     /// With another interval between recoveries.

@@ -76,13 +76,14 @@ impl Engine {
             }
             Some(_) => {}
         }
-        let is_in_two_modes =
-            matches!(&state, Some(RepositoryState::Known(view)) if view.in_two_modes);
         let (items, status) = self.whole_events(repository, dirty).await?;
         let limited = effective.is_none_or(|effective| effective.limit.get().is_some());
-        let refuses = self.options.mode == Mode::Gate && is_in_two_modes;
-        if refuses {
-            self.tell_refused(repository, &items);
+        let other_limit = match self.options.mode {
+            Mode::Gate => self.seen().limit_beside_annotation(repository),
+            Mode::Alone | Mode::Takeover | Mode::Observe => None,
+        };
+        if let Some(limited_by) = &other_limit {
+            self.tell_refused(repository, limited_by, &items);
         }
         let mut plan = Plan::of(items, limited, self.options.mode);
         if !plan.verify.is_empty() {
@@ -92,7 +93,7 @@ impl Engine {
             let later = Instant::now() + Duration::from_secs(1);
             self.work.mark(repository, Dirty::listed(), later);
         }
-        if refuses {
+        if other_limit.is_some() {
             // Pipelines-as-Code starts them, or its users do.
             plan.admit_new.clear();
         }
@@ -233,20 +234,15 @@ impl Engine {
     ) -> Result<Report, PipelinesError> {
         let mut report = Report::default();
         let mut over = Vec::new();
-        // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
         let adoptions = plan.adopt.iter().map(|view| {
-            self.manager
-                .adopt(repository, self.request(repository, view))
+            let request = self.request(repository, view);
+            (view, self.manager.adopt(repository, request))
         });
-        let adoptions = join_all(adoptions).await;
-        for (view, admission) in plan.adopt.iter().zip(&adoptions) {
-            match admission {
-                Ok(Admission::Finished(_)) => over.push(view),
-                Ok(_) => report.adopted += 1,
-                Err(_) => {}
-            }
-        }
-        first_error(adoptions)?;
+        deal_with_all(adoptions, |view, admission| match admission {
+            Admission::Finished(_) => over.push(view),
+            _ => report.adopted += 1,
+        })
+        .await?;
         if let Some(limit) = limit {
             let change = self
                 .manager
@@ -298,23 +294,18 @@ impl Engine {
             report.admitted += 1;
         }
         let admissions = plan.admit.iter().map(|view| {
-            self.manager
-                .admit(repository, self.request(repository, view))
+            let request = self.request(repository, view);
+            (view, self.manager.admit(repository, request))
         });
-        // A place in the queue that is dropped is given up: each is dealt with before any error.
-        let mut failed = Ok(());
-        for (view, admission) in plan.admit.iter().zip(join_all(admissions).await) {
-            match admission {
-                Ok(Admission::Finished(_)) => over.push(view),
-                Ok(admission) => {
-                    self.tell_queued(repository, view, &admission, true);
-                    self.admitted(admission);
-                    report.admitted += 1;
-                }
-                Err(error) => failed = Err(error),
+        deal_with_all(admissions, |view, admission| match admission {
+            Admission::Finished(_) => over.push(view),
+            admission => {
+                self.tell_queued(repository, view, &admission, true);
+                self.admitted(admission);
+                report.admitted += 1;
             }
-        }
-        failed?;
+        })
+        .await?;
         if let Some(effective) = effective {
             report.admitted += self
                 .admit_new(repository, &plan.admit_new, effective)
@@ -382,8 +373,9 @@ impl Engine {
         request.with_priority(self.seen().policies(repository, view).priority)
     }
 
-    /// Tells of the runs that are left alone because their Repository is in two modes.
-    fn tell_refused(&self, repository: &RepositoryKey, items: &[Item]) {
+    /// Tells of the runs that are left alone because their Repository is in two modes: the
+    /// `concurrency_limit` of `limited_by` stands beside our annotation.
+    fn tell_refused(&self, repository: &RepositoryKey, limited_by: &RepositoryKey, items: &[Item]) {
         for view in items.iter().filter(|item| !item.known.is_live()) {
             let Some(view) = &view.view else { continue };
             let waits = matches!(
@@ -391,7 +383,8 @@ impl Engine {
                 Phase::Held | Phase::HeldByUser
             );
             if waits && (view.is_of_pac() || view.is_held_for_us()) {
-                self.tell_of(repository, view, What::InTwoModes);
+                let limited_by = limited_by.clone();
+                self.tell_of(repository, view, What::InTwoModes { limited_by });
             }
         }
     }
@@ -426,6 +419,23 @@ impl Engine {
         }
         (admitted, Ok(()))
     }
+}
+
+/// Awaits all that was asked for, and deals with every answer before it fails with the first error: an
+/// adoption that is dropped is taken back, and so is a place in the queue.
+pub(super) async fn deal_with_all<T, A, E>(
+    asked: impl Iterator<Item = (T, impl Future<Output = Result<A, E>>)>,
+    mut deal: impl FnMut(T, A),
+) -> Result<(), E> {
+    let (about, asked): (Vec<T>, Vec<_>) = asked.unzip();
+    let mut failed = Ok(());
+    for (about, answer) in about.into_iter().zip(join_all(asked).await) {
+        match answer {
+            Ok(answer) => deal(about, answer),
+            Err(error) => failed = failed.and(Err(error)),
+        }
+    }
+    failed
 }
 
 /// The first failure of several calls that have all ended.

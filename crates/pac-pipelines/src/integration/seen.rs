@@ -252,29 +252,7 @@ impl Seen {
                 since = known.since;
             }
             before = known.placed.clone();
-            // Most changes of a run are to what a view does not keep, or that only says where it
-            // belongs.
-            view.version = known.view.version;
-            let others = (
-                std::mem::replace(&mut view.other_labels, known.view.other_labels.clone()),
-                std::mem::replace(
-                    &mut view.other_annotations,
-                    known.view.other_annotations.clone(),
-                ),
-            );
-            // The position is written for people, over and over.
-            let position = view.annotations.remove(vocabulary::POSITION);
-            if let Some(before) = known.view.annotations.get_key_value(vocabulary::POSITION) {
-                view.annotations.insert(before.0.clone(), before.1.clone());
-            }
-            matters = view != *known.view;
-            view.version = version;
-            (view.other_labels, view.other_annotations) = others;
-            view.annotations.remove(vocabulary::POSITION);
-            if let Some(position) = position {
-                let name = vocabulary::POSITION.to_owned();
-                view.annotations.insert(name, position);
-            }
+            matters = differs(&known.view, &view);
         }
         let (key, placed) = (view.key.clone(), self.place(&view));
         let (queue, queue_before) = (placed.queue().cloned(), before.queue().cloned());
@@ -358,14 +336,13 @@ impl Seen {
         self.sections.saw_repositories(state.version());
         let (existed, before) = (self.exists(&key), self.limit(&key));
         let policies_before = self.annotations(&key).cloned();
-        let global_before = (self.global_limit().limit, self.global_is_unreadable());
+        let global_before = self.global_in_force();
         self.repositories.insert(key.clone(), state);
         let limit = |effective: Option<EffectiveLimit>| effective.map(|effective| effective.limit);
         let mut touched = Vec::new();
         // Its status, which changes with every run, is of no interest.
-        let global_now = (self.global_limit().limit, self.global_is_unreadable());
-        if global_now != global_before {
-            touched = self.inheriting();
+        if self.global_in_force() != global_before {
+            touched = self.under_global();
             touched.retain(|other| *other != key);
         }
         let is_other_limit = limit(self.limit(&key)) != limit(before);
@@ -424,6 +401,39 @@ impl RepositoryState {
             Self::Deleted(version) => *version,
         }
     }
+}
+
+/// Whether a run has changed in anything that is acted on. Most changes are to what a view does not
+/// keep, or to what only says where it belongs; and its position is written for people, over and over.
+fn differs(before: &RunView, after: &RunView) -> bool {
+    let RunView {
+        key,
+        uid,
+        version: _,
+        generate_name,
+        created,
+        deleted,
+        labels,
+        annotations: _,
+        other_labels: _,
+        other_annotations: _,
+        spec_status,
+        managed_by,
+        succeeded,
+        started,
+        completed,
+    } = before;
+    (key, uid, generate_name) != (&after.key, &after.uid, &after.generate_name)
+        || (created, deleted, labels) != (&after.created, &after.deleted, &after.labels)
+        || (spec_status, managed_by) != (&after.spec_status, &after.managed_by)
+        || (succeeded, started, completed) != (&after.succeeded, &after.started, &after.completed)
+        || !acted_on(before).eq(acted_on(after))
+}
+
+/// The annotations of a run but for the one that is never acted on.
+fn acted_on(run: &RunView) -> impl Iterator<Item = (&String, &String)> {
+    let all = run.annotations.iter();
+    all.filter(|(name, _)| *name != vocabulary::POSITION)
 }
 
 /// Whether a state is certainly newer than another one.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use pac_core::manager::{Admission, Lease};
 use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::decide::Known;
 use super::engine::{Engine, backoff};
 use super::notices::What;
 use super::phase::Phase;
+use super::work::Dirty;
 use crate::cluster::{ClusterEvent, EndOutcome, StartOutcome};
 use crate::model::{RunView, SpecStatus};
 use crate::sections::is_section;
@@ -57,6 +58,11 @@ impl Engine {
         if !wants_start {
             self.look_at(&repository, run);
             return;
+        }
+        if let Some(left) = self.start_waits(&run, lease.uid()) {
+            // A change of the run has it looked at before.
+            let due = Instant::now() + left;
+            return self.work.mark(&repository, Dirty::run(run), due);
         }
         if !self.claim_start(&run) {
             return;
@@ -139,6 +145,7 @@ impl Engine {
                     if outcome == StartOutcome::Started || is_ambiguous {
                         let started = || Some(What::Started { token });
                         self.tell(lease.repository(), &run, &uid, started);
+                        self.tell_unprepared(lease.repository(), &run, &uid);
                     }
                     self.seen().started(&run, &uid, lease.token());
                     return Left::Settled;
@@ -253,6 +260,20 @@ impl Engine {
             Phase::Ending { .. } => StartOutcome::Cancelled,
             _ => StartOutcome::StillPending,
         }
+    }
+
+    /// Tells, and logs, that Pipelines-as-Code has not prepared a run that was started.
+    fn tell_unprepared(&self, repository: &RepositoryKey, run: &PipelineRunKey, uid: &Uid) {
+        let Some(missing) = self.started_without(run, uid) else {
+            return;
+        };
+        tracing::warn!(
+            %run, "Pipelines-as-Code {missing}; the run was started all the same, and may fail: see \
+             whether the watcher of Pipelines-as-Code works"
+        );
+        self.tell(repository, run, uid, || {
+            Some(What::StartedUnprepared { missing })
+        });
     }
 
     async fn give_back(&self, lease: Lease) -> Left {

@@ -32,6 +32,9 @@ pub struct RepositoryView {
     /// Its own limit: `spec.concurrency_limit`, or else our annotation. `None` where it has none
     /// (0 is none, too): then the global Repository's limit holds.
     pub limit: Option<Limit>,
+    /// Whether `spec.concurrency_limit` sets a limit: then Pipelines-as-Code queues its runs, and
+    /// where it is the global Repository, those of all Repositories without one of their own.
+    pub has_concurrency_limit: bool,
     /// Whether both `spec.concurrency_limit` and our annotation set a limit: the first makes
     /// Pipelines-as-Code queue the runs, the second is for those that it does not queue.
     pub in_two_modes: bool,
@@ -51,16 +54,24 @@ impl RepositoryView {
             deleting: false,
             url: None,
             limit: None,
+            has_concurrency_limit: false,
             in_two_modes: false,
             annotations: BTreeMap::new(),
         }
     }
 
-    /// The same with a limit of its own; [`Limit::UNLIMITED`] is none.
+    /// The same with a `spec.concurrency_limit`; [`Limit::UNLIMITED`] is none.
     #[must_use]
     pub fn with_limit(mut self, limit: Limit) -> Self {
         self.limit = Some(limit).filter(|limit| *limit != Limit::UNLIMITED);
+        self.has_concurrency_limit = self.limit.is_some();
         self
+    }
+
+    /// Whether our annotation alone sets its limit.
+    #[must_use]
+    pub fn is_limited_by_annotation(&self) -> bool {
+        self.limit.is_some() && !self.has_concurrency_limit
     }
 
     /// Reads one Repository from its YAML or JSON.
@@ -114,6 +125,7 @@ impl RepositoryView {
             deleting: metadata.text("deletionTimestamp")?.is_some(),
             url: spec.text("url")?.map(str::to_owned),
             limit: own.or(ours),
+            has_concurrency_limit: own.is_some(),
             in_two_modes: own.is_some() && ours.is_some(),
             annotations: marks(&metadata, "annotations", vocabulary::REPOSITORY_ANNOTATIONS)?,
         })
@@ -226,6 +238,8 @@ mod tests {
         let limit = |spec| (read(spec).limit.unwrap(), read(spec).in_two_modes);
         assert_eq!(limit("{}"), (Limit::new(2), false));
         assert_eq!(limit("{\"concurrency_limit\":5}"), (Limit::new(5), true));
+        assert!(read("{}").is_limited_by_annotation());
+        assert!(!read("{\"concurrency_limit\":5}").is_limited_by_annotation());
         assert_eq!(read("{}").annotations[vocabulary::LIMIT], "2");
     }
 

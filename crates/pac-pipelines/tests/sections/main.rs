@@ -5,6 +5,7 @@ mod support;
 
 mod ends;
 mod flows;
+mod late;
 mod random;
 mod restarts;
 mod setting;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pac_core::RepositoryKey;
 use pac_pipelines::lanes::{NamespaceRule, is_lane};
 use pac_pipelines::model::NamespaceView;
-use pac_pipelines::vocabulary::{LIMIT, NAMESPACE_ANNOTATIONS};
+use pac_pipelines::vocabulary::{HOLD_RUNS, LIMIT, NAMESPACE_ANNOTATIONS};
 use serde_json::Value;
 
 use super::super::api::{ClusterAccess, NAMESPACE, Place, REPOSITORY};
@@ -26,14 +26,17 @@ pub(super) async fn namespaces(access: &ClusterAccess, install: &Install) -> Exa
         let is_left_alone = install.excluded_namespaces.contains(name);
         let mut view = NamespaceView::new(name);
         view.annotations = ours;
-        (!view.annotations.is_empty() && !is_left_alone).then_some(view)
+        let labels = object.pointer("/metadata/labels");
+        let label = labels.and_then(|labels| labels.get(HOLD_RUNS));
+        let is_labelled = label.and_then(Value::as_str) == Some("true");
+        (!view.annotations.is_empty() && !is_left_alone).then_some((view, is_labelled))
     };
     let all = access.list(place, "", keep).await?;
     if install.mode != InstallMode::Gate {
         if all.is_empty() {
             return skipped("only the mode gate looks at annotations of Namespaces");
         }
-        let names: Vec<String> = all.into_iter().map(|view| view.name).collect();
+        let names: Vec<String> = all.into_iter().map(|(view, _)| view.name).collect();
         let message = format!(
             "{} have annotations about queues, which only the mode gate looks at; remove them, or \
              install that mode",
@@ -41,18 +44,21 @@ pub(super) async fn namespaces(access: &ClusterAccess, install: &Install) -> Exa
         );
         return wrong("Namespaces", message);
     }
-    if install.admission == Admission::Webhook && !all.is_empty() {
-        let names: Vec<String> = all.into_iter().map(|view| view.name).collect();
-        let message = format!(
-            "{} have annotations about queues, for which the webhook holds nothing back: only the \
-             policies do (--admission=policy)",
-            some_of(&names)
-        );
-        return wrong("Namespaces", message);
+    if install.admission == Admission::Webhook {
+        let unlabelled = all.iter().filter(|(_, is_labelled)| !is_labelled);
+        let names: Vec<String> = unlabelled.map(|(view, _)| view.name.clone()).collect();
+        if let Some(one) = names.first() {
+            let message = format!(
+                "{} have annotations about queues, and the webhook holds none of their runs back \
+                 without the label {HOLD_RUNS}: kubectl label namespace {one} {HOLD_RUNS}=true",
+                some_of(&names)
+            );
+            return wrong("Namespaces", message);
+        }
     }
     let rules = all
         .iter()
-        .map(|view| (view.name.as_str(), NamespaceRule::of(view)));
+        .map(|(view, _)| (view.name.as_str(), NamespaceRule::of(view)));
     let rules: BTreeMap<&str, NamespaceRule> = rules.collect();
     let problems = rules.values().flat_map(NamespaceRule::problems);
     let problems: Vec<String> = problems.map(ToString::to_string).collect();

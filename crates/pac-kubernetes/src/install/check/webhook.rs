@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::super::api::{ClusterAccess, DEPLOYMENT, Place, WEBHOOK_CONFIGURATION};
+use super::super::api::{ClusterAccess, Place, WEBHOOK_CONFIGURATION};
 use super::super::compare::difference;
 use super::super::error::{InstallError, InstallErrorKind};
 use super::super::options::{Admission, Install};
-use super::super::webhook::configuration;
+use super::super::webhook::{configuration, deployment, ready_replicas};
 use super::{Examined, objects, ok, wrong};
 
 /// Examines whichever of both is installed, and that the other one is not there.
@@ -87,14 +87,10 @@ fn is_as_wanted(install: &Install, found: &Value) -> Result<(), InstallError> {
 
 /// How many replicas are ready; at least one has to be.
 async fn is_ready(access: &ClusterAccess, install: &Install) -> Result<u64, InstallError> {
-    let place = Place::new(DEPLOYMENT, install.namespace.as_str(), Install::WEBHOOK);
-    let found = access.get(place).await?.unwrap_or_default();
-    let ready = found
-        .pointer("/status/readyReplicas")
-        .and_then(Value::as_u64);
-    match ready {
-        Some(ready) if ready > 0 => Ok(ready),
+    match ready_replicas(access, install).await? {
+        ready if ready > 0 => Ok(ready),
         _ => {
+            let place = deployment(install);
             let message = format!(
                 "none of its replicas is ready: in the mode gate no PipelineRun can be created, in the \
                  mode takeover orders stay with Pipelines-as-Code; see kubectl describe pods \

@@ -10,13 +10,11 @@ use super::super::error::InstallError;
 use super::super::manifest::Manifest;
 use super::super::options::{Admission, Install, InstallMode};
 use super::super::runs;
+use super::super::webhook::WEBHOOK_BEGINS;
 use super::{HandoverOptions, StepOutcome, Steps, To, move_order, told, unsafe_step, watcher};
 
 /// How long a policy may take until it acts.
 const POLICY_BEGINS: Duration = Duration::from_secs(30);
-
-/// How long the webhook may take until it acts: its image has to be fetched.
-const WEBHOOK_BEGINS: Duration = Duration::from_secs(180);
 
 /// Installs the mode takeover in a cluster whose queues are not empty: makes sure that the watcher
 /// is stopped, applies the policies and waits until they act, takes the orders over, and applies
@@ -67,10 +65,10 @@ pub async fn onboard(
             .into_iter()
             .partition(|one| first.contains(one) || needs(one))
     };
-    apply_all(access, &policies, &mut told("policies", steps)).await?;
+    apply_all(access, install, &policies, &mut told("policies", steps)).await?;
     wait_for_the_policy(access, install, steps).await?;
     take_orders_over(access, install, steps).await?;
-    apply_all(access, &others, &mut told("install", steps)).await?;
+    apply_all(access, install, &others, &mut told("install", steps)).await?;
     let next = format!(
         "start the watcher: {}; then: pac kubernetes check",
         watcher::scale(options, 1)

@@ -1,4 +1,5 @@
-use pac_core::FencingToken;
+use pac_core::{FencingToken, RepositoryKey};
+use pac_pipelines::Preparation;
 use serde_json::json;
 
 use super::*;
@@ -122,6 +123,34 @@ fn an_event_about_a_section_names_it_and_its_tokens() {
     );
     assert_eq!(reason, "SectionLost");
     assert!(note(What::SectionRefused).2.contains("section gpu"));
+}
+
+#[test]
+fn what_is_beside_the_limit_and_what_was_not_done_is_named() {
+    let of = |what| {
+        let told = told(what).unwrap().1;
+        assert!(told.is_warning);
+        (told.reason, told.note)
+    };
+    let global: RepositoryKey = "pipelines-as-code/global".parse().unwrap();
+    for (limited_by, names) in [
+        (global, "concurrency_limit of pipelines-as-code/global"),
+        (
+            "ci/website".parse().unwrap(),
+            "has both spec.concurrency_limit",
+        ),
+    ] {
+        let (reason, note) = of(What::InTwoModes { limited_by });
+        assert_eq!(reason, "NotManaged");
+        assert!(
+            note.contains(names) && note.contains("remove one"),
+            "{note}"
+        );
+    }
+    let missing = Preparation::Secret;
+    let (reason, note) = of(What::StartedUnprepared { missing });
+    assert_eq!(reason, "StartedUnprepared");
+    assert!(note.contains("has not made the secret"), "{note}");
 }
 
 #[test]

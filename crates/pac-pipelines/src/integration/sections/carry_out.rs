@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use pac_core::RepositoryKey;
 use pac_core::manager::{Admission, Lease, RepositoryStatus};
+use pac_core::{Error, RepositoryKey};
 
 use super::plan::{Asking, Plan};
 use crate::error::PipelinesError;
 use crate::integration::engine::Engine;
 use crate::integration::limits::EffectiveLimit;
-use crate::integration::pass::{Report, first_error};
+use crate::integration::pass::{Report, deal_with_all, first_error};
 use crate::sections::SectionName;
 
 impl Engine {
@@ -27,28 +27,23 @@ impl Engine {
         let mut entered: Vec<(Asking, Lease)> = Vec::new();
         let announced = status.exists.then_some(status.limit);
         let limit = self.seen().section_limit(section, name, announced);
-        // All are awaited, whatever one comes to: an adoption that is dropped is taken back.
-        let adoptions = plan.adopt.iter();
-        let adoptions = adoptions.map(|(asking, _)| self.manager.adopt(section, asking.request()));
-        let mut failed = Ok(());
         let mut any_lost = false;
-        for ((asking, lost), admission) in plan.adopt.iter().zip(join_all(adoptions).await) {
-            match admission {
-                Ok(admission) => {
-                    report.adopted += 1;
-                    let is_the_same = matches!(&admission, Admission::Started(lease)
-                        if Some(lease.token()) == asking.told);
-                    if *lost && !is_the_same {
-                        any_lost = true;
-                        self.tell_lost(section, asking, &admission);
-                    }
-                    let slot = self.slot_of(section, asking, admission);
-                    entered.extend(slot.map(|lease| (asking.clone(), lease)));
-                }
-                Err(error) => failed = Err(error),
+        let adoptions = plan.adopt.iter().map(|(asking, lost)| {
+            let adoption = self.manager.adopt(section, asking.request());
+            ((asking, *lost), adoption)
+        });
+        deal_with_all(adoptions, |(asking, lost), admission| {
+            report.adopted += 1;
+            let is_the_same = matches!(&admission, Admission::Started(lease)
+                if Some(lease.token()) == asking.told);
+            if lost && !is_the_same {
+                any_lost = true;
+                self.tell_lost(section, asking, &admission);
             }
-        }
-        failed?;
+            let slot = self.slot_of(section, asking, admission);
+            entered.extend(slot.map(|lease| (asking.clone(), lease)));
+        })
+        .await?;
         if status.limit != limit.limit && (status.exists || report.adopted > 0) {
             let (limit, version) = (limit.limit, limit.version);
             self.manager.set_limit(section, limit, version).await?;
@@ -58,19 +53,12 @@ impl Engine {
         let releases =
             releases.map(|(run, known, outcome)| self.end(section, run, known, *outcome));
         first_error(join_all(releases).await)?;
-        let admissions = plan.tell.iter();
-        let admissions = admissions.map(|asking| self.manager.admit(section, asking.request()));
-        let mut failed = Ok(());
-        for (asking, admission) in plan.tell.iter().zip(join_all(admissions).await) {
-            match admission {
-                Ok(admission) => {
-                    let slot = self.slot_of(section, asking, admission);
-                    entered.extend(slot.map(|lease| (asking.clone(), lease)));
-                }
-                Err(error) => failed = Err(error),
-            }
-        }
-        failed?;
+        let admissions = self.admissions(section, &plan.tell);
+        deal_with_all(admissions, |asking, admission| {
+            let slot = self.slot_of(section, asking, admission);
+            entered.extend(slot.map(|lease| (asking.clone(), lease)));
+        })
+        .await?;
         if any_lost {
             // The slot may be one that was not free: the store grants it again when it is.
             let (told, untold) = entered.into_iter().partition(|(one, _)| one.told.is_some());
@@ -108,19 +96,12 @@ impl Engine {
                 admitted += 1;
             }
         }
-        let mut failed = Ok(());
-        let admissions = plan.admit.iter();
-        let admissions = admissions.map(|asking| self.manager.admit(section, asking.request()));
-        for (asking, admission) in plan.admit.iter().zip(join_all(admissions).await) {
-            match admission {
-                Ok(admission) => {
-                    self.admitted_in_section(section, asking, admission);
-                    admitted += 1;
-                }
-                Err(error) => failed = Err(error),
-            }
-        }
-        failed?;
+        let admissions = self.admissions(section, &plan.admit);
+        deal_with_all(admissions, |asking, admission| {
+            self.admitted_in_section(section, asking, admission);
+            admitted += 1;
+        })
+        .await?;
         let mut new: Vec<_> = plan.admit_new.iter().collect();
         if new.is_empty() {
             return Ok(admitted);
@@ -134,6 +115,17 @@ impl Engine {
         }
         failed?;
         Ok(admitted)
+    }
+
+    /// What asks the store for the slots or places that runs have.
+    fn admissions<'a>(
+        &self,
+        section: &RepositoryKey,
+        asking: &'a [Asking],
+    ) -> impl Iterator<Item = (&'a Asking, impl Future<Output = Result<Admission, Error>>)> {
+        asking
+            .iter()
+            .map(|asking| (asking, self.manager.admit(section, asking.request())))
     }
 
     /// Gives slots back of which no run was told; the runs are queued in their old places.

@@ -29,6 +29,9 @@ pub(super) struct Asking {
     pub(super) asked: Timestamp,
     /// The token that it was told before.
     pub(super) told: Option<FencingToken>,
+    /// Which of its requests the store had when this was planned: what is asked on its behalf ends
+    /// no other one. One that has come since is newer.
+    known: Option<Uid>,
 }
 
 /// What is to be done, in this order.
@@ -54,6 +57,7 @@ impl Plan {
             Some(view) => Wish::of(view, name),
             None => Wish::Nothing(RunOutcome::Cancelled),
         };
+        let had = item.known.uid().cloned();
         let mut step = decide(&wish, &item.known, item.in_store, certain);
         if step == Step::Replace {
             let known = std::mem::replace(&mut item.known, Known::Unknown);
@@ -69,7 +73,7 @@ impl Plan {
             }
             _ => {}
         }
-        let (Some(view), Some(asking)) = (&item.view, item.asking(&wish)) else {
+        let (Some(view), Some(asking)) = (&item.view, item.asking(&wish, had)) else {
             return;
         };
         match step {
@@ -85,8 +89,8 @@ impl Plan {
 }
 
 impl Item {
-    /// The run as one that asks; `None` when it does not.
-    fn asking(&self, wish: &Wish) -> Option<Asking> {
+    /// The run as one that asks; `None` when it does not. `known` is what the store had of it.
+    fn asking(&self, wish: &Wish, known: Option<Uid>) -> Option<Asking> {
         let (asked, told) = match wish {
             Wish::Asks { asked, .. } => (*asked, None),
             Wish::Holds { told, .. } => (Timestamp::from_unix_millis(0), Some(*told)),
@@ -97,6 +101,7 @@ impl Item {
             uid: wish.uid()?.clone(),
             asked,
             told,
+            known,
         })
     }
 }
@@ -104,6 +109,7 @@ impl Item {
 impl Asking {
     /// What it asks the store with.
     pub(super) fn request(&self) -> RunRequest {
-        RunRequest::durable(self.view.key.clone(), self.uid.clone())
+        let request = RunRequest::durable(self.view.key.clone(), self.uid.clone());
+        request.replacing(self.known.clone())
     }
 }

@@ -137,6 +137,19 @@ impl Seen {
         (!self.global_is_unreadable()).then(|| EffectiveLimit::of(view, inherited))
     }
 
+    /// The Repository with the `concurrency_limit` by which Pipelines-as-Code queues the runs of
+    /// this one although our annotation sets a limit: itself, or the global one.
+    pub(crate) fn limit_beside_annotation(&self, key: &RepositoryKey) -> Option<RepositoryKey> {
+        let RepositoryState::Known(view) = self.repository(key)? else {
+            return None;
+        };
+        if view.in_two_modes {
+            return Some(key.clone());
+        }
+        let inherits = view.is_limited_by_annotation() && self.global_has_concurrency_limit();
+        self.global.clone().filter(|_| inherits)
+    }
+
     /// Why a run must not be queued, though it is held back for us: it cannot be told where it
     /// belongs, or how many may run there.
     pub(crate) fn refusal(&self, queue: &RepositoryKey, run: &RunView) -> Option<String> {
@@ -305,16 +318,32 @@ impl Seen {
         }
     }
 
-    /// The Repositories without a limit of their own.
-    pub(super) fn inheriting(&self) -> Vec<RepositoryKey> {
-        let inherits = |state: &RepositoryState| matches!(state, RepositoryState::Known(view) if view.limit.is_none());
+    /// The Repositories without a `concurrency_limit` of their own: for Pipelines-as-Code, that of
+    /// the global one holds.
+    pub(super) fn under_global(&self) -> Vec<RepositoryKey> {
+        let is_under = |state: &RepositoryState| matches!(state, RepositoryState::Known(view) if !view.has_concurrency_limit);
         let all = self.repositories.iter();
-        all.filter(|(_, state)| inherits(state))
+        all.filter(|(_, state)| is_under(state))
             .map(|(key, _)| key.clone())
             .collect()
     }
 
-    pub(super) fn global_is_unreadable(&self) -> bool {
+    /// What of the global Repository matters for others: its limit, whether that is not known, and
+    /// whether Pipelines-as-Code queues by it.
+    pub(super) fn global_in_force(&self) -> (Option<Limit>, bool, bool) {
+        let limit = self.global_limit().limit;
+        (
+            limit,
+            self.global_is_unreadable(),
+            self.global_has_concurrency_limit(),
+        )
+    }
+
+    fn global_has_concurrency_limit(&self) -> bool {
+        matches!(self.global_state(), Some(RepositoryState::Known(view)) if view.has_concurrency_limit)
+    }
+
+    fn global_is_unreadable(&self) -> bool {
         matches!(self.global_state(), Some(RepositoryState::Unreadable(_)))
     }
 

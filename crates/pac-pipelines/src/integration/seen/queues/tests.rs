@@ -161,3 +161,28 @@ fn without_a_list_of_namespaces_there_are_repositories_alone() {
     takeover.observe(ClusterEvent::RunApplied(of_website(run("a", 6, "main"))));
     assert_eq!(takeover.runs_of(&key("website")).len(), 1);
 }
+
+#[test]
+fn the_global_concurrency_limit_stands_beside_an_annotation() {
+    let global: RepositoryKey = "pac/global".parse().unwrap();
+    let mut seen = Seen::new(Some(global.clone())).with_lanes();
+    let applied = ClusterEvent::RepositoryApplied;
+    let mut annotated = website(2, 5);
+    annotated.has_concurrency_limit = false;
+    seen.observe(applied(annotated));
+    assert_eq!(seen.limit_beside_annotation(&key("website")), None);
+    let mut of_pac = RepositoryView::new(global.clone()).with_limit(Limit::new(1));
+    of_pac.version = Some(ResourceVersion::new(6));
+    let touched = names(seen.observe(applied(of_pac.clone())));
+    assert_eq!(touched, ["website", "global"], "both are looked at");
+    let beside = seen.limit_beside_annotation(&key("website"));
+    assert_eq!(beside, Some(global.clone()));
+    // The limit of the annotation is that of both; in two modes it is no longer.
+    of_pac.has_concurrency_limit = false;
+    of_pac.version = Some(ResourceVersion::new(7));
+    assert!(names(seen.observe(applied(of_pac))).contains(&"website".to_owned()));
+    assert_eq!(seen.limit_beside_annotation(&key("website")), None);
+    // One of its own is a limit of Pipelines-as-Code alone.
+    seen.observe(applied(website(3, 8)));
+    assert_eq!(seen.limit_beside_annotation(&key("website")), None);
+}
