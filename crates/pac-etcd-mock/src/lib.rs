@@ -26,11 +26,14 @@
 //! ```
 
 mod connection;
+mod counters;
+mod faults;
 mod operation;
 mod server;
 mod services;
 mod shared;
 mod world;
 
+pub use faults::{Fault, Faults, Injected};
 pub use operation::Operation;
 pub use server::{Builder, MockEtcd};

@@ -1,24 +1,29 @@
 //! The server: its start, its ways in, and its end.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, Stream, TryStreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
 use tonic::transport::server::{Server, TcpIncoming};
 
 use crate::connection::Connection;
+use crate::faults::Faults;
+use crate::operation::Operation;
 use crate::services::routes;
 use crate::shared::Shared;
 use crate::world::Limits;
+use crate::world::members::About;
 
 /// Bytes that are under way on a connection in memory, in each direction.
 const LINE: usize = 64 * 1024;
@@ -26,13 +31,33 @@ const LINE: usize = 64 * 1024;
 /// Connections in memory that wait to be accepted.
 const BACKLOG: usize = 64;
 
+/// How often etcd tells progress by default (`--experimental-watch-progress-notify-interval`).
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// The version that the server claims to be by default: the newest one that it is compared with.
+const VERSION: &str = "3.5.1";
+
 /// How a [`MockEtcd`] is to be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct Builder {
     listen: Option<SocketAddr>,
     seed: Option<u64>,
     limits: Limits,
+    version: String,
+    progress_interval: Duration,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            seed: None,
+            limits: Limits::default(),
+            version: VERSION.to_owned(),
+            progress_interval: PROGRESS_INTERVAL,
+        }
+    }
 }
 
 impl Builder {
@@ -43,9 +68,51 @@ impl Builder {
         self
     }
 
-    /// Decides the ids that the server gives: two servers with one seed give the same.
+    /// Decides the ids that the server gives: two servers with one seed give the same. Without it,
+    /// they are random.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// The version that the server claims to be, 3.5.1 if nothing else is said. It behaves the same.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// The shortest TTL of a lease, in seconds: shorter ones are raised to it. 2 if nothing else is
+    /// said, as etcd has it with its default election timeout.
+    pub fn least_ttl(mut self, seconds: i64) -> Self {
+        self.limits.least_ttl = seconds;
+        self
+    }
+
+    /// The most operations in a branch of a transaction (`--max-txn-ops`). 128 if nothing else is
+    /// said.
+    pub fn max_txn_ops(mut self, operations: usize) -> Self {
+        self.limits.txn_operations = operations;
+        self
+    }
+
+    /// The bytes of keys and values at which nothing more is written (`--quota-backend-bytes`).
+    /// 2 GiB if nothing else is said.
+    pub fn quota(mut self, bytes: usize) -> Self {
+        self.limits.quota_bytes = bytes;
+        self
+    }
+
+    /// Compacts by itself, so that these many revisions are kept at least and twice as many at most.
+    /// Without it, all are kept until a client compacts.
+    pub fn auto_compaction(mut self, revisions: u32) -> Self {
+        self.limits.revisions_kept = Some(revisions.into());
+        self
+    }
+
+    /// How often a watch that asked for it is told its progress, if nothing else is to be told.
+    /// 10 minutes if nothing else is said, and 100 ms at least.
+    pub fn progress_interval(mut self, interval: Duration) -> Self {
+        self.progress_interval = interval.max(Duration::from_millis(100));
         self
     }
 
@@ -54,30 +121,38 @@ impl Builder {
     /// # Errors
     /// When the address cannot be listened at.
     pub async fn start(self) -> io::Result<MockEtcd> {
+        let listener = match self.listen {
+            Some(address) => Some(TcpListener::bind(address).await?),
+            None => None,
+        };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let about = About {
+            version: self.version,
+            name: "default".to_owned(),
+            client_urls: address.iter().map(|at| format!("http://{at}")).collect(),
+        };
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        let shared = Arc::new(Shared::new(self.limits, seed));
+        let shared = Shared::new(self.limits, about, self.progress_interval, seed);
+        let shared = Arc::new(shared);
         let routes = routes(&shared);
+        let mut tasks = JoinSet::new();
         let (lines, accepted) = mpsc::channel(BACKLOG);
+        let accepted = cuttable(queue(accepted), shared.cuts.subscribe());
         let in_memory = Server::builder().add_routes(routes.clone());
-        let cuts = watch::Sender::new(0);
-        let in_memory = in_memory.serve_with_incoming(cuttable(queue(accepted), cuts.subscribe()));
-        let mut tasks = vec![served(in_memory)];
-        let mut address = None;
-        if let Some(listen) = self.listen {
-            let listener = TcpListener::bind(listen).await?;
-            address = Some(listener.local_addr()?);
+        tasks.spawn(served(in_memory.serve_with_incoming(accepted)));
+        if let Some(listener) = listener {
             let accepted = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let accepted = cuttable(accepted, shared.cuts.subscribe());
             let tcp = Server::builder().add_routes(routes);
-            tasks.push(served(
-                tcp.serve_with_incoming(cuttable(accepted, cuts.subscribe())),
-            ));
+            tasks.spawn(served(tcp.serve_with_incoming(accepted)));
         }
+        let ending = Arc::clone(&shared);
+        tasks.spawn(async move { ending.end_leases().await });
         Ok(MockEtcd {
             shared,
             lines,
             address,
-            tasks,
-            cuts,
+            _tasks: tasks,
         })
     }
 }
@@ -89,9 +164,8 @@ pub struct MockEtcd {
     shared: Arc<Shared>,
     lines: mpsc::Sender<DuplexStream>,
     address: Option<SocketAddr>,
-    tasks: Vec<JoinHandle<()>>,
-    /// Changes when all connections are to be cut.
-    cuts: watch::Sender<u64>,
+    /// They end when this is dropped.
+    _tasks: JoinSet<()>,
 }
 
 impl fmt::Debug for MockEtcd {
@@ -106,6 +180,30 @@ impl MockEtcd {
     /// How it is to be: at first, one in memory alone.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// What can go wrong with it.
+    #[must_use]
+    pub fn faults(&self) -> Faults<'_> {
+        Faults::new(&self.shared)
+    }
+
+    /// How many requests of each kind it got since it started, also those that it refused.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Operation, u64> {
+        self.shared.counters.read()
+    }
+
+    /// How many watches are open.
+    #[must_use]
+    pub fn watches(&self) -> usize {
+        self.shared.with_world(|world| world.watches())
+    }
+
+    /// Bytes of all keys and values that are kept, old ones included.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.shared.with_world(|world| world.size())
     }
 
     /// Where it listens, if it listens at all.
@@ -151,9 +249,8 @@ impl MockEtcd {
 
 impl Drop for MockEtcd {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        // The tasks end, but not the connections that they have accepted.
+        self.faults().cut_connections();
     }
 }
 
@@ -171,12 +268,8 @@ fn cuttable<S>(
     accepted.map_ok(move |line| Connection::new(line, cuts.clone()))
 }
 
-fn served(
-    server: impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = server.await {
-            tracing::error!(%error, "the mock etcd has ended");
-        }
-    })
+async fn served(server: impl Future<Output = Result<(), tonic::transport::Error>>) {
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the mock etcd has ended");
+    }
 }

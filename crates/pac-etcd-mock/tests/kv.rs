@@ -1,7 +1,10 @@
 //! Keys and values over the wire, in memory and by TCP.
 
+mod support;
+
 use etcd_client::{Client, Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 use pac_etcd_mock::MockEtcd;
+use support::refused;
 
 async fn both() -> (MockEtcd, [Client; 2]) {
     let any = ([127, 0, 0, 1], 0).into();
@@ -9,15 +12,6 @@ async fn both() -> (MockEtcd, [Client; 2]) {
     let in_memory = etcd.client().await.unwrap();
     let by_tcp = Client::connect([etcd.endpoint()], None).await.unwrap();
     (etcd, [in_memory, by_tcp])
-}
-
-fn refused<T: std::fmt::Debug>(result: Result<T, etcd_client::Error>) -> String {
-    match result.unwrap_err() {
-        etcd_client::Error::GRpcStatus(status) => {
-            format!("{:?}: {}", status.code(), status.message())
-        }
-        other => panic!("{other}"),
-    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use etcd_client::proto::{
     PbResponseHeader as Header, PbTxnRequest, PbTxnResponse,
 };
 
+use super::members::KEY_COST;
 use super::refusal::{
     Answer, EMPTY_KEY, INVALID_SORT, KEY_NOT_FOUND, LEASE_PROVIDED, VALUE_PROVIDED,
 };
@@ -43,8 +44,10 @@ impl World {
     }
 
     pub(crate) fn put(&mut self, _call: &Call, asked: PbPutRequest) -> Answer<PbPutResponse> {
+        self.check_quota(KEY_COST + asked.key.len() + asked.value.len())?;
         check_put(&asked)?;
         self.check_size(&asked)?;
+        self.check_space()?;
         if asked.lease != 0 {
             self.leases.check(asked.lease)?;
         }
@@ -73,10 +76,15 @@ impl World {
     }
 
     pub(crate) fn txn(&mut self, _call: &Call, asked: PbTxnRequest) -> Answer<PbTxnResponse> {
+        let cost = txn::cost(&asked);
+        self.check_quota(cost)?;
         txn::check_shape(&asked, self.limits.txn_operations)?;
         let reads_only = txn::is_read_only(&asked);
         if !reads_only {
             self.check_size(&asked)?;
+            if cost > 0 {
+                self.check_space()?;
+            }
         }
         let path = txn::path(&self.store, &asked);
         if !reads_only {
@@ -97,7 +105,9 @@ impl World {
         _call: &Call,
         asked: &PbCompactionRequest,
     ) -> Answer<PbCompactionResponse> {
-        self.store.compact(asked.revision)?;
+        self.index += 1;
+        self.store.compactable(asked.revision)?;
+        self.compact_to(asked.revision);
         let mut answer = PbCompactionResponse::default();
         self.fill(&mut answer.header);
         Ok(answer)

@@ -7,7 +7,6 @@ use std::borrow::Cow;
 /// The codes of gRPC that etcd answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
-    Cancelled,
     Unknown,
     InvalidArgument,
     NotFound,
@@ -15,8 +14,6 @@ pub(crate) enum Code {
     ResourceExhausted,
     FailedPrecondition,
     OutOfRange,
-    Unimplemented,
-    Internal,
     Unavailable,
     Unauthenticated,
 }
@@ -33,13 +30,6 @@ impl Refusal {
         Self {
             code,
             text: Cow::Borrowed(text),
-        }
-    }
-
-    pub(crate) fn worded(code: Code, text: String) -> Self {
-        Self {
-            code,
-            text: Cow::Owned(text),
         }
     }
 }
@@ -69,7 +59,6 @@ refusals! {
     LEASE_EXISTS = FailedPrecondition, "etcdserver: lease already exists";
     LEASE_TTL_TOO_LARGE = OutOfRange, "etcdserver: too large lease TTL";
 
-    WATCH_CANCELED = Cancelled, "etcdserver: watch canceled";
     REQUEST_TOO_LARGE = InvalidArgument, "etcdserver: request is too large";
 
     ROOT_USER_NOT_EXIST = FailedPrecondition, "etcdserver: root user does not exist";
@@ -91,6 +80,6 @@ refusals! {
     INVALID_TOKEN = Unauthenticated, "etcdserver: invalid auth token";
     INVALID_AUTH_MANAGEMENT = InvalidArgument, "etcdserver: invalid auth management";
 
+    TIMED_OUT = Unavailable, "etcdserver: request timed out";
     NO_LEADER = Unavailable, "etcdserver: no leader";
-    MEMBER_NOT_FOUND = NotFound, "etcdserver: member not found";
 }

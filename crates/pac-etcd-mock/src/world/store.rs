@@ -184,14 +184,19 @@ impl Store {
         }
     }
 
-    /// Forgets what only reads before this revision would see.
-    pub(crate) fn compact(&mut self, revision: i64) -> Answer<()> {
+    pub(crate) fn compactable(&self, revision: i64) -> Answer<()> {
         if revision <= self.compacted {
             return Err(COMPACTED);
         }
         if revision > self.revision {
             return Err(FUTURE_REVISION);
         }
+        Ok(())
+    }
+
+    /// Forgets what only reads before this revision would see.
+    pub(crate) fn compact(&mut self, revision: i64) -> Answer<()> {
+        self.compactable(revision)?;
         self.compacted = revision;
         // Only keys that changed since the last compaction have versions to forget.
         let last = self.log.partition_point(|(at, _)| *at <= revision);

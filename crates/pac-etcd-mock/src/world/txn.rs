@@ -12,6 +12,7 @@ use etcd_client::proto::{
 
 use super::kv::{check_delete, check_put, check_range};
 use super::lease::Leases;
+use super::members::KEY_COST;
 use super::overlap::check_overlaps;
 use super::refusal::{Answer, EMPTY_KEY, KEY_NOT_FOUND, TOO_MANY_OPS};
 use super::span::Span;
@@ -50,6 +51,20 @@ fn check_operations(asked: &PbTxnRequest, most: usize) -> Answer<()> {
 pub(super) fn is_read_only(asked: &PbTxnRequest) -> bool {
     let mut operations = asked.success.iter().chain(&asked.failure);
     operations.all(|operation| matches!(operation.request, Some(Op::RequestRange(_))))
+}
+
+/// What the dearer branch costs. As in etcd, what is nested is not seen.
+pub(super) fn cost(asked: &PbTxnRequest) -> usize {
+    let costs = |operations: &[PbTxnRequestOp]| -> usize {
+        let puts = operations
+            .iter()
+            .filter_map(|operation| match &operation.request {
+                Some(Op::RequestPut(put)) => Some(KEY_COST + put.key.len() + put.value.len()),
+                _ => None,
+            });
+        puts.sum()
+    };
+    costs(&asked.success).max(costs(&asked.failure))
 }
 
 /// The branches that the transaction takes.
