@@ -23,6 +23,9 @@ pub enum Fault {
     /// It is done, and answered with `etcdserver: request timed out`: its client cannot know
     /// whether it was done.
     TimedOut,
+    /// It is not done, and answered with `etcdserver: revision of auth store is old`: users or
+    /// roles were changed while it was under way. Its client is to get another token.
+    AuthStoreOld,
     /// It is not done, and its connection ends.
     CutBefore,
     /// It is done, and its connection ends without an answer.

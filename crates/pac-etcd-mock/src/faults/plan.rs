@@ -12,7 +12,7 @@ use super::Fault;
 use crate::connection::Line;
 use crate::operation::Operation;
 use crate::shared::status;
-use crate::world::refusal::{Code, Refusal};
+use crate::world::refusal::{Code, OLD_AUTH_REVISION, Refusal, TIMED_OUT};
 
 /// When, in the course of a request, something goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +125,8 @@ impl Fault {
                 code: Code::Unavailable,
                 text: text.clone().into(),
             })),
-            (Self::TimedOut, Point::After) => Err(status(crate::world::refusal::TIMED_OUT)),
+            (Self::TimedOut, Point::After) => Err(status(TIMED_OUT)),
+            (Self::AuthStoreOld, Point::Before) => Err(status(OLD_AUTH_REVISION)),
             (Self::CutBefore, Point::Before) | (Self::CutAfter, Point::After) => {
                 Line::of(request).cut().await;
                 Err(Status::unavailable("the connection was cut"))

@@ -1,6 +1,8 @@
 //! The services of etcd, one file each: they hand requests to the world, and its answers back.
 
+mod auth;
 mod cluster;
+mod dispatch;
 mod kv;
 mod lease;
 mod maintenance;
@@ -25,6 +27,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
     Routes::new(PbKvServer::new(kv::Kv(shared())).max_decoding_message_size(MOST_BYTES))
         .add_service(PbLeaseServer::new(lease::Lease(shared())))
         .add_service(PbWatchServer::new(watch::Watch(shared())))
+        .add_service(auth::Auth(shared()))
         .add_service(PbClusterServer::new(cluster::Cluster(shared())))
         .add_service(PbMaintenanceServer::new(maintenance::Maintenance(shared())))
 }

@@ -32,21 +32,21 @@ const BY_MODIFICATION: i32 = 3;
 const BY_VALUE: i32 = 4;
 
 impl World {
-    pub(crate) fn range(
-        &mut self,
-        _call: &Call,
-        asked: &PbRangeRequest,
-    ) -> Answer<PbRangeResponse> {
+    pub(crate) fn range(&mut self, call: &Call, asked: &PbRangeRequest) -> Answer<PbRangeResponse> {
         check_range(asked)?;
+        let user = self.identify(call)?;
+        self.auth.check_range(user.as_ref(), asked)?;
         let mut answer = range(&self.store, self.store.revision(), asked)?;
         self.fill(&mut answer.header);
         Ok(answer)
     }
 
-    pub(crate) fn put(&mut self, _call: &Call, asked: PbPutRequest) -> Answer<PbPutResponse> {
+    pub(crate) fn put(&mut self, call: &Call, asked: PbPutRequest) -> Answer<PbPutResponse> {
         self.check_quota(KEY_COST + asked.key.len() + asked.value.len())?;
         check_put(&asked)?;
+        let user = self.identify(call)?;
         self.check_size(&asked)?;
+        self.auth.check_put(user.as_ref(), &asked, &self.leases)?;
         self.check_space()?;
         if asked.lease != 0 {
             self.leases.check(asked.lease)?;
@@ -62,11 +62,13 @@ impl World {
 
     pub(crate) fn delete_range(
         &mut self,
-        _call: &Call,
+        call: &Call,
         asked: &PbDeleteRequest,
     ) -> Answer<PbDeleteResponse> {
         check_delete(asked)?;
+        let user = self.identify(call)?;
         self.check_size(asked)?;
+        self.auth.check_delete(user.as_ref(), asked)?;
         let mut write = Write::new(&mut self.store, &mut self.leases);
         let mut answer = write.delete_range(asked);
         let changes = write.end();
@@ -75,16 +77,18 @@ impl World {
         Ok(answer)
     }
 
-    pub(crate) fn txn(&mut self, _call: &Call, asked: PbTxnRequest) -> Answer<PbTxnResponse> {
+    pub(crate) fn txn(&mut self, call: &Call, asked: PbTxnRequest) -> Answer<PbTxnResponse> {
         let cost = txn::cost(&asked);
         self.check_quota(cost)?;
         txn::check_shape(&asked, self.limits.txn_operations)?;
         let reads_only = txn::is_read_only(&asked);
+        let user = self.identify(call)?;
         if !reads_only {
             self.check_size(&asked)?;
-            if cost > 0 {
-                self.check_space()?;
-            }
+        }
+        self.auth.check_txn(user.as_ref(), &asked, &self.leases)?;
+        if !reads_only && cost > 0 {
+            self.check_space()?;
         }
         let path = txn::path(&self.store, &asked);
         if !reads_only {
@@ -102,9 +106,10 @@ impl World {
 
     pub(crate) fn compact(
         &mut self,
-        _call: &Call,
+        call: &Call,
         asked: &PbCompactionRequest,
     ) -> Answer<PbCompactionResponse> {
+        self.identify(call)?;
         self.index += 1;
         self.store.compactable(asked.revision)?;
         self.compact_to(asked.revision);

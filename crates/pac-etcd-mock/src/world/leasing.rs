@@ -20,6 +20,7 @@ impl World {
     ) -> Answer<PbLeaseGrantResponse> {
         self.expire(call.now);
         self.check_quota(LEASE_COST)?;
+        self.identify(call)?;
         self.check_space()?;
         let mut id = asked.id;
         while id == 0 || asked.id == 0 && self.leases.exists(id) {
@@ -37,6 +38,8 @@ impl World {
 
     pub(crate) fn lease_revoke(&mut self, call: &Call, id: i64) -> Answer<PbLeaseRevokeResponse> {
         self.expire(call.now);
+        let user = self.identify(call)?;
+        self.auth.check_lease(user.as_ref(), id, &self.leases)?;
         self.end_lease(id)?;
         let mut answer = PbLeaseRevokeResponse::default();
         self.fill(&mut answer.header);

@@ -88,11 +88,8 @@ impl World {
         answer
     }
 
-    pub(crate) fn alarm(
-        &mut self,
-        _call: &Call,
-        asked: &PbAlarmRequest,
-    ) -> Answer<PbAlarmResponse> {
+    pub(crate) fn alarm(&mut self, call: &Call, asked: &PbAlarmRequest) -> Answer<PbAlarmResponse> {
+        self.identify(call)?;
         self.index += 1;
         let member = asked.member_id;
         let alarm = Alarm {

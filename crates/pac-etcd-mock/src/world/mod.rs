@@ -3,6 +3,7 @@
 //! Each request is a method of [`World`]: it takes the request and the [`Call`] that it came with,
 //! and returns the response. What is owed to watchers stands ready afterwards.
 
+mod auth;
 mod kv;
 mod lease;
 mod leasing;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use etcd_client::proto::PbResponseHeader as Header;
 use prost::Message;
 
+use self::auth::Auth;
 use self::lease::Leases;
 use self::members::{About, Alarm};
 use self::refusal::{Answer, REQUEST_TOO_LARGE};
@@ -85,6 +87,7 @@ pub(crate) struct World {
     random: fastrand::Rng,
     store: Store,
     leases: Leases,
+    auth: Auth,
     watchers: Watchers,
     /// What the member says of itself.
     about: About,
@@ -104,6 +107,7 @@ impl World {
             random,
             store: Store::default(),
             leases: Leases::new(limits.least_ttl),
+            auth: Auth::default(),
             watchers: Watchers::default(),
             about,
             alarms: BTreeSet::new(),

@@ -71,6 +71,8 @@ refusals! {
     ROLE_EMPTY = InvalidArgument, "etcdserver: role name is empty";
     AUTH_FAILED = InvalidArgument,
         "etcdserver: authentication failed, invalid user ID or password";
+    PASSWORD_OF_NO_PASSWORD_USER = Unknown,
+        "auth: authentication failed, password was given for no password user";
     PERMISSION_NOT_GIVEN = InvalidArgument, "etcdserver: permission not given";
     PERMISSION_DENIED = PermissionDenied, "etcdserver: permission denied";
     ROLE_NOT_GRANTED = FailedPrecondition, "etcdserver: role is not granted to the user";
@@ -78,6 +80,8 @@ refusals! {
         "etcdserver: permission is not granted to the role";
     AUTH_NOT_ENABLED = FailedPrecondition, "etcdserver: authentication is not enabled";
     INVALID_TOKEN = Unauthenticated, "etcdserver: invalid auth token";
+    // As of 3.4 and of 3.5 from 3.5.2 on.
+    OLD_AUTH_REVISION = InvalidArgument, "etcdserver: revision of auth store is old";
     INVALID_AUTH_MANAGEMENT = InvalidArgument, "etcdserver: invalid auth management";
 
     TIMED_OUT = Unavailable, "etcdserver: request timed out";

@@ -100,9 +100,4 @@ impl Watchers {
     pub(crate) fn take_owed(&mut self) -> Vec<StreamId> {
         std::mem::take(&mut self.owed)
     }
-
-    /// Every stream.
-    pub(crate) fn all(&self) -> Vec<StreamId> {
-        self.streams.keys().copied().collect()
-    }
 }

@@ -5,6 +5,9 @@ use etcd_client::proto::PbWatchResponse;
 use super::watch::{StreamId, WatchCreate};
 use super::{Call, World};
 
+/// What a client that lacks the permission reads: the error as Go words a status.
+const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+
 /// The id in the answer to a watch that was not created.
 const NO_WATCH: i64 = -1;
 
@@ -21,6 +24,7 @@ impl World {
     pub(crate) fn create_watch(&mut self, call: &Call, stream: StreamId, asked: &WatchCreate) {
         self.expire(call.now);
         let current = self.store.revision();
+        let permitted = self.may_watch(call, &asked.span);
         let Some(watches) = self.watchers.stream(stream) else {
             return;
         };
@@ -28,13 +32,18 @@ impl World {
             created: true,
             ..PbWatchResponse::default()
         };
-        match watches.create(asked, current) {
+        let created = if permitted {
+            watches.create(asked, current)
+        } else {
+            Err(DENIED)
+        };
+        match created {
             Ok(watch) => {
                 answer.watch_id = watch;
                 self.watchers.add(stream, asked, watch);
             }
             Err(reason) => {
-                answer.watch_id = NO_WATCH;
+                answer.watch_id = if permitted { NO_WATCH } else { asked.id };
                 answer.canceled = true;
                 answer.cancel_reason = reason.to_owned();
             }
