@@ -24,6 +24,11 @@
 //! println!("etcdctl --endpoints {} get --prefix ''", etcd.endpoint());
 //! # });
 //! ```
+//!
+//! A pure state machine decides: it takes a request, the time and the token of its client, and
+//! returns the response. Around it are the services of the protocol, one file each, and what can go
+//! wrong with them ([`Faults`]). The types of the client library are the only foreign ones in the
+//! signatures.
 
 mod builder;
 mod connection;
@@ -39,3 +44,8 @@ pub use builder::Builder;
 pub use faults::{Fault, Faults, Injected};
 pub use operation::Operation;
 pub use server::MockEtcd;
+
+/// Runs the example of the README as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,6 +10,7 @@
 
 pub(crate) mod own;
 pub(crate) mod proxy;
+pub(crate) mod vandal;
 
 use std::env;
 use std::sync::Arc;
