@@ -30,7 +30,7 @@ const LEAST_THREADS: usize = 6;
 
 /// The skips allowed where `CI` is set. The list is exact: a skip that is not in it is an error,
 /// and so is an entry that no longer skips anything.
-const EXPECTED_SKIPS: [(&str, &str); 5] = [
+const EXPECTED_SKIPS: [(&str, &str); 7] = [
     (
         "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
         NO_CLOCK,
@@ -50,6 +50,14 @@ const EXPECTED_SKIPS: [(&str, &str); 5] = [
     (
         "newest_etcd::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
         NO_TIME_OF_DAY,
+    ),
+    (
+        "mock::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
+        NO_TIME_OF_DAY,
+    ),
+    (
+        "mock::state::s47_every_transition_has_its_time",
+        "runs by itself, in real time",
     ),
 ];
 
@@ -143,7 +151,7 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
         // with all of its commands.
         command = command
             .arg("--workspace")
-            .arg("--features=pac-cli/etcd,pac-cli/kubernetes");
+            .arg("--features=pac-cli/etcd,pac-cli/kubernetes,pac-cli/mock");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
     }
@@ -271,7 +279,7 @@ mod tests {
         assert_eq!(
             command.to_string(),
             "cargo test --locked --no-fail-fast --workspace \
-             --features=pac-cli/etcd,pac-cli/kubernetes"
+             --features=pac-cli/etcd,pac-cli/kubernetes,pac-cli/mock"
         );
     }
 

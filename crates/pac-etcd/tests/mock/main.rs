@@ -23,8 +23,16 @@ pac_conformance::conformance!(
     crate::mock,
     except {
         s41_a_wrong_clock_changes_nothing: "etcd has no time of day that anybody could set",
+        s47_every_transition_has_its_time: "runs by itself, in real time",
     }
 );
+
+/// The driver takes the time of day of the machine, which a paused clock does not move.
+#[test]
+fn every_transition_has_the_time_of_the_machine() {
+    let case = pac_conformance::cases::state::every_transition_has_its_time;
+    pac_conformance::run_case(Time::Real, mock, case);
+}
 
 async fn mock(time: Time) -> Fixture {
     let etcd = MockEtcd::builder().start().await.unwrap();
