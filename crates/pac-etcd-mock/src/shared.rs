@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tonic::codegen::http::Extensions;
 use tonic::metadata::MetadataMap;
 use tonic::{Code as GrpcCode, Request, Response, Status};
 
+use crate::connection::Line;
 use crate::counters::Counters;
+use crate::faults::Fault;
 use crate::faults::plan::{Plan, Point};
 use crate::operation::Operation;
 use crate::world::members::About;
@@ -76,23 +79,46 @@ impl Shared {
         request: Request<Asked>,
         work: impl FnOnce(&mut World, &Call, Asked) -> Answer<Answered>,
     ) -> Result<Response<Answered>, Status> {
+        let under_way = self.begin(operation, needs_leader, &request).await?;
+        let call = self.call(request.metadata());
+        let answer = self.with_world(|world| work(world, &call, request.into_inner()));
+        under_way.end().await?;
+        answer.map(Response::new).map_err(status)
+    }
+
+    /// The way of a request up to the point at which it is done.
+    ///
+    /// # Errors
+    /// What is answered instead.
+    pub(crate) async fn begin<Asked>(
+        &self,
+        operation: Operation,
+        needs_leader: bool,
+        request: &Request<Asked>,
+    ) -> Result<UnderWay, Status> {
+        self.check_leader(request.metadata())?;
+        self.begin_on(operation, needs_leader, request.extensions())
+            .await
+    }
+
+    /// As [`begin`](Self::begin), for one of the requests on a stream.
+    pub(crate) async fn begin_on(
+        &self,
+        operation: Operation,
+        needs_leader: bool,
+        stream: &Extensions,
+    ) -> Result<UnderWay, Status> {
         tracing::trace!(?operation, "request");
         self.counters.count(operation);
-        self.check_leader(request.metadata())?;
         let fault = self.plan.take(operation);
-        if let Some(fault) = &fault {
-            fault.happen(Point::Before, request.extensions()).await?;
+        let under_way = UnderWay(fault.map(|fault| (fault, Line::of(stream))));
+        if let UnderWay(Some((fault, line))) = &under_way {
+            fault.happen(Point::Before, line).await?;
         }
         if needs_leader {
             self.await_leader().await?;
         }
-        let call = self.call(request.metadata());
-        let extensions = fault.as_ref().map(|_| request.extensions().clone());
-        let answer = self.with_world(|world| work(world, &call, request.into_inner()));
-        if let (Some(fault), Some(extensions)) = (&fault, &extensions) {
-            fault.happen(Point::After, extensions).await?;
-        }
-        answer.map(Response::new).map_err(status)
+        Ok(under_way)
     }
 
     /// Does something to the world, and wakes the streams that are owed something then.
@@ -180,7 +206,7 @@ impl Shared {
     }
 
     /// Waits for a leader, as long as etcd does.
-    pub(crate) async fn await_leader(&self) -> Result<(), Status> {
+    async fn await_leader(&self) -> Result<(), Status> {
         if *self.leader.borrow() {
             return Ok(());
         }
@@ -213,6 +239,20 @@ impl Shared {
                 }
                 None => changed.await,
             }
+        }
+    }
+}
+
+/// A request that is done, and not answered yet: what goes wrong with it, and its connection.
+#[derive(Debug)]
+pub(crate) struct UnderWay(Option<(Fault, Line)>);
+
+impl UnderWay {
+    /// The way of a request after the point at which it was done.
+    pub(crate) async fn end(self) -> Result<(), Status> {
+        match self.0 {
+            Some((fault, line)) => fault.happen(Point::After, &line).await,
+            None => Ok(()),
         }
     }
 }

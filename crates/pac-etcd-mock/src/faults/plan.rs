@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tonic::Status;
-use tonic::codegen::http::Extensions;
 
 use super::Fault;
 use crate::connection::Line;
@@ -115,7 +114,7 @@ impl Plan {
 
 impl Fault {
     /// Does what this fault does at this point. An error is the answer.
-    pub(crate) async fn happen(&self, point: Point, request: &Extensions) -> Result<(), Status> {
+    pub(crate) async fn happen(&self, point: Point, line: &Line) -> Result<(), Status> {
         match (self, point) {
             (Self::Delayed(by), Point::Before) | (Self::AnsweredLate(by), Point::After) => {
                 tokio::time::sleep(*by).await;
@@ -128,7 +127,7 @@ impl Fault {
             (Self::TimedOut, Point::After) => Err(status(TIMED_OUT)),
             (Self::AuthStoreOld, Point::Before) => Err(status(OLD_AUTH_REVISION)),
             (Self::CutBefore, Point::Before) | (Self::CutAfter, Point::After) => {
-                Line::of(request).cut().await;
+                line.cut().await;
                 Err(Status::unavailable("the connection was cut"))
             }
             _ => Ok(()),

@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tonic::codegen::http::Extensions;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use crate::faults::plan::Point;
 use crate::operation::Operation;
 use crate::shared::{Shared, status, wants_leader};
 use crate::world::refusal::NO_LEADER;
@@ -129,19 +128,11 @@ impl Keeping {
 
     async fn renew(&self, id: i64) -> Result<PbLeaseKeepAliveResponse, Status> {
         let operation = Operation::LeaseKeepAlive;
-        self.shared.counters.count(operation);
-        let fault = self.shared.plan.take(operation);
-        if let Some(fault) = &fault {
-            fault.happen(Point::Before, &self.extensions).await?;
-        }
-        self.shared.await_leader().await?;
-        let now = self.shared.now();
-        let answer = self
-            .shared
-            .with_world(|world| world.lease_keep_alive(now, id));
-        if let Some(fault) = &fault {
-            fault.happen(Point::After, &self.extensions).await?;
-        }
+        let shared = &self.shared;
+        let under_way = shared.begin_on(operation, true, &self.extensions).await?;
+        let now = shared.now();
+        let answer = shared.with_world(|world| world.lease_keep_alive(now, id));
+        under_way.end().await?;
         Ok(answer)
     }
 }

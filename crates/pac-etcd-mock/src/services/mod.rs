@@ -3,8 +3,11 @@
 mod auth;
 mod cluster;
 mod dispatch;
+mod election;
 mod kv;
 mod lease;
+mod line;
+mod lock;
 mod maintenance;
 mod watch;
 
@@ -29,5 +32,7 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
         .add_service(PbWatchServer::new(watch::Watch(shared())))
         .add_service(auth::Auth(shared()))
         .add_service(PbClusterServer::new(cluster::Cluster(shared())))
+        .add_service(lock::Lock(shared()))
+        .add_service(election::Election(shared()))
         .add_service(PbMaintenanceServer::new(maintenance::Maintenance(shared())))
 }

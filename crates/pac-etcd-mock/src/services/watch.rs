@@ -13,7 +13,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::lease::without_leader;
-use crate::faults::plan::Point;
 use crate::operation::Operation;
 use crate::shared::{Shared, status, wants_leader};
 use crate::world::refusal::NO_LEADER;
@@ -182,17 +181,10 @@ impl Watching {
 
     async fn create(&self, asked: &WatchCreate) -> Result<(), Status> {
         let operation = Operation::WatchCreate;
-        self.shared.counters.count(operation);
-        let fault = self.shared.plan.take(operation);
-        if let Some(fault) = &fault {
-            fault.happen(Point::Before, &self.extensions).await?;
-        }
-        let call = self.shared.call(&self.metadata);
-        self.shared
-            .with_world(|world| world.create_watch(&call, self.stream, asked));
-        if let Some(fault) = &fault {
-            fault.happen(Point::After, &self.extensions).await?;
-        }
-        Ok(())
+        let shared = &self.shared;
+        let under_way = shared.begin_on(operation, false, &self.extensions).await?;
+        let call = shared.call(&self.metadata);
+        shared.with_world(|world| world.create_watch(&call, self.stream, asked));
+        under_way.end().await
     }
 }

@@ -34,6 +34,22 @@ pub(crate) struct WatchCreate {
     pub(crate) no_delete: bool,
 }
 
+impl WatchCreate {
+    /// A watch of everything that happens to some keys, from a revision on.
+    pub(crate) fn plain(span: Span, from: i64) -> Self {
+        Self {
+            span,
+            from,
+            id: 0,
+            progress: false,
+            previous: false,
+            fragment: false,
+            no_put: false,
+            no_delete: false,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Watch {
     asked: WatchCreate,
