@@ -11,6 +11,7 @@ use proptest::strategy::BoxedStrategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use super::operation::{Op, Txn, TxnOp};
+use super::quirks::Quirks;
 use super::servers::{Kind, Running, version};
 use super::side::Side;
 
@@ -169,18 +170,25 @@ impl Pair {
     async fn start(plan: Plan) -> (Self, String) {
         let servers = [plan.left.start().await, plan.right.start().await];
         let [left, right] = &servers;
-        let versions = format!(
+        let versions = [
+            version(&left.endpoint).await,
+            version(&right.endpoint).await,
+        ];
+        let quirks = Quirks::of(versions.each_ref().map(String::as_str));
+        let [left_version, right_version] = &versions;
+        let names = format!(
             "{} and {}",
-            named(plan.left, left).await,
-            named(plan.right, right).await
+            named(plan.left, left_version),
+            named(plan.right, right_version)
         );
+        let side = |endpoint| Side::connect(endpoint, plan.with_users, quirks);
         let pair = Self {
-            left: Side::connect(&left.endpoint, plan.with_users).await,
-            right: Side::connect(&right.endpoint, plan.with_users).await,
+            left: side(&left.endpoint).await,
+            right: side(&right.endpoint).await,
             before: Vec::new(),
             _servers: servers,
         };
-        (pair, versions)
+        (pair, names)
     }
 
     /// Runs a sequence on both; describes the first difference.
@@ -216,8 +224,7 @@ impl Pair {
     }
 }
 
-async fn named(kind: Kind, server: &Running) -> String {
-    let version = version(&server.endpoint).await;
+fn named(kind: Kind, version: &str) -> String {
     match kind {
         Kind::Etcd(_) => format!("etcd {version}"),
         Kind::Mock | Kind::Forgetful => format!("the mock of {version}"),

@@ -10,11 +10,14 @@
 )]
 
 mod answer;
+mod etcdctl;
 mod generate;
 mod lanes;
 mod operation;
+mod quirks;
 mod request;
 mod servers;
+mod services;
 mod side;
 mod users;
 mod watches;
@@ -88,4 +91,24 @@ fn a_server_that_differs_is_found_out() {
     assert!(found.contains("differ: "), "{found}");
     // It was shortened: three operations are enough to show it.
     assert!(!found.contains("\n  6. "), "{found}");
+}
+
+#[test]
+fn etcdctl_prints_the_same() {
+    etcdctl::compare("PAC_TEST_ETCDCTL", OLDEST);
+}
+
+#[test]
+fn etcdctl_of_newest_etcd_prints_the_same() {
+    etcdctl::compare("PAC_TEST_ETCDCTL_NEWEST", NEWEST);
+}
+
+#[test]
+fn locks_elections_and_expiry_agree_with_etcd() {
+    services::compare(OLDEST);
+}
+
+#[test]
+fn locks_elections_and_expiry_agree_with_newest_etcd() {
+    services::compare(NEWEST);
 }

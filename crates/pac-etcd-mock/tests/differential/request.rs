@@ -3,6 +3,7 @@
 use etcd_client::proto::*;
 
 use super::operation::*;
+use super::quirks::Quirks;
 
 /// Ids that no server gives; the first is that of the lease that a server has named first.
 const FIRST_ASSIGNED: i64 = 500_000;
@@ -19,6 +20,7 @@ pub(crate) struct View {
     pub(crate) now: i64,
     /// The leases that the server named.
     pub(crate) assigned: Vec<i64>,
+    pub(crate) quirks: Quirks,
 }
 
 impl View {

@@ -1,5 +1,6 @@
 //! The servers that are compared. Each belongs to one lane.
 
+#[allow(dead_code, reason = "nothing here kills or pauses a server")]
 #[path = "../../../pac-etcd/tests/support/member.rs"]
 mod member;
 
@@ -7,6 +8,7 @@ use etcd_client::proto::{PbStatusRequest, PbStatusResponse};
 
 use super::wire::Wire;
 use member::Member;
+pub(crate) use member::variable;
 use pac_etcd_mock::{Builder, MockEtcd};
 
 /// A kind of server.

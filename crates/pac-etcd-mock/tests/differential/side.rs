@@ -8,6 +8,7 @@ use tonic::Status;
 
 use super::answer::{refusal, words};
 use super::operation::*;
+use super::quirks::Quirks;
 use super::request::View;
 use super::watches::Watches;
 use super::wire::Wire;
@@ -46,10 +47,13 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(crate) async fn connect(endpoint: &str, with_users: bool) -> Self {
+    pub(crate) async fn connect(endpoint: &str, with_users: bool, quirks: Quirks) -> Self {
         Self {
             wire: Wire::connect(endpoint).await,
-            view: View::default(),
+            view: View {
+                quirks,
+                ..View::default()
+            },
             watches: None,
             granted: Vec::new(),
             compacted: 0,
@@ -205,6 +209,10 @@ impl Side {
     }
 
     async fn watch(&mut self, watch: &Watch) -> String {
+        let is_open = watch.span.range().1 == [0];
+        if self.with_users && is_open && self.view.quirks.open_watch {
+            return String::new();
+        }
         let mut start = self.view.revision(watch.start);
         if self.is_compacting && start == self.compacted {
             start += 1;
@@ -299,7 +307,10 @@ impl Side {
     /// Makes the server as good as new.
     async fn clean(&mut self) -> Result<(), Status> {
         self.watches = None;
-        self.view = View::default();
+        self.view = View {
+            quirks: self.view.quirks,
+            ..View::default()
+        };
         if self.with_users {
             self.remove_users().await?;
         }

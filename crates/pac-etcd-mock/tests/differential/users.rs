@@ -45,7 +45,10 @@ impl Side {
                 self.say::<_, PbAuthUserDeleteResponse>(USER_DELETE, request)
                     .await
             }
-            Auth::UserPassword(user, password) => {
+            Auth::UserPassword(user, mut password) => {
+                if password.is_empty() && self.view.quirks.empty_password {
+                    password = "p";
+                }
                 let request = PbAuthUserChangePasswordRequest {
                     name: user.to_owned(),
                     password: password.to_owned(),

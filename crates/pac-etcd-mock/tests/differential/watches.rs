@@ -82,6 +82,11 @@ impl Watches {
             });
         }
         answer.normalise(view);
+        let is_refused = answer.cancel_reason.starts_with("rpc error");
+        if is_refused && view.quirks.refused_watch {
+            answer.watch_id = -1;
+            answer.cancel_reason = "rpc error".to_owned();
+        }
         format!("{answer:?}")
     }
 

@@ -42,8 +42,7 @@ impl Member {
 
     /// A single member that runs, of the program that a variable names.
     pub(crate) fn single_of(program: &str, args: &[&str]) -> Self {
-        let mut member = Self::new("http", free_port());
-        member.program = variable(program).into();
+        let mut member = Self::of(program, "http", free_port());
         let peer = format!("http://127.0.0.1:{}", free_port());
         member.join("default", (&peer, &peer), &format!("default={peer}"));
         member.args.extend(args.iter().map(ToString::to_string));
@@ -64,8 +63,12 @@ impl Member {
     }
 
     pub(crate) fn new(scheme: &'static str, port: u16) -> Self {
+        Self::of(OLDEST, scheme, port)
+    }
+
+    fn of(program: &str, scheme: &'static str, port: u16) -> Self {
         Self {
-            program: variable(OLDEST).into(),
+            program: variable(program).into(),
             args: Vec::new(),
             port,
             scheme,
