@@ -25,6 +25,7 @@
 //! # });
 //! ```
 
+mod builder;
 mod connection;
 mod counters;
 mod faults;
@@ -34,6 +35,7 @@ mod services;
 mod shared;
 mod world;
 
+pub use builder::Builder;
 pub use faults::{Fault, Faults, Injected};
 pub use operation::Operation;
-pub use server::{Builder, MockEtcd};
+pub use server::MockEtcd;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     /// Another lease may be the next to end.
     leases_changed: Notify,
     leader: watch::Sender<bool>,
+    has_ended: AtomicBool,
     pub(crate) counters: Counters,
     pub(crate) plan: Plan,
     progress_interval: Duration,
@@ -62,11 +64,21 @@ impl Shared {
             streams: Mutex::default(),
             leases_changed: Notify::new(),
             leader: watch::Sender::new(true),
+            has_ended: AtomicBool::new(false),
             counters: Counters::default(),
             plan: Plan::default(),
             progress_interval,
             cuts: watch::Sender::new(0),
         }
+    }
+
+    /// Nothing more is done.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Relaxed)
     }
 
     /// Does one request.
@@ -121,15 +133,18 @@ impl Shared {
         Ok(under_way)
     }
 
-    /// Does something to the world, and wakes the streams that are owed something then.
+    /// Does something to the world, and wakes all that are concerned by it.
     pub(crate) fn with_world<T>(&self, work: impl FnOnce(&mut World) -> T) -> T {
         let (done, owed) = {
             let mut world = self.world();
             (work(&mut world), world.take_owed())
         };
-        if !owed.is_empty() {
+        if owed.leases {
+            self.leases_changed.notify_one();
+        }
+        if !owed.streams.is_empty() {
             let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            for stream in owed {
+            for stream in owed.streams {
                 if let Some(notify) = streams.get(&stream) {
                     notify.notify_one();
                 }
@@ -216,10 +231,6 @@ impl Shared {
             Ok(_) => Ok(()),
             Err(_) => Err(status(TIMED_OUT)),
         }
-    }
-
-    pub(crate) fn leases_changed(&self) {
-        self.leases_changed.notify_one();
     }
 
     /// Ends leases as their time comes. Never returns.

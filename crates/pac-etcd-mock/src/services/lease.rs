@@ -30,14 +30,11 @@ impl PbLeaseService for Lease {
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
         let operation = Operation::LeaseGrant;
-        let granted = self
-            .0
+        self.0
             .serve(operation, true, request, |world, call, asked| {
                 world.lease_grant(call, &asked)
             })
-            .await?;
-        self.0.leases_changed();
-        Ok(granted)
+            .await
     }
 
     async fn lease_revoke(

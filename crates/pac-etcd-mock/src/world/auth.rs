@@ -85,6 +85,16 @@ impl Default for Auth {
 }
 
 impl World {
+    /// Checks users from now on: there is `root` alone.
+    pub(crate) fn guard(&mut self, password: String) {
+        let root = User {
+            password: Password::Is(password),
+            roles: BTreeSet::from([ROOT.to_owned()]),
+        };
+        self.auth.users.insert(ROOT.to_owned(), root);
+        self.auth.is_enabled = true;
+    }
+
     /// Which user asks: none without a token. A token that is not known is refused, also while
     /// nothing is checked.
     pub(super) fn identify(&mut self, call: &Call) -> Answer<Option<Identity>> {

@@ -27,6 +27,7 @@ impl World {
             id = self.random.i64(1..);
         }
         let ttl = self.leases.grant(id, asked.ttl, call.now)?;
+        self.owed.leases = true;
         let mut answer = PbLeaseGrantResponse {
             id,
             ttl,

@@ -39,6 +39,15 @@ pub(crate) struct Call {
     pub(crate) token: Option<String>,
 }
 
+/// What is to be done about changes to a world.
+#[derive(Debug, Default)]
+pub(crate) struct Owed {
+    /// These streams are owed something.
+    pub(crate) streams: Vec<StreamId>,
+    /// Another lease may be the next to end.
+    pub(crate) leases: bool,
+}
+
 /// What a world allows.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
@@ -89,6 +98,7 @@ pub(crate) struct World {
     leases: Leases,
     auth: Auth,
     watchers: Watchers,
+    owed: Owed,
     /// What the member says of itself.
     about: About,
     alarms: BTreeSet<Alarm>,
@@ -109,6 +119,7 @@ impl World {
             leases: Leases::new(limits.least_ttl),
             auth: Auth::default(),
             watchers: Watchers::default(),
+            owed: Owed::default(),
             about,
             alarms: BTreeSet::new(),
             limits,
@@ -164,9 +175,12 @@ impl World {
         let _ = self.store.compact(revision);
     }
 
-    /// The streams that have become owed something since this was last taken.
-    pub(crate) fn take_owed(&mut self) -> Vec<StreamId> {
-        self.watchers.take_owed()
+    /// What is to be done about the last changes.
+    pub(crate) fn take_owed(&mut self) -> Owed {
+        Owed {
+            streams: self.watchers.take_owed(),
+            ..std::mem::take(&mut self.owed)
+        }
     }
 
     /// How many watches are open.
