@@ -156,6 +156,17 @@ pub(crate) struct Txn {
     pub(crate) failure: Vec<TxnOp>,
 }
 
+impl Txn {
+    /// It alone.
+    pub(crate) fn without_nested(&self) -> Self {
+        let mut alone = self.clone();
+        for branch in [&mut alone.success, &mut alone.failure] {
+            branch.retain(|op| !matches!(op, TxnOp::Txn(_)));
+        }
+        alone
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Watch {
     pub(crate) span: Span,
@@ -174,6 +185,7 @@ pub(crate) struct Watch {
 pub(crate) enum Auth {
     Enable,
     Disable,
+    Status,
     Authenticate(&'static str, &'static str),
     UserAdd(&'static str, &'static str),
     /// A user without a password.
@@ -255,7 +267,7 @@ impl Op {
 impl Auth {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Enable | Self::Disable => "auth enable, disable",
+            Self::Enable | Self::Disable | Self::Status => "auth enable, disable, status",
             Self::Authenticate(..) => "authenticate",
             Self::UserAdd(..)
             | Self::UserAddBare(_)

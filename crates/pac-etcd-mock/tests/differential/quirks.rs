@@ -10,9 +10,16 @@ pub(crate) struct Quirks {
     /// The permission for a watch from a key on: etcd 3.4, and etcd up to 3.5.32 and 3.6.13, ask for
     /// the permission for the first key alone.
     pub(crate) open_watch: bool,
+    /// The permissions for what is in a nested transaction: etcd up to 3.4.41, 3.5.27 and 3.6.8 ask
+    /// for none.
+    pub(crate) nested_txn: bool,
     /// The change to an empty password: with etcd 3.4 it is the right one from then on, and with
     /// newer versions none is.
     pub(crate) empty_password: bool,
+    /// The token in a request for a token: etcd 3.4 refuses the request if it does not know it.
+    pub(crate) checked_login: bool,
+    /// The status of auth: etcd 3.4 cannot be asked for it.
+    pub(crate) no_auth_status: bool,
 }
 
 impl Quirks {
@@ -22,7 +29,10 @@ impl Quirks {
         Self {
             refused_watch: one_is(4, 21) || one_is(5, 5),
             open_watch: one_is(4, u32::MAX) || one_is(5, 32) || one_is(6, 13),
+            nested_txn: one_is(4, 41) || one_is(5, 27) || one_is(6, 8),
             empty_password: one_is(4, u32::MAX),
+            checked_login: one_is(4, u32::MAX),
+            no_auth_status: one_is(4, u32::MAX),
         }
     }
 }

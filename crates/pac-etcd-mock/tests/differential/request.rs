@@ -20,6 +20,8 @@ pub(crate) struct View {
     pub(crate) now: i64,
     /// The leases that the server named.
     pub(crate) assigned: Vec<i64>,
+    /// The revision of users and roles at the beginning of the sequence.
+    pub(crate) auth_base: u64,
     pub(crate) quirks: Quirks,
 }
 

@@ -17,7 +17,9 @@ pub(crate) fn compare(server: Kind) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let [etcd, mock] = runtime.block_on(async {
         let servers = [server.start().await, Kind::Mock.start().await];
-        let [etcd, mock] = servers.each_ref().map(|server| transcript(&server.endpoint));
+        let [etcd, mock] = servers
+            .each_ref()
+            .map(|server| transcript(&server.endpoint));
         let (etcd, mock) = tokio::join!(etcd, mock);
         [etcd, mock]
     });
@@ -25,7 +27,10 @@ pub(crate) fn compare(server: Kind) {
         assert_eq!(etcd, mock);
     }
     assert_eq!(etcd.len(), mock.len());
-    let line = format!("{} steps of locks, elections and expiry agree\n", etcd.len());
+    let line = format!(
+        "{} steps of locks, elections and expiry agree\n",
+        etcd.len()
+    );
     std::io::stdout().write_all(line.as_bytes()).unwrap();
 }
 
@@ -45,7 +50,11 @@ async fn locks(client: &Client, lines: &mut Vec<String>) {
     let options = LockOptions::new().with_lease(lease);
     let held = locks.lock("name", Some(options.clone())).await.unwrap();
     let key = String::from_utf8(held.key().to_vec()).unwrap();
-    lines.push(format!("lock {} {:?}", key.replace(&id, "ID"), revision(held.header())));
+    lines.push(format!(
+        "lock {} {:?}",
+        key.replace(&id, "ID"),
+        revision(held.header())
+    ));
     // Whoever has it gets it again.
     let again = locks.lock("name", Some(options)).await;
     lines.push(said(again.map(|again| again.key() == key.as_bytes())));
@@ -61,11 +70,23 @@ async fn locks(client: &Client, lines: &mut Vec<String>) {
     while kv.get("name", Some(all())).await.unwrap().count() < 2 {
         tokio::task::yield_now().await;
     }
-    lines.push(said(locks.unlock(key.clone()).await.map(|done| revision(done.header()))));
+    lines.push(said(
+        locks
+            .unlock(key.clone())
+            .await
+            .map(|done| revision(done.header())),
+    ));
     let waited = waiting.await.unwrap().unwrap();
     lines.push(format!("waited {:?}", revision(waited.header())));
-    lines.push(said(locks.unlock(key).await.map(|done| revision(done.header()))));
-    lines.push(said(locks.unlock(waited.key()).await.map(|done| revision(done.header()))));
+    lines.push(said(
+        locks.unlock(key).await.map(|done| revision(done.header())),
+    ));
+    lines.push(said(
+        locks
+            .unlock(waited.key())
+            .await
+            .map(|done| revision(done.header())),
+    ));
     let unknown = LockOptions::new().with_lease(77);
     lines.push(said(locks.lock("name", Some(unknown)).await.map(drop)));
 }
@@ -76,15 +97,26 @@ async fn elections(client: &Client, lines: &mut Vec<String>) {
     let lease = grant(client, 60).await;
     let won: CampaignResponse = elections.campaign("race", "first", lease).await.unwrap();
     let leader = won.leader().unwrap().clone();
-    let key = leader.key_str().unwrap().replace(&format!("{lease:x}"), "ID");
+    let key = leader
+        .key_str()
+        .unwrap()
+        .replace(&format!("{lease:x}"), "ID");
     let (name, created) = (leader.name_str().unwrap(), leader.rev());
     let is_its = leader.lease() == lease;
-    lines.push(format!("campaign {name} {key} {created} {is_its} {:?}", revision(won.header())));
+    lines.push(format!(
+        "campaign {name} {key} {created} {is_its} {:?}",
+        revision(won.header())
+    ));
     let mut observed = elections.observe("race").await.unwrap();
     let mut look = async || {
         let answer = observed.message().await.unwrap().unwrap();
         let kv = answer.kv().unwrap();
-        format!("observed {:?} {} {}", kv.value(), kv.create_revision(), kv.mod_revision())
+        format!(
+            "observed {:?} {} {}",
+            kv.value(),
+            kv.create_revision(),
+            kv.mod_revision()
+        )
     };
     lines.push(look().await);
     let options = ProclaimOptions::new().with_leader(leader.clone());
@@ -92,8 +124,12 @@ async fn elections(client: &Client, lines: &mut Vec<String>) {
     lines.push(said(proclaimed.map(|done| revision(done.header()))));
     lines.push(look().await);
     let asked = elections.leader("race").await;
-    lines.push(said(asked.map(|asked| asked.kv().map(|kv| kv.value().to_vec()))));
-    let resigned = elections.resign(Some(ResignOptions::new().with_leader(leader))).await;
+    lines.push(said(
+        asked.map(|asked| asked.kv().map(|kv| kv.value().to_vec())),
+    ));
+    let resigned = elections
+        .resign(Some(ResignOptions::new().with_leader(leader)))
+        .await;
     lines.push(said(resigned.map(|done| revision(done.header()))));
     let late = elections.proclaim("third", Some(options)).await;
     lines.push(said(late.map(drop)));
@@ -103,7 +139,11 @@ async fn elections(client: &Client, lines: &mut Vec<String>) {
 async fn expiry(client: &Client, lines: &mut Vec<String>) {
     let lease = grant(client, SHORTEST).await;
     let options = WatchOptions::new().with_prefix();
-    let mut watch = client.watch_client().watch("mortal/", Some(options)).await.unwrap();
+    let mut watch = client
+        .watch_client()
+        .watch("mortal/", Some(options))
+        .await
+        .unwrap();
     let mut kv = client.kv_client();
     for key in ["mortal/b", "mortal/a", "mortal/c"] {
         let options = PutOptions::new().with_lease(lease);
@@ -118,7 +158,11 @@ async fn expiry(client: &Client, lines: &mut Vec<String>) {
             lines.push(format!("{kind:?} {:?} {}", kv.key_str(), kv.mod_revision()));
         }
     }
-    let asked = client.lease_client().time_to_live(lease, None).await.unwrap();
+    let asked = client
+        .lease_client()
+        .time_to_live(lease, None)
+        .await
+        .unwrap();
     lines.push(format!("{} {}", asked.ttl(), asked.granted_ttl()));
 }
 

@@ -93,7 +93,12 @@ impl Side {
                 self.say::<_, PbDeleteResponse>(DELETE, request).await
             }
             Op::Txn(txn) => {
-                let request = self.view.txn(txn);
+                let flat = self.with_users && self.view.quirks.nested_txn;
+                let request = if flat {
+                    self.view.txn(&txn.without_nested())
+                } else {
+                    self.view.txn(txn)
+                };
                 self.say::<_, PbTxnResponse>(TXN, request).await
             }
             Op::Compact(revision, physical) => {

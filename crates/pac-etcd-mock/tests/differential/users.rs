@@ -3,10 +3,34 @@
 use etcd_client::proto::*;
 use tonic::{Code, Status};
 
-use super::answer::words;
+use super::answer::{Normal, words};
 use super::operation::{Auth, Caller, Span};
+use super::request::View;
 use super::side::Side;
 
+/// `etcdserverpb.AuthStatusRequest`, which the client library does not have.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StatusRequest {}
+
+/// `etcdserverpb.AuthStatusResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    header: Option<PbResponseHeader>,
+    #[prost(bool, tag = "2")]
+    enabled: bool,
+    #[prost(uint64, tag = "3")]
+    auth_revision: u64,
+}
+
+impl Normal for StatusResponse {
+    fn normalise(&mut self, view: &mut View) {
+        self.header.normalise(view);
+        self.auth_revision -= view.auth_base;
+    }
+}
+
+const STATUS: &str = "/etcdserverpb.Auth/AuthStatus";
 const DISABLE: &str = "/etcdserverpb.Auth/AuthDisable";
 const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
 const USER_DELETE: &str = "/etcdserverpb.Auth/UserDelete";
@@ -26,11 +50,21 @@ impl Side {
                 let request = PbAuthDisableRequest {};
                 self.say::<_, PbAuthDisableResponse>(DISABLE, request).await
             }
+            Auth::Status if self.view.quirks.no_auth_status => String::new(),
+            Auth::Status => {
+                self.say::<_, StatusResponse>(STATUS, StatusRequest {})
+                    .await
+            }
             Auth::Authenticate(user, password) => {
+                let caller = self.caller;
+                if self.view.quirks.checked_login {
+                    self.caller = Caller::Nobody;
+                }
                 let request = credentials(user, password);
                 let answer = self
                     .call::<_, PbAuthenticateResponse>(AUTHENTICATE, request)
                     .await;
+                self.caller = caller;
                 if let Ok(answer) = &answer {
                     self.tokens.insert(user, answer.token.clone());
                 }
@@ -195,6 +229,10 @@ impl Side {
             let request = PbAuthRoleDeleteRequest { role };
             self.call::<_, PbAuthRoleDeleteResponse>(ROLE_DELETE, request)
                 .await?;
+        }
+        if !self.view.quirks.no_auth_status {
+            let status = self.call::<_, StatusResponse>(STATUS, StatusRequest {});
+            self.view.auth_base = status.await?.auth_revision;
         }
         Ok(())
     }

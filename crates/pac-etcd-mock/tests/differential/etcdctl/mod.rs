@@ -134,7 +134,9 @@ impl Etcdctl {
         let stdout = String::from_utf8_lossy(&output.stdout);
         let stderr = String::from_utf8_lossy(&output.stderr);
         // The log of the client library, with the time and the place in its source.
-        let errors = stderr.lines().filter(|line| !line.starts_with("{\"level\""));
+        let errors = stderr
+            .lines()
+            .filter(|line| !line.starts_with("{\"level\""));
         let errors = errors.collect::<Vec<_>>().join("\n");
         let text = format!("{args:?} {status:?}\n{stdout}{errors}");
         self.commands.push(plain(&text, &self.endpoint));
