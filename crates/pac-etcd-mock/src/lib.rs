@@ -44,6 +44,9 @@
 //! - **The status of auth** can be asked for, as with etcd 3.5. 3.4 does not know the request.
 //! - **A token that is not known** is refused also while auth is disabled, as by both of these. From
 //!   etcd 3.4.28 and 3.5.10 on it is ignored then.
+//! - **Defragmentation, hashes, snapshots, downgrades and changes of members** are answered with
+//!   `Unimplemented`: there are no files, and one member.
+//! - **The order of a lease's keys** is that of the keys; etcd has none.
 //! - **A request of more than 2 MiB** is refused by the library for gRPC, with its own code and text:
 //!   `OutOfRange`, where etcd's library says `ResourceExhausted`. Up to there, etcd's limit of 1.5 MiB
 //!   and its error hold.

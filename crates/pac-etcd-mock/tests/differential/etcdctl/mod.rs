@@ -4,6 +4,7 @@ mod scripts;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use super::servers::{Kind, Running, variable};
@@ -96,22 +97,29 @@ impl Etcdctl {
         let args: Vec<_> = words.split(' ').collect();
         let mut child = self.start(&args);
         let stdout = child.stdout.take().unwrap();
+        let (seen, is_seen) = mpsc::channel();
         let reader = thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map(Result::unwrap);
             let mut printed = Vec::new();
-            for line in BufReader::new(stdout).lines() {
-                printed.push(line.unwrap());
-                if printed.last().is_some_and(|line| is_last(line)) {
+            for line in lines.by_ref() {
+                let last = is_last(&line);
+                printed.push(line);
+                if last {
                     break;
                 }
             }
+            seen.send(()).unwrap();
+            // It would end at once if nobody read the rest.
+            lines.for_each(drop);
             printed.join("\n")
         });
         meanwhile(self);
-        let printed = reader.join().unwrap();
+        is_seen.recv().unwrap();
         let id = child.id().to_string();
         let sent = Command::new("kill").args(["-s", "INT", &id]).status();
-        assert!(sent.unwrap().success(), "{args:?} ended after {printed}");
+        assert!(sent.unwrap().success(), "{args:?} has ended");
         child.wait().unwrap();
+        let printed = reader.join().unwrap();
         let text = format!("{args:?}\n{printed}");
         self.commands.push(plain(&text, &self.endpoint));
     }

@@ -169,8 +169,6 @@ pub(super) fn maintenance(etcdctl: &mut Etcdctl) {
         "alarm list",
         "alarm disarm",
         "endpoint health",
-        "defrag",
-        "lease list",
     ] {
         etcdctl.run(command);
     }
