@@ -25,6 +25,11 @@
 //! # });
 //! ```
 //!
+//! A pure state machine decides: it takes a request, the time and the token of its client, and
+//! returns the response. Around it are the services of the protocol, one file each, and what can go
+//! wrong with them ([`Faults`]). The types of the client library are the only foreign ones in the
+//! signatures.
+//!
 //! # Where it differs from etcd
 //!
 //! Random sequences of operations are run on it and on etcd 3.4.23 and 3.5.1: answers, errors,
@@ -65,3 +70,8 @@ pub use builder::Builder;
 pub use faults::{Fault, Faults, Injected};
 pub use operation::Operation;
 pub use server::MockEtcd;
+
+/// Runs the example of the README as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,14 +1,10 @@
 //! Users, roles and tokens.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use etcd_client::proto::PbResponseHeader;
-use tonic::server::NamedService;
-use tower::Service;
 
-use super::dispatch::{Incoming, Outgoing, unary, unknown};
+use super::dispatch::{Incoming, Methods, Outgoing, unary};
 use crate::operation::Operation;
 use crate::shared::Shared;
 use crate::world::World;
@@ -32,23 +28,12 @@ pub(super) struct StatusResponse {
     auth_revision: u64,
 }
 
-impl NamedService for Auth {
+impl Methods for Auth {
     const NAME: &'static str = "etcdserverpb.Auth";
-}
 
-impl Service<Incoming> for Auth {
-    type Response = tonic::codegen::http::Response<tonic::body::Body>;
-    type Error = Infallible;
-    type Future = Outgoing;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Incoming) -> Outgoing {
+    fn serve(&self, method: &str, request: Incoming) -> Option<Outgoing> {
         let (shared, auth) = (&self.0, Operation::Auth);
-        let path = request.uri().path().to_owned();
-        match path.trim_start_matches("/etcdserverpb.Auth/") {
+        match method {
             "Authenticate" => {
                 let operation = Operation::Authenticate;
                 unary(shared, operation, request, World::authenticate)
@@ -76,7 +61,7 @@ impl Service<Incoming> for Auth {
             "RoleDelete" => unary(shared, auth, request, World::role_delete),
             "RoleGrantPermission" => unary(shared, auth, request, World::role_grant_permission),
             "RoleRevokePermission" => unary(shared, auth, request, World::role_revoke_permission),
-            _ => unknown(&path, Self::NAME),
+            _ => None,
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Elections.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use etcd_client::proto::{
     PbCampaignResponse, PbKeyValue as KeyValue, PbLeaderKey, PbLeaderResponse, PbProclaimResponse,
@@ -11,10 +9,8 @@ use etcd_client::proto::{
 use futures_util::Stream;
 use futures_util::stream;
 use tonic::Status;
-use tonic::server::NamedService;
-use tower::Service;
 
-use super::dispatch::{Incoming, Outgoing, streaming, unary, unknown, waiting};
+use super::dispatch::{Incoming, Methods, Outgoing, streaming, unary, waiting};
 use super::line::{
     Follower, Place, at_place, await_turn, deletion, end_of_line, enter, prefix, worded,
 };
@@ -66,29 +62,18 @@ pub(super) struct LeaderRequest {
     name: Vec<u8>,
 }
 
-impl NamedService for Election {
+impl Methods for Election {
     const NAME: &'static str = "v3electionpb.Election";
-}
 
-impl Service<Incoming> for Election {
-    type Response = tonic::codegen::http::Response<tonic::body::Body>;
-    type Error = Infallible;
-    type Future = Outgoing;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Incoming) -> Outgoing {
+    fn serve(&self, method: &str, request: Incoming) -> Option<Outgoing> {
         let (shared, operation) = (&self.0, Operation::Election);
-        let path = request.uri().path().to_owned();
-        match path.trim_start_matches("/v3electionpb.Election/") {
+        match method {
             "Campaign" => waiting(shared, operation, request, campaign),
             "Proclaim" => unary(shared, operation, request, proclaim),
             "Leader" => unary(shared, operation, request, leader),
             "Observe" => streaming(shared, operation, request, observe),
             "Resign" => unary(shared, operation, request, resign),
-            _ => unknown(&path, Self::NAME),
+            _ => None,
         }
     }
 }

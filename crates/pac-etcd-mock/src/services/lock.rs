@@ -1,14 +1,10 @@
 //! Locks.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use etcd_client::proto::{PbLockResponse, PbRangeRequest, PbUnlockResponse};
-use tonic::server::NamedService;
-use tower::Service;
 
-use super::dispatch::{Incoming, Outgoing, unary, unknown, waiting};
+use super::dispatch::{Incoming, Methods, Outgoing, unary, waiting};
 use super::line::{await_turn, deletion, enter, prefix, worded};
 use crate::operation::Operation;
 use crate::shared::Shared;
@@ -37,24 +33,13 @@ pub(super) struct UnlockRequest {
     key: Vec<u8>,
 }
 
-impl NamedService for Lock {
+impl Methods for Lock {
     const NAME: &'static str = "v3lockpb.Lock";
-}
 
-impl Service<Incoming> for Lock {
-    type Response = tonic::codegen::http::Response<tonic::body::Body>;
-    type Error = Infallible;
-    type Future = Outgoing;
-
-    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Incoming) -> Outgoing {
-        let path = request.uri().path().to_owned();
-        match path.as_str() {
-            "/v3lockpb.Lock/Lock" => waiting(&self.0, Operation::Lock, request, lock),
-            "/v3lockpb.Lock/Unlock" => unary(
+    fn serve(&self, method: &str, request: Incoming) -> Option<Outgoing> {
+        match method {
+            "Lock" => waiting(&self.0, Operation::Lock, request, lock),
+            "Unlock" => unary(
                 &self.0,
                 Operation::Lock,
                 request,
@@ -64,7 +49,7 @@ impl Service<Incoming> for Lock {
                     Ok(PbUnlockResponse { header })
                 },
             ),
-            _ => unknown(&path, Self::NAME),
+            _ => None,
         }
     }
 }

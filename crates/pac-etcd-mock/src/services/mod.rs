@@ -18,6 +18,7 @@ use etcd_client::proto::{
 };
 use tonic::service::Routes;
 
+use self::dispatch::ByPath;
 use crate::shared::Shared;
 
 /// The largest request that is read, in bytes: etcd's limit for requests, and 512 KiB for what is
@@ -30,9 +31,9 @@ pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
     Routes::new(PbKvServer::new(kv::Kv(shared())).max_decoding_message_size(MOST_BYTES))
         .add_service(PbLeaseServer::new(lease::Lease(shared())))
         .add_service(PbWatchServer::new(watch::Watch(shared())))
-        .add_service(auth::Auth(shared()))
+        .add_service(ByPath(auth::Auth(shared())))
         .add_service(PbClusterServer::new(cluster::Cluster(shared())))
-        .add_service(lock::Lock(shared()))
-        .add_service(election::Election(shared()))
+        .add_service(ByPath(lock::Lock(shared())))
+        .add_service(ByPath(election::Election(shared())))
         .add_service(PbMaintenanceServer::new(maintenance::Maintenance(shared())))
 }

@@ -125,5 +125,5 @@ impl Leases {
 }
 
 fn seconds(ttl: i64) -> Duration {
-    Duration::from_secs(ttl.unsigned_abs())
+    Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
 }

@@ -82,12 +82,11 @@ impl World {
 
     pub(crate) fn lease_leases(&mut self, now: Duration) -> PbLeaseLeasesResponse {
         self.expire(now);
-        let mut answer = PbLeaseLeasesResponse::default();
-        for id in self.leases.ids() {
-            let mut status = PbLeaseStatus::default();
-            status.id = id;
-            answer.leases.push(status);
-        }
+        let leases = self.leases.ids().map(|id| PbLeaseStatus { id });
+        let mut answer = PbLeaseLeasesResponse {
+            leases: leases.collect(),
+            ..PbLeaseLeasesResponse::default()
+        };
         self.fill(&mut answer.header);
         answer
     }

@@ -109,13 +109,14 @@ impl World {
             DEACTIVATE => self.alarms.take(&alarm).into_iter().collect(),
             _ => Vec::new(),
         };
-        let mut answer = PbAlarmResponse::default();
-        for alarm in told {
-            let mut member = PbAlarmMember::default();
-            member.member_id = alarm.member;
-            member.alarm = alarm.kind;
-            answer.alarms.push(member);
-        }
+        let told = told.into_iter().map(|alarm| PbAlarmMember {
+            member_id: alarm.member,
+            alarm: alarm.kind,
+        });
+        let mut answer = PbAlarmResponse {
+            alarms: told.collect(),
+            ..PbAlarmResponse::default()
+        };
         self.fill(&mut answer.header);
         Ok(answer)
     }

@@ -12,7 +12,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use super::operation::{Op, Txn, TxnOp};
 use super::quirks::Quirks;
-use super::servers::{Kind, Running, version};
+use super::servers::{Kind, Running};
 use super::side::Side;
 
 /// More than cores, since a lane often waits until etcd has looked for old events, which it does
@@ -71,7 +71,11 @@ impl Plan {
         }
         differences.sort_by_key(String::len);
         if let Some(difference) = differences.first() {
-            return Err(format!("{}: {difference}\nseed {}", self.name, self.seed));
+            let (name, seed) = (self.name, self.seed);
+            return Err(format!(
+                "{name}: {difference}\nto repeat it: PAC_TEST_SEED={seed}, and \
+                 PAC_TEST_SEQUENCES as it was"
+            ));
         }
         let all: u64 = tally.values().sum();
         let kinds: Vec<_> = tally
@@ -170,10 +174,7 @@ impl Pair {
     async fn start(plan: Plan) -> (Self, String) {
         let servers = [plan.left.start().await, plan.right.start().await];
         let [left, right] = &servers;
-        let versions = [
-            version(&left.endpoint).await,
-            version(&right.endpoint).await,
-        ];
+        let versions = [left.version().await, right.version().await];
         let quirks = Quirks::of(versions.each_ref().map(String::as_str));
         let [left_version, right_version] = &versions;
         let names = format!(
@@ -181,10 +182,10 @@ impl Pair {
             named(plan.left, left_version),
             named(plan.right, right_version)
         );
-        let side = |endpoint| Side::connect(endpoint, plan.with_users, quirks);
+        let side = |server: &Running| Side::new(&server.wire, plan.with_users, quirks);
         let pair = Self {
-            left: side(&left.endpoint).await,
-            right: side(&right.endpoint).await,
+            left: side(left),
+            right: side(right),
             before: Vec::new(),
             _servers: servers,
         };

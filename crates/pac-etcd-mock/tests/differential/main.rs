@@ -31,6 +31,16 @@ fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).map_or(usual, |value| value.parse().unwrap())
 }
 
+/// How many sequences there are for a server.
+fn sequences() -> u64 {
+    number("PAC_TEST_SEQUENCES", 2_000)
+}
+
+/// How many of them have users: they are three times as long.
+fn sequences_with_users() -> u64 {
+    (sequences() / 6).max(1)
+}
+
 /// Sequences on the mock and on a server.
 fn data(name: &'static str, server: Kind) -> Plan {
     Plan {
@@ -39,7 +49,7 @@ fn data(name: &'static str, server: Kind) -> Plan {
         right: Kind::Mock,
         with_users: false,
         sequences: generate::data,
-        count: number("PAC_TEST_SEQUENCES", 2_000),
+        count: sequences() - sequences_with_users(),
         seed: number("PAC_TEST_SEED", 1),
     }
 }
@@ -50,7 +60,7 @@ fn users(name: &'static str, server: Kind) -> Plan {
     Plan {
         with_users: true,
         sequences: generate::auth,
-        count: plan.count / 5,
+        count: sequences_with_users(),
         ..plan
     }
 }

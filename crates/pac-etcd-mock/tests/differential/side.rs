@@ -47,9 +47,9 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(crate) async fn connect(endpoint: &str, with_users: bool, quirks: Quirks) -> Self {
+    pub(crate) fn new(wire: &Wire, with_users: bool, quirks: Quirks) -> Self {
         Self {
-            wire: Wire::connect(endpoint).await,
+            wire: wire.clone(),
             view: View {
                 quirks,
                 ..View::default()

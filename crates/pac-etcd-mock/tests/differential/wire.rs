@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use etcd_client::Channel;
 use etcd_client::proto::{PbWatchRequest, PbWatchResponse};
 use prost::Message;
 use tokio::sync::mpsc;
@@ -9,7 +10,6 @@ use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::tokio_stream::{self, Stream, StreamExt};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -19,16 +19,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// What a test sends and receives may be larger than what etcd accepts.
 const LARGEST: usize = 16 << 20;
 
-/// A connection to a server.
+/// A way to a server.
 #[derive(Debug, Clone)]
-pub(crate) struct Wire(Channel);
+pub(crate) struct Wire(pub(crate) Channel);
 
 impl Wire {
-    pub(crate) async fn connect(endpoint: &str) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{endpoint}")).unwrap();
-        Self(endpoint.connect().await.unwrap())
-    }
-
     /// Calls a method, such as `/etcdserverpb.KV/Range`.
     pub(crate) async fn call<Q, A>(
         &self,
@@ -115,7 +110,7 @@ impl Wire {
             .max_encoding_message_size(LARGEST);
         grpc.ready()
             .await
-            .map_err(|error| Status::unavailable(format!("no connection: {error}")))?;
+            .map_err(|error| Status::unavailable(format!("no connection: {error:?}")))?;
         Ok(grpc)
     }
 }

@@ -25,6 +25,8 @@ pub(crate) fn variable(name: &str) -> String {
 pub(crate) struct Member {
     program: PathBuf,
     args: Vec<String>,
+    /// The variables that are set for it.
+    env: Vec<(&'static str, &'static str)>,
     port: u16,
     scheme: &'static str,
     directory: tempfile::TempDir,
@@ -37,18 +39,26 @@ pub(crate) const OLDEST: &str = "PAC_TEST_ETCD_BIN";
 impl Member {
     /// A single member of the oldest version that runs.
     pub(crate) fn single(args: &[&str]) -> Self {
-        Self::single_of(OLDEST, args)
+        let mut member = Self::new("http", free_port());
+        member.run_alone(args);
+        member
     }
 
-    /// A single member that runs, of the program that a variable names.
+    /// A single member that runs, of the program that a variable names, on one core.
     pub(crate) fn single_of(program: &str, args: &[&str]) -> Self {
         let mut member = Self::of(program, "http", free_port());
-        let peer = format!("http://127.0.0.1:{}", free_port());
-        member.join("default", (&peer, &peer), &format!("default={peer}"));
-        member.args.extend(args.iter().map(ToString::to_string));
-        member.start();
-        member.wait_until_healthy();
+        // With more, it spends its time handing requests from one to the other.
+        member.env.push(("GOMAXPROCS", "1"));
+        member.run_alone(args);
         member
+    }
+
+    fn run_alone(&mut self, args: &[&str]) {
+        let peer = format!("http://127.0.0.1:{}", free_port());
+        self.join("default", (&peer, &peer), &format!("default={peer}"));
+        self.args.extend(args.iter().map(ToString::to_string));
+        self.start();
+        self.wait_until_healthy();
     }
 
     /// A single member that speaks TLS alone, with these flags for its certificates.
@@ -70,6 +80,7 @@ impl Member {
         Self {
             program: variable(program).into(),
             args: Vec::new(),
+            env: Vec::new(),
             port,
             scheme,
             directory: tempfile::tempdir().unwrap(),
@@ -103,6 +114,7 @@ impl Member {
     pub(crate) fn start(&mut self) {
         let child = Command::new(&self.program)
             .args(&self.args)
+            .envs(self.env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

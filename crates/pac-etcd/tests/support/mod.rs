@@ -11,6 +11,7 @@
 pub(crate) mod member;
 pub(crate) mod own;
 pub(crate) mod proxy;
+pub(crate) mod vandal;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

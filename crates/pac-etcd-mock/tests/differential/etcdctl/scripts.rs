@@ -165,11 +165,7 @@ pub(super) fn locks(etcdctl: &mut Etcdctl) {
 }
 
 pub(super) fn maintenance(etcdctl: &mut Etcdctl) {
-    for command in [
-        "alarm list",
-        "alarm disarm",
-        "endpoint health",
-    ] {
+    for command in ["alarm list", "alarm disarm", "endpoint health"] {
         etcdctl.run(command);
     }
 }

@@ -1,11 +1,9 @@
 //! TLS, and certificates of both sides.
 
-mod support;
-
+use crate::support::refused;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use pac_etcd_mock::{Builder, MockEtcd};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use support::refused;
 
 /// An authority, and a certificate of it with its key, all in PEM.
 struct Signed {

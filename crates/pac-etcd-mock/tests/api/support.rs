@@ -1,5 +1,4 @@
 //! What the tests share.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use etcd_client::{Client, Error, Event, EventType, WatchOptions, WatchResponse, WatchStream};
 use pac_etcd_mock::MockEtcd;

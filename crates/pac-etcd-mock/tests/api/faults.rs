@@ -1,12 +1,10 @@
 //! Faults, in paused time.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{events, refused, started, watch};
 use etcd_client::{Client, ConnectOptions, GetOptions, WatchOptions};
 use pac_etcd_mock::{Fault, MockEtcd, Operation};
-use support::{events, refused, started, watch};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,8 @@
 //! Keys and values over the wire, in memory and by TCP.
 
-mod support;
-
+use crate::support::refused;
 use etcd_client::{Client, Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn, TxnOp};
 use pac_etcd_mock::MockEtcd;
-use support::refused;
 
 async fn both() -> (MockEtcd, [Client; 2]) {
     let any = ([127, 0, 0, 1], 0).into();

@@ -1,11 +1,9 @@
 //! Locks and elections.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{refused, started};
 use etcd_client::{LockOptions, ProclaimOptions, ResignOptions};
-use support::{refused, started};
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_taken_in_the_order_of_the_requests() {

@@ -1,15 +1,13 @@
 //! Users, roles and tokens.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{refused, started};
 use etcd_client::{
     Client, ConnectOptions, GetOptions, Permission, PermissionType, PutOptions, Txn, TxnOp,
     WatchOptions,
 };
 use pac_etcd_mock::{Fault, MockEtcd, Operation};
-use support::{refused, started};
 
 const DENIED: &str = "PermissionDenied: etcdserver: permission denied";
 
@@ -66,10 +64,10 @@ async fn a_user_does_what_its_roles_permit_and_nothing_else() {
 #[tokio::test]
 async fn a_watch_of_keys_that_may_not_be_read_is_cancelled_at_once() {
     let (_etcd, _root, ci) = guarded().await;
-    let (_, created) = support::watch(&ci, "ci/a", None).await;
+    let (_, created) = crate::support::watch(&ci, "ci/a", None).await;
     assert!(!created.canceled());
     let all = WatchOptions::new().with_prefix();
-    let (_, created) = support::watch(&ci, "", Some(all)).await;
+    let (_, created) = crate::support::watch(&ci, "", Some(all)).await;
     assert!(created.canceled());
     assert_eq!(
         created.cancel_reason(),

@@ -1,12 +1,10 @@
 //! Watches.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{events, next, started, watch};
 use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, WatchFilterType, WatchOptions};
 use pac_etcd_mock::MockEtcd;
-use support::{events, next, started, watch};
 
 #[tokio::test]
 async fn a_watch_gets_each_revision_as_it_comes_and_what_came_before_in_one() {

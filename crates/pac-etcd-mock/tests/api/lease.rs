@@ -1,13 +1,11 @@
 //! Leases, in paused time.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{events, refused, started, watch};
 use etcd_client::{
     Compare, CompareOp, LeaseGrantOptions, LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp,
 };
-use support::{events, refused, started, watch};
 use tokio::time::sleep;
 
 #[tokio::test(start_paused = true)]
