@@ -163,6 +163,10 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
             );
         }
         command = command.arg(format!("--package={}", drivers::crate_name(driver)));
+        if driver == "etcd" {
+            // It is compared with the servers that this driver is tested on.
+            command = command.arg("--package=pac-etcd-mock");
+        }
     }
     Ok(command)
 }

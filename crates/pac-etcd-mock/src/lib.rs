@@ -29,6 +29,32 @@
 //! returns the response. Around it are the services of the protocol, one file each, and what can go
 //! wrong with them ([`Faults`]). The types of the client library are the only foreign ones in the
 //! signatures.
+//!
+//! # Where it differs from etcd
+//!
+//! Random sequences of operations are run on it and on etcd 3.4.23 and 3.5.1: answers, errors,
+//! revisions and events agree, and so does what `etcdctl` prints. Left on purpose is this:
+//!
+//! - **A sort order or a target that there is not** is refused with `invalid sort option`, as by
+//!   etcd 3.6. Older ones ignore the order, and crash on the target.
+//! - **A put that keeps the value or lease of a key that the same transaction has deleted**, by a
+//!   deletion up to the end of all keys, is refused with `key not found`. etcd crashes, and crashes
+//!   again whenever it starts.
+//! - **A watch from a key on** needs the permission for all of these keys, as with etcd 3.5.33 and
+//!   3.6.14. Older ones ask for the permission for the first key alone, so that a user sees what it
+//!   may not read.
+//! - **A watch without a permission** is answered with the id -1 and the reason, as from etcd 3.4.22
+//!   and 3.5.6 on. Older ones repeat the id that was asked for, and know one reason alone.
+//! - **A password changed to an empty one** is never right, as with etcd 3.5. With 3.4 it is.
+//! - **The status of auth** can be asked for, as with etcd 3.5. 3.4 does not know the request.
+//! - **A token that is not known** is refused also while auth is disabled, as by both of these. From
+//!   etcd 3.4.28 and 3.5.10 on it is ignored then.
+//! - **Defragmentation, hashes, snapshots, downgrades and changes of members** are answered with
+//!   `Unimplemented`: there are no files, and one member.
+//! - **The order of a lease's keys** is that of the keys; etcd has none.
+//! - **A request of more than 2 MiB** is refused by the library for gRPC, with its own code and text:
+//!   `OutOfRange`, where etcd's library says `ResourceExhausted`. Up to there, etcd's limit of 1.5 MiB
+//!   and its error hold.
 
 mod builder;
 mod connection;

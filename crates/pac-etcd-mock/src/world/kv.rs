@@ -92,7 +92,8 @@ impl World {
         }
         let path = txn::path(&self.store, &asked);
         if !reads_only {
-            txn::check_puts(&self.store, &self.leases, &asked, &mut path.iter())?;
+            let (path, deleted) = (&mut path.iter(), &mut Vec::new());
+            txn::check_puts(&self.store, &self.leases, &asked, path, deleted)?;
         }
         txn::check_ranges(&self.store, &asked, &mut path.iter())?;
         let mut write = Write::new(&mut self.store, &mut self.leases);

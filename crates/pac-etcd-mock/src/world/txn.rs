@@ -145,20 +145,28 @@ fn holds_for(compare: &PbCompare, entry: &KeyValue) -> bool {
 
 type Path<'a> = std::slice::Iter<'a, bool>;
 
-/// Whether the puts of the branches that are taken can be done. As in etcd, what an earlier
-/// operation of the same transaction does is not seen here.
+/// Whether the puts of the branches that are taken can be done, so that a transaction is done as a
+/// whole or not at all. `deleted` is what these branches delete before.
 pub(super) fn check_puts(
     store: &Store,
     leases: &Leases,
     asked: &PbTxnRequest,
     path: &mut Path<'_>,
+    deleted: &mut Vec<Span>,
 ) -> Answer<()> {
     let holds = path.next().copied().unwrap_or_default();
     for operation in branch(asked, holds) {
         match &operation.request {
-            Some(Op::RequestTxn(nested)) => check_puts(store, leases, nested, path)?,
+            Some(Op::RequestTxn(nested)) => check_puts(store, leases, nested, path, deleted)?,
+            Some(Op::RequestDeleteRange(delete)) => {
+                deleted.push(Span::of(&delete.key, &delete.range_end));
+            }
             Some(Op::RequestPut(put)) => {
-                let absent = || store.get(&put.key, store.revision()).is_none();
+                // etcd does not look at what was deleted before, and crashes.
+                let absent = || {
+                    store.get(&put.key, store.revision()).is_none()
+                        || deleted.iter().any(|span| span.contains(&put.key))
+                };
                 if (put.ignore_value || put.ignore_lease) && absent() {
                     return Err(KEY_NOT_FOUND);
                 }

@@ -2,11 +2,9 @@
 
 use etcd_client::proto::PbWatchResponse;
 
+use super::refusal::Refusal;
 use super::watch::{StreamId, WatchCreate};
 use super::{Call, World};
-
-/// What a client that lacks the permission reads: the error as Go words a status.
-const DENIED: &str = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
 
 /// The id in the answer to a watch that was not created.
 const NO_WATCH: i64 = -1;
@@ -24,7 +22,7 @@ impl World {
     pub(crate) fn create_watch(&mut self, call: &Call, stream: StreamId, asked: &WatchCreate) {
         self.expire(call.now);
         let current = self.store.revision();
-        let permitted = self.may_watch(call, &asked.span);
+        let permitted = self.check_watch(call, &asked.span);
         let Some(watches) = self.watchers.stream(stream) else {
             return;
         };
@@ -32,10 +30,11 @@ impl World {
             created: true,
             ..PbWatchResponse::default()
         };
-        let created = if permitted {
-            watches.create(asked, current)
-        } else {
-            Err(DENIED)
+        // As Go words a status.
+        let denied = |Refusal { code, text }| format!("rpc error: code = {code:?} desc = {text}");
+        let created = match permitted {
+            Ok(()) => watches.create(asked, current).map_err(str::to_owned),
+            Err(refusal) => Err(denied(refusal)),
         };
         match created {
             Ok(watch) => {
@@ -43,9 +42,9 @@ impl World {
                 self.watchers.add(stream, asked, watch);
             }
             Err(reason) => {
-                answer.watch_id = if permitted { NO_WATCH } else { asked.id };
+                answer.watch_id = NO_WATCH;
                 answer.canceled = true;
-                answer.cancel_reason = reason.to_owned();
+                answer.cancel_reason = reason;
             }
         }
         self.queue(stream, answer);

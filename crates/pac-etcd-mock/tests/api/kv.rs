@@ -93,3 +93,21 @@ async fn refusals_are_worded_as_etcd_words_them() {
     let got = client.get("a", None).await.unwrap();
     assert_eq!(got.header().unwrap().revision(), 1);
 }
+
+#[tokio::test]
+async fn a_put_that_keeps_what_its_transaction_deletes_refuses_the_whole() {
+    let (_etcd, [mut client, _]) = both().await;
+    client.put("a", "1", None).await.unwrap();
+    let to_the_end = DeleteOptions::new().with_from_key();
+    let keeping = PutOptions::new().with_ignore_value();
+    let operations = [
+        TxnOp::delete("a", Some(to_the_end)),
+        TxnOp::put("a", "", Some(keeping)),
+    ];
+    assert_eq!(
+        refused(client.txn(Txn::new().and_then(operations)).await),
+        "InvalidArgument: etcdserver: key not found"
+    );
+    let got = client.get("a", None).await.unwrap();
+    assert_eq!((got.count(), got.header().unwrap().revision()), (1, 2));
+}

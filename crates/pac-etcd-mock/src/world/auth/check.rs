@@ -14,9 +14,9 @@ type User<'a> = Option<&'a Identity>;
 
 impl World {
     /// Whether these keys may be watched.
-    pub(in crate::world) fn may_watch(&mut self, call: &Call, span: &Span) -> bool {
-        let identity = self.identify(call);
-        identity.is_ok_and(|user| self.auth.permit(user.as_ref(), span, Access::Read).is_ok())
+    pub(in crate::world) fn check_watch(&mut self, call: &Call, span: &Span) -> Answer<()> {
+        let user = self.identify(call)?;
+        self.auth.permit(user.as_ref(), span, Access::Read)
     }
 }
 

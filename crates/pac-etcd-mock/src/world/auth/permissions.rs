@@ -43,13 +43,15 @@ fn range_of(span: Span) -> (Vec<u8>, End) {
     }
 }
 
-/// Whether these permissions together permit something with all keys of a range.
+/// Whether these permissions together permit something with all keys of a range. As in etcd, this
+/// needs a permission for the first key also where the range is empty.
 pub(super) fn cover<'a>(
     permissions: impl Iterator<Item = &'a Permission>,
     span: &Span,
     access: Access,
 ) -> bool {
     let (start, end) = range_of(span.clone());
+    let (_, first) = range_of(Span::One(start.clone()));
     let mut ranges: Vec<_> = permissions
         // As in etcd, where an empty key is greater than all others.
         .filter(|permission| permission.permits(access) && !permission.key.is_empty())
@@ -63,7 +65,7 @@ pub(super) fn cover<'a>(
         }
         covered = covered.max(to);
     }
-    covered >= end
+    covered >= end.max(first)
 }
 
 #[cfg(test)]
@@ -95,6 +97,13 @@ mod tests {
         assert!(!reads(&both, b"a", b"\0"));
         let apart = [permission(READ, b"a", b"b"), permission(READ, b"c", b"d")];
         assert!(!reads(&apart, b"a", b"d"));
+    }
+
+    #[test]
+    fn an_empty_range_needs_a_permission_for_its_first_key() {
+        let one = [permission(READ, b"b", b"d")];
+        assert!(reads(&one, b"c", b"a") && reads(&one, b"b", b"b"));
+        assert!(!reads(&one, b"d", b"b") && !reads(&one, b"a", b"a"));
     }
 
     #[test]
