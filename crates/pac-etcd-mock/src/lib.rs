@@ -55,6 +55,17 @@
 //! - **A request of more than 2 MiB** is refused by the library for gRPC, with its own code and text:
 //!   `OutOfRange`, where etcd's library says `ResourceExhausted`. Up to there, etcd's limit of 1.5 MiB
 //!   and its error hold.
+//! - **Leases** end when their TTL is over; etcd looks for them twice a second.
+//! - **Progress**, on request, is told once all watches of the stream have everything up to its
+//!   revision, as from etcd 3.5.8 on. Older ones may tell it too early.
+//! - **A compaction** takes nothing from a watch that had been told everything before: what it is owed
+//!   is written down first. etcd may cancel a watch that is slow.
+//! - **Nested transactions**, and the leases that puts in a transaction name, need permissions, as in
+//!   the latest releases of etcd. Older ones do not look at them.
+//! - **A change of users never overtakes a request**, which is checked and done at one point: the error
+//!   that etcd has for that is a fault, [`Fault::AuthStoreOld`].
+//! - **Names in certificates** of clients are not taken for users.
+//! - **Sizes** are those of keys, values and their numbers; etcd tells those of its file.
 
 mod builder;
 mod connection;
