@@ -28,11 +28,20 @@ const NOT_BY_DEFAULT: [&str; 9] = [
 /// The most features for which every combination is built. Of more, each one, each two and all are.
 const POWERSET_LIMIT: usize = 3;
 
-/// Features that meet no other one in the code: built alone, in no pairs.
-const APART: [&str; 4] = ["bench", "dist", "full", "kubernetes"];
+/// No program built for production has any of these: they are for tests.
+const NOT_IN_PRODUCTION: [&str; 2] = ["pac-etcd-mock", "pac-kubernetes-mock"];
 
-/// Built with all others only, by the stage before: alone, its client would be built anew.
-const WITH_ALL_ONLY: &str = "kubernetes";
+/// The features of production builds, of the facade and of `pac`.
+const PRODUCTION: [(&str, &str); 2] = [
+    ("pac-concurrency", "full,kubernetes"),
+    ("pac-cli", "postgres,etcd,kubernetes"),
+];
+
+/// Features that meet no other one in the code: built alone, in no pairs.
+const APART: [&str; 6] = ["bench", "channel", "dist", "full", "kubernetes", "mock"];
+
+/// Built with all others only, by the stage before: alone, their clients would be built anew.
+const WITH_ALL_ONLY: [&str; 3] = ["channel", "kubernetes", "mock"];
 
 /// The features of one crate: what each of them enables.
 type Features = BTreeMap<String, Vec<String>>;
@@ -42,7 +51,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let metadata = CommandLine::new("cargo metadata --format-version 1 --no-deps --locked");
     for (package, features) in packages(&metadata.output(root)?)? {
         let mut combinations = combinations(&features);
-        combinations.retain(|combination| !combination.contains(&WITH_ALL_ONLY));
+        combinations.retain(|some| !some.iter().any(|name| WITH_ALL_ONLY.contains(name)));
         for combination in combinations {
             // Clippy includes all checks of `cargo check`, and denies the warnings of this crate
             // only: RUSTFLAGS would rebuild the dependencies too.
@@ -60,7 +69,19 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         .arg("--format={p}")
         .arg("--locked");
     prove_default_is_light(&tree.output(root)?)?;
-    println!("the combinations of features build; the default one has no server's client");
+    for (package, features) in PRODUCTION {
+        let tree = CommandLine::new("cargo tree --edges normal --prefix=none --locked")
+            .arg("--format={p}")
+            .arg("--package")
+            .arg(package)
+            .arg("--features")
+            .arg(features);
+        prove_no_mock(package, &tree.output(root)?)?;
+    }
+    println!(
+        "the combinations of features build; the default one has no server's client, and no \
+         production build has a mock"
+    );
     Ok(())
 }
 
@@ -144,12 +165,33 @@ fn closure<'a>(features: &'a Features, subset: &[&'a str]) -> BTreeSet<&'a str> 
     enabled
 }
 
-/// `tree` is one package per line, its name first.
+/// The names of the packages in `tree`: one package per line, its name first.
+fn crates(tree: &str) -> BTreeSet<&str> {
+    let lines = tree.lines();
+    lines.filter_map(|line| line.split(' ').next()).collect()
+}
+
+/// `package` was listed with all features of a production build.
+fn prove_no_mock(package: &str, tree: &str) -> Result<()> {
+    let crates = crates(tree);
+    // Otherwise an empty tree would pass, and one without the driver that the mock stands behind.
+    for expected in [package, "pac-etcd"] {
+        ensure!(
+            crates.contains(expected),
+            "{expected} is not in the dependency tree of {package}"
+        );
+    }
+    for banned in NOT_IN_PRODUCTION {
+        ensure!(
+            !crates.contains(banned),
+            "{package} depends on {banned} in production; only its feature `mock` may"
+        );
+    }
+    Ok(())
+}
+
 fn prove_default_is_light(tree: &str) -> Result<()> {
-    let crates: BTreeSet<&str> = tree
-        .lines()
-        .filter_map(|line| line.split(' ').next())
-        .collect();
+    let crates = crates(tree);
     // Otherwise an empty tree would pass.
     for expected in ["pac-concurrency", "pac-core"] {
         ensure!(
@@ -237,6 +279,19 @@ mod tests {
             [("facade".to_owned(), features(&[("memory", &["dep:m"])]))]
         );
         assert!(super::packages("{}").is_err());
+    }
+
+    #[test]
+    fn a_mock_in_a_production_build_is_found() {
+        let tree = "pac-cli v0.1.0 (path)\npac-etcd v0.1.0 (path)\ntokio v1.54.0\n";
+        prove_no_mock("pac-cli", tree).unwrap();
+        for banned in NOT_IN_PRODUCTION {
+            let mocked = format!("{tree}{banned} v0.1.0 (path)\n");
+            let error = prove_no_mock("pac-cli", &mocked).unwrap_err().to_string();
+            assert!(error.contains(banned), "{error}");
+        }
+        assert!(prove_no_mock("pac-cli", "").is_err());
+        assert!(prove_no_mock("pac-cli", "pac-cli v0.1.0\n").is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: random commands against the protocol and managers, for as long as the
-//! caller asks.
+//! `cargo xtask soak`: random commands against the protocol and managers, and random sequences on
+//! the mock of etcd and on real ones, for as long as the caller asks.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,8 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 
 use crate::run::CommandLine;
+use crate::servers::Servers;
+use crate::tools;
 
-/// How long to go on; both are a minimum.
+/// How long to go on; cases and minutes are a minimum.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Try so many cases
@@ -17,6 +19,9 @@ pub(crate) struct Options {
     /// Go on for so many minutes (10 when neither is given)
     #[arg(long, value_name = "M")]
     minutes: Option<u64>,
+    /// Then try so many sequences on the mock of etcd and on each version of etcd
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    sequences: u64,
     /// Begin with this seed, to repeat what was found with it (another one
     /// every time when none is given)
     #[arg(long)]
@@ -27,8 +32,30 @@ pub(crate) struct Options {
 /// it.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let seed = now.map_or(0, |now| now.as_secs());
-    command(options, seed).run(root)
+    let seed = options.seed.unwrap_or(now.map_or(0, |now| now.as_secs()));
+    command(options, seed).run(root)?;
+    if options.sequences == 0 {
+        return Ok(());
+    }
+    tools::ensure(root, &tools::PROTOC)?;
+    let servers = Servers::start(root, &["etcd"])?;
+    let command = sequences(options.sequences, seed);
+    let command = servers
+        .env()
+        .iter()
+        .fold(command, |command, (name, value)| command.env(name, value));
+    let unrunnable = servers.unrunnable().iter();
+    let command = unrunnable.fold(command, |command, part| command.arg("--skip").arg(*part));
+    command.run(root)
+}
+
+/// The test that compares the mock of etcd, with more sequences than it has in CI.
+fn sequences(count: u64, seed: u64) -> CommandLine {
+    CommandLine::new("cargo test --locked --package pac-etcd-mock --test differential")
+        .env("PAC_TEST_SEQUENCES", &count.to_string())
+        .env("PAC_TEST_SEED", &seed.to_string())
+        .arg("--")
+        .arg("agree")
 }
 
 /// Without optimisation: assertions and overflow checks are enabled, and only what the tests
@@ -39,7 +66,6 @@ fn command(options: &Options, seed: u64) -> CommandLine {
         (None, Some(_)) => 0,
         (None, None) => 10,
     };
-    let seed = options.seed.unwrap_or(seed);
     CommandLine::new("cargo run --locked --package pac-conformance --features random")
         .arg("--example=soak")
         .arg("--")
@@ -56,9 +82,10 @@ mod tests {
         let options = Options {
             cases,
             minutes,
+            sequences: 0,
             seed,
         };
-        let command = command(&options, 7).to_string();
+        let command = command(&options, seed.unwrap_or(7)).to_string();
         let arguments = command.split_once(" -- ").map(|(_, arguments)| arguments);
         arguments.unwrap().to_owned()
     }
@@ -68,5 +95,11 @@ mod tests {
         assert_eq!(arguments(None, None, None), "7 0 600");
         assert_eq!(arguments(Some(5), None, None), "7 5 0");
         assert_eq!(arguments(Some(5), Some(2), Some(3)), "3 5 120");
+    }
+
+    #[test]
+    fn the_number_of_sequences_and_the_seed_are_handed_on() {
+        let command = sequences(5, 7).to_string();
+        assert!(command.starts_with("PAC_TEST_SEQUENCES=5 PAC_TEST_SEED=7 cargo test"));
     }
 }

@@ -31,7 +31,7 @@ const LEAST_THREADS: usize = 6;
 
 /// The skips allowed where `CI` is set. The list is exact: a skip that is not in it is an error,
 /// and so is an entry that no longer skips anything, but for that of the cluster, which may be given.
-const EXPECTED_SKIPS: [(&str, &str); 6] = [
+const EXPECTED_SKIPS: [(&str, &str); 8] = [
     (GIVEN_CLUSTER, NO_CLUSTER),
     (
         "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
@@ -52,6 +52,14 @@ const EXPECTED_SKIPS: [(&str, &str); 6] = [
     (
         "newest_etcd::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
         NO_TIME_OF_DAY,
+    ),
+    (
+        "mock::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
+        NO_TIME_OF_DAY,
+    ),
+    (
+        "mock::state::s47_every_transition_has_its_time",
+        "runs by itself, in real time",
     ),
 ];
 
@@ -149,7 +157,7 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
         // with all of its commands.
         command = command
             .arg("--workspace")
-            .arg("--features=pac-cli/etcd,pac-cli/kubernetes");
+            .arg("--features=pac-cli/etcd,pac-cli/kubernetes,pac-cli/mock");
     } else {
         command = command.arg("--package=pac-core").arg("--package=pac-tests");
     }
@@ -161,6 +169,10 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
             );
         }
         command = command.arg(format!("--package={}", drivers::crate_name(driver)));
+        if driver == "etcd" {
+            // It is compared with the servers that this driver is tested on.
+            command = command.arg("--package=pac-etcd-mock");
+        }
     }
     Ok(command)
 }
@@ -274,7 +286,7 @@ mod tests {
         assert_eq!(
             command.to_string(),
             "cargo test --locked --no-fail-fast --workspace \
-             --features=pac-cli/etcd,pac-cli/kubernetes"
+             --features=pac-cli/etcd,pac-cli/kubernetes,pac-cli/mock"
         );
     }
 

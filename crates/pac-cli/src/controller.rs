@@ -1,6 +1,5 @@
 //! `pac controller`: the queues of PipelineRuns on a Kubernetes cluster.
 
-pub(crate) mod end;
 mod health;
 pub(crate) mod log;
 mod without_store;
@@ -20,10 +19,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::config::Sources;
+use crate::end::End;
 use crate::exit::{Exit, Failure};
 use crate::kubernetes::mode::Mode;
 use crate::store;
-use end::End;
 use health::Health;
 
 const AFTER_HELP: &str = "\

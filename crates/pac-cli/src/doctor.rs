@@ -4,7 +4,7 @@ mod connection;
 mod report;
 mod trial;
 
-use pac_concurrency::{DriverKind, LoadedSettings};
+use pac_concurrency::LoadedSettings;
 
 use crate::config::Sources;
 use crate::exit::{Exit, Failure};
@@ -48,8 +48,9 @@ pub(crate) fn run(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
 
 fn examine(loaded: &LoadedSettings, report: &mut Report) -> Result<(), Failure> {
     let settings = loaded.settings();
-    if settings.enabled && settings.driver == DriverKind::Memory {
-        report.ok(Step::Settings, "right; the driver is memory");
+    if settings.enabled && settings.is_in_process() {
+        let driver = store::in_process(&settings);
+        report.ok(Step::Settings, format!("right; the driver is {driver}"));
         report.skip_rest(
             "the state is in the process that makes it; there is nothing to check beyond the \
              settings",

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use clap::value_parser;
 use pac_concurrency::{
-    Admission, ConcurrencyManager, DriverKind, Ended, Lease, Limit, PipelineRunKey, Priority,
-    RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
+    Admission, ConcurrencyManager, Ended, Lease, Limit, PipelineRunKey, Priority, RepositoryKey,
+    RunOutcome, RunRequest, Settings, Turn,
 };
 use tokio::time::Instant;
 
@@ -214,11 +214,15 @@ async fn with_slot(
 impl Args {
     /// The settings, with the changes that the arguments ask for.
     fn settings(&self, mut settings: Settings) -> Result<Settings, Failure> {
-        if settings.driver == DriverKind::Memory {
+        if settings.is_in_process() {
             return Err(Failure::new(
                 Exit::Config,
-                "the driver is memory, which no two processes share: every `pac exec` would be \
-                 alone with its limit; set concurrency-driver to etcd or postgresql",
+                format!(
+                    "the driver is {}, which no two processes share: every `pac exec` would be \
+                     alone with its limit; {}",
+                    store::in_process(&settings),
+                    store::OTHER_STORE
+                ),
             ));
         }
         if let Some(ttl) = self.ttl {

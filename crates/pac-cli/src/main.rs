@@ -10,6 +10,10 @@ mod controller;
 #[cfg(feature = "dist")]
 mod dist;
 mod doctor;
+#[cfg(any(feature = "kubernetes", feature = "mock"))]
+mod end;
+#[cfg(feature = "mock")]
+mod etcd_mock;
 mod event;
 #[cfg(unix)]
 mod exec;
@@ -62,6 +66,9 @@ enum Command {
     Controller(With<controller::Args>),
     /// Try the store of the settings, and name what is wrong and what to do about it.
     Doctor(With<doctor::Args>),
+    /// Serve a mock etcd, which keeps nothing, for tests of programs in any language.
+    #[cfg(feature = "mock")]
+    EtcdMock(etcd_mock::Args),
     /// Run a command while holding a slot, after waiting for its turn.
     #[cfg(unix)]
     Exec(With<exec::Args>),
@@ -152,6 +159,11 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Doctor(with) => {
             doctor::run(&with.args, &sources.followed_by(with.sources)).map(Into::into)
+        }
+        #[cfg(feature = "mock")]
+        Command::EtcdMock(args) => {
+            sources.note_unused("etcd-mock");
+            etcd_mock::run(&args).map(Into::into)
         }
         #[cfg(unix)]
         Command::Exec(with) => with.run(sources, exec::run),

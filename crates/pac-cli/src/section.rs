@@ -11,7 +11,7 @@ use pac_concurrency::kubernetes::sections::{SectionHolder, SectionName};
 use pac_concurrency::{PipelineRunKey, Uid};
 use tokio::time::timeout;
 
-use crate::controller::end::End;
+use crate::end::End;
 use crate::exit::{Exit, Failure};
 use crate::output::{note, print};
 use crate::store;

@@ -42,14 +42,31 @@ pub(crate) async fn with_manager<T>(
     done
 }
 
+/// What to do about a store that no other process sees.
+pub(crate) const OTHER_STORE: &str =
+    "set concurrency-driver to etcd or postgresql, and etcd-endpoints for the former";
+
+/// The driver of a store that no other process sees.
+pub(crate) fn in_process(settings: &Settings) -> &'static str {
+    if settings.driver == DriverKind::Etcd {
+        "etcd on a mock in this process"
+    } else {
+        "memory"
+    }
+}
+
 pub(crate) fn refuse_memory(settings: &Settings) -> Result<(), Failure> {
-    if settings.driver != DriverKind::Memory || !settings.enabled {
+    if !settings.is_in_process() || !settings.enabled {
         return Ok(());
     }
     Err(Failure::new(
         Exit::Config,
-        "the driver is memory: its state is in the process that made it, where no other one sees \
-         it; set concurrency-driver to etcd or postgresql",
+        format!(
+            "the driver is {}: its state is in the process that made it, where no other one sees \
+             it; {}",
+            in_process(settings),
+            OTHER_STORE
+        ),
     ))
 }
 

@@ -9,8 +9,8 @@ use pac_concurrency::kubernetes::webhook::{
     CertificateOptions, WebhookError, WebhookErrorKind, WebhookOptions, WebhookServer,
 };
 
-use crate::controller::end::End;
 use crate::controller::log;
+use crate::end::End;
 use crate::exit::{Exit, Failure};
 
 const AFTER_HELP: &str = "\

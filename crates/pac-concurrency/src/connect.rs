@@ -6,6 +6,8 @@ use pac_core::driver::Driver;
 use pac_core::manager::ConcurrencyManager;
 use pac_core::{Error, ErrorKind};
 
+#[cfg(feature = "etcd")]
+use crate::settings::EtcdMode;
 use crate::settings::{DriverKind, Settings};
 
 /// Opens the driver that the settings name, and a manager on it. Before that, it brings along the
@@ -62,20 +64,54 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
             settings.memory.clone(),
         ))),
         #[cfg(not(feature = "memory"))]
-        DriverKind::Memory => Err(not_compiled_in(DriverKind::Memory, "memory")),
+        DriverKind::Memory => Err(not_compiled_in("driver memory", "memory")),
         #[cfg(not(feature = "etcd"))]
-        DriverKind::Etcd => Err(not_compiled_in(DriverKind::Etcd, "etcd")),
+        DriverKind::Etcd => Err(not_compiled_in("driver etcd", "etcd")),
         #[cfg(not(feature = "postgres"))]
-        DriverKind::Postgresql => Err(not_compiled_in(DriverKind::Postgresql, "postgres")),
+        DriverKind::Postgresql => Err(not_compiled_in("driver postgresql", "postgres")),
         #[cfg(feature = "etcd")]
-        DriverKind::Etcd => Ok(Arc::new(
-            pac_etcd::EtcdDriver::connect(&settings.etcd).await?,
-        )),
+        DriverKind::Etcd => open_etcd(settings).await,
         #[cfg(feature = "postgres")]
         DriverKind::Postgresql => Ok(Arc::new(
             pac_postgres::PostgresDriver::connect(settings.postgres.clone()).await?,
         )),
     }
+}
+
+/// Opens the etcd driver over what its mode says. Each mock is a world of its own.
+#[cfg(feature = "etcd")]
+async fn open_etcd(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
+    let chosen = settings.etcd_mode;
+    tracing::info!("etcd-mode is {}: {}", chosen.mode(), chosen.reason());
+    match chosen.mode() {
+        EtcdMode::Etcd => {
+            let driver = pac_etcd::EtcdDriver::connect(&settings.etcd).await?;
+            Ok(Arc::new(driver))
+        }
+        #[cfg(feature = "mock")]
+        EtcdMode::Mock => open_mock(settings).await,
+        #[cfg(not(feature = "mock"))]
+        EtcdMode::Mock => Err(not_compiled_in("mode mock of the driver etcd", "mock")),
+    }
+}
+
+#[cfg(feature = "mock")]
+async fn open_mock(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
+    tracing::warn!(
+        "the driver etcd runs on a mock etcd in this process, for tests: its state ends with the \
+         process, and no other controller sees it"
+    );
+    let mock = pac_etcd_mock::MockEtcd::builder().start().await;
+    let failed = |error| {
+        Error::new(ErrorKind::Internal, "open driver", "the mock did not start").caused_by(error)
+    };
+    let channel = mock.map_err(failed)?.into_direct_channel();
+    // A fresh mock knows no users, and no TLS is spoken without a connection.
+    let mut options = pac_etcd::EtcdOptions::default();
+    options.prefix.clone_from(&settings.etcd.prefix);
+    options.retention = settings.etcd.retention;
+    let driver = pac_etcd::EtcdDriver::connect_over(&options, channel).await?;
+    Ok(Arc::new(driver))
 }
 
 /// Opens the driver that the settings name for reading: creates nothing in the store. `None` when
@@ -104,7 +140,7 @@ pub async fn open_raw(
 ) -> Result<Option<Box<dyn pac_core::raw::RawStore>>, Error> {
     match settings.driver {
         #[cfg(feature = "etcd")]
-        DriverKind::Etcd => Ok(Some(Box::new(
+        DriverKind::Etcd if settings.etcd_mode.mode() == EtcdMode::Etcd => Ok(Some(Box::new(
             pac_etcd::RawEtcd::connect(&settings.etcd).await?,
         ))),
         #[cfg(feature = "postgres")]
@@ -124,13 +160,13 @@ fn disabled() -> Error {
     )
 }
 
-#[cfg(not(all(feature = "memory", feature = "etcd", feature = "postgres")))]
-fn not_compiled_in(driver: DriverKind, feature: &str) -> Error {
+#[cfg(not(all(feature = "memory", feature = "mock", feature = "postgres")))]
+fn not_compiled_in(what: &str, feature: &str) -> Error {
     Error::new(
         ErrorKind::Config,
         "open driver",
         format!(
-            "the driver {driver} is not compiled in; enable the feature `{feature}` of the crate \
+            "the {what} is not compiled in; enable the feature `{feature}` of the crate \
              pac-concurrency"
         ),
     )
@@ -169,6 +205,36 @@ mod tests {
         let error = open_driver(&settings).await.map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
         assert!(error.to_string().contains("check the endpoints"), "{error}");
+    }
+
+    #[cfg(feature = "mock")]
+    #[tokio::test]
+    async fn the_mock_is_a_store_of_its_own_for_each_driver() {
+        let settings = Settings {
+            driver: DriverKind::Etcd,
+            etcd_mode: crate::settings::ChosenMode::Named(EtcdMode::Mock),
+            ..Settings::default()
+        };
+        assert!(settings.is_in_process());
+        let repository: pac_core::RepositoryKey = "ns/app".parse().unwrap();
+        let (one, other) = (connect(&settings).await, connect(&settings).await);
+        let (one, other) = (one.unwrap(), other.unwrap());
+        let limit = pac_core::Limit::new(1);
+        one.set_limit(&repository, limit, None).await.unwrap();
+        assert!(one.status(&repository).await.unwrap().exists);
+        assert!(!other.status(&repository).await.unwrap().exists);
+    }
+
+    #[cfg(all(feature = "etcd", not(feature = "mock")))]
+    #[tokio::test]
+    async fn the_mock_can_be_left_out() {
+        let settings = Settings {
+            driver: DriverKind::Etcd,
+            etcd_mode: crate::settings::ChosenMode::Named(EtcdMode::Mock),
+            ..Settings::default()
+        };
+        let error = open_driver(&settings).await.map(drop).unwrap_err();
+        assert!(error.to_string().contains("feature `mock`"), "{error}");
     }
 
     #[cfg(not(feature = "postgres"))]

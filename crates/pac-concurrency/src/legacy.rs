@@ -9,6 +9,8 @@ use pac_core::{Error, ErrorKind};
 
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 use crate::settings::DriverKind;
+#[cfg(feature = "etcd")]
+use crate::settings::EtcdMode;
 use crate::settings::Settings;
 
 /// What was read of an older layout in a store; see [`read_legacy`].
@@ -100,8 +102,9 @@ pub(crate) async fn bring_along(settings: &Settings, driver: &dyn Driver) -> Res
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 async fn find(settings: &Settings) -> Result<Vec<LegacyStore>, Error> {
     match settings.driver {
+        // A mock is new, and has no older state.
         #[cfg(feature = "etcd")]
-        DriverKind::Etcd => {
+        DriverKind::Etcd if settings.etcd_mode.mode() == EtcdMode::Etcd => {
             let found = pac_etcd::LegacyEtcd::find(&settings.etcd)
                 .await?
                 .into_iter();

@@ -56,6 +56,9 @@ pub struct Settings {
     /// Settings of the etcd driver.
     #[cfg(feature = "etcd")]
     pub etcd: pac_etcd::EtcdOptions,
+    /// The store behind the etcd driver, and how it was chosen. Default: a cluster.
+    #[cfg(feature = "etcd")]
+    pub etcd_mode: ChosenMode,
 }
 
 impl Default for Settings {
@@ -71,6 +74,22 @@ impl Default for Settings {
             postgres: pac_postgres::PostgresOptions::default(),
             #[cfg(feature = "etcd")]
             etcd: pac_etcd::EtcdOptions::default(),
+            #[cfg(feature = "etcd")]
+            etcd_mode: ChosenMode::Named(EtcdMode::Etcd),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the state is in the process that opens the driver, where no other process sees it:
+    /// the driver is memory, or etcd on a mock.
+    #[must_use]
+    pub fn is_in_process(&self) -> bool {
+        match self.driver {
+            DriverKind::Memory => true,
+            #[cfg(feature = "etcd")]
+            DriverKind::Etcd => self.etcd_mode.mode() == EtcdMode::Mock,
+            _ => false,
         }
     }
 }
@@ -90,6 +109,44 @@ impl From<&Values> for Settings {
             postgres: pac_postgres::PostgresOptions::from(&values.postgresql),
             #[cfg(feature = "etcd")]
             etcd: pac_etcd::EtcdOptions::from(&values.etcd),
+            #[cfg(feature = "etcd")]
+            etcd_mode: if values.etcd.is_mode_named {
+                ChosenMode::Named(values.etcd.mode)
+            } else {
+                ChosenMode::Detected(values.etcd.mode)
+            },
+        }
+    }
+}
+
+/// The store behind the etcd driver, and how it was chosen.
+#[cfg(feature = "etcd")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChosenMode {
+    /// `etcd-mode` names it.
+    Named(EtcdMode),
+    /// `etcd-mode` is not set: a cluster where endpoints are, else the mock where it is compiled in.
+    Detected(EtcdMode),
+}
+
+#[cfg(feature = "etcd")]
+impl ChosenMode {
+    /// The store.
+    #[must_use]
+    pub const fn mode(self) -> EtcdMode {
+        match self {
+            Self::Named(mode) | Self::Detected(mode) => mode,
+        }
+    }
+
+    /// Why it is this one, for a log.
+    pub(crate) const fn reason(self) -> &'static str {
+        match self {
+            Self::Named(_) => "etcd-mode is set",
+            Self::Detected(EtcdMode::Etcd) => "etcd-mode is not set, and etcd-endpoints is",
+            Self::Detected(EtcdMode::Mock) => {
+                "neither etcd-mode nor etcd-endpoints is set, and the mock is compiled in"
+            }
         }
     }
 }

@@ -39,7 +39,7 @@ fn main() {
     while tried < cases || start.elapsed() < least {
         if let Err(failure) = try_seed(seed) {
             println!("{failure}");
-            println!("to repeat it: cargo xtask soak --seed {seed} --cases 1");
+            println!("to repeat it: cargo xtask soak --seed {seed} --cases 1 --sequences 0");
             std::process::exit(1);
         }
         tried += u64::from(CASES + CASES / MANAGERS);

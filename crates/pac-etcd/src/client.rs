@@ -142,6 +142,11 @@ impl Client {
             }
             options = options.with_tls(with);
         }
+        #[cfg(feature = "channel")]
+        if let Some(channel) = access.channel.clone() {
+            let opened = etcd::Client::from_channel(channel, Some(options)).await;
+            return opened.map(Self).map_err(failed);
+        }
         let opened = etcd::Client::connect([endpoint], Some(options)).await;
         opened.map(Self).map_err(failed)
     }

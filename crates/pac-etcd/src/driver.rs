@@ -17,6 +17,7 @@ use crate::client::cluster::Cluster;
 use crate::client::failure::{Effect, Failure};
 use crate::client::{Client, Compare, Operation, Range, Transaction};
 use crate::keys::{Keys, end_of};
+use crate::options::Access;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::store::retention::Finished;
@@ -49,8 +50,28 @@ impl EtcdDriver {
     /// old; `Unauthorised` when user or password is wrong, or the user may not read and write
     /// the prefix; `Unavailable` when no member could be reached, or there is no leader.
     pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
+        Self::connect_by(options, options.read()?).await
+    }
+
+    /// Connects to one member over this channel, in the place of the endpoints.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    #[cfg(feature = "channel")]
+    #[doc(hidden)]
+    pub async fn connect_over(
+        options: &EtcdOptions,
+        channel: etcd_client::Channel,
+    ) -> Result<Self, Error> {
+        let mut access = options.read()?;
+        access.endpoints.truncate(1);
+        access.channel = Some(channel);
+        Self::connect_by(options, access).await
+    }
+
+    async fn connect_by(options: &EtcdOptions, access: Access) -> Result<Self, Error> {
         let keys = Keys::new(&options.prefix)?;
-        let cluster = Cluster::new(Arc::new(options.read()?));
+        let cluster = Cluster::new(Arc::new(access));
         probe(&cluster, &keys).await?;
         check_version(&cluster).await?;
         let finished = Finished::new(options.retention);

@@ -137,6 +137,8 @@ impl EtcdOptions {
         Ok(Access {
             endpoints,
             options: self.clone(),
+            #[cfg(feature = "channel")]
+            channel: None,
         })
     }
 
@@ -210,6 +212,9 @@ pub(crate) struct Access {
     /// Each with its scheme.
     pub(crate) endpoints: Vec<String>,
     pub(crate) options: EtcdOptions,
+    /// What connects to the one member, in the place of its endpoint.
+    #[cfg(feature = "channel")]
+    pub(crate) channel: Option<etcd_client::Channel>,
 }
 
 /// The contents of the files, in PEM.

@@ -5,15 +5,10 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use etcd_client::Client;
-use pac_conformance::{Fixture, Harm, Time, Vandal};
-use pac_core::RepositoryKey;
+use pac_conformance::{Fixture, Time};
+use support::vandal::EtcdVandal;
 
 pac_conformance::conformance!(
     crate::etcd,
@@ -43,11 +38,7 @@ async fn fixture(server: &str, time: Time) -> Fixture {
     let endpoint = support::variable(server);
     let mut options = support::options([&endpoint]);
     options.retention = support::RETENTION;
-    let vandal = EtcdVandal {
-        client: support::raw(&endpoint).await,
-        prefix: options.prefix.clone(),
-        done: Mutex::default(),
-    };
+    let vandal = EtcdVandal::new(support::raw(&endpoint).await, &options.prefix);
     Fixture::over(support::driver(&options).await, time)
         // etcd accepts a TTL of 2 s, but a busy machine may renew too late for it.
         .with_session_ttl(Duration::from_secs(3))
@@ -58,45 +49,4 @@ async fn fixture(server: &str, time: Time) -> Fixture {
         .with_quiet(Duration::from_millis(300))
         .with_scale(0.1)
         .with_vandal(vandal)
-}
-
-/// Writes what this software never writes.
-struct EtcdVandal {
-    client: Client,
-    prefix: String,
-    /// The key and the value that were there before the damage.
-    done: Mutex<HashMap<RepositoryKey, KeyValue>>,
-}
-
-type KeyValue = (Vec<u8>, Vec<u8>);
-
-impl fmt::Debug for EtcdVandal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EtcdVandal")
-    }
-}
-
-#[async_trait]
-impl Vandal for EtcdVandal {
-    async fn damage(&self, repository: &RepositoryKey, harm: Harm) {
-        let mut kv = self.client.kv_client();
-        let (place, value) = match harm {
-            Harm::CorruptHead => (format!("heads/{repository}"), "{\"version\":1,"),
-            Harm::CorruptEntry => (format!("entries/{repository}/"), "\u{0}"),
-            Harm::NewerHead => (format!("heads/{repository}"), "{\"version\":2}"),
-        };
-        let key = format!("{}{place}", self.prefix);
-        let options = etcd_client::GetOptions::new().with_prefix().with_limit(1);
-        let mut found = kv.get(key, Some(options)).await.unwrap().take_kvs();
-        let (key, before) = found.pop().unwrap().into_key_value();
-        kv.put(key.clone(), value, None).await.unwrap();
-        let mut done = self.done.lock().unwrap();
-        done.insert(repository.clone(), (key, before));
-    }
-
-    async fn mend(&self, repository: &RepositoryKey) {
-        let before = self.done.lock().unwrap().remove(repository);
-        let (key, value) = before.unwrap();
-        self.client.kv_client().put(key, value, None).await.unwrap();
-    }
 }

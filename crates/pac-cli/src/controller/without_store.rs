@@ -5,10 +5,10 @@ use std::sync::Arc;
 use pac_concurrency::kubernetes::Cluster;
 use pac_concurrency::kubernetes::annotations::AnnotationController;
 
-use super::end::End;
 use super::health::Health;
 use super::{Args, Left, WithoutStore, switched};
 use crate::config::Sources;
+use crate::end::End;
 
 /// Waits, or does without a store, until a signal comes or limits are enabled.
 pub(super) async fn run(

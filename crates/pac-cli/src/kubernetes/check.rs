@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use pac_concurrency::SettingsLoader;
 use pac_concurrency::kubernetes::install::{
     CheckOptions, CheckResult, CheckStep, FoundSettings, Install, check,
 };
-use pac_concurrency::{DriverKind, SettingsLoader};
 
 use super::options::{InstallArgs, name};
 use super::place::ClusterArgs;
@@ -105,10 +105,10 @@ fn judge(found: FoundSettings) -> Result<String, String> {
                 .to_owned(),
         );
     }
-    if values.driver == DriverKind::Memory {
+    if values.is_in_process() {
         return Err(
-            "the driver is memory, whose state only one replica sees: set concurrency-driver to \
-             postgresql or etcd"
+            "the driver is memory, or etcd on a mock, whose state only one replica sees: set \
+             concurrency-driver to postgresql or etcd, and take etcd-mode out"
                 .to_owned(),
         );
     }

@@ -36,8 +36,8 @@ pub(super) fn driver(text: &str) -> Parsed<DriverKind> {
 pub(super) fn etcd_mode(text: &str) -> Parsed<EtcdMode> {
     match text {
         "etcd" => Ok(EtcdMode::Etcd),
-        "mock" => Ok(EtcdMode::Mock),
-        "memory" => Ok(EtcdMode::Memory),
+        // The older name.
+        "mock" | "memory" => Ok(EtcdMode::Mock),
         _ => Err("is no mode; choose etcd, mock or memory".into()),
     }
 }
@@ -279,7 +279,7 @@ mod tests {
             ["memory" => DriverKind::Memory];
             ["postgres" => "etcd, postgresql or memory"], ["ETCD" => "etcd, postgresql or memory"]);
         takes!(etcd_mode: ["etcd" => EtcdMode::Etcd], ["mock" => EtcdMode::Mock],
-            ["memory" => EtcdMode::Memory]; ["prod" => "etcd, mock or memory"]);
+            ["memory" => EtcdMode::Mock]; ["prod" => "etcd, mock or memory"]);
         takes!(ssl_mode: ["disable" => SslMode::Disable], ["require" => SslMode::Require],
             ["verify-ca" => SslMode::VerifyCa], ["verify-full" => SslMode::VerifyFull];
             ["prefer" => "in silence"], ["on" => "disable, require, verify-ca or verify-full"]);

@@ -36,7 +36,10 @@ pub(super) fn resolve(
         session(&mut reader, &values);
         match values.driver {
             DriverKind::Memory => {}
-            DriverKind::Etcd => etcd(&mut reader, &values.etcd, look_at_files),
+            DriverKind::Etcd => match values.etcd.mode {
+                EtcdMode::Etcd => etcd(&mut reader, &values.etcd, look_at_files),
+                EtcdMode::Mock => mock(&mut reader),
+            },
             DriverKind::Postgresql => postgresql(&mut reader, &values.postgresql, look_at_files),
         }
     }
@@ -68,10 +71,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
                        concurrency-enabled to false";
         reader.problem(&key::CONCURRENCY_DRIVER, message);
     }
-    let driver = match chosen {
-        Some(DriverKind::Etcd) if etcd.mode != EtcdMode::Etcd => DriverKind::Memory,
-        chosen => chosen.unwrap_or(DriverKind::Memory),
-    };
+    let driver = chosen.unwrap_or(DriverKind::Memory);
     let decided_by = match is_named || etcd_enabled.is_none() {
         true => &key::CONCURRENCY_DRIVER,
         false => &key::ETCD_ENABLED,
@@ -120,9 +120,8 @@ fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
 
 fn etcd_values(reader: &mut Reader) -> EtcdValues {
     EtcdValues {
-        mode: reader
-            .value(&key::ETCD_MODE, parse::etcd_mode)
-            .unwrap_or(EtcdMode::Etcd),
+        mode: etcd_mode(reader),
+        is_mode_named: reader.is_set(&key::ETCD_MODE),
         endpoints: reader
             .value(&key::ETCD_ENDPOINTS, parse::endpoints)
             .unwrap_or_default(),
@@ -137,6 +136,19 @@ fn etcd_values(reader: &mut Reader) -> EtcdValues {
             .unwrap_or_default(),
         dial_timeout: duration(reader, &key::ETCD_DIAL_TIMEOUT, parse::dial_timeout),
         lease_ttl: duration(reader, &key::ETCD_LEASE_TTL, parse::lease_ttl),
+    }
+}
+
+/// The mode that is set, or else the one that the other settings and this build suggest.
+fn etcd_mode(reader: &mut Reader) -> EtcdMode {
+    let named = reader.value(&key::ETCD_MODE, parse::etcd_mode);
+    if reader.is_set(&key::ETCD_MODE) {
+        return named.unwrap_or(EtcdMode::Etcd);
+    }
+    if cfg!(feature = "mock") && !reader.is_set(&key::ETCD_ENDPOINTS) {
+        EtcdMode::Mock
+    } else {
+        EtcdMode::Etcd
     }
 }
 
@@ -291,6 +303,14 @@ fn etcd(reader: &mut Reader, values: &EtcdValues, look_at_files: bool) {
     }
 }
 
+fn mock(reader: &mut Reader) {
+    if !cfg!(feature = "mock") {
+        let message = "mock is not compiled in: it keeps nothing, and is for tests; write etcd, or \
+                       enable the feature `mock` of the crate pac-concurrency";
+        reader.problem(&key::ETCD_MODE, message);
+    }
+}
+
 const CERTIFICATE: (&str, &str) = ("CERTIFICATE-----", "certificate");
 const KEY: (&str, &str) = ("PRIVATE KEY-----", "private key");
 
@@ -333,6 +353,12 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
             () if **key == key::CONCURRENCY_DRIVER && values.enabled => {
                 source = reader.source(decided_by);
                 (values.driver.to_string(), true)
+            }
+            () if **key == key::ETCD_MODE => {
+                if !reader.is_set(key) && reader.is_set(&key::ETCD_ENDPOINTS) {
+                    source = reader.source(&key::ETCD_ENDPOINTS);
+                }
+                (values.etcd.mode.to_string(), true)
             }
             () => match reader.shown(key) {
                 Some(shown) => shown,

@@ -37,6 +37,17 @@ impl Values {
             DriverKind::Postgresql => self.postgresql.lease_ttl,
         }
     }
+
+    /// Whether the state is in the process that opens the driver, where no other process sees it:
+    /// the driver is memory, or etcd on a mock.
+    #[must_use]
+    pub fn is_in_process(&self) -> bool {
+        match self.driver {
+            DriverKind::Memory => true,
+            DriverKind::Etcd => self.etcd.mode == EtcdMode::Mock,
+            DriverKind::Postgresql => false,
+        }
+    }
 }
 
 /// The connection to a PostgreSQL database. Has no hosts when another driver is selected.
@@ -111,6 +122,8 @@ impl fmt::Display for SslMode {
 pub struct EtcdValues {
     /// The store behind the etcd driver.
     pub mode: EtcdMode,
+    /// Whether `etcd-mode` is set, or the mode was chosen by what else is.
+    pub is_mode_named: bool,
     /// The members: `host:port`, optionally with `http://` or `https://`.
     pub endpoints: Vec<String>,
     /// The user; needs a password.
@@ -138,8 +151,15 @@ pub struct EtcdValues {
 pub enum EtcdMode {
     /// A cluster.
     Etcd,
-    /// The memory of this process, for tests.
+    /// A mock etcd in this process, which keeps nothing: for tests. Only with the feature `mock`.
     Mock,
-    /// The memory of this process.
-    Memory,
+}
+
+impl fmt::Display for EtcdMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Etcd => "etcd",
+            Self::Mock => "mock",
+        })
+    }
 }

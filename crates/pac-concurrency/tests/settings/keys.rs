@@ -214,7 +214,8 @@ fn the_defaults_are_those_of_the_guides() {
     assert_eq!(values.postgresql.connection_timeout, secs(30));
     assert_eq!(values.postgresql.lease_ttl, secs(3600));
     assert_eq!(values.postgresql.schema, "pac");
-    assert_eq!(values.etcd.mode, EtcdMode::Etcd);
+    let mock = cfg!(feature = "mock");
+    assert_eq!(values.etcd.mode == EtcdMode::Mock, mock);
     assert_eq!(values.etcd.dial_timeout, secs(5));
     assert_eq!(values.etcd.lease_ttl, secs(3600));
     assert_eq!(values.memory_lease_ttl, secs(1800));

@@ -117,14 +117,6 @@ async fn concurrency_is_enabled_by_its_key_else_by_naming_a_driver() {
             vec![("concurrency-driver", "memory")],
             Some(DriverKind::Memory),
         ),
-        (
-            vec![("concurrency-driver", "etcd"), ("etcd-mode", "mock")],
-            Some(DriverKind::Memory),
-        ),
-        (
-            vec![("etcd-enabled", "true"), ("etcd-mode", "memory")],
-            Some(DriverKind::Memory),
-        ),
     ] {
         let settings = set(&values).load().unwrap().settings();
         let enabled = settings.enabled.then_some(settings.driver);
@@ -146,6 +138,52 @@ async fn concurrency_is_enabled_by_its_key_else_by_naming_a_driver() {
     let error = pac_concurrency::connect(&disabled).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("name a driver"), "{error}");
+}
+
+#[test]
+fn a_mock_of_etcd_is_used_where_it_is_compiled_in_and_refused_elsewhere() {
+    for (driver, mode) in [
+        (("concurrency-driver", "etcd"), ("etcd-mode", "mock")),
+        (("etcd-enabled", "true"), ("etcd-mode", "memory")),
+    ] {
+        let loader = set(&[driver, mode]);
+        if cfg!(feature = "mock") {
+            let loaded = loader.load().unwrap();
+            assert_eq!(loaded.values().driver, DriverKind::Etcd);
+            assert!(loaded.values().is_in_process() && loaded.settings().is_in_process());
+        } else {
+            let problems = problems(loader);
+            let refused = problems[0].starts_with("etcd-mode: mock is not compiled in");
+            assert!(
+                refused && problems[0].contains("feature `mock`"),
+                "{problems:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_a_mode_etcd_is_a_cluster_where_endpoints_are_set() {
+    let driver = ("concurrency-driver", "etcd");
+    let cluster = set(&[driver, ("etcd-endpoints", "etcd:2379")]);
+    let cluster = cluster.load().unwrap();
+    assert!(!cluster.values().is_in_process());
+    assert!(!cluster.values().etcd.is_mode_named);
+    let mode = cluster
+        .effective()
+        .iter()
+        .find(|e| e.key.name() == "etcd-mode");
+    assert_eq!(mode.unwrap().value, "etcd");
+    let alone = set(&[driver]);
+    if cfg!(feature = "mock") {
+        assert!(alone.load().unwrap().values().is_in_process());
+    } else {
+        let problems = problems(alone);
+        assert!(
+            problems[0].starts_with("etcd-endpoints: is not set"),
+            "{problems:?}"
+        );
+    }
 }
 
 #[test]

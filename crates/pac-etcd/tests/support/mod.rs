@@ -8,10 +8,11 @@
     reason = "each test file uses a part of it, and fails by panicking"
 )]
 
+pub(crate) mod member;
 pub(crate) mod own;
 pub(crate) mod proxy;
+pub(crate) mod vandal;
 
-use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,14 +21,7 @@ use pac_core::driver::{Driver, Retention};
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
 use pac_etcd::{EtcdDriver, EtcdOptions};
 
-/// The value of a variable that `cargo xtask test` sets.
-pub(crate) fn variable(name: &str) -> String {
-    env::var(name).unwrap_or_else(|_| {
-        panic!(
-            "{name} is not set: this test needs etcd; run it with `cargo xtask test --driver etcd`"
-        )
-    })
-}
+pub(crate) use member::variable;
 
 /// The options for a server, under a prefix that no other test uses.
 pub(crate) fn options(endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdOptions {
