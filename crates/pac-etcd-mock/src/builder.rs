@@ -172,7 +172,9 @@ impl Builder {
     pub async fn start(self) -> io::Result<MockEtcd> {
         let mut tcp = Server::builder();
         if let Some(tls) = &self.tls {
-            tcp = tcp.tls_config(tls.config()).map_err(unusable)?;
+            tcp = tcp
+                .tls_config(tls.config())
+                .map_err(|error| unusable(&error))?;
         }
         let listener = match self.listen {
             Some(address) => Some(TcpListener::bind(address).await?),
@@ -223,8 +225,8 @@ impl Tls {
     }
 }
 
-fn unusable(error: tonic::transport::Error) -> io::Error {
-    let reason = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+fn unusable(error: &tonic::transport::Error) -> io::Error {
+    let reason = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
     let message = format!(
         "certificate, key or authority cannot be used ({error} {reason}): give them in PEM"
     );

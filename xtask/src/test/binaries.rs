@@ -1,7 +1,8 @@
-//! Builds the test binaries, and runs them. Those of the conformance suite are run beside each
-//! other: each has a store of its own, and waits most of the time.
+//! Builds the test binaries, and runs them, several beside each other: each has a store of its own, and
+//! waits most of the time.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -16,6 +17,9 @@ const CONFORMANCE: &str = "conformance";
 /// The cases that measure milliseconds, or load a store to its limit: they run after the others,
 /// each with nothing beside it.
 const ALONE: [&str; 2] = ["s24_", "s29_"];
+
+/// Of the binaries that are none of the conformance suite's, so many run at the same time.
+const AT_ONCE: usize = 2;
 
 /// Which tests of the binaries are run.
 #[derive(Debug, Clone, Copy)]
@@ -78,18 +82,16 @@ pub(super) fn run(
                 .iter()
                 .fold(line, |line, case| line.arg("--skip").arg(*case))
         };
-        success &= run_beside_each_other(&conformance, &others, tally)?;
+        success &= run_beside_each_other(&conformance, usize::MAX, &others, tally)?;
         for binary in &conformance {
             let line = line(binary).arg("--test-threads=1");
             let line = ALONE.iter().fold(line, |line, case| line.arg(*case));
             success &= line.run_watched(&binary.package, |line| tally.read(line))?;
         }
     } else {
-        success &= run_beside_each_other(&conformance, &line, tally)?;
+        success &= run_beside_each_other(&conformance, usize::MAX, &line, tally)?;
     }
-    for binary in others {
-        success &= line(binary).run_watched(&binary.package, |line| tally.read(line))?;
-    }
+    success &= run_beside_each_other(&others, AT_ONCE, &line, tally)?;
     let documentation = with_env(tests.clone().arg("--doc"));
     let documentation = args
         .iter()
@@ -101,23 +103,25 @@ pub(super) fn run(
     Ok(success)
 }
 
+/// Runs all of them, at most `at_once` at the same time.
 fn run_beside_each_other(
     binaries: &[&Binary],
+    at_once: usize,
     line: &(impl Fn(&Binary) -> CommandLine + Sync),
     tally: &mut Tally,
 ) -> Result<bool> {
+    let next = AtomicUsize::new(0);
+    let one_after_the_other = || {
+        let (mut success, mut lines) = (true, Vec::new());
+        while let Some(binary) = binaries.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let read = |line: &str| lines.push(line.to_owned());
+            success &= line(binary).run_watched(&binary.package, read)?;
+        }
+        anyhow::Ok((success, lines))
+    };
     let results: Vec<_> = thread::scope(|scope| {
-        let running: Vec<_> = binaries
-            .iter()
-            .map(|binary| {
-                scope.spawn(|| {
-                    let mut lines = Vec::new();
-                    let line = line(binary);
-                    let read = |line: &str| lines.push(line.to_owned());
-                    let success = line.run_watched(&binary.package, read)?;
-                    anyhow::Ok((success, lines))
-                })
-            })
+        let running: Vec<_> = (0..at_once.min(binaries.len()))
+            .map(|_| scope.spawn(one_after_the_other))
             .collect();
         let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
         ended.collect()
@@ -198,11 +202,15 @@ mod tests {
             );
             CommandLine::program(&binary.path).arg("-c").arg(script)
         };
-        let mut tally = Tally::default();
         let (good, bad) = (binary("true"), binary("false"));
-        assert!(run_beside_each_other(&[&good, &good], &line, &mut tally).unwrap());
-        assert_eq!(tally.passed, 4);
-        assert!(!run_beside_each_other(&[&good, &bad], &line, &mut tally).unwrap());
-        assert_eq!(tally.passed, 8);
+        for at_once in [1, 2, usize::MAX] {
+            let mut tally = Tally::default();
+            let three = [&good, &good, &good];
+            assert!(run_beside_each_other(&three, at_once, &line, &mut tally).unwrap());
+            assert_eq!(tally.passed, 6);
+            let three = [&good, &bad, &good];
+            assert!(!run_beside_each_other(&three, at_once, &line, &mut tally).unwrap());
+            assert_eq!(tally.passed, 12);
+        }
     }
 }

@@ -1,5 +1,10 @@
 //! Elections.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "each is called with the request that a client has sent, which nobody else has"
+)]
+
 use std::sync::Arc;
 
 use etcd_client::proto::{

@@ -141,5 +141,5 @@ pub(super) async fn without_leader(leader: &mut Option<watch::Receiver<bool>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

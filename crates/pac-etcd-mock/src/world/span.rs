@@ -13,6 +13,9 @@ pub(crate) enum Span {
     Between(Vec<u8>, Vec<u8>),
 }
 
+/// Where a range of keys begins and ends.
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 impl Span {
     /// What `key` and `range_end` of a request mean: no end is the key alone, and one zero byte is
     /// no end at all.
@@ -43,7 +46,7 @@ impl Span {
     }
 
     /// The bounds of a range that is not empty.
-    pub(crate) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(crate) fn bounds(&self) -> Option<Bounds<'_>> {
         let end = match self {
             Self::One(one) => Bound::Included(one.as_slice()),
             Self::From(_) => Bound::Unbounded,

@@ -1,5 +1,10 @@
 //! The requests that change users and roles.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "each is called with the request that a client has sent, which nobody else has"
+)]
+
 use etcd_client::proto::{
     PbAuthDisableRequest, PbAuthDisableResponse, PbAuthEnableRequest, PbAuthEnableResponse,
     PbAuthRoleAddRequest, PbAuthRoleAddResponse, PbAuthRoleDeleteRequest, PbAuthRoleDeleteResponse,
