@@ -38,7 +38,7 @@ async fn refusal(options: &EtcdOptions) -> Error {
 async fn with_users(prefix: &str) -> Member {
     let member = Member::single(&[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deploy/etcd-role.sh");
-    let etcd = PathBuf::from(support::variable("PAC_TEST_ETCD_NEWEST_BIN"));
+    let etcd = PathBuf::from(support::member::variable("PAC_TEST_ETCD_NEWEST_BIN"));
     let path = format!(
         "{}:{}",
         etcd.parent().unwrap().display(),

@@ -35,7 +35,7 @@ async fn newest_etcd(time: Time) -> Fixture {
 }
 
 async fn fixture(server: &str, time: Time) -> Fixture {
-    let endpoint = support::variable(server);
+    let endpoint = support::member::variable(server);
     let mut options = support::options([&endpoint]);
     options.retention = support::RETENTION;
     let vandal = EtcdVandal::new(support::raw(&endpoint).await, &options.prefix);

@@ -24,7 +24,7 @@ mod etcd {
 }
 
 async fn etcd(time: Time) -> Fixture {
-    let endpoint = support::variable("PAC_TEST_ETCD");
+    let endpoint = support::member::variable("PAC_TEST_ETCD");
     let options = support::options([&endpoint]);
     Fixture::over(support::driver(&options).await, time)
         .with_session_ttl(Duration::from_secs(3))

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 const DONE: RunOutcome = RunOutcome::Completed;
 
 fn on_the_oldest() -> EtcdOptions {
-    support::options([support::variable("PAC_TEST_ETCD")])
+    support::options([support::member::variable("PAC_TEST_ETCD")])
 }
 
 /// The keys under the prefix of a test, without it.

@@ -69,7 +69,11 @@ fn what_contradicts_itself_is_refused() {
             vec![("postgresql-password-file", missing)],
             "none.pem: cannot be read",
         ),
-        (&etcd[..1], vec![], "etcd-endpoints: is not set"),
+        (
+            &etcd[..1],
+            vec![("etcd-mode", "etcd")],
+            "etcd-endpoints: is not set",
+        ),
         (
             &etcd[..],
             vec![("concurrency-session-ttl", "1s")],

@@ -21,8 +21,6 @@ use pac_core::driver::{Driver, Retention};
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
 use pac_etcd::{EtcdDriver, EtcdOptions};
 
-pub(crate) use member::variable;
-
 /// The options for a server, under a prefix that no other test uses.
 pub(crate) fn options(endpoints: impl IntoIterator<Item = impl Into<String>>) -> EtcdOptions {
     static LAST: AtomicU32 = AtomicU32::new(0);
