@@ -55,7 +55,7 @@ async fn a_transaction_reads_its_own_writes_and_takes_one_revision() {
     let etcd_client::TxnOpResponse::Get(got) = &responses[2] else {
         panic!("{responses:?}");
     };
-    let values: Vec<_> = got.kvs().iter().map(|kv| kv.value()).collect();
+    let values: Vec<_> = got.kvs().iter().map(etcd_client::KeyValue::value).collect();
     assert_eq!(values, [b"2".as_slice(), b"then"]);
 }
 
