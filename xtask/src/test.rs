@@ -170,8 +170,10 @@ fn command(options: &Options, present: &[&str]) -> Result<CommandLine> {
         }
         command = command.arg(format!("--package={}", drivers::crate_name(driver)));
         if driver == "etcd" {
-            // It is compared with the servers that this driver is tested on.
+            // It is compared with the servers that this driver is tested on, and the driver is tested
+            // on it.
             command = command.arg("--package=pac-etcd-mock");
+            command = command.arg("--features=pac-etcd/channel");
         }
     }
     Ok(command)

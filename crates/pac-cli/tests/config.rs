@@ -214,6 +214,9 @@ fn no_password_is_ever_printed() {
                 "--set",
                 "concurrency-driver=etcd",
                 "--set",
+                // Without endpoints: refused, whether or not a mock is compiled in.
+                "etcd-mode=etcd",
+                "--set",
                 "etcd-password=hunter2",
             ],
         ] {

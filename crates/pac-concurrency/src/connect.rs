@@ -95,13 +95,19 @@ async fn open_etcd(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
     }
 }
 
+/// The revisions that a mock keeps at least: more than any watch of the driver falls behind.
+#[cfg(feature = "mock")]
+const REVISIONS_OF_A_MOCK: u32 = 10_000;
+
 #[cfg(feature = "mock")]
 async fn open_mock(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
     tracing::warn!(
         "the driver etcd runs on a mock etcd in this process, for tests: its state ends with the \
          process, and no other controller sees it"
     );
-    let mock = pac_etcd_mock::MockEtcd::builder().start().await;
+    // The driver compacts nothing, since a cluster does that by itself.
+    let mock = pac_etcd_mock::MockEtcd::builder().auto_compaction(REVISIONS_OF_A_MOCK);
+    let mock = mock.start().await;
     let failed = |error| {
         Error::new(ErrorKind::Internal, "open driver", "the mock did not start").caused_by(error)
     };

@@ -40,23 +40,20 @@ pub struct Builder {
     version: String,
     progress_interval: Duration,
     tls: Option<Tls>,
+    client_ca: Option<String>,
     root_password: Option<Password>,
 }
 
-/// The certificate of the server with its key, and the authority of its clients' certificates: all
-/// in PEM.
+/// The certificate of the server with its key, in PEM.
 #[derive(Clone)]
 struct Tls {
     certificate: String,
     key: String,
-    client_ca: Option<String>,
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls")
-            .field("mutual", &self.client_ca.is_some())
-            .finish_non_exhaustive()
+        f.write_str("[redacted]")
     }
 }
 
@@ -78,6 +75,7 @@ impl Default for Builder {
             version: VERSION.to_owned(),
             progress_interval: PROGRESS_INTERVAL,
             tls: None,
+            client_ca: None,
             root_password: None,
         }
     }
@@ -133,29 +131,26 @@ impl Builder {
     }
 
     /// How often a watch that asked for it is told its progress, if nothing else is to be told.
-    /// 10 minutes if nothing else is said, and 100 ms at least.
+    /// 10 minutes if nothing else is said, 100 ms at least, and a year at most.
     pub fn progress_interval(mut self, interval: Duration) -> Self {
-        self.progress_interval = interval.max(Duration::from_millis(100));
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        self.progress_interval = interval.clamp(Duration::from_millis(100), YEAR);
         self
     }
 
     /// Speaks TLS alone, by TCP, with this certificate and its key, in PEM. In memory there is none.
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
-        let client_ca = self.tls.and_then(|tls| tls.client_ca);
         self.tls = Some(Tls {
             certificate: certificate.into(),
             key: key.into(),
-            client_ca,
         });
         self
     }
 
-    /// Asks each client for a certificate of this authority, in PEM. Does nothing without
-    /// [`tls`](Self::tls), which comes first. The name in the certificate is not taken for a user.
+    /// Asks each client for a certificate of this authority, in PEM. Needs [`tls`](Self::tls). The
+    /// name in the certificate is not taken for a user.
     pub fn client_ca(mut self, authority: impl Into<String>) -> Self {
-        if let Some(tls) = &mut self.tls {
-            tls.client_ca = Some(authority.into());
-        }
+        self.client_ca = Some(authority.into());
         self
     }
 
@@ -168,13 +163,21 @@ impl Builder {
     /// Starts the server, on the runtime that this is called on.
     ///
     /// # Errors
-    /// When the address cannot be listened at, or certificate and key cannot be used.
+    /// When the address cannot be listened at, certificate and key cannot be used, or certificates of
+    /// clients are asked for without TLS.
     pub async fn start(self) -> io::Result<MockEtcd> {
         let mut tcp = Server::builder();
-        if let Some(tls) = &self.tls {
-            tcp = tcp
-                .tls_config(tls.config())
-                .map_err(|error| unusable(&error))?;
+        match (&self.tls, &self.client_ca) {
+            (Some(tls), authority) => {
+                let config = tls.config(authority.as_deref());
+                tcp = tcp.tls_config(config).map_err(|error| unusable(&error))?;
+            }
+            (None, Some(_)) => {
+                let message = "clients can be asked for certificates with TLS only: give a \
+                               certificate and its key, too";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            }
+            (None, None) => {}
         }
         let listener = match self.listen {
             Some(address) => Some(TcpListener::bind(address).await?),
@@ -215,10 +218,10 @@ impl Builder {
 }
 
 impl Tls {
-    fn config(&self) -> ServerTlsConfig {
+    fn config(&self, client_ca: Option<&str>) -> ServerTlsConfig {
         let identity = Identity::from_pem(&self.certificate, &self.key);
         let config = ServerTlsConfig::new().identity(identity);
-        match &self.client_ca {
+        match client_ca {
             Some(authority) => config.client_ca_root(Certificate::from_pem(authority)),
             None => config,
         }
@@ -249,6 +252,6 @@ fn cuttable<S>(
 
 async fn served(server: impl Future<Output = Result<(), tonic::transport::Error>>) {
     if let Err(error) = server.await {
-        tracing::error!(%error, "the mock etcd has ended");
+        tracing::trace!(%error, "the mock etcd has ended");
     }
 }

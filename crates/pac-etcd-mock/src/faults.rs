@@ -77,7 +77,8 @@ impl<'a> Faults<'a> {
         self.shared.plan.lose_events(responses);
     }
 
-    /// Sends the events of all watches this much later, from now on.
+    /// From now on each response with events waits this long before it is sent, one after the other,
+    /// and with it all that comes after it on its stream.
     pub fn delay_events(&self, by: Duration) {
         self.shared.plan.delay_events(by);
     }
@@ -88,13 +89,14 @@ impl<'a> Faults<'a> {
         self.shared.with_world(|world| world.end_lease(id).is_ok())
     }
 
-    /// Lets the clock of the server jump ahead: leases and tokens end earlier by that much.
+    /// Lets the clock of the server jump ahead: leases and tokens end earlier by that much. Leases
+    /// whose time is over have ended when this returns.
     pub fn jump_clock(&self, by: Duration) {
         self.shared.jump(by);
     }
 
     /// Takes the leader away. Requests wait for one, and are answered with
-    /// `etcdserver: request timed out` after 7 s; serializable reads are done. Requests that want a
+    /// `etcdserver: request timed out` after 7 s; serializable reads are done, except in transactions. Requests that want a
     /// leader are refused at once, and streams that want one end. No lease ends.
     pub fn lose_leader(&self) {
         self.shared.set_leader(false);

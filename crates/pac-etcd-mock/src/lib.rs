@@ -54,18 +54,24 @@
 //! - **The order of a lease's keys** is that of the keys; etcd has none.
 //! - **A request of more than 2 MiB** is refused by the library for gRPC, with its own code and text:
 //!   `OutOfRange`, where etcd's library says `ResourceExhausted`. Up to there, etcd's limit of 1.5 MiB
-//!   and its error hold.
+//!   and its error hold for keys; users, roles and leases are not measured.
 //! - **Leases** end when their TTL is over; etcd looks for them twice a second.
 //! - **Progress**, on request, is told once all watches of the stream have everything up to its
 //!   revision, as from etcd 3.5.8 on. Older ones may tell it too early.
-//! - **A compaction** takes nothing from a watch that had been told everything before: what it is owed
-//!   is written down first. etcd may cancel a watch that is slow.
+//! - **A compaction** takes nothing from a watch that had been told everything before, unless 1,024
+//!   responses wait on its stream already: what it is owed is written down first. etcd may cancel a
+//!   watch that is slow.
 //! - **Nested transactions**, and the leases that puts in a transaction name, need permissions, as in
 //!   the latest releases of etcd. Older ones do not look at them.
 //! - **A change of users never overtakes a request**, which is checked and done at one point: the error
 //!   that etcd has for that is a fault, [`Fault::AuthStoreOld`].
+//! - **A login with a token that is not known** is done, as with etcd 3.5. 3.4 refuses it.
+//! - **The keys of a lease** are named to whoever asks. The latest releases of etcd name those alone
+//!   that the user may read.
+//! - **The alarm CORRUPT** can be raised, and stops nothing.
 //! - **Names in certificates** of clients are not taken for users.
-//! - **Sizes** are those of keys, values and their numbers; etcd tells those of its file.
+//! - **Sizes** are those of keys, values and their numbers; etcd tells those of its file. Leases and
+//!   watches have none, and no bound: it is a server for tests.
 
 mod builder;
 mod connection;

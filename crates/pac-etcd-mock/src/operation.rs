@@ -34,7 +34,7 @@ pub enum Operation {
     Authenticate,
     /// Every other method of `Auth`.
     Auth,
-    /// `Cluster.MemberList` and the other methods of `Cluster`.
+    /// `Cluster.MemberList`.
     Cluster,
     /// `Maintenance.Status`.
     Status,

@@ -26,11 +26,12 @@ use crate::shared::Shared;
 /// Bytes that are under way on a connection in memory, in each direction.
 const LINE: usize = 64 * 1024;
 
-const HAS_ENDED: &str = "the mock etcd has ended";
+/// What is answered after the end.
+pub(crate) const HAS_ENDED: &str = "the mock etcd has ended";
 
 /// An etcd in this process.
 ///
-/// Dropping it ends its connections, and with them all open watches.
+/// Dropping it ends its connections and all open watches, those of direct ways too.
 pub struct MockEtcd {
     shared: Arc<Shared>,
     routes: Routes,

@@ -81,6 +81,17 @@ impl Shared {
         self.has_ended.load(Ordering::Relaxed)
     }
 
+    /// Waits for the end of the server, for what no connection ends. Cancel-safe.
+    pub(crate) async fn ended(&self) {
+        // All connections are cut at the end, after it was noted.
+        let mut cuts = self.cuts.subscribe();
+        while !self.has_ended() {
+            if cuts.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Does one request.
     ///
     /// Cancel-safe: the request is done at one point, or not at all.
@@ -108,8 +119,9 @@ impl Shared {
         needs_leader: bool,
         request: &Request<Asked>,
     ) -> Result<UnderWay, Status> {
+        self.count(operation);
         self.check_leader(request.metadata())?;
-        self.begin_on(operation, needs_leader, request.extensions())
+        self.go_on(operation, needs_leader, request.extensions())
             .await
     }
 
@@ -120,8 +132,21 @@ impl Shared {
         needs_leader: bool,
         stream: &Extensions,
     ) -> Result<UnderWay, Status> {
+        self.count(operation);
+        self.go_on(operation, needs_leader, stream).await
+    }
+
+    fn count(&self, operation: Operation) {
         tracing::trace!(?operation, "request");
         self.counters.count(operation);
+    }
+
+    async fn go_on(
+        &self,
+        operation: Operation,
+        needs_leader: bool,
+        stream: &Extensions,
+    ) -> Result<UnderWay, Status> {
         let fault = self.plan.take(operation);
         let under_way = UnderWay(fault.map(|fault| (fault, Line::of(stream))));
         if let UnderWay(Some((fault, line))) = &under_way {
@@ -172,11 +197,25 @@ impl Shared {
     /// The time since the world began, by its own clock.
     pub(crate) fn now(&self) -> Duration {
         let ahead = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        self.began.elapsed() + ahead
+        self.began.elapsed().saturating_add(ahead)
+    }
+
+    /// The same call, as of now: for what has waited.
+    pub(crate) fn renewed(&self, call: &Call) -> Call {
+        Call {
+            now: self.now(),
+            token: call.token.clone(),
+        }
     }
 
     pub(crate) fn jump(&self, by: Duration) {
-        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) += by;
+        {
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            *ahead = ahead.saturating_add(by);
+        }
+        // At once: the next request may come before the task that ends leases has its turn.
+        let now = self.now();
+        self.with_world(|world| world.expire(now));
         self.leases_changed.notify_one();
     }
 

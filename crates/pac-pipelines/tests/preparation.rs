@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 cases! {
     a_start_waits_for_the_secret_and_comes_with_it,
     a_start_that_has_waited_in_vain_comes_all_the_same_and_says_so,
+    a_secret_that_is_never_made_is_awaited_once,
     a_controller_that_takes_a_waiting_start_over_goes_on_waiting,
     runs_that_others_have_made_are_not_waited_for,
 }
@@ -115,6 +116,32 @@ mod cases {
         setting.cluster.finish(&run("a"), true);
         sleep(Duration::from_secs(1)).await;
         assert_eq!(running(&setting), ["b"]);
+        setting.audit();
+    }
+
+    /// As where `secret-auto-create` is off: each run is marked as one without a secret for good.
+    pub(super) async fn a_secret_that_is_never_made_is_awaited_once(fixture: &Fixture) {
+        let setting = Setting::new(fixture, 4);
+        let working = controller(&setting).await;
+        let mut notices = working.controller.notices();
+        unprepared(&setting, "a");
+        sleep(WAIT + Duration::from_secs(2)).await;
+        assert_eq!(running(&setting), ["a"]);
+        unprepared(&setting, "b");
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(running(&setting), ["a", "b"]);
+        let missing = format!("a {:?}", Preparation::Secret);
+        let expected = ["a started", missing.as_str(), "b started"];
+        assert_eq!(starts(&mut notices).await, expected);
+        // One that has its secret shows that they are made.
+        let new = NewRun::held(run("c"), &website())
+            .annotated(vocabulary::SECRET_CREATED, "true")
+            .annotated(vocabulary::OUR_EXECUTION_ORDER, "ci/c");
+        setting.cluster.create(new).unwrap();
+        sleep(Duration::from_secs(1)).await;
+        unprepared(&setting, "d");
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(running(&setting), ["a", "b", "c"]);
         setting.audit();
     }
 

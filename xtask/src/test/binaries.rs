@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::tally::Tally;
 use crate::run::CommandLine;
 
-/// What the test target of a driver's conformance is called.
-const CONFORMANCE: &str = "conformance";
+/// What the test targets with the conformance of drivers are called: on servers, and on the mock of one.
+const CONFORMANCE: [&str; 2] = ["conformance", "mock"];
 
 /// The cases that measure milliseconds, or load a store to its limit: they run after the others,
 /// each with nothing beside it.
@@ -73,7 +73,7 @@ pub(super) fn run(
     };
     let (conformance, others): (Vec<_>, Vec<_>) = binaries
         .iter()
-        .partition(|binary| binary.target == CONFORMANCE);
+        .partition(|binary| CONFORMANCE.contains(&binary.target.as_str()));
     let mut success = true;
     if selection.args.is_empty() {
         let others = |binary: &Binary| {

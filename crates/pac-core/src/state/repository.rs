@@ -264,8 +264,8 @@ impl RepositoryState {
             && known.is_finished()
             && **known == **entry
         {
-            // Told again: it counts once, and keeps its age, which the list of finished entries
-            // has under the entry that was there.
+            // The same finished entry again: the old `Arc` stays, since `finished` is compared with
+            // it by pointer.
             self.entries.replace(ByRun(Arc::clone(known)));
             return Ok(before);
         }

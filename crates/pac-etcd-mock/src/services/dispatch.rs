@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::MOST_BYTES;
 use crate::operation::Operation;
 use crate::shared::{Shared, status};
 use crate::world::refusal::Answer;
@@ -117,7 +118,8 @@ where
     S::Future: Send,
 {
     Some(Box::pin(async move {
-        let mut grpc = Grpc::new(ProstCodec::<Answered, Asked>::default());
+        let codec = ProstCodec::<Answered, Asked>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(MOST_BYTES);
         Ok(grpc.unary(service, request).await)
     }))
 }
@@ -146,7 +148,8 @@ where
         }
     });
     Some(Box::pin(async move {
-        let mut grpc = Grpc::new(ProstCodec::<Answered, Asked>::default());
+        let codec = ProstCodec::<Answered, Asked>::default();
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(MOST_BYTES);
         Ok(grpc.server_streaming(service, request).await)
     }))
 }

@@ -132,9 +132,10 @@ impl Drop for Candidate<'_> {
         if !self.is_kept {
             let Place { key, created, .. } = &self.place;
             let delete = Op::RequestDeleteRange(deletion(key));
+            let call = self.shared.renewed(self.call);
             let left = self
                 .shared
-                .with_world(|world| at_place(world, self.call, key, *created, delete));
+                .with_world(|world| at_place(world, &call, key, *created, delete));
             if let Err(refusal) = left {
                 tracing::trace!(?refusal, "the key of a request that has gone stays");
             }
@@ -250,10 +251,7 @@ impl Observer {
     /// Waits for a leader, and follows it from then on.
     async fn elected(&mut self) -> Answer<PbLeaderResponse> {
         loop {
-            let call = Call {
-                now: self.shared.now(),
-                token: self.call.token.clone(),
-            };
+            let call = self.shared.renewed(&self.call);
             let (shared, name) = (&self.shared, &self.name);
             let (header, found) = shared.with_world(|world| first(world, &call, name))?;
             let revision = header.map_or(0, |header| header.revision);

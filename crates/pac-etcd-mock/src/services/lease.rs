@@ -14,6 +14,7 @@ use tonic::codegen::http::Extensions;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::operation::Operation;
+use crate::server::HAS_ENDED;
 use crate::shared::{Shared, status, wants_leader};
 use crate::world::refusal::NO_LEADER;
 
@@ -113,6 +114,7 @@ impl Keeping {
         let renewal = tokio::select! {
             renewal = self.renewals.message() => renewal,
             () = without_leader(&mut self.leader) => Err(status(NO_LEADER)),
+            () = self.shared.ended() => Err(Status::unavailable(HAS_ENDED)),
         };
         let answer = match renewal {
             Ok(Some(asked)) => self.renew(asked.id).await,

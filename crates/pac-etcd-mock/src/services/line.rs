@@ -11,6 +11,7 @@ use etcd_client::proto::{
 };
 use tokio::sync::Notify;
 
+use crate::server::HAS_ENDED;
 use crate::shared::Shared;
 use crate::world::refusal::{Answer, Code, Refusal};
 use crate::world::span::{Span, prefix_end};
@@ -19,6 +20,8 @@ use crate::world::{Call, World};
 
 /// The TTL of the lease that is granted where none is given, in seconds (`defaultSessionTTL`).
 const SESSION_TTL: i64 = 60;
+
+const ENDED: Refusal = Refusal::new(Code::Unavailable, HAS_ENDED);
 
 /// A place in the line.
 #[derive(Debug, Clone)]
@@ -170,13 +173,15 @@ pub(super) async fn await_turn(
     }
     let asked = end_of_line(prefix, Some(created));
     loop {
-        let found = shared.with_world(|world| world.range(call, &asked))?;
+        // A wait may be longer than the time of a token that is used elsewhere meanwhile.
+        let call = shared.renewed(call);
+        let found = shared.with_world(|world| world.range(&call, &asked))?;
         let Some(earlier) = found.kvs.into_iter().next() else {
             return Ok(());
         };
         let revision = found.header.map_or(0, |header| header.revision);
         let span = Span::of(&earlier.key, &[]);
-        let mut follower = Follower::new(shared, call, span, revision + 1);
+        let mut follower = Follower::new(shared, &call, span, revision + 1);
         follower.next().await?;
     }
 }
@@ -212,8 +217,10 @@ impl Follower {
             let stream = self.stream;
             let next = self.shared.with_world(|world| world.next_response(stream));
             let Some(response) = next else {
-                self.notify.notified().await;
-                continue;
+                tokio::select! {
+                    () = self.notify.notified() => continue,
+                    () = self.shared.ended() => return Err(ENDED),
+                }
             };
             if response.canceled {
                 let text = if response.cancel_reason.is_empty() {

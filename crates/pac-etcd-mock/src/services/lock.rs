@@ -70,7 +70,8 @@ async fn lock(shared: Arc<Shared>, call: Call, asked: LockRequest) -> Answer<PbL
         key: place.key.clone(),
         ..PbRangeRequest::default()
     };
-    let found = shared.with_world(|world| world.range(&call, &own));
+    let now = shared.renewed(&call);
+    let found = shared.with_world(|world| world.range(&now, &own));
     let found = found.map_err(worded)?;
     entry.is_kept = true;
     if found.kvs.is_empty() {
@@ -93,9 +94,10 @@ struct Entry<'a> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         if !self.is_kept {
+            let call = self.shared.renewed(self.call);
             let deleted = self
                 .shared
-                .with_world(|world| world.delete_range(self.call, &deletion(self.key)));
+                .with_world(|world| world.delete_range(&call, &deletion(self.key)));
             if let Err(refusal) = deleted {
                 tracing::trace!(?refusal, "the key of a request that has gone stays");
             }

@@ -28,12 +28,17 @@ const MOST_BYTES: usize = (1536 + 512) * 1024;
 /// All services of one world.
 pub(crate) fn routes(shared: &Arc<Shared>) -> Routes {
     let shared = || Arc::clone(shared);
-    Routes::new(PbKvServer::new(kv::Kv(shared())).max_decoding_message_size(MOST_BYTES))
-        .add_service(PbLeaseServer::new(lease::Lease(shared())))
-        .add_service(PbWatchServer::new(watch::Watch(shared())))
+    let kv = PbKvServer::new(kv::Kv(shared()));
+    let lease = PbLeaseServer::new(lease::Lease(shared()));
+    let watch = PbWatchServer::new(watch::Watch(shared()));
+    let cluster = PbClusterServer::new(cluster::Cluster(shared()));
+    let maintenance = PbMaintenanceServer::new(maintenance::Maintenance(shared()));
+    Routes::new(kv.max_decoding_message_size(MOST_BYTES))
+        .add_service(lease.max_decoding_message_size(MOST_BYTES))
+        .add_service(watch.max_decoding_message_size(MOST_BYTES))
         .add_service(ByPath(auth::Auth(shared())))
-        .add_service(PbClusterServer::new(cluster::Cluster(shared())))
+        .add_service(cluster.max_decoding_message_size(MOST_BYTES))
         .add_service(ByPath(lock::Lock(shared())))
         .add_service(ByPath(election::Election(shared())))
-        .add_service(PbMaintenanceServer::new(maintenance::Maintenance(shared())))
+        .add_service(maintenance.max_decoding_message_size(MOST_BYTES))
 }

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::lease::without_leader;
 use crate::operation::Operation;
+use crate::server::HAS_ENDED;
 use crate::shared::{Shared, status, wants_leader};
 use crate::world::refusal::NO_LEADER;
 use crate::world::span::Span;
@@ -120,6 +121,7 @@ impl Watching {
                     self.shared.with_world(|world| world.tell_progress(stream));
                 }
                 () = without_leader(&mut self.leader) => return Err(status(NO_LEADER)),
+                () = self.shared.ended() => return Err(Status::unavailable(HAS_ENDED)),
             }
         }
     }

@@ -48,7 +48,7 @@ impl Leases {
         let ttl = ttl.max(self.least_ttl);
         let lease = Lease {
             ttl,
-            ends: now + seconds(ttl),
+            ends: now.saturating_add(seconds(ttl)),
             keys: BTreeSet::new(),
         };
         self.ends.insert((lease.ends, id));
@@ -68,7 +68,7 @@ impl Leases {
     pub(crate) fn renew(&mut self, id: i64, now: Duration) -> Answer<i64> {
         let lease = self.leases.get_mut(&id).ok_or(LEASE_NOT_FOUND)?;
         self.ends.remove(&(lease.ends, id));
-        lease.ends = now + seconds(lease.ttl);
+        lease.ends = now.saturating_add(seconds(lease.ttl));
         self.ends.insert((lease.ends, id));
         Ok(lease.ttl)
     }
@@ -77,7 +77,7 @@ impl Leases {
     pub(crate) fn renew_all(&mut self, now: Duration) {
         self.ends.clear();
         for (id, lease) in &mut self.leases {
-            lease.ends = now + seconds(lease.ttl);
+            lease.ends = now.saturating_add(seconds(lease.ttl));
             self.ends.insert((lease.ends, *id));
         }
     }

@@ -18,6 +18,7 @@ mod watching;
 mod write;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use etcd_client::proto::PbResponseHeader as Header;
@@ -31,12 +32,21 @@ use self::store::{Change, Store};
 use self::watch::{StreamId, Watchers};
 
 /// What a request comes with.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Call {
     /// Since the beginning of the world.
     pub(crate) now: Duration,
     /// What says which user asks.
     pub(crate) token: Option<String>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("now", &self.now)
+            .field("has_token", &self.token.is_some())
+            .finish()
+    }
 }
 
 /// What is to be done about changes to a world.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::support::{refused, started};
 use etcd_client::{
-    Client, ConnectOptions, GetOptions, Permission, PermissionType, PutOptions, Txn, TxnOp,
-    WatchOptions,
+    Client, ConnectOptions, GetOptions, LockOptions, Permission, PermissionType, PutOptions, Txn,
+    TxnOp, WatchOptions,
 };
 use pac_etcd_mock::{Fault, MockEtcd, Operation};
 
@@ -138,4 +138,28 @@ async fn auth_needs_a_root_user_and_a_change_of_users_can_overtake_a_request() {
         refused(client.put("a", "1", None).await),
         "InvalidArgument: etcdserver: revision of auth store is old"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_waited_for_ends_no_token_that_is_in_use() {
+    let (_etcd, mut client, _) = guarded().await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let lease = client.lease_grant(100_000, None).await.unwrap().id();
+        held.push(LockOptions::new().with_lease(lease));
+    }
+    let waits = held.pop();
+    let first = client.lock("l", held.pop()).await.unwrap();
+    let waiting = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.lock("l", waits).await }
+    });
+    for _ in 0..5 {
+        // The token lasts for 300 s without use.
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        client.get("a", None).await.unwrap();
+    }
+    client.unlock(first.key()).await.unwrap();
+    waiting.await.unwrap().unwrap();
+    client.get("a", None).await.unwrap();
 }

@@ -109,6 +109,47 @@ async fn a_clock_that_jumps_ends_leases_at_once() {
     etcd.faults().jump_clock(Duration::from_secs(3601));
     assert_eq!(events(&mut watch).await, ["delete a @ 3"]);
     assert!(begun.elapsed() < Duration::from_secs(1));
+
+    // The very next request sees it.
+    let mut direct = direct(&etcd).await;
+    let lease = direct.lease_grant(3600, None).await.unwrap().id();
+    let with = etcd_client::PutOptions::new().with_lease(lease);
+    direct.put("a", "1", Some(with)).await.unwrap();
+    etcd.faults().jump_clock(Duration::from_secs(3601));
+    assert_eq!(direct.get("a", None).await.unwrap().count(), 0);
+    // However far it jumps.
+    etcd.faults().jump_clock(Duration::MAX);
+    direct.lease_grant(3600, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_a_server_ends_what_waits_on_a_direct_way() {
+    let etcd = MockEtcd::builder().start().await.unwrap();
+    let mut client = direct(&etcd).await;
+    let (mut watch, _) = watch(&client, "a", None).await;
+    client.lock("l", None).await.unwrap();
+    let waiting = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.lock("l", None).await }
+    });
+    let line = || GetOptions::new().with_prefix();
+    while client.get("l/", Some(line())).await.unwrap().count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    drop(etcd);
+    let ended = "Unavailable: the mock etcd has ended";
+    assert_eq!(refused(watch.message().await), ended);
+    assert_eq!(
+        refused(waiting.await.unwrap()),
+        "Unknown: the mock etcd has ended"
+    );
+    assert_eq!(refused(client.get("a", None).await), ended);
+}
+
+async fn direct(etcd: &MockEtcd) -> Client {
+    Client::from_channel(etcd.direct_channel(), None)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::support::{events, next, started, watch};
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp, WatchFilterType, WatchOptions};
+use etcd_client::{
+    Client, Compare, CompareOp, PutOptions, Txn, TxnOp, WatchFilterType, WatchOptions,
+};
 use pac_etcd_mock::MockEtcd;
 
 #[tokio::test]
@@ -151,4 +153,29 @@ async fn a_large_response_is_fragmented_where_the_client_wants_that() {
     let (mut watch, _) = watch(&client, "a", Some(from)).await;
     let (first, second) = (events(&mut watch).await, events(&mut watch).await);
     assert_eq!((first.len(), second.len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_watch_that_nobody_reads_is_ended_by_compactions() {
+    let etcd = MockEtcd::builder()
+        .auto_compaction(10)
+        .start()
+        .await
+        .unwrap();
+    let direct = Client::from_channel(etcd.direct_channel(), None).await;
+    let mut client = direct.unwrap();
+    let (mut stream, _) = watch(&client, "a", None).await;
+    for n in 0..3_000 {
+        client.put("a", n.to_string(), None).await.unwrap();
+    }
+    let mut told = 0;
+    loop {
+        let response = next(&mut stream).await;
+        if response.canceled() {
+            assert!(response.compact_revision() > 0);
+            break;
+        }
+        told += response.events().len();
+    }
+    assert!((1_000..1_200).contains(&told), "{told} events were kept");
 }

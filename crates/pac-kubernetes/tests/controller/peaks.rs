@@ -8,7 +8,7 @@ use pac_kubernetes_mock::{Handle, Written};
 use crate::setting::{RUNS, has_slot, name, repository_of};
 
 /// Tells how many runs of each Repository of a namespace ran at once at most, by the history of all
-/// runs: no moment is missed.
+/// runs: of a server in this process no moment is missed.
 pub(crate) struct Peaks {
     objects: Handle,
     namespace: String,

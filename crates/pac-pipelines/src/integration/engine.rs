@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -47,6 +48,8 @@ pub(super) struct Engine {
     /// The Repositories that only the store has, and since when that is known.
     missing: Mutex<HashMap<RepositoryKey, Instant>>,
     tasks: Mutex<JoinSet<()>>,
+    /// The secret of a run was awaited in vain, and no run with one was seen since.
+    pub(super) makes_no_secrets: AtomicBool,
 }
 
 impl Engine {
@@ -73,6 +76,7 @@ impl Engine {
             starting: Mutex::default(),
             missing: Mutex::default(),
             tasks: Mutex::default(),
+            makes_no_secrets: AtomicBool::default(),
             options,
         }
     }

@@ -23,7 +23,7 @@ use super::seen::RepositoryState;
 use super::work::Dirty;
 use crate::cluster::ClusterEvent;
 use crate::error::PipelinesError;
-use crate::model::RunView;
+use crate::model::{RunView, SpecStatus};
 use crate::sections::is_section;
 
 /// Up to so many runs are read from the store one by one, more with their whole repository.
@@ -32,6 +32,10 @@ const ONE_BY_ONE: usize = 8;
 /// So many runs of one Repository that only the store has are read before anything else is done
 /// there; the others follow a second later.
 const READS_PER_LOOK: usize = 64;
+
+/// How often an order may lead to runs with another one. Pipelines-as-Code gives each run of an event
+/// the same.
+const ROUNDS: usize = 4;
 
 /// What came of looking at a Repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +98,7 @@ impl Engine {
             self.work.mark(repository, Dirty::listed(), later);
         }
         if other_limit.is_some() {
-            // Pipelines-as-Code starts them, or its users do.
+            // In two modes nothing new is admitted: the queue of Pipelines-as-Code starts these runs.
             plan.admit_new.clear();
         }
         self.refuse(repository, &mut plan);
@@ -102,20 +106,23 @@ impl Engine {
         self.carry_out(repository, plan, limit, effective).await
     }
 
-    /// The runs that are to be looked at, and with each new one all of its event.
+    /// The runs that are to be looked at, and with each new one all of its event. Orders that name
+    /// runs of other orders, and so on, are followed [so far](ROUNDS).
     async fn whole_events(
         &self,
         repository: &RepositoryKey,
         dirty: &Dirty,
     ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
         let mut whole = dirty.clone();
+        let mut rounds = 0;
         loop {
             let (items, status) = self.items(repository, &whole).await?;
             let others = self.others_of_events(repository, &items);
-            if others.is_empty() {
+            if others.is_empty() || rounds == ROUNDS {
                 return Ok((items, status));
             }
             whole.runs.extend(others);
+            rounds += 1;
         }
     }
 
@@ -187,9 +194,13 @@ impl Engine {
         let looked_at: HashSet<_> = items.iter().map(|item| &item.run).collect();
         let seen = self.seen();
         let mut named: HashSet<PipelineRunKey> = HashSet::new();
+        let held = |view: &&Arc<RunView>| {
+            view.spec_status == SpecStatus::Pending && !view.is_done() && !view.is_foreign()
+        };
         for item in items.iter().filter(|item| item.known == Known::Unknown) {
             // Each run of an event bears the same order.
-            if let Some(view) = item.view.as_ref().filter(|view| !named.contains(&view.key))
+            let view = item.view.as_ref().filter(held);
+            if let Some(view) = view.filter(|view| !named.contains(&view.key))
                 && let Some(order) = view.order()
             {
                 named.extend(order.runs().iter().cloned());

@@ -5,9 +5,10 @@
 //! for the execution order; a run that has waited in its queue has been prepared long before.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pac_core::{PipelineRunKey, Timestamp, Uid};
+use pac_core::{PipelineRunKey, Uid};
 
 use super::batch::left_of;
 use super::engine::Engine;
@@ -59,18 +60,36 @@ impl Engine {
         let (wait, now) = (self.start_wait(), self.now());
         let seen = self.seen();
         let view = seen.run(run).filter(|view| view.uid == *uid)?;
-        let left = start_waits(view, now, wait, seen.seen_for(run));
+        let missing = self.awaited_on(view)?;
+        tracing::trace!(%run, "not prepared: Pipelines-as-Code {missing}");
+        let left = left_of(view, now, wait, seen.seen_for(run));
         Some(left).filter(|left| !left.is_zero())
     }
 
-    /// What a start has waited for in vain; `None` too where starts wait for nothing.
+    /// What Pipelines-as-Code has still not done for a run that was started; `None` where starts do
+    /// not wait for it.
     pub(super) fn started_without(&self, run: &PipelineRunKey, uid: &Uid) -> Option<Preparation> {
         if self.start_wait().is_zero() {
             return None;
         }
         let seen = self.seen();
         let view = seen.run(run).filter(|view| view.uid == *uid)?;
-        Preparation::missing_on(view)
+        let missing = self.awaited_on(view)?;
+        if missing == Preparation::Secret {
+            self.makes_no_secrets.store(true, Ordering::Relaxed);
+        }
+        Some(missing)
+    }
+
+    /// What a start waits for. Pipelines-as-Code marks every run as one without a secret, also where
+    /// its setting `secret-auto-create` has it make none: what was awaited in vain once is not awaited
+    /// again until a run is seen that has its secret.
+    fn awaited_on(&self, view: &RunView) -> Option<Preparation> {
+        if view.annotation(vocabulary::SECRET_CREATED) == Some("true") {
+            self.makes_no_secrets.store(false, Ordering::Relaxed);
+        }
+        let in_vain = self.makes_no_secrets.load(Ordering::Relaxed);
+        Preparation::missing_on(view).filter(|missing| *missing != Preparation::Secret || !in_vain)
     }
 
     fn start_wait(&self) -> Duration {
@@ -82,24 +101,14 @@ impl Engine {
     }
 }
 
-/// How long a run waits before it is started: until `wait` has passed since its creation, by `now`,
-/// or since it was seen first, whichever comes first. Zero for one that is prepared.
-fn start_waits(run: &RunView, now: Timestamp, wait: Duration, seen_for: Duration) -> Duration {
-    match Preparation::missing_on(run) {
-        Some(_) => left_of(run, now, wait, seen_for),
-        None => Duration::ZERO,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use pac_core::Timestamp;
 
-    const WAIT: Duration = Duration::from_secs(30);
+    use super::*;
 
     fn run(by_pac: bool, annotations: &[(&str, &str)]) -> RunView {
         let mut run = RunView::new("ci/a".parse().unwrap(), "u".parse().unwrap());
-        run.created = Some(Timestamp::from_unix_millis(0));
         if by_pac {
             let manager = vocabulary::PAC_MANAGER.to_owned();
             run.labels
@@ -136,19 +145,15 @@ mod tests {
 
     #[test]
     fn a_start_waits_for_so_long_after_the_creation_or_the_first_sight_of_the_run() {
-        let unready = run(true, &[]);
-        let at = |seconds: i64| Timestamp::from_unix_millis(seconds * 1_000);
-        let left = |now, seen_for| {
-            let seen_for = Duration::from_secs(seen_for);
-            start_waits(&unready, at(now), WAIT, seen_for).as_secs()
+        let mut unready = run(true, &[]);
+        unready.created = Some(Timestamp::from_unix_millis(0));
+        let left = |seconds: i64, seen_for| {
+            let now = Timestamp::from_unix_millis(seconds * 1_000);
+            let (wait, seen_for) = (Duration::from_secs(30), Duration::from_secs(seen_for));
+            left_of(&unready, now, wait, seen_for).as_secs()
         };
         assert_eq!((left(10, 0), left(30, 0), left(500, 0)), (20, 0, 0));
         // A clock that is behind makes no run wait for longer.
         assert_eq!((left(-500, 12), left(-500, 30)), (18, 0));
-        let ready = run(true, &[(vocabulary::STATE, "queued")]);
-        assert_eq!(
-            start_waits(&ready, at(1), WAIT, Duration::ZERO),
-            Duration::ZERO
-        );
     }
 }

@@ -37,7 +37,7 @@ impl Tokens {
         self.end_old(now);
         let letters: String = (0..LETTERS).map(|_| random.alphabetic()).collect();
         let token = format!("{letters}.{index}");
-        let end = now + TOKEN_TTL;
+        let end = now.saturating_add(TOKEN_TTL);
         self.users.insert(token.clone(), (user.to_owned(), end));
         self.ends.insert((end, token.clone()));
         token
@@ -48,7 +48,8 @@ impl Tokens {
         self.end_old(now);
         let (user, end) = self.users.get_mut(token)?;
         let ended = (*end, token.to_owned());
-        *end = now + TOKEN_TTL;
+        // What has waited comes with an earlier moment.
+        *end = (*end).max(now.saturating_add(TOKEN_TTL));
         self.ends.remove(&ended);
         self.ends.insert((*end, ended.1));
         Some(user.clone())

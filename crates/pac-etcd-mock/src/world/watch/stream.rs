@@ -16,6 +16,10 @@ const MOST_REVISIONS: usize = 1000;
 /// wait on a channel of etcd's (`chanBufLen`).
 const MOST_LAG: i64 = 128;
 
+/// Responses that wait for a client which does not read, before a compaction ends its watches instead
+/// of having more written down for it.
+const MOST_WRITTEN: usize = 1024;
+
 /// The id of a watch that was not created, and of progress that concerns all.
 pub(super) const NO_WATCH: i64 = -1;
 
@@ -215,17 +219,19 @@ impl Stream {
         })
     }
 
-    /// Completes the responses to synced watches.
+    /// Completes the responses to synced watches, but no more than a client should have let lie.
     pub(super) fn write_down(&mut self, store: &Store, fragment_bytes: usize) {
         for (from, id) in std::mem::take(&mut self.behind) {
-            if !self.watches.get(&id).is_some_and(|w| w.is_synced) {
+            let is_synced = self.watches.get(&id).is_some_and(|watch| watch.is_synced);
+            if !is_synced || self.ready.len() >= MOST_WRITTEN {
                 self.behind.insert((from, id));
                 continue;
             }
-            while self.watches.get(&id).is_some_and(Watch::is_owed) {
+            while let Some(watch) = self.watches.get(&id).filter(|watch| watch.is_owed()) {
+                // It is there again after each step that is not the last.
+                self.behind.remove(&(watch.from, id));
                 self.advance(id, store, fragment_bytes);
             }
-            self.behind.retain(|(_, other)| *other != id);
         }
     }
 

@@ -79,8 +79,12 @@ pub(crate) async fn run(kubeconfig: &Path, cases: &[Case]) -> Result<Vec<String>
         Ok(()) => Ok(given.run_all(cases).await),
         Err(why) => Err(why),
     };
-    given.remove_all().await?;
-    failed
+    let removed = given.remove_all().await;
+    let failed = failed?;
+    match removed {
+        Ok(_) => Ok(failed),
+        Err(why) => Err(format!("{why}; the cases that failed: {failed:?}")),
+    }
 }
 
 impl Given {
