@@ -118,10 +118,16 @@ where
     S::Future: Send,
 {
     Some(Box::pin(async move {
-        let codec = ProstCodec::<Answered, Asked>::default();
-        let mut grpc = Grpc::new(codec).max_decoding_message_size(MOST_BYTES);
-        Ok(grpc.unary(service, request).await)
+        Ok(grpc::<Answered, Asked>().unary(service, request).await)
     }))
+}
+
+fn grpc<Answered, Asked>() -> Grpc<ProstCodec<Answered, Asked>>
+where
+    Asked: Message + Default + 'static,
+    Answered: Message + Default + 'static,
+{
+    Grpc::new(ProstCodec::default()).max_decoding_message_size(MOST_BYTES)
 }
 
 /// Does a request that has many answers.
@@ -148,8 +154,7 @@ where
         }
     });
     Some(Box::pin(async move {
-        let codec = ProstCodec::<Answered, Asked>::default();
-        let mut grpc = Grpc::new(codec).max_decoding_message_size(MOST_BYTES);
+        let mut grpc = grpc::<Answered, Asked>();
         Ok(grpc.server_streaming(service, request).await)
     }))
 }

@@ -113,29 +113,32 @@ impl Engine {
         repository: &RepositoryKey,
         dirty: &Dirty,
     ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
-        let mut whole = dirty.clone();
+        let mut others = Vec::new();
         let mut rounds = 0;
         loop {
-            let (items, status) = self.items(repository, &whole).await?;
-            let others = self.others_of_events(repository, &items);
-            if others.is_empty() || rounds == ROUNDS {
+            let (items, status) = self.items(repository, dirty, &others).await?;
+            let more = self.others_of_events(repository, &items);
+            if more.is_empty() || rounds == ROUNDS {
                 return Ok((items, status));
             }
-            whole.runs.extend(others);
+            others.extend(more);
             rounds += 1;
         }
     }
 
-    /// The runs that are to be looked at, as the cluster shows them and the store knows them.
+    /// The runs that are to be looked at, and the others, as the cluster shows them and the store knows
+    /// them.
     async fn items(
         &self,
         repository: &RepositoryKey,
         dirty: &Dirty,
+        others: &[PipelineRunKey],
     ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
         let session = self.manager.session();
         let mut known: HashMap<PipelineRunKey, Known> = HashMap::new();
         let mut priorities: HashMap<PipelineRunKey, Priority> = HashMap::new();
         let mut runs: BTreeSet<PipelineRunKey> = dirty.runs.clone();
+        runs.extend(others.iter().cloned());
         let mut status = None;
         if dirty.all || runs.len() > ONE_BY_ONE {
             let read = self.manager.status(repository).await?;
