@@ -16,7 +16,6 @@ mod parse;
 mod problem;
 mod reader;
 mod resolve;
-mod secret;
 mod typo;
 mod values;
 mod yaml;
@@ -29,8 +28,8 @@ use pac_core::{Error, ErrorKind};
 
 pub use key::Key;
 pub use loader::SettingsLoader;
+pub use pac_core::password::{Password, Secret};
 pub use problem::{Place, Problem, SettingsError, Source};
-pub use secret::{Password, Secret};
 pub use values::{EtcdMode, EtcdValues, Host, PostgresqlValues, SslMode, Values};
 
 /// The settings for [`connect`](crate::connect).

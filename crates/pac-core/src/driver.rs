@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Changes, Death};
 use crate::state::{Head, Snapshot};
@@ -292,6 +292,33 @@ impl SessionTtl {
     pub const fn new(session: Duration, lease: Duration) -> Self {
         Self { session, lease }
     }
+
+    /// Whether a store can keep it that keeps none above `longest`: for a driver, before it opens
+    /// a session.
+    ///
+    /// # Errors
+    /// `InvalidInput` when one of the two is zero or above `longest`, or the lease TTL is below
+    /// the session TTL.
+    pub fn check(self, longest: Duration) -> Result<(), Error> {
+        let wrong =
+            |message: String| Err(Error::new(ErrorKind::InvalidInput, "open session", message));
+        for (name, ttl) in [("session", self.session), ("lease", self.lease)] {
+            if ttl.is_zero() {
+                return wrong(format!("the {name} TTL must be longer than zero"));
+            }
+            if ttl > longest {
+                let most = longest.as_secs();
+                return wrong(format!(
+                    "the {name} TTL is {} s; this store keeps none above {most} s",
+                    ttl.as_secs()
+                ));
+            }
+        }
+        if self.lease < self.session {
+            return wrong("the lease TTL must not be shorter than the session TTL".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// How long finished runs can be read.
@@ -384,6 +411,28 @@ impl Descriptor {
             repositories_per_batch: repositories,
             entries_per_commit: entries_of_each,
             ..self
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ttls_that_no_store_can_keep_are_refused() {
+        let [second, minute, hour] = [1, 60, 3_600].map(Duration::from_secs);
+        SessionTtl::new(second, minute).check(minute).unwrap();
+        for (session, lease, rule) in [
+            (Duration::ZERO, minute, "session TTL must be longer"),
+            (Duration::ZERO, Duration::ZERO, "session TTL must be longer"),
+            (minute, second, "not be shorter than the session TTL"),
+            (second, hour, "lease TTL is 3600 s"),
+            (hour, hour, "session TTL is 3600 s"),
+        ] {
+            let refused = SessionTtl::new(session, lease).check(minute).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+            assert!(refused.to_string().contains(rule), "{refused}");
         }
     }
 }

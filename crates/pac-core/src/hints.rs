@@ -1,4 +1,7 @@
-//! Hints that drivers send to watchers, merged until the watcher reads them.
+//! Hints that drivers send to watchers, merged until the watcher reads them, and the list of those
+//! that they are sent to.
+
+mod subscribers;
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
@@ -6,6 +9,7 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+pub use subscribers::Subscribers;
 use tokio::sync::Notify;
 
 use crate::driver::{ListFilter, Watch, WatchEvent};

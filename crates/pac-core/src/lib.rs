@@ -1,8 +1,8 @@
 //! The core of pac-concurrency: the rules for granting slots, the same for every store.
 //!
 //! - [`protocol`]: the rules, as a pure function over a repository's [`state`].
-//! - [`driver`]: the few operations that a store has to provide; [`hints`] and [`mod@file`] help to
-//!   implement them.
+//! - [`driver`]: the few operations that a store has to provide; [`effect`], [`hints`],
+//!   [`password`], [`pauses`] and [`mod@file`] help to implement them.
 //! - [`manager`]: applies the rules over a driver, for the many tasks of one process.
 //! - [`migration`]: brings the state of older systems, or of another store, into a store.
 //! - [`reader`]: read-only access to a store.
@@ -11,6 +11,7 @@
 //! together with the drivers.
 
 pub mod driver;
+pub mod effect;
 mod error;
 mod event;
 pub mod file;
@@ -19,6 +20,8 @@ pub mod hints;
 pub mod manager;
 pub mod migration;
 mod name;
+pub mod password;
+pub mod pauses;
 pub mod protocol;
 #[doc(hidden)]
 pub mod raw;

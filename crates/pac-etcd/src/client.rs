@@ -6,7 +6,6 @@ pub(crate) mod failure;
 use std::time::Duration;
 
 use etcd_client as etcd;
-use secrecy::ExposeSecret;
 
 use self::failure::{Cause, Failure};
 use crate::options::Access;
@@ -129,13 +128,13 @@ impl Client {
             .credentials()
             .map_err(|error| unreadable(&error))?
         {
-            options = options.with_user(user, password.expose_secret());
+            options = options.with_user(user, password.expose());
         }
         if let Some(tls) = access.options.tls().map_err(|error| unreadable(&error))? {
             let ca = etcd::Certificate::from_pem(tls.ca);
             let mut with = etcd::TlsOptions::new().ca_certificate(ca);
             if let Some((certificate, key)) = tls.identity {
-                with = with.identity(etcd::Identity::from_pem(certificate, key.expose_secret()));
+                with = with.identity(etcd::Identity::from_pem(certificate, key.expose()));
             }
             if let Some(name) = tls.server_name {
                 with = with.domain_name(name);
@@ -157,7 +156,7 @@ impl Client {
             .options
             .credentials()
             .map_err(|error| unreadable(&error))?;
-        let user = user.map(|(user, password)| (user, password.expose_secret().to_owned()));
+        let user = user.map(|(user, password)| (user, password.expose().to_owned()));
         // All clones of the library's client share one token.
         let renewed = self.0.clone().update_user(user).await;
         renewed.map_err(failed)

@@ -1,17 +1,17 @@
 //! The settings of the driver.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pac_core::driver::Retention;
+use pac_core::password::{Password, Secret};
 use pac_core::{Error, ErrorKind, file};
-use secrecy::{ExposeSecret, SecretString};
 
 /// Settings of an [`EtcdDriver`](crate::EtcdDriver).
 ///
 /// `Debug` shows no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EtcdOptions {
     /// The addresses of the cluster's members: `host:port`, or with `http://` or `https://` before
     /// it. Without a scheme it is `https` if there is a [`ca_file`](Self::ca_file), else `http`.
@@ -23,10 +23,9 @@ pub struct EtcdOptions {
     pub request_timeout: Duration,
     /// The user to authenticate as, with a password. Default: none.
     pub username: Option<String>,
-    password: Option<Password>,
-    /// A file with the password, instead of the password: one line. Read for every new
-    /// connection and every new token, so that it can change. Default: none.
-    pub password_file: Option<PathBuf>,
+    /// The password of the user. One in a file is read for every new connection and every new
+    /// token, so that it can change. Default: none.
+    pub password: Password,
     /// The certificate authority of the members, in PEM. Needed for `https`. Default: none.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, in PEM, with [`key_file`](Self::key_file). Default: none.
@@ -54,8 +53,7 @@ impl Default for EtcdOptions {
             dial_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(3),
             username: None,
-            password: None,
-            password_file: None,
+            password: Password::default(),
             ca_file: None,
             cert_file: None,
             key_file: None,
@@ -67,24 +65,6 @@ impl Default for EtcdOptions {
         }
     }
 }
-
-/// The password of the user. Shown nowhere.
-#[derive(Clone)]
-struct Password(SecretString);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl PartialEq for Password {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.expose_secret() == other.0.expose_secret()
-    }
-}
-
-impl Eq for Password {}
 
 impl EtcdOptions {
     /// The default settings with these endpoints.
@@ -100,7 +80,7 @@ impl EtcdOptions {
     #[must_use]
     pub fn with_password(self, password: impl Into<String>) -> Self {
         Self {
-            password: Some(Password(SecretString::from(password.into()))),
+            password: Password::new(password),
             ..self
         }
     }
@@ -143,19 +123,8 @@ impl EtcdOptions {
     }
 
     /// The user and the password; reads the password file anew. `None` without a user.
-    pub(crate) fn credentials(&self) -> Result<Option<(String, SecretString)>, Error> {
-        let password = match (&self.password, &self.password_file) {
-            (Some(_), Some(_)) => {
-                return Err(wrong("a password and a password file: give one of them"));
-            }
-            (Some(password), None) => Some(password.0.clone()),
-            (None, Some(path)) => {
-                let password = file::read_password(path);
-                let password = password.map_err(|reason| unusable("password", path, &reason))?;
-                Some(SecretString::from(password))
-            }
-            (None, None) => None,
-        };
+    pub(crate) fn credentials(&self) -> Result<Option<(String, Secret)>, Error> {
+        let password = self.password.read()?;
         match (&self.username, password) {
             (None, None) => Ok(None),
             (Some(user), Some(password)) => Ok(Some((user.clone(), password))),
@@ -170,7 +139,7 @@ impl EtcdOptions {
             (None, None) => None,
             (Some(cert), Some(key)) => Some((
                 read_text("certificate", cert)?,
-                SecretString::from(read_text("key", key)?),
+                Secret::new(read_text("key", key)?),
             )),
             _ => {
                 return Err(wrong(
@@ -220,7 +189,7 @@ pub(crate) struct Access {
 /// The contents of the files, in PEM.
 pub(crate) struct Tls {
     pub(crate) ca: String,
-    pub(crate) identity: Option<(String, SecretString)>,
+    pub(crate) identity: Option<(String, Secret)>,
     pub(crate) server_name: Option<String>,
 }
 

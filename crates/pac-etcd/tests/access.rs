@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use pac_conformance::{durable, ephemeral, queued, repository, started};
 use pac_core::manager::Turn;
+use pac_core::password::Password;
 use pac_core::state::RunOutcome;
 use pac_core::{Error, ErrorKind, Limit};
 use pac_etcd::{EtcdDriver, EtcdOptions};
@@ -150,7 +151,7 @@ mod newest_etcd {
         fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
         let mut from_file = options.clone();
         from_file.username = Some("pac".to_owned());
-        from_file.password_file = Some(file.path().to_owned());
+        from_file.password = Password::in_file(file.path());
         EtcdDriver::connect(&from_file).await.unwrap();
     }
 
@@ -162,7 +163,7 @@ mod newest_etcd {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), format!("{PASSWORD}\n")).unwrap();
         options.username = Some("pac".to_owned());
-        options.password_file = Some(file.path().to_owned());
+        options.password = Password::in_file(file.path());
         let manager = support::manager(&options).await;
         let (web, session) = (repository("web"), manager.session());
         drop(started(&manager, &web, durable("before")).await);

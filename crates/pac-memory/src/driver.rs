@@ -7,7 +7,7 @@ use pac_core::driver::{
     Commit, CommitOutcome, Descriptor, Driver, ListFilter, Placement, RepositoryCommit, SessionTtl,
     Watch,
 };
-use pac_core::hints::Reached;
+use pac_core::hints::{Hints, Reached};
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
 use pac_core::{Error, RepositoryKey, Revision, SessionId, Timestamp};
@@ -62,6 +62,7 @@ impl Driver for MemoryDriver {
     }
 
     async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+        ttl.check(Duration::MAX)?;
         Ok(self.sessions.open(ttl, self.clock.now()))
     }
 
@@ -78,7 +79,7 @@ impl Driver for MemoryDriver {
         if self.repositories_with(session).is_empty() {
             self.sessions.forget(session);
         }
-        self.watches.read().session_died();
+        self.watches.read().tell(Hints::session_died);
         Ok(())
     }
 
@@ -131,7 +132,7 @@ impl Driver for MemoryDriver {
                 CommitOutcome::Committed(snapshot) if !self.watches.is_alone(session) => {
                     let watches = self.watches.read();
                     let reached = Reached::head(&snapshot.head);
-                    watches.changed(session, &repository, reached);
+                    watches.tell_others(session, |hints| hints.changed(&repository, reached));
                 }
                 _ => {}
             }

@@ -1,13 +1,13 @@
 //! Hints for managers: the subscribers, and what they are told.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
+use pac_core::SessionId;
 use pac_core::driver::Watch;
-use pac_core::hints::{Hints, Reached};
-use pac_core::{RepositoryKey, SessionId};
+use pac_core::hints::{Hints, Subscribers};
 
 /// The subscribers. Every commit reads them and they seldom change; so reading writes to no memory
 /// that threads share.
@@ -18,14 +18,10 @@ pub(crate) struct Watches {
     subscribed: AtomicU64,
 }
 
-/// No session has this id.
+/// No session has this id. Readers subscribe with it.
 const NOBODY: u64 = 0;
 /// No session gets as far as this id.
 const SEVERAL: u64 = u64::MAX;
-
-/// The subscribers at a moment.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Subscribers(Vec<(SessionId, Weak<Hints>)>);
 
 impl Watches {
     pub(crate) fn read(&self) -> impl Deref<Target = Arc<Subscribers>> + use<> {
@@ -43,12 +39,13 @@ impl Watches {
         let subscriber = Arc::<Hints>::default();
         self.known.rcu(|known| {
             let mut subscribers = Subscribers::clone(known);
-            subscribers.0.retain(|(_, known)| known.strong_count() > 0);
-            subscribers.0.push((session, Arc::downgrade(&subscriber)));
+            subscribers.add(session, &subscriber);
             subscribers
         });
         // After the subscriber is there: a commit that sees this finds it.
         let with = |known| match known {
+            // A reader, which is told of the changes by every session.
+            _ if session == SessionId::default() => Some(SEVERAL),
             NOBODY => Some(session.get()),
             known if known == session.get() => None,
             _ => Some(SEVERAL),
@@ -59,26 +56,22 @@ impl Watches {
     }
 }
 
-impl Subscribers {
-    /// Whether any session but `session` listens.
-    pub(crate) fn others_than(&self, session: SessionId) -> bool {
-        self.0.iter().any(|(of, _)| *of != session)
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Tells every subscriber but the session that made the change.
-    pub(crate) fn changed(&self, by: SessionId, repository: &RepositoryKey, reached: Reached) {
-        for (of, subscriber) in &self.0 {
-            if *of != by
-                && let Some(subscriber) = subscriber.upgrade()
-            {
-                subscriber.changed(repository, reached);
-            }
-        }
-    }
-
-    pub(crate) fn session_died(&self) {
-        for subscriber in self.0.iter().filter_map(|(_, known)| known.upgrade()) {
-            subscriber.session_died();
+    #[test]
+    fn no_session_is_alone_beside_a_reader_or_another_session() {
+        let [reader, a, b] = [0, 1, 2].map(SessionId::new);
+        let watches = Watches::default();
+        let _own = watches.subscribe(a);
+        assert!(watches.is_alone(a) && !watches.is_alone(b));
+        for first in [reader, b] {
+            let watches = Watches::default();
+            let _first = watches.subscribe(first);
+            let _own = watches.subscribe(a);
+            assert!(!watches.is_alone(a), "{first} is not told");
+            assert!(watches.read().others_than(a));
         }
     }
 }

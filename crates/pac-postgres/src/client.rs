@@ -15,7 +15,6 @@ use std::time::Duration;
 use deadpool::Runtime;
 use deadpool::managed::{self, Manager, Metrics, Object, Pool, PoolError, RecycleError};
 use pac_core::{Error, ErrorKind};
-use secrecy::ExposeSecret;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode as ClientSslMode, TargetSessionAttrs};
@@ -390,7 +389,7 @@ fn config(options: &PostgresOptions) -> Result<Config, Error> {
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
         });
     if let Some(password) = options.password.read()? {
-        config.password(password.expose_secret());
+        config.password(password.expose());
     }
     Ok(config)
 }

@@ -33,7 +33,8 @@ mod watch;
 
 pub use driver::PostgresDriver;
 pub use legacy::LegacyPostgres;
-pub use options::{Password, PostgresOptions, SslMode};
+pub use options::{PostgresOptions, SslMode};
+pub use pac_core::password::Password;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use raw::RawPostgres;

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use pac_core::driver::Retention;
-use pac_core::{Error, ErrorKind, file};
-use secrecy::{ExposeSecret, SecretString};
+use pac_core::password::Password;
+use pac_core::{Error, ErrorKind};
 
 /// Settings of a [`PostgresDriver`](crate::PostgresDriver). Start from the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,71 +183,6 @@ impl FromStr for SslMode {
     }
 }
 
-/// A password, or the file that holds it. `Debug` does not show the password.
-#[derive(Clone, Default)]
-pub struct Password(Source);
-
-#[derive(Clone, Default)]
-enum Source {
-    #[default]
-    None,
-    Text(SecretString),
-    File(PathBuf),
-}
-
-impl Password {
-    /// This password itself.
-    #[must_use]
-    pub fn new(password: impl Into<String>) -> Self {
-        Self(Source::Text(SecretString::from(password.into())))
-    }
-
-    /// The password in a file of one line. It is read for each new connection, so that it can
-    /// change.
-    #[must_use]
-    pub fn in_file(path: impl Into<PathBuf>) -> Self {
-        Self(Source::File(path.into()))
-    }
-
-    /// The password; reads the file, if there is one, anew.
-    pub(crate) fn read(&self) -> Result<Option<SecretString>, Error> {
-        match &self.0 {
-            Source::None => Ok(None),
-            Source::Text(password) => Ok(Some(password.clone())),
-            Source::File(path) => match file::read_password(path) {
-                Ok(password) => Ok(Some(password.into())),
-                Err(reason) => {
-                    let message = format!("the password file {} {reason}", path.display());
-                    Err(Error::new(ErrorKind::Config, "connect", message))
-                }
-            },
-        }
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Source::None => f.write_str("None"),
-            Source::Text(_) => f.write_str("[redacted]"),
-            Source::File(path) => write!(f, "in {}", path.display()),
-        }
-    }
-}
-
-impl PartialEq for Password {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Source::None, Source::None) => true,
-            (Source::Text(a), Source::Text(b)) => a.expose_secret() == b.expose_secret(),
-            (Source::File(a), Source::File(b)) => a == b,
-            _ => false,
-        }
-    }
-}
-
-impl Eq for Password {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,8 +229,6 @@ mod tests {
             ..PostgresOptions::default()
         };
         assert!(!format!("{options:?}").contains("hunter2"));
-        assert_ne!(options.password, Password::new("other"));
-        assert_eq!(options.password, Password::new("hunter2"));
     }
 
     #[test]

@@ -11,13 +11,7 @@ impl From<&super::EtcdValues> for pac_etcd::EtcdOptions {
         options.key_file.clone_from(&values.key_file);
         options.server_name.clone_from(&values.server_name);
         options.prefix.clone_from(&values.prefix);
-        match &values.password {
-            None => {}
-            Some(super::Password::Value(secret)) => {
-                options = options.with_password(secret.expose());
-            }
-            Some(super::Password::File(path)) => options.password_file = Some(path.clone()),
-        }
+        options.password = values.password.clone().unwrap_or_default();
         options
     }
 }
@@ -31,11 +25,7 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
         options.hosts = values.hosts.iter().map(host).collect();
         options.database.clone_from(&values.database);
         options.username.clone_from(&values.username);
-        options.password = match &values.password {
-            None => pac_postgres::Password::default(),
-            Some(super::Password::Value(secret)) => pac_postgres::Password::new(secret.expose()),
-            Some(super::Password::File(path)) => pac_postgres::Password::in_file(path),
-        };
+        options.password = values.password.clone().unwrap_or_default();
         options.ssl_mode = match values.ssl_mode {
             super::SslMode::Disable => pac_postgres::SslMode::Disable,
             super::SslMode::Require => pac_postgres::SslMode::Require,
@@ -55,9 +45,6 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
 
 #[cfg(test)]
 mod tests {
-    #[cfg(feature = "etcd")]
-    use std::path::Path;
-
     use crate::SettingsLoader;
 
     #[cfg(feature = "postgres")]
@@ -136,8 +123,8 @@ mod tests {
             .load()
             .unwrap();
         assert_eq!(
-            file.settings().etcd.password_file.as_deref(),
-            Some(Path::new("/pw"))
+            file.settings().etcd.password,
+            crate::settings::Password::in_file("/pw")
         );
     }
 }

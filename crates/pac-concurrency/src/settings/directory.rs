@@ -9,7 +9,6 @@ use pac_core::file;
 use super::found::{Findings, Found, FoundValue};
 use super::key::Key;
 use super::problem::{Place, Source};
-use super::secret;
 
 /// The largest ConfigMap that Kubernetes accepts.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -74,7 +73,7 @@ fn password(path: &Path) -> Result<FoundValue, String> {
     if empty {
         return Ok(FoundValue::Text(String::new()));
     }
-    secret::read_file(path)?;
+    file::read_password(path)?;
     Ok(FoundValue::Password(path.to_owned()))
 }
 
@@ -84,6 +83,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::settings::Secret;
 
     /// Creates a directory as the kubelet lays it out.
     fn mount(directory: &Path, version: &str, entries: &[(&str, &str)]) {
@@ -140,14 +140,14 @@ mod tests {
         let FoundValue::Password(path) = &findings.found[0].value else {
             panic!("a password");
         };
-        let password = crate::settings::Password::File(path.clone());
-        assert_eq!(password.read().unwrap().expose(), "old");
+        let password = crate::settings::Password::in_file(path);
+        assert_eq!(password.read().unwrap(), Some(Secret::new("old")));
         mount(
             directory.path(),
             "..2026_2",
             &[("postgresql-password", "new")],
         );
-        assert_eq!(password.read().unwrap().expose(), "new");
+        assert_eq!(password.read().unwrap(), Some(Secret::new("new")));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use pac_core::file;
+
 use super::Password;
 use super::found::{Findings, Found, FoundValue};
 use super::key::Key;
 use super::parse::{self, Parsed};
 use super::problem::{Problem, Source};
-use super::secret;
 
 /// The values in effect, which are read one key after the other; problems are collected.
 pub(super) struct Reader {
@@ -123,12 +124,12 @@ impl Reader {
             _ => {}
         }
         let text = match self.chosen.get(key.name()).map(|found| &found.value) {
-            None => return self.file(file_key).map(Password::File),
-            Some(FoundValue::Password(path)) => return Some(Password::File(path.clone())),
+            None => return self.file(file_key).map(Password::in_file),
+            Some(FoundValue::Password(path)) => return Some(Password::in_file(path)),
             Some(FoundValue::Text(text)) => text,
         };
-        match secret::check(text) {
-            Ok(secret) => Some(Password::Value(secret)),
+        match file::password(text) {
+            Ok(password) => Some(Password::new(password)),
             Err(rule) => {
                 self.problem(key, format!("the value {rule}"));
                 None

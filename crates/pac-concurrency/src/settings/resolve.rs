@@ -12,7 +12,6 @@ use super::key::{self, Key};
 use super::parse;
 use super::problem::SettingsError;
 use super::reader::Reader;
-use super::secret;
 use super::values::{EtcdMode, EtcdValues, PostgresqlValues, SslMode, Values};
 use super::{DriverKind, EffectiveSetting, LoadedSettings, Password};
 
@@ -315,11 +314,11 @@ const CERTIFICATE: (&str, &str) = ("CERTIFICATE-----", "certificate");
 const KEY: (&str, &str) = ("PRIVATE KEY-----", "private key");
 
 fn password_file(reader: &mut Reader, key: &'static Key, password: Option<&Password>) {
-    let Some(Password::File(path)) = password else {
+    let Some(path) = password.and_then(Password::file) else {
         return;
     };
     // A mounted Secret's file was checked when it was found.
-    if let (true, Err(reason)) = (reader.is_set(key), secret::read_file(path)) {
+    if let (true, Err(reason)) = (reader.is_set(key), file::read_password(path)) {
         reader.problem(key, format!("{}: {reason}", path.display()));
     }
 }

@@ -38,7 +38,7 @@ const CASES: [Case; 32] = [
         reads(v.postgresql.password.as_ref(), "hunter2")
     }),
     ("postgresql-password-file", "Cargo.toml", |v| {
-        v.postgresql.password == Some(Password::File("Cargo.toml".into()))
+        v.postgresql.password == Some(Password::in_file("Cargo.toml"))
     }),
     ("postgresql-ssl-mode", "verify-full", |v| {
         v.postgresql.ssl_mode == SslMode::VerifyFull
@@ -76,7 +76,7 @@ const CASES: [Case; 32] = [
         reads(v.etcd.password.as_ref(), "hunter2")
     }),
     ("etcd-password-file", "Cargo.toml", |v| {
-        v.etcd.password == Some(Password::File("Cargo.toml".into()))
+        v.etcd.password == Some(Password::in_file("Cargo.toml"))
     }),
     ("etcd-ca-file", "/ca", |v| {
         is(v.etcd.ca_file.as_deref(), "/ca")

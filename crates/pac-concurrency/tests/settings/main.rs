@@ -10,7 +10,7 @@ mod sources;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use pac_concurrency::settings::Password;
+use pac_concurrency::settings::{Password, Secret};
 use pac_concurrency::{LoadedSettings, SettingsLoader};
 
 /// A loader with these values set explicitly.
@@ -43,7 +43,7 @@ pub(crate) fn source_of(loaded: &LoadedSettings, key: &str) -> String {
 }
 
 pub(crate) fn reads(password: Option<&Password>, expected: &str) -> bool {
-    password.is_some_and(|password| password.read().unwrap().expose() == expected)
+    password.is_some_and(|password| password.read().unwrap() == Some(Secret::new(expected)))
 }
 
 pub(crate) const fn secs(seconds: u64) -> Duration {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pac_concurrency::settings::Password;
+use pac_concurrency::settings::{Password, Secret};
 use pac_concurrency::{DriverKind, ErrorKind, SettingsLoader};
 
 use crate::{map, problems, reads, secs, set, source_of, variables};
@@ -204,10 +204,13 @@ fn an_empty_password_in_the_config_map_is_read_from_the_secret() {
         .load()
         .unwrap();
     let password = loaded.values().postgresql.password.clone().unwrap();
-    assert_eq!(password, Password::File(mount.join("postgresql-password")));
-    assert_eq!(password.read().unwrap().expose(), "hunter2");
+    assert_eq!(
+        password,
+        Password::in_file(mount.join("postgresql-password"))
+    );
+    assert_eq!(password.read().unwrap(), Some(Secret::new("hunter2")));
     fs::write(mount.join("postgresql-password"), "changed").unwrap();
-    assert_eq!(password.read().unwrap().expose(), "changed");
+    assert_eq!(password.read().unwrap(), Some(Secret::new("changed")));
 }
 
 #[test]
@@ -226,7 +229,7 @@ fn of_a_password_and_its_file_the_stronger_source_holds() {
         .secret("s", map(&[value]))
         .set(file.0, file.1);
     let loaded = strong_file.load().unwrap();
-    let expected = Password::File("Cargo.toml".into());
+    let expected = Password::in_file("Cargo.toml");
     assert_eq!(loaded.values().postgresql.password, Some(expected));
     let both = problems(SettingsLoader::new().config_map("c", map(&[file, value])));
     assert!(both[0].contains("keep one of them"), "{both:?}");

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::driver::{Driver, ListFilter, Watch, WatchEvent};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
+use crate::pauses::Pauses;
 use crate::state::{Entry, EntryState, Head, RunOutcome, Snapshot};
 use crate::value::{FencingToken, Limit, Priority, Revision, SessionId, Timestamp};
 
@@ -20,12 +20,8 @@ const POLL: Duration = Duration::from_secs(10);
 /// The number of repositories read in one request.
 const PAGE: usize = 500;
 
-const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(50))
-    .with_max_delay(LONGEST_RECONNECT)
-    .with_jitter()
-    .without_max_times();
-const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
+/// Between attempts to reach the store again: the first pause, and the longest without its jitter.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 /// A change in a store, or in the connection to it.
 #[derive(Debug)]
@@ -130,7 +126,7 @@ pub struct StoreWatch {
     untold: VecDeque<Change>,
     next_poll: Instant,
     /// Set when a request fails, until one succeeds again.
-    backoff: Option<ExponentialBackoff>,
+    pauses: Option<Pauses>,
 }
 
 impl StoreWatch {
@@ -147,7 +143,7 @@ impl StoreWatch {
             unreadable: BTreeSet::new(),
             untold: VecDeque::new(),
             next_poll: Instant::now() + POLL,
-            backoff: None,
+            pauses: None,
         };
         // The hints were opened before, so no change between this read and the first hint is
         // lost.
@@ -221,15 +217,15 @@ impl StoreWatch {
 
     fn interrupted(&mut self, error: Error) {
         self.hints = None;
-        if self.backoff.is_none() {
-            self.backoff = Some(RECONNECT.build());
+        if self.pauses.is_none() {
+            self.pauses = Some(Pauses::new(RECONNECT.0, RECONNECT.1));
             self.untold.push_back(Change::Interrupted(error));
         }
     }
 
     async fn reconnect(&mut self) -> Result<(), Error> {
-        if let Some(backoff) = &mut self.backoff {
-            sleep(backoff.next().unwrap_or(LONGEST_RECONNECT)).await;
+        if let Some(pauses) = &mut self.pauses {
+            sleep(pauses.grow()).await;
         }
         let hints = self.driver.watch(SessionId::default()).await?;
         self.compare().await?;
@@ -239,7 +235,7 @@ impl StoreWatch {
 
     /// Reports that the store can be reached again, if it could not.
     fn resumed(&mut self) {
-        if self.backoff.take().is_some() {
+        if self.pauses.take().is_some() {
             self.untold.push_back(Change::Resumed);
         }
     }

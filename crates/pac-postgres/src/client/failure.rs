@@ -4,38 +4,12 @@
 use std::error::Error as StdError;
 use std::io;
 
+pub(crate) use pac_core::effect::Effect;
 use pac_core::{Error, ErrorKind};
 use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::options::PostgresOptions;
-
-/// What a request that failed may have done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Nothing: it only connects.
-    Connect,
-    /// Nothing: it only reads.
-    Read,
-    /// A write, if it arrived.
-    Write,
-}
-
-impl Effect {
-    /// The kind and the message of the error for a request without an answer.
-    fn unanswered(self) -> (ErrorKind, &'static str) {
-        match self {
-            Self::Connect | Self::Read => (
-                ErrorKind::Unavailable,
-                "the connection was lost; it is made anew with the next request",
-            ),
-            Self::Write => (
-                ErrorKind::Indeterminate,
-                "the connection was lost before the answer came; read before acting",
-            ),
-        }
-    }
-}
 
 /// Whether the server does not know the name of a statement, or knows another statement by it: the
 /// statement was prepared on another connection, or a function has been replaced since.

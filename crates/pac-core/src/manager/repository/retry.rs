@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
 use super::Repository;
@@ -11,26 +10,20 @@ use super::effects::{Action, Effects};
 use super::env::{Env, Port};
 use super::request::Request;
 use crate::error::{Error, ErrorKind};
+use crate::pauses::Pauses;
 use crate::state::Head;
 
-/// Between attempts at a store that cannot be reached: doubles, with jitter.
-const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(2))
-    .with_max_delay(LONGEST_BACKOFF)
-    .with_jitter()
-    .without_max_times();
+/// Between attempts at a store that cannot be reached: the first pause.
+const FIRST_BACKOFF: Duration = Duration::from_millis(2);
+/// The longest of these, without its jitter.
 pub(super) const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 
-/// Between attempts that lost against another controller's: the longest must stay near the time
-/// of a commit, or a controller that has lost once goes on losing.
-const CONTENTION: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(1))
-    .with_max_delay(ADMISSION_DELAY)
-    .with_jitter()
-    .without_max_times();
+/// Between attempts that lost against another controller's: the first pause.
+const FIRST_CONTENTION: Duration = Duration::from_millis(1);
 
 /// The longest that an admission waits for something to go along with (ADR 62), and the longest
-/// pause between lost attempts.
+/// pause between lost attempts, without its jitter: it must stay near the time of a commit, or a
+/// controller that has lost once goes on losing.
 const ADMISSION_DELAY: Duration = Duration::from_millis(20);
 
 /// Two conflicts within this window mean contention, for this window after the second. One may
@@ -41,7 +34,7 @@ const CONTENTION_WINDOW: Duration = Duration::from_millis(100);
 /// attempts fail is boxed: a manager knows thousands of repositories, and most do not fail.
 #[derive(Debug, Default)]
 pub(super) struct Retry {
-    backoff: Option<Box<(Cause, ExponentialBackoff)>>,
+    backoff: Option<Box<(Cause, Pauses)>>,
     /// The last commit that lost against another controller's.
     conflict: Option<Conflict>,
     /// Until when the pending admissions wait for something to go along with.
@@ -128,18 +121,18 @@ impl Retry {
             .as_ref()
             .is_none_or(|backoff| backoff.0 != cause);
         if first {
-            let builder = match cause {
-                Cause::Contention => CONTENTION,
-                Cause::Store => BACKOFF,
+            let pauses = match cause {
+                Cause::Contention => Pauses::new(FIRST_CONTENTION, ADMISSION_DELAY),
+                Cause::Store => Pauses::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             };
-            self.backoff = Some(Box::new((cause, builder.build())));
+            self.backoff = Some(Box::new((cause, pauses)));
             if cause == Cause::Contention {
                 // The state that came with the conflict is new: usually the next attempt
                 // succeeds.
                 return Action::Plan;
             }
         }
-        let next = self.backoff.as_mut().and_then(|backoff| backoff.1.next());
+        let next = self.backoff.as_mut().map(|backoff| backoff.1.grow());
         Action::PlanAfter(next.unwrap_or(LONGEST_BACKOFF))
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::jittered;
 use crate::driver::ListFilter;
 use crate::error::Error;
 use crate::manager::engine::Engine;
+use crate::pauses::jittered;
 use crate::protocol::Command;
 
 pub(super) async fn adopt(engine: Arc<Engine>) {

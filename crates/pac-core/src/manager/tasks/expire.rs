@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
-use super::jittered;
 use crate::error::Error;
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
 use crate::manager::registry::{AnswerReceiver, Cell};
+use crate::pauses::jittered;
 use crate::protocol::{Command, Death};
 use crate::value::SessionId;
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::sleep;
 
 use crate::driver::{Watch, WatchEvent};
@@ -11,16 +10,13 @@ use crate::error::Error;
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
 use crate::name::RepositoryKey;
+use crate::pauses::Pauses;
 use crate::protocol::Command;
 use crate::state::Snapshot;
 use crate::value::Revision;
 
-const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_millis(50))
-    .with_max_delay(LONGEST_RECONNECT)
-    .with_jitter()
-    .without_max_times();
-const LONGEST_RECONNECT: Duration = Duration::from_secs(5);
+/// Between attempts to open the watch anew: the first pause, and the longest without its jitter.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
 pub(super) async fn listen(engine: Arc<Engine>, mut watch: Box<dyn Watch>) {
     loop {
@@ -35,11 +31,11 @@ pub(super) async fn listen(engine: Arc<Engine>, mut watch: Box<dyn Watch>) {
 }
 
 async fn reconnect(engine: &Engine, mut error: Error) -> Box<dyn Watch> {
-    let mut backoff = RECONNECT.build();
+    let mut pauses = Pauses::new(RECONNECT.0, RECONNECT.1);
     loop {
         tracing::warn!(%error, "the watch is broken; polling until it is back");
         engine.vitals.watching(Some(error.to_string()));
-        sleep(backoff.next().unwrap_or(LONGEST_RECONNECT)).await;
+        sleep(pauses.grow()).await;
         let watching = engine.store.driver.watch(engine.fence.session().0);
         match engine.store.read(watching, "watch").await {
             Ok(watch) => {

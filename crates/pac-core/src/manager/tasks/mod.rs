@@ -10,7 +10,6 @@ mod reclaim;
 pub(super) mod supervise;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::engine::Engine;
 use crate::driver::Watch;
@@ -27,9 +26,4 @@ pub(super) fn start(engine: &Arc<Engine>, watch: Box<dyn Watch>) {
     supervise::start(engine, "sweep for dead sessions", expire);
     let reclaim = reclaim::follow(Arc::clone(engine));
     supervise::start(engine, "follower of the session", reclaim);
-}
-
-/// Up to a fifth more or less, so that controllers started together do not poll together.
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.8 + 0.4 * fastrand::f64())
 }

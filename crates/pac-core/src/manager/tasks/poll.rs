@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 
-use super::jittered;
 use crate::driver::ListFilter;
 use crate::manager::engine::Engine;
 use crate::manager::registry::Cell;
+use crate::pauses::jittered;
 use crate::value::Revision;
 
 /// A page is worth its price if it saves this many reads on average.
