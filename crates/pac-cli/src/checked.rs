@@ -18,6 +18,11 @@ impl Checked {
         Self::new(check, "ok", detail.to_owned())
     }
 
+    /// All works, and something should be seen to.
+    pub(crate) fn warning(check: &'static str, what: &str) -> Self {
+        Self::new(check, "warning", what.to_owned())
+    }
+
     pub(crate) fn failed(check: &'static str, why: &impl ToString) -> Self {
         Self::new(check, "failed", why.to_string())
     }
@@ -38,6 +43,7 @@ impl Checked {
         // Make failures stand out.
         let result = match self.result {
             "failed" => "FAILED",
+            "warning" => "WARNING",
             result => result,
         };
         let detail = self.detail.trim_end().replace('\n', "\n         ");

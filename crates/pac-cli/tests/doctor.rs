@@ -20,7 +20,7 @@ on_every_store! {
     limits_that_are_switched_off,
 }
 
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "settings",
     "reachable",
     "tls",
@@ -28,6 +28,7 @@ const STEPS: [&str; 12] = [
     "privileges",
     "schema",
     "version",
+    "store",
     "session",
     "clock",
     "write-and-read",

@@ -4,6 +4,8 @@
 //! replace rows *if the repository's head is still at the revision that they were planned at,
 //! and the sessions that they name are alive*, in one atomic step.
 
+mod finding;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +18,8 @@ use crate::name::RepositoryKey;
 use crate::protocol::{Changes, Death};
 use crate::state::{Head, Snapshot};
 use crate::value::{Revision, SessionId};
+
+pub use finding::{Finding, Level};
 
 /// A store that can keep the state of repositories.
 ///
@@ -161,6 +165,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// The store's own.
     async fn server_version(&self) -> Result<Option<String>, Error> {
         Ok(None)
+    }
+
+    /// What an operator should know about the store: missing privileges, a server that will be
+    /// full. Only reads. Empty where there is nothing to see to, and from drivers that do not look.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
+        Ok(Vec::new())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pac_concurrency::driver::Driver;
+use pac_concurrency::driver::{Driver, Finding, Level};
 use pac_concurrency::settings::SslMode;
 use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSettings, Settings};
 
@@ -29,6 +29,10 @@ pub(super) async fn open(
     };
     passed(loaded, Step::Version, report);
     check_version(settings.driver, driver.as_ref(), report).await;
+    match driver.diagnose().await {
+        Ok(findings) => report_findings(&findings, report),
+        Err(error) => report.failed(Step::Store, error.into()),
+    }
     match ConcurrencyManager::open(Arc::clone(&driver), settings.manager).await {
         Ok(manager) => {
             report.ok(Step::Session, "opened");
@@ -114,6 +118,37 @@ async fn check_version(kind: DriverKind, driver: &dyn Driver, report: &mut Repor
     }
 }
 
+/// Reports what the driver has found. What fails counts as its kind says: missing privileges at
+/// their step, all else at the store's, which says the warnings too.
+fn report_findings(findings: &[Finding], report: &mut Report) {
+    let lines = |of: &dyn Fn(Level) -> bool| {
+        let found = findings.iter().filter(|finding| of(finding.level()));
+        found.map(Finding::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let refused = Level::Failure(ErrorKind::Unauthorised);
+    let others = lines(&|level| level != refused);
+    let failed = findings.iter().find_map(|finding| match finding.level() {
+        Level::Failure(kind) if kind != ErrorKind::Unauthorised => Some(kind),
+        _ => None,
+    });
+    match failed {
+        Some(kind) => report.failed(Step::Store, failure(kind, others)),
+        None if others.is_empty() => report.ok(Step::Store, "nothing to see to"),
+        None => report.warning(Step::Store, others),
+    }
+    let refusals = lines(&|level| level == refused);
+    if !refusals.is_empty() {
+        let refused = failure(ErrorKind::Unauthorised, refusals);
+        report.failed(Step::Privileges, refused);
+    }
+}
+
+/// A failure with the exit code of errors of that kind.
+fn failure(kind: ErrorKind, message: String) -> Failure {
+    let exit = Failure::from(Error::new(kind, "diagnose", "")).exit();
+    Failure::new(exit, message)
+}
+
 fn is_too_old(version: &str) -> bool {
     let major = version.split(|c: char| !c.is_ascii_digit()).next();
     major
@@ -124,6 +159,17 @@ fn is_too_old(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn findings_that_fail_have_the_exit_code_of_their_kind() {
+        let warning = Finding::warning("the store is nearly full", "raise the quota");
+        let failure = Finding::failure(ErrorKind::Unauthorised, "no DELETE", "grant it");
+        let mut report = Report::default();
+        report_findings(std::slice::from_ref(&warning), &mut report);
+        assert_eq!(report.exit(), Exit::Success);
+        report_findings(&[warning, failure], &mut report);
+        assert_eq!(report.exit(), Exit::Unauthorised);
+    }
 
     #[test]
     fn versions_are_compared_as_numbers() {

@@ -16,6 +16,7 @@ pub(super) enum Step {
     Privileges,
     Schema,
     Version,
+    Store,
     Session,
     Clock,
     WriteAndRead,
@@ -24,7 +25,7 @@ pub(super) enum Step {
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Settings,
         Self::Reachable,
         Self::Tls,
@@ -32,6 +33,7 @@ impl Step {
         Self::Privileges,
         Self::Schema,
         Self::Version,
+        Self::Store,
         Self::Session,
         Self::Clock,
         Self::WriteAndRead,
@@ -48,6 +50,7 @@ impl Step {
             Self::Privileges => "privileges",
             Self::Schema => "schema",
             Self::Version => "version",
+            Self::Store => "store",
             Self::Session => "session",
             Self::Clock => "clock",
             Self::WriteAndRead => "write-and-read",
@@ -60,6 +63,7 @@ impl Step {
 #[derive(Debug)]
 enum Verdict {
     Ok(String),
+    Warning(String),
     Failed(Failure),
     Skipped(String),
 }
@@ -71,6 +75,11 @@ pub(super) struct Report(BTreeMap<Step, Verdict>);
 impl Report {
     pub(super) fn ok(&mut self, step: Step, detail: impl Into<String>) {
         self.0.insert(step, Verdict::Ok(detail.into()));
+    }
+
+    /// All works, and something should be seen to.
+    pub(super) fn warning(&mut self, step: Step, what: String) {
+        self.0.insert(step, Verdict::Warning(what));
     }
 
     pub(super) fn skipped(&mut self, step: Step, why: impl Into<String>) {
@@ -114,6 +123,7 @@ impl Report {
         }
         let checks = self.0.iter().map(|(step, verdict)| match verdict {
             Verdict::Ok(detail) => Checked::ok(step.name(), detail),
+            Verdict::Warning(what) => Checked::warning(step.name(), what),
             Verdict::Failed(failure) => Checked::failed(step.name(), failure),
             Verdict::Skipped(why) => Checked::skipped(step.name(), why),
         });
@@ -123,7 +133,7 @@ impl Report {
     fn first_failure(&self) -> Option<(Step, &Failure)> {
         self.0.iter().find_map(|(step, verdict)| match verdict {
             Verdict::Failed(failure) => Some((*step, failure)),
-            Verdict::Ok(_) | Verdict::Skipped(_) => None,
+            Verdict::Ok(_) | Verdict::Warning(_) | Verdict::Skipped(_) => None,
         })
     }
 }
