@@ -2,6 +2,7 @@
 
 mod closing;
 mod commit;
+mod contact;
 mod engine;
 mod executor;
 mod handle;

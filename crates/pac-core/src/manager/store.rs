@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::contact::Contact;
 use crate::driver::{BatchOutcome, Commit, Descriptor, Driver, Placement, RepositoryCommit};
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
@@ -24,6 +25,8 @@ const BACKGROUND_READS: usize = 32;
 pub(super) struct Store {
     pub(super) driver: Arc<dyn Driver>,
     pub(super) descriptor: Descriptor,
+    /// Whether it answers.
+    pub(super) contact: Arc<Contact>,
     request_timeout: Duration,
     reads: Semaphore,
     background: Semaphore,
@@ -34,6 +37,7 @@ impl Store {
         Self {
             descriptor: driver.descriptor(),
             driver,
+            contact: Arc::default(),
             request_timeout,
             reads: Semaphore::new(READS),
             background: Semaphore::new(BACKGROUND_READS),
@@ -107,7 +111,10 @@ impl Store {
     /// The answer to a batch, one outcome for each of the `asked` repositories.
     pub(super) async fn answer(&self, commit: Commit, asked: usize) -> BatchOutcome {
         let answer = match commit {
-            Commit::Done(answer) => answer,
+            Commit::Done(answer) => {
+                self.contact.heard(&answer);
+                answer
+            }
             Commit::Pending(request) => {
                 let unknown = ErrorKind::Indeterminate;
                 self.within_deadline(request, unknown, "commit").await
@@ -123,16 +130,19 @@ impl Store {
         missed: ErrorKind,
         operation: &'static str,
     ) -> Result<T, Error> {
-        if self.is_in_process() {
-            return request.await;
-        }
-        match timeout(self.request_timeout, request).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let message = "the store did not answer in time";
-                Err(Error::new(missed, operation, message))
+        let answer = if self.is_in_process() {
+            request.await
+        } else {
+            match timeout(self.request_timeout, request).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    let message = "the store did not answer in time";
+                    Err(Error::new(missed, operation, message))
+                }
             }
-        }
+        };
+        self.contact.heard(&answer);
+        answer
     }
 }
 

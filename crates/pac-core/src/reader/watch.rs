@@ -20,8 +20,10 @@ const POLL: Duration = Duration::from_secs(10);
 /// The number of repositories read in one request.
 const PAGE: usize = 500;
 
-/// Between attempts to reach the store again: the first pause, and the longest without its jitter.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Between attempts to reach the store again: the first pause.
+const FIRST_RECONNECT: Duration = Duration::from_millis(50);
+/// The longest of these, without its jitter: the store's return is noticed within half a second.
+const LONGEST_RECONNECT: Duration = Duration::from_millis(250);
 
 /// A change in a store, or in the connection to it.
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl StoreWatch {
         };
         // The hints were opened before, so no change between this read and the first hint is
         // lost.
-        let heads = watch.heads().await?;
+        let heads = heads(&*watch.driver, watch.only.as_ref()).await?;
         watch.known = heads
             .iter()
             .map(|(k, h)| (k.clone(), Known::of(h)))
@@ -218,7 +220,7 @@ impl StoreWatch {
     fn interrupted(&mut self, error: Error) {
         self.hints = None;
         if self.pauses.is_none() {
-            self.pauses = Some(Pauses::new(RECONNECT.0, RECONNECT.1));
+            self.pauses = Some(Pauses::new(FIRST_RECONNECT, LONGEST_RECONNECT));
             self.untold.push_back(Change::Interrupted(error));
         }
     }
@@ -248,7 +250,7 @@ impl StoreWatch {
             self.next_poll = Instant::now() + POLL;
             return Ok(());
         }
-        let heads = self.heads().await?;
+        let heads = heads(&*self.driver, None).await?;
         let gone = self.known.keys().filter(|key| !heads.contains_key(*key));
         self.changed.extend(gone.cloned());
         for (repository, head) in heads {
@@ -259,26 +261,6 @@ impl StoreWatch {
         }
         self.next_poll = Instant::now() + POLL;
         Ok(())
-    }
-
-    async fn heads(&self) -> Result<BTreeMap<RepositoryKey, Head>, Error> {
-        let mut heads = BTreeMap::new();
-        if let Some(only) = &self.only {
-            let snapshot = self.driver.load(only, None).await?;
-            if snapshot.exists {
-                heads.insert(only.clone(), snapshot.head);
-            }
-            return Ok(heads);
-        }
-        loop {
-            let after = heads.last_key_value().map(|(key, _)| key);
-            let page = self.driver.list(ListFilter::All, after, PAGE).await?;
-            let last = page.len() < PAGE;
-            heads.extend(page);
-            if last {
-                return Ok(heads);
-            }
-        }
     }
 
     async fn read(&mut self, repository: &RepositoryKey) -> Result<(), Error> {
@@ -325,6 +307,31 @@ impl StoreWatch {
             .iter()
             .map(|entry| RunChange::of(repository, &head, entry));
         self.untold.extend(changes.map(Change::Run));
+    }
+}
+
+/// The heads of the watched repositories that exist. No method: a future that borrows a whole
+/// [`StoreWatch`] could not be sent to another thread.
+async fn heads(
+    driver: &dyn Driver,
+    only: Option<&RepositoryKey>,
+) -> Result<BTreeMap<RepositoryKey, Head>, Error> {
+    let mut heads = BTreeMap::new();
+    if let Some(only) = only {
+        let snapshot = driver.load(only, None).await?;
+        if snapshot.exists {
+            heads.insert(only.clone(), snapshot.head);
+        }
+        return Ok(heads);
+    }
+    loop {
+        let after = heads.last_key_value().map(|(key, _)| key);
+        let page = driver.list(ListFilter::All, after, PAGE).await?;
+        let last = page.len() < PAGE;
+        heads.extend(page);
+        if last {
+            return Ok(heads);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::batcher;
 use super::token::Token;
@@ -87,6 +87,7 @@ impl Engine {
             let commit: Box<[RepositoryCommit]> = commit;
             match self.store.commit(session, commit.into_vec()) {
                 Commit::Done(answer) => {
+                    self.store.contact.heard(&answer);
                     let outcome = self.heard(session, checked(answer, 1));
                     let mut outcome = outcome.map(|mut outcomes| outcomes.pop());
                     let outcome = outcome.as_mut().map(Option::take).map_err(|error| &*error);
@@ -198,7 +199,7 @@ impl Engine {
             Action::PlanAfter(delay) => {
                 let engine = Arc::clone(self);
                 self.executor.spawn(async move {
-                    sleep(delay).await;
+                    engine.store.contact.pause(delay).await;
                     engine.attend(token);
                 });
             }

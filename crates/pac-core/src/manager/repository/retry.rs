@@ -15,8 +15,9 @@ use crate::state::Head;
 
 /// Between attempts at a store that cannot be reached: the first pause.
 const FIRST_BACKOFF: Duration = Duration::from_millis(2);
-/// The longest of these, without its jitter.
-pub(super) const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+/// The longest of these, without its jitter: a pause that misses the store's return ends within
+/// half a second of it all the same.
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_millis(250);
 
 /// Between attempts that lost against another controller's: the first pause.
 const FIRST_CONTENTION: Duration = Duration::from_millis(1);

@@ -12,15 +12,21 @@ use crate::pauses::jittered;
 use crate::protocol::Command;
 
 pub(super) async fn adopt(engine: Arc<Engine>) {
+    let mut returns = engine.store.contact.follow();
+    let mut failed = false;
     loop {
         tokio::select! {
             () = sleep(jittered(engine.options.poll_interval)) => {}
             () = engine.grants.opened() => {}
+            () = returns.next(), if failed => {}
         }
+        returns.begin();
+        failed = false;
         if engine.grants.takes()
             && let Err(error) = promote_all(&engine).await
         {
             tracing::warn!(%error, "could not look for runs without an owner; trying again");
+            failed = true;
         }
     }
 }

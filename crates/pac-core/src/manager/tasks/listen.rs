@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use crate::driver::{Watch, WatchEvent};
 use crate::error::Error;
 use crate::manager::commit::token::Token;
@@ -15,14 +13,18 @@ use crate::protocol::Command;
 use crate::state::Snapshot;
 use crate::value::Revision;
 
-/// Between attempts to open the watch anew: the first pause, and the longest without its jitter.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// Between attempts to open the watch anew: the first pause.
+const FIRST_RECONNECT: Duration = Duration::from_millis(50);
+/// The longest of these, without its jitter: this is often the one request that a manager whose
+/// runs only wait makes, and the store's return is to be noticed within half a second.
+const LONGEST_RECONNECT: Duration = Duration::from_millis(250);
 
 pub(super) async fn listen(engine: Arc<Engine>, mut watch: Box<dyn Watch>) {
     loop {
         match watch.next().await {
             Ok(event) => pass_on(&engine, event),
             Err(error) => {
+                engine.store.contact.heard(&Err::<(), _>(error.replicate()));
                 watch = reconnect(&engine, error).await;
                 pass_on(&engine, WatchEvent::Missed);
             }
@@ -31,11 +33,18 @@ pub(super) async fn listen(engine: Arc<Engine>, mut watch: Box<dyn Watch>) {
 }
 
 async fn reconnect(engine: &Engine, mut error: Error) -> Box<dyn Watch> {
-    let mut pauses = Pauses::new(RECONNECT.0, RECONNECT.1);
+    let mut pauses = Pauses::new(FIRST_RECONNECT, LONGEST_RECONNECT);
+    let mut returns = engine.store.contact.follow();
+    let mut failures = 0_u32;
     loop {
-        tracing::warn!(%error, "the watch is broken; polling until it is back");
+        // An outage is told when it begins, and then more and more seldom.
+        failures = failures.saturating_add(1);
+        if failures.is_power_of_two() {
+            tracing::warn!(%error, failures, "the watch is broken; polling until it is back");
+        }
         engine.vitals.watching(Some(error.to_string()));
-        sleep(pauses.grow()).await;
+        returns.pause(pauses.grow()).await;
+        returns.begin();
         let watching = engine.store.driver.watch(engine.fence.session().0);
         match engine.store.read(watching, "watch").await {
             Ok(watch) => {

@@ -1,26 +1,49 @@
 //! The back-stop: reads again what somebody waits for, in case a hint was lost.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::sleep;
 
 use crate::driver::ListFilter;
 use crate::manager::engine::Engine;
 use crate::manager::registry::Cell;
-use crate::pauses::jittered;
+use crate::pauses::{Pauses, jittered};
 use crate::value::Revision;
 
 /// A page is worth its price if it saves this many reads on average.
 const PER_PAGE: usize = 50;
 
+/// After the store was away, hints may get lost for a while: processes that have changed something
+/// end before they could tell, or cannot reach those that listen yet. What is of interest is read
+/// again after each of so many pauses, together about three seconds,
+const LOOKS_IN_DOUBT: usize = 8;
+/// of which this is the shortest: with its jitter none is as long as half a second, and no run
+/// waits longer than that for a hint that was lost.
+const DOUBT: Duration = Duration::from_millis(250);
+
 pub(super) async fn poll(engine: Arc<Engine>) {
+    let mut returns = engine.store.contact.follow();
     loop {
-        sleep(jittered(engine.options.poll_interval)).await;
-        let mut cells = engine.registry.all();
-        cells.retain(|cell| cell.lock().machine.is_of_interest());
-        look_at(&engine, cells).await;
+        tokio::select! {
+            () = sleep(jittered(engine.options.poll_interval)) => look(&engine).await,
+            () = returns.next() => {
+                let mut pauses = Pauses::new(DOUBT, DOUBT);
+                for _ in 0..LOOKS_IN_DOUBT {
+                    sleep(pauses.grow()).await;
+                    look(&engine).await;
+                }
+            }
+        }
         engine.registry.evict();
     }
+}
+
+/// Has what is of interest read again.
+async fn look(engine: &Arc<Engine>) {
+    let mut cells = engine.registry.all();
+    cells.retain(|cell| cell.lock().machine.is_of_interest());
+    look_at(engine, cells).await;
 }
 
 /// Has repositories read again. Of many, only those that have changed: pages of heads tell
