@@ -1,11 +1,12 @@
 //! The waiters of one repository.
 
+use super::Repository;
 use super::effects::{Effects, EndOfWaiting, Grant, Place, Turn, TurnMessage, WaiterId};
 use super::env::Port;
 use crate::hash::{HashMap, HashSet};
 use crate::name::PipelineRunKey;
-use crate::state::{Entry, RunKind};
-use crate::value::Ticket;
+use crate::state::{Entry, EntryState, RunKind};
+use crate::value::{SessionId, Ticket};
 
 #[derive(Debug)]
 pub(super) struct Waiter<P: Port> {
@@ -151,5 +152,33 @@ impl<P: Port> Waiter<P> {
             notice: self.notice,
             message: TurnMessage::Over(why),
         }
+    }
+}
+
+impl<P: Port> Repository<P> {
+    /// Whether somebody waits here for the run that is the next to start, and `session` has a run
+    /// that is before it.
+    #[must_use]
+    pub fn is_next_behind(&self, session: SessionId) -> bool {
+        if self.waiters.is_empty() {
+            return false;
+        }
+        self.state.as_ref().is_some_and(|state| {
+            let mut queue = state.queue();
+            let next = queue.find(|entry| entry.owner() != Some(session));
+            let is_ours = next.is_some_and(|next| self.waiters.knows(&next.run));
+            is_ours && state.entries().any(|entry| is_of(entry, session))
+        })
+    }
+}
+
+/// Whether a session waits for the run, or has its slot, be it as an orphan.
+fn is_of(entry: &Entry, session: SessionId) -> bool {
+    match entry.state {
+        EntryState::Queued { owner } => owner == Some(session),
+        EntryState::Started {
+            session: holder, ..
+        } => holder == session,
+        EntryState::Finished { .. } => false,
     }
 }

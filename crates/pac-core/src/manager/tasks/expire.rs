@@ -1,10 +1,12 @@
-//! Ends or disowns the runs of dead sessions.
+//! Ends or disowns the runs of dead sessions: of one session after the other.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::error::Error;
 use crate::manager::commit::token::Token;
@@ -14,55 +16,135 @@ use crate::pauses::jittered;
 use crate::protocol::{Command, Death};
 use crate::value::SessionId;
 
-/// The dead sessions that are seen to, or were.
-type SeenTo = Mutex<HashMap<SessionId, Death>>;
+/// So long the next session waits for one that cannot be seen to. That one is not given up: it
+/// goes on beside the next, until its requests have failed.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// The dead sessions of the last list, each with how it is seen to or was.
+#[derive(Debug)]
+struct Listed {
+    dead: Mutex<HashMap<SessionId, Death>>,
+    /// Has one permit: for seeing to a session.
+    turn: Semaphore,
+}
 
 pub(super) async fn expire(engine: Arc<Engine>) {
-    // A session is here from the moment on at which a task sees to it.
-    let seen_to = Arc::new(Mutex::new(HashMap::new()));
+    let listed = Arc::new(Listed {
+        dead: Mutex::default(),
+        turn: Semaphore::new(1),
+    });
+    let mut returns = engine.store.contact.follow();
+    let mut failures = 0_u32;
     loop {
         let next = Instant::now() + jittered(engine.options.sweep_interval);
         tokio::select! {
             () = sleep_until(next) => {}
             () = engine.session_died.notified() => {}
+            () = returns.next() => {}
         }
         let dead = engine.store.driver.dead_sessions();
         match engine.store.read(dead, "sweep").await {
             Ok(dead) => {
+                failures = 0;
                 let (own, _) = engine.fence.session();
                 if dead.iter().any(|(session, _)| *session == own) && engine.fence.lose(own) {
                     // Whatever the keep-alive waits for: the store has said it.
                     tracing::debug!(session = %own, "the store counts the session as dead");
                 }
-                see_to(&engine, &seen_to, dead);
+                for (session, death) in listed.renew(dead) {
+                    start(&engine, &listed, session, death);
+                }
             }
             Err(error) => {
-                tracing::warn!(%error, "could not look for dead sessions; trying again");
+                failures = failures.saturating_add(1);
+                if failures.is_power_of_two() {
+                    let why = "could not look for dead sessions; trying again";
+                    tracing::warn!(%error, failures, "{why}");
+                }
             }
         }
+        // The sweep itself was the one to be answered.
+        returns.begin();
     }
 }
 
-/// Each in a task of its own: one that cannot be seen to does not hold up the others.
-fn see_to(engine: &Arc<Engine>, seen_to: &Arc<SeenTo>, dead: Vec<(SessionId, Death)>) {
-    let mut seen = seen_to.lock().unwrap_or_else(PoisonError::into_inner);
-    seen.retain(|session, _| dead.iter().any(|(other, _)| other == session));
-    for (session, death) in dead {
-        if seen.insert(session, death) == Some(death) {
-            continue;
+impl Listed {
+    /// Takes the list as it is now. Gives what is new in it.
+    fn renew(&self, now: Vec<(SessionId, Death)>) -> Vec<(SessionId, Death)> {
+        let now: HashMap<SessionId, Death> = now.into_iter().collect();
+        let mut dead = self.dead();
+        let before = std::mem::replace(&mut *dead, now);
+        let listed = dead.iter().map(|(session, death)| (*session, *death));
+        let is_new = |(session, death): &(SessionId, Death)| before.get(session) != Some(death);
+        listed.filter(is_new).collect()
+    }
+
+    fn has(&self, session: SessionId, death: Death) -> bool {
+        self.dead().get(&session) == Some(&death)
+    }
+
+    fn dead(&self) -> MutexGuard<'_, HashMap<SessionId, Death>> {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sees to a session in a task, which ends with the manager.
+fn start(engine: &Arc<Engine>, listed: &Arc<Listed>, session: SessionId, death: Death) {
+    let (work, listed) = (Arc::clone(engine), Arc::clone(listed));
+    engine.executor.spawn(async move {
+        tokio::select! {
+            () = see_to(&work, &listed, session, death) => {}
+            _ = work.lifecycle.over() => {}
         }
-        let (engine, seen_to) = (Arc::clone(engine), Arc::clone(seen_to));
-        Arc::clone(&engine).executor.spawn(async move {
-            if let Err(error) = engine.expire(session, death, "sweep").await {
-                tracing::warn!(%session, %error, "could not see to a dead session; trying again");
-                let mut seen = seen_to.lock().unwrap_or_else(PoisonError::into_inner);
-                seen.remove(&session);
+    });
+}
+
+/// Sees to a session, until that has succeeded or is not needed any more.
+async fn see_to(engine: &Arc<Engine>, listed: &Listed, session: SessionId, death: Death) {
+    let interval = engine.options.sweep_interval;
+    if !engine.is_next_behind(session) {
+        // The process that has the next waiter behind a run of this session goes first, and
+        // mostly leaves nothing to be done.
+        sleep(interval.mul_f64(0.2 + 0.4 * fastrand::f64())).await;
+    }
+    let mut failures = 0_u32;
+    loop {
+        // Never closed: without a permit, nothing is limited.
+        let turn = listed.turn.acquire().await.ok();
+        if !listed.has(session, death) {
+            return;
+        }
+        let mut seen_to = pin!(engine.expire(session, death, "sweep"));
+        let result = match timeout(PATIENCE, &mut seen_to).await {
+            Ok(result) => {
+                drop(turn);
+                result
             }
-        });
+            Err(_) => {
+                drop(turn);
+                seen_to.await
+            }
+        };
+        let Err(error) = result else {
+            return;
+        };
+        failures = failures.saturating_add(1);
+        if failures.is_power_of_two() {
+            let why = "could not see to a dead session; trying again";
+            tracing::warn!(%session, %error, failures, "{why}");
+        }
+        engine.store.contact.pause(jittered(interval)).await;
     }
 }
 
 impl Engine {
+    /// Whether the next run to start in some repository is one that waits here, behind a run of
+    /// this session.
+    fn is_next_behind(&self, session: SessionId) -> bool {
+        let mut cells = self.registry.all().into_iter();
+        cells.any(|cell| cell.lock().machine.is_next_behind(session))
+    }
+
     /// Has the death of a session recorded in every repository in which it has entries.
     pub(in crate::manager) async fn expire(
         self: &Arc<Self>,
