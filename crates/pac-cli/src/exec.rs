@@ -5,6 +5,7 @@ pub(crate) mod guarded;
 mod name;
 mod patience;
 mod queue;
+mod renewals;
 mod signals;
 mod terminal;
 
@@ -294,8 +295,12 @@ impl Args {
         ttl: Duration,
         signals: &mut Signals,
     ) -> Result<u8, Failure> {
+        let renewals = renewals::tell(manager.events());
         let over = match Child::start(&self.command, &environment(&lease)) {
-            Ok(child) => child.run(lease.lost(), signals).await,
+            Ok(child) => tokio::select! {
+                over = child.run(lease.lost(), signals) => over,
+                never = renewals => match never {},
+            },
             Err(failure) => {
                 manager.release(lease, RunOutcome::Cancelled).await?;
                 return Err(failure);

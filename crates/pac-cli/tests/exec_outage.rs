@@ -48,6 +48,57 @@ fn etcd_waiters_keep_their_places_through_an_outage_in_which_the_store_keeps_the
     });
 }
 
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_a_renewal_that_fails_is_told_at_once_and_costs_nothing() {
+    let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
+    let store = Store::at_postgres(&server.port.to_string());
+    failed_renewals_are_told(&store, || {
+        server.kill_9();
+        sleep(TTL);
+        server.start_again();
+    });
+}
+
+#[cfg(feature = "etcd")]
+#[test]
+fn etcd_a_renewal_that_fails_is_told_at_once_and_costs_nothing() {
+    let mut server = servers::etcd::OwnEtcd::start();
+    let store = Store::at_etcd(&server.endpoint());
+    failed_renewals_are_told(&store, || {
+        server.kill_9();
+        sleep(TTL);
+        server.start_again();
+    });
+}
+
+/// The outage ends well before the TTL of the holder, which renews its session once a third.
+fn failed_renewals_are_told(store: &Store, outage: impl FnOnce()) {
+    let (up, go) = (store.file("up"), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.1; done; exit 6",
+        up.display(),
+        go.display()
+    );
+    let holder = store.exec(&["--limit", "1", "--ttl", "9s"], &script);
+    wait_for_text(&up, "up");
+
+    outage();
+
+    // A renewal is due by then.
+    sleep(TTL);
+    fs::write(&go, "").unwrap();
+    let holder = holder.wait();
+    assert_eq!(holder.code, 6, "{holder:?}");
+    for said in [
+        "cannot be renewed, trying again: keep alive",
+        "slot is lost in",
+        "renewed again",
+    ] {
+        assert!(holder.stderr.contains(said), "{said:?}: {holder:?}");
+    }
+}
+
 fn waiters_keep_their_places(store: &Store, outage: impl FnOnce()) {
     let (up, go, log) = (store.file("up"), store.file("go"), store.file("log"));
     let script = format!(

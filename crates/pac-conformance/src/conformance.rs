@@ -84,6 +84,12 @@ macro_rules! conformance {
                 Nothing s37_everybody_restarts everybody_restarts;
                 Nothing s38_a_restart_of_the_store_loses_nothing
                     a_restart_of_the_store_loses_nothing;
+                Nothing s38_a_stopped_store_is_told_and_returned_to
+                    a_stopped_store_is_told_and_returned_to;
+                Nothing s38_a_store_that_is_back_is_used_at_once
+                    a_store_that_is_back_is_used_at_once;
+                Nothing s38_hints_lost_after_an_outage_cost_no_time
+                    hints_lost_after_an_outage_cost_no_time;
                 Nothing s39_a_long_outage_fails_calls_and_passes
                     a_long_outage_fails_calls_and_passes;
                 Nothing s40_a_lost_answer_is_recognised a_lost_answer_is_recognised;
@@ -91,6 +97,7 @@ macro_rules! conformance {
                 Machine s42_keep_alive_survives_blocked_workers
                     keep_alive_survives_blocked_workers;
                 Nothing s43_dead_keep_alive_is_not_hidden dead_keep_alive_is_not_hidden;
+                Nothing s43_a_failed_renewal_is_told_at_once a_failed_renewal_is_told_at_once;
                 Nothing s44_a_paused_store_costs_no_lease a_paused_store_costs_no_lease;
             }
             state {

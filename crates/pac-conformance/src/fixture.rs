@@ -15,7 +15,7 @@ use pac_core::{Error, PipelineRunKey, RepositoryKey, Timestamp};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::faults::Faults;
-use crate::{Time, Vandal, View, run, uid};
+use crate::{Outage, Server, Time, Vandal, View, run, uid};
 
 /// A store, empty at the start, on which a case opens as many managers as it needs.
 ///
@@ -32,6 +32,7 @@ pub struct Fixture {
     scale: f64,
     reset: Option<Reset>,
     vandal: Option<Arc<dyn Vandal>>,
+    server: Option<Arc<dyn Server>>,
     managers: Mutex<Vec<ConcurrencyManager>>,
 }
 
@@ -73,6 +74,7 @@ impl Fixture {
             scale: 1.0,
             reset: None,
             vandal: None,
+            server: None,
             managers: Mutex::default(),
         }
     }
@@ -148,6 +150,20 @@ impl Fixture {
     pub fn with_vandal(mut self, vandal: impl Vandal) -> Self {
         self.vandal = Some(Arc::new(vandal));
         self
+    }
+
+    /// Sets the server of the store, which nobody else may use. Without one, an
+    /// [outage](Self::outage) is that of a line before the store.
+    #[must_use]
+    pub fn with_server(mut self, server: impl Server) -> Self {
+        self.server = Some(Arc::new(server));
+        self
+    }
+
+    /// The means to take the store away from managers, and to give it back.
+    #[must_use]
+    pub fn outage(&self) -> Outage {
+        Outage::of(self.server.clone())
     }
 
     /// The driver itself: direct access to the store, without a manager or injected faults.
@@ -329,10 +345,10 @@ impl Fixture {
         came.unwrap_or_else(|_| panic!("{what} did not come within {longest:?}"))
     }
 
-    /// Awaits a future that must complete once the connection is back: managers try to reconnect
-    /// every few seconds at most.
+    /// Awaits a future that must complete once the store answers again: within a second, and the
+    /// tolerance.
     pub async fn reconnected<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        let longest = Duration::from_secs(10);
+        let longest = Duration::from_secs(1) + self.tolerance;
         let came = timeout(longest, future).await;
         came.unwrap_or_else(|_| panic!("{what} did not come within {longest:?} of the outage"))
     }

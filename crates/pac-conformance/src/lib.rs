@@ -71,6 +71,8 @@
 //!   treat records that a foreign program has damaged or a newer version has written, and a
 //!   [clock](Fixture::with_clock) that can be set. The cases do the rest: they open managers and
 //!   put [`faults`] between them and the store.
+//! - For the cases on [outages](cases::leases_and_crashes) a [`Server`] that they may stop, if there
+//!   is one that no other test uses: then they run against a server that is really gone.
 //!
 //! # What is checked
 //!
@@ -108,6 +110,7 @@ pub mod random;
 mod reference;
 mod rules;
 mod run;
+mod server;
 mod vandal;
 mod view;
 
@@ -119,5 +122,6 @@ pub use history::{History, Span};
 pub use names::{PREFIX_NAMES, at_priority, durable, ephemeral, repository, run, uid};
 pub use rules::{Production, Rules};
 pub use run::{Needs, Time, run_case, run_case_that};
+pub use server::{Outage, Server};
 pub use vandal::{Harm, Vandal};
 pub use view::View;

@@ -1,6 +1,7 @@
 //! What a manager has to tell that nobody asked for.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::state::RunOutcome;
@@ -37,6 +38,21 @@ pub enum Event {
         /// How; `None` when its repository was removed with it, or a new run took its name.
         outcome: Option<RunOutcome>,
     },
+    /// A renewal of this manager's session has failed, and is tried again: told once an outage.
+    /// [`Renewed`](Self::Renewed) or [`LeasesLost`](Self::LeasesLost) follows, unless the session
+    /// or the manager ends first.
+    NotRenewed {
+        /// The session.
+        session: SessionId,
+        /// How long this manager may still call itself the holder of its leases if the store
+        /// answers nothing more.
+        remaining: Duration,
+        /// Why it failed, for people to read.
+        cause: String,
+    },
+    /// This manager's session, of which [`NotRenewed`](Self::NotRenewed) was told, is renewed
+    /// again, and nothing was lost.
+    Renewed(SessionId),
     /// This manager's session was not renewed in time: it may call itself the holder of none of
     /// its leases any more. Its waiting runs keep their places for as long as the store keeps
     /// the session; then [`SessionLost`](Self::SessionLost) follows, else

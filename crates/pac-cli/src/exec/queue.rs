@@ -1,5 +1,6 @@
 //! Waits for a slot, and shows the position in the queue.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use pac_concurrency::{
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::patience::{Stop, until};
+use super::renewals;
 use super::signals::Signals;
 use crate::output::note;
 use crate::time::humanise;
@@ -96,14 +98,19 @@ impl<'a> Queue<'a> {
 
     /// Says that the store is away, and that it is back. Neither costs the place.
     fn tell(&self, heard: &Heard) {
-        let text = match heard {
+        let text: Cow<'_, str> = match heard {
             Heard::Event(Event::LeasesLost(_)) => {
-                "the store does not answer; waiting on in the place that it may have kept"
+                "the store does not answer; waiting on in the place that it may have kept".into()
             }
-            Heard::Event(Event::SessionKept(_)) => "the store is back, and has kept the place",
-            _ => return,
+            Heard::Event(Event::SessionKept(_)) => {
+                "the store is back, and has kept the place".into()
+            }
+            heard => match renewals::news(heard, "the place is kept for at least") {
+                Some(news) => Cow::Owned(news),
+                None => return,
+            },
         };
-        let say = || note(text);
+        let say = || note(&text);
         match &self.spinner {
             Some(spinner) => spinner.suspend(say),
             None => say(),

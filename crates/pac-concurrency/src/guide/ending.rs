@@ -39,6 +39,8 @@
 //!
 //! - [`is_ready`]: may this manager be trusted with work?
 //! - [`session_remaining`]: how long its leases last if the store answers nothing more.
+//! - [`renewal_error`]: why the last renewal of the session failed, if it did. It is tried again;
+//!   [`Event::NotRenewed`] tells the same to those that listen.
 //! - [`watch_error`]: the stream of changes is broken. All goes on, but waiters are woken by
 //!   polling alone.
 //! - [`dead`] and [`panics`]: something is wrong with this software. A manager that has died holds
@@ -55,8 +57,10 @@
 //! [`health`]: crate::ConcurrencyManager::health
 //! [`is_ready`]: crate::Health::is_ready
 //! [`panics`]: crate::Health::panics
+//! [`renewal_error`]: crate::Health::renewal_error
 //! [`session_remaining`]: crate::Health::session_remaining
 //! [`watch_error`]: crate::Health::watch_error
 //! [`Error::kind`]: crate::Error::kind
+//! [`Event::NotRenewed`]: crate::Event::NotRenewed
 //! [`Error::is_retryable`]: crate::Error::is_retryable
 //! [`ErrorKind::Indeterminate`]: crate::ErrorKind::Indeterminate

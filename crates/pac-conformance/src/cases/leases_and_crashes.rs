@@ -3,14 +3,19 @@
 mod clocks;
 mod faults;
 mod outages;
+mod returns;
 
 pub use clocks::a_wrong_clock_changes_nothing;
 pub use faults::{
-    a_closed_manager_holds_nothing, a_lost_answer_is_recognised, a_paused_store_costs_no_lease,
-    a_stopped_controller_learns_it, dead_keep_alive_is_not_hidden,
+    a_closed_manager_holds_nothing, a_failed_renewal_is_told_at_once, a_lost_answer_is_recognised,
+    a_paused_store_costs_no_lease, a_stopped_controller_learns_it, dead_keep_alive_is_not_hidden,
     keep_alive_survives_blocked_workers,
 };
 pub use outages::{a_long_outage_fails_calls_and_passes, a_restart_of_the_store_loses_nothing};
+pub use returns::{
+    a_stopped_store_is_told_and_returned_to, a_store_that_is_back_is_used_at_once,
+    hints_lost_after_an_outage_cost_no_time,
+};
 
 use pac_core::manager::RunStatus;
 use pac_core::manager::Turn;

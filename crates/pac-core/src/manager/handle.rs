@@ -60,7 +60,12 @@ impl ManagerHandle {
             opened_at: tokio::time::Instant::now(),
         });
         let alarm = tasks::supervise::Alarm::new(&engine, "keep-alive of the session");
-        let kept = Kept { driver, fence };
+        let contact = Arc::clone(&engine.store.contact);
+        let kept = Kept {
+            driver,
+            fence,
+            contact,
+        };
         let keep_alive = KeepAlive::start(kept, options.keep_alive_on, alarm).await?;
         tasks::start(&engine, watch);
         engine.session_died.notify_one();

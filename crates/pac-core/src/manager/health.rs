@@ -14,6 +14,9 @@ pub struct Health {
     /// How long it may still call itself the holder of its leases if it hears nothing more;
     /// zero when the session is lost.
     pub session_remaining: Duration,
+    /// Why the last renewal of the session failed, if it did: without another one that succeeds
+    /// the leases are lost when [`session_remaining`](Self::session_remaining) is over.
+    pub renewal_error: Option<String>,
     /// It was closed by its owner: an orderly end, after which it answers no more calls.
     pub closed: bool,
     /// The part of the manager that has died, if one has, or its runtime: it answers no more

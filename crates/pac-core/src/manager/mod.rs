@@ -446,6 +446,7 @@ impl ConcurrencyManager {
         Health {
             session: engine.fence.session().0,
             session_remaining: engine.fence.remaining(),
+            renewal_error: engine.fence.trouble(),
             closed: matches!(end, Some(End::Owner | End::LastHandle)),
             dead: match end {
                 Some(End::Part(part)) => Some(part),

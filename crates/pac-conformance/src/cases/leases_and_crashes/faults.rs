@@ -39,6 +39,16 @@ pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     let b = fixture.turn(b).await;
     gate.open();
     fixture.settle().await;
+    let told = fixture.soon("the failed renewal", events.next()).await;
+    let told = matches!(
+        &told,
+        Some(Heard::Event(Event::NotRenewed { session: of, remaining, .. }))
+            if *of == session && *remaining < options.session_ttl
+    );
+    assert!(
+        told,
+        "the first renewal that fails is told before anything is lost"
+    );
     let heard = fixture.soon("the loss", events.next()).await;
     assert_eq!(heard, Some(Heard::Event(Event::LeasesLost(session))));
     let lost = async {
@@ -256,6 +266,45 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     assert!(paused.session() != session && paused.health().is_ready());
     let ending = paused.release(d, DONE).await.unwrap();
     assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
+}
+
+/// (43) A renewal that fails is told at once, with its cause and what is left, and so is the first
+/// that succeeds again: nothing is lost.
+pub async fn a_failed_renewal_is_told_at_once(fixture: &Fixture) {
+    let line = Faults::none();
+    let manager = fixture.manager_behind(&line).await;
+    let (web, session) = (repository("web"), manager.session());
+    let a = started(&manager, &web, ephemeral("a")).await;
+    let mut events = manager.events();
+    let ttl = fixture.options().session_ttl;
+    line.inject([Request::KeepAlive], Fault::Fail, When::Always);
+    let told = timeout(ttl / 2 + fixture.tolerance(), events.next()).await;
+    let Ok(Some(Heard::Event(Event::NotRenewed {
+        session: of,
+        remaining,
+        cause,
+    }))) = told
+    else {
+        panic!("the failure was to be told, and not {told:?}");
+    };
+    assert_eq!(of, session);
+    assert!(ttl / 3 < remaining && remaining < ttl, "{remaining:?}");
+    assert!(cause.contains("keep alive"), "{cause}");
+    let health = manager.health();
+    assert!(
+        health.is_ready() && health.renewal_error.is_some(),
+        "{health:?}"
+    );
+
+    line.clear();
+    let again = fixture.reconnected("a renewal", events.next()).await;
+    assert_eq!(again, Some(Heard::Event(Event::Renewed(session))));
+    let health = manager.health();
+    assert!(
+        health.is_ready() && health.renewal_error.is_none(),
+        "{health:?}"
+    );
+    assert!(manager.holds(&a) && manager.session() == session);
 }
 
 /// (44) Store paused for half a session TTL: no lease lost.

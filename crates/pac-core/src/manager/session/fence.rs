@@ -45,6 +45,8 @@ struct Value {
     lapsed: bool,
     /// When the last acknowledged keep-alive was sent.
     acknowledged: Moment,
+    /// Why the last keep-alive failed; `None` from the next one on that is acknowledged.
+    trouble: Option<String>,
     /// The sessions before, oldest first.
     former: Vec<SessionId>,
 }
@@ -135,6 +137,7 @@ impl Fence {
                 era: Era(0),
                 lapsed: false,
                 acknowledged: sent,
+                trouble: None,
                 former: Vec::new(),
             }),
             changes: watch::Sender::new(0),
@@ -251,10 +254,30 @@ impl Fence {
         }
         value.lapsed = false;
         value.acknowledged = sent;
+        let recovered = value.trouble.take().is_some();
         drop(value);
-        if passed {
+        if passed || recovered {
             self.changed();
         }
+    }
+
+    /// A keep-alive of `session` failed. True for the first after one that was acknowledged.
+    pub(super) fn not_renewed(&self, session: SessionId, why: &Error) -> bool {
+        let mut value = self.value();
+        if value.session != session || value.standing != Standing::Kept {
+            return false;
+        }
+        let first = value.trouble.replace(why.to_string()).is_none();
+        drop(value);
+        if first {
+            self.changed();
+        }
+        first
+    }
+
+    /// Why the last keep-alive failed, if it did.
+    pub(in crate::manager) fn trouble(&self) -> Option<String> {
+        self.value().trouble.clone()
     }
 
     /// The store says that `session` is over. True for the first to hear it.
@@ -297,6 +320,7 @@ impl Fence {
         value.standing = Standing::Kept;
         value.lapsed = false;
         value.acknowledged = sent;
+        value.trouble = None;
         self.next_era(&mut value);
         self.current.store(session.get(), Ordering::Release);
         drop(value);

@@ -1,6 +1,7 @@
 //! Renews the session, and opens another one when the store has ended it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -8,7 +9,9 @@ use tokio::time::{sleep, timeout};
 use super::fence::{Fence, Moment, Standing};
 use crate::driver::{Driver, Placement};
 use crate::error::{Error, ErrorKind};
+use crate::manager::contact::Contact;
 use crate::manager::options::KeepAliveOn;
+use crate::pauses::Pauses;
 use crate::value::SessionId;
 
 /// Ends the keep-alive.
@@ -22,6 +25,7 @@ pub(in crate::manager) struct KeepAlive {
 pub(in crate::manager) struct Kept {
     pub(in crate::manager) driver: Arc<dyn Driver>,
     pub(in crate::manager) fence: Arc<Fence>,
+    pub(in crate::manager) contact: Arc<Contact>,
 }
 
 impl KeepAlive {
@@ -117,50 +121,122 @@ async fn keep(kept: &Kept) {
 
 async fn renew_until_answered(kept: &Kept, session: SessionId) {
     let (fence, ttl) = (&kept.fence, kept.fence.ttl().session);
+    let mut returns = kept.contact.follow();
+    let mut pauses = Pauses::new(ttl / 200, ttl / 40);
     let mut failures = 0_u32;
     while fence.session() == (session, false) {
+        returns.begin();
         let sent = Moment::now();
-        let error = match timeout(ttl / 3, kept.driver.keep_alive(session)).await {
-            Ok(Ok(())) => {
+        let longest = patience(ttl, fence.remaining());
+        let answer = match timeout(longest, kept.driver.keep_alive(session)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let message = format!("no answer within {longest:?}");
+                Err(Error::new(ErrorKind::Indeterminate, "keep alive", message))
+            }
+        };
+        kept.contact.heard(&answer);
+        let error = match answer {
+            Ok(()) => {
                 fence.renewed(session, sent);
+                if failures > 0 {
+                    tracing::info!(%session, failures, "the session is renewed again");
+                }
                 return;
             }
-            Ok(Err(error)) if error.kind() == ErrorKind::SessionLost => {
+            Err(error) if error.kind() == ErrorKind::SessionLost => {
                 fence.lose(session);
                 return;
             }
-            Ok(Err(error)) => error,
-            Err(_) => Error::new(
-                ErrorKind::Indeterminate,
-                "keep alive",
-                "no answer within a third of the session TTL",
-            ),
+            Err(error) => error,
         };
-        // An outage is told when it begins, and then more and more seldom.
-        failures += 1;
-        if failures.is_power_of_two() {
-            let left = fence.remaining();
-            tracing::warn!(%session, %error, failures, ?left, "keep-alive failed, trying again");
+        failures = failures.saturating_add(1);
+        let left = fence.remaining();
+        if fence.not_renewed(session, &error) {
+            let why = "the session could not be renewed, trying again; without an answer its \
+                       leases are lost when this time is over";
+            tracing::warn!(%session, %error, ?left, "{why}");
+        } else {
+            tracing::debug!(%session, %error, failures, ?left, "still not renewed");
         }
-        sleep(ttl / 20).await;
+        // The first time at once: a connection that was lost long since is found out so.
+        if failures > 1 {
+            returns.pause(pauses.grow()).await;
+        }
     }
 }
 
+/// How long one attempt to renew may take, of what is `left` of the session: so that another one
+/// follows while something is left. A session whose time is over may still be kept by the store.
+fn patience(ttl: Duration, left: Duration) -> Duration {
+    if left.is_zero() {
+        return ttl / 3;
+    }
+    (left / 2).clamp(ttl / 20, ttl / 3).min(left)
+}
+
+/// Opens another session, however long that takes, unless the manager ends meanwhile.
 async fn reopen(kept: &Kept) {
-    let ttl = kept.fence.ttl();
-    let sent = Moment::now();
-    match timeout(ttl.session / 3, kept.driver.open_session(ttl)).await {
-        Ok(Ok(session)) => {
-            if !kept.fence.reopened(session, sent) {
-                // The manager has ended meanwhile, and does not know of it.
-                let closed = timeout(ttl.session / 3, kept.driver.close_session(session)).await;
-                drop(closed);
+    let (fence, ttl) = (&kept.fence, kept.fence.ttl());
+    let mut returns = kept.contact.follow();
+    let mut pauses = Pauses::new(ttl.session / 100, ttl.session / 20);
+    let mut failures = 0_u32;
+    while fence.view().standing == Standing::Lost {
+        returns.begin();
+        let sent = Moment::now();
+        let answer = match timeout(ttl.session / 3, kept.driver.open_session(ttl)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let message = "no answer within a third of the session TTL";
+                Err(Error::new(
+                    ErrorKind::Indeterminate,
+                    "open session",
+                    message,
+                ))
+            }
+        };
+        kept.contact.heard(&answer);
+        match answer {
+            Ok(session) => {
+                if !fence.reopened(session, sent) {
+                    // The manager has ended meanwhile, and does not know of it.
+                    let closed = timeout(ttl.session / 3, kept.driver.close_session(session)).await;
+                    drop(closed);
+                }
+                return;
+            }
+            Err(error) => {
+                // An outage is told when it begins, and then more and more seldom.
+                failures = failures.saturating_add(1);
+                if failures.is_power_of_two() {
+                    tracing::warn!(%error, failures, "no new session yet");
+                }
+                returns.pause(pauses.grow()).await;
             }
         }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "no new session yet");
-            sleep(ttl.session / 10).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_attempt_takes_all_that_is_left_of_the_session() {
+        let ttl = Duration::from_secs(15);
+        let mut left = ttl.mul_f64(0.9) - ttl / 3;
+        let mut attempts = 0;
+        while left > ttl / 10 {
+            let longest = patience(ttl, left);
+            assert!(
+                longest < left && longest <= ttl / 3,
+                "{longest:?} of {left:?}"
+            );
+            left -= longest;
+            attempts += 1;
         }
-        Err(_) => tracing::warn!("no new session yet: no answer"),
+        assert!(attempts >= 3, "{attempts}");
+        assert_eq!(patience(ttl, ttl / 100), ttl / 100);
+        assert_eq!(patience(ttl, Duration::ZERO), ttl / 3);
     }
 }

@@ -14,16 +14,14 @@ struct Told {
     session: SessionId,
     lost: bool,
     lapsed: bool,
+    /// The last renewal failed.
+    failing: bool,
 }
 
 pub(super) async fn follow(engine: Arc<Engine>) {
     let mut changes = engine.fence.follow();
     let view = engine.fence.view();
-    let mut told = Told {
-        session: view.session,
-        lost: false,
-        lapsed: false,
-    };
+    let mut told = Told::nothing_of(view.session);
     loop {
         changes.mark_unchanged();
         let view = engine.fence.view();
@@ -37,6 +35,15 @@ pub(super) async fn follow(engine: Arc<Engine>) {
 }
 
 impl Told {
+    fn nothing_of(session: SessionId) -> Self {
+        Self {
+            session,
+            lost: false,
+            lapsed: false,
+            failing: false,
+        }
+    }
+
     /// Events follow from the difference between two looks at the state.
     fn tell(&mut self, engine: &Arc<Engine>, view: View) {
         if view.standing == Standing::Closed {
@@ -44,11 +51,7 @@ impl Told {
         }
         if view.session != self.session {
             self.tell_lost(engine);
-            *self = Self {
-                session: view.session,
-                lost: false,
-                lapsed: false,
-            };
+            *self = Self::nothing_of(view.session);
             tracing::info!(session = %view.session, "opened a new session");
             for cell in engine.registry.all() {
                 let lead = engine.input(&cell, |input| {
@@ -64,6 +67,7 @@ impl Told {
             self.tell_lost(engine);
             return;
         }
+        self.tell_trouble(engine, view);
         if view.lapsed && !self.lapsed {
             let session = view.session;
             tracing::warn!(%session, "the session was not renewed in time: its leases are lost");
@@ -73,6 +77,23 @@ impl Told {
             engine.events.tell(Event::SessionKept(view.session));
         }
         self.lapsed = view.lapsed;
+    }
+
+    /// Tells of renewals that fail, and that succeed again before anything is lost.
+    fn tell_trouble(&mut self, engine: &Engine, view: View) {
+        let trouble = engine.fence.trouble();
+        let before = std::mem::replace(&mut self.failing, trouble.is_some());
+        match trouble {
+            Some(cause) if !before => engine.events.tell(Event::NotRenewed {
+                session: view.session,
+                remaining: view.remaining,
+                cause,
+            }),
+            None if before && !self.lapsed && !view.lapsed => {
+                engine.events.tell(Event::Renewed(view.session));
+            }
+            Some(_) | None => {}
+        }
     }
 
     fn tell_lost(&mut self, engine: &Arc<Engine>) {
