@@ -232,6 +232,15 @@ impl Args {
             // TTL.
             settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
         }
+        #[cfg(feature = "postgres")]
+        {
+            // Many of these run at once: each needs one connection beside the one that keeps its
+            // session alive, and waits for a full server as it would for a slot.
+            settings.postgres.max_connections = 1;
+            if !self.no_wait {
+                settings.postgres.full_server_timeout = Duration::MAX;
+            }
+        }
         Ok(settings)
     }
 

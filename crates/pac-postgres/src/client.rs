@@ -1,37 +1,35 @@
 //! The one place that talks to the client library: connections, the pool, statements.
 //!
+//! A process has two kinds of connections. One, the [link](Link), is there from beginning to end:
+//! it hears and sends hints and renews sessions. The others are the pool's, for requests; there are
+//! as many as are needed at once, and none where the server has no room for them: then requests go
+//! over the link, too.
+//!
 //! A proxy may give each statement another connection. Until the driver knows that there is none,
 //! statements are unnamed and leave nothing behind on a connection.
 
+mod connect;
 mod failure;
+mod link;
+mod pool;
+mod session;
 
-use std::collections::HashMap;
-use std::fmt;
-use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use deadpool::Runtime;
-use deadpool::managed::{self, Manager, Metrics, Object, Pool, PoolError, RecycleError};
-use pac_core::{Error, ErrorKind};
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tokio_postgres::config::{SslMode as ClientSslMode, TargetSessionAttrs};
-use tokio_postgres::tls::MakeTlsConnect;
+use deadpool_postgres::ClientWrapper;
+use pac_core::Error;
 pub(crate) use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{AsyncMessage, CancelToken, Config, Connection, Socket, Statement};
 pub(crate) use tokio_postgres::{Error as RowError, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::options::{PostgresOptions, SslMode};
-use crate::tls;
+use crate::options::PostgresOptions;
+use connect::Connector;
+use pool::{Pool, Pooled};
+use session::{Request, Statements};
 
-pub(crate) use failure::Effect;
-
-/// TCP keep-alive: a peer that is silent for the first time is probed at intervals of the second,
-/// and counts as gone after this many probes without an answer.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(3), 3);
+pub(crate) use failure::{Effect, Failure};
+pub(crate) use link::Link;
+pub(crate) use session::Session;
 
 /// A parameter and its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -61,44 +59,55 @@ impl<'a> From<&'a String> for Sql<'a> {
 /// Connections to one database. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pool: Pool<Connector>,
+    connector: Arc<Connector>,
+    pool: Pool,
+    link: Arc<Link>,
+    statements: Arc<Statements>,
 }
 
 impl Client {
-    /// Makes no connection yet.
+    /// Makes no connection yet. Those of the pool will live on the current runtime.
     pub(crate) fn new(options: &PostgresOptions) -> Result<Self, Error> {
-        let limit = Some(options.connection_timeout);
-        let connector = Connector {
-            options: Arc::new(options.clone()),
-            named: Arc::default(),
-        };
-        let pool = Pool::builder(connector)
-            .max_size(options.max_connections)
-            .wait_timeout(limit)
-            .create_timeout(limit)
-            .runtime(Runtime::Tokio1)
-            .build();
-        let pool = pool.map_err(|error| {
-            Error::new(ErrorKind::Internal, "connect", "cannot make a pool").caused_by(error)
-        })?;
-        Ok(Self { pool })
+        let connector = Arc::new(Connector::new(options));
+        Ok(Self {
+            pool: Pool::new(Arc::clone(&connector))?,
+            link: Arc::default(),
+            statements: Arc::new(Statements::new(&connector)),
+            connector,
+        })
     }
 
     pub(crate) fn options(&self) -> &PostgresOptions {
-        &self.pool.manager().options
-    }
-
-    /// Lets statements have names: no proxy gives this process's connections to others. From now on
-    /// a connection prepares each [`Often`](Sql::Often) statement once.
-    pub(crate) fn name_statements(&self) {
-        self.pool.manager().named.store(true, Ordering::Relaxed);
+        &self.connector.options
     }
 
     pub(crate) fn schema(&self) -> &str {
         &self.options().schema
     }
 
-    /// Runs one statement on a connection of the pool.
+    /// The connection that is always there, when it is.
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Lets statements have names: no proxy gives this process's connections to others. From now on
+    /// a connection prepares each [`Often`](Sql::Often) statement once.
+    pub(crate) fn name_statements(&self) {
+        self.statements.name(true);
+    }
+
+    /// No server may take longer than this to be connected to while another one is left to be
+    /// tried.
+    pub(crate) fn hurry(&self, share: Duration) {
+        self.connector.hurry(share);
+    }
+
+    /// Closes connections that were not used for long.
+    pub(crate) fn trim(&self) {
+        self.pool.trim();
+    }
+
+    /// Runs one statement on a connection of the pool, for the statement timeout at most.
     pub(crate) async fn query(
         &self,
         operation: &'static str,
@@ -106,290 +115,172 @@ impl Client {
         sql: impl Into<Sql<'_>>,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
-        let pooled = self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error,
-            PoolError::Timeout(_) => self.options().pool_is_exhausted(operation),
-            error => Error::new(ErrorKind::Internal, operation, "the pool is closed")
-                .caused_by(error.to_string()),
-        })?;
+        let request = Request {
+            patience: self.options().statement_timeout,
+            operation,
+            effect,
+            sql: sql.into(),
+            params,
+        };
+        let answer = self.query_pooled(request).await;
+        answer.map_err(|failure| failure.error)
+    }
+
+    async fn query_pooled(&self, request: Request<'_>) -> Result<Vec<Row>, Failure> {
+        let operation = request.operation;
+        let pooled = match self.pool.get(operation).await {
+            Ok(pooled) => pooled,
+            Err(failure) => {
+                return match self.link.session().filter(|_| failure.is_full()) {
+                    Some(link) => self.over_link(&link, request).await,
+                    None => Err(failure),
+                };
+            }
+        };
         // If this is dropped before the answer came, the connection must not go back to the pool:
         // the next statement on it would get that answer.
-        let borrowed = Borrowed(Some(pooled));
-        let Some(session) = borrowed.0.as_deref() else {
-            return Err(Error::new(ErrorKind::Internal, operation, "no connection"));
+        let borrowed = Borrowed {
+            pooled: Some(pooled),
+            statements: &self.statements,
         };
-        let answer = session.query(operation, effect, sql, params).await;
+        let sent = Instant::now();
+        let answer = match borrowed.client() {
+            Some(client) => self.statements.run(client, request).await,
+            None => Err(self.options().pool_is_exhausted(operation).into()),
+        };
+        if let Err(failure) = &answer {
+            if failure.is_of_the_connection() {
+                // No other request has to find out about each of the others.
+                self.pool.drop_unused_since(sent);
+                borrowed.close();
+                return answer;
+            }
+            self.note(failure);
+        } else {
+            // The server is there.
+            self.link.hurry();
+        }
         borrowed.give_back();
         answer
     }
 
-    /// Opens a connection that is not of the pool, driven by the runtime that this is called on.
-    pub(crate) async fn connect(&self, operation: &'static str) -> Result<Session, Error> {
-        self.pool.manager().session(operation).await
-    }
-
-    /// Listens to a channel on a connection of its own.
-    pub(crate) async fn listen(
+    /// Runs one statement on the link, for so long at most. If that is down, or does not answer, the
+    /// statement is run on a connection of the pool instead: it must be one that may run twice.
+    pub(crate) async fn query_by_any(
         &self,
-        channel: &str,
-        heard: impl Fn(&str) + Send + 'static,
-    ) -> Result<Session, Error> {
-        let connector = self.pool.manager();
-        let (client, mut connection) = connector.connect("listen").await?;
-        let driven = async move {
-            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notification(notification) = message {
-                    heard(notification.payload());
+        patience: Duration,
+        operation: &'static str,
+        effect: Effect,
+        sql: &str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let request = Request {
+            patience,
+            operation,
+            effect,
+            sql: sql.into(),
+            params,
+        };
+        if let Some(link) = self.link.session() {
+            match self.over_link(&link, request).await {
+                Ok(rows) => return Ok(rows),
+                Err(failure) => {
+                    tracing::debug!(error = %failure.error, "trying another connection");
                 }
             }
+        }
+        let answer = match self.query_pooled(request).await {
+            // With that, the pool has closed those that may be lost too.
+            Err(failure) if failure.is_lost() => self.query_pooled(request).await,
+            answer => answer,
         };
-        let session = connector.session_of(client, driven);
-        session
-            .batch("listen", &format!("LISTEN {channel}"))
-            .await?;
-        Ok(session)
+        answer.map_err(|failure| failure.error)
+    }
+
+    /// Runs one statement on the link, which is given up when it does not answer.
+    async fn over_link(&self, link: &Session, request: Request<'_>) -> Result<Vec<Row>, Failure> {
+        let answer = link.run(request).await;
+        answer.inspect_err(|failure| {
+            if failure.is_of_the_connection() || failure.is_read_only() {
+                link.give_up();
+            }
+            self.note(failure);
+        })
+    }
+
+    fn note(&self, failure: &Failure) {
+        if failure.is_read_only() {
+            // Another server takes writes now, and all connections may be to this one.
+            self.pool.empty();
+            if let Some(link) = self.link.session() {
+                link.give_up();
+            }
+        }
+    }
+
+    /// The link before anything else uses it, or a connection of its own where there is no link.
+    pub(crate) async fn first(&self) -> Result<Arc<Session>, Error> {
+        match self.link.session() {
+            Some(link) => Ok(link),
+            None => self.connect("connect").await.map(Arc::new),
+        }
+    }
+
+    /// Opens a connection that is not of the pool, driven by the runtime that this is called on.
+    pub(crate) async fn connect(&self, operation: &'static str) -> Result<Session, Error> {
+        self.listen(operation, |_| ()).await
+    }
+
+    /// The same, and passes on what notifications say.
+    pub(crate) async fn listen(
+        &self,
+        operation: &'static str,
+        heard: impl Fn(&str) + Send + 'static,
+    ) -> Result<Session, Error> {
+        let patience = self.options().connection_timeout;
+        let connected = self.connector.connect(operation, patience).await;
+        let connected = connected.map_err(|failure| failure.error)?;
+        Ok(Session::over(connected, &self.statements, heard))
+    }
+
+    /// The same, and waits for a server that has no room for another connection.
+    pub(crate) async fn listen_when_there_is_room(
+        &self,
+        operation: &'static str,
+        heard: impl Fn(&str) + Send + 'static,
+    ) -> Result<Session, Error> {
+        let connected = self.connector.connect_when_there_is_room(operation).await?;
+        Ok(Session::over(connected, &self.statements, heard))
     }
 }
 
 /// A connection that goes back to the pool only when its statement has been answered.
-struct Borrowed(Option<Object<Connector>>);
+struct Borrowed<'a> {
+    pooled: Option<Pooled>,
+    statements: &'a Statements,
+}
 
-impl Borrowed {
+impl Borrowed<'_> {
+    fn client(&self) -> Option<&ClientWrapper> {
+        self.pooled.as_ref().map(Pooled::client)
+    }
+
     fn give_back(mut self) {
-        self.0 = None;
+        if let Some(pooled) = self.pooled.take() {
+            pooled.give_back();
+        }
+    }
+
+    fn close(mut self) {
+        drop(self.pooled.take().map(Pooled::take));
     }
 }
 
-impl Drop for Borrowed {
+impl Drop for Borrowed<'_> {
     fn drop(&mut self) {
-        if let Some(object) = self.0.take() {
-            let session = Object::take(object);
-            session.cancel();
+        if let Some(pooled) = self.pooled.take() {
+            let client = pooled.take();
+            self.statements.cancel(&client);
         }
     }
-}
-
-/// A connection.
-pub(crate) struct Session {
-    client: tokio_postgres::Client,
-    driven: JoinHandle<()>,
-    options: Arc<PostgresOptions>,
-    cancel: CancelToken,
-    /// Whether statements may have names; shared by all connections.
-    named: Arc<AtomicBool>,
-    /// The statements that have a name on this connection, by their text: those that are run often.
-    statements: Mutex<HashMap<String, Statement>>,
-}
-
-impl fmt::Debug for Session {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").finish_non_exhaustive()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.driven.abort();
-    }
-}
-
-impl Session {
-    /// Runs one statement, for the statement timeout at most.
-    pub(crate) async fn query(
-        &self,
-        operation: &'static str,
-        effect: Effect,
-        sql: impl Into<Sql<'_>>,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, Error> {
-        let sql = sql.into();
-        let answer = async {
-            if let Sql::Often(text) = sql
-                && self.named.load(Ordering::Relaxed)
-            {
-                match self.query_by_name(text, params).await {
-                    // The server has not carried the statement out.
-                    Err(error) if failure::is_about_a_name(&error) => {
-                        tracing::warn!(%error, "a prepared statement was not what it had been; \
-                                                doing without them, which takes a little longer");
-                        self.named.store(false, Ordering::Relaxed);
-                    }
-                    answer => return answer,
-                }
-            }
-            let (Sql::Once(text) | Sql::Often(text)) = sql;
-            self.client.query_typed(text, params).await
-        };
-        self.within_limit(operation, effect, answer).await
-    }
-
-    /// Runs a prepared statement. If this connection does not know it yet, prepares it first, which
-    /// is one more round trip.
-    async fn query_by_name(
-        &self,
-        sql: &str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        let statements = || {
-            self.statements
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let known = statements().get(sql).cloned();
-        let statement = match known {
-            Some(statement) => statement,
-            None => {
-                let types: Vec<_> = params.iter().map(|(_, kind)| kind.clone()).collect();
-                let statement = self.client.prepare_typed(sql, &types).await?;
-                statements().insert(sql.to_owned(), statement.clone());
-                statement
-            }
-        };
-        let values: Vec<_> = params.iter().map(|(value, _)| *value).collect();
-        self.client.query(&statement, &values).await
-    }
-
-    /// Runs statements without parameters or results.
-    pub(crate) async fn batch(&self, operation: &'static str, sql: &str) -> Result<(), Error> {
-        let answer = self.client.batch_execute(sql);
-        self.within_limit(operation, Effect::Write, answer).await
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.client.is_closed() || self.driven.is_finished()
-    }
-
-    /// Waits until the connection is closed, by either side.
-    pub(crate) async fn closed(mut self) {
-        // How it ended makes no difference.
-        let _ = (&mut self.driven).await;
-    }
-
-    async fn within_limit<T>(
-        &self,
-        operation: &'static str,
-        effect: Effect,
-        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, Error> {
-        match timeout(self.options.statement_timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| self.options.failure(operation, effect, &error)),
-            Err(_) => {
-                self.cancel();
-                Err(self.options.statement_timed_out(operation, effect))
-            }
-        }
-    }
-
-    /// Asks the server to cancel the statement that it is carrying out, and closes the connection.
-    fn cancel(&self) {
-        let (token, options) = (self.cancel.clone(), Arc::clone(&self.options));
-        let cancel = async move {
-            if let Ok(tls) = tls::config(&options) {
-                // This only spares the server work, so it may fail.
-                let asked = token.cancel_query(MakeRustlsConnect::new(tls));
-                let _ = timeout(options.statement_timeout, asked).await;
-            }
-        };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(cancel);
-        }
-        self.driven.abort();
-    }
-}
-
-/// Makes connections.
-#[derive(Debug)]
-struct Connector {
-    options: Arc<PostgresOptions>,
-    /// Shared by all connections.
-    named: Arc<AtomicBool>,
-}
-
-impl Connector {
-    async fn session(&self, operation: &'static str) -> Result<Session, Error> {
-        let (client, connection) = self.connect(operation).await?;
-        let driven = async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to PostgreSQL ended");
-            }
-        };
-        Ok(self.session_of(client, driven))
-    }
-
-    fn session_of(
-        &self,
-        client: tokio_postgres::Client,
-        driven: impl Future<Output = ()> + Send + 'static,
-    ) -> Session {
-        Session {
-            cancel: client.cancel_token(),
-            client,
-            driven: tokio::spawn(driven),
-            options: Arc::clone(&self.options),
-            named: Arc::clone(&self.named),
-            statements: Mutex::default(),
-        }
-    }
-
-    async fn connect(
-        &self,
-        operation: &'static str,
-    ) -> Result<
-        (
-            tokio_postgres::Client,
-            Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>,
-        ),
-        Error,
-    > {
-        let options = &self.options;
-        let config = config(options)?;
-        let tls = MakeRustlsConnect::new(tls::config(options)?);
-        match timeout(options.connection_timeout, config.connect(tls)).await {
-            Ok(connected) => {
-                connected.map_err(|error| options.failure(operation, Effect::Connect, &error))
-            }
-            Err(_) => Err(options.connect_timed_out(operation)),
-        }
-    }
-}
-
-impl Manager for Connector {
-    type Type = Session;
-    type Error = Error;
-
-    async fn create(&self) -> Result<Session, Error> {
-        self.session("connect").await
-    }
-
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> managed::RecycleResult<Error> {
-        if session.is_closed() {
-            return Err(RecycleError::message("the connection is closed"));
-        }
-        Ok(())
-    }
-}
-
-fn config(options: &PostgresOptions) -> Result<Config, Error> {
-    let mut config = Config::new();
-    for (host, port) in &options.hosts {
-        config.host(host).port(*port);
-    }
-    config
-        .dbname(&options.database)
-        .user(&options.username)
-        .application_name("pac-concurrency")
-        .target_session_attrs(TargetSessionAttrs::ReadWrite)
-        .connect_timeout(options.connection_timeout)
-        .tcp_user_timeout(options.statement_timeout)
-        .keepalives_idle(KEEPALIVE.0)
-        .keepalives_interval(KEEPALIVE.1)
-        .keepalives_retries(KEEPALIVE.2)
-        .ssl_mode(match options.ssl_mode {
-            SslMode::Disable => ClientSslMode::Disable,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
-        });
-    if let Some(password) = options.password.read()? {
-        config.password(password.expose());
-    }
-    Ok(config)
 }

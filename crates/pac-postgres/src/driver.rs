@@ -1,6 +1,7 @@
 //! [`PostgresDriver`]: the `Driver` trait over the sessions, the store and the watches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pac_core::driver::{
@@ -11,14 +12,18 @@ use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::PostgresOptions;
 use crate::client::Client;
+use crate::lane::{By, Lane, Started};
 use crate::schema;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::watch::Watches;
+
+/// How long closing a session waits for hints to be sent.
+const LAST_HINTS: Duration = Duration::from_secs(1);
 
 /// A store in a schema of a PostgreSQL database.
 ///
@@ -37,17 +42,18 @@ pub struct PostgresDriver {
     store: Arc<Store>,
     watches: Arc<Watches>,
     notified: bool,
-    /// The tasks that send and receive hints; they end when the set is dropped.
-    _hints: JoinSet<()>,
-    /// The same tasks, to ask whether they still run.
-    alive: Vec<AbortHandle>,
+    client: Client,
+    lane: Lane,
 }
 
 impl PostgresDriver {
     /// Connects, and brings the schema up to this version.
     ///
-    /// Tasks on the runtime that this is called on send and receive the driver's hints. Without
-    /// them a manager finds changes of other processes only when it polls.
+    /// A thread of the driver keeps one connection, on which it sends and hears hints and renews
+    /// sessions. The others, for requests, live on the runtime that this is called on.
+    ///
+    /// Waits for a server that has no room for another connection, as long as
+    /// [`full_server_timeout`](PostgresOptions::full_server_timeout) says.
     ///
     /// # Errors
     /// `Config` for settings that cannot be used and for a database or server that is not as they
@@ -56,9 +62,9 @@ impl PostgresDriver {
     /// reached that takes writes. Each says what to do about it.
     pub async fn connect(options: PostgresOptions) -> Result<Self, Error> {
         options.check()?;
-        let client = Client::new(&options)?;
-        schema::migrate(&client).await?;
-        Self::over(client, options).await
+        let opening = Opening::start(&options).await?;
+        schema::migrate(&opening.client).await?;
+        opening.finish(options).await
     }
 
     /// Connects to a schema that is there, and changes nothing; `None` when there is none.
@@ -67,42 +73,12 @@ impl PostgresDriver {
     /// Those of [`connect`](Self::connect), and `Incompatible` for a schema of an older version.
     pub async fn connect_existing(options: PostgresOptions) -> Result<Option<Self>, Error> {
         options.check()?;
-        let client = Client::new(&options)?;
-        if schema::is_there(&client).await? {
-            Self::over(client, options).await.map(Some)
+        let opening = Opening::start(&options).await?;
+        if schema::is_there(&opening.client).await? {
+            opening.finish(options).await.map(Some)
         } else {
             Ok(None)
         }
-    }
-
-    async fn over(client: Client, options: PostgresOptions) -> Result<Self, Error> {
-        let store = Arc::new(Store::new(client.clone()));
-        let watches = Arc::new(Watches::new(client.clone()));
-        let (mut tasks, mut alive) = (JoinSet::new(), Vec::new());
-        let listening = watches.try_to_listen().await?;
-        let notified = listening.is_some();
-        if let Some(session) = listening {
-            // A notification has come back, so connections keep their state: statements may have
-            // names.
-            client.name_statements();
-            alive.push(tasks.spawn(Arc::clone(&watches).notify()));
-            alive.push(tasks.spawn(Arc::clone(&watches).keep_listening(session)));
-        } else {
-            tracing::warn!(
-                "notifications of PostgreSQL do not get through, as behind a proxy that pools \
-                 transactions; polling for changes instead, which takes a little longer"
-            );
-            alive.push(tasks.spawn(Arc::clone(&watches).poll(Arc::clone(&store))));
-        }
-        Ok(Self {
-            sessions: Sessions::new(client),
-            store,
-            watches,
-            notified,
-            options,
-            _hints: tasks,
-            alive,
-        })
     }
 
     /// Whether notifications of PostgreSQL got through when this driver connected. If not, as
@@ -136,6 +112,12 @@ impl Driver for PostgresDriver {
     async fn close_session(&self, session: SessionId) -> Result<(), Error> {
         self.sessions.close(session).await?;
         self.watches.session_died();
+        // The process may end now: others need not wait for their poll to hear of what it did last.
+        match timeout(LAST_HINTS, self.watches.send()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the last hints could not be sent"),
+            Err(_) => tracing::debug!("the last hints were not sent in time"),
+        }
         Ok(())
     }
 
@@ -144,6 +126,7 @@ impl Driver for PostgresDriver {
         if fresh {
             self.watches.session_died();
         }
+        self.client.trim();
         if let Err(error) = self.store.purge().await {
             tracing::warn!(%error, "could not let finished runs go; trying again");
         }
@@ -194,12 +177,12 @@ impl Driver for PostgresDriver {
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
-        if self.alive.iter().any(AbortHandle::is_finished) {
-            let message = "the tasks that send and receive hints have ended: the runtime that the \
-                           driver was connected on was shut down, or there is a bug; connect anew";
+        if !self.lane.is_alive() {
+            let message = "the thread that sends and hears hints has ended, which is a bug; \
+                           connect anew";
             return Err(Error::new(ErrorKind::Internal, "watch", message));
         }
-        Ok(self.watches.subscribe(session))
+        self.watches.subscribe(session).await
     }
 
     async fn list(
@@ -213,6 +196,57 @@ impl Driver for PostgresDriver {
 
     async fn server_version(&self) -> Result<Option<String>, Error> {
         self.store.server_version().await.map(Some)
+    }
+}
+
+/// A driver that is being opened: its link is up, and nothing else uses it yet.
+struct Opening {
+    client: Client,
+    watches: Arc<Watches>,
+    started: Started,
+}
+
+impl Opening {
+    async fn start(options: &PostgresOptions) -> Result<Self, Error> {
+        let client = Client::new(options)?;
+        let watches = Arc::new(Watches::new(client.clone()));
+        let started = Lane::start(client.clone(), Arc::clone(&watches)).await?;
+        Ok(Self {
+            client,
+            watches,
+            started,
+        })
+    }
+
+    async fn finish(self, options: PostgresOptions) -> Result<PostgresDriver, Error> {
+        let Self {
+            client,
+            watches,
+            started,
+        } = self;
+        let notified = watches.try_to_listen().await?;
+        let by = if notified {
+            // A notification has come back, so connections keep their state: statements may have
+            // names.
+            client.name_statements();
+            By::Notifications
+        } else {
+            tracing::warn!(
+                "notifications of PostgreSQL do not get through, as behind a proxy that pools \
+                 transactions; polling for changes instead, which takes a little longer"
+            );
+            watches.poll_from_now_on();
+            By::Polling
+        };
+        Ok(PostgresDriver {
+            sessions: Sessions::new(client.clone()),
+            store: Arc::new(Store::new(client.clone())),
+            lane: started.go_on(by),
+            client,
+            watches,
+            notified,
+            options,
+        })
     }
 }
 

@@ -20,6 +20,7 @@
 mod client;
 mod clock;
 mod driver;
+mod lane;
 mod legacy;
 mod options;
 #[cfg(feature = "bench")]

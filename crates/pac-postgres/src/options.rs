@@ -32,11 +32,15 @@ pub struct PostgresOptions {
     /// The schema that holds the tables, created if need be: 1 to 63 lower-case letters, digits
     /// or `_`, not starting with a digit or `pg_`. Default: `pac`.
     pub schema: String,
-    /// Most connections in the pool for requests; up to four more serve hints and the keep-alive of
+    /// Most connections in the pool for requests; one more serves hints and the keep-alive of
     /// sessions. At least 1. Default: 10.
     pub max_connections: usize,
-    /// How long it may take to get a connection, new or from the pool. Default: 30 s.
+    /// How long it may take to get a connection, new or from the pool. Where there are several
+    /// hosts, one that does not answer is given up after 3 s at most. Default: 30 s.
     pub connection_timeout: Duration,
+    /// How long a driver that connects waits for a server that has no room for another connection.
+    /// One that is connected needs no more than the connection that it has. Default: 30 s.
+    pub full_server_timeout: Duration,
     /// How long one statement may take. Default: 10 s.
     pub statement_timeout: Duration,
     /// How long the slots of durable runs outlive their controller, where the manager's
@@ -61,6 +65,7 @@ impl Default for PostgresOptions {
             schema: "pac".to_owned(),
             max_connections: 10,
             connection_timeout: Duration::from_secs(30),
+            full_server_timeout: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(10),
             lease_ttl: Duration::from_secs(60 * 60),
             retention: Retention::new(Duration::from_secs(24 * 60 * 60), 1_000),

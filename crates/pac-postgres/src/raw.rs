@@ -95,7 +95,9 @@ impl RawStore for RawPostgres {
             // A listener that was dropped needs no message.
             let _ = heard.send(());
         };
-        let session = self.client.listen(&self.channel(), tell).await?;
+        let session = self.client.listen("measure", tell).await?;
+        let listen = format!("LISTEN {}", self.channel());
+        session.batch("measure", &listen).await?;
         Ok(Box::new(Listener {
             hears,
             _session: session,

@@ -16,7 +16,7 @@ const VERSIONS: [&[&str]; 1] = [&[
 /// Brings the schema up to the version of this software. If it has that version already, a role
 /// that can only read and write is enough; else the role has to be allowed to create.
 pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
-    let session = client.connect("connect").await?;
+    let session = client.first().await?;
     if is_current(&session, client.schema()).await? {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
 
 /// Whether there is a schema of this version; changes nothing. One of an older version is an error.
 pub(crate) async fn is_there(client: &Client) -> Result<bool, Error> {
-    let session = client.connect("connect").await?;
+    let session = client.first().await?;
     if is_current(&session, client.schema()).await? {
         return Ok(true);
     }

@@ -1,34 +1,37 @@
 //! The sessions, and whether they are alive by the server's clock.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pac_core::driver::SessionTtl;
 use pac_core::protocol::Death;
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
-use tokio::runtime::{Handle, Id};
 
-use crate::client::{Client, Effect, Row, Session, Type};
+use crate::client::{Client, Effect, Row, Type};
 use crate::clock::millis;
 use crate::record::{cell, saturated};
 
+/// Of a session's TTL, one attempt to renew it may take this part; there are two, on two
+/// connections, and both are over before the manager asks again.
+const ATTEMPT: u32 = 6;
+
 /// The sessions of a store.
 ///
-/// The keep-alive never waits for the pool: each runtime that renews sessions has a connection
-/// of its own, which it drives itself. A manager's keep-alive has a runtime of its own, so
-/// neither exhausted pools nor blocked workers of the application get in its way.
+/// They are opened and renewed over the link, which no load of the application reaches, and over any
+/// connection of the pool when the link is down.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     client: Client,
-    /// By the id of the runtime that drives the connection.
-    kept: Mutex<HashMap<Id, Session>>,
+    /// How long an attempt to renew a session may take, for those that this driver has opened.
+    patience: Mutex<HashMap<SessionId, Duration>>,
 }
 
 impl Sessions {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
-            kept: Mutex::default(),
+            patience: Mutex::default(),
         }
     }
 
@@ -41,15 +44,23 @@ impl Sessions {
         );
         let (session, lease) = (millis(ttl.session), millis(ttl.lease));
         let params = [(&session as _, Type::INT8), (&lease as _, Type::INT8)];
-        let connection = match self.take() {
-            Some(kept) => kept,
-            None => self.client.connect(operation).await?,
-        };
-        let rows = connection
-            .query(operation, Effect::Write, &sql, &params)
+        let patience = ttl.session / ATTEMPT;
+        self.client.hurry(patience);
+        // If the answer was lost, the session may exist all the same. Nothing renews it, so it is
+        // soon dead, and another one may be opened: the request counts as a read.
+        let rows = self
+            .client
+            .query_by_any(
+                self.client.options().statement_timeout,
+                operation,
+                Effect::Read,
+                &sql,
+                &params,
+            )
             .await?;
-        self.keep(connection);
-        session_in(rows.first(), operation)
+        let id = session_in(rows.first(), operation)?;
+        self.patience().insert(id, patience);
+        Ok(id)
     }
 
     pub(crate) async fn renew(&self, session: SessionId) -> Result<(), Error> {
@@ -57,30 +68,25 @@ impl Sessions {
         let sql = format!("SELECT {}.renew_session($1)", self.client.schema());
         let id = saturated(session.get());
         let params = [(&id as _, Type::INT8)];
-        // A renewal may be repeated: if it fails on a kept connection, it is tried on a new one.
-        let earlier = match self.take() {
-            Some(kept) => {
-                let answer = kept.query(operation, Effect::Write, &sql, &params).await;
-                answer.ok().map(|rows| (kept, rows))
-            }
-            None => None,
-        };
-        let (connection, rows) = match earlier {
-            Some(done) => done,
-            None => {
-                let new = self.client.connect(operation).await?;
-                let rows = new.query(operation, Effect::Write, &sql, &params).await?;
-                (new, rows)
-            }
-        };
-        self.keep(connection);
+        let longest = self.client.options().statement_timeout;
+        let patience = self.patience().get(&session).copied();
+        let patience = patience.map_or(longest, |patience| patience.min(longest));
+        // A renewal may be repeated.
+        let rows = self
+            .client
+            .query_by_any(patience, operation, Effect::Write, &sql, &params)
+            .await?;
         match rows.first().map(|row| cell::<bool>(row, 0)).transpose()? {
             Some(true) => Ok(()),
-            _ => Err(Error::session_lost(operation, session)),
+            _ => {
+                self.patience().remove(&session);
+                Err(Error::session_lost(operation, session))
+            }
         }
     }
 
     pub(crate) async fn close(&self, session: SessionId) -> Result<(), Error> {
+        self.patience().remove(&session);
         let sql = format!("SELECT {}.close_session($1)", self.client.schema());
         let id = saturated(session.get());
         let params = [(&id as _, Type::INT8)];
@@ -140,20 +146,8 @@ impl Sessions {
         Ok(keys.collect())
     }
 
-    /// Takes the connection of this runtime; [`Self::keep`] puts it back. If it is dropped instead,
-    /// it is closed.
-    fn take(&self) -> Option<Session> {
-        let runtime = Handle::try_current().ok()?.id();
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.remove(&runtime).filter(|session| !session.is_closed())
-    }
-
-    fn keep(&self, session: Session) {
-        if let Ok(runtime) = Handle::try_current() {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.retain(|_, session| !session.is_closed());
-            kept.insert(runtime.id(), session);
-        }
+    fn patience(&self) -> MutexGuard<'_, HashMap<SessionId, Duration>> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

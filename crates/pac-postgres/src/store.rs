@@ -255,24 +255,6 @@ impl Store {
         Ok(page)
     }
 
-    /// The revisions of those of the named repositories that exist.
-    pub(crate) async fn revisions(&self, names: &[&str]) -> Result<Vec<(String, Revision)>, Error> {
-        let sql = format!(
-            "SELECT repository, revision FROM {}.repositories WHERE repository = ANY ($1)",
-            self.client.schema()
-        );
-        let params = [(&names as _, Type::TEXT_ARRAY)];
-        let rows = self
-            .client
-            .query("poll", Effect::Read, &sql, &params)
-            .await?;
-        let read = |row: &Row| {
-            let revision = u64::try_from(cell::<i64>(row, 1)?).unwrap_or(0);
-            Ok((cell(row, 0)?, Revision::new(revision)))
-        };
-        rows.iter().map(read).collect()
-    }
-
     /// Deletes finished runs: those that are too old, a limited number at a time, and those beyond
     /// the number that is kept. Not at every call.
     pub(crate) async fn purge(&self) -> Result<(), Error> {

@@ -1,5 +1,4 @@
-//! Hints: sent on a connection of their own, outside of any durable commit, and received on
-//! another.
+//! Hints: sent outside of any durable commit, and received, on the connection that is always there.
 //!
 //! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several), `d` (a
 //! session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
@@ -9,17 +8,18 @@
 mod outbox;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pac_core::driver::Watch;
-use pac_core::hints::{Hints, Reached};
-use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use pac_core::hints::{Hints, Reached, Subscribers};
+use pac_core::pauses::jittered;
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Effect, Session, Sql, Type};
-use crate::store::Store;
+use crate::client::{Client, Effect, Row, Sql, Type};
+use crate::record::cell;
 use outbox::Outbox;
 
 /// An urgent hint, on which a waiter may depend, is sent at once. After a send with hints for
@@ -34,14 +34,16 @@ const SELF_TEST: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(250);
 /// A repository that this process has not used for so long is polled no more.
 const INTEREST: Duration = Duration::from_secs(600);
-/// The time between two attempts to connect: at first, and at most.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// How long a watch that is opened waits for the connection that hears.
+const HEARD_WITHIN: Duration = Duration::from_secs(4);
+/// How long hints that were refused wait before they are sent again.
+const REFUSED: Duration = Duration::from_millis(200);
 
 /// The subscribers, and the hints that are to be sent.
 #[derive(Debug)]
 pub(crate) struct Watches {
     client: Client,
-    subscribers: Mutex<Vec<(SessionId, Weak<Hints>)>>,
+    subscribers: Mutex<Subscribers>,
     outbox: Mutex<Outbox>,
     /// Notified when there is a hint.
     wake: Notify,
@@ -54,6 +56,10 @@ pub(crate) struct Watches {
     nonce: String,
     /// Notified when the nonce has been received.
     heard: Notify,
+    /// Held while hints are sent: one that is taken later is sent later.
+    sending: tokio::sync::Mutex<()>,
+    /// Why changes cannot be found at the moment, if they cannot.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Watches {
@@ -67,15 +73,39 @@ impl Watches {
             interest: Mutex::default(),
             nonce: format!("t{:016x}", fastrand::u64(..)),
             heard: Notify::new(),
+            sending: tokio::sync::Mutex::default(),
+            trouble: Mutex::default(),
         }
     }
 
-    pub(crate) fn subscribe(&self, session: SessionId) -> Box<dyn Watch> {
-        let hints = Arc::<Hints>::default();
-        let mut subscribers = locked(&self.subscribers);
-        subscribers.retain(|(_, known)| known.strong_count() > 0);
-        subscribers.push((session, Arc::downgrade(&hints)));
-        hints.watch()
+    /// Adds a subscriber, once changes can be heard of.
+    pub(crate) async fn subscribe(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
+        if self.polls() {
+            if let Some(trouble) = locked(&self.trouble).clone() {
+                return Err(Error::new(ErrorKind::Unavailable, "watch", trouble));
+            }
+        } else if timeout(HEARD_WITHIN, self.client.link().up())
+            .await
+            .is_err()
+        {
+            let trouble = locked(&self.trouble).clone();
+            let message = trouble.unwrap_or_else(|| "there is no connection yet".to_owned());
+            return Err(Error::new(ErrorKind::Unavailable, "watch", message));
+        }
+        Ok(locked(&self.subscribers).subscribe(session))
+    }
+
+    /// Changes cannot be heard of, for this reason: every subscriber is told once, and has to
+    /// subscribe again.
+    pub(crate) fn broken(&self, why: &Error) {
+        *locked(&self.trouble) = Some(why.to_string());
+        locked(&self.subscribers).break_off(why);
+    }
+
+    /// Changes can be heard of again, and some were not.
+    pub(crate) fn missed(&self) {
+        *locked(&self.trouble) = None;
+        self.tell(Hints::missed);
     }
 
     /// Notes that a session has changed a repository.
@@ -130,8 +160,7 @@ impl Watches {
     }
 
     /// Sends the hints of the outbox, for ever.
-    pub(crate) async fn notify(self: Arc<Self>) {
-        let mut session = None;
+    pub(crate) async fn notify(&self) {
         loop {
             self.wake.notified().await;
             // A permit of `hurry` that was left over ends this wait early, which does no harm.
@@ -139,35 +168,50 @@ impl Watches {
             if !urgent {
                 let _ = timeout(GATHER_IDLE, self.hurry.notified()).await;
             }
-            let mut backoff = RECONNECT.0;
             loop {
-                // Taken anew for each attempt: hints that could not be sent have become one, `m`.
-                let (crowd, payloads) = {
-                    let mut outbox = locked(&self.outbox);
+                match self.send().await {
                     // Hints that are not urgent have gathered before this, and will again.
-                    (outbox.is_urgent() && outbox.holds_several(), outbox.take())
-                };
-                match self.send(&mut session, &payloads).await {
-                    Ok(()) if crowd => break sleep(GATHER).await,
-                    Ok(()) => break,
+                    Ok(crowd) if crowd => break sleep(GATHER).await,
+                    Ok(_) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "hints could not be sent; trying again");
-                        locked(&self.outbox).missed();
-                        sleep(jittered(backoff)).await;
-                        backoff = (backoff * 2).min(RECONNECT.1);
+                        tracing::debug!(%error, "hints could not be sent; trying again");
+                        sleep(jittered(REFUSED)).await;
+                        self.client.link().up().await;
                     }
                 }
             }
         }
     }
 
-    async fn send(&self, kept: &mut Option<Session>, payloads: &[String]) -> Result<(), Error> {
+    /// Sends the hints of the outbox, after those that are on their way. True when there were urgent
+    /// ones for several repositories. When it fails, they have become one: that some were lost.
+    ///
+    /// Cancel-safe in that others are not harmed; hints that were on their way may be lost.
+    pub(crate) async fn send(&self) -> Result<bool, Error> {
+        let _sending = self.sending.lock().await;
+        let (crowd, payloads) = {
+            let mut outbox = locked(&self.outbox);
+            (outbox.is_urgent() && outbox.holds_several(), outbox.take())
+        };
         if payloads.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
-        let session = match kept.take().filter(|session| !session.is_closed()) {
-            Some(session) => session,
-            None => self.client.connect("notify").await?,
+        if self.polls() {
+            // They reach the subscribers of this process alone.
+            payloads.iter().for_each(|payload| self.hear(payload));
+            return Ok(false);
+        }
+        let sent = self.send_payloads(&payloads).await;
+        if sent.is_err() {
+            locked(&self.outbox).missed();
+        }
+        sent.map(|()| crowd)
+    }
+
+    async fn send_payloads(&self, payloads: &[String]) -> Result<(), Error> {
+        let Some(session) = self.client.link().session() else {
+            let message = "there is no connection to send hints on";
+            return Err(Error::new(ErrorKind::Unavailable, "notify", message));
         };
         // A hint need not be durable, so this does not wait for the disk.
         let sql = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, hint) \
@@ -177,55 +221,39 @@ impl Watches {
             (&channel as _, Type::TEXT),
             (&payloads as _, Type::TEXT_ARRAY),
         ];
-        session
-            .query("notify", Effect::Write, Sql::Often(sql), &params)
-            .await?;
-        *kept = Some(session);
-        Ok(())
+        let sent = session.query("notify", Effect::Write, Sql::Often(sql), &params);
+        sent.await.map(drop)
     }
 
-    /// Listens, and tries whether notifications get through. Returns the connection that listens if
-    /// they do.
-    pub(crate) async fn try_to_listen(self: &Arc<Self>) -> Result<Option<Session>, Error> {
-        let session = self.listen().await?;
+    /// What the connection does with what it hears.
+    pub(crate) fn hears(self: &Arc<Self>) -> impl Fn(&str) + Send + 'static {
+        let watches = Arc::downgrade(self);
+        move |payload: &str| {
+            if let Some(watches) = watches.upgrade() {
+                watches.hear(payload);
+            }
+        }
+    }
+
+    /// The statement after which a connection hears.
+    pub(crate) fn listen(&self) -> String {
+        format!("LISTEN {}", self.client.schema())
+    }
+
+    /// Listens, and tries whether notifications get through: from another connection, because a
+    /// proxy may hand one to whoever sends the next statement.
+    pub(crate) async fn try_to_listen(&self) -> Result<bool, Error> {
+        let Some(session) = self.client.link().session() else {
+            let message = "the connection was lost while the driver was opened; try again";
+            return Err(Error::new(ErrorKind::Unavailable, "listen", message));
+        };
+        session.batch("listen", &self.listen()).await?;
         let (channel, word) = (self.client.schema(), &self.nonce);
         let params = [(&channel as _, Type::TEXT), (word as _, Type::TEXT)];
         self.client
             .query("notify", Effect::Write, "SELECT pg_notify($1, $2)", &params)
             .await?;
-        let heard = timeout(SELF_TEST, self.heard.notified()).await.is_ok();
-        Ok(heard.then_some(session))
-    }
-
-    async fn listen(self: &Arc<Self>) -> Result<Session, Error> {
-        let watches = Arc::downgrade(self);
-        let heard = move |payload: &str| {
-            if let Some(watches) = watches.upgrade() {
-                watches.hear(payload);
-            }
-        };
-        self.client.listen(self.client.schema(), heard).await
-    }
-
-    /// Listens for ever, on a new connection when the old one is lost.
-    pub(crate) async fn keep_listening(self: Arc<Self>, mut session: Session) {
-        loop {
-            // The keep-alive of TCP finds out when the server is gone without closing the
-            // connection.
-            session.closed().await;
-            let mut backoff = RECONNECT.0;
-            session = loop {
-                match self.listen().await {
-                    Ok(session) => break session,
-                    Err(error) => {
-                        tracing::warn!(%error, "hints cannot be heard; trying again");
-                        sleep(jittered(backoff)).await;
-                        backoff = (backoff * 2).min(RECONNECT.1);
-                    }
-                }
-            };
-            self.tell(Hints::missed);
-        }
+        Ok(timeout(SELF_TEST, self.heard.notified()).await.is_ok())
     }
 
     fn hear(&self, payload: &str) {
@@ -244,24 +272,54 @@ impl Watches {
         }
     }
 
-    /// Polls for changes in place of notifications, for ever.
-    pub(crate) async fn poll(self: Arc<Self>, store: Arc<Store>) {
+    /// From now on changes are found by polling.
+    pub(crate) fn poll_from_now_on(&self) {
         *locked(&self.interest) = Some(HashMap::new());
+    }
+
+    fn polls(&self) -> bool {
+        locked(&self.interest).is_some()
+    }
+
+    /// Polls for changes in place of notifications, for ever.
+    pub(crate) async fn poll(&self) {
         loop {
             sleep(jittered(POLL)).await;
-            // The hints of this process reach its own subscribers alone.
-            let own = locked(&self.outbox).take();
-            own.iter().for_each(|payload| self.hear(payload));
+            // Sends nothing that could fail.
+            let _ = self.send().await;
             let known = self.interesting();
             if known.is_empty() {
                 continue;
             }
             let names: Vec<_> = known.keys().map(RepositoryKey::as_str).collect();
-            match store.revisions(&names).await {
-                Ok(found) => self.compare(known, &found),
-                Err(error) => tracing::warn!(%error, "could not poll for changes; trying again"),
+            match self.revisions(&names).await {
+                Ok(found) => {
+                    *locked(&self.trouble) = None;
+                    self.compare(known, &found);
+                }
+                Err(error) => {
+                    if locked(&self.trouble).is_none() {
+                        tracing::warn!(%error, "could not poll for changes; trying again");
+                    }
+                    self.broken(&error);
+                }
             }
         }
+    }
+
+    /// The revisions of those of the named repositories that exist.
+    async fn revisions(&self, names: &[&str]) -> Result<Vec<(String, Revision)>, Error> {
+        let sql = format!(
+            "SELECT repository, revision FROM {}.repositories WHERE repository = ANY ($1)",
+            self.client.schema()
+        );
+        let params = [(&names as _, Type::TEXT_ARRAY)];
+        let rows = self.client.query("poll", Effect::Read, &sql, &params);
+        let read = |row: &Row| {
+            let revision = u64::try_from(cell::<i64>(row, 1)?).unwrap_or(0);
+            Ok((cell(row, 0)?, Revision::new(revision)))
+        };
+        rows.await?.iter().map(read).collect()
     }
 
     fn interesting(&self) -> HashMap<RepositoryKey, Revision> {
@@ -300,25 +358,15 @@ impl Watches {
     }
 
     fn tell(&self, hint: impl Fn(&Hints)) {
-        self.tell_others(SessionId::new(0), hint);
+        locked(&self.subscribers).tell(hint);
     }
 
     fn tell_others(&self, by: SessionId, hint: impl Fn(&Hints)) {
-        for (session, hints) in &*locked(&self.subscribers) {
-            if *session != by
-                && let Some(hints) = hints.upgrade()
-            {
-                hint(&hints);
-            }
-        }
+        locked(&self.subscribers).tell_others(by, hint);
     }
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // After a panic the hints may be incomplete, but they can still be used.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.8 + 0.4 * fastrand::f64())
 }

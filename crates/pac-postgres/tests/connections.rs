@@ -125,6 +125,7 @@ async fn a_full_server_and_an_exhausted_pool_say_so() {
     let mut options = options(server.port);
     options.max_connections = 1;
     options.connection_timeout = Duration::from_millis(500);
+    options.full_server_timeout = Duration::from_millis(500);
     let driver = PostgresDriver::connect(options.clone()).await.unwrap();
     let client = raw(server.port).await;
     // The lock on the table keeps the only connection of the pool waiting.

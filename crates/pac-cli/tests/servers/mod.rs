@@ -119,6 +119,12 @@ impl Store {
         &self.settings
     }
 
+    /// Changes or adds a setting.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
     /// A file in the directory that commands write and tests read.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

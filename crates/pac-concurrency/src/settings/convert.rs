@@ -38,6 +38,7 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
         options.max_connections =
             usize::try_from(values.max_connections.get()).unwrap_or(usize::MAX);
         options.connection_timeout = values.connection_timeout;
+        options.full_server_timeout = values.connection_timeout;
         options.lease_ttl = values.lease_ttl;
         options
     }
@@ -78,6 +79,7 @@ mod tests {
         expected.schema = "s".to_owned();
         expected.max_connections = 7;
         expected.connection_timeout = std::time::Duration::from_secs(8);
+        expected.full_server_timeout = std::time::Duration::from_secs(8);
         expected.lease_ttl = std::time::Duration::from_secs(9 * 60);
         assert_eq!(options, expected);
 

@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::Duration;
 
 pub(crate) use pac_core::effect::Effect;
 use pac_core::{Error, ErrorKind};
@@ -10,6 +11,85 @@ use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::options::PostgresOptions;
+
+/// A failed request, and what it says of the connection and of the server.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    symptom: Symptom,
+}
+
+/// In the order in which they tell more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Symptom {
+    /// None that the driver acts on.
+    Other,
+    /// The connection was lost.
+    Lost,
+    /// The request was not answered in time.
+    Unanswered,
+    /// The server takes no writes.
+    ReadOnly,
+    /// The server refuses this role, or the settings do not fit it.
+    Refused,
+    /// The server has no room for another connection.
+    Full,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let symptom = match error.kind() {
+            ErrorKind::Config | ErrorKind::Unauthorised => Symptom::Refused,
+            _ => Symptom::Other,
+        };
+        Self { error, symptom }
+    }
+}
+
+impl Failure {
+    fn with(self, symptom: Symptom) -> Self {
+        Self { symptom, ..self }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.symptom == Symptom::Full
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.symptom == Symptom::ReadOnly
+    }
+
+    /// Whether the connection is of no use any more. Others that were made when it was are probably
+    /// in the same state.
+    pub(crate) fn is_of_the_connection(&self) -> bool {
+        matches!(self.symptom, Symptom::Lost | Symptom::Unanswered)
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.symptom == Symptom::Lost
+    }
+
+    /// Whether another server may well be usable.
+    pub(super) fn is_of_the_place(&self) -> bool {
+        self.error.kind() == ErrorKind::Unavailable && !self.is_full()
+    }
+
+    /// Of the failures at two servers, the one that tells more; it names the other as a cause.
+    pub(super) fn more_telling(self, later: Self) -> Self {
+        let (first, other) = if later.symptom > self.symptom {
+            (later, self)
+        } else {
+            (self, later)
+        };
+        let own = std::error::Error::source(&first.error).map(ToString::to_string);
+        let causes = own.into_iter().chain([other.error.to_string()]);
+        let causes = causes.collect::<Vec<_>>().join("; and ");
+        Self {
+            error: first.error.caused_by(causes),
+            symptom: first.symptom,
+        }
+    }
+}
 
 /// Whether the server does not know the name of a statement, or knows another statement by it: the
 /// statement was prepared on another connection, or a function has been replaced since.
@@ -32,7 +112,7 @@ impl PostgresOptions {
         operation: &'static str,
         effect: Effect,
         error: &tokio_postgres::Error,
-    ) -> Error {
+    ) -> Failure {
         let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
         let (kind, message) = if let Some(answer) = error.as_db_error() {
             self.answer(effect, answer)
@@ -79,7 +159,17 @@ impl PostgresOptions {
             detail.push_str(": ");
             detail.push_str(&cause.to_string());
         }
-        Error::new(kind, operation, message).caused_by(detail)
+        let failure = Failure::from(Error::new(kind, operation, message).caused_by(detail));
+        let is_read_only = causes()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(refuses_writes);
+        match error.code() {
+            Some(&SqlState::TOO_MANY_CONNECTIONS) => failure.with(Symptom::Full),
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => failure.with(Symptom::ReadOnly),
+            _ if is_read_only => failure.with(Symptom::ReadOnly),
+            _ if effect != Effect::Connect && is_lost(error) => failure.with(Symptom::Lost),
+            _ => failure,
+        }
     }
 
     /// What an error message of the server means. An `ERROR` ends the transaction, so nothing has
@@ -143,12 +233,7 @@ impl PostgresOptions {
             return (ErrorKind::Incompatible, cure);
         }
         if *code == SqlState::TOO_MANY_CONNECTIONS {
-            let cure = format!(
-                "{place} has no connection left: raise its max_connections, or lower the most \
-                 connections of each process ({})",
-                self.max_connections
-            );
-            return (ErrorKind::Unavailable, cure);
+            return (ErrorKind::Unavailable, self.no_room());
         }
         if *code == SqlState::READ_ONLY_SQL_TRANSACTION {
             return (ErrorKind::Unavailable, self.read_only());
@@ -206,9 +291,7 @@ impl PostgresOptions {
                     "nothing listens at {place}: start PostgreSQL there, or correct host and port"
                 )
             }
-            io::ErrorKind::PermissionDenied if cause.to_string().contains("writes") => {
-                self.read_only()
-            }
+            _ if refuses_writes(cause) => self.read_only(),
             io::ErrorKind::TimedOut => format!("{place} does not answer: look at the network"),
             _ if cause.to_string().contains("lookup") || cause.to_string().contains("resolve") => {
                 format!("{place} is unknown: correct the name of the host, or look at the DNS")
@@ -259,22 +342,42 @@ impl PostgresOptions {
         Error::new(ErrorKind::Unavailable, operation, message)
     }
 
-    pub(crate) fn connect_timed_out(&self, operation: &'static str) -> Error {
-        let message = format!(
-            "no connection to {} within {:?}: look at the network, or raise the connection timeout",
+    fn no_room(&self) -> String {
+        format!(
+            "{} has no connection left: raise its max_connections (or the limit of \
+             the role), or lower the most connections of each process ({})",
             self.place(),
-            self.connection_timeout
-        );
-        Error::new(ErrorKind::Unavailable, operation, message)
+            self.max_connections
+        )
     }
 
-    pub(crate) fn statement_timed_out(&self, operation: &'static str, effect: Effect) -> Error {
+    /// The server had no room for another connection a moment ago, and was not asked again.
+    pub(crate) fn full(&self, operation: &'static str) -> Failure {
+        let error = Error::new(ErrorKind::Unavailable, operation, self.no_room());
+        Failure::from(error).with(Symptom::Full)
+    }
+
+    pub(crate) fn connect_timed_out(&self, operation: &'static str, patience: Duration) -> Failure {
         let message = format!(
-            "{} did not answer within the statement timeout of {:?}",
+            "no connection to {} within {patience:?}: look at the network, or raise the \
+             connection timeout",
             self.place(),
-            self.statement_timeout
         );
-        Error::new(effect.unanswered().0, operation, message)
+        Error::new(ErrorKind::Unavailable, operation, message).into()
+    }
+
+    pub(crate) fn statement_timed_out(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        patience: Duration,
+    ) -> Failure {
+        let message = format!(
+            "{} did not answer within {patience:?}, which is how long a statement may take",
+            self.place(),
+        );
+        let error = Error::new(effect.unanswered().0, operation, message);
+        Failure::from(error).with(Symptom::Unanswered)
     }
 
     /// Where the servers are: `db1:5432, db2:5432`.
@@ -285,6 +388,20 @@ impl PostgresOptions {
             .map(|(host, port)| format!("{host}:{port}"));
         hosts.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Whether the connection ended before the answer came.
+fn is_lost(error: &tokio_postgres::Error) -> bool {
+    let fatal = error
+        .as_db_error()
+        .is_some_and(|answer| answer.parsed_severity() != Some(Severity::Error));
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    fatal || error.is_closed() || causes.any(|cause| cause.is::<io::Error>())
+}
+
+/// Whether the client library found that the server takes no writes, which it asks when it connects.
+fn refuses_writes(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && error.to_string().contains("writes")
 }
 
 fn certificate_problem<'a>(cause: &'a (dyn StdError + 'static)) -> Option<&'a CertificateError> {

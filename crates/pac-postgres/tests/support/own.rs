@@ -63,6 +63,35 @@ impl OwnServer {
         run
     }
 
+    /// A copy of this running server that follows it, and has caught up with it when it takes
+    /// connections.
+    pub(crate) fn standby(&self, name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        own(directory.path());
+        let mut standby = Self {
+            port: free_port(),
+            programs: self.programs.clone(),
+            directory,
+            server: None,
+        };
+        let from = format!(
+            "host=127.0.0.1 port={} user=postgres application_name={name}",
+            self.port
+        );
+        let mut copy = self.program("pg_basebackup");
+        copy.arg("-D").arg(standby.data());
+        copy.args([
+            "--dbname",
+            &from,
+            "--checkpoint=fast",
+            "--write-recovery-conf",
+        ]);
+        let output = copy.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        standby.start_again();
+        standby
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }

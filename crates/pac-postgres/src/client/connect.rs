@@ -1,0 +1,215 @@
+//! Makes connections: tries the servers one after the other, each for its share of the time, with
+//! passwords and certificates as their files are then.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pac_core::Error;
+use pac_core::pauses::Pauses;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::config::{SslMode as ClientSslMode, TargetSessionAttrs};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::failure::{Effect, Failure};
+use crate::options::{PostgresOptions, SslMode};
+use crate::tls;
+
+/// The longest that one of several servers may take: to be reached, to greet and to say whether it
+/// takes writes.
+const SHARE: Duration = Duration::from_secs(3);
+/// For so long after it could not be used, a server is tried after all others.
+const AVOIDED: Duration = Duration::from_secs(30);
+/// Between two attempts at a server that has no room for another connection: at first, and later.
+const FULL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+/// TCP keep-alive: a peer that is silent for the first time is probed at intervals of the second,
+/// and counts as gone after this many probes without an answer.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(3), 3);
+
+/// The part of a connection that moves its bytes.
+pub(super) type Wire = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// The servers, and which of them could not be used lately.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    pub(super) options: Arc<PostgresOptions>,
+    /// For each of the servers.
+    failed: Mutex<Vec<Option<Instant>>>,
+    share: Mutex<Duration>,
+}
+
+impl Connector {
+    pub(super) fn new(options: &PostgresOptions) -> Self {
+        Self {
+            options: Arc::new(options.clone()),
+            failed: Mutex::new(vec![None; options.hosts.len()]),
+            share: Mutex::new(SHARE),
+        }
+    }
+
+    /// No server may take longer than this while another one is left to be tried.
+    pub(super) fn hurry(&self, longest: Duration) {
+        let mut share = self.share();
+        *share = longest.min(*share);
+    }
+
+    /// Connects to the first server that takes writes. Tries each of them once, and takes no longer
+    /// than `patience`.
+    pub(super) async fn connect(
+        &self,
+        operation: &'static str,
+        patience: Duration,
+    ) -> Result<(Client, Wire), Failure> {
+        let until = Instant::now() + patience;
+        let order = self.order();
+        let longest = *self.share();
+        let mut told: Option<Failure> = None;
+        for (tried, server) in order.iter().enumerate() {
+            let left = until.saturating_duration_since(Instant::now());
+            let others = u32::try_from(order.len() - tried - 1).unwrap_or(u32::MAX);
+            let share = match others {
+                0 => left,
+                others => longest.min(left / others.saturating_add(1)),
+            };
+            match self.connect_to(*server, operation, share).await {
+                Ok(connected) => {
+                    self.note(*server, None);
+                    return Ok(connected);
+                }
+                Err(failure) => {
+                    if failure.is_of_the_place() {
+                        self.note(*server, Some(Instant::now()));
+                    }
+                    told = Some(match told {
+                        Some(earlier) => earlier.more_telling(failure),
+                        None => failure,
+                    });
+                }
+            }
+        }
+        Err(told.unwrap_or_else(|| self.options.connect_timed_out(operation, patience)))
+    }
+
+    /// The same, and waits for a server that has no room for another connection.
+    pub(super) async fn connect_when_there_is_room(
+        &self,
+        operation: &'static str,
+    ) -> Result<(Client, Wire), Error> {
+        let patience = self.options.full_server_timeout;
+        let until = Instant::now().checked_add(patience);
+        let mut pauses = Pauses::new(FULL.0, FULL.1);
+        let mut told = false;
+        loop {
+            let failure = match self
+                .connect(operation, self.options.connection_timeout)
+                .await
+            {
+                Ok(connected) => return Ok(connected),
+                Err(failure) => failure,
+            };
+            let pause = pauses.grow();
+            let late = until.is_some_and(|until| Instant::now() + pause >= until);
+            if !failure.is_full() || late {
+                return Err(failure.error);
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(
+                    error = %failure.error,
+                    "waiting until PostgreSQL has room for a connection of this process"
+                );
+            }
+            sleep(pause).await;
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        server: usize,
+        operation: &'static str,
+        share: Duration,
+    ) -> Result<(Client, Wire), Failure> {
+        // Of this server alone, so that errors name it.
+        let mut options = PostgresOptions::clone(&self.options);
+        options.hosts = options.hosts.get(server).cloned().into_iter().collect();
+        let config = config(&options, share)?;
+        let tls = MakeRustlsConnect::new(tls::config(&options)?);
+        match timeout(share, config.connect(tls)).await {
+            Ok(connected) => {
+                connected.map_err(|error| options.failure(operation, Effect::Connect, &error))
+            }
+            Err(_) => Err(options.connect_timed_out(operation, share)),
+        }
+    }
+
+    /// The servers in the order of the settings, but for those that could not be used lately, which
+    /// come last.
+    fn order(&self) -> Vec<usize> {
+        let failed = self.failed();
+        let avoided = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < AVOIDED);
+        let (last, first): (Vec<_>, Vec<_>) =
+            (0..failed.len()).partition(|server| failed.get(*server).is_some_and(avoided));
+        first.into_iter().chain(last).collect()
+    }
+
+    fn note(&self, server: usize, failed: Option<Instant>) {
+        if let Some(known) = self.failed().get_mut(server) {
+            *known = failed;
+        }
+    }
+
+    fn share(&self) -> MutexGuard<'_, Duration> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Vec<Option<Instant>>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn config(options: &PostgresOptions, share: Duration) -> Result<Config, Error> {
+    let mut config = Config::new();
+    for (host, port) in &options.hosts {
+        config.host(host).port(*port);
+    }
+    config
+        .dbname(&options.database)
+        .user(&options.username)
+        .application_name("pac-concurrency")
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
+        // A name may have two addresses, of which the first one is silent.
+        .connect_timeout(share / 2)
+        .tcp_user_timeout(options.statement_timeout)
+        .keepalives_idle(KEEPALIVE.0)
+        .keepalives_interval(KEEPALIVE.1)
+        .keepalives_retries(KEEPALIVE.2)
+        .ssl_mode(match options.ssl_mode {
+            SslMode::Disable => ClientSslMode::Disable,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
+        });
+    if let Some(password) = options.password.read()? {
+        config.password(password.expose());
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_could_not_be_used_are_tried_last() {
+        let mut options = PostgresOptions::default();
+        options.hosts = ["a", "b", "c"].map(|host| (host.to_owned(), 1)).to_vec();
+        let connector = Connector::new(&options);
+        assert_eq!(connector.order(), [0, 1, 2]);
+        connector.note(0, Some(Instant::now()));
+        assert_eq!(connector.order(), [1, 2, 0]);
+        connector.note(1, Some(Instant::now()));
+        connector.note(2, Some(Instant::now()));
+        assert_eq!(connector.order(), [0, 1, 2]);
+        connector.note(0, None);
+        connector.note(2, None);
+        assert_eq!(connector.order(), [0, 2, 1]);
+    }
+}
