@@ -111,7 +111,11 @@ fn postgres_a_full_server_is_waited_for_as_long_as_a_slot() {
     asked(&server, "ALTER ROLE ordinary CONNECTION LIMIT 0");
     let late = store.exec(&["--wait-timeout", "1s"], "true").wait();
     assert_eq!(late.code, 75, "{}", late.stderr);
-    assert!(late.stderr.contains("no connection left"), "{}", late.stderr);
+    assert!(
+        late.stderr.contains("no connection left"),
+        "{}",
+        late.stderr
+    );
     let waiting = store.exec(&[], "true");
     sleep(Duration::from_secs(1));
     asked(&server, "ALTER ROLE ordinary CONNECTION LIMIT -1");

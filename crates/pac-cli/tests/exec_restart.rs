@@ -120,9 +120,7 @@ fn gaps(log: &Path, away: &[(f64, f64)]) -> Vec<f64> {
     let mut gaps = vec![0.0_f64; away.len() + 1];
     // The slot that is freed by the n-th end is taken by the start after the first ones.
     for (end, next) in ends.iter().zip(&starts[LIMIT..]) {
-        let absence = away
-            .iter()
-            .position(|(from, to)| end < to && next > from);
+        let absence = away.iter().position(|(from, to)| end < to && next > from);
         let (number, idle) = match absence {
             Some(number) => (number, next - end.max(away[number].1)),
             None => (away.len(), next - end),

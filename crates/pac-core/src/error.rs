@@ -65,7 +65,8 @@ impl fmt::Display for ErrorKind {
 /// is a single one, what to do about it, and the cause.
 ///
 /// Neither `Display` nor `Debug` ever contains a secret: drivers must put none in.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {kind}{}: {message}", in_repository(.repository.as_ref()))]
 pub struct Error {
     kind: ErrorKind,
     operation: &'static str,
@@ -152,20 +153,9 @@ impl Error {
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.operation, self.kind)?;
-        if let Some(repository) = &self.repository {
-            write!(f, " ({repository})")?;
-        }
-        write!(f, ": {}", self.message)
-    }
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|source| source as _)
-    }
+/// The part of an error's text that names the repository.
+fn in_repository(repository: Option<&RepositoryKey>) -> String {
+    repository.map_or_else(String::new, |repository| format!(" ({repository})"))
 }
 
 impl From<InvalidValue> for Error {

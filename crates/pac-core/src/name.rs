@@ -221,7 +221,9 @@ impl fmt::Debug for Uid {
 }
 
 /// A text that is not what it was to be parsed into: the thing, the text and the rule broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+// Debug escapes what a terminal or a log file would act on.
+#[error("invalid {what} {text:?}: {rule}")]
 pub struct InvalidValue {
     what: &'static str,
     text: String,
@@ -250,15 +252,6 @@ impl InvalidValue {
         self.rule
     }
 }
-
-impl fmt::Display for InvalidValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Debug escapes what a terminal or a log file would act on.
-        write!(f, "invalid {} {:?}: {}", self.what, self.text, self.rule)
-    }
-}
-
-impl std::error::Error for InvalidValue {}
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,13 @@
 //! What the server answers instead of an object: `Status` objects, worded as a real API server
 //! words them.
 
-use std::fmt;
-
 use serde_json::{Value, json};
 
 use crate::resource::Resource;
 
 /// An error of the API: its HTTP status, and the `Status` object in the body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code} {reason}: {message}")]
 #[non_exhaustive]
 pub struct Failure {
     /// The HTTP status.
@@ -182,11 +181,3 @@ impl Failure {
         self.with_details(details)
     }
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.code, self.reason, self.message)
-    }
-}
-
-impl std::error::Error for Failure {}

@@ -1,6 +1,5 @@
 //! Problems of settings, and where they are.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -135,7 +134,8 @@ impl fmt::Display for Problem {
 
 /// All problems of the settings, displayed one per line, with its source. No value of a Secret
 /// is repeated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} in the settings:{}", counted(.problems), listed(.problems))]
 pub struct SettingsError {
     problems: Vec<Problem>,
 }
@@ -154,21 +154,18 @@ impl SettingsError {
     }
 }
 
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.problems.as_slice() {
-            [problem] => write!(f, "1 problem in the settings:\n  {problem}"),
-            problems => {
-                write!(f, "{} problems in the settings:", problems.len())?;
-                problems
-                    .iter()
-                    .try_for_each(|problem| write!(f, "\n  {problem}"))
-            }
-        }
+fn counted(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "1 problem".to_owned(),
+        many => format!("{many} problems"),
     }
 }
 
-impl StdError for SettingsError {}
+/// Each on a line of its own.
+fn listed(problems: &[Problem]) -> String {
+    let lines = problems.iter();
+    lines.map(|problem| format!("\n  {problem}")).collect()
+}
 
 impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {

@@ -1,7 +1,5 @@
 //! The search for a sequence of steps that fails, and its reduction.
 
-use std::fmt;
-
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::check::Check;
@@ -35,7 +33,14 @@ impl Search {
 }
 
 /// A violation, and a sequence of steps of which none could be left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{check}: {message}\nshown by these {} steps:\n{}found with seed {} in at most {} cases",
+    .steps.len(),
+    listed(.steps),
+    .search.seed,
+    .search.cases
+)]
 pub struct Failure {
     /// The check that failed.
     pub check: Check,
@@ -47,19 +52,13 @@ pub struct Failure {
     pub search: Search,
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.check, self.message)?;
-        writeln!(f, "shown by these {} steps:", self.steps.len())?;
-        for (number, step) in (1..).zip(&self.steps) {
-            writeln!(f, "{number:>4}. {step}")?;
-        }
-        let Search { seed, cases } = self.search;
-        write!(f, "found with seed {seed} in at most {cases} cases")
-    }
+/// The steps, numbered, each on a line of its own.
+fn listed(steps: &[String]) -> String {
+    let lines = (1..).zip(steps);
+    lines
+        .map(|(number, step)| format!("{number:>4}. {step}\n"))
+        .collect()
 }
-
-impl std::error::Error for Failure {}
 
 /// Leaves out, one after the other, the steps without which the sequence still fails.
 pub(super) fn shortest<S: Clone>(mut steps: Vec<S>, fails: impl Fn(&[S]) -> bool) -> Vec<S> {

@@ -20,7 +20,8 @@ pub enum InstallErrorKind {
 }
 
 /// An installation, or a step of it, that failed: the object or the step, the rule, and the cure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{subject}: {message}")]
 pub struct InstallError {
     kind: InstallErrorKind,
     subject: String,
@@ -61,11 +62,3 @@ impl InstallError {
         &self.message
     }
 }
-
-impl fmt::Display for InstallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.message)
-    }
-}
-
-impl std::error::Error for InstallError {}

@@ -15,7 +15,8 @@ pub enum WebhookErrorKind {
 }
 
 /// A failure of the webhook's server: what it is about, the rule and the cure. It never shows a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{subject}: {message}")]
 pub struct WebhookError {
     kind: WebhookErrorKind,
     subject: String,
@@ -46,11 +47,3 @@ impl WebhookError {
         self.kind
     }
 }
-
-impl fmt::Display for WebhookError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.subject, self.message)
-    }
-}
-
-impl std::error::Error for WebhookError {}
