@@ -9,14 +9,13 @@ use pac_concurrency::LoadedSettings;
 use crate::config::Sources;
 use crate::exit::{Exit, Failure};
 use crate::format::FormatArg;
-use crate::{output, store};
+use crate::store;
 
 use report::{Report, Step};
 
 const AFTER_HELP: &str = "\
 It writes to the store, and removes it again: a repository pac-doctor/session-N, with one run, and
-the sessions of two processes. Where the schema of PostgreSQL is missing or old and the role may
-mend that, it does, as every process does that connects.
+the sessions of two processes. It neither creates nor changes the schema of PostgreSQL.
 
 Exit codes, of the first thing that failed:
    0  all is well
@@ -61,7 +60,7 @@ fn examine(loaded: &LoadedSettings, report: &mut Report) -> Result<(), Failure> 
         if let Some((driver, manager)) = connection::open(loaded, &settings, report).await {
             trial::run(&settings, driver, &manager, report).await;
             if let Err(error) = manager.close().await {
-                output::note(format_args!("{error}; the session ends by itself"));
+                trial::was_not_closed(error, report);
             }
         }
         Ok(())

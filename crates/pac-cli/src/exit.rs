@@ -75,6 +75,7 @@ impl From<Error> for Failure {
             ErrorKind::Unauthorised => Exit::Unauthorised,
             ErrorKind::Unavailable
             | ErrorKind::Contended
+            | ErrorKind::Incompatible
             | ErrorKind::Indeterminate
             | ErrorKind::SessionLost => Exit::StoreUnavailable,
             _ => Exit::Internal,
@@ -121,6 +122,7 @@ mod tests {
             (ErrorKind::NameInUse, Exit::Usage),
             (ErrorKind::Unavailable, Exit::StoreUnavailable),
             (ErrorKind::Unauthorised, Exit::Unauthorised),
+            (ErrorKind::Incompatible, Exit::StoreUnavailable),
             (ErrorKind::Corrupt, Exit::Internal),
             (ErrorKind::Internal, Exit::Internal),
         ] {

@@ -28,6 +28,8 @@ mod output;
 mod plan;
 mod release;
 mod replay;
+#[cfg(feature = "postgres")]
+mod schema;
 #[cfg(feature = "kubernetes")]
 mod section;
 mod status;
@@ -90,6 +92,9 @@ enum Command {
     Cleanup(With<cleanup::Args>),
     /// Show what the runs of a directory of manifests would do: start or queue, where and why.
     Plan(With<plan::Args>),
+    /// Show the version of PostgreSQL's schema, create it, or bring it up to date.
+    #[cfg(feature = "postgres")]
+    Schema(With<schema::Args>),
     /// Bring the state of an older system along, or move state between stores.
     Migrate(With<migrate::Args>),
     /// Print, apply, examine and remove what a Kubernetes cluster needs for the controller.
@@ -198,6 +203,8 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
             sources.note_unused("section");
             section::run(&args).map(Into::into)
         }
+        #[cfg(feature = "postgres")]
+        Command::Schema(with) => with.run(sources, schema::run),
         Command::Migrate(with) => with.run(sources, migrate::run),
         Command::Replay(with) => {
             sources.followed_by(with.sources).note_unused("replay");

@@ -20,21 +20,39 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     done
 }
 
-/// Opens the store for reading.
+/// Opens the store for reading; prepares nothing in it.
 pub(crate) async fn reader(settings: &Settings) -> Result<StoreReader, Failure> {
     refuse_memory(settings)?;
-    Ok(StoreReader::new(
-        pac_concurrency::open_driver(settings).await?,
-    ))
+    let driver = pac_concurrency::open_existing_driver(settings).await?;
+    let driver = driver.ok_or_else(|| nothing_there(settings))?;
+    Ok(StoreReader::new(driver))
 }
 
-/// Opens a manager on the store, runs the command's work with it, and closes it.
+/// A store in which nothing was prepared. The usual reason is a wrong name.
+pub(crate) fn nothing_there(settings: &Settings) -> Failure {
+    #[cfg(feature = "postgres")]
+    if settings.driver == DriverKind::Postgresql {
+        let options = &settings.postgres;
+        let message = format!(
+            "the database {:?} has no schema {:?} of this software: correct postgresql-database or \
+             postgresql-schema; if they are right, `pac schema apply` creates it, or the first \
+             controller does",
+            options.database, options.schema
+        );
+        return Failure::new(Exit::Config, message);
+    }
+    let message = format!("the store {} was not prepared yet", settings.driver);
+    Failure::new(Exit::Config, message)
+}
+
+/// Opens a manager on the store as it is, runs the command's work with it, and closes it.
 pub(crate) async fn with_manager<T>(
     settings: &Settings,
     work: impl AsyncFnOnce(&ConcurrencyManager) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     refuse_memory(settings)?;
-    let manager = pac_concurrency::connect(settings).await?;
+    let manager = pac_concurrency::connect_existing(settings).await?;
+    let manager = manager.ok_or_else(|| nothing_there(settings))?;
     let done = work(&manager).await;
     if let Err(error) = manager.close().await {
         note(format_args!("{error}; the session ends by itself"));

@@ -215,11 +215,13 @@ mod roles {
     #[test]
     fn what_a_role_may_not_do_fails_at_privileges() {
         let (server, store) = server();
-        // The role may not create the schema.
-        let cure = ["docs/deploy/postgresql.sql"];
-        as_role(&store, "k3ep-it", &[]).assert_failed("privileges", &cure, 77);
-        // The schema exists, but the role may not read it.
+        // Nothing creates the schema but what is asked to.
+        let doctor = Doctor::at(&store, &[], &[]);
+        doctor.assert_failed("schema", &["pac schema apply", "correct"], 78);
+        assert_eq!(store.run(&["schema", "apply"]).code, 0);
         assert_eq!(Doctor::at(&store, &[], &[]).code, 0);
+        // The schema exists, but the role may not read it.
+        let cure = ["docs/deploy/postgresql.sql"];
         as_role(&store, "k3ep-it", &[]).assert_failed("privileges", &cure, 77);
         // The role may read the schema's version, and nothing more.
         let mut settings = store.settings().iter();
@@ -250,7 +252,28 @@ mod roles {
         assert_eq!(store.json(&["status"]), json!([]));
         // The role has everything that docs/deploy/postgresql.sql lists.
         grant("INSERT, UPDATE, DELETE ON entries");
+        grant("SELECT, INSERT ON migrated");
         assert_eq!(as_role(&store, "k3ep-it", &[]).code, 0);
+        // What only looking for dead sessions needs is missed, too.
+        for missing in [
+            "DELETE ON sessions",
+            "UPDATE ON sessions",
+            "UPDATE ON server",
+        ] {
+            let revoke = format!("REVOKE {missing} FROM pac_runtime");
+            sql(&server, &format!("SET search_path = {schema}; {revoke}"));
+            let doctor = as_role(&store, "k3ep-it", &[]);
+            let (privilege, table) = missing.split_once(" ON ").unwrap();
+            let named = format!("{privilege} ON {schema}.{table}");
+            let (result, detail) = doctor.check("privileges");
+            assert_eq!((result, doctor.code), ("failed", 77), "{missing}");
+            assert!(detail.contains(&named), "{detail}");
+            // Without it a session cannot be closed.
+            let closed = doctor.check("clean-up").0;
+            let expected = ["DELETE ON sessions", "UPDATE ON sessions"].contains(&missing);
+            assert_eq!(closed == "failed", expected, "{:#?}", doctor.checks);
+            grant(missing);
+        }
     }
 
     #[test]

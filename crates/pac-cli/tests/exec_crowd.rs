@@ -36,7 +36,7 @@ fn ordinary(server: &OwnServer) -> Store {
     let mut store = Store::at_postgres(&server.port.to_string());
     store.set("postgresql-database", "ordinary");
     store.set("postgresql-username", "ordinary");
-    store
+    store.prepared()
 }
 
 fn connections(server: &OwnServer) -> usize {

@@ -28,7 +28,7 @@ const WAITERS: [&str; 6] = ["b", "c", "d", "e", "f", "g"];
 #[test]
 fn postgres_waiters_keep_their_places_through_an_outage_in_which_the_store_keeps_them() {
     let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
-    let store = Store::at_postgres(&server.port.to_string());
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
     waiters_keep_their_places(&store, || {
         server.kill_9();
         sleep(AWAY);

@@ -7,6 +7,10 @@
     clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "how long slots were idle is of interest"
+)]
 
 mod servers;
 
@@ -60,7 +64,7 @@ impl Stop for servers::etcd::OwnEtcd {
 #[test]
 fn postgres_slots_are_in_use_again_soon_after_a_restart() {
     let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
-    let store = Store::at_postgres(&server.port.to_string());
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
     slots_are_in_use_again(&store, &mut server);
 }
 

@@ -20,7 +20,7 @@ const SYSTEM: &str = "PAC_TEST_POSTGRES";
 
 fn own_postgres() -> (OwnServer, Store) {
     let server = OwnServer::start(SYSTEM, "", "");
-    let store = Store::at_postgres(&server.port.to_string());
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
     (server, store)
 }
 

@@ -250,7 +250,7 @@ fn postgresql() {
     sql(&format!(
         "CREATE SCHEMA {old}; SET search_path = {old}; {OLD_TABLES}"
     ));
-    let store = Store::postgres();
+    let store = Store::unprepared_postgres();
     let migrate = ["migrate", "--from", "postgresql", "--legacy-schema", &old];
     let shown = store.run(&[&migrate[..], &["--dry-run"]].concat());
     succeeded(&shown);
@@ -308,7 +308,7 @@ fn connecting_brings_the_layout_on_postgresql_along_once() {
     sql(&format!("CREATE ROLE {role} LOGIN"));
     let here = |text: &str| sql_in(&database, text);
     here(OLD_TABLES);
-    let store = Store::postgres();
+    let store = Store::unprepared_postgres();
     let schema = &store.settings().last().unwrap().1;
     let named = format!("postgresql-database={database}");
     let run = |more: &[&str]| {
@@ -435,7 +435,7 @@ fn between_drivers_and_back_order_and_tokens_stay() {
     assert_eq!(postgres.json(&["status"]), json!([]));
 
     let back = ["migrate", "--from", "etcd", "--to", "postgresql"];
-    let elsewhere = Store::postgres();
+    let elsewhere = Store::unprepared_postgres();
     let settings_of_it = both(&etcd, &elsewhere);
     let dry = etcd.run(&[&settings_of_it[..], &back, &["--dry-run"]].concat());
     succeeded(&dry);

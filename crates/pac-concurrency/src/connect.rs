@@ -21,6 +21,22 @@ use crate::settings::{DriverKind, Settings};
 /// reason why the store could not be used.
 pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
     let driver = open_driver(settings).await?;
+    manage(settings, driver).await
+}
+
+/// Like [`connect`], and creates nothing in the store: `None` when the store has nothing of this
+/// software and would have to be prepared first. Dropped in flight, it opens nothing.
+///
+/// # Errors
+/// Those of [`connect`], and `Incompatible` for a store of an older version.
+pub async fn connect_existing(settings: &Settings) -> Result<Option<ConcurrencyManager>, Error> {
+    match open_existing_driver(settings).await? {
+        Some(driver) => manage(settings, driver).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn manage(settings: &Settings, driver: Arc<dyn Driver>) -> Result<ConcurrencyManager, Error> {
     #[cfg(any(feature = "etcd", feature = "postgres"))]
     if settings.migrate_state {
         crate::legacy::bring_along(settings, &*driver).await?;

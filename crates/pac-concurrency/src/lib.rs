@@ -110,7 +110,9 @@ pub mod kubernetes {
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use connect::open_raw;
-pub use connect::{connect, connect_if_enabled, open_driver, open_existing_driver};
+pub use connect::{
+    connect, connect_existing, connect_if_enabled, open_driver, open_existing_driver,
+};
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
     KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, QueuedRun,
@@ -132,7 +134,10 @@ pub use pac_etcd::{EtcdDriver, EtcdOptions};
 #[cfg(feature = "memory")]
 pub use pac_memory::{MemoryDriver, MemoryOptions};
 #[cfg(feature = "postgres")]
-pub use pac_postgres::{Password as PostgresPassword, PostgresDriver, PostgresOptions, SslMode};
+pub use pac_postgres::{
+    Migrate, Password as PostgresPassword, PostgresDriver, PostgresOptions, PostgresSchema,
+    SchemaStatus, SslMode,
+};
 pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, SettingsLoader};
 
 /// Runs the examples of the README as tests.

@@ -87,8 +87,11 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     async fn close_session(&self, session: SessionId) -> Result<(), Error>;
 
     /// The sessions that are dead by the store's clock and may still have entries. Once here,
-    /// a session stays dead. One that is dead by [`Death::Lease`] and has no entries left may
-    /// be forgotten.
+    /// a session stays dead. One that has no queued or started entries may be forgotten, since it
+    /// gets no new ones.
+    ///
+    /// A store that nobody could reach for a while, or whose clock was set, gives every session a
+    /// TTL from then on: only a process that could have renewed its session is dead.
     ///
     /// # Errors
     /// The store's own.

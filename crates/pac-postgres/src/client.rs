@@ -81,8 +81,10 @@ impl Client {
         &self.connector.options
     }
 
-    pub(crate) fn schema(&self) -> &str {
-        &self.options().schema
+    /// The name of the schema as SQL has it, in quotes: some names are words of the language.
+    pub(crate) fn schema(&self) -> String {
+        // The options have checked that there is no quote in it.
+        format!("\"{}\"", self.options().schema)
     }
 
     /// The connection that is always there, when it is.

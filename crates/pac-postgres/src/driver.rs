@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, ListFilter, Placement,
+    BatchOutcome, Commit, CommitOutcome, Descriptor, Driver, Finding, ListFilter, Placement,
     RepositoryCommit, SessionTtl, Watch,
 };
 use pac_core::hints::Reached;
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::PostgresOptions;
 use crate::client::Client;
 use crate::lane::{By, Lane, Started};
-use crate::schema;
+use crate::schema::{self, Isolation};
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::watch::Watches;
@@ -34,6 +34,9 @@ const LAST_HINTS: Duration = Duration::from_secs(1);
 /// | open, renew or close a session | 1 | 1 |
 /// | look for dead sessions | 1 | none, unless a session has died |
 ///
+/// Looking for dead sessions also notes, in one row for all processes, that the server was seen: at
+/// most every 2.25 s where the shortest session TTL is 15 s, without waiting for the disk.
+///
 /// Dropping it closes its connections.
 #[derive(Debug)]
 pub struct PostgresDriver {
@@ -47,7 +50,8 @@ pub struct PostgresDriver {
 }
 
 impl PostgresDriver {
-    /// Connects, and brings the schema up to this version.
+    /// Connects, and creates the schema or brings it up to this version where
+    /// [`migrate`](PostgresOptions::migrate) allows that.
     ///
     /// A thread of the driver keeps one connection, on which it sends and hears hints and renews
     /// sessions. The others, for requests, live on the runtime that this is called on.
@@ -58,13 +62,14 @@ impl PostgresDriver {
     /// # Errors
     /// `Config` for settings that cannot be used and for a database or server that is not as they
     /// say, `Unauthorised` for a role that may not connect or create what is missing,
-    /// `Incompatible` for a schema of a newer version, `Unavailable` when no server can be
+    /// `Incompatible` for a schema of a newer version, or of an older one that may not be changed;
+    /// `Unavailable` when no server can be
     /// reached that takes writes. Each says what to do about it.
     pub async fn connect(options: PostgresOptions) -> Result<Self, Error> {
         options.check()?;
         let opening = Opening::start(&options).await?;
-        schema::migrate(&opening.client).await?;
-        opening.finish(options).await
+        let usual = schema::prepare(&opening.client, options.migrate).await?;
+        opening.at_read_committed(usual, options).await
     }
 
     /// Connects to a schema that is there, and changes nothing; `None` when there is none.
@@ -74,10 +79,12 @@ impl PostgresDriver {
     pub async fn connect_existing(options: PostgresOptions) -> Result<Option<Self>, Error> {
         options.check()?;
         let opening = Opening::start(&options).await?;
-        if schema::is_there(&opening.client).await? {
-            opening.finish(options).await.map(Some)
-        } else {
-            Ok(None)
+        match schema::is_there(&opening.client).await? {
+            Some(usual) => {
+                let driver = opening.at_read_committed(usual, options);
+                driver.await.map(Some)
+            }
+            None => Ok(None),
         }
     }
 
@@ -194,6 +201,11 @@ impl Driver for PostgresDriver {
         self.store.list(filter, after, limit).await
     }
 
+    async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
+        let missing = schema::missing_privileges(&self.client).await?;
+        Ok(missing.into_iter().collect())
+    }
+
     async fn server_version(&self) -> Result<Option<String>, Error> {
         self.store.server_version().await.map(Some)
     }
@@ -216,6 +228,24 @@ impl Opening {
             watches,
             started,
         })
+    }
+
+    /// Commits lock first and read later, which works at READ COMMITTED alone: where another
+    /// isolation is usual, each connection asks for it.
+    async fn at_read_committed(
+        self,
+        usual: Isolation,
+        mut options: PostgresOptions,
+    ) -> Result<PostgresDriver, Error> {
+        if usual == Isolation::ReadCommitted {
+            return self.finish(options).await;
+        }
+        drop(self);
+        options.sets_isolation = true;
+        let opening = Self::start(&options).await;
+        let opening = opening.map_err(|error| schema::with_isolation(&options, error))?;
+        schema::check_isolation(&opening.client).await?;
+        opening.finish(options).await
     }
 
     async fn finish(self, options: PostgresOptions) -> Result<PostgresDriver, Error> {

@@ -34,8 +34,9 @@ mod watch;
 
 pub use driver::PostgresDriver;
 pub use legacy::LegacyPostgres;
-pub use options::{PostgresOptions, SslMode};
+pub use options::{Migrate, PostgresOptions, SslMode};
 pub use pac_core::password::Password;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use raw::RawPostgres;
+pub use schema::{PostgresSchema, SchemaStatus};

@@ -32,6 +32,9 @@ pub struct PostgresOptions {
     /// The schema that holds the tables, created if need be: 1 to 63 lower-case letters, digits
     /// or `_`, not starting with a digit or `pg_`. Default: `pac`.
     pub schema: String,
+    /// What a driver that connects may do about a schema that is missing or old. Default: create it,
+    /// and leave an old one alone.
+    pub migrate: Migrate,
     /// Most connections in the pool for requests; one more serves hints and the keep-alive of
     /// sessions. At least 1. Default: 10.
     pub max_connections: usize,
@@ -50,6 +53,8 @@ pub struct PostgresOptions {
     /// within seconds as long as a manager runs. Default: 24 h, and the latest 1,000 of a
     /// repository.
     pub retention: Retention,
+    /// Whether each connection has to ask for READ COMMITTED, because the default is another one.
+    pub(crate) sets_isolation: bool,
 }
 
 impl Default for PostgresOptions {
@@ -63,17 +68,27 @@ impl Default for PostgresOptions {
             ca_file: None,
             client_certificate: None,
             schema: "pac".to_owned(),
+            migrate: Migrate::default(),
             max_connections: 10,
             connection_timeout: Duration::from_secs(30),
             full_server_timeout: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(10),
             lease_ttl: Duration::from_secs(60 * 60),
             retention: Retention::new(Duration::from_secs(24 * 60 * 60), 1_000),
+            sets_isolation: false,
         }
     }
 }
 
 impl PostgresOptions {
+    /// Says that there is no schema; the start of a sentence.
+    pub(crate) fn no_schema(&self) -> String {
+        format!(
+            "the database {:?} has no schema {:?} of this software",
+            self.database, self.schema
+        )
+    }
+
     /// Whether the settings can be used together.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |message: String| Err(Error::new(ErrorKind::Config, "connect", message));
@@ -120,6 +135,21 @@ impl PostgresOptions {
         }
         Ok(())
     }
+}
+
+/// What a driver that connects may do to the schema. Whatever is set here,
+/// [`PostgresSchema::apply`](crate::PostgresSchema::apply) creates it or brings it up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Migrate {
+    /// Nothing.
+    Never,
+    /// Create it. One of an older version is an error: other processes still use it, and software of
+    /// that version may not be able to once it is changed.
+    #[default]
+    New,
+    /// Create it, or bring it up to date.
+    Always,
 }
 
 fn is_identifier(name: &str) -> bool {

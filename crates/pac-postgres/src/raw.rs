@@ -55,7 +55,7 @@ impl RawPostgres {
     }
 
     fn channel(&self) -> String {
-        format!("{}_raw", self.client.schema())
+        format!("{}_raw", self.client.options().schema)
     }
 }
 
@@ -96,7 +96,7 @@ impl RawStore for RawPostgres {
             let _ = heard.send(());
         };
         let session = self.client.listen("measure", tell).await?;
-        let listen = format!("LISTEN {}", self.channel());
+        let listen = format!("LISTEN \"{}\"", self.channel());
         session.batch("measure", &listen).await?;
         Ok(Box::new(Listener {
             hears,

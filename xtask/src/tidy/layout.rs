@@ -35,7 +35,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 21] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 23] = [
     (
         "crates/pac-etcd/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
@@ -43,6 +43,14 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 21] = [
     (
         "crates/pac-postgres/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
+    ),
+    (
+        "crates/pac-postgres/src/schema/status.rs",
+        "a database has a schema, with versions that people look at and apply",
+    ),
+    (
+        "crates/pac-postgres/src/schema/privileges.rs",
+        "a database has privileges for each table and function",
     ),
     (
         "crates/pac-etcd/src/legacy.rs",

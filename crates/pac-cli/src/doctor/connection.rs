@@ -8,6 +8,7 @@ use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSe
 
 use super::report::{Report, Step};
 use crate::exit::{Exit, Failure};
+use crate::store::nothing_there;
 
 /// The oldest supported version. The driver accepts older servers too.
 const OLDEST_POSTGRESQL: u32 = 15;
@@ -18,8 +19,13 @@ pub(super) async fn open(
     settings: &Settings,
     report: &mut Report,
 ) -> Option<(Arc<dyn Driver>, ConcurrencyManager)> {
-    let driver = match pac_concurrency::open_driver(settings).await {
-        Ok(driver) => driver,
+    let driver = match pac_concurrency::open_existing_driver(settings).await {
+        Ok(Some(driver)) => driver,
+        Ok(None) => {
+            passed(loaded, Step::Schema, report);
+            report.failed(Step::Schema, nothing_there(settings));
+            return None;
+        }
         Err(error) => {
             let step = failed_step(&error);
             passed(loaded, step, report);
@@ -59,6 +65,7 @@ fn failed_step(error: &Error) -> Step {
         ErrorKind::Unavailable if says(&["no secure connection"]) => Step::Tls,
         ErrorKind::Config if says(&["has no database"]) => Step::Schema,
         ErrorKind::Config if says(&["is of version"]) => Step::Version,
+        ErrorKind::Config if says(&["is not read committed"]) => Step::Store,
         ErrorKind::Config if says(&["TLS", "certificate", "CA file", "private key"]) => Step::Tls,
         ErrorKind::Config | ErrorKind::InvalidInput => Step::Settings,
         ErrorKind::Incompatible | ErrorKind::Corrupt => Step::Schema,

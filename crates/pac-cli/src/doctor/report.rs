@@ -74,16 +74,16 @@ pub(super) struct Report(BTreeMap<Step, Verdict>);
 
 impl Report {
     pub(super) fn ok(&mut self, step: Step, detail: impl Into<String>) {
-        self.0.insert(step, Verdict::Ok(detail.into()));
+        self.record(step, Verdict::Ok(detail.into()));
     }
 
     /// All works, and something should be seen to.
     pub(super) fn warning(&mut self, step: Step, what: String) {
-        self.0.insert(step, Verdict::Warning(what));
+        self.record(step, Verdict::Warning(what));
     }
 
     pub(super) fn skipped(&mut self, step: Step, why: impl Into<String>) {
-        self.0.insert(step, Verdict::Skipped(why.into()));
+        self.record(step, Verdict::Skipped(why.into()));
     }
 
     /// Records a failure. A refusal at a step after `Privileges` is recorded there, except at
@@ -95,7 +95,14 @@ impl Report {
         } else {
             step
         };
-        self.0.insert(step, Verdict::Failed(failure));
+        self.record(step, Verdict::Failed(failure));
+    }
+
+    /// The first failure of a step stays.
+    fn record(&mut self, step: Step, verdict: Verdict) {
+        if !matches!(self.0.get(&step), Some(Verdict::Failed(_))) {
+            self.0.insert(step, verdict);
+        }
     }
 
     /// Marks all steps without a verdict as skipped.
@@ -151,6 +158,9 @@ mod tests {
         report.failed(Step::WriteAndRead, Failure::new(Exit::Unauthorised, "no"));
         assert_eq!(report.exit(), Exit::Unauthorised);
         assert_eq!(report.first_failure().unwrap().0, Step::Privileges);
+        // What went well later hides nothing.
+        report.ok(Step::Privileges, "nothing was refused");
+        assert_eq!(report.exit(), Exit::Unauthorised);
         report.failed(Step::Reachable, Failure::new(Exit::StoreUnavailable, "no"));
         assert_eq!(report.exit(), Exit::StoreUnavailable);
     }

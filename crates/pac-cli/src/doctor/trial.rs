@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use pac_concurrency::driver::Driver;
 use pac_concurrency::{
-    Admission, ConcurrencyManager, DriverKind, InvalidValue, Limit, PipelineRunKey, RepositoryKey,
-    RunOutcome, RunRequest, RunStatus, Settings, StoreReader, Timestamp,
+    Admission, ConcurrencyManager, DriverKind, Error, InvalidValue, Limit, PipelineRunKey,
+    RepositoryKey, RunOutcome, RunRequest, RunStatus, Settings, StoreReader, Timestamp,
 };
 use tokio::time::timeout;
 
 use super::report::{Report, Step};
 use crate::exit::{Exit, Failure};
-use crate::output::note;
+use crate::store::nothing_there;
 
 /// The namespace of everything that is written.
 const NAMESPACE: &str = "pac-doctor";
@@ -80,7 +80,7 @@ async fn try_out(
         }
         Err(failure) => return report.failed(Step::WriteAndRead, failure),
     }
-    match hear(settings, manager, repository).await {
+    match hear(settings, manager, repository, report).await {
         Ok(took) => report.ok(
             Step::Watch,
             format!(
@@ -155,10 +155,14 @@ async fn hear(
     settings: &Settings,
     manager: &ConcurrencyManager,
     repository: &RepositoryKey,
+    report: &mut Report,
 ) -> Result<Duration, Failure> {
     let mut listening = settings.clone();
     listening.manager.poll_interval = NEVER;
-    let other = pac_concurrency::connect(&listening).await?;
+    // A trial brings no state along.
+    listening.migrate_state = false;
+    let other = pac_concurrency::connect_existing(&listening).await?;
+    let other = other.ok_or_else(|| nothing_there(settings))?;
     let limit = settings.manager.command_timeout;
     let took = match timeout(limit, round_trip(&other, manager, repository)).await {
         Ok(took) => took,
@@ -171,9 +175,16 @@ async fn hear(
         }
     };
     if let Err(error) = other.close().await {
-        note(format_args!("{error}; the session ends by itself"));
+        was_not_closed(error, report);
     }
     took
+}
+
+/// Reports a session of the trial that could not be closed.
+pub(super) fn was_not_closed(error: Error, report: &mut Report) {
+    let failure = Failure::from(error);
+    let message = format!("a session of this trial was not closed and ends by itself: {failure}");
+    report.failed(Step::CleanUp, Failure::new(failure.exit(), message));
 }
 
 async fn round_trip(

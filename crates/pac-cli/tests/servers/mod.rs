@@ -76,10 +76,22 @@ pub(crate) struct Store {
 impl Store {
     /// A schema on the PostgreSQL that `cargo xtask test` started.
     pub(crate) fn postgres() -> Self {
+        Self::unprepared_postgres().prepared()
+    }
+
+    /// The name of one that is not there yet.
+    pub(crate) fn unprepared_postgres() -> Self {
         Self::at_postgres(&variable("PAC_TEST_POSTGRES"))
     }
 
-    /// A schema on a PostgreSQL at this port.
+    /// The same store, whose schema is there: commands that only look at it create none.
+    pub(crate) fn prepared(self) -> Self {
+        let applied = self.run(&["schema", "apply"]);
+        assert_eq!(applied.code, 0, "{applied:?}");
+        self
+    }
+
+    /// The name of a schema, which is not there yet, on a PostgreSQL at this port.
     pub(crate) fn at_postgres(port: &str) -> Self {
         let schema = unique();
         Self::with([

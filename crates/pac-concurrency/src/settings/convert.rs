@@ -35,6 +35,11 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
         options.ca_file.clone_from(&values.ca_file);
         options.client_certificate = pair;
         options.schema.clone_from(&values.schema);
+        options.migrate = match values.migrate {
+            super::Migrate::Never => pac_postgres::Migrate::Never,
+            super::Migrate::New => pac_postgres::Migrate::New,
+            super::Migrate::Always => pac_postgres::Migrate::Always,
+        };
         options.max_connections =
             usize::try_from(values.max_connections.get()).unwrap_or(usize::MAX);
         options.connection_timeout = values.connection_timeout;
@@ -62,6 +67,7 @@ mod tests {
             .set("postgresql-cert-file", "/crt")
             .set("postgresql-key-file", "/key")
             .set("postgresql-schema", "s")
+            .set("postgresql-migrate", "always")
             .set("postgresql-max-connections", "7")
             .set("postgresql-connection-timeout", "8s")
             .set("postgresql-lease-ttl", "9m")
@@ -77,6 +83,7 @@ mod tests {
         expected.ca_file = Some("/ca".into());
         expected.client_certificate = Some(("/crt".into(), "/key".into()));
         expected.schema = "s".to_owned();
+        expected.migrate = pac_postgres::Migrate::Always;
         expected.max_connections = 7;
         expected.connection_timeout = std::time::Duration::from_secs(8);
         expected.full_server_timeout = std::time::Duration::from_secs(8);

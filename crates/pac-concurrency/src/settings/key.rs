@@ -103,7 +103,7 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 32] = [
+static ALL: [&Key; 33] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
@@ -119,6 +119,7 @@ static ALL: [&Key; 32] = [
     &POSTGRESQL_CERT_FILE,
     &POSTGRESQL_KEY_FILE,
     &POSTGRESQL_SCHEMA,
+    &POSTGRESQL_MIGRATE,
     &POSTGRESQL_MAX_CONNECTIONS,
     &POSTGRESQL_CONNECTION_TIMEOUT,
     &POSTGRESQL_LEASE_TTL,
@@ -156,6 +157,7 @@ pub(super) static POSTGRESQL_CA_FILE: Key = Key::postgresql("postgresql-ca-file"
 pub(super) static POSTGRESQL_CERT_FILE: Key = Key::postgresql("postgresql-cert-file");
 pub(super) static POSTGRESQL_KEY_FILE: Key = Key::postgresql("postgresql-key-file");
 pub(super) static POSTGRESQL_SCHEMA: Key = Key::postgresql("postgresql-schema").or("pac");
+pub(super) static POSTGRESQL_MIGRATE: Key = Key::postgresql("postgresql-migrate").or("new");
 pub(super) static POSTGRESQL_MAX_CONNECTIONS: Key =
     Key::postgresql("postgresql-max-connections").or("10");
 pub(super) static POSTGRESQL_CONNECTION_TIMEOUT: Key =

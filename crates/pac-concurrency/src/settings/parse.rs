@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::DriverKind;
 use super::duration::{self, DurationError};
-use super::values::{EtcdMode, Host, SslMode};
+use super::values::{EtcdMode, Host, Migrate, SslMode};
 
 /// The rule that a value breaks, and the cure. A borrowed text repeats nothing of the value.
 pub(super) type Refusal = Cow<'static, str>;
@@ -39,6 +39,15 @@ pub(super) fn etcd_mode(text: &str) -> Parsed<EtcdMode> {
         // The older name.
         "mock" | "memory" => Ok(EtcdMode::Mock),
         _ => Err("is no mode; choose etcd, mock or memory".into()),
+    }
+}
+
+pub(super) fn migrate(text: &str) -> Parsed<Migrate> {
+    match text {
+        "never" => Ok(Migrate::Never),
+        "new" => Ok(Migrate::New),
+        "always" => Ok(Migrate::Always),
+        _ => Err("is none of never, new and always".into()),
     }
 }
 
@@ -280,6 +289,8 @@ mod tests {
             ["postgres" => "etcd, postgresql or memory"], ["ETCD" => "etcd, postgresql or memory"]);
         takes!(etcd_mode: ["etcd" => EtcdMode::Etcd], ["mock" => EtcdMode::Mock],
             ["memory" => EtcdMode::Mock]; ["prod" => "etcd, mock or memory"]);
+        takes!(migrate: ["never" => Migrate::Never], ["new" => Migrate::New],
+            ["always" => Migrate::Always]; ["true" => "never, new and always"]);
         takes!(ssl_mode: ["disable" => SslMode::Disable], ["require" => SslMode::Require],
             ["verify-ca" => SslMode::VerifyCa], ["verify-full" => SslMode::VerifyFull];
             ["prefer" => "in silence"], ["on" => "disable, require, verify-ca or verify-full"]);

@@ -12,7 +12,7 @@ use super::key::{self, Key};
 use super::parse;
 use super::problem::SettingsError;
 use super::reader::Reader;
-use super::values::{EtcdMode, EtcdValues, PostgresqlValues, SslMode, Values};
+use super::values::{EtcdMode, EtcdValues, Migrate, PostgresqlValues, SslMode, Values};
 use super::{DriverKind, EffectiveSetting, LoadedSettings, Password};
 
 /// The shortest lease that etcd grants with its default election timeout.
@@ -89,6 +89,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
 
 fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
     let ssl_mode = reader.value(&key::POSTGRESQL_SSL_MODE, parse::ssl_mode);
+    let migrate = reader.value(&key::POSTGRESQL_MIGRATE, parse::migrate);
     let max_connections = reader.value(&key::POSTGRESQL_MAX_CONNECTIONS, parse::connections);
     PostgresqlValues {
         hosts: reader
@@ -111,6 +112,7 @@ fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
         schema: reader
             .value(&key::POSTGRESQL_SCHEMA, parse::schema)
             .unwrap_or_default(),
+        migrate: migrate.unwrap_or(Migrate::New),
         max_connections: max_connections.unwrap_or(NonZeroU32::MIN),
         connection_timeout: duration(reader, &key::POSTGRESQL_CONNECTION_TIMEOUT, parse::timeout),
         lease_ttl: duration(reader, &key::POSTGRESQL_LEASE_TTL, parse::lease_ttl),

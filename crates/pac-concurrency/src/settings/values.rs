@@ -74,12 +74,26 @@ pub struct PostgresqlValues {
     pub key_file: Option<PathBuf>,
     /// The schema that holds the tables.
     pub schema: String,
+    /// What controllers and `pac exec` may do about a schema that is missing or old.
+    pub migrate: Migrate,
     /// The most connections for requests.
     pub max_connections: NonZeroU32,
     /// How long to wait for a connection.
     pub connection_timeout: Duration,
     /// How long slots of durable runs outlive their controller.
     pub lease_ttl: Duration,
+}
+
+/// What may be done to a schema without being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Migrate {
+    /// Nothing.
+    Never,
+    /// Create it.
+    New,
+    /// Create it, or bring it up to date.
+    Always,
 }
 
 /// A server of PostgreSQL.

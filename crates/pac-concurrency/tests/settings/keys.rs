@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use pac_concurrency::settings::{EtcdMode, Key, Password, SslMode, Values};
+use pac_concurrency::settings::{EtcdMode, Key, Migrate, Password, SslMode, Values};
 use pac_concurrency::{DriverKind, SettingsLoader};
 
 use crate::{map, reads, secs, set, source_of, variables};
@@ -12,7 +12,7 @@ use crate::{map, reads, secs, set, source_of, variables};
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 32] = [
+const CASES: [Case; 33] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -54,6 +54,9 @@ const CASES: [Case; 32] = [
     }),
     ("postgresql-schema", "queues", |v| {
         v.postgresql.schema == "queues"
+    }),
+    ("postgresql-migrate", "always", |v| {
+        v.postgresql.migrate == Migrate::Always
     }),
     ("postgresql-max-connections", "25", |v| {
         v.postgresql.max_connections.get() == 25

@@ -6,7 +6,7 @@ use pac_core::driver::{Commit, CommitOutcome, RepositoryCommit, SessionTtl};
 use pac_core::protocol::{Command, Issuer, apply};
 use pac_core::state::RepositoryState;
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{Fixture, durable, repository};
 
@@ -81,10 +81,16 @@ async fn lives(fixture: &Fixture) -> SessionId {
     fixture.driver().open_session(ttl).await.unwrap()
 }
 
-/// Opens a session and lets it die unrenewed.
+/// Opens a session and lets it die unrenewed. Looks for dead sessions meanwhile, as managers do: a
+/// store that nobody uses for that long may take itself to have stalled.
 async fn died(fixture: &Fixture) -> SessionId {
     let session = lives(fixture).await;
-    sleep(fixture.options().session_ttl + Duration::from_secs(2)).await;
+    let options = fixture.options();
+    let dead_by = Instant::now() + options.session_ttl + Duration::from_secs(2);
+    while Instant::now() < dead_by {
+        sleep(options.sweep_interval).await;
+        fixture.driver().dead_sessions().await.unwrap();
+    }
     session
 }
 

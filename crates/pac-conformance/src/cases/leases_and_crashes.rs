@@ -109,6 +109,9 @@ pub async fn everybody_restarts(fixture: &Fixture) {
 
     let fresh = fixture.manager().await;
     let mut grants = fresh.grants().unwrap();
+    // Nobody has seen the store for so long that it may take itself to have stalled, and give every
+    // session one TTL more.
+    fixture.outlive_session().await;
     fixture.settle().await;
     sleep(fixture.notice()).await;
     let view = fixture.view(&web).await;

@@ -27,6 +27,10 @@ const FULL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_m
 /// and counts as gone after this many probes without an answer.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(3), 3);
 
+/// What a new connection asks the server for, where transactions are not so by default. Many proxies
+/// know no such options, so it is not asked for without need.
+const READ_COMMITTED: &str = "-c default_transaction_isolation=read\\ committed";
+
 /// The part of a connection that moves its bytes.
 pub(super) type Wire = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
 
@@ -187,6 +191,9 @@ fn config(options: &PostgresOptions, share: Duration) -> Result<Config, Error> {
             SslMode::Disable => ClientSslMode::Disable,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
         });
+    if options.sets_isolation {
+        config.options(READ_COMMITTED);
+    }
     if let Some(password) = options.password.read()? {
         config.password(password.expose());
     }
@@ -199,8 +206,10 @@ mod tests {
 
     #[test]
     fn servers_that_could_not_be_used_are_tried_last() {
-        let mut options = PostgresOptions::default();
-        options.hosts = ["a", "b", "c"].map(|host| (host.to_owned(), 1)).to_vec();
+        let options = PostgresOptions {
+            hosts: ["a", "b", "c"].map(|host| (host.to_owned(), 1)).to_vec(),
+            ..PostgresOptions::default()
+        };
         let connector = Connector::new(&options);
         assert_eq!(connector.order(), [0, 1, 2]);
         connector.note(0, Some(Instant::now()));

@@ -214,8 +214,7 @@ impl PostgresOptions {
         if *code == SqlState::INSUFFICIENT_PRIVILEGE {
             let cure = format!(
                 "the role {user:?} may not do this in the schema {schema:?} of {database:?}: let \
-                 the owner of the database migrate it, and grant what docs/deploy/postgresql.sql \
-                 lists"
+                 its owner run `pac schema apply`, and grant what docs/deploy/postgresql.sql lists"
             );
             return (ErrorKind::Unauthorised, cure);
         }
@@ -228,7 +227,7 @@ impl PostgresOptions {
         if missing.contains(code) {
             let cure = format!(
                 "the schema {schema:?} of {database:?} is not what it was when this process \
-                 connected: restart it, so that it migrates the schema"
+                 connected: look at `pac schema status`, and restart this process"
             );
             return (ErrorKind::Incompatible, cure);
         }
@@ -271,6 +270,7 @@ impl PostgresOptions {
                 "a record was written by a newer version of this software: update this one"
                     .to_owned(),
             ),
+            "PAC03" => (ErrorKind::Config, self.isolation()),
             code => (
                 ErrorKind::Internal,
                 format!("{place} refused a statement of this software with SQLSTATE {code}"),
@@ -324,6 +324,16 @@ impl PostgresOptions {
             }
             _ => format!("the certificate of {place} is not valid: replace it"),
         }
+    }
+
+    /// What to do about transactions that are not READ COMMITTED.
+    pub(crate) fn isolation(&self) -> String {
+        format!(
+            "the default isolation of transactions of the role {:?} in {:?} is not read committed, \
+             and could not be changed for this process alone: ALTER ROLE or ALTER DATABASE … SET \
+             default_transaction_isolation = 'read committed'",
+            self.username, self.database
+        )
     }
 
     fn read_only(&self) -> String {
@@ -396,7 +406,7 @@ fn is_lost(error: &tokio_postgres::Error) -> bool {
         .as_db_error()
         .is_some_and(|answer| answer.parsed_severity() != Some(Severity::Error));
     let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    fatal || error.is_closed() || causes.any(|cause| cause.is::<io::Error>())
+    fatal || error.is_closed() || causes.any(<dyn StdError>::is::<io::Error>)
 }
 
 /// Whether the client library found that the server takes no writes, which it asks when it connects.

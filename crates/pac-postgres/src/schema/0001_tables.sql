@@ -18,14 +18,24 @@ CREATE TABLE floor (
 );
 INSERT INTO floor (value) VALUES (0);
 
--- Since when this server takes writes. A timeline that has changed means a fail-over.
+-- What was noted of this server and its clock, by the processes that use it.
 CREATE TABLE server (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  -- The timeline that it was on. One that has changed means a fail-over.
   timeline text NOT NULL,
-  since bigint NOT NULL
-);
-INSERT INTO server (timeline, since)
-  SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 0;
+  -- The last time at which sessions could not be renewed: a fail-over, a time in which nobody could
+  -- reach the server, a step of its clock.
+  since bigint NOT NULL,
+  -- When it was last seen at work. Written seldom.
+  seen bigint NOT NULL,
+  -- How much later it has to be seen again, in ms, or else nobody could reach it.
+  gap bigint NOT NULL,
+  -- How many times in a row it was seen later than that.
+  late smallint NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO server (timeline, since, seen, gap, late)
+  SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 0,
+    floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, 2000, 0;
 
 -- The older layouts whose state was brought along.
 CREATE TABLE migrated (
@@ -88,8 +98,9 @@ CREATE TABLE entries (
 CREATE INDEX entries_state ON entries (repository, state, revision);
 -- Finds the repositories in which runs wait.
 CREATE INDEX entries_queued ON entries (repository) WHERE state = 0;
--- Finds the repositories in which a session has entries.
-CREATE INDEX entries_session ON entries (session, repository) WHERE session IS NOT NULL;
+-- Finds the repositories in which a session has queued or started entries.
+CREATE INDEX entries_session ON entries (session, repository)
+  WHERE session IS NOT NULL AND state IN (0, 1);
 -- Finds the runs that ended long ago.
 CREATE INDEX entries_ended ON entries (finished_at) WHERE state = 2;
 

@@ -24,25 +24,93 @@ CREATE FUNCTION lock_number(session bigint) RETURNS integer
 LANGUAGE sql IMMUTABLE
 RETURN (session & 2147483647)::integer;
 
--- Since when sessions could be renewed: the start of the server, its last recovery from the crash
--- of one of its processes (which resets its statistics), or the last fail-over, whichever is
--- latest. A fail-over that has not been noted yet counts as happening now.
+-- Since when sessions can be renewed, after the last time in which they could not: before a start of
+-- the server, before its recovery from the crash of one of its processes (which resets its
+-- statistics), in a fail-over, in a stall, at a step of its clock. A time in which no process saw the
+-- server is a stall, and a clock that is set forward looks the same. What has not been noted yet
+-- counts as happening now. Where the server is seen late again and again, few processes use it, and
+-- nothing stalls. A start that seems to be in the future was before the clock was set back.
 CREATE FUNCTION up_since() RETURNS bigint
 LANGUAGE sql VOLATILE SET search_path FROM CURRENT
 AS $$
-  SELECT greatest(
-    millis(pg_postmaster_start_time()),
-    millis((SELECT stats_reset FROM pg_stat_bgwriter)),
-    CASE timeline WHEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) THEN since
-      ELSE now_millis() END)
-  FROM server
+  SELECT CASE
+      WHEN v.timeline <> substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+          OR n.now < v.seen OR n.now > v.seen + v.gap AND v.late < 3 THEN n.now
+      ELSE (SELECT max(t.at)
+        FROM (VALUES (v.since), (millis(pg_postmaster_start_time())),
+          (millis((SELECT stats_reset FROM pg_stat_bgwriter)))) t (at)
+        WHERE t.at <= n.now)
+    END
+  FROM server v, (SELECT now_millis()) n (now)
 $$;
 
--- Whether a deadline has passed, and the server has been up for a whole TTL. The first condition is
--- nearly always enough, so the slower up_since() is seldom called. Can be inlined, too.
+-- Whether a deadline has passed, and sessions could be renewed for a whole TTL. The first condition
+-- is nearly always enough, so the slower up_since() is seldom called. Can be inlined, too.
 CREATE FUNCTION has_passed(deadline bigint, ttl bigint) RETURNS boolean
 LANGUAGE sql VOLATILE
 RETURN CASE WHEN deadline > now_millis() THEN false ELSE up_since() + ttl <= now_millis() END;
+
+-- How long no process has to see the server for that to be a stall, in ms, where `p_ttl` is the
+-- shortest session TTL. A shorter stall leaves a session, which is renewed every third of its TTL,
+-- some time for it. Processes look at the server every second, and 2 s are the least.
+CREATE FUNCTION stall_of(p_ttl bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE
+RETURN greatest(2000, p_ttl * 3 / 5);
+
+-- Notes that the server was seen, and a fail-over, a stall or a step of its clock since the last
+-- time. Writes only after a fourth of the time that would be a stall, or for a session that is about
+-- to be opened with a shorter TTL (`p_opening`, else null). Returns whether it has written.
+--
+-- Whatever renews, opens or looks for sessions calls this first, so that no stall is overlooked
+-- because another process was faster. One process at a time writes; the others do not wait, because
+-- they find the stall by themselves (see up_since) until it is noted.
+CREATE FUNCTION note_seen(p_opening bigint) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+  c_timeline CONSTANT text := substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8);
+  v_server server;
+  v_now bigint;
+  v_late boolean;
+BEGIN
+  SELECT * INTO v_server FROM server;
+  v_now := now_millis();
+  IF v_server.timeline = c_timeline
+      AND v_now BETWEEN v_server.seen AND v_server.seen + v_server.gap / 4
+      AND (p_opening IS NULL OR stall_of(p_opening) >= v_server.gap) THEN
+    RETURN false;
+  END IF;
+  SELECT * INTO v_server FROM server FOR NO KEY UPDATE SKIP LOCKED;
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  v_now := now_millis();
+  v_late := v_now > v_server.seen + v_server.gap;
+  UPDATE server SET timeline = c_timeline, seen = v_now,
+    since = CASE
+      WHEN v_server.timeline <> c_timeline OR v_now < v_server.seen
+        OR v_late AND v_server.late < 3 THEN v_now
+      ELSE v_server.since END,
+    late = CASE WHEN v_late THEN least(v_server.late + 1, 3) ELSE 0 END,
+    gap = stall_of(least(p_opening,
+      (SELECT min(s.session_ttl) FROM sessions s WHERE NOT s.dead)));
+  RETURN true;
+END
+$$;
+
+CREATE FUNCTION open_session(p_session_ttl bigint, p_lease_ttl bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+DECLARE
+  v_session bigint;
+BEGIN
+  PERFORM note_seen(p_session_ttl);
+  INSERT INTO sessions (session_ttl, lease_ttl, deadline, lease_deadline)
+    VALUES (p_session_ttl, p_lease_ttl, now_millis() + p_session_ttl, now_millis() + p_lease_ttl)
+    RETURNING id INTO v_session;
+  RETURN v_session;
+END
+$$;
 
 -- Ends a session as if its session TTL had passed; its lease TTL runs on.
 CREATE FUNCTION close_session(closing bigint) RETURNS void
@@ -52,7 +120,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(lock_space(), lock_number(closing));
   UPDATE sessions s SET dead = true WHERE s.id = closing AND NOT s.dead;
   DELETE FROM sessions s WHERE s.id = closing
-    AND NOT EXISTS (SELECT FROM entries e WHERE e.session = closing);
+    AND NOT EXISTS (SELECT FROM entries e WHERE e.session = closing AND e.state IN (0, 1));
 END
 $$;
 
@@ -63,6 +131,10 @@ CREATE FUNCTION renew_session(renewing bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
+  -- Most renewals spare the call.
+  IF (SELECT now_millis() NOT BETWEEN v.seen AND v.seen + v.gap / 4 FROM server v) THEN
+    PERFORM note_seen(NULL);
+  END IF;
   UPDATE sessions s
     SET deadline = now_millis() + s.session_ttl, lease_deadline = now_millis() + s.lease_ttl
     WHERE s.id = renewing AND NOT s.dead AND NOT has_passed(s.deadline, s.session_ttl);
@@ -76,19 +148,25 @@ BEGIN
 END
 $$;
 
--- Notes a fail-over, declares sessions dead whose session TTL has passed, forgets dead ones whose
--- lease TTL has passed and that have no entries, and returns the others that are dead: whether the
--- lease TTL of each has passed too, and whether this call declared it dead. Writes nothing when
--- there is nothing new.
+-- Declares sessions dead whose session TTL has passed, forgets dead ones that have no queued or
+-- started entries (a dead session gets no new ones), and returns the others that are dead: whether
+-- the lease TTL of each has passed too, and whether this call declared it dead. Writes nothing when
+-- there is nothing new but, now and then, that the server was seen.
 CREATE FUNCTION sweep_sessions() RETURNS TABLE (session bigint, lease_passed boolean, fresh boolean)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
+  v_noted boolean := note_seen(NULL);
+  v_set_back boolean;
   v_dying bigint[];
+  v_forgot boolean;
 BEGIN
-  UPDATE server v SET timeline = t.now, since = now_millis()
-    FROM (SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)) t (now)
-    WHERE v.timeline <> t.now;
+  -- A deadline that is further away than the TTL was set before the clock was set back.
+  UPDATE sessions s SET deadline = least(s.deadline, n.now + s.session_ttl),
+      lease_deadline = least(s.lease_deadline, n.now + s.lease_ttl)
+    FROM (SELECT now_millis()) n (now)
+    WHERE s.deadline > n.now + s.session_ttl OR s.lease_deadline > n.now + s.lease_ttl;
+  v_set_back := FOUND;
   SELECT array_agg(s.id) INTO v_dying FROM sessions s
     WHERE NOT s.dead AND has_passed(s.deadline, s.session_ttl);
   IF v_dying IS NOT NULL THEN
@@ -102,8 +180,13 @@ BEGIN
       SELECT array_agg(died.id) INTO v_dying FROM died;
   END IF;
   DELETE FROM sessions s
-    WHERE s.dead AND has_passed(s.lease_deadline, s.lease_ttl)
-      AND NOT EXISTS (SELECT FROM entries e WHERE e.session = s.id);
+    WHERE s.dead
+      AND NOT EXISTS (SELECT FROM entries e WHERE e.session = s.id AND e.state IN (0, 1));
+  v_forgot := FOUND;
+  IF v_noted AND NOT v_set_back AND v_dying IS NULL AND NOT v_forgot THEN
+    -- When the server was seen may be lost in a crash. It need not wait for the disk.
+    PERFORM set_config('synchronous_commit', 'off', true);
+  END IF;
   RETURN QUERY SELECT s.id, has_passed(s.lease_deadline, s.lease_ttl),
       s.id = ANY (coalesce(v_dying, '{}'))
     FROM sessions s WHERE s.dead;

@@ -16,7 +16,7 @@ DECLARE
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'runs are started at READ COMMITTED only'
-      USING ERRCODE = 'PAC01';
+      USING ERRCODE = 'PAC03';
   END IF;
   SELECT count(*) INTO v_heads FROM (
     SELECT FROM repositories r WHERE r.repository = ANY (starting)

@@ -20,6 +20,8 @@ pub(crate) struct OwnServer {
     programs: PathBuf,
     directory: tempfile::TempDir,
     server: Option<Child>,
+    /// The library that gives the server a clock of its own.
+    clock: Option<String>,
 }
 
 impl OwnServer {
@@ -39,6 +41,27 @@ impl OwnServer {
         server
     }
 
+    /// Starts a server whose clock can be [set](Self::set_clock), and stands right at first.
+    pub(crate) fn start_with_a_clock(which: &str) -> Self {
+        let mut server = Self::prepare(which);
+        server.clock = Some(variable("PAC_TEST_FAKETIME"));
+        server.set_clock(0);
+        server.start_again();
+        server
+    }
+
+    /// Sets the clock of the server to so many seconds from now.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        let (new, file) = (self.directory.path().join("new"), self.clock_file());
+        fs::write(&new, format!("{seconds:+}\n")).unwrap();
+        // The server reads the file all the time, so it must never be half there.
+        fs::rename(new, file).unwrap();
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.directory.path().join("clock")
+    }
+
     /// Prepares such a server, but does not start it.
     pub(crate) fn prepare(which: &str) -> Self {
         let programs = PathBuf::from(variable(&format!("{which}_BIN")));
@@ -48,6 +71,7 @@ impl OwnServer {
             programs,
             directory,
             server: None,
+            clock: None,
         };
         own(run.directory.path());
         let mut initdb = run.program("initdb");
@@ -73,6 +97,7 @@ impl OwnServer {
             programs: self.programs.clone(),
             directory,
             server: None,
+            clock: None,
         };
         let from = format!(
             "host=127.0.0.1 port={} user=postgres application_name={name}",
@@ -136,7 +161,10 @@ impl OwnServer {
             .open(self.directory.path().join("log"))
             .unwrap();
         let port = self.port.to_string();
-        let mut command = self.program("postgres");
+        let mut command = match &self.clock {
+            Some(library) => self.program_with_a_clock(library),
+            None => self.program("postgres"),
+        };
         command.arg("-D").arg(self.data()).args(["-p", &port]);
         command.args(["-c", "listen_addresses=127.0.0.1"]);
         command.args(["-c", "unix_socket_directories="]);
@@ -154,18 +182,37 @@ impl OwnServer {
 
     /// Kills every process of it at once, as the loss of the machine does.
     pub(crate) fn kill_9(&mut self) {
-        let mut server = self.server.take().unwrap();
-        let parent = server.id().to_string();
-        let children = Command::new("ps")
-            .args(["-o", "pid=", "--ppid", &parent])
-            .output()
-            .unwrap();
-        let children = String::from_utf8(children.stdout).unwrap();
-        signal("KILL", &parent);
-        for child in children.split_whitespace() {
-            signal("KILL", child);
+        self.signal_all("KILL");
+        self.server.take().unwrap().wait().unwrap();
+    }
+
+    /// Stops every process of it, as a machine that stalls does, until it is [thawed](Self::thaw).
+    pub(crate) fn freeze(&self) {
+        self.signal_all("STOP");
+    }
+
+    /// Lets every process of it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_all("CONT");
+    }
+
+    fn signal_all(&self, name: &str) {
+        let parent = self.server.as_ref().unwrap().id().to_string();
+        let children = || {
+            let mut ps = Command::new("ps");
+            let output = ps.args(["-o", "pid=", "--ppid", &parent]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        // The parent first, so that it starts no other process meanwhile. If it is killed, its
+        // children are nobody's.
+        let before = children();
+        signal(name, &parent);
+        for child in before
+            .split_whitespace()
+            .chain(children().split_whitespace())
+        {
+            signal(name, child);
         }
-        server.wait().unwrap();
     }
 
     /// Stops it as an administrator does.
@@ -177,21 +224,44 @@ impl OwnServer {
 
     /// A program of this version, to be run without privileges.
     pub(crate) fn program(&self, name: &str) -> Command {
-        let words = variable("PAC_TEST_RUN_AS");
-        let mut words = words.split(' ');
-        let mut command = Command::new(words.next().unwrap());
+        let mut command = unprivileged();
+        command.arg(self.programs.join(name));
         command
-            .args(words)
-            .arg(self.programs.join(name))
-            .current_dir("/");
+    }
+
+    fn program_with_a_clock(&self, library: &str) -> Command {
+        let mut command = unprivileged();
+        // Not for the program that gives up the privileges: what it made would be root's.
+        command.arg("env").arg(format!("LD_PRELOAD={library}"));
+        let file = self.clock_file();
+        command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
+        // Only the time of day is another one: durations are right.
+        command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
+        command.arg(self.programs.join("postgres"));
         command
     }
 }
 
+/// The start of a command that is to be run without privileges.
+fn unprivileged() -> Command {
+    let words = variable("PAC_TEST_RUN_AS");
+    let mut words = words.split(' ');
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).current_dir("/");
+    command
+}
+
 impl Drop for OwnServer {
     fn drop(&mut self) {
-        if self.server.is_some() {
-            self.kill_9();
+        let Some(server) = &self.server else {
+            return;
+        };
+        let process = server.id();
+        self.kill_9();
+        if self.clock.is_some() {
+            // What the library leaves of a process that was killed.
+            let _ = fs::remove_file(format!("/dev/shm/faketime_shm_{process}"));
+            let _ = fs::remove_file(format!("/dev/shm/sem.faketime_sem_{process}"));
         }
     }
 }
