@@ -17,7 +17,6 @@ mod problem;
 mod reader;
 mod resolve;
 mod typo;
-mod url;
 mod values;
 mod yaml;
 

@@ -96,7 +96,6 @@
 mod asking;
 pub mod cases;
 mod conformance;
-pub mod day;
 pub mod faults;
 mod fixture;
 mod history;

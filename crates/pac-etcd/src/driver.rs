@@ -5,31 +5,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    Commit, Descriptor, Driver, Finding, ListFilter, Placement, RepositoryCommit, SessionTtl, Watch,
+    Commit, Descriptor, Driver, ListFilter, Placement, RepositoryCommit, SessionTtl, Watch,
 };
-use pac_core::effect::Effect;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
 use tokio::time::timeout;
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
-use crate::client::failure::{Cause, Failure};
-use crate::client::{Compare, Operation, Range, Transaction};
+use crate::client::failure::{Effect, Failure};
+use crate::client::{Client, Compare, Operation, Range, Transaction};
 use crate::keys::{Keys, end_of};
 use crate::options::Access;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::store::retention::Finished;
-use crate::store::upkeep::{Upkeep, tell};
 use crate::watch::Watches;
 
 /// The default of the setting `etcd-lease-ttl`.
 const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// How long one call of `dead_sessions` may spend on deleting finished runs, and how long on the
-/// upkeep of the store.
+/// How long one call of `dead_sessions` may spend on deleting finished runs.
 const TIDY_FOR: Duration = Duration::from_secs(1);
 
 /// etcd writes one batch to its disk while the next one is gathered and sent.
@@ -46,17 +43,12 @@ pub struct EtcdDriver {
 
 impl EtcdDriver {
     /// Connects to a cluster, checks that the user may read and write the keys under the prefix,
-    /// and checks the version of the server. Says at *warn* what an operator should know, as that
-    /// nothing compacts the store. Writes nothing, so the future may be dropped.
-    ///
-    /// While the database is full, and for a user that may only read, it connects all the same:
-    /// reads work then, and sessions cannot be opened.
+    /// and checks the version of the server. Writes nothing, so the future may be dropped.
     ///
     /// # Errors
-    /// `Config` when options contradict each other, a file cannot be read, the server is too
-    /// old, or there is no secure connection; `Unauthorised` when user or password is wrong, or the
-    /// user may not read the prefix; `Unavailable` when no member could be reached, or there is no
-    /// leader.
+    /// `Config` when options contradict each other, a file cannot be read, or the server is too
+    /// old; `Unauthorised` when user or password is wrong, or the user may not read and write
+    /// the prefix; `Unavailable` when no member could be reached, or there is no leader.
     pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
         Self::connect_by(options, options.read()?).await
     }
@@ -81,11 +73,9 @@ impl EtcdDriver {
         let keys = Keys::new(&options.prefix)?;
         let cluster = Cluster::new(Arc::new(access));
         probe(&cluster, &keys).await?;
+        check_version(&cluster).await?;
         let finished = Finished::new(options.retention);
-        let upkeep = Upkeep::new(options.compaction);
         let sizes = (options.max_txn_ops, options.max_request_bytes);
-        let store = Store::new(cluster, keys, finished, upkeep, sizes);
-        look(&store).await?;
         let placement = Placement::Remote {
             batches_in_flight: BATCHES_IN_FLIGHT,
         };
@@ -95,7 +85,7 @@ impl EtcdDriver {
                     options.max_txn_ops / 2,
                     options.max_txn_ops - BESIDE_ENTRIES,
                 ),
-            store: Arc::new(store),
+            store: Arc::new(Store::new(cluster, keys, finished, sizes)),
             sessions: Sessions::default(),
             watches: Watches::default(),
         })
@@ -126,12 +116,10 @@ impl Driver for EtcdDriver {
     }
 
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
-        let died = |id| self.sessions.forget(&self.store, id);
-        let dead = self.store.dead_sessions(died).await?;
+        let dead = self.store.dead_sessions().await?;
         // Runs that are not deleted in time are deleted after more runs of their repository have
         // ended.
         let _ = timeout(TIDY_FOR, self.store.tidy()).await;
-        let _ = timeout(TIDY_FOR, self.store.keep_up()).await;
         Ok(dead)
     }
 
@@ -142,7 +130,7 @@ impl Driver for EtcdDriver {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Version>,
+        since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
         self.store.load(repository, since).await
     }
@@ -166,68 +154,22 @@ impl Driver for EtcdDriver {
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {
-        let standing = self.store.cluster.standing().await;
+        let version = version(&self.store.cluster).await;
         let failed = |failure: Failure| failure.error("read version", Effect::Read);
-        standing
-            .map(|standing| Some(standing.version))
-            .map_err(failed)
-    }
-
-    async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
-        let mut findings = may_write(&self.store.cluster, &self.store.keys).await?;
-        let found = self.store.findings().await;
-        findings.extend(found.map_err(|failure| failure.error("diagnose", Effect::Read))?);
-        Ok(findings)
+        version.map(Some).map_err(failed)
     }
 }
 
-/// Checks the permissions for the prefix without writing; what can only be read is let pass.
+/// Checks the permissions for the prefix without writing. The transaction puts a key only if that
+/// key exists, which it never does; etcd checks the user's permissions for both branches.
 async fn probe(cluster: &Cluster, keys: &Keys) -> Result<(), Error> {
-    let refused = match cluster.first(&permissions(keys, true)).await {
-        Ok(_) => return Ok(()),
-        Err(failure) => failure,
-    };
-    if matches!(refused.cause, Cause::Full | Cause::Denied) {
-        let may_read = cluster.first(&permissions(keys, false)).await;
-        if may_read.is_ok() {
-            tracing::debug!(%refused, "only reads work");
-            return Ok(());
-        }
-    }
-    Err(refused.error("connect", Effect::Read))
-}
-
-/// What is wrong if the user may not write under the prefix. A full store is found elsewhere.
-async fn may_write(cluster: &Cluster, keys: &Keys) -> Result<Vec<Finding>, Error> {
-    match cluster
-        .transact(&permissions(keys, true), Effect::Read)
-        .await
-    {
-        Err(failure) if failure.cause == Cause::Denied => Ok(vec![Finding::failure(
-            ErrorKind::Unauthorised,
-            format!(
-                "the user of etcd may not write keys under {:?}",
-                keys.prefix()
-            ),
-            "give it a role that may read and write them, as docs/deploy/etcd-role.sh does",
-        )]),
-        Err(failure) if failure.cause == Cause::Full => Ok(Vec::new()),
-        Err(failure) => Err(failure.error("diagnose", Effect::Read)),
-        Ok(_) => Ok(Vec::new()),
-    }
-}
-
-/// A transaction that puts a key only if that key exists, which it never does; etcd checks the
-/// user's permissions for both branches.
-fn permissions(keys: &Keys, to_write: bool) -> Transaction {
-    let put = Operation::Put {
-        key: keys.never(),
-        value: Vec::new(),
-        lease: 0,
-    };
-    Transaction {
+    let transaction = Transaction {
         when: vec![Compare::Exists(keys.never())],
-        then: Some(put).filter(|_| to_write).into_iter().collect(),
+        then: vec![Operation::Put {
+            key: keys.never(),
+            value: Vec::new(),
+            lease: 0,
+        }],
         otherwise: vec![Operation::Get(Range {
             key: keys.prefix().to_owned(),
             end: end_of(keys.prefix()),
@@ -235,29 +177,27 @@ fn permissions(keys: &Keys, to_write: bool) -> Transaction {
             keys_only: true,
             ..Range::default()
         })],
-    }
+    };
+    cluster
+        .commit(transaction, "connect", Effect::Read)
+        .await
+        .map(drop)
 }
 
-/// Looks at the server: refuses one that is too old, and says at *warn* what an operator should
-/// know. What cannot be found out is left out.
-async fn look(store: &Store) -> Result<(), Error> {
-    let standing = match store.cluster.standing().await {
-        Ok(standing) => standing,
+async fn version(cluster: &Cluster) -> Result<String, Failure> {
+    let version = |client: Client| async move { client.version().await };
+    cluster.call(Effect::Read, version).await
+}
+
+async fn check_version(cluster: &Cluster) -> Result<(), Error> {
+    let version = match version(cluster).await {
+        Ok(version) => version,
         Err(failure) => {
-            tracing::debug!(%failure, "the server does not say how it is");
+            tracing::debug!(%failure, "the version of etcd is not known");
             return Ok(());
         }
     };
-    check_version(&standing.version)?;
-    match store.findings_of(&standing).await {
-        Ok(findings) => tell(&findings),
-        Err(failure) => tracing::debug!(%failure, "the revisions of etcd cannot be looked at"),
-    }
-    Ok(())
-}
-
-fn check_version(version: &str) -> Result<(), Error> {
-    match advice(version) {
+    match advice(&version) {
         Advice::None => Ok(()),
         Advice::Upgrade => {
             tracing::warn!(

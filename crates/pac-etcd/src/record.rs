@@ -1,25 +1,18 @@
 //! The values of the keys: JSON objects with a version.
 
-mod stamp;
-
 use pac_core::state::{Entry, EntryState, Head, Moment, RunKind, RunOutcome};
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, Revision,
-    SessionId, Stamp, Ticket, Timestamp, Version,
+    SessionId, Ticket, Timestamp,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use stamp::{Hex, check_beginning};
-pub(crate) use stamp::{is_stamped, new_stamp};
 
 /// The version that this software writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct HeadRecord {
-    /// First of all, so that a commit can compare the beginning of the value; see [`is_stamped`].
-    stamp: Hex,
     version: u32,
     /// 0: none.
     limit: u32,
@@ -29,9 +22,8 @@ struct HeadRecord {
     last_token: u64,
     queued: u32,
     started: u32,
-    /// The revision and the stamp of the version that this head was planned at.
+    /// The revision that this head was planned at.
     previous: u64,
-    previous_stamp: Hex,
     /// The session that wrote it.
     by: Id,
 }
@@ -126,8 +118,6 @@ struct SessionRecord {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct FloorRecord {
-    /// As in a head.
-    stamp: Hex,
     version: u32,
     given_out: u64,
 }
@@ -136,8 +126,8 @@ struct FloorRecord {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredHead {
     pub(crate) head: Head,
-    /// The version that it was planned at.
-    pub(crate) previous: Version,
+    /// The revision that it was planned at.
+    pub(crate) previous: Revision,
     /// The session that wrote it.
     pub(crate) by: SessionId,
 }
@@ -145,7 +135,6 @@ pub(crate) struct StoredHead {
 impl StoredHead {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
         encode(&HeadRecord {
-            stamp: Hex(self.head.stamp),
             version: VERSION,
             limit: self.head.limit.get().unwrap_or(0),
             limit_version: self.head.limit_version.map(LimitVersion::get),
@@ -153,8 +142,7 @@ impl StoredHead {
             last_token: self.head.last_token.get(),
             queued: self.head.queued,
             started: self.head.started,
-            previous: self.previous.revision.get(),
-            previous_stamp: Hex(self.previous.stamp),
+            previous: self.previous.get(),
             by: Id(self.by),
         })
     }
@@ -163,12 +151,9 @@ impl StoredHead {
     /// `Corrupt` or `Incompatible`, naming the key.
     pub(crate) fn decode(key: &[u8], value: &[u8], revision: Revision) -> Result<Self, Error> {
         let record: HeadRecord = decode(key, value)?;
-        let stamp = record.stamp.0;
-        check_beginning(key, value, stamp)?;
         Ok(Self {
             head: Head {
                 revision,
-                stamp,
                 limit: Limit::new(record.limit),
                 limit_version: record.limit_version.map(LimitVersion::new),
                 last_ticket: Ticket::new(record.last_ticket),
@@ -176,7 +161,7 @@ impl StoredHead {
                 queued: record.queued,
                 started: record.started,
             },
-            previous: Version::new(Revision::new(record.previous), record.previous_stamp.0),
+            previous: Revision::new(record.previous),
             by: record.by.0,
         })
     }
@@ -292,20 +277,17 @@ pub(crate) fn encode_session(session_ttl: i64, lease_ttl: i64) -> Result<Vec<u8>
     })
 }
 
-pub(crate) fn encode_floor(given_out: u64, stamp: Stamp) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode_floor(given_out: u64) -> Result<Vec<u8>, Error> {
     encode(&FloorRecord {
-        stamp: Hex(stamp),
         version: VERSION,
         given_out,
     })
 }
 
-/// The highest ticket or token of any removed repository, from which a new one counts on; and the
-/// stamp of the removal.
-pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<(u64, Stamp), Error> {
+/// The highest ticket or token of any removed repository. A new repository counts on from it.
+pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<u64, Error> {
     let record: FloorRecord = decode(key, value)?;
-    check_beginning(key, value, record.stamp.0)?;
-    Ok((record.given_out, record.stamp.0))
+    Ok(record.given_out)
 }
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -409,7 +391,6 @@ mod tests {
         }
         for limit_version in [None, Some(LimitVersion::new(u64::MAX))] {
             let head = Head {
-                stamp: Stamp::new(0xab),
                 limit: Limit::new(u32::MAX),
                 limit_version,
                 last_ticket: Ticket::new(u64::MAX),
@@ -418,7 +399,7 @@ mod tests {
             };
             let stored = StoredHead {
                 head,
-                previous: Version::new(Revision::new(2), Stamp::new(u64::MAX)),
+                previous: Revision::new(2),
                 by: session,
             };
             let value = stored.encode().unwrap();
@@ -432,8 +413,8 @@ mod tests {
 
     #[test]
     fn fields_that_are_new_within_a_version_are_passed_over() {
-        let value = br#"{"stamp":"00000000000000ab","version":1,"given_out":7,"more":"x"}"#;
-        assert_eq!(decode_floor(b"k", value).unwrap(), (7, Stamp::new(0xab)));
+        let value = br#"{"version":1,"given_out":7,"more":"x"}"#;
+        assert_eq!(decode_floor(b"k", value).unwrap(), 7);
     }
 
     #[test]
@@ -444,15 +425,7 @@ mod tests {
             (b"{}", ErrorKind::Corrupt),
             (b"null", ErrorKind::Corrupt),
             (br#"{"version":1}"#, ErrorKind::Corrupt),
-            (br#"{"version":1,"given_out":7}"#, ErrorKind::Corrupt),
-            (
-                br#"{"stamp":"1","version":1,"given_out":7}"#,
-                ErrorKind::Corrupt,
-            ),
-            (
-                br#"{"stamp":"x","version":1,"given_out":7}"#,
-                ErrorKind::Corrupt,
-            ),
+            (br#"{"version":1,"given_out":-1}"#, ErrorKind::Corrupt),
             (br#"{"version":2}"#, ErrorKind::Incompatible),
             (br#"{"version":2,"given_out":"x"}"#, ErrorKind::Incompatible),
         ] {

@@ -7,26 +7,23 @@ pub(crate) mod recent;
 mod refusal;
 mod removal;
 pub(crate) mod retention;
-pub(crate) mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use recent::Recent;
 use retention::Finished;
-use upkeep::Upkeep;
 
 use pac_core::driver::ListFilter;
-use pac_core::effect::Effect;
 use pac_core::state::{Entry, Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, Stamp, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision};
 use tokio::time::Instant;
 
 use held::Held;
 
 use crate::client::cluster::Cluster;
-use crate::client::failure::Cause;
-use crate::client::{KeyValue, Operation, Page, Range, Step, Transaction};
+use crate::client::failure::Effect;
+use crate::client::{Answer, KeyValue, Operation, Page, Range, Step, Transaction};
 use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
 
@@ -37,7 +34,7 @@ pub(crate) const PAGE: usize = 1_000;
 /// the server counts all keys of the range for every page.
 const LARGE_PAGE: usize = 10_000;
 
-/// How many versions of the floor are remembered; see [`Store::is_absent_at`].
+/// How many revisions of the floor are remembered; see [`Store::is_absent_at`].
 const FLOORS: usize = 64;
 
 /// The store under one prefix.
@@ -50,8 +47,7 @@ pub(crate) struct Store {
     pub(crate) max_operations: usize,
     pub(crate) max_bytes: usize,
     pub(crate) recent: Recent,
-    pub(crate) upkeep: Upkeep,
-    floors: Mutex<VecDeque<Version>>,
+    floors: Mutex<VecDeque<Revision>>,
 }
 
 impl Store {
@@ -59,7 +55,6 @@ impl Store {
         cluster: Cluster,
         keys: Keys,
         finished: Finished,
-        upkeep: Upkeep,
         (max_operations, max_bytes): (usize, usize),
     ) -> Self {
         Self {
@@ -70,7 +65,6 @@ impl Store {
             max_operations,
             max_bytes,
             recent: Recent::default(),
-            upkeep,
             floors: Mutex::default(),
         }
     }
@@ -82,7 +76,7 @@ impl Store {
     pub(crate) async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Version>,
+        since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
         let read = async {
             if let Some(since) = since
@@ -92,8 +86,7 @@ impl Store {
             }
             match self.read(repository, since).await? {
                 Some(snapshot) => Ok(snapshot),
-                // The repository was removed after `since` and created again, or `since` is of
-                // another history or was compacted away: read all of it.
+                // The repository was removed after `since` and created again: read all of it.
                 None => self.read(repository, None).await?.ok_or_else(malformed),
             }
         };
@@ -105,7 +98,7 @@ impl Store {
     async fn read_recent(
         &self,
         repository: &RepositoryKey,
-        since: Version,
+        since: Revision,
     ) -> Result<Option<Snapshot>, Error> {
         let head = one(self.keys.head(repository));
         let head = self.cluster.range(head, "load").await?;
@@ -113,68 +106,51 @@ impl Store {
             return Ok(None);
         };
         let at = revision(kv.modified);
-        if at == since.revision {
-            let head = decode_head(kv)?.head;
-            return Ok((head.version() == since).then(|| Snapshot {
+        if at == since {
+            return Ok(Some(Snapshot {
                 since: Some(since),
                 exists: true,
-                head,
+                head: decode_head(kv)?.head,
                 entries: Vec::new(),
             }));
         }
-        if revision(kv.created) > since.revision {
+        if revision(kv.created) > since {
             return Ok(None);
         }
         let until = Instant::now() + recent::TELLS_WITHIN;
         Ok(self.recent.between(repository, since, at, until).await)
     }
 
-    /// `None` when what changed since cannot be told.
     async fn read(
         &self,
         repository: &RepositoryKey,
-        since: Option<Version>,
+        since: Option<Revision>,
     ) -> Result<Option<Snapshot>, Error> {
         let prefix = self.keys.entries(repository);
-        let at = since.map(|since| revision_of(since.revision));
-        let range = entry_range(&prefix, at.map_or(0, |at| at.saturating_add(1)));
-        let head = one(self.keys.head(repository));
-        // The head as it was then tells whether that was in this history: a store that was restored
-        // from an older copy may have come to the same revision with other content.
-        let then = at.map(|at| Range { at, ..head.clone() });
-        let now = [head, range.clone(), one(self.keys.floor())];
+        let from = since.map_or(0, |since| revision_of(since).saturating_add(1));
+        let range = entry_range(&prefix, from);
         let transaction = Transaction {
-            then: now.into_iter().chain(then).map(Operation::Get).collect(),
+            then: vec![
+                Operation::Get(one(self.keys.head(repository))),
+                Operation::Get(range.clone()),
+                Operation::Get(one(self.keys.floor())),
+            ],
             ..Transaction::default()
         };
-        let answer = match self.cluster.transact(&transaction, Effect::Read).await {
-            Ok(answer) => answer,
-            // That revision was compacted away, or this store has not come so far.
-            Err(failure)
-                if since.is_some() && matches!(failure.cause, Cause::Compacted | Cause::Other) =>
-            {
-                tracing::debug!(%repository, %failure, "reading all of it");
-                return Ok(None);
-            }
-            Err(failure) => return Err(failure.error("load", Effect::Read)),
-        };
+        let answer = self
+            .cluster
+            .commit(transaction, "load", Effect::Read)
+            .await?;
         let at = answer.revision;
-        let mut pages = all_pages(answer.steps);
-        let then = since.and_then(|_| pages.pop());
-        let [head, page, floor]: [Page; 3] = pages.try_into().map_err(|_| malformed())?;
+        let [head, page, floor] = pages(answer)?;
         let Some(head) = head.entries.first() else {
             if let Some(entry) = page.entries.first() {
                 return Err(corrupt(&entry.key, &"it is of a repository without a head"));
             }
             return self.absent(floor.entries.first()).map(Some);
         };
-        let was_here = |since: Version| {
-            let then = then.as_ref().and_then(|then| then.entries.first());
-            then.and_then(|then| decode_head(then).ok())
-                .is_some_and(|then| then.head.version() == since)
-        };
-        let created_since = |since: Version| head.created > revision_of(since.revision);
-        if since.is_some_and(|since| created_since(since) || !was_here(since)) {
+        let created_since = |since: Revision| head.created > revision_of(since);
+        if since.is_some_and(|since| created_since(since) || head.modified < revision_of(since)) {
             return Ok(None);
         }
         let stored = decode_head(head)?;
@@ -249,31 +225,22 @@ impl Store {
     /// The state of a repository that does not exist. Its revision is the one at which a repository
     /// was last removed: no head is ever written at that revision.
     fn absent(&self, floor: Option<&KeyValue>) -> Result<Snapshot, Error> {
-        let (at, given_out, stamp) = match floor {
-            Some(kv) => {
-                let (given_out, stamp) = decode_floor(&kv.key, &kv.value)?;
-                (revision(kv.modified), given_out, stamp)
-            }
+        let (at, given_out) = match floor {
+            Some(kv) => (revision(kv.modified), decode_floor(&kv.key, &kv.value)?),
             None => Default::default(),
         };
-        Ok(self.absent_at(at, stamp, given_out))
-    }
-
-    /// The state of a repository that does not exist, as of the removal that made this floor.
-    pub(crate) fn absent_at(&self, at: Revision, stamp: Stamp, given_out: u64) -> Snapshot {
-        self.note_floor(Version::new(at, stamp));
+        self.note_floor(at);
         let head = Head {
             revision: at,
-            stamp,
             ..Head::absent(given_out)
         };
-        Snapshot {
+        Ok(Snapshot {
             head,
             ..Snapshot::absent(0)
-        }
+        })
     }
 
-    fn note_floor(&self, at: Version) {
+    pub(crate) fn note_floor(&self, at: Revision) {
         let mut floors = self.floors();
         if !floors.contains(&at) {
             floors.push_back(at);
@@ -283,14 +250,14 @@ impl Store {
         }
     }
 
-    /// Whether a commit that was planned at this version was planned for a repository that did not
-    /// exist. Such a version can only come from an answer of this driver. One that it no longer
+    /// Whether a commit that was planned at this revision was planned for a repository that did not
+    /// exist. Such a revision can only come from an answer of this driver. One that it no longer
     /// remembers makes the commit a conflict.
-    pub(crate) fn is_absent_at(&self, expected: Version) -> bool {
-        expected == Version::default() || self.floors().contains(&expected)
+    pub(crate) fn is_absent_at(&self, expected: Revision) -> bool {
+        expected == Revision::default() || self.floors().contains(&expected)
     }
 
-    fn floors(&self) -> MutexGuard<'_, VecDeque<Version>> {
+    fn floors(&self) -> MutexGuard<'_, VecDeque<Revision>> {
         self.floors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -344,13 +311,13 @@ impl Store {
         }
     }
 
-    /// What the keys under a prefix, which ends with a slash, stand for, each with the lease that it
-    /// is on (0: none). One request for each [`PAGE`].
+    /// What the keys under a prefix, which ends with a slash, stand for. One request for each
+    /// [`PAGE`].
     pub(crate) async fn keys_under(
         &self,
         prefix: &str,
         operation: &'static str,
-    ) -> Result<Vec<(Place, i64)>, Error> {
+    ) -> Result<Vec<Place>, Error> {
         let mut places = Vec::new();
         let mut start = prefix.to_owned();
         loop {
@@ -365,7 +332,7 @@ impl Store {
             places.extend(
                 page.entries
                     .iter()
-                    .filter_map(|kv| Some((self.keys.place(&kv.key)?, kv.lease))),
+                    .filter_map(|kv| self.keys.place(&kv.key)),
             );
             match page.entries.last() {
                 Some(last) if page.more => start = after(&String::from_utf8_lossy(&last.key)),
@@ -406,7 +373,12 @@ pub(crate) fn decode_head(kv: &KeyValue) -> Result<StoredHead, Error> {
     StoredHead::decode(&kv.key, &kv.value, revision(kv.modified))
 }
 
-/// The pages that the reads of a transaction have returned.
+/// The pages that a transaction of `N` reads has returned.
+pub(crate) fn pages<const N: usize>(answer: Answer) -> Result<[Page; N], Error> {
+    let pages = all_pages(answer.steps);
+    pages.try_into().map_err(|_| malformed())
+}
+
 pub(crate) fn all_pages(steps: Vec<Step>) -> Vec<Page> {
     let pages = steps.into_iter().filter_map(|step| match step {
         Step::Got(page) => Some(page),

@@ -11,7 +11,7 @@ use pac_core::driver::{
 use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
 use tokio::time::timeout;
 
 use crate::PostgresOptions;
@@ -19,13 +19,9 @@ use crate::client::Client;
 use crate::lane::{By, Lane, Started};
 use crate::schema::{self, Isolation};
 use crate::sessions::Sessions;
-use crate::snapshots::{self, Oldest, Snapshots};
 use crate::store::Store;
 use crate::watch::Watches;
 
-/// How long one look for dead sessions may spend on letting finished runs go: less than its caller
-/// waits for it.
-const TIDY_FOR: Duration = Duration::from_secs(3);
 /// How long closing a session waits for hints to be sent.
 const LAST_HINTS: Duration = Duration::from_secs(1);
 
@@ -48,7 +44,6 @@ pub struct PostgresDriver {
     sessions: Sessions,
     store: Arc<Store>,
     watches: Arc<Watches>,
-    snapshots: Snapshots,
     notified: bool,
     client: Client,
     lane: Lane,
@@ -67,8 +62,8 @@ impl PostgresDriver {
     /// # Errors
     /// `Config` for settings that cannot be used and for a database or server that is not as they
     /// say, `Unauthorised` for a role that may not connect or create what is missing,
-    /// `Incompatible` for a schema of a newer version, or of an older one that may not be changed,
-    /// `TooManyClients` when the server has no room for it, `Unavailable` when no server can be
+    /// `Incompatible` for a schema of a newer version, or of an older one that may not be changed;
+    /// `Unavailable` when no server can be
     /// reached that takes writes. Each says what to do about it.
     pub async fn connect(options: PostgresOptions) -> Result<Self, Error> {
         options.check()?;
@@ -93,36 +88,11 @@ impl PostgresDriver {
         }
     }
 
-    async fn tidy(&self) {
-        if let Err(error) = self.store.purge().await {
-            tracing::warn!(%error, "could not let finished runs go; trying again");
-        }
-        if let Err(error) = self.snapshots.watch(&self.client).await {
-            tracing::debug!(%error, "could not look for old snapshots");
-        }
-    }
-
-    /// Connections like those of this driver, for others that read or write beside it.
-    pub(crate) fn client(&self) -> Client {
-        self.client.clone()
-    }
-
     /// Whether notifications of PostgreSQL got through when this driver connected. If not, as
     /// behind a proxy that pools transactions, the driver polls for changes of other processes.
     #[must_use]
     pub fn is_notified(&self) -> bool {
         self.notified
-    }
-
-    /// A finding for the transaction that has kept a snapshot of the database for longest, if that
-    /// is for some minutes: it names the backend, its application and the cure. A role that may not
-    /// read all statistics (`pg_read_all_stats`) sees those of its own alone. One request.
-    ///
-    /// # Errors
-    /// The server's own.
-    pub async fn old_snapshots(&self) -> Result<Vec<Finding>, Error> {
-        let oldest = snapshots::oldest(&self.client).await?;
-        Ok(oldest.iter().map(Oldest::finding).collect())
     }
 }
 
@@ -164,10 +134,8 @@ impl Driver for PostgresDriver {
             self.watches.session_died();
         }
         self.client.trim();
-        // The dead must not wait for it.
-        let tidied = timeout(TIDY_FOR, self.tidy()).await;
-        if tidied.is_err() {
-            tracing::debug!("finished runs are not let go yet");
+        if let Err(error) = self.store.purge().await {
+            tracing::warn!(%error, "could not let finished runs go; trying again");
         }
         Ok(dead)
     }
@@ -179,7 +147,7 @@ impl Driver for PostgresDriver {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Version>,
+        since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
         let snapshot = self.store.load(repository, since).await?;
         self.watches.dealt_with(repository, snapshot.head.revision);
@@ -199,7 +167,7 @@ impl Driver for PostgresDriver {
                     || changes.remove
                     || changes.entries.iter().any(|entry| entry.is_queued());
                 let reached = Reached {
-                    revision: changes.expected.revision.next(),
+                    revision: changes.expected.next(),
                     ..Reached::head(&changes.head)
                 };
                 (commit.repository.clone(), reached, urgent)
@@ -235,8 +203,7 @@ impl Driver for PostgresDriver {
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
         let missing = schema::missing_privileges(&self.client).await?;
-        let old = self.old_snapshots().await?;
-        Ok(missing.into_iter().chain(old).collect())
+        Ok(missing.into_iter().collect())
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {
@@ -307,7 +274,6 @@ impl Opening {
             lane: started.go_on(by),
             client,
             watches,
-            snapshots: Snapshots::new(),
             notified,
             options,
         })

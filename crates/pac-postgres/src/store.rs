@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 
 use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit};
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
 
 use crate::client::{Client, Effect, Row, Sql, Type};
 use crate::clock::millis;
-use crate::places::Places;
-use crate::record::{self, Batch, HEAD, HEAD_COLUMNS, cell, saturated};
+use crate::record::{self, Batch, HEAD, cell, saturated};
 
 /// Most finished runs that one statement deletes. A commit to the same repository is a conflict as
 /// long as that statement takes.
@@ -31,7 +30,6 @@ pub(crate) struct Store {
     client: Client,
     load: String,
     commit: String,
-    places: Places,
     /// How many runs this process has ended in each repository since the last deletion there.
     ended: Mutex<HashMap<RepositoryKey, usize>>,
     next_purge: Mutex<Instant>,
@@ -40,14 +38,13 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(client: Client) -> Self {
         let schema = client.schema();
-        let load = format!("SELECT * FROM {schema}.load_repository($1, $2, $3, $4)");
-        let params: Vec<_> = (1..=30).map(|n| format!("${n}")).collect();
+        let load = format!("SELECT * FROM {schema}.load_repository($1, $2)");
+        let params: Vec<_> = (1..=28).map(|n| format!("${n}")).collect();
         let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
         Self {
             load,
             commit,
             client,
-            places: Places::default(),
             ended: Mutex::default(),
             next_purge: Mutex::new(Instant::now()),
         }
@@ -56,24 +53,15 @@ impl Store {
     pub(crate) async fn load(
         &self,
         key: &RepositoryKey,
-        since: Option<Version>,
+        since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
-        let (name, at) = (key.as_str(), self.places.get(key));
-        let known = since.map(|since| saturated(since.revision.get()));
-        let stamp = since.map(|since| saturated(since.stamp.get()));
-        let params = [
-            (&name as _, Type::TEXT),
-            (&known as _, Type::INT8),
-            (&stamp as _, Type::INT8),
-            (&at as _, Type::TEXT),
-        ];
+        let (name, known) = (key.as_str(), since.map(|since| saturated(since.get())));
+        let params = [(&name as _, Type::TEXT), (&known as _, Type::INT8)];
         let rows = self
             .client
             .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
-        let (snapshot, at) = snapshot(&rows, since).map_err(|error| error.in_repository(key))?;
-        self.places.note(key, at);
-        Ok(snapshot)
+        snapshot(&rows, known).map_err(|error| error.in_repository(key))
     }
 
     /// Commits a batch. If the database refuses it because of the records of one repository,
@@ -121,11 +109,7 @@ impl Store {
         let mut batch = Batch::default();
         let refusals: Vec<_> = commits
             .iter()
-            .map(|commit| {
-                batch
-                    .push(commit, self.places.get(&commit.repository))
-                    .err()
-            })
+            .map(|commit| batch.push(commit).err())
             .collect();
         let id = saturated(session.get());
         let mut params = vec![(&id as _, Type::INT8)];
@@ -172,12 +156,9 @@ impl Store {
             Answer {
                 outcome: 0,
                 moment: Some(now),
-                stamp: Some(stamp),
-                at,
                 ..
             } => {
-                let revision = changes.expected.revision.next();
-                self.places.note(&commit.repository, at.clone());
+                let revision = changes.expected.next();
                 let now = Timestamp::from_unix_millis(*now);
                 let mut entries = changes.entries.clone();
                 for entry in &mut entries {
@@ -189,7 +170,6 @@ impl Store {
                     exists: true,
                     head: Head {
                         revision,
-                        stamp: Stamp::new(*stamp),
                         ..changes.head
                     },
                     entries,
@@ -280,24 +260,25 @@ impl Store {
     pub(crate) async fn purge(&self) -> Result<(), Error> {
         let schema = self.client.schema();
         let retention = self.client.options().retention;
-        let mut excess = Excess {
-            ended: &self.ended,
-            counts: Vec::new(),
-        };
-        {
+        let excess: Vec<_> = {
             let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             let most = ENDED.min(retention.per_repository);
-            let due = ended.extract_if(|_, ended| *ended >= most);
-            excess.counts = due.collect();
-        }
-        if !excess.counts.is_empty() {
-            let names: Vec<_> = excess.counts.iter().map(|(key, _)| key.as_str()).collect();
+            ended.extract_if(|_, ended| *ended >= most).collect()
+        };
+        if !excess.is_empty() {
+            let names: Vec<_> = excess.iter().map(|(key, _)| key.as_str()).collect();
             let keep = i64::try_from(retention.per_repository).unwrap_or(i64::MAX);
             let sql = format!("SELECT {schema}.purge_excess($1, $2)");
             let params = [(&names as _, Type::TEXT_ARRAY), (&keep as _, Type::INT8)];
             let purged = self.client.query("purge", Effect::Write, &sql, &params);
-            purged.await?;
-            excess.counts.clear();
+            if let Err(error) = purged.await {
+                // The next call does it.
+                let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+                for (key, count) in excess {
+                    *ended.entry(key).or_default() += count;
+                }
+                return Err(error);
+            }
         }
         if self.is_purge_due(retention.age) {
             let sql = format!("SELECT {schema}.purge_old($1, $2)");
@@ -344,25 +325,6 @@ impl Store {
     }
 }
 
-/// Repositories that have too many finished runs. Those that are left when this is dropped count
-/// again: the next call sees to them.
-struct Excess<'a> {
-    ended: &'a Mutex<HashMap<RepositoryKey, usize>>,
-    counts: Vec<(RepositoryKey, usize)>,
-}
-
-impl Drop for Excess<'_> {
-    fn drop(&mut self) {
-        if self.counts.is_empty() {
-            return;
-        }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, count) in self.counts.drain(..) {
-            *ended.entry(key).or_default() += count;
-        }
-    }
-}
-
 /// A row of `commit_batch`.
 #[derive(Debug)]
 struct Answer {
@@ -370,32 +332,24 @@ struct Answer {
     outcome: i16,
     moment: Option<i64>,
     about: Option<u64>,
-    stamp: Option<u64>,
-    at: Option<String>,
 }
 
 impl Answer {
     fn of(row: &Row) -> Result<Self, Error> {
-        let number = |at| -> Result<Option<u64>, Error> {
-            Ok(cell::<Option<i64>>(row, at)?.and_then(|number| u64::try_from(number).ok()))
-        };
         Ok(Self {
             number: cell(row, 0)?,
             outcome: cell(row, 1)?,
             moment: cell(row, 2)?,
-            about: number(3)?,
-            stamp: number(4)?,
-            at: cell(row, 5)?,
+            about: cell::<Option<i64>>(row, 3)?.and_then(|about| u64::try_from(about).ok()),
         })
     }
 }
 
-/// The snapshot in the rows of `load_repository`, which was called with the version `since`; and the
-/// place of the head.
-fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<String>), Error> {
-    /// The floor comes first, then whether the entries are a part, and the place of the head.
-    const HEAD_AT: usize = 3;
-    const ENTRY_AT: usize = HEAD_AT + HEAD_COLUMNS;
+/// The snapshot in the rows of `load_repository`, which was called with the revision `known`.
+fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
+    /// The floor and the purged revision come first.
+    const HEAD_AT: usize = 2;
+    const ENTRY_AT: usize = HEAD_AT + 8;
     let mut first = None;
     let mut entries = Vec::with_capacity(rows.len().saturating_sub(1));
     for row in rows {
@@ -408,7 +362,7 @@ fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<St
         let message = "the table floor is empty; restore its one row from a backup";
         return Err(Error::new(ErrorKind::Corrupt, "load", message));
     };
-    let Some(part) = cell::<Option<bool>>(row, 1)? else {
+    let Some(purged) = cell::<Option<i64>>(row, 1)? else {
         if let Some(entry) = entries.first() {
             let message = format!(
                 "run {} has a record, and its repository has none",
@@ -416,15 +370,16 @@ fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<St
             );
             return Err(Error::new(ErrorKind::Corrupt, "load", message));
         }
-        return Ok((Snapshot::absent(u64::try_from(floor).unwrap_or(0)), None));
+        return Ok(Snapshot::absent(u64::try_from(floor).unwrap_or(0)));
     };
-    let snapshot = Snapshot {
-        since: since.filter(|_| part),
+    let since = known.filter(|known| purged <= *known);
+    let since = since.and_then(|since| u64::try_from(since).ok());
+    Ok(Snapshot {
+        since: since.map(Revision::new),
         exists: true,
         head: record::head(row, HEAD_AT)?,
         entries,
-    };
-    Ok((snapshot, cell(row, 2)?))
+    })
 }
 
 /// The error for a batch of which one commit failed: `Indeterminate` if others were done before it.

@@ -1,14 +1,13 @@
 //! Hints: sent outside of any durable commit, and received, on the connection that is always there.
 //!
-//! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several; `s…` where
-//! runs could start), `d` (a session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
+//! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several), `d` (a
+//! session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
 //! parsed is passed over. Where notifications do not arrive, as behind a proxy that pools
 //! transactions, this process polls the revisions of the repositories that it uses.
 
 mod outbox;
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,8 +49,9 @@ pub(crate) struct Watches {
     wake: Notify,
     /// Notified when there is an urgent hint.
     hurry: Notify,
-    /// `None` while there are notifications.
-    interest: Mutex<Option<Interest>>,
+    /// The repositories to poll, each with the revision to compare with and the time of its last
+    /// use; `None` while there are notifications.
+    interest: Mutex<Option<HashMap<RepositoryKey, (Revision, Instant)>>>,
     /// A text that only this process sends, to try whether notifications get through.
     nonce: String,
     /// Notified when the nonce has been received.
@@ -60,15 +60,6 @@ pub(crate) struct Watches {
     sending: tokio::sync::Mutex<()>,
     /// Why changes cannot be found at the moment, if they cannot.
     trouble: Mutex<Option<String>>,
-}
-
-/// What to poll for.
-#[derive(Debug, Default)]
-struct Interest {
-    /// The repositories, each with the revision to compare with and the time of its last use.
-    known: HashMap<RepositoryKey, (Revision, Instant)>,
-    /// There are more than at the last poll.
-    has_grown: bool,
 }
 
 impl Watches {
@@ -161,9 +152,10 @@ impl Watches {
     pub(crate) fn dealt_with(&self, repository: &RepositoryKey, revision: Revision) {
         if let Some(interest) = &mut *locked(&self.interest) {
             let now = Instant::now();
-            let known = interest.known.entry(repository.clone());
-            interest.has_grown |= matches!(known, Entry::Vacant(_));
-            known.or_insert((revision, now)).1 = now;
+            let known = interest
+                .entry(repository.clone())
+                .or_insert((revision, now));
+            known.1 = now;
         }
     }
 
@@ -194,7 +186,7 @@ impl Watches {
     /// Sends the hints of the outbox, after those that are on their way. True when there were urgent
     /// ones for several repositories. When it fails, they have become one: that some were lost.
     ///
-    /// Cancel-safe: hints that were on their way then become that one, too.
+    /// Cancel-safe in that others are not harmed; hints that were on their way may be lost.
     pub(crate) async fn send(&self) -> Result<bool, Error> {
         let _sending = self.sending.lock().await;
         let (crowd, payloads) = {
@@ -209,10 +201,11 @@ impl Watches {
             payloads.iter().for_each(|payload| self.hear(payload));
             return Ok(false);
         }
-        let taken = Taken(Some(self));
-        self.send_payloads(&payloads).await?;
-        taken.arrived();
-        Ok(crowd)
+        let sent = self.send_payloads(&payloads).await;
+        if sent.is_err() {
+            locked(&self.outbox).missed();
+        }
+        sent.map(|()| crowd)
     }
 
     async fn send_payloads(&self, payloads: &[String]) -> Result<(), Error> {
@@ -281,7 +274,7 @@ impl Watches {
 
     /// From now on changes are found by polling.
     pub(crate) fn poll_from_now_on(&self) {
-        *locked(&self.interest) = Some(Interest::default());
+        *locked(&self.interest) = Some(HashMap::new());
     }
 
     fn polls(&self) -> bool {
@@ -290,13 +283,20 @@ impl Watches {
 
     /// Polls for changes in place of notifications, for ever.
     pub(crate) async fn poll(&self) {
-        let mut seen = String::new();
         loop {
             sleep(jittered(POLL)).await;
             // Sends nothing that could fail.
             let _ = self.send().await;
-            match self.look(&mut seen).await {
-                Ok(()) => *locked(&self.trouble) = None,
+            let known = self.interesting();
+            if known.is_empty() {
+                continue;
+            }
+            let names: Vec<_> = known.keys().map(RepositoryKey::as_str).collect();
+            match self.revisions(&names).await {
+                Ok(found) => {
+                    *locked(&self.trouble) = None;
+                    self.compare(known, &found);
+                }
                 Err(error) => {
                     if locked(&self.trouble).is_none() {
                         tracing::warn!(%error, "could not poll for changes; trying again");
@@ -305,26 +305,6 @@ impl Watches {
                 }
             }
         }
-    }
-
-    /// Looks at the revisions of what is of interest, unless nothing has been committed to the
-    /// database since the last look, as of which the snapshot `seen` was.
-    async fn look(&self, seen: &mut String) -> Result<(), Error> {
-        let (known, has_grown) = self.interesting();
-        if known.is_empty() {
-            return Ok(());
-        }
-        let sql = "SELECT pg_current_snapshot()::text";
-        let rows = self.client.query("poll", Effect::Read, sql, &[]).await?;
-        let now = rows.first().map_or(Ok(String::new()), |row| cell(row, 0))?;
-        if now == *seen && !has_grown {
-            return Ok(());
-        }
-        let names: Vec<_> = known.keys().map(RepositoryKey::as_str).collect();
-        let found = self.revisions(&names).await.inspect_err(|_| seen.clear())?;
-        self.compare(known, &found);
-        *seen = now;
-        Ok(())
     }
 
     /// The revisions of those of the named repositories that exist.
@@ -342,18 +322,16 @@ impl Watches {
         rows.await?.iter().map(read).collect()
     }
 
-    /// The repositories to look at, and whether there are more than at the last look.
-    fn interesting(&self) -> (HashMap<RepositoryKey, Revision>, bool) {
+    fn interesting(&self) -> HashMap<RepositoryKey, Revision> {
         let mut interest = locked(&self.interest);
         let Some(interest) = &mut *interest else {
-            return (HashMap::new(), false);
+            return HashMap::new();
         };
-        interest.known.retain(|_, (_, at)| at.elapsed() < INTEREST);
+        interest.retain(|_, (_, at)| at.elapsed() < INTEREST);
         let known = interest
-            .known
             .iter()
             .map(|(key, (revision, _))| (key.clone(), *revision));
-        (known.collect(), std::mem::take(&mut interest.has_grown))
+        known.collect()
     }
 
     fn compare(&self, known: HashMap<RepositoryKey, Revision>, found: &[(String, Revision)]) {
@@ -364,20 +342,15 @@ impl Watches {
         for (key, before) in known {
             // A repository that was removed counts as at a later revision than any it had.
             let now = found.get(key.as_str()).copied();
-            match now {
-                // What was known before the question is there, unless the store went back in time.
-                Some(now) if now < before => self.tell(Hints::missed),
-                Some(now) if now == before => {}
-                now => {
-                    let now = now.unwrap_or(before.next());
-                    self.tell(|hints| hints.changed(&key, Reached::revision(now)));
-                }
+            let changed = now.is_some_and(|now| now > before);
+            if changed || now.is_none() {
+                let now = now.unwrap_or(before.next());
+                self.tell(|hints| hints.changed(&key, Reached::revision(now)));
             }
             if let Some(interest) = &mut *locked(&self.interest) {
-                match (now, interest.known.get_mut(&key)) {
-                    (Some(now), Some(known)) if now < before => known.0 = now,
+                match (now, interest.get_mut(&key)) {
                     (Some(now), Some(known)) => known.0 = now.max(known.0),
-                    (None, _) => drop(interest.known.remove(&key)),
+                    (None, _) => drop(interest.remove(&key)),
                     (_, None) => {}
                 }
             }
@@ -390,25 +363,6 @@ impl Watches {
 
     fn tell_others(&self, by: SessionId, hint: impl Fn(&Hints)) {
         locked(&self.subscribers).tell_others(by, hint);
-    }
-}
-
-/// Hints that were taken out to be sent. Unless they [arrived](Self::arrived), others are to be told
-/// that some were lost.
-struct Taken<'a>(Option<&'a Watches>);
-
-impl Taken<'_> {
-    fn arrived(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        if let Some(watches) = self.0 {
-            locked(&watches.outbox).missed();
-            watches.wake(true);
-        }
     }
 }
 

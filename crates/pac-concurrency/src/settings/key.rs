@@ -103,12 +103,11 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 35] = [
+static ALL: [&Key; 33] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
     &CONCURRENCY_MIGRATE_STATE,
-    &POSTGRESQL_URL,
     &POSTGRESQL_HOST,
     &POSTGRESQL_PORT,
     &POSTGRESQL_DATABASE,
@@ -137,7 +136,6 @@ static ALL: [&Key; 35] = [
     &ETCD_PREFIX,
     &ETCD_DIAL_TIMEOUT,
     &ETCD_LEASE_TTL,
-    &ETCD_COMPACTION,
     &MEMORY_LEASE_TTL,
 ];
 
@@ -147,8 +145,6 @@ pub(super) static CONCURRENCY_SESSION_TTL: Key = Key::general("concurrency-sessi
 pub(super) static CONCURRENCY_MIGRATE_STATE: Key =
     Key::general("concurrency-migrate-state").or("true");
 
-/// Stands for several of the others.
-pub(super) static POSTGRESQL_URL: Key = Key::postgresql("postgresql-url").secret();
 pub(super) static POSTGRESQL_HOST: Key = Key::postgresql("postgresql-host");
 pub(super) static POSTGRESQL_PORT: Key = Key::postgresql("postgresql-port").or("5432");
 pub(super) static POSTGRESQL_DATABASE: Key =
@@ -183,7 +179,6 @@ pub(super) static ETCD_PREFIX: Key = Key::of(DriverKind::Etcd, "etcd-prefix").or
 pub(super) static ETCD_DIAL_TIMEOUT: Key =
     Key::etcd("etcd-dial-timeout", "ETCD_DIAL_TIMEOUT").or("5s");
 pub(super) static ETCD_LEASE_TTL: Key = Key::of(DriverKind::Etcd, "etcd-lease-ttl").or("1h");
-pub(super) static ETCD_COMPACTION: Key = Key::of(DriverKind::Etcd, "etcd-compaction").or("off");
 
 pub(super) static MEMORY_LEASE_TTL: Key = Key::of(DriverKind::Memory, "memory-lease-ttl").or("30m");
 

@@ -137,9 +137,6 @@ fn etcd_values(reader: &mut Reader) -> EtcdValues {
             .unwrap_or_default(),
         dial_timeout: duration(reader, &key::ETCD_DIAL_TIMEOUT, parse::dial_timeout),
         lease_ttl: duration(reader, &key::ETCD_LEASE_TTL, parse::lease_ttl),
-        compaction: reader
-            .value(&key::ETCD_COMPACTION, parse::compaction)
-            .unwrap_or_default(),
     }
 }
 
@@ -216,10 +213,10 @@ fn postgresql(reader: &mut Reader, values: &PostgresqlValues, look_at_files: boo
         reader.problem(&key::POSTGRESQL_HOST, message);
     }
     match values.ssl_mode {
-        SslMode::VerifyCa if values.ca_file.is_none() => {
+        SslMode::VerifyCa | SslMode::VerifyFull if values.ca_file.is_none() => {
             let message = format!(
-                "verify-ca needs {}, the certificate authority to trust; or choose verify-full, \
-                 which takes those that this system trusts where no file is named",
+                "{} needs {}: the certificate authority to trust",
+                values.ssl_mode,
                 key::POSTGRESQL_CA_FILE.name()
             );
             reader.problem(&key::POSTGRESQL_SSL_MODE, message);
@@ -275,18 +272,18 @@ fn etcd(reader: &mut Reader, values: &EtcdValues, look_at_files: bool) {
     }
     let with_ca = reader.is_set(&key::ETCD_CA_FILE);
     for key in [&key::ETCD_CERT_FILE, &key::ETCD_SERVER_NAME] {
-        if reader.is_set(key) && !values.uses_tls() {
-            let message = "is set without TLS; set etcd-ca-file, the certificate authority to \
-                           trust, or write the endpoints with https://";
+        if reader.is_set(key) && !with_ca {
+            let message = "is set without etcd-ca-file, the certificate authority to trust";
             reader.problem(key, message);
         }
     }
     let is = |scheme: &str| values.endpoints.iter().any(|e| e.starts_with(scheme));
+    if is("https://") && !with_ca {
+        let message = "https needs etcd-ca-file, the certificate authority to trust";
+        reader.problem(&key::ETCD_ENDPOINTS, message);
+    }
     if is("http://") && with_ca {
         let message = "http does not go with etcd-ca-file; write https, or take the file out";
-        reader.problem(&key::ETCD_ENDPOINTS, message);
-    } else if is("http://") && is("https://") {
-        let message = "http and https do not go together; write all with https";
         reader.problem(&key::ETCD_ENDPOINTS, message);
     }
     if look_at_files {
@@ -343,9 +340,6 @@ fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, wh
     }
 }
 
-/// What stands where no file of authorities is named.
-const OF_THE_SYSTEM: &str = "(the authorities that this system trusts)";
-
 fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<EffectiveSetting> {
     let mut effective = Vec::new();
     for key in Key::all() {
@@ -366,17 +360,6 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
                     source = reader.source(&key::ETCD_ENDPOINTS);
                 }
                 (values.etcd.mode.to_string(), true)
-            }
-            () if **key == key::POSTGRESQL_CA_FILE
-                && !reader.is_set(key)
-                && values.postgresql.ssl_mode == SslMode::VerifyFull =>
-            {
-                source = reader.source(&key::POSTGRESQL_SSL_MODE);
-                (OF_THE_SYSTEM.to_owned(), false)
-            }
-            () if **key == key::ETCD_CA_FILE && !reader.is_set(key) && values.etcd.uses_tls() => {
-                source = reader.source(&key::ETCD_ENDPOINTS);
-                (OF_THE_SYSTEM.to_owned(), false)
             }
             () => match reader.shown(key) {
                 Some(shown) => shown,

@@ -144,8 +144,7 @@ pub struct EtcdValues {
     pub username: Option<String>,
     /// The password of the user.
     pub password: Option<Password>,
-    /// The certificate authority to trust, in PEM. If set, TLS is used. If not, the endpoints with
-    /// `https://` are trusted by the authorities of this system.
+    /// The certificate authority to trust, in PEM. If set, TLS is used.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, in PEM; with its key.
     pub cert_file: Option<PathBuf>,
@@ -159,18 +158,6 @@ pub struct EtcdValues {
     pub dial_timeout: Duration,
     /// How long slots of durable runs outlive their controller.
     pub lease_ttl: Duration,
-    /// For how long the store keeps what was overwritten or deleted; `None` when something else
-    /// compacts it.
-    pub compaction: Option<Duration>,
-}
-
-impl EtcdValues {
-    /// Whether connections use TLS.
-    #[must_use]
-    pub fn uses_tls(&self) -> bool {
-        let mut endpoints = self.endpoints.iter();
-        self.ca_file.is_some() || endpoints.any(|endpoint| endpoint.starts_with("https://"))
-    }
 }
 
 /// The store behind the etcd driver.

@@ -12,7 +12,7 @@ use crate::{map, reads, secs, set, source_of, variables};
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 35] = [
+const CASES: [Case; 33] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -21,22 +21,6 @@ const CASES: [Case; 35] = [
         v.session_ttl == secs(20)
     }),
     ("concurrency-migrate-state", "false", |v| !v.migrate_state),
-    (
-        "postgresql-url",
-        "postgres://me:hunter2@db:5433/d?sslmode=disable",
-        |v| {
-            let values = &v.postgresql;
-            let host = values
-                .hosts
-                .first()
-                .map(|host| (host.name.as_str(), host.port));
-            host == Some(("db", Some(5433)))
-                && values.database == "d"
-                && values.username == "me"
-                && reads(values.password.as_ref(), "hunter2")
-                && values.ssl_mode == SslMode::Disable
-        },
-    ),
     ("postgresql-host", "a,b:5433", |v| {
         let [a, b] = v.postgresql.hosts.as_slice() else {
             return false;
@@ -112,9 +96,6 @@ const CASES: [Case; 35] = [
     ("etcd-prefix", "/ci", |v| v.etcd.prefix == "/ci/"),
     ("etcd-dial-timeout", "7", |v| v.etcd.dial_timeout == secs(7)),
     ("etcd-lease-ttl", "2h", |v| v.etcd.lease_ttl == secs(7200)),
-    ("etcd-compaction", "5m", |v| {
-        v.etcd.compaction == Some(secs(300))
-    }),
     ("memory-lease-ttl", "45m", |v| {
         v.memory_lease_ttl == secs(2700)
     }),
@@ -240,7 +221,6 @@ fn the_defaults_are_those_of_the_guides() {
     assert_eq!(values.etcd.mode == EtcdMode::Mock, mock);
     assert_eq!(values.etcd.dial_timeout, secs(5));
     assert_eq!(values.etcd.lease_ttl, secs(3600));
-    assert_eq!(values.etcd.compaction, None);
     assert_eq!(values.memory_lease_ttl, secs(1800));
 }
 

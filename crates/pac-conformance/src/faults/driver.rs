@@ -8,7 +8,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -131,18 +131,14 @@ impl Driver for Faulty {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Version>,
+        since: Option<Revision>,
     ) -> Result<Snapshot, Error> {
         self.faults.note(repository, |traffic| traffic.loads += 1);
         let work = async {
-            let rewound = self.faults.rewound();
-            let since = since.map(|since| rewound.inwards(repository, since));
-            let mut snapshot = match self.faults.ruin_of(repository) {
-                None => self.inner.load(repository, since).await?,
-                Some(ruin) => ruin.of(repository, self.inner.load(repository, None).await?)?,
-            };
-            rewound.snapshot(repository, &mut snapshot);
-            Ok(snapshot)
+            match self.faults.ruin_of(repository) {
+                None => self.inner.load(repository, since).await,
+                Some(ruin) => ruin.of(repository, self.inner.load(repository, None).await?),
+            }
         };
         let about = std::slice::from_ref(repository);
         self.pass(Request::Load, about, work, || None).await
@@ -168,17 +164,10 @@ impl Driver for Faulty {
             let repositories = about.len();
             let conflict = move || Some((0..repositories).map(refuse).collect());
             let work = async {
-                let rewound = this.faults.rewound();
-                let mut batch = batch;
-                rewound.commits(&mut batch);
-                let mut outcomes = match this.inner.commit(session, batch) {
+                match this.inner.commit(session, batch) {
                     Commit::Done(outcome) => outcome,
                     Commit::Pending(answer) => answer.await,
-                }?;
-                for (repository, outcome) in about.iter().zip(&mut outcomes) {
-                    rewound.outcome(repository, outcome);
                 }
-                Ok(outcomes)
             };
             this.pass(Request::Commit, &about, work, conflict).await
         })
@@ -197,11 +186,6 @@ impl Driver for Faulty {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         let work = self.inner.list(filter, after, limit);
-        let mut page = self.send(Request::List, work).await?;
-        let rewound = self.faults.rewound();
-        for (repository, head) in &mut page {
-            rewound.listed(repository, &mut head.revision);
-        }
-        Ok(page)
+        self.send(Request::List, work).await
     }
 }

@@ -36,8 +36,7 @@ impl FaultyWatch {
         }
     }
 
-    fn take(&mut self, mut event: WatchEvent) {
-        self.faults.rewound().hint(&mut event);
+    fn take(&mut self, event: WatchEvent) {
         match self.faults.meet_hint() {
             None => self.tell(event),
             Some(HintFault::Drop) => {}

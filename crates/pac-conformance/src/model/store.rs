@@ -112,7 +112,7 @@ impl Store {
     /// named is alive.
     pub(super) fn commit(&self, parcel: &Parcel, variant: Variant) -> Result<Answer, String> {
         let changes = &parcel.changes;
-        let expected = changes.expected == self.book.head().version();
+        let expected = changes.expected == self.book.revision();
         if !expected && variant != Variant::CommitsUnconditionally {
             return Ok(Answer::Conflict(self.book.clone()));
         }

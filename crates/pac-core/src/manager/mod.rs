@@ -14,7 +14,6 @@ mod notify;
 mod options;
 mod registry;
 mod repository;
-mod rewind;
 mod session;
 mod store;
 mod submit;
@@ -455,7 +454,6 @@ impl ConcurrencyManager {
                 Some(End::Owner | End::LastHandle) | None => None,
             },
             watch_error: engine.vitals.watch_error(),
-            rewinds: engine.vitals.rewinds(),
             panics: engine.executor.panics(),
         }
     }

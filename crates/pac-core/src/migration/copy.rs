@@ -153,7 +153,7 @@ fn scratch() -> Result<RepositoryKey, Error> {
 
 fn removal(head: &Head) -> Changes {
     Changes {
-        expected: head.version(),
+        expected: head.revision,
         head: *head,
         entries: Vec::new(),
         alive: Vec::new(),

@@ -11,7 +11,9 @@ use pac_core::manager::machine::{
 };
 use pac_core::protocol::{Changes, Command};
 use pac_core::state::{Entry, Snapshot};
-use pac_core::{Error, ErrorKind, FencingToken, PipelineRunKey, RepositoryKey, SessionId, Version};
+use pac_core::{
+    Error, ErrorKind, FencingToken, PipelineRunKey, RepositoryKey, Revision, SessionId,
+};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -98,7 +100,7 @@ pub(crate) enum Doing {
     Nothing,
     /// It plans again, at any time from now on.
     Plan,
-    Ask(Option<Version>),
+    Ask(Option<Revision>),
     Read(Snapshot),
     Send(SessionId, Changes),
     Hear(SessionId, CommitOutcome),

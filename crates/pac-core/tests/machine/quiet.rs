@@ -150,9 +150,9 @@ impl World {
             && !node.machine.is_busy()
             && self.store.state.entries().any(has_no_owner);
         if due {
-            let version = self.store.state.head().version();
+            let revision = self.store.revision();
             node.input(self.now, |machine, env, effects| {
-                let behind = machine.look_if_behind(version, effects);
+                let behind = machine.look_if_behind(revision, effects);
                 machine.submit_own(env, Command::Promote, effects) || behind
             });
         }

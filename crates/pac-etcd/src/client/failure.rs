@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::io;
 
-use pac_core::effect::Effect;
 use pac_core::{Error, ErrorKind};
 use tonic::Code;
 
-use super::tls::Problem;
+/// Whether a request can change something at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Read,
+    Write,
+}
 
 /// Why a request did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +20,8 @@ pub(crate) enum Cause {
     Unreadable,
     /// No connection: the request was never sent.
     Unreachable,
-    /// No secure connection: the request was never taken.
-    Tls(Problem),
+    /// No secure connection: the request was never sent.
+    Tls,
     /// Not answered, but perhaps sent: a write may have happened.
     Unanswered,
     /// The member knows no leader, and refused the request for that reason.
@@ -51,14 +54,6 @@ pub(crate) struct Failure {
     pub(crate) cause: Cause,
     /// What the library or the server said. It never repeats a part of the request.
     detail: String,
-    /// The endpoint of the member, where it is known.
-    endpoint: Option<String>,
-    /// Whether nothing but silence or the end of the connection came from the member.
-    unheard: bool,
-    /// Whether nothing listens there.
-    refused: bool,
-    /// Whether there was a connection, and ended.
-    broken: bool,
 }
 
 impl Failure {
@@ -66,65 +61,11 @@ impl Failure {
         Self {
             cause,
             detail: detail.into(),
-            endpoint: None,
-            unheard: cause == Cause::Unreachable,
-            refused: false,
-            broken: false,
         }
     }
 
     pub(crate) fn unanswered() -> Self {
-        Self {
-            unheard: true,
-            ..Self::new(Cause::Unanswered, "no answer in time")
-        }
-    }
-
-    /// The same failure, of the member with this endpoint.
-    pub(crate) fn at(self, endpoint: &str) -> Self {
-        Self {
-            endpoint: Some(endpoint.to_owned()),
-            ..self
-        }
-    }
-
-    /// The same failure of a request that cannot have changed anything, as one by which another
-    /// request was prepared.
-    pub(crate) fn before_the_request(self) -> Self {
-        match self.cause {
-            Cause::Unanswered => Self {
-                cause: Cause::Unreachable,
-                ..self
-            },
-            _ => self,
-        }
-    }
-
-    /// Whether the member itself has said nothing: its connection ended, or it was silent. The next
-    /// request had better not trust that connection.
-    pub(crate) fn is_unheard(&self) -> bool {
-        self.unheard
-    }
-
-    /// Whether nothing listens at the member's address.
-    pub(crate) fn was_refused(&self) -> bool {
-        self.refused
-    }
-
-    /// Whether there was a connection that ended, rather than none or a silent one.
-    pub(crate) fn is_a_broken_connection(&self) -> bool {
-        self.broken
-    }
-
-    /// Whether the failure proves that the member speaks TLS.
-    pub(crate) fn speaks_tls(&self) -> bool {
-        use Problem::{Client, Issuer, Name, Time};
-        matches!(self.cause, Cause::Tls(Client | Issuer | Name | Time))
-    }
-
-    /// The same failure with the cause that was found out afterwards.
-    pub(crate) fn because(self, cause: Cause) -> Self {
-        Self { cause, ..self }
+        Self::new(Cause::Unanswered, "no answer in time")
     }
 
     /// What an answer with this status means. The texts are those of etcd's
@@ -139,13 +80,15 @@ impl Failure {
             Some(innermost) if !message.contains(&innermost) => format!("{message}: {innermost}"),
             _ => message.to_owned(),
         };
-        let tls = source.and_then(Problem::of);
         let cause = match (code, message) {
             _ if source.is_some_and(was_not_connected) => {
-                tls.map_or(Cause::Unreachable, Cause::Tls)
+                let tls = ["certificate", "tls", "TLS", "alert", "InvalidContentType"];
+                if tls.iter().any(|hint| detail.contains(hint)) {
+                    Cause::Tls
+                } else {
+                    Cause::Unreachable
+                }
             }
-            // The member has ended the connection in the place of taking a request.
-            _ if tls == Some(Problem::Client) => Cause::Tls(Problem::Client),
             (Code::Unauthenticated, _) => Cause::Token,
             (Code::InvalidArgument, m) if m.contains("revision of auth store is old") => {
                 Cause::Token
@@ -166,8 +109,6 @@ impl Failure {
                 Cause::TooManyOperations
             }
             (Code::ResourceExhausted, m) if m.contains("too many requests") => Cause::Busy,
-            // It has just started, and does not serve yet.
-            (Code::Unavailable, m) if m.ends_with("not capable") => Cause::Busy,
             (Code::Unavailable, m) if m.ends_with("no leader") => Cause::NoLeader,
             (Code::NotFound, m) if m.contains("lease not found") => Cause::NoLease,
             (Code::OutOfRange, m) if m.contains("compacted") => Cause::Compacted,
@@ -184,12 +125,7 @@ impl Failure {
             // status: the request may have happened.
             _ => Cause::Unanswered,
         };
-        Self {
-            unheard: source.is_some(),
-            refused: source.is_some_and(was_refused),
-            broken: source.is_some_and(|source| !was_not_connected(source)),
-            ..Self::new(cause, detail)
-        }
+        Self { cause, detail }
     }
 
     /// Whether the request certainly changed nothing.
@@ -201,14 +137,8 @@ impl Failure {
     pub(crate) fn may_pass_elsewhere(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Unreachable | Cause::Tls(_) | Cause::Unanswered | Cause::NoLeader | Cause::Busy
+            Cause::Unreachable | Cause::Tls | Cause::Unanswered | Cause::NoLeader | Cause::Busy
         )
-    }
-
-    /// Whether the same request may be answered as soon as any other one is: what failed is the
-    /// connection, or the member.
-    pub(crate) fn may_pass_with_time(&self) -> bool {
-        self.unheard || self.cause == Cause::NoLeader
     }
 
     /// The error that a caller sees.
@@ -217,75 +147,70 @@ impl Failure {
         Error::new(kind, operation, message).caused_by(self.detail.clone())
     }
 
-    /// The member: `etcd at etcd-0:2379`.
-    fn place(&self) -> String {
-        match &self.endpoint {
-            Some(endpoint) => {
-                let address = endpoint.split_once("://").map_or(&**endpoint, |(_, a)| a);
-                format!("etcd at {address}")
-            }
-            None => "etcd".to_owned(),
-        }
-    }
-
     fn meaning(&self, effect: Effect) -> (ErrorKind, Cow<'static, str>) {
-        let place = |text: &str| Cow::Owned(format!("{} {text}", self.place()));
+        let with_detail = |text: &str| Cow::Owned(format!("{text} ({})", self.detail));
         match self.cause {
             Cause::Unreadable => (
                 ErrorKind::Unavailable,
-                "a file that is needed to connect to etcd cannot be read; put it back".into(),
+                with_detail("a file that is needed to connect to etcd cannot be read; put it back"),
             ),
             Cause::Unreachable => (
                 ErrorKind::Unavailable,
-                place("could not be reached; check the endpoints and that etcd runs there"),
+                with_detail(
+                    "no member of etcd could be reached; check the endpoints and that etcd runs \
+                     there",
+                ),
             ),
-            // A server that was stopped at that moment does the same.
-            Cause::Tls(Problem::Ended) => (ErrorKind::Unavailable, place(Problem::Ended.cure())),
-            Cause::Tls(problem) => (ErrorKind::Config, place(problem.cure())),
-            Cause::Unanswered if !effect.may_be_repeated() => (
+            Cause::Tls => (
+                ErrorKind::Unavailable,
+                with_detail(
+                    "no secure connection to etcd; check that the endpoints speak TLS, the CA \
+                     file, the name in the server's certificate (server name), and the client's \
+                     certificate if the server asks for one",
+                ),
+            ),
+            Cause::Unanswered if effect == Effect::Write => (
                 ErrorKind::Indeterminate,
-                place("did not answer; it may have done what was asked, or not"),
+                with_detail("etcd did not answer; it may have done what was asked, or not"),
             ),
             Cause::Unanswered => (
                 ErrorKind::Unavailable,
-                place(
-                    "did not answer; check the health of its members (without a majority nothing \
-                     can be read)",
+                with_detail(
+                    "etcd did not answer; check the health of its members (without a majority \
+                     nothing can be read), whether they speak TLS, and whether they take the \
+                     client's certificate",
                 ),
             ),
             Cause::NoLeader => (
                 ErrorKind::Unavailable,
-                place("has no leader; it needs a majority of its members"),
+                "etcd has no leader; it needs a majority of its members".into(),
             ),
             Cause::Busy => (
                 ErrorKind::Unavailable,
-                place("takes no more requests at the moment; try again"),
+                "etcd has more requests under way than it takes; try again".into(),
             ),
             Cause::Token => (
                 ErrorKind::Unauthorised,
-                place("does not take the token of the user; check user and password"),
+                with_detail("etcd does not take the token of the user; check user and password"),
             ),
             Cause::Credentials => (
                 ErrorKind::Unauthorised,
-                place(
-                    "does not let the user in; check user and password, and whether \
-                     authentication is enabled at the server",
+                with_detail(
+                    "authentication failed; check user and password, and whether authentication \
+                     is enabled at the server",
                 ),
             ),
             Cause::Denied => (
                 ErrorKind::Unauthorised,
-                place(
-                    "said permission denied; the user's role needs to read and write all keys \
-                     that start with the prefix",
-                ),
+                "permission denied; the user's role needs to read and write all keys that start \
+                 with the prefix"
+                    .into(),
             ),
             Cause::Full => (
                 ErrorKind::Unavailable,
-                place(
-                    "is full (alarm NOSPACE), and takes no writes; compact and defragment it or \
-                     raise --quota-backend-bytes, then disarm the alarm with etcdctl, and set \
-                     --auto-compaction-retention or etcd-compaction",
-                ),
+                "the database of etcd is full (alarm NOSPACE); compact and defragment it or \
+                 raise --quota-backend-bytes, then disarm the alarm with etcdctl"
+                    .into(),
             ),
             Cause::TooLarge => (
                 ErrorKind::InvalidInput,
@@ -303,10 +228,9 @@ impl Failure {
                 ErrorKind::Unavailable,
                 "etcd was compacted while its answer was read page by page; try again".into(),
             ),
-            Cause::NoLease | Cause::Other => (
-                ErrorKind::Internal,
-                place("refused a request of this software"),
-            ),
+            Cause::NoLease | Cause::Other => {
+                (ErrorKind::Internal, with_detail("etcd refused the request"))
+            }
         }
     }
 }
@@ -327,13 +251,6 @@ fn was_not_connected(error: &(dyn StdError + 'static)) -> bool {
         next = error.source();
     }
     false
-}
-
-/// Whether nothing listens at the address of the member.
-fn was_refused(error: &(dyn StdError + 'static)) -> bool {
-    let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
-    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-    causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(refused))
 }
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {

@@ -3,13 +3,12 @@
 
 use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
-use pac_core::effect::Effect;
+use pac_core::state::{Head, Snapshot};
 
-use crate::client::failure::Failure;
+use crate::client::failure::{Effect, Failure};
 use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
-use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};
-use crate::store::refusal::is_at;
+use crate::record::{decode_floor, encode_floor};
 use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision_of};
 
 /// How often a removal is tried: each removal of another repository at the same moment fails an
@@ -69,15 +68,14 @@ impl Store {
         let floor = floor.entries.first();
         let floor_at = floor.map_or(0, |kv| kv.modified);
         let before = match floor.map(|kv| decode_floor(&kv.key, &kv.value)).transpose() {
-            Ok(before) => before.map_or(0, |(given_out, _)| given_out),
+            Ok(before) => before.unwrap_or_default(),
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
         let head = &changes.head;
         let given_out = before
             .max(head.last_ticket.get())
             .max(head.last_token.get());
-        let stamp = new_stamp();
-        let value = match encode_floor(given_out, stamp) {
+        let value = match encode_floor(given_out) {
             Ok(value) => value,
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
@@ -103,27 +101,32 @@ impl Store {
         // The `held` keys of further sessions are left over, and deleted after those sessions are
         // dead.
         then.extend(notes.take(self.max_operations / 2));
-        let expected = changes.expected;
-        let mut when = vec![
-            Compare::ModifiedAt(head.clone(), revision_of(expected.revision)),
-            Compare::ModifiedAt(self.keys.floor(), floor_at),
-            Compare::Exists(self.keys.alive(session)),
-        ];
-        when.extend(is_stamped(&head, expected.stamp));
         let transaction = Transaction {
-            when,
+            when: vec![
+                Compare::ModifiedAt(head.clone(), revision_of(changes.expected)),
+                Compare::ModifiedAt(self.keys.floor(), floor_at),
+                Compare::Exists(self.keys.alive(session)),
+            ],
             then,
             otherwise: vec![
-                Operation::Get(one(head)),
+                Operation::Get(one_key(head)),
                 Operation::Get(one_key(self.keys.alive(session))),
             ],
         };
         let answer = self.cluster.transact(&transaction, Effect::Write).await;
         let answer = answer.map_err(|failure| (failure, Effect::Write))?;
         if answer.succeeded {
+            let at = revision(answer.revision);
+            self.note_floor(at);
             self.held.note_deleted(session, repository);
-            let absent = self.absent_at(revision(answer.revision), stamp, given_out);
-            return Ok(Some(CommitOutcome::Committed(absent)));
+            let head = Head {
+                revision: at,
+                ..Head::absent(given_out)
+            };
+            return Ok(Some(CommitOutcome::Committed(Snapshot {
+                head,
+                ..Snapshot::absent(0)
+            })));
         }
         let mut pages = all_pages(answer.steps).into_iter();
         let (Some(head), Some(alive)) = (pages.next(), pages.next()) else {
@@ -132,8 +135,7 @@ impl Store {
         if alive.entries.is_empty() {
             return Ok(Some(CommitOutcome::SessionDead(session)));
         }
-        let head = head.entries.first();
-        let unchanged = head.is_some_and(|head| is_at(head, expected));
-        Ok((!unchanged).then_some(CommitOutcome::Conflict(None)))
+        let modified = head.entries.first().map(|kv| revision(kv.modified));
+        Ok((modified != Some(changes.expected)).then_some(CommitOutcome::Conflict(None)))
     }
 }

@@ -44,10 +44,7 @@ impl Pool {
         let options = Arc::clone(&connector.options);
         let opener = Opener {
             connector,
-            runtime: Handle::try_current().map_err(|error| {
-                let message = "this needs a runtime of tokio: call it from within one";
-                Error::new(ErrorKind::Internal, "connect", message).caused_by(error)
-            })?,
+            runtime: Handle::current(),
             full_until: Mutex::default(),
         };
         let recycling = ManagerConfig {

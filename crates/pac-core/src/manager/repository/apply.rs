@@ -12,17 +12,16 @@ use crate::event::Event;
 use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Plan};
 use crate::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, Snapshot};
-use crate::value::{SessionId, Ticket, Version};
+use crate::value::{Revision, SessionId, Ticket};
 
 /// Where a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// This manager wrote it: its askers learn of it from their replies, so no event is raised.
     Commit,
-    /// It came with a hint, which may be late.
-    Hint,
-    /// It was read. With the newest version that was known as the read began.
-    Read(Version),
+    /// It was read, or came with a hint. When it was read, the highest revision that was known
+    /// as the read began.
+    Read(Revision),
 }
 
 /// What an entry means for those who wait for its run.
@@ -48,21 +47,23 @@ impl<P: Port> Repository<P> {
         source: Source,
         effects: &mut Effects<P>,
     ) -> Result<Absorb, Error> {
-        if let Source::Read(above) = source {
-            self.notice_rewind(snapshot.head.version(), above, effects);
-        }
         if self.state.is_none() && snapshot.since.is_some() {
             // The state was forgotten while this was on its way.
             return Ok(Absorb::Incomplete);
         }
-        if self.state.is_none() && snapshot.head.revision < self.floor.revision {
-            // An answer from before what was known since: it tells nothing of today.
-            return Ok(Absorb::Stale);
+        if self.state.is_none() && snapshot.head.revision < self.floor {
+            match source {
+                // A store that answers below what was known when it was asked has gone back in
+                // time: what it holds now is what holds.
+                Source::Read(above) if snapshot.head.revision < above => {}
+                // An answer from before what was known since: it tells nothing of today.
+                _ => return Ok(Absorb::Stale),
+            }
         }
         let full = snapshot.since.is_none();
         let (applied, changes) = self.absorb(env, snapshot, source, effects)?;
         if applied == Absorb::Applied {
-            self.floor = snapshot.head.version();
+            self.floor = snapshot.head.revision;
             self.forget_old(env, snapshot);
             effects.stepped = true;
             if full {
@@ -86,7 +87,6 @@ impl<P: Port> Repository<P> {
         self.inbox.add_all(reclaims);
         if applied == Absorb::Applied {
             self.promote_own(env);
-            self.count_on();
         }
         Ok(applied)
     }

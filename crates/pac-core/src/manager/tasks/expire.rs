@@ -35,26 +35,17 @@ pub(super) async fn expire(engine: Arc<Engine>) {
     });
     let mut returns = engine.store.contact.follow();
     let mut failures = 0_u32;
-    let mut rewinds = engine.vitals.rewinds();
-    // A store that answers some requests and others not comes back again and again.
-    let mut returned: Option<Instant> = None;
     loop {
         let next = Instant::now() + jittered(engine.options.sweep_interval);
-        let heeds = returned.is_none_or(|at| at.elapsed() >= engine.options.sweep_interval);
         tokio::select! {
             () = sleep_until(next) => {}
             () = engine.session_died.notified() => {}
-            () = returns.next(), if heeds => returned = Some(Instant::now()),
+            () = returns.next() => {}
         }
         let dead = engine.store.driver.dead_sessions();
         match engine.store.read(dead, "sweep").await {
             Ok(dead) => {
                 failures = 0;
-                if engine.vitals.rewinds() != rewinds {
-                    // What was seen to may be there again.
-                    rewinds = engine.vitals.rewinds();
-                    listed.dead().clear();
-                }
                 let (own, _) = engine.fence.session();
                 if dead.iter().any(|(session, _)| *session == own) && engine.fence.lose(own) {
                     // Whatever the keep-alive waits for: the store has said it.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use crate::driver::ListFilter;
 use crate::manager::engine::Engine;
 use crate::manager::registry::Cell;
 use crate::pauses::{Pauses, jittered};
-use crate::value::Version;
+use crate::value::Revision;
 
 /// A page is worth its price if it saves this many reads on average.
 const PER_PAGE: usize = 50;
@@ -22,30 +22,17 @@ const LOOKS_IN_DOUBT: usize = 8;
 /// waits longer than that for a hint that was lost.
 const DOUBT: Duration = Duration::from_millis(250);
 
-/// So long after these looks the next ones begin: a store that answers some requests and others not
-/// comes back again and again.
-const BETWEEN_DOUBTS: Duration = Duration::from_secs(3);
-
 pub(super) async fn poll(engine: Arc<Engine>) {
     let mut returns = engine.store.contact.follow();
-    let mut doubted: Option<Instant> = None;
     loop {
-        let calm = doubted.map_or(Duration::ZERO, |at| {
-            BETWEEN_DOUBTS.saturating_sub(at.elapsed())
-        });
-        let returned = async {
-            sleep(calm).await;
-            returns.next().await;
-        };
         tokio::select! {
             () = sleep(jittered(engine.options.poll_interval)) => look(&engine).await,
-            () = returned => {
+            () = returns.next() => {
                 let mut pauses = Pauses::new(DOUBT, DOUBT);
                 for _ in 0..LOOKS_IN_DOUBT {
                     sleep(pauses.grow()).await;
                     look(&engine).await;
                 }
-                doubted = Some(Instant::now());
             }
         }
         engine.registry.evict();
@@ -88,7 +75,7 @@ async fn look_at(engine: &Arc<Engine>, mut cells: Vec<Arc<Cell>>) {
         while let Some(next) = left.next_if(|next| last.is_none_or(|last| next.key() <= last)) {
             let at = page.binary_search_by(|(key, _)| key.cmp(next.key()));
             match at.ok().and_then(|at| page.get(at)) {
-                Some((_, head)) => look_if_behind(engine, &next, head.version()),
+                Some((_, head)) => look_if_behind(engine, &next, head.revision),
                 None => engine.look_again(&next),
             }
         }
@@ -96,9 +83,9 @@ async fn look_at(engine: &Arc<Engine>, mut cells: Vec<Arc<Cell>>) {
     left.for_each(|cell| engine.look_again(&cell));
 }
 
-fn look_if_behind(engine: &Arc<Engine>, cell: &Arc<Cell>, version: Version) {
+fn look_if_behind(engine: &Arc<Engine>, cell: &Arc<Cell>, revision: Revision) {
     let lead = engine.input(cell, |input| {
-        input.machine.look_if_behind(version, input.effects)
+        input.machine.look_if_behind(revision, input.effects)
     });
     engine.follow_up(cell, lead);
 }
