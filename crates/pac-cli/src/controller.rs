@@ -14,7 +14,7 @@ use pac_concurrency::kubernetes::{
     Cluster, ControllerOptions, KubernetesCluster, KubernetesOptions, PipelinesController,
     ReportOptions, Reporter,
 };
-use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, RepositoryKey, Settings};
+use pac_concurrency::{ConcurrencyManager, DriverKind, Error, RepositoryKey, Settings};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -263,7 +263,7 @@ async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Failure> {
     loop {
         match pac_concurrency::connect(settings).await {
             Ok(manager) => return Ok(manager),
-            Err(error) if error.kind() == ErrorKind::Unavailable => {
+            Err(error) if error.is_retryable() => {
                 tracing::warn!(%error, "the store is away; trying again");
                 sleep(wait).await;
                 wait = (wait * 2).min(LONGEST_WAIT);

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use clap::value_parser;
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Ended, Lease, Limit, PipelineRunKey, Priority, RepositoryKey,
-    RunOutcome, RunRequest, Settings, Turn,
+    Admission, ConcurrencyManager, Ended, Error, ErrorKind, Lease, Limit, PipelineRunKey, Priority,
+    RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::exit::{Exit, Failure};
 use crate::output::note;
@@ -62,6 +62,9 @@ Exit codes: the command's own, or 128 + the signal that ended it; and
 /// How long the store may take to be told of the end when a signal or `--wait-timeout` asks for
 /// it. What it has not heard by then ends with the session.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two attempts at a store that has no room for another client.
+const FULL: Duration = Duration::from_millis(500);
 
 /// The arguments of `pac exec`.
 #[derive(Debug, clap::Args)]
@@ -118,8 +121,7 @@ async fn exec(args: &Args, settings: &Settings) -> Result<u8, Failure> {
         signals: Signals::install()?,
         deadline: args.deadline(),
     };
-    let connecting = pac_concurrency::connect(settings);
-    let ended = match patience.ask(connecting).await {
+    let ended = match args.connected(settings, &mut patience).await {
         Ok(manager) => {
             let ttl = settings.manager.session_ttl;
             let ended = with_slot(args, &manager, ttl, &mut patience).await;
@@ -238,10 +240,39 @@ impl Args {
             // session alive, and waits for a full server as it would for a slot.
             settings.postgres.max_connections = 1;
             if !self.no_wait {
-                settings.postgres.full_server_timeout = Duration::MAX;
+                // `connected` waits, and says so.
+                settings.postgres.full_server_timeout = Duration::ZERO;
             }
         }
         Ok(settings)
+    }
+
+    /// Connects; waits for a store that has no room for another client as long as for a slot.
+    async fn connected(
+        &self,
+        settings: &Settings,
+        patience: &mut Patience,
+    ) -> Result<ConcurrencyManager, Stop> {
+        let mut full: Option<Error> = None;
+        loop {
+            let pause = if full.is_some() { FULL } else { Duration::ZERO };
+            let connecting = async {
+                sleep(pause).await;
+                Ok::<_, Error>(pac_concurrency::connect(settings).await)
+            };
+            match patience.ask(connecting).await {
+                Ok(Ok(manager)) => return Ok(manager),
+                Ok(Err(why)) if why.kind() == ErrorKind::TooManyClients && !self.no_wait => {
+                    if full.is_none() {
+                        note(format_args!("{why}; waiting for it"));
+                    }
+                    full = Some(why);
+                }
+                Ok(Err(error)) => return Err(error.into()),
+                Err(Stop::Unanswered) => return Err(self.unanswered_by(full.as_ref())),
+                Err(stop) => return Err(stop),
+            }
+        }
     }
 
     /// The end of `--wait-timeout`. One that no clock can tell is as good as none.
@@ -341,6 +372,20 @@ impl Args {
             self.repository
         );
         Failure::new(Exit::NoSlot, message)
+    }
+
+    /// The end of `--wait-timeout` before there was a connection.
+    fn unanswered_by(&self, full: Option<&Error>) -> Stop {
+        match full {
+            Some(why) => Stop::Failed(Failure::new(
+                Exit::NoSlot,
+                format!(
+                    "no slot of {} was had within --wait-timeout: {why}; the command did not run",
+                    self.repository
+                ),
+            )),
+            None => Stop::Unanswered,
+        }
     }
 
     fn unanswered(&self) -> Failure {

@@ -74,6 +74,7 @@ impl From<Error> for Failure {
             ErrorKind::InvalidInput | ErrorKind::NameInUse => Exit::Usage,
             ErrorKind::Unauthorised => Exit::Unauthorised,
             ErrorKind::Unavailable
+            | ErrorKind::TooManyClients
             | ErrorKind::Contended
             | ErrorKind::Incompatible
             | ErrorKind::Indeterminate
@@ -121,6 +122,7 @@ mod tests {
             (ErrorKind::InvalidInput, Exit::Usage),
             (ErrorKind::NameInUse, Exit::Usage),
             (ErrorKind::Unavailable, Exit::StoreUnavailable),
+            (ErrorKind::TooManyClients, Exit::StoreUnavailable),
             (ErrorKind::Unauthorised, Exit::Unauthorised),
             (ErrorKind::Incompatible, Exit::StoreUnavailable),
             (ErrorKind::Corrupt, Exit::Internal),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use comfy_table::CellAlignment;
 use console::Term;
-use pac_concurrency::{Error, ErrorKind, RepositorySummary, Settings, StoreReader};
+use pac_concurrency::{Error, RepositorySummary, Settings, StoreReader};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
             }
             match View::read(&reader).await {
                 Ok(view) => screen.show(&view)?,
-                Err(error) if seen && error.kind() == ErrorKind::Unavailable => {
+                Err(error) if seen && error.is_retryable() => {
                     screen.complain(&error)?;
                 }
                 Err(error) => return Err(error.into()),

@@ -20,8 +20,8 @@ use crate::settings::{DriverKind, Settings};
 /// message names the feature to enable), or if settings contradict each other. Otherwise the
 /// reason why the store could not be used.
 pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
-    let driver = open_driver(settings).await?;
-    manage(settings, driver).await
+    let opened = open(settings).await?;
+    manage(settings, opened).await
 }
 
 /// Like [`connect`], and creates nothing in the store: `None` when the store has nothing of this
@@ -30,17 +30,20 @@ pub async fn connect(settings: &Settings) -> Result<ConcurrencyManager, Error> {
 /// # Errors
 /// Those of [`connect`], and `Incompatible` for a store of an older version.
 pub async fn connect_existing(settings: &Settings) -> Result<Option<ConcurrencyManager>, Error> {
-    match open_existing_driver(settings).await? {
-        Some(driver) => manage(settings, driver).await.map(Some),
+    match open_existing(settings).await? {
+        Some(opened) => manage(settings, opened).await.map(Some),
         None => Ok(None),
     }
 }
 
-async fn manage(settings: &Settings, driver: Arc<dyn Driver>) -> Result<ConcurrencyManager, Error> {
+/// Brings along what older versions have left in the store, and opens a manager.
+async fn manage(settings: &Settings, opened: Opened) -> Result<ConcurrencyManager, Error> {
     #[cfg(any(feature = "etcd", feature = "postgres"))]
     if settings.migrate_state {
-        crate::legacy::bring_along(settings, &*driver).await?;
+        let left = opened.left_by_older_versions(settings).await;
+        crate::legacy::bring_along(left, &*opened.driver).await?;
     }
+    let driver = opened.driver;
     let manager = ConcurrencyManager::open(driver, settings.manager).await?;
     tracing::info!(
         "Initialized concurrency system with driver: {}",
@@ -66,19 +69,67 @@ pub async fn connect_if_enabled(settings: &Settings) -> Result<Option<Concurrenc
 ///
 /// # Errors
 /// Those of [`connect`].
+pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
+    open(settings).await.map(|opened| opened.driver)
+}
+
+/// A driver, and what it is itself where its own connections serve for more.
+struct Opened {
+    driver: Arc<dyn Driver>,
+    #[cfg(feature = "postgres")]
+    postgresql: Option<Arc<pac_postgres::PostgresDriver>>,
+}
+
+impl Opened {
+    fn new(driver: Arc<dyn Driver>) -> Self {
+        Self {
+            driver,
+            #[cfg(feature = "postgres")]
+            postgresql: None,
+        }
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgresql(driver: pac_postgres::PostgresDriver) -> Self {
+        let driver = Arc::new(driver);
+        Self {
+            postgresql: Some(Arc::clone(&driver)),
+            driver,
+        }
+    }
+
+    #[cfg(any(feature = "etcd", feature = "postgres"))]
+    async fn left_by_older_versions(
+        &self,
+        settings: &Settings,
+    ) -> Result<Vec<crate::legacy::LegacyStore>, Error> {
+        match settings.driver {
+            #[cfg(feature = "etcd")]
+            DriverKind::Etcd => crate::legacy::left_on_etcd(settings).await,
+            #[cfg(feature = "postgres")]
+            DriverKind::Postgresql => match &self.postgresql {
+                Some(driver) => crate::legacy::left_on_postgresql(driver).await,
+                None => Ok(Vec::new()),
+            },
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
 #[allow(
     clippy::unused_async,
     reason = "drivers of stores behind a network connect here"
 )]
-pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
+async fn open(settings: &Settings) -> Result<Opened, Error> {
     if !settings.enabled {
         return Err(disabled());
     }
     match settings.driver {
         #[cfg(feature = "memory")]
-        DriverKind::Memory => Ok(Arc::new(pac_memory::MemoryDriver::new(
-            settings.memory.clone(),
-        ))),
+        DriverKind::Memory => {
+            let driver = pac_memory::MemoryDriver::new(settings.memory.clone());
+            Ok(Opened::new(Arc::new(driver)))
+        }
         #[cfg(not(feature = "memory"))]
         DriverKind::Memory => Err(not_compiled_in("driver memory", "memory")),
         #[cfg(not(feature = "etcd"))]
@@ -86,11 +137,12 @@ pub async fn open_driver(settings: &Settings) -> Result<Arc<dyn Driver>, Error> 
         #[cfg(not(feature = "postgres"))]
         DriverKind::Postgresql => Err(not_compiled_in("driver postgresql", "postgres")),
         #[cfg(feature = "etcd")]
-        DriverKind::Etcd => open_etcd(settings).await,
+        DriverKind::Etcd => open_etcd(settings).await.map(Opened::new),
         #[cfg(feature = "postgres")]
-        DriverKind::Postgresql => Ok(Arc::new(
-            pac_postgres::PostgresDriver::connect(settings.postgres.clone()).await?,
-        )),
+        DriverKind::Postgresql => {
+            let driver = pac_postgres::PostgresDriver::connect(settings.postgres.clone());
+            driver.await.map(Opened::postgresql)
+        }
     }
 }
 
@@ -142,13 +194,18 @@ async fn open_mock(settings: &Settings) -> Result<Arc<dyn Driver>, Error> {
 /// # Errors
 /// Those of [`connect`], and `Incompatible` for a store of an older version.
 pub async fn open_existing_driver(settings: &Settings) -> Result<Option<Arc<dyn Driver>>, Error> {
+    let opened = open_existing(settings).await?;
+    Ok(opened.map(|opened| opened.driver))
+}
+
+async fn open_existing(settings: &Settings) -> Result<Option<Opened>, Error> {
     #[cfg(feature = "postgres")]
     if settings.enabled && settings.driver == DriverKind::Postgresql {
         let options = settings.postgres.clone();
         let driver = pac_postgres::PostgresDriver::connect_existing(options).await?;
-        return Ok(driver.map(|driver| Arc::new(driver) as Arc<dyn Driver>));
+        return Ok(driver.map(Opened::postgresql));
     }
-    open_driver(settings).await.map(Some)
+    open(settings).await.map(Some)
 }
 
 /// Opens the store without the protocol, for `pac bench`; `None` for memory.

@@ -7,8 +7,6 @@ use pac_core::migration::{Action, adopt_legacy};
 use pac_core::migration::{ClusterFacts, LegacySource, LegacyState};
 use pac_core::{Error, ErrorKind};
 
-#[cfg(any(feature = "etcd", feature = "postgres"))]
-use crate::settings::DriverKind;
 #[cfg(feature = "etcd")]
 use crate::settings::EtcdMode;
 use crate::settings::Settings;
@@ -69,15 +67,17 @@ pub async fn read_legacy(
     }
 }
 
-/// Brings along the state of older versions that is in the store of the driver that settings name,
-/// unless that was done before.
+/// Brings along the state of older versions that was found in the store of a driver.
 ///
 /// # Errors
 /// Those of the store, with how to do without this. What the user may not read is no error: it is
 /// logged.
 #[cfg(any(feature = "etcd", feature = "postgres"))]
-pub(crate) async fn bring_along(settings: &Settings, driver: &dyn Driver) -> Result<(), Error> {
-    let result = match find(settings).await {
+pub(crate) async fn bring_along(
+    found: Result<Vec<LegacyStore>, Error>,
+    driver: &dyn Driver,
+) -> Result<(), Error> {
+    let result = match found {
         Ok(found) => adopt_all(driver, found).await,
         Err(error) => Err(error),
     };
@@ -99,28 +99,26 @@ pub(crate) async fn bring_along(settings: &Settings, driver: &dyn Driver) -> Res
     }
 }
 
-#[cfg(any(feature = "etcd", feature = "postgres"))]
-async fn find(settings: &Settings) -> Result<Vec<LegacyStore>, Error> {
-    match settings.driver {
-        // A mock is new, and has no older state.
-        #[cfg(feature = "etcd")]
-        DriverKind::Etcd if settings.etcd_mode.mode() == EtcdMode::Etcd => {
-            let found = pac_etcd::LegacyEtcd::find(&settings.etcd)
-                .await?
-                .into_iter();
-            Ok(found.map(Kind::Etcd).map(LegacyStore).collect())
-        }
-        #[cfg(feature = "postgres")]
-        DriverKind::Postgresql => {
-            let found = pac_postgres::LegacyPostgres::find(&settings.postgres).await?;
-            Ok(found
-                .map(Kind::Postgres)
-                .map(LegacyStore)
-                .into_iter()
-                .collect())
-        }
-        _ => Ok(Vec::new()),
+/// What older versions have left in the etcd that settings name, and nobody has brought along yet.
+#[cfg(feature = "etcd")]
+pub(crate) async fn left_on_etcd(settings: &Settings) -> Result<Vec<LegacyStore>, Error> {
+    // A mock is new, and has no older state.
+    if settings.etcd_mode.mode() != EtcdMode::Etcd {
+        return Ok(Vec::new());
     }
+    let found = pac_etcd::LegacyEtcd::find(&settings.etcd).await?;
+    let stores = found.into_iter().map(Kind::Etcd).map(LegacyStore);
+    Ok(stores.collect())
+}
+
+/// The same on PostgreSQL.
+#[cfg(feature = "postgres")]
+pub(crate) async fn left_on_postgresql(
+    driver: &pac_postgres::PostgresDriver,
+) -> Result<Vec<LegacyStore>, Error> {
+    let found = pac_postgres::LegacyPostgres::find(driver).await?;
+    let stores = found.into_iter().map(Kind::Postgres).map(LegacyStore);
+    Ok(stores.collect())
 }
 
 #[cfg(any(feature = "etcd", feature = "postgres"))]

@@ -17,6 +17,7 @@ mod problem;
 mod reader;
 mod resolve;
 mod typo;
+mod url;
 mod values;
 mod yaml;
 

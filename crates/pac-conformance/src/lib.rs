@@ -96,6 +96,7 @@
 mod asking;
 pub mod cases;
 mod conformance;
+pub mod day;
 pub mod faults;
 mod fixture;
 mod history;

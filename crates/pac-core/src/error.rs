@@ -24,6 +24,9 @@ pub enum ErrorKind {
     Unauthorised,
     /// The store could not be reached or did not accept the request; certainly nothing changed.
     Unavailable,
+    /// The store has no room for another client, and this one has not got in; nothing changed. It
+    /// may have room later.
+    TooManyClients,
     /// Other controllers changed the repository at every attempt until the deadline; nothing
     /// changed.
     Contended,
@@ -50,6 +53,7 @@ impl fmt::Display for ErrorKind {
             Self::RunEnded => "run ended",
             Self::Unauthorised => "not authorised",
             Self::Unavailable => "store unavailable",
+            Self::TooManyClients => "too many clients",
             Self::Contended => "too much contention",
             Self::Indeterminate => "outcome unknown",
             Self::Corrupt => "corrupt state",
@@ -136,7 +140,10 @@ impl Error {
     /// yet and the cause may pass with time.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Contended)
+        matches!(
+            self.kind,
+            ErrorKind::Unavailable | ErrorKind::TooManyClients | ErrorKind::Contended
+        )
     }
 
     /// A copy for another caller that waited for the same result. The cause is reduced to its
@@ -190,6 +197,7 @@ mod tests {
     fn only_failures_that_changed_nothing_and_may_pass_are_retryable() {
         for (kind, retryable) in [
             (ErrorKind::Unavailable, true),
+            (ErrorKind::TooManyClients, true),
             (ErrorKind::Contended, true),
             (ErrorKind::Indeterminate, false),
             (ErrorKind::Unauthorised, false),

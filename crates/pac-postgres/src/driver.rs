@@ -62,8 +62,8 @@ impl PostgresDriver {
     /// # Errors
     /// `Config` for settings that cannot be used and for a database or server that is not as they
     /// say, `Unauthorised` for a role that may not connect or create what is missing,
-    /// `Incompatible` for a schema of a newer version, or of an older one that may not be changed;
-    /// `Unavailable` when no server can be
+    /// `Incompatible` for a schema of a newer version, or of an older one that may not be changed,
+    /// `TooManyClients` when the server has no room for it, `Unavailable` when no server can be
     /// reached that takes writes. Each says what to do about it.
     pub async fn connect(options: PostgresOptions) -> Result<Self, Error> {
         options.check()?;
@@ -86,6 +86,11 @@ impl PostgresDriver {
             }
             None => Ok(None),
         }
+    }
+
+    /// Connections like those of this driver, for others that read or write beside it.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
     }
 
     /// Whether notifications of PostgreSQL got through when this driver connected. If not, as

@@ -3,8 +3,8 @@
 use pac_core::migration::{ClusterFacts, LegacySource, LegacyState, SlotRow, postgresql};
 use pac_core::{Error, ErrorKind};
 
-use crate::PostgresOptions;
 use crate::client::{Client, Effect, FromSql, Row, Type};
+use crate::{PostgresDriver, PostgresOptions};
 
 /// What was read of the older layout on PostgreSQL.
 #[derive(Debug)]
@@ -97,15 +97,14 @@ impl LegacyPostgres {
         })
     }
 
-    /// Reads the older layout, if its tables are in `public` and it was not
-    /// [brought along](Self::note_brought_along) yet. Writes nothing, so the future may be
+    /// Reads the older layout, over the connections of the driver for the new one, if its tables
+    /// are in `public` and it was not [brought along](Self::note_brought_along) yet. Writes nothing, so the future may be
     /// dropped.
     ///
     /// # Errors
     /// Those of [`read`](Self::read), but for tables that are not there.
-    pub async fn find(options: &PostgresOptions) -> Result<Option<Self>, Error> {
-        options.check()?;
-        let client = Client::new(options)?;
+    pub async fn find(driver: &PostgresDriver) -> Result<Option<Self>, Error> {
+        let client = driver.client();
         if missing_table(&client, PUBLIC).await?.is_some() {
             return Ok(None);
         }

@@ -24,7 +24,8 @@ pub struct PostgresOptions {
     pub password: Password,
     /// Whether connections are encrypted, and what is checked. Default: `require`.
     pub ssl_mode: SslMode,
-    /// PEM file of the authorities that may have signed the server's certificate. Default: none.
+    /// PEM file of the authorities that may have signed the server's certificate. Default: with
+    /// `verify-full` those that the system trusts, else none.
     pub ca_file: Option<PathBuf>,
     /// PEM files of a certificate, with its chain, and its private key, if the server asks for one.
     /// Like all files here they are read for each new connection. Default: none.
@@ -41,7 +42,8 @@ pub struct PostgresOptions {
     /// How long it may take to get a connection, new or from the pool. Where there are several
     /// hosts, one that does not answer is given up after 3 s at most. Default: 30 s.
     pub connection_timeout: Duration,
-    /// How long a driver that connects waits for a server that has no room for another connection.
+    /// How long a driver that connects waits for a server that has no room for another connection,
+    /// before it fails with [`TooManyClients`](ErrorKind::TooManyClients).
     /// One that is connected needs no more than the connection that it has. Default: 30 s.
     pub full_server_timeout: Duration,
     /// How long one statement may take. Default: 10 s.
@@ -127,11 +129,13 @@ impl PostgresOptions {
                 "timeouts, the lease TTL and the retention must be above zero".to_owned(),
             );
         }
-        if self.ssl_mode.verifies() && self.ca_file.is_none() {
-            return wrong(format!(
-                "the SSL mode {} needs the file of the authority to verify against",
-                self.ssl_mode
-            ));
+        if self.ssl_mode == SslMode::VerifyCa && self.ca_file.is_none() {
+            return wrong(
+                "the SSL mode verify-ca needs the file of the authority to verify against: by those \
+                 that the system trusts, it would take the certificate of any host; or set \
+                 verify-full"
+                    .to_owned(),
+            );
         }
         Ok(())
     }
@@ -170,17 +174,11 @@ pub enum SslMode {
     /// the same as `verify-ca`.
     #[default]
     Require,
-    /// Encrypted, and the certificate is signed by an authority of the CA file.
+    /// Encrypted, and the certificate is signed by an authority of the CA file, which has to be given.
     VerifyCa,
     /// As `verify-ca`, and the certificate names the host that was connected to (as a subject
     /// alternative name; a common name alone does not count).
     VerifyFull,
-}
-
-impl SslMode {
-    fn verifies(self) -> bool {
-        matches!(self, Self::VerifyCa | Self::VerifyFull)
-    }
 }
 
 impl fmt::Display for SslMode {
@@ -251,7 +249,7 @@ mod tests {
             |o: &mut PostgresOptions| o.database.clear(),
             |o: &mut PostgresOptions| o.max_connections = 0,
             |o: &mut PostgresOptions| o.statement_timeout = Duration::ZERO,
-            |o: &mut PostgresOptions| o.ssl_mode = SslMode::VerifyFull,
+            |o: &mut PostgresOptions| o.ssl_mode = SslMode::VerifyCa,
         ] {
             assert_eq!(with(change).unwrap_err().kind(), ErrorKind::Config);
         }

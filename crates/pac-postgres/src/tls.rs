@@ -19,11 +19,17 @@ use crate::options::{PostgresOptions, SslMode};
 pub(crate) fn config(options: &PostgresOptions) -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier {
-        chain: match &options.ca_file {
-            Some(path) if options.ssl_mode != SslMode::Disable => {
-                Some(authorities(path, &provider)?)
+        chain: match (&options.ca_file, options.ssl_mode) {
+            (_, SslMode::Disable) | (None, SslMode::Require) => None,
+            (Some(path), _) => {
+                let named = format!("the CA file {}", path.display());
+                Some(verifier(certificates(path)?, &named, &provider)?)
             }
-            _ => None,
+            (None, SslMode::VerifyCa | SslMode::VerifyFull) => Some(verifier(
+                of_the_system()?,
+                "the system's trust store",
+                &provider,
+            )?),
         },
         any_name: options.ssl_mode != SslMode::VerifyFull,
         provider: Arc::clone(&provider),
@@ -101,13 +107,14 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn authorities(
-    path: &Path,
+fn verifier(
+    authorities: Vec<CertificateDer<'static>>,
+    named: &str,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, Error> {
-    let unusable = || wrong(format!("the CA file {} cannot be used", path.display()));
+    let unusable = || wrong(format!("{named} cannot be used"));
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in authorities {
         roots
             .add(certificate)
             .map_err(|error| unusable().caused_by(error))?;
@@ -115,6 +122,23 @@ fn authorities(
     WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| unusable().caused_by(error))
+}
+
+/// The authorities that this system trusts, as for web sites. What it has that cannot be read, or is
+/// no authority, is left out.
+fn of_the_system() -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found = rustls_native_certs::load_native_certs();
+    let usable = |certificate: &CertificateDer<'static>| {
+        RootCertStore::empty().add(certificate.clone()).is_ok()
+    };
+    let authorities: Vec<_> = found.certs.into_iter().filter(usable).collect();
+    if authorities.is_empty() {
+        let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        let message = "no CA file is given, and this system trusts no authority: name the file of the \
+                       authority that signed the server's certificate, or install ca-certificates";
+        return Err(wrong(message).caused_by(causes.join("; ")));
+    }
+    Ok(authorities)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

@@ -8,6 +8,7 @@
 mod outbox;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,9 +50,8 @@ pub(crate) struct Watches {
     wake: Notify,
     /// Notified when there is an urgent hint.
     hurry: Notify,
-    /// The repositories to poll, each with the revision to compare with and the time of its last
-    /// use; `None` while there are notifications.
-    interest: Mutex<Option<HashMap<RepositoryKey, (Revision, Instant)>>>,
+    /// `None` while there are notifications.
+    interest: Mutex<Option<Interest>>,
     /// A text that only this process sends, to try whether notifications get through.
     nonce: String,
     /// Notified when the nonce has been received.
@@ -60,6 +60,15 @@ pub(crate) struct Watches {
     sending: tokio::sync::Mutex<()>,
     /// Why changes cannot be found at the moment, if they cannot.
     trouble: Mutex<Option<String>>,
+}
+
+/// What to poll for.
+#[derive(Debug, Default)]
+struct Interest {
+    /// The repositories, each with the revision to compare with and the time of its last use.
+    known: HashMap<RepositoryKey, (Revision, Instant)>,
+    /// There are more than at the last poll.
+    has_grown: bool,
 }
 
 impl Watches {
@@ -152,10 +161,9 @@ impl Watches {
     pub(crate) fn dealt_with(&self, repository: &RepositoryKey, revision: Revision) {
         if let Some(interest) = &mut *locked(&self.interest) {
             let now = Instant::now();
-            let known = interest
-                .entry(repository.clone())
-                .or_insert((revision, now));
-            known.1 = now;
+            let known = interest.known.entry(repository.clone());
+            interest.has_grown |= matches!(known, Entry::Vacant(_));
+            known.or_insert((revision, now)).1 = now;
         }
     }
 
@@ -274,7 +282,7 @@ impl Watches {
 
     /// From now on changes are found by polling.
     pub(crate) fn poll_from_now_on(&self) {
-        *locked(&self.interest) = Some(HashMap::new());
+        *locked(&self.interest) = Some(Interest::default());
     }
 
     fn polls(&self) -> bool {
@@ -283,20 +291,13 @@ impl Watches {
 
     /// Polls for changes in place of notifications, for ever.
     pub(crate) async fn poll(&self) {
+        let mut seen = String::new();
         loop {
             sleep(jittered(POLL)).await;
             // Sends nothing that could fail.
             let _ = self.send().await;
-            let known = self.interesting();
-            if known.is_empty() {
-                continue;
-            }
-            let names: Vec<_> = known.keys().map(RepositoryKey::as_str).collect();
-            match self.revisions(&names).await {
-                Ok(found) => {
-                    *locked(&self.trouble) = None;
-                    self.compare(known, &found);
-                }
+            match self.look(&mut seen).await {
+                Ok(()) => *locked(&self.trouble) = None,
                 Err(error) => {
                     if locked(&self.trouble).is_none() {
                         tracing::warn!(%error, "could not poll for changes; trying again");
@@ -305,6 +306,26 @@ impl Watches {
                 }
             }
         }
+    }
+
+    /// Looks at the revisions of what is of interest, unless nothing has been committed to the
+    /// database since the last look, as of which the snapshot `seen` was.
+    async fn look(&self, seen: &mut String) -> Result<(), Error> {
+        let (known, has_grown) = self.interesting();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let sql = "SELECT pg_current_snapshot()::text";
+        let rows = self.client.query("poll", Effect::Read, sql, &[]).await?;
+        let now = rows.first().map_or(Ok(String::new()), |row| cell(row, 0))?;
+        if now == *seen && !has_grown {
+            return Ok(());
+        }
+        let names: Vec<_> = known.keys().map(RepositoryKey::as_str).collect();
+        let found = self.revisions(&names).await.inspect_err(|_| seen.clear())?;
+        self.compare(known, &found);
+        *seen = now;
+        Ok(())
     }
 
     /// The revisions of those of the named repositories that exist.
@@ -322,16 +343,18 @@ impl Watches {
         rows.await?.iter().map(read).collect()
     }
 
-    fn interesting(&self) -> HashMap<RepositoryKey, Revision> {
+    /// The repositories to look at, and whether there are more than at the last look.
+    fn interesting(&self) -> (HashMap<RepositoryKey, Revision>, bool) {
         let mut interest = locked(&self.interest);
         let Some(interest) = &mut *interest else {
-            return HashMap::new();
+            return (HashMap::new(), false);
         };
-        interest.retain(|_, (_, at)| at.elapsed() < INTEREST);
+        interest.known.retain(|_, (_, at)| at.elapsed() < INTEREST);
         let known = interest
+            .known
             .iter()
             .map(|(key, (revision, _))| (key.clone(), *revision));
-        known.collect()
+        (known.collect(), std::mem::take(&mut interest.has_grown))
     }
 
     fn compare(&self, known: HashMap<RepositoryKey, Revision>, found: &[(String, Revision)]) {
@@ -348,9 +371,9 @@ impl Watches {
                 self.tell(|hints| hints.changed(&key, Reached::revision(now)));
             }
             if let Some(interest) = &mut *locked(&self.interest) {
-                match (now, interest.get_mut(&key)) {
+                match (now, interest.known.get_mut(&key)) {
                     (Some(now), Some(known)) => known.0 = now.max(known.0),
-                    (None, _) => drop(interest.remove(&key)),
+                    (None, _) => drop(interest.known.remove(&key)),
                     (_, None) => {}
                 }
             }

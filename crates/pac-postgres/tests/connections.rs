@@ -264,6 +264,7 @@ async fn every_ssl_mode_accepts_and_refuses_what_libpq_does() {
         (&localhost, SslMode::VerifyFull, ca, None),
         (&elsewhere, SslMode::VerifyFull, ca, unnamed),
         (&localhost, SslMode::VerifyFull, other, unsigned),
+        (&localhost, SslMode::VerifyFull, None, unsigned),
         (&expired, SslMode::VerifyFull, ca, outdated),
     ];
     for (server, mode, authority, words) in cases {
@@ -311,4 +312,33 @@ async fn a_client_certificate_is_shown_where_it_is_asked_for() {
     options.client_certificate = None;
     options.ca_file = Some(pki.write("empty.pem", ""));
     refused(&options, ErrorKind::Config, "holds no certificate").await;
+}
+
+/// What the environment of a process says of the authorities that its system trusts, it says to the
+/// whole process: so this test runs itself in another one.
+#[tokio::test]
+async fn without_a_file_the_systems_authorities_are_trusted() {
+    const PORT: &str = "PAC_TEST_TLS_PORT";
+    if let Ok(port) = std::env::var(PORT) {
+        let mut options = options(port.parse().unwrap());
+        options.hosts[0].0 = "localhost".to_owned();
+        options.ssl_mode = SslMode::VerifyFull;
+        PostgresDriver::connect(options).await.unwrap();
+        return;
+    }
+    let pki = Pki::new();
+    let server = pki.server("localhost", NOW, TLS_ONLY);
+    let trusting = |authority: &str| {
+        let name = "without_a_file_the_systems_authorities_are_trusted";
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+        process.args(["--exact", name]);
+        process.env(PORT, server.port.to_string());
+        process.env("SSL_CERT_FILE", pki.path(authority));
+        process.env_remove("SSL_CERT_DIR");
+        process.output().unwrap()
+    };
+    let trusted = trusting("ca.pem");
+    assert!(trusted.status.success(), "{trusted:?}");
+    let other = trusting("other-ca.pem");
+    assert!(!other.status.success(), "{other:?}");
 }

@@ -22,7 +22,8 @@ use pac_core::manager::{Admission, ConcurrencyManager, Lease, ManagerOptions, Tu
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
 use pac_postgres::PostgresDriver;
-use support::own::{free_port, own};
+use support::own::{OwnServer, free_port, own};
+use support::proxy::Proxy;
 use support::{SYSTEM, durable, key, options, port, raw, unique, value, variable};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -132,6 +133,8 @@ async fn processes_take_turns_and_a_killed_one_gives_way() {
 /// state of a connection, and LISTEN does not get through.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_pgbouncer_changes_are_polled_for() {
+    // Of its own, because it counts what happens where nothing does.
+    let server = OwnServer::start(SYSTEM, "", "");
     let directory = tempfile::tempdir().unwrap();
     own(directory.path());
     let listen = free_port();
@@ -140,7 +143,7 @@ async fn behind_pgbouncer_changes_are_polled_for() {
         "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {listen}\nunix_socket_dir =\n\
          auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n",
-        port(SYSTEM)
+        server.port
     );
     let file = directory.path().join("pgbouncer.ini");
     fs::write(&file, configuration).unwrap();
@@ -172,6 +175,8 @@ async fn behind_pgbouncer_changes_are_polled_for() {
         }
         sleep(Duration::from_millis(200)).await;
     };
+    let line = Proxy::to(listen).await;
+    options.hosts[0].1 = line.port;
     let second = PostgresDriver::connect(options).await.unwrap();
     assert!(!first.is_notified() && !second.is_notified());
     let late = ManagerOptions::default().with_poll_interval(Duration::from_secs(600));
@@ -207,6 +212,16 @@ async fn behind_pgbouncer_changes_are_polled_for() {
         };
         lease = next;
     }
+    // Where nothing is committed, a look is one cheap question. Sessions are renewed every few
+    // seconds, which is a commit.
+    line.clear();
+    sleep(Duration::from_secs(3)).await;
+    let (looks, reads) = (
+        line.requests_with("pg_current_snapshot"),
+        line.requests_with("repository = ANY"),
+    );
+    assert!(looks >= 5, "{looks} looks");
+    assert!(reads <= looks / 2, "{reads} reads in {looks} looks");
     drop(proxy);
 }
 

@@ -51,7 +51,7 @@ async fn a_schema_may_be_named_by_a_word_of_the_language() {
         assert_eq!(driver.diagnose().await.unwrap(), []);
         command(&driver, session, &key("web"), &Command::RemoveRepository).await;
         driver.close_session(session).await.unwrap();
-        assert!(LegacyPostgres::find(&options).await.unwrap().is_none());
+        assert!(LegacyPostgres::find(&driver).await.unwrap().is_none());
     }
 }
 

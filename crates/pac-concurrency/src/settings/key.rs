@@ -103,11 +103,12 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 33] = [
+static ALL: [&Key; 34] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
     &CONCURRENCY_MIGRATE_STATE,
+    &POSTGRESQL_URL,
     &POSTGRESQL_HOST,
     &POSTGRESQL_PORT,
     &POSTGRESQL_DATABASE,
@@ -145,6 +146,8 @@ pub(super) static CONCURRENCY_SESSION_TTL: Key = Key::general("concurrency-sessi
 pub(super) static CONCURRENCY_MIGRATE_STATE: Key =
     Key::general("concurrency-migrate-state").or("true");
 
+/// Stands for several of the others.
+pub(super) static POSTGRESQL_URL: Key = Key::postgresql("postgresql-url").secret();
 pub(super) static POSTGRESQL_HOST: Key = Key::postgresql("postgresql-host");
 pub(super) static POSTGRESQL_PORT: Key = Key::postgresql("postgresql-port").or("5432");
 pub(super) static POSTGRESQL_DATABASE: Key =

@@ -7,7 +7,7 @@ use pac_core::file;
 
 use super::Password;
 use super::found::{Findings, Found, FoundValue};
-use super::key::Key;
+use super::key::{self, Key};
 use super::parse::{self, Parsed};
 use super::problem::{Problem, Source};
 
@@ -35,7 +35,48 @@ impl Reader {
                 (false, _) => drop(chosen.insert(value.key.name(), value)),
             }
         }
-        Self { chosen, problems }
+        let mut reader = Self { chosen, problems };
+        reader.take_apart();
+        reader
+    }
+
+    /// Puts the parts of a connection URL in the place of the keys that it stands for. A key from a
+    /// source of higher precedence holds; from one of the same, it contradicts the URL.
+    fn take_apart(&mut self) {
+        let key = &key::POSTGRESQL_URL;
+        let Some(url) = self.chosen.get(key.name()) else {
+            return;
+        };
+        let source = url.source.clone();
+        let text = match &url.value {
+            FoundValue::Text(text) => Ok(text.trim().to_owned()),
+            FoundValue::Password(path) => file::read_password(path),
+        };
+        let parts = match text {
+            Ok(text) => super::url::postgresql(&text).map_err(|rule| format!("the value {rule}")),
+            Err(reason) => Err(format!("the file {reason}")),
+        };
+        let parts = match parts {
+            Ok(parts) => parts,
+            Err(message) => return self.problem(key, message),
+        };
+        for (part, value) in parts {
+            let rank = self
+                .chosen
+                .get(part.name())
+                .map(|found| found.source.rank());
+            if rank == Some(source.rank()) {
+                let message = format!(
+                    "is set beside {}, which names it too, in the same kind of source; keep one of \
+                     them",
+                    key.name()
+                );
+                self.problem(part, message);
+            } else if rank.is_none_or(|rank| rank < source.rank()) {
+                let found = Found::text(part, value, source.clone());
+                self.chosen.insert(part.name(), found);
+            }
+        }
     }
 
     pub(super) fn problems(self) -> Vec<Problem> {

@@ -213,10 +213,10 @@ fn postgresql(reader: &mut Reader, values: &PostgresqlValues, look_at_files: boo
         reader.problem(&key::POSTGRESQL_HOST, message);
     }
     match values.ssl_mode {
-        SslMode::VerifyCa | SslMode::VerifyFull if values.ca_file.is_none() => {
+        SslMode::VerifyCa if values.ca_file.is_none() => {
             let message = format!(
-                "{} needs {}: the certificate authority to trust",
-                values.ssl_mode,
+                "verify-ca needs {}, the certificate authority to trust; or choose verify-full, \
+                 which takes those that this system trusts where no file is named",
                 key::POSTGRESQL_CA_FILE.name()
             );
             reader.problem(&key::POSTGRESQL_SSL_MODE, message);
@@ -360,6 +360,13 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
                     source = reader.source(&key::ETCD_ENDPOINTS);
                 }
                 (values.etcd.mode.to_string(), true)
+            }
+            () if **key == key::POSTGRESQL_CA_FILE
+                && !reader.is_set(key)
+                && values.postgresql.ssl_mode == SslMode::VerifyFull =>
+            {
+                source = reader.source(&key::POSTGRESQL_SSL_MODE);
+                ("the authorities that this system trusts".to_owned(), false)
             }
             () => match reader.shown(key) {
                 Some(shown) => shown,

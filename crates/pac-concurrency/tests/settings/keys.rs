@@ -12,7 +12,7 @@ use crate::{map, reads, secs, set, source_of, variables};
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 33] = [
+const CASES: [Case; 34] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -21,6 +21,22 @@ const CASES: [Case; 33] = [
         v.session_ttl == secs(20)
     }),
     ("concurrency-migrate-state", "false", |v| !v.migrate_state),
+    (
+        "postgresql-url",
+        "postgres://me:hunter2@db:5433/d?sslmode=disable",
+        |v| {
+            let values = &v.postgresql;
+            let host = values
+                .hosts
+                .first()
+                .map(|host| (host.name.as_str(), host.port));
+            host == Some(("db", Some(5433)))
+                && values.database == "d"
+                && values.username == "me"
+                && reads(values.password.as_ref(), "hunter2")
+                && values.ssl_mode == SslMode::Disable
+        },
+    ),
     ("postgresql-host", "a,b:5433", |v| {
         let [a, b] = v.postgresql.hosts.as_slice() else {
             return false;

@@ -114,8 +114,11 @@ impl Connector {
             };
             let pause = pauses.grow();
             let late = until.is_some_and(|until| Instant::now() + pause >= until);
-            if !failure.is_full() || late {
+            if !failure.is_full() {
                 return Err(failure.error);
+            }
+            if late {
+                return Err(self.options.too_many_clients(operation));
             }
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(

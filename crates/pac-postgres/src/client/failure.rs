@@ -367,6 +367,11 @@ impl PostgresOptions {
         Failure::from(error).with(Symptom::Full)
     }
 
+    /// The server had no room for another connection for as long as it was waited for.
+    pub(crate) fn too_many_clients(&self, operation: &'static str) -> Error {
+        Error::new(ErrorKind::TooManyClients, operation, self.no_room())
+    }
+
     pub(crate) fn connect_timed_out(&self, operation: &'static str, patience: Duration) -> Failure {
         let message = format!(
             "no connection to {} within {patience:?}: look at the network, or raise the \
