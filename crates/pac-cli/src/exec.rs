@@ -177,6 +177,7 @@ async fn with_slot(
         },
         manager.events(),
     );
+    let mut rewinds = manager.health().rewinds;
     loop {
         let waiter = match patience.ask(args.admit(manager)).await? {
             Admission::Started(lease) => {
@@ -205,6 +206,10 @@ async fn with_slot(
             Waited::Turn(Turn::Ended(outcome)) => {
                 let message = format!("somebody ended the run while it waited: {outcome}");
                 return Err(Failure::new(Exit::NoSlot, message).into());
+            }
+            Waited::Turn(Turn::Gone) if manager.health().rewinds != rewinds => {
+                rewinds = manager.health().rewinds;
+                note("the store has gone back in time and lost the place: queueing again");
             }
             Waited::Turn(Turn::Gone | Turn::TakenOver) => {
                 let message = format!("{} was removed while the run waited", args.repository);

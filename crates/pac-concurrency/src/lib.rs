@@ -127,7 +127,7 @@ pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
 pub use pac_core::state::{RunKind, RunOutcome};
 pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
-    RepositoryKey, Revision, SessionId, Ticket, Timestamp, Uid,
+    RepositoryKey, Revision, SessionId, Stamp, Ticket, Timestamp, Uid, Version,
 };
 #[cfg(feature = "etcd")]
 pub use pac_etcd::{EtcdDriver, EtcdOptions};

@@ -110,11 +110,13 @@ macro_rules! conformance {
             recovery {
                 Nothing s52_a_malformed_record_stops_no_recovery
                     a_malformed_record_stops_no_recovery;
+                Nothing a_rewound_store_is_read_anew a_rewound_store_is_read_anew;
             }
             driver_contract {
                 Nothing a_dead_session_does_nothing_more a_dead_session_does_nothing_more;
                 Nothing nothing_is_granted_to_the_dead nothing_is_granted_to_the_dead;
                 Nothing a_commit_is_of_its_revision a_commit_is_of_its_revision;
+                Nothing a_version_is_compared_as_a_whole a_version_is_compared_as_a_whole;
                 Nothing a_removal_answers_with_what_is_left a_removal_answers_with_what_is_left;
             }
             hostile_input {

@@ -1,7 +1,7 @@
 //! What a store has to provide. Five ideas: sessions, load, commit, watch, list.
 //!
 //! A driver stores, compares and notifies; it decides nothing. All it has to get right is to
-//! replace rows *if the repository's head is still at the revision that they were planned at,
+//! replace rows *if the repository's head is still at the version that they were planned at,
 //! and the sessions that they name are alive*, in one atomic step.
 
 mod finding;
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Changes, Death};
 use crate::state::{Head, Snapshot};
-use crate::value::{Revision, SessionId};
+use crate::value::{Revision, SessionId, Version};
 
 pub use finding::{Finding, Level};
 
@@ -50,7 +50,7 @@ pub use finding::{Finding, Level};
 ///
 /// # What a driver decides, and what not
 ///
-/// It never decides who may run. It judges the conditions of a commit (revision, sessions), and
+/// It never decides who may run. It judges the conditions of a commit (version, sessions), and
 /// refuses what no correct manager sends, so that a broken one cannot break the state:
 ///
 /// - a head that does not count the queued and started entries that there would be
@@ -107,21 +107,25 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// Reads a repository: what changed after `since` when the store still knows, else all.
     /// Linearizable: shows every commit that was answered before this was called.
     ///
+    /// What changed since is only told where `since` is known to belong to the history of what is
+    /// there now: a store that was restored from an older copy may have come to that revision, or
+    /// beyond, with other content.
+    ///
     /// # Errors
     /// `Corrupt` or `Incompatible` for a repository whose records cannot be understood, and
     /// the store's own.
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error>;
 
     /// Commits to many repositories, each on its own condition and with its own outcome, in the
     /// order of `batch`; each repository is there at most once.
     ///
     /// Per repository, atomically: if it is at `changes.expected`, and `session` and all of
-    /// `changes.alive` live, then write the head with a new and higher revision, write the
-    /// entries with that revision and the store's time put in ([`Entry::stamp`]), or delete all.
+    /// `changes.alive` live, then write the head with a new and higher revision and a new stamp,
+    /// write the entries with that revision and the store's time put in ([`Entry::stamp`]), or delete all.
     ///
     /// What it returns owns what it needs: a commit on its way outlives its caller. It is no async
     /// function because a store without round trips answers at once, in the caller's own time,
@@ -131,6 +135,10 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// that changed since the revision that it was planned at. After a removal it carries the
     /// whole state instead ([`Snapshot::since`] is `None`): a repository that does not exist, with
     /// the floor from which its revisions and tokens go on.
+    ///
+    /// A stamp is such that no commit to the same repository ever gets it again together with the
+    /// same revision, even if the store is set back to an earlier state in between. Where the store
+    /// can be restored from a copy, it has a random part.
     ///
     /// # Errors
     /// `SessionLost` when `session` is dead; nothing was written. Else the store's own, for

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::state::RunOutcome;
-use crate::value::SessionId;
+use crate::value::{SessionId, Version};
 
 /// Something that happened to runs or sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,19 @@ pub enum Event {
     /// The store has kept the session of a manager whose leases were lost: it goes on. Durable
     /// runs of this manager that run still have to be admitted or adopted again.
     SessionKept(SessionId),
+    /// The store has gone back in time: it was restored from an older copy, or a standby took over
+    /// that had not received the last commits. [`SessionLost`](Self::SessionLost) and
+    /// [`SessionOpened`](Self::SessionOpened) follow: what this manager knew is read anew, it holds
+    /// none of its leases any more, and its waiting durable runs that the store still knows are
+    /// waited for again. Runs that it does not know any more have to be admitted or adopted again.
+    StoreRewound {
+        /// The repository that has shown it.
+        repository: RepositoryKey,
+        /// The version at which that was known to be.
+        known: Version,
+        /// The version at which it was then found.
+        found: Version,
+    },
     /// This manager's own session is over: it holds none of its leases any more.
     SessionLost(SessionId),
     /// This manager has a session again. Its waiting durable runs kept their places and are

@@ -186,9 +186,10 @@ impl Pending {
 /// if together they have too many entries.
 #[must_use]
 pub fn merged(earlier: Snapshot, later: Snapshot) -> Option<Snapshot> {
+    let reached = earlier.head.version();
     let follows = later
         .since
-        .is_some_and(|since| since <= earlier.head.revision);
+        .is_some_and(|since| !reached.is_rewound_from(since));
     let in_order = earlier.head.revision <= later.head.revision;
     if !follows || !in_order || earlier.entries.len() + later.entries.len() > MOST_ENTRIES {
         return None;
@@ -224,6 +225,7 @@ mod tests {
     use crate::ErrorKind;
     use crate::state::Head;
     use crate::state::testing::queued;
+    use crate::value::{Stamp, Version};
 
     #[tokio::test]
     async fn what_nobody_reads_is_merged_and_what_was_lost_is_said_first() {
@@ -256,7 +258,7 @@ mod tests {
             ..Head::absent(0)
         };
         Snapshot {
-            since: Some(Revision::new(since)),
+            since: Some(Version::new(Revision::new(since), Stamp::default())),
             exists: true,
             head,
             entries: vec![Arc::new(Entry {
@@ -276,7 +278,7 @@ mod tests {
                 [(1, 4), (4, 7)],
                 7,
                 Some(Snapshot {
-                    since: Some(Revision::new(1)),
+                    since: Some(Version::new(Revision::new(1), Stamp::default())),
                     ..delta(4, 7)
                 }),
             ),

@@ -118,6 +118,66 @@ counter! {
     Revision
 }
 
+/// Tells two commits of the same revision apart, after a store went back in time: the driver makes
+/// a new one with every commit. Says nothing of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// From its number. 0 is the stamp of what was never committed.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Names one state of a repository: the revision alone does not, since a store that is restored
+/// from an older copy counts the same revisions once more.
+///
+/// Has no order of its own: of two versions with different revisions, the later one may belong to
+/// another history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Version {
+    /// The revision of the commit that made the state.
+    pub revision: Revision,
+    /// The stamp of that commit.
+    pub stamp: Stamp,
+}
+
+impl Version {
+    /// From both parts.
+    #[must_use]
+    pub const fn new(revision: Revision, stamp: Stamp) -> Self {
+        Self { revision, stamp }
+    }
+
+    /// Whether a store that was at `known` and is at this version now has gone back in time: this
+    /// revision is a lower one, or the same one of another commit.
+    #[must_use]
+    pub fn is_rewound_from(self, known: Self) -> bool {
+        self.revision < known.revision
+            || (self.revision == known.revision && self.stamp != known.stamp)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.revision, self.stamp)
+    }
+}
+
 counter! {
     /// The version of an announced limit, such as the Repository's `resourceVersion`. The
     /// announcement with the highest version is in force.

@@ -35,6 +35,10 @@ pub(crate) enum Compare {
     Exists(String),
     /// The key does not exist.
     Absent(String),
+    /// The key exists, and its value comes after this one, byte by byte.
+    ValueAfter(String, Vec<u8>),
+    /// The key exists, and its value comes before this one.
+    ValueBefore(String, Vec<u8>),
     /// The key was created at this revision or before; also true when it does not exist.
     CreatedBy(String, i64),
 }
@@ -323,6 +327,12 @@ fn compare(compare: &Compare) -> etcd::Compare {
     match compare {
         Compare::ModifiedAt(key, revision) => {
             etcd::Compare::mod_revision(key.as_str(), Equal, *revision)
+        }
+        Compare::ValueAfter(key, value) => {
+            etcd::Compare::value(key.as_str(), Greater, value.as_slice())
+        }
+        Compare::ValueBefore(key, value) => {
+            etcd::Compare::value(key.as_str(), Less, value.as_slice())
         }
         Compare::Exists(key) => etcd::Compare::create_revision(key.as_str(), Greater, 0),
         Compare::Absent(key) => etcd::Compare::create_revision(key.as_str(), Equal, 0),

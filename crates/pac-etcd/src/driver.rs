@@ -9,7 +9,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
 use tokio::time::timeout;
 
 use crate::EtcdOptions;
@@ -130,7 +130,7 @@ impl Driver for EtcdDriver {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         self.store.load(repository, since).await
     }

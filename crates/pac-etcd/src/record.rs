@@ -3,16 +3,20 @@
 use pac_core::state::{Entry, EntryState, Head, Moment, RunKind, RunOutcome};
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, Revision,
-    SessionId, Ticket, Timestamp,
+    SessionId, Stamp, Ticket, Timestamp, Version,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::client::Compare;
 
 /// The version that this software writes, and the newest that it reads.
 const VERSION: u32 = 1;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct HeadRecord {
+    /// First of all, so that a commit can compare the beginning of the value; see [`is_stamped`].
+    stamp: Hex,
     version: u32,
     /// 0: none.
     limit: u32,
@@ -22,8 +26,9 @@ struct HeadRecord {
     last_token: u64,
     queued: u32,
     started: u32,
-    /// The revision that this head was planned at.
+    /// The revision and the stamp of the version that this head was planned at.
     previous: u64,
+    previous_stamp: Hex,
     /// The session that wrote it.
     by: Id,
 }
@@ -108,6 +113,61 @@ impl TryFrom<String> for Id {
     }
 }
 
+/// A number in 16 hexadecimal digits: many readers of JSON round large ones.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Hex(Stamp);
+
+impl From<Hex> for String {
+    fn from(hex: Hex) -> Self {
+        hex.0.to_string()
+    }
+}
+
+impl TryFrom<String> for Hex {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let stamp = u64::from_str_radix(&text, 16);
+        stamp
+            .map(|stamp| Self(Stamp::new(stamp)))
+            .map_err(|_| "a stamp is written in hexadecimal digits")
+    }
+}
+
+/// A new stamp: nobody else makes the same one.
+pub(crate) fn new_stamp() -> Stamp {
+    Stamp::new(fastrand::u64(1..))
+}
+
+/// The condition that the value of a key has this stamp: it comes after the first one and before
+/// the second. etcd can compare whole values alone, and this compares the beginning of one: a value
+/// begins with its stamp, and a comma follows.
+pub(crate) fn is_stamped(key: &str, stamp: Stamp) -> [Compare; 2] {
+    let start = stamped(stamp);
+    // The character after the comma.
+    let end = format!("{start}-");
+    [
+        Compare::ValueAfter(key.to_owned(), start.into_bytes()),
+        Compare::ValueBefore(key.to_owned(), end.into_bytes()),
+    ]
+}
+
+/// What a value with this stamp begins with.
+fn stamped(stamp: Stamp) -> String {
+    format!("{{\"stamp\":\"{stamp}\"")
+}
+
+/// # Errors
+/// `Corrupt` for a value that does not begin with its stamp: no commit would find it as expected.
+fn check_beginning(key: &[u8], value: &[u8], stamp: Stamp) -> Result<(), Error> {
+    if value.starts_with(stamped(stamp).as_bytes()) {
+        Ok(())
+    } else {
+        Err(corrupt(key, &"it has to begin with its stamp"))
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct SessionRecord {
     version: u32,
@@ -118,6 +178,8 @@ struct SessionRecord {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct FloorRecord {
+    /// As in a head.
+    stamp: Hex,
     version: u32,
     given_out: u64,
 }
@@ -126,8 +188,8 @@ struct FloorRecord {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StoredHead {
     pub(crate) head: Head,
-    /// The revision that it was planned at.
-    pub(crate) previous: Revision,
+    /// The version that it was planned at.
+    pub(crate) previous: Version,
     /// The session that wrote it.
     pub(crate) by: SessionId,
 }
@@ -135,6 +197,7 @@ pub(crate) struct StoredHead {
 impl StoredHead {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
         encode(&HeadRecord {
+            stamp: Hex(self.head.stamp),
             version: VERSION,
             limit: self.head.limit.get().unwrap_or(0),
             limit_version: self.head.limit_version.map(LimitVersion::get),
@@ -142,7 +205,8 @@ impl StoredHead {
             last_token: self.head.last_token.get(),
             queued: self.head.queued,
             started: self.head.started,
-            previous: self.previous.get(),
+            previous: self.previous.revision.get(),
+            previous_stamp: Hex(self.previous.stamp),
             by: Id(self.by),
         })
     }
@@ -151,9 +215,12 @@ impl StoredHead {
     /// `Corrupt` or `Incompatible`, naming the key.
     pub(crate) fn decode(key: &[u8], value: &[u8], revision: Revision) -> Result<Self, Error> {
         let record: HeadRecord = decode(key, value)?;
+        let stamp = record.stamp.0;
+        check_beginning(key, value, stamp)?;
         Ok(Self {
             head: Head {
                 revision,
+                stamp,
                 limit: Limit::new(record.limit),
                 limit_version: record.limit_version.map(LimitVersion::new),
                 last_ticket: Ticket::new(record.last_ticket),
@@ -161,7 +228,7 @@ impl StoredHead {
                 queued: record.queued,
                 started: record.started,
             },
-            previous: Revision::new(record.previous),
+            previous: Version::new(Revision::new(record.previous), record.previous_stamp.0),
             by: record.by.0,
         })
     }
@@ -277,17 +344,20 @@ pub(crate) fn encode_session(session_ttl: i64, lease_ttl: i64) -> Result<Vec<u8>
     })
 }
 
-pub(crate) fn encode_floor(given_out: u64) -> Result<Vec<u8>, Error> {
+pub(crate) fn encode_floor(given_out: u64, stamp: Stamp) -> Result<Vec<u8>, Error> {
     encode(&FloorRecord {
+        stamp: Hex(stamp),
         version: VERSION,
         given_out,
     })
 }
 
-/// The highest ticket or token of any removed repository. A new repository counts on from it.
-pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<u64, Error> {
+/// The highest ticket or token of any removed repository, from which a new one counts on; and the
+/// stamp of the removal.
+pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<(u64, Stamp), Error> {
     let record: FloorRecord = decode(key, value)?;
-    Ok(record.given_out)
+    check_beginning(key, value, record.stamp.0)?;
+    Ok((record.given_out, record.stamp.0))
 }
 
 fn encode(record: &impl Serialize) -> Result<Vec<u8>, Error> {
@@ -391,6 +461,7 @@ mod tests {
         }
         for limit_version in [None, Some(LimitVersion::new(u64::MAX))] {
             let head = Head {
+                stamp: Stamp::new(0xab),
                 limit: Limit::new(u32::MAX),
                 limit_version,
                 last_ticket: Ticket::new(u64::MAX),
@@ -399,7 +470,7 @@ mod tests {
             };
             let stored = StoredHead {
                 head,
-                previous: Revision::new(2),
+                previous: Version::new(Revision::new(2), Stamp::new(u64::MAX)),
                 by: session,
             };
             let value = stored.encode().unwrap();
@@ -413,8 +484,29 @@ mod tests {
 
     #[test]
     fn fields_that_are_new_within_a_version_are_passed_over() {
-        let value = br#"{"version":1,"given_out":7,"more":"x"}"#;
-        assert_eq!(decode_floor(b"k", value).unwrap(), 7);
+        let value = br#"{"stamp":"00000000000000ab","version":1,"given_out":7,"more":"x"}"#;
+        assert_eq!(decode_floor(b"k", value).unwrap(), (7, Stamp::new(0xab)));
+    }
+
+    #[test]
+    fn a_stamp_is_found_at_the_beginning_of_its_value_alone() {
+        let stamp = Stamp::new(0x0123_4567_89ab_cdef);
+        let passes = |value: &[u8], stamp| {
+            is_stamped("k", stamp).iter().all(|compare| match compare {
+                Compare::ValueAfter(_, start) => value > start.as_slice(),
+                Compare::ValueBefore(_, end) => value < end.as_slice(),
+                other => panic!("{other:?}"),
+            })
+        };
+        let value = encode_floor(u64::MAX, stamp).unwrap();
+        assert!(passes(&value, stamp));
+        for other in [0, 1, 0x0123_4567_89ab_cdee, 0x0123_4567_89ab_cdf0, u64::MAX] {
+            assert!(!passes(&value, Stamp::new(other)), "{other:x}");
+        }
+        let moved = br#"{"version":1,"given_out":7,"stamp":"0123456789abcdef"}"#;
+        assert!(!passes(moved, stamp));
+        let error = decode_floor(b"k", moved).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
 
     #[test]
@@ -425,7 +517,15 @@ mod tests {
             (b"{}", ErrorKind::Corrupt),
             (b"null", ErrorKind::Corrupt),
             (br#"{"version":1}"#, ErrorKind::Corrupt),
-            (br#"{"version":1,"given_out":-1}"#, ErrorKind::Corrupt),
+            (br#"{"version":1,"given_out":7}"#, ErrorKind::Corrupt),
+            (
+                br#"{"stamp":"1","version":1,"given_out":7}"#,
+                ErrorKind::Corrupt,
+            ),
+            (
+                br#"{"stamp":"x","version":1,"given_out":7}"#,
+                ErrorKind::Corrupt,
+            ),
             (br#"{"version":2}"#, ErrorKind::Incompatible),
             (br#"{"version":2,"given_out":"x"}"#, ErrorKind::Incompatible),
         ] {

@@ -16,14 +16,14 @@ use retention::Finished;
 
 use pac_core::driver::ListFilter;
 use pac_core::state::{Entry, Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, Stamp, Version};
 use tokio::time::Instant;
 
 use held::Held;
 
 use crate::client::cluster::Cluster;
-use crate::client::failure::Effect;
-use crate::client::{Answer, KeyValue, Operation, Page, Range, Step, Transaction};
+use crate::client::failure::{Cause, Effect};
+use crate::client::{KeyValue, Operation, Page, Range, Step, Transaction};
 use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
 
@@ -34,7 +34,7 @@ pub(crate) const PAGE: usize = 1_000;
 /// the server counts all keys of the range for every page.
 const LARGE_PAGE: usize = 10_000;
 
-/// How many revisions of the floor are remembered; see [`Store::is_absent_at`].
+/// How many versions of the floor are remembered; see [`Store::is_absent_at`].
 const FLOORS: usize = 64;
 
 /// The store under one prefix.
@@ -47,7 +47,7 @@ pub(crate) struct Store {
     pub(crate) max_operations: usize,
     pub(crate) max_bytes: usize,
     pub(crate) recent: Recent,
-    floors: Mutex<VecDeque<Revision>>,
+    floors: Mutex<VecDeque<Version>>,
 }
 
 impl Store {
@@ -76,7 +76,7 @@ impl Store {
     pub(crate) async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         let read = async {
             if let Some(since) = since
@@ -86,7 +86,8 @@ impl Store {
             }
             match self.read(repository, since).await? {
                 Some(snapshot) => Ok(snapshot),
-                // The repository was removed after `since` and created again: read all of it.
+                // The repository was removed after `since` and created again, or `since` is of
+                // another history or was compacted away: read all of it.
                 None => self.read(repository, None).await?.ok_or_else(malformed),
             }
         };
@@ -98,7 +99,7 @@ impl Store {
     async fn read_recent(
         &self,
         repository: &RepositoryKey,
-        since: Revision,
+        since: Version,
     ) -> Result<Option<Snapshot>, Error> {
         let head = one(self.keys.head(repository));
         let head = self.cluster.range(head, "load").await?;
@@ -106,51 +107,68 @@ impl Store {
             return Ok(None);
         };
         let at = revision(kv.modified);
-        if at == since {
-            return Ok(Some(Snapshot {
+        if at == since.revision {
+            let head = decode_head(kv)?.head;
+            return Ok((head.version() == since).then(|| Snapshot {
                 since: Some(since),
                 exists: true,
-                head: decode_head(kv)?.head,
+                head,
                 entries: Vec::new(),
             }));
         }
-        if revision(kv.created) > since {
+        if revision(kv.created) > since.revision {
             return Ok(None);
         }
         let until = Instant::now() + recent::TELLS_WITHIN;
         Ok(self.recent.between(repository, since, at, until).await)
     }
 
+    /// `None` when what changed since cannot be told.
     async fn read(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Option<Snapshot>, Error> {
         let prefix = self.keys.entries(repository);
-        let from = since.map_or(0, |since| revision_of(since).saturating_add(1));
-        let range = entry_range(&prefix, from);
+        let at = since.map(|since| revision_of(since.revision));
+        let range = entry_range(&prefix, at.map_or(0, |at| at.saturating_add(1)));
+        let head = one(self.keys.head(repository));
+        // The head as it was then tells whether that was in this history: a store that was restored
+        // from an older copy may have come to the same revision with other content.
+        let then = at.map(|at| Range { at, ..head.clone() });
+        let now = [head, range.clone(), one(self.keys.floor())];
         let transaction = Transaction {
-            then: vec![
-                Operation::Get(one(self.keys.head(repository))),
-                Operation::Get(range.clone()),
-                Operation::Get(one(self.keys.floor())),
-            ],
+            then: now.into_iter().chain(then).map(Operation::Get).collect(),
             ..Transaction::default()
         };
-        let answer = self
-            .cluster
-            .commit(transaction, "load", Effect::Read)
-            .await?;
+        let answer = match self.cluster.transact(&transaction, Effect::Read).await {
+            Ok(answer) => answer,
+            // That revision was compacted away, or this store has not come so far.
+            Err(failure)
+                if since.is_some() && matches!(failure.cause, Cause::Compacted | Cause::Other) =>
+            {
+                tracing::debug!(%repository, %failure, "reading all of it");
+                return Ok(None);
+            }
+            Err(failure) => return Err(failure.error("load", Effect::Read)),
+        };
         let at = answer.revision;
-        let [head, page, floor] = pages(answer)?;
+        let mut pages = all_pages(answer.steps);
+        let then = since.and_then(|_| pages.pop());
+        let [head, page, floor]: [Page; 3] = pages.try_into().map_err(|_| malformed())?;
         let Some(head) = head.entries.first() else {
             if let Some(entry) = page.entries.first() {
                 return Err(corrupt(&entry.key, &"it is of a repository without a head"));
             }
             return self.absent(floor.entries.first()).map(Some);
         };
-        let created_since = |since: Revision| head.created > revision_of(since);
-        if since.is_some_and(|since| created_since(since) || head.modified < revision_of(since)) {
+        let was_here = |since: Version| {
+            let then = then.as_ref().and_then(|then| then.entries.first());
+            then.and_then(|then| decode_head(then).ok())
+                .is_some_and(|then| then.head.version() == since)
+        };
+        let created_since = |since: Version| head.created > revision_of(since.revision);
+        if since.is_some_and(|since| created_since(since) || !was_here(since)) {
             return Ok(None);
         }
         let stored = decode_head(head)?;
@@ -225,22 +243,31 @@ impl Store {
     /// The state of a repository that does not exist. Its revision is the one at which a repository
     /// was last removed: no head is ever written at that revision.
     fn absent(&self, floor: Option<&KeyValue>) -> Result<Snapshot, Error> {
-        let (at, given_out) = match floor {
-            Some(kv) => (revision(kv.modified), decode_floor(&kv.key, &kv.value)?),
+        let (at, given_out, stamp) = match floor {
+            Some(kv) => {
+                let (given_out, stamp) = decode_floor(&kv.key, &kv.value)?;
+                (revision(kv.modified), given_out, stamp)
+            }
             None => Default::default(),
         };
-        self.note_floor(at);
-        let head = Head {
-            revision: at,
-            ..Head::absent(given_out)
-        };
-        Ok(Snapshot {
-            head,
-            ..Snapshot::absent(0)
-        })
+        Ok(self.absent_at(at, stamp, given_out))
     }
 
-    pub(crate) fn note_floor(&self, at: Revision) {
+    /// The state of a repository that does not exist, as of the removal that made this floor.
+    pub(crate) fn absent_at(&self, at: Revision, stamp: Stamp, given_out: u64) -> Snapshot {
+        self.note_floor(Version::new(at, stamp));
+        let head = Head {
+            revision: at,
+            stamp,
+            ..Head::absent(given_out)
+        };
+        Snapshot {
+            head,
+            ..Snapshot::absent(0)
+        }
+    }
+
+    fn note_floor(&self, at: Version) {
         let mut floors = self.floors();
         if !floors.contains(&at) {
             floors.push_back(at);
@@ -250,14 +277,14 @@ impl Store {
         }
     }
 
-    /// Whether a commit that was planned at this revision was planned for a repository that did not
-    /// exist. Such a revision can only come from an answer of this driver. One that it no longer
+    /// Whether a commit that was planned at this version was planned for a repository that did not
+    /// exist. Such a version can only come from an answer of this driver. One that it no longer
     /// remembers makes the commit a conflict.
-    pub(crate) fn is_absent_at(&self, expected: Revision) -> bool {
-        expected == Revision::default() || self.floors().contains(&expected)
+    pub(crate) fn is_absent_at(&self, expected: Version) -> bool {
+        expected == Version::default() || self.floors().contains(&expected)
     }
 
-    fn floors(&self) -> MutexGuard<'_, VecDeque<Revision>> {
+    fn floors(&self) -> MutexGuard<'_, VecDeque<Version>> {
         self.floors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -373,12 +400,7 @@ pub(crate) fn decode_head(kv: &KeyValue) -> Result<StoredHead, Error> {
     StoredHead::decode(&kv.key, &kv.value, revision(kv.modified))
 }
 
-/// The pages that a transaction of `N` reads has returned.
-pub(crate) fn pages<const N: usize>(answer: Answer) -> Result<[Page; N], Error> {
-    let pages = all_pages(answer.steps);
-    pages.try_into().map_err(|_| malformed())
-}
-
+/// The pages that the reads of a transaction have returned.
 pub(crate) fn all_pages(steps: Vec<Step>) -> Vec<Page> {
     let pages = steps.into_iter().filter_map(|step| match step {
         Step::Got(page) => Some(page),

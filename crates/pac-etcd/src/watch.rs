@@ -157,6 +157,15 @@ async fn resume(
         }
         sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
         *delay = (*delay * 2).min(LONGEST_DELAY);
+        if let Ok(now) = now(store).await
+            && now < *next - 1
+        {
+            // The store has gone back in time: etcd would say nothing until it comes to that
+            // revision again.
+            *next = now + 1;
+            store.recent.forget();
+            hub.missed();
+        }
         match open(store, *next).await {
             Ok(stream) => {
                 store.recent.begin(*next - 1);

@@ -112,7 +112,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     let outcome = admit_at(&driver, session, &web, &old).await;
     assert!(matches!(outcome, CommitOutcome::Conflict(None)));
     assert_eq!(counter.since(), (2, 0), "a refused commit, and the reason");
-    let known = driver.load(&web, Some(old.head.revision)).await.unwrap();
+    let known = driver.load(&web, Some(old.head.version())).await.unwrap();
     assert_eq!(known.entries.len(), 1);
     assert_eq!(counter.since(), (1, 1), "the head, then all");
 
@@ -121,11 +121,11 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
         drop(started(&others, &web, durable(name)).await);
     }
     counter.since();
-    let known_at = known.head.revision;
+    let known_at = known.head.version();
     let read = driver.load(&web, Some(known_at)).await.unwrap();
     assert_eq!((read.since, read.entries.len()), (Some(known_at), 2));
     assert_eq!(counter.since(), (0, 1), "the head alone");
-    let again = driver.load(&web, Some(read.head.revision)).await.unwrap();
+    let again = driver.load(&web, Some(read.head.version())).await.unwrap();
     assert_eq!((again.head, again.entries.len()), (read.head, 0));
     assert_eq!(counter.since(), (0, 1), "the head alone");
     // This commit carries the reads of its reasons along, because the one before it was refused.

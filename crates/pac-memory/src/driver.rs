@@ -10,7 +10,7 @@ use pac_core::driver::{
 use pac_core::hints::{Hints, Reached};
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
-use pac_core::{Error, RepositoryKey, Revision, SessionId, Timestamp};
+use pac_core::{Error, RepositoryKey, SessionId, Timestamp, Version};
 
 use crate::MemoryOptions;
 use crate::clock::Clock;
@@ -104,7 +104,7 @@ impl Driver for MemoryDriver {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         Ok(self.store.load(repository, since, self.clock.now()))
     }

@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use pac_core::driver::{CommitOutcome, ListFilter, Retention};
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, Head, RepositoryState, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Stamp, Timestamp, Version};
 
 use crate::clock::Clock;
 use crate::sessions::Known;
@@ -78,7 +78,7 @@ impl Store {
     pub(crate) fn load(
         &self,
         key: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
         now: Timestamp,
     ) -> Snapshot {
         match self.repositories.get_mut(key) {
@@ -105,7 +105,7 @@ impl Store {
         match self.repositories.entry(key.clone()) {
             Slot::Vacant(slot) => {
                 let floor = self.floor.load(Ordering::Acquire);
-                if changes.expected != Revision::new(floor) {
+                if changes.expected != Head::absent(floor).version() {
                     return CommitOutcome::Conflict(Some(Snapshot::absent(floor)));
                 }
                 if changes.remove {
@@ -121,7 +121,7 @@ impl Store {
             Slot::Occupied(mut slot) => {
                 let repository = slot.get_mut();
                 let head = *repository.state.head();
-                if !changes.remove || changes.expected != head.revision {
+                if !changes.remove || changes.expected != head.version() {
                     return repository.commit(changes, terms, self.retention);
                 }
                 if let Err(dead) = terms.now(&changes) {
@@ -203,7 +203,7 @@ impl Repository {
         terms: &Terms<'_>,
         retention: Retention,
     ) -> CommitOutcome {
-        if changes.expected != self.state.head().revision {
+        if changes.expected != self.state.head().version() {
             let snapshot = self.snapshot(Some(changes.expected));
             return CommitOutcome::Conflict(Some(snapshot));
         }
@@ -217,7 +217,7 @@ impl Repository {
     }
 
     fn write(&mut self, changes: Changes, now: Timestamp, log: bool) -> CommitOutcome {
-        let revision = changes.expected.next();
+        let Version { revision, stamp } = after(changes.expected.revision);
         let mut entries = changes.entries;
         for entry in &mut entries {
             Arc::make_mut(entry).stamp(revision, now);
@@ -227,6 +227,7 @@ impl Repository {
             exists: true,
             head: Head {
                 revision,
+                stamp,
                 ..changes.head
             },
             entries,
@@ -258,8 +259,9 @@ impl Repository {
         }
     }
 
-    fn snapshot(&self, since: Option<Revision>) -> Snapshot {
-        let since = since.filter(|since| *since >= self.log_start);
+    fn snapshot(&self, since: Option<Version>) -> Snapshot {
+        let known = |since: &Version| since.revision >= self.log_start && is_ours(*since);
+        let since = since.filter(known);
         let entries = match since {
             None => self.state.entries().cloned().collect(),
             Some(since) => {
@@ -267,7 +269,7 @@ impl Repository {
                     .log
                     .iter()
                     .rev()
-                    .take_while(|entry| entry.revision > since);
+                    .take_while(|entry| entry.revision > since.revision);
                 let latest = |entry: &&Arc<Entry>| {
                     let now = self.state.entry(&entry.run);
                     now.is_some_and(|now| Arc::ptr_eq(now, entry))
@@ -304,6 +306,19 @@ impl Repository {
             self.log.pop_front();
         }
     }
+}
+
+/// The version after this revision. This store never goes back in time, so it gives out no revision
+/// of a repository twice, and the revision itself serves as the stamp.
+fn after(revision: Revision) -> Version {
+    let next = revision.next();
+    Version::new(next, Stamp::new(next.get()))
+}
+
+/// Whether a version was given out here: by a commit, or for a repository that was not there.
+fn is_ours(version: Version) -> bool {
+    let stamp = version.stamp;
+    stamp == Stamp::default() || stamp.get() == version.revision.get()
 }
 
 fn refused(reason: impl Into<std::borrow::Cow<'static, str>>) -> CommitOutcome {

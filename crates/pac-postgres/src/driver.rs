@@ -11,7 +11,7 @@ use pac_core::driver::{
 use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
 use tokio::time::timeout;
 
 use crate::PostgresOptions;
@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::lane::{By, Lane, Started};
 use crate::schema::{self, Isolation};
 use crate::sessions::Sessions;
+use crate::snapshots::{self, Oldest, Snapshots};
 use crate::store::Store;
 use crate::watch::Watches;
 
@@ -44,6 +45,7 @@ pub struct PostgresDriver {
     sessions: Sessions,
     store: Arc<Store>,
     watches: Arc<Watches>,
+    snapshots: Snapshots,
     notified: bool,
     client: Client,
     lane: Lane,
@@ -99,6 +101,17 @@ impl PostgresDriver {
     pub fn is_notified(&self) -> bool {
         self.notified
     }
+
+    /// A finding for the transaction that has kept a snapshot of the database for longest, if that
+    /// is for some minutes: it names the backend, its application and the cure. A role that may not
+    /// read all statistics (`pg_read_all_stats`) sees those of its own alone. One request.
+    ///
+    /// # Errors
+    /// The server's own.
+    pub async fn old_snapshots(&self) -> Result<Vec<Finding>, Error> {
+        let oldest = snapshots::oldest(&self.client).await?;
+        Ok(oldest.iter().map(Oldest::finding).collect())
+    }
 }
 
 #[async_trait]
@@ -142,6 +155,9 @@ impl Driver for PostgresDriver {
         if let Err(error) = self.store.purge().await {
             tracing::warn!(%error, "could not let finished runs go; trying again");
         }
+        if let Err(error) = self.snapshots.watch(&self.client).await {
+            tracing::debug!(%error, "could not look for old snapshots");
+        }
         Ok(dead)
     }
 
@@ -152,7 +168,7 @@ impl Driver for PostgresDriver {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         let snapshot = self.store.load(repository, since).await?;
         self.watches.dealt_with(repository, snapshot.head.revision);
@@ -172,7 +188,7 @@ impl Driver for PostgresDriver {
                     || changes.remove
                     || changes.entries.iter().any(|entry| entry.is_queued());
                 let reached = Reached {
-                    revision: changes.expected.next(),
+                    revision: changes.expected.revision.next(),
                     ..Reached::head(&changes.head)
                 };
                 (commit.repository.clone(), reached, urgent)
@@ -208,7 +224,8 @@ impl Driver for PostgresDriver {
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
         let missing = schema::missing_privileges(&self.client).await?;
-        Ok(missing.into_iter().collect())
+        let old = self.old_snapshots().await?;
+        Ok(missing.into_iter().chain(old).collect())
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {
@@ -279,6 +296,7 @@ impl Opening {
             lane: started.go_on(by),
             client,
             watches,
+            snapshots: Snapshots::new(),
             notified,
             options,
         })

@@ -23,11 +23,13 @@ mod driver;
 mod lane;
 mod legacy;
 mod options;
+mod places;
 #[cfg(feature = "bench")]
 mod raw;
 mod record;
 mod schema;
 mod sessions;
+mod snapshots;
 mod store;
 mod tls;
 mod watch;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use pac_core::driver::RepositoryCommit;
 use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
 use pac_core::{
-    Error, ErrorKind, FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Ticket,
+    Error, ErrorKind, FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Stamp,
+    Ticket,
 };
 
 use crate::client::{FromSql, Param, Row, RowError, Type};
@@ -21,21 +22,25 @@ use crate::clock;
 const FORMAT: i16 = 1;
 
 /// The columns of a head, as [`head`] reads them.
-pub(crate) const HEAD: &str = "format, revision, run_limit, limit_version, last_ticket, \
+pub(crate) const HEAD: &str = "format, revision, stamp, run_limit, limit_version, last_ticket, \
                                last_token, queued, started";
+/// How many columns those are.
+pub(crate) const HEAD_COLUMNS: usize = 9;
+
 /// Reads a head from the columns from `at` on.
 pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
     check_format(cell(row, at)?)?;
-    let limit: i64 = cell(row, at + 2)?;
-    let version: Option<i64> = cell(row, at + 3)?;
+    let limit: i64 = cell(row, at + 3)?;
+    let version: Option<i64> = cell(row, at + 4)?;
     Ok(Head {
         revision: Revision::new(counter(row, at + 1)?),
+        stamp: Stamp::new(counter(row, at + 2)?),
         limit: Limit::new(narrow("run_limit", limit)?),
         limit_version: version.map(|version| LimitVersion::new(version.cast_unsigned())),
-        last_ticket: Ticket::new(counter(row, at + 4)?),
-        last_token: FencingToken::new(counter(row, at + 5)?),
-        queued: narrow("queued", cell::<i64>(row, at + 6)?)?,
-        started: narrow("started", cell::<i64>(row, at + 7)?)?,
+        last_ticket: Ticket::new(counter(row, at + 5)?),
+        last_token: FencingToken::new(counter(row, at + 6)?),
+        queued: narrow("queued", cell::<i64>(row, at + 7)?)?,
+        started: narrow("started", cell::<i64>(row, at + 8)?)?,
     })
 }
 
@@ -141,6 +146,8 @@ fn broken(column: &str, value: impl Display) -> Error {
 pub(crate) struct Batch<'a> {
     repository: Vec<&'a str>,
     expected: Vec<i64>,
+    stamp: Vec<i64>,
+    at: Vec<Option<String>>,
     remove: Vec<bool>,
     limit: Vec<i64>,
     limit_version: Vec<Option<i64>>,
@@ -174,15 +181,20 @@ struct Entries<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds a repository. Its number is the number of repositories added before it, plus one.
+    /// Adds a repository, whose head was last seen `at` this place. Its number is the number of
+    /// repositories added before it, plus one.
     ///
     /// # Errors
     /// `InvalidInput` for a counter that no column can hold; nothing was added then.
-    pub(crate) fn push(&mut self, commit: &'a RepositoryCommit) -> Result<(), Error> {
+    pub(crate) fn push(
+        &mut self,
+        commit: &'a RepositoryCommit,
+        at: Option<String>,
+    ) -> Result<(), Error> {
         let changes = &commit.changes;
         let head = &changes.head;
         let numbers = [
-            changes.expected.get(),
+            changes.expected.revision.get(),
             head.last_ticket.get(),
             head.last_token.get(),
         ];
@@ -205,6 +217,9 @@ impl<'a> Batch<'a> {
         let number = i32::try_from(self.repository.len() + 1).unwrap_or(i32::MAX);
         self.repository.push(commit.repository.as_str());
         self.expected.push(expected);
+        // A stamp that does not fit is that of no commit.
+        self.stamp.push(saturated(changes.expected.stamp.get()));
+        self.at.push(at);
         self.remove.push(changes.remove);
         self.limit.push(head.limit.get().map_or(0, i64::from));
         let version = head
@@ -228,11 +243,13 @@ impl<'a> Batch<'a> {
     }
 
     /// The arguments.
-    pub(crate) fn params(&self) -> [Param<'_>; 27] {
+    pub(crate) fn params(&self) -> [Param<'_>; 29] {
         let e = &self.entries;
         [
             (&self.repository, Type::TEXT_ARRAY),
             (&self.expected, Type::INT8_ARRAY),
+            (&self.stamp, Type::INT8_ARRAY),
+            (&self.at, Type::TEXT_ARRAY),
             (&self.remove, Type::BOOL_ARRAY),
             (&self.limit, Type::INT8_ARRAY),
             (&self.limit_version, Type::INT8_ARRAY),
@@ -302,7 +319,7 @@ impl<'a> Entries<'a> {
 }
 
 /// For tickets and tokens, which are at most those of the head: [`Batch::push`] has checked these.
-/// And for the ids of sessions: one that does not fit is the id of no session.
+/// And for the ids of sessions and for stamps: one that does not fit is none of this store's.
 pub(crate) fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit};
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
 
 use crate::client::{Client, Effect, Row, Sql, Type};
 use crate::clock::millis;
-use crate::record::{self, Batch, HEAD, cell, saturated};
+use crate::places::Places;
+use crate::record::{self, Batch, HEAD, HEAD_COLUMNS, cell, saturated};
 
 /// Most finished runs that one statement deletes. A commit to the same repository is a conflict as
 /// long as that statement takes.
@@ -30,6 +31,7 @@ pub(crate) struct Store {
     client: Client,
     load: String,
     commit: String,
+    places: Places,
     /// How many runs this process has ended in each repository since the last deletion there.
     ended: Mutex<HashMap<RepositoryKey, usize>>,
     next_purge: Mutex<Instant>,
@@ -38,13 +40,14 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(client: Client) -> Self {
         let schema = client.schema();
-        let load = format!("SELECT * FROM {schema}.load_repository($1, $2)");
-        let params: Vec<_> = (1..=28).map(|n| format!("${n}")).collect();
+        let load = format!("SELECT * FROM {schema}.load_repository($1, $2, $3, $4)");
+        let params: Vec<_> = (1..=30).map(|n| format!("${n}")).collect();
         let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
         Self {
             load,
             commit,
             client,
+            places: Places::default(),
             ended: Mutex::default(),
             next_purge: Mutex::new(Instant::now()),
         }
@@ -53,15 +56,24 @@ impl Store {
     pub(crate) async fn load(
         &self,
         key: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
-        let (name, known) = (key.as_str(), since.map(|since| saturated(since.get())));
-        let params = [(&name as _, Type::TEXT), (&known as _, Type::INT8)];
+        let (name, at) = (key.as_str(), self.places.get(key));
+        let known = since.map(|since| saturated(since.revision.get()));
+        let stamp = since.map(|since| saturated(since.stamp.get()));
+        let params = [
+            (&name as _, Type::TEXT),
+            (&known as _, Type::INT8),
+            (&stamp as _, Type::INT8),
+            (&at as _, Type::TEXT),
+        ];
         let rows = self
             .client
             .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
-        snapshot(&rows, known).map_err(|error| error.in_repository(key))
+        let (snapshot, at) = snapshot(&rows, since).map_err(|error| error.in_repository(key))?;
+        self.places.note(key, at);
+        Ok(snapshot)
     }
 
     /// Commits a batch. If the database refuses it because of the records of one repository,
@@ -109,7 +121,11 @@ impl Store {
         let mut batch = Batch::default();
         let refusals: Vec<_> = commits
             .iter()
-            .map(|commit| batch.push(commit).err())
+            .map(|commit| {
+                batch
+                    .push(commit, self.places.get(&commit.repository))
+                    .err()
+            })
             .collect();
         let id = saturated(session.get());
         let mut params = vec![(&id as _, Type::INT8)];
@@ -156,9 +172,12 @@ impl Store {
             Answer {
                 outcome: 0,
                 moment: Some(now),
+                stamp: Some(stamp),
+                at,
                 ..
             } => {
-                let revision = changes.expected.next();
+                let revision = changes.expected.revision.next();
+                self.places.note(&commit.repository, at.clone());
                 let now = Timestamp::from_unix_millis(*now);
                 let mut entries = changes.entries.clone();
                 for entry in &mut entries {
@@ -170,6 +189,7 @@ impl Store {
                     exists: true,
                     head: Head {
                         revision,
+                        stamp: Stamp::new(*stamp),
                         ..changes.head
                     },
                     entries,
@@ -332,24 +352,32 @@ struct Answer {
     outcome: i16,
     moment: Option<i64>,
     about: Option<u64>,
+    stamp: Option<u64>,
+    at: Option<String>,
 }
 
 impl Answer {
     fn of(row: &Row) -> Result<Self, Error> {
+        let number = |at| -> Result<Option<u64>, Error> {
+            Ok(cell::<Option<i64>>(row, at)?.and_then(|number| u64::try_from(number).ok()))
+        };
         Ok(Self {
             number: cell(row, 0)?,
             outcome: cell(row, 1)?,
             moment: cell(row, 2)?,
-            about: cell::<Option<i64>>(row, 3)?.and_then(|about| u64::try_from(about).ok()),
+            about: number(3)?,
+            stamp: number(4)?,
+            at: cell(row, 5)?,
         })
     }
 }
 
-/// The snapshot in the rows of `load_repository`, which was called with the revision `known`.
-fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
-    /// The floor and the purged revision come first.
-    const HEAD_AT: usize = 2;
-    const ENTRY_AT: usize = HEAD_AT + 8;
+/// The snapshot in the rows of `load_repository`, which was called with the version `since`; and the
+/// place of the head.
+fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<String>), Error> {
+    /// The floor comes first, then whether the entries are a part, and the place of the head.
+    const HEAD_AT: usize = 3;
+    const ENTRY_AT: usize = HEAD_AT + HEAD_COLUMNS;
     let mut first = None;
     let mut entries = Vec::with_capacity(rows.len().saturating_sub(1));
     for row in rows {
@@ -362,7 +390,7 @@ fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
         let message = "the table floor is empty; restore its one row from a backup";
         return Err(Error::new(ErrorKind::Corrupt, "load", message));
     };
-    let Some(purged) = cell::<Option<i64>>(row, 1)? else {
+    let Some(part) = cell::<Option<bool>>(row, 1)? else {
         if let Some(entry) = entries.first() {
             let message = format!(
                 "run {} has a record, and its repository has none",
@@ -370,16 +398,15 @@ fn snapshot(rows: &[Row], known: Option<i64>) -> Result<Snapshot, Error> {
             );
             return Err(Error::new(ErrorKind::Corrupt, "load", message));
         }
-        return Ok(Snapshot::absent(u64::try_from(floor).unwrap_or(0)));
+        return Ok((Snapshot::absent(u64::try_from(floor).unwrap_or(0)), None));
     };
-    let since = known.filter(|known| purged <= *known);
-    let since = since.and_then(|since| u64::try_from(since).ok());
-    Ok(Snapshot {
-        since: since.map(Revision::new),
+    let snapshot = Snapshot {
+        since: since.filter(|_| part),
         exists: true,
         head: record::head(row, HEAD_AT)?,
         entries,
-    })
+    };
+    Ok((snapshot, cell(row, 2)?))
 }
 
 /// The error for a batch of which one commit failed: `Indeterminate` if others were done before it.

@@ -148,7 +148,7 @@ async fn a_state_that_nobody_knows_is_not_overlooked() {
         let (driver, schema) = with_limit_two(port(server)).await;
         let client = raw(port(server)).await;
         let web = key("web");
-        let known = driver.load(&web, None).await.unwrap().head.revision;
+        let known = driver.load(&web, None).await.unwrap().head.version();
         let update = format!("UPDATE {schema}.repositories SET revision = revision + 1");
         client.batch_execute(&update).await.unwrap();
         for state in [-1, 3, i16::MIN, i16::MAX] {

@@ -35,7 +35,15 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 23] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 25] = [
+    (
+        "crates/pac-postgres/src/places.rs",
+        "PostgreSQL keeps old versions of rows: where the current one is has to be remembered",
+    ),
+    (
+        "crates/pac-postgres/src/snapshots.rs",
+        "PostgreSQL keeps old versions of rows while a transaction elsewhere may need them",
+    ),
     (
         "crates/pac-etcd/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",

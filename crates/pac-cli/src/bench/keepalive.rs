@@ -10,7 +10,7 @@ use pac_concurrency::driver::state::{Head, Snapshot};
 use pac_concurrency::driver::{
     Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
 };
-use pac_concurrency::{ConcurrencyManager, Error, Limit, RepositoryKey, Revision, SessionId};
+use pac_concurrency::{ConcurrencyManager, Error, Limit, RepositoryKey, SessionId, Version};
 use tokio::time::sleep;
 
 use super::deep_queue::admit;
@@ -109,7 +109,7 @@ impl Driver for Counting {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         self.driver.load(repository, since).await
     }

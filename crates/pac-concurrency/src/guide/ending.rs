@@ -41,6 +41,7 @@
 //! - [`session_remaining`]: how long its leases last if the store answers nothing more.
 //! - [`renewal_error`]: why the last renewal of the session failed, if it did. It is tried again;
 //!   [`Event::NotRenewed`] tells the same to those that listen.
+//! - [`rewinds`]: how often the store was found to have gone back in time, as after a restore.
 //! - [`watch_error`]: the stream of changes is broken. All goes on, but waiters are woken by
 //!   polling alone.
 //! - [`dead`] and [`panics`]: something is wrong with this software. A manager that has died holds
@@ -59,6 +60,7 @@
 //! [`panics`]: crate::Health::panics
 //! [`renewal_error`]: crate::Health::renewal_error
 //! [`session_remaining`]: crate::Health::session_remaining
+//! [`rewinds`]: crate::Health::rewinds
 //! [`watch_error`]: crate::Health::watch_error
 //! [`Error::kind`]: crate::Error::kind
 //! [`Event::NotRenewed`]: crate::Event::NotRenewed

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pac_core::driver::{Commit, CommitOutcome, RepositoryCommit, SessionTtl};
 use pac_core::protocol::{Command, Issuer, apply};
 use pac_core::state::RepositoryState;
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Version};
 use tokio::time::{Instant, sleep};
 
 use crate::{Fixture, durable, repository};
@@ -50,6 +50,51 @@ pub async fn a_commit_is_of_its_revision(fixture: &Fixture) {
         assert_eq!(is_written, written, "{outcome:?}");
     }
     fixture.view(&repository).await.assert(&["a"], &[]);
+}
+
+/// A version is a revision and a stamp, and both are compared: what a store that has gone back in
+/// time has at a revision is not what was planned on, and what changed since is not told.
+pub async fn a_version_is_compared_as_a_whole(fixture: &Fixture) {
+    let repository = repository("contract");
+    let session = lives(fixture).await;
+    for name in ["a", "b", "c"] {
+        let admit = Command::Admit(durable(name));
+        let admitted = commits(fixture, &repository, session, &admit, &[]).await;
+        assert!(matches!(admitted, Ok(CommitOutcome::Committed(_))));
+    }
+    let driver = fixture.driver();
+    let known = driver.load(&repository, None).await.unwrap();
+    let before = known.head.version();
+    let part = driver.load(&repository, Some(before)).await.unwrap();
+    assert_eq!((part.since, part.entries.len()), (Some(before), 0));
+    let other = Version::new(before.revision, Stamp::new(before.stamp.get() ^ 1));
+    let all = driver.load(&repository, Some(other)).await.unwrap();
+    assert_eq!((all.since, all.entries.len()), (None, 3), "{all:?}");
+    let now = state(fixture, &repository).await;
+    for command in [Command::Admit(durable("d")), Command::RemoveRepository] {
+        let mut batch = planned(&now, &repository, session, &command);
+        for commit in &mut batch {
+            commit.changes.expected = other;
+        }
+        let outcome = commit(fixture, session, batch).await.unwrap();
+        assert!(matches!(outcome, CommitOutcome::Conflict(_)), "{outcome:?}");
+    }
+    let admit = Command::Admit(durable("d"));
+    let admitted = commits(fixture, &repository, session, &admit, &[]).await;
+    let Ok(CommitOutcome::Committed(written)) = admitted else {
+        panic!("{admitted:?}");
+    };
+    let head = written.head;
+    assert!(head.revision > before.revision && head.stamp != before.stamp);
+    // Of a version that was there once, and of one that never was.
+    let part = driver.load(&repository, Some(before)).await.unwrap();
+    assert!(part.since.is_none_or(|since| since == before), "{part:?}");
+    let all = driver.load(&repository, Some(other)).await.unwrap();
+    assert_eq!((all.since, all.entries.len()), (None, 4), "{all:?}");
+    fixture
+        .view(&repository)
+        .await
+        .assert(&["a", "b", "c", "d"], &[]);
 }
 
 /// A removal answers with the whole state after it, in which nothing is left; and the numbers go

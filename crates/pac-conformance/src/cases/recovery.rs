@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pac_core::manager::{Admission, ConcurrencyManager, Grants, Lease};
+use futures_util::FutureExt as _;
+use pac_core::manager::{Admission, ConcurrencyManager, Event, Grants, Heard, Lease, Turn};
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, Limit, RepositoryKey};
 use tokio::time::{sleep, timeout};
@@ -39,6 +40,82 @@ pub async fn a_malformed_record_stops_no_recovery(fixture: &Fixture) {
         vandal.mend(left.broken()).await;
         left.rest_is_recovered_by(&fresh, &mut grants).await;
     }
+}
+
+/// A store that was restored from an older copy: managers say so once, forget what they knew, and
+/// open their sessions anew. Runs that wait are waited for again, those that run can be adopted,
+/// no token is given out twice, and nobody is told that others were always faster.
+pub async fn a_rewound_store_is_read_anew(fixture: &Fixture) {
+    let (web, api) = (repository("web"), repository("api"));
+    let line = Faults::none();
+    let options = fixture.polling_options();
+    let manager = fixture.manager_behind_with(&line, options).await;
+    for key in [&web, &api] {
+        manager.set_limit(key, Limit::new(1), None).await.unwrap();
+    }
+    // Some history, which is to come once more.
+    for name in ["a", "b", "c"] {
+        let lease = started(&manager, &web, durable(name)).await;
+        manager.release(lease, RunOutcome::Completed).await.unwrap();
+    }
+    let held = started(&manager, &web, durable("held")).await;
+    let token = held.token();
+    let waiter = queued(&manager, &web, durable("waits")).await;
+    let other = started(&manager, &api, durable("other")).await;
+    let before = manager.health();
+    let mut events = manager.events();
+    line.rewind(fixture.driver(), 3).await.unwrap();
+
+    // Whatever touches the store finds out, and goes on.
+    let last = queued(&manager, &web, durable("last")).await;
+    let opened = async {
+        loop {
+            let health = manager.health();
+            if health.session != before.session && health.is_ready() {
+                break health;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let health = timeout(Duration::from_secs(20), opened).await.unwrap();
+    assert_eq!(health.rewinds, 1, "{health:?}");
+    assert!(held.lost().reason().is_some() && other.lost().reason().is_some());
+    let mut told = 0;
+    while let Some(Some(Heard::Event(event))) = events.next().now_or_never() {
+        told += usize::from(matches!(event, Event::StoreRewound { .. }));
+    }
+    assert_eq!(told, 1, "told once");
+
+    let again = taken_over(&manager, &web, "held").await;
+    assert!(again.token() > token, "{:?} after {token:?}", again.token());
+    manager.release(again, RunOutcome::Completed).await.unwrap();
+    for waiter in [waiter, last] {
+        let turn = timeout(Duration::from_secs(20), waiter).await.unwrap();
+        let Turn::Started(lease) = turn.unwrap() else {
+            panic!("a run that waited lost its place");
+        };
+        manager.release(lease, RunOutcome::Completed).await.unwrap();
+    }
+    let again = taken_over(&manager, &api, "other").await;
+    manager.release(again, RunOutcome::Completed).await.unwrap();
+    assert_eq!(manager.health().rewinds, 1);
+    fixture.view(&web).await.assert(&[], &[]);
+}
+
+/// Adopts a run, which this manager has as soon as the death of its former session is recorded.
+async fn taken_over(manager: &ConcurrencyManager, key: &RepositoryKey, name: &str) -> Lease {
+    let adopted = async {
+        loop {
+            match manager.adopt(key, durable(name)).await {
+                Ok(Admission::Started(lease)) if lease.session() == manager.health().session => {
+                    break lease;
+                }
+                Ok(_) => sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), adopted).await.unwrap()
 }
 
 /// The repositories of a manager that has crashed, each with one running and one waiting run.

@@ -8,7 +8,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -131,14 +131,18 @@ impl Driver for Faulty {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         self.faults.note(repository, |traffic| traffic.loads += 1);
         let work = async {
-            match self.faults.ruin_of(repository) {
-                None => self.inner.load(repository, since).await,
-                Some(ruin) => ruin.of(repository, self.inner.load(repository, None).await?),
-            }
+            let rewound = self.faults.rewound();
+            let since = since.map(|since| rewound.inwards(repository, since));
+            let mut snapshot = match self.faults.ruin_of(repository) {
+                None => self.inner.load(repository, since).await?,
+                Some(ruin) => ruin.of(repository, self.inner.load(repository, None).await?)?,
+            };
+            rewound.snapshot(repository, &mut snapshot);
+            Ok(snapshot)
         };
         let about = std::slice::from_ref(repository);
         self.pass(Request::Load, about, work, || None).await
@@ -164,10 +168,17 @@ impl Driver for Faulty {
             let repositories = about.len();
             let conflict = move || Some((0..repositories).map(refuse).collect());
             let work = async {
-                match this.inner.commit(session, batch) {
+                let rewound = this.faults.rewound();
+                let mut batch = batch;
+                rewound.commits(&mut batch);
+                let mut outcomes = match this.inner.commit(session, batch) {
                     Commit::Done(outcome) => outcome,
                     Commit::Pending(answer) => answer.await,
+                }?;
+                for (repository, outcome) in about.iter().zip(&mut outcomes) {
+                    rewound.outcome(repository, outcome);
                 }
+                Ok(outcomes)
             };
             this.pass(Request::Commit, &about, work, conflict).await
         })
@@ -186,6 +197,11 @@ impl Driver for Faulty {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         let work = self.inner.list(filter, after, limit);
-        self.send(Request::List, work).await
+        let mut page = self.send(Request::List, work).await?;
+        let rewound = self.faults.rewound();
+        for (repository, head) in &mut page {
+            rewound.listed(repository, &mut head.revision);
+        }
+        Ok(page)
     }
 }

@@ -11,6 +11,7 @@
 //! - Hints of the watch: [`inject_hints`](Faults::inject_hints) a [`HintFault`]: dropped,
 //!   late, twice, overtaken by others.
 //! - What is read of one repository: [`ruin`](Faults::ruin) it.
+//! - The whole store: [`rewind`](Faults::rewind) it, as a restore from an older copy does.
 //! - What the driver says of itself: [`describe`](Faults::describe).
 //!
 //! What is left to chance is drawn from a seed: the same requests in the same order meet the
@@ -63,6 +64,7 @@
 mod driver;
 mod fault;
 mod plan;
+mod rewind;
 mod ruin;
 mod watch;
 

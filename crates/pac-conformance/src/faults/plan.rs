@@ -10,6 +10,7 @@ use pac_core::{Error, ErrorKind, RepositoryKey};
 use tokio::sync::watch;
 
 use super::fault::{Countdown, Fault, HintFault, Request, When};
+use super::rewind::Rewound;
 use super::ruin::Ruin;
 
 /// What goes wrong between managers and their store. Nothing, unless it is told to.
@@ -31,6 +32,7 @@ pub(super) struct Plan {
     rules: Vec<Rule>,
     hint_rules: Vec<(HintFault, Countdown)>,
     ruins: HashMap<RepositoryKey, Ruin>,
+    rewound: Rewound,
     describe: fn(Descriptor) -> Descriptor,
     random: Rng,
     requests: HashMap<Request, u64>,
@@ -64,6 +66,7 @@ impl Faults {
             rules: Vec::new(),
             hint_rules: Vec::new(),
             ruins: HashMap::new(),
+            rewound: Rewound::default(),
             describe: |inner| inner,
             random: Rng::with_seed(seed),
             requests: HashMap::new(),
@@ -91,6 +94,15 @@ impl Faults {
             inner.with_placement(placement).with_batches_of(16, 120)
         });
         line
+    }
+
+    /// How far each repository has gone back.
+    pub(super) fn rewound(&self) -> Rewound {
+        self.0.borrow().rewound.clone()
+    }
+
+    pub(super) fn set_rewound(&self, rewound: Rewound) {
+        self.0.send_modify(|plan| plan.rewound = rewound);
     }
 
     /// From now on every request fails at once, and watches break. For good it is what a crash

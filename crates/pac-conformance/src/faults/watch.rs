@@ -36,7 +36,8 @@ impl FaultyWatch {
         }
     }
 
-    fn take(&mut self, event: WatchEvent) {
+    fn take(&mut self, mut event: WatchEvent) {
+        self.faults.rewound().hint(&mut event);
         match self.faults.meet_hint() {
             None => self.tell(event),
             Some(HintFault::Drop) => {}

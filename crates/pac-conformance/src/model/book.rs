@@ -7,13 +7,13 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, Snapshot};
-use pac_core::{PipelineRunKey, Revision, SessionId, Timestamp};
+use pac_core::{PipelineRunKey, Revision, SessionId, Timestamp, Version};
 
 /// A version of the repository. Cheap to clone; equal when all that the store holds is.
 #[derive(Clone)]
-pub(super) struct Book(Arc<Version>);
+pub(super) struct Book(Arc<Content>);
 
-struct Version {
+struct Content {
     state: RepositoryState,
     /// In the order of their names.
     entries: Vec<Arc<Entry>>,
@@ -40,7 +40,7 @@ impl Book {
         let mut entries: Vec<_> = state.entries().cloned().collect();
         entries.sort_unstable_by(|a, b| a.run.cmp(&b.run));
         let digest = FixedState::default().hash_one((state.exists(), state.head(), &entries, born));
-        Self(Arc::new(Version {
+        Self(Arc::new(Content {
             state,
             entries,
             born,
@@ -81,10 +81,10 @@ impl Book {
     }
 
     /// The answer to a reader that knows the repository as it was at `since`.
-    pub(super) fn snapshot(&self, since: Option<Revision>) -> Snapshot {
-        let since = since.filter(|since| *since >= self.0.born && self.0.state.exists());
+    pub(super) fn snapshot(&self, since: Option<Version>) -> Snapshot {
+        let since = since.filter(|since| since.revision >= self.0.born && self.0.state.exists());
         let mut entries = self.entries().to_vec();
-        entries.retain(|entry| since.is_none_or(|since| entry.revision > since));
+        entries.retain(|entry| since.is_none_or(|since| entry.revision > since.revision));
         Snapshot {
             since,
             exists: self.0.state.exists(),
@@ -99,7 +99,7 @@ impl Book {
             return Ok(Self::born(self.head().floor_after_removal()));
         }
         let mut state = self.0.state.clone();
-        let written = stamped(changes, self.revision(), Some(self.revision()));
+        let written = stamped(changes, self.revision(), Some(self.head().version()));
         match state.absorb(&written, |_, _| ())? {
             Absorb::Applied => Ok(Self::of(state, self.0.born)),
             other => Err(format!("{other:?}")),
@@ -135,7 +135,7 @@ impl Book {
 }
 
 /// What a commit writes to a repository that is at revision `at`.
-pub(super) fn stamped(changes: &Changes, at: Revision, since: Option<Revision>) -> Snapshot {
+pub(super) fn stamped(changes: &Changes, at: Revision, since: Option<Version>) -> Snapshot {
     let revision = at.next();
     let mut entries = changes.entries.clone();
     for entry in &mut entries {

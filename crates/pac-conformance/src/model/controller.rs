@@ -11,7 +11,7 @@ use pac_core::driver::Retention;
 use pac_core::manager::machine::{Canonical, Env, Grant, WaiterId};
 use pac_core::protocol::Command;
 use pac_core::state::{Entry, Snapshot};
-use pac_core::{RepositoryKey, Revision, SessionId};
+use pac_core::{RepositoryKey, Revision, SessionId, Version};
 use tokio::time::Instant;
 
 use super::ask::{Ask, Reader};
@@ -74,7 +74,7 @@ pub(super) enum Wire {
     /// For a session.
     Parked,
     /// A question is on its way to the store.
-    Reading(Option<Revision>),
+    Reading(Option<Version>),
     /// Its answer is on its way back.
     Read(Arc<Read>),
     /// A commit is on its way to the store.

@@ -7,7 +7,7 @@ use pac_core::driver::CommitOutcome;
 use pac_core::manager::machine::{Action, Effects, Env, Listener, Request, RequestId};
 use pac_core::protocol::{Changes, Command};
 use pac_core::state::Snapshot;
-use pac_core::{Error, ErrorKind, Revision};
+use pac_core::{Error, ErrorKind, Version};
 
 use super::ask::{Ask, is_done_already};
 use super::book::{Book, stamped};
@@ -160,7 +160,7 @@ impl Controller {
     }
 
     /// What a read brings.
-    pub(super) fn read(&self, scene: &Scene<'_>, since: Option<Revision>) -> Snapshot {
+    pub(super) fn read(&self, scene: &Scene<'_>, since: Option<Version>) -> Snapshot {
         match (scene.terms.variant, self.machine.state()) {
             (Variant::AnswersFromTheCache, Some(state)) if since.is_some() => Snapshot {
                 since,
@@ -234,11 +234,15 @@ impl Controller {
         let expected = parcel.changes.expected;
         let outcome = match (answer, terms.variant) {
             (Answer::Committed(book), _) => {
-                let at_once = book.revision() == expected.next();
+                let at_once = book.revision() == expected.revision.next();
                 CommitOutcome::Committed(book.snapshot(at_once.then_some(expected)))
             }
             (Answer::Conflict(_), Variant::AnswersConflictsFromThePlan) => {
-                CommitOutcome::Committed(stamped(&parcel.changes, expected, Some(expected)))
+                CommitOutcome::Committed(stamped(
+                    &parcel.changes,
+                    expected.revision,
+                    Some(expected),
+                ))
             }
             (Answer::Conflict(book), _) => {
                 terms.witnesses.saw(Witness::Conflict);

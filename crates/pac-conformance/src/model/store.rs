@@ -112,7 +112,7 @@ impl Store {
     /// named is alive.
     pub(super) fn commit(&self, parcel: &Parcel, variant: Variant) -> Result<Answer, String> {
         let changes = &parcel.changes;
-        let expected = changes.expected == self.book.revision();
+        let expected = changes.expected == self.book.head().version();
         if !expected && variant != Variant::CommitsUnconditionally {
             return Ok(Answer::Conflict(self.book.clone()));
         }

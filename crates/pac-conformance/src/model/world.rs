@@ -262,7 +262,7 @@ impl World {
             }
             Step::Hear(at) => {
                 let (controller, mut scene) = self.scene(state, at);
-                let (known, revision) = (controller.machine.revision(), scene.book.revision());
+                let (known, revision) = (controller.machine.version(), scene.book.revision());
                 let snapshot = scene.book.snapshot(known);
                 controller.input(&mut scene, |machine, env, effects| {
                     machine.on_hint(env, revision, Some(&snapshot), effects)
@@ -285,9 +285,9 @@ impl World {
             }
             Step::Promote(at) => {
                 let (controller, mut scene) = self.scene(state, at);
-                let revision = scene.book.revision();
+                let version = scene.book.head().version();
                 controller.input(&mut scene, |machine, env, effects| {
-                    let behind = machine.look_if_behind(revision, effects);
+                    let behind = machine.look_if_behind(version, effects);
                     machine.submit_own(env, Command::Promote, effects) || behind
                 });
                 if controller.wire == Wire::Idle {
@@ -369,7 +369,9 @@ impl World {
             let now = store.book.revision();
             let before = late.len();
             // The revision never comes back, and neither does a session: it would be refused.
-            late.retain(|parcel| parcel.changes.expected == now && store.is_alive(parcel.session));
+            late.retain(|parcel| {
+                parcel.changes.expected.revision == now && store.is_alive(parcel.session)
+            });
             if late.len() < before {
                 self.0.witnesses.saw(Witness::LateCommitRefused);
             }

@@ -40,7 +40,7 @@ impl<'a> Edit<'a> {
     pub(crate) fn finish(self) -> Option<Changes> {
         let changed = !self.entries.is_empty() || self.head != *self.base.head();
         changed.then(|| Changes {
-            expected: self.base.head().revision,
+            expected: self.base.head().version(),
             head: self.head,
             entries: self.entries,
             alive: self.alive,

@@ -12,7 +12,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, RepositoryState, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Timestamp};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Timestamp, Version};
 use tokio::time::Instant;
 
 use super::store_layer::{BrokenStore, Store, Wrong, commit_to};
@@ -98,7 +98,7 @@ impl Wrong for WithoutComparing {
         for commit in &mut batch {
             let changes = &mut commit.changes;
             let now = store.load(&commit.repository, None).await?;
-            changes.expected = now.head.revision;
+            changes.expected = now.head.version();
             // Recompute the counts for the rewritten entries: only the comparison is to be
             // missing.
             let others = now.entries.iter().filter(|entry| {
@@ -189,7 +189,7 @@ impl Wrong for Lost {
         }
         let written = batch.into_iter().map(|commit| {
             let mut changes = commit.changes;
-            let revision = changes.expected.next();
+            let revision = changes.expected.revision.next();
             for entry in &mut changes.entries {
                 let now = Timestamp::from_unix_millis(0);
                 std::sync::Arc::make_mut(entry).stamp(revision, now);
@@ -220,7 +220,7 @@ impl Wrong for CountingRestarts {
         &self,
         store: &Store,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         let snapshot = store.load(repository, since).await?;
         Ok(match snapshot.exists {
@@ -237,8 +237,8 @@ impl Wrong for CountingRestarts {
     ) -> BatchOutcome {
         for commit in &mut batch {
             let now = store.load(&commit.repository, None).await?;
-            if !now.exists && commit.changes.expected == Revision::default() {
-                commit.changes.expected = now.head.revision;
+            if !now.exists && commit.changes.expected == Version::default() {
+                commit.changes.expected = now.head.version();
             }
         }
         let mut outcomes = commit_to(store, session, batch).await?;
@@ -263,7 +263,7 @@ impl Wrong for DeltasWithoutTheQueue {
         &self,
         store: &Store,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         let mut snapshot = store.load(repository, since).await?;
         if snapshot.since.is_some() {
@@ -283,7 +283,7 @@ impl Wrong for StaleReads {
         &self,
         store: &Store,
         repository: &RepositoryKey,
-        _since: Option<Revision>,
+        _since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         let now = store.load(repository, None).await?;
         let mut known = self.0.lock().unwrap();

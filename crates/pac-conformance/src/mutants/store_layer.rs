@@ -9,7 +9,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, RepositoryKey, SessionId, Version};
 
 pub(crate) type Store = Arc<dyn Driver>;
 
@@ -40,7 +40,7 @@ pub(crate) trait Wrong: Debug + Send + Sync + 'static {
         &self,
         store: &Store,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         store.load(repository, since).await
     }
@@ -114,7 +114,7 @@ impl<W: Wrong> Driver for BrokenStore<W> {
     async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         self.wrong.load(&self.store, repository, since).await
     }

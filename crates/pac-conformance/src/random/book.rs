@@ -96,14 +96,14 @@ impl<'a> Book<'a> {
     /// Commits as a store does.
     fn commit(&mut self, changes: Changes) -> Option<()> {
         let head = *self.state.head();
-        if changes.expected != head.revision {
+        if changes.expected != head.version() {
             self.found(Check::Records, "planned at a revision that is not there");
             return None;
         }
         let snapshot = if changes.remove {
             Snapshot::absent(head.floor_after_removal())
         } else {
-            let revision = changes.expected.next();
+            let revision = changes.expected.revision.next();
             let mut entries = changes.entries;
             for entry in &mut entries {
                 Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));

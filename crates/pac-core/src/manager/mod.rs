@@ -14,6 +14,7 @@ mod notify;
 mod options;
 mod registry;
 mod repository;
+mod rewind;
 mod session;
 mod store;
 mod submit;
@@ -454,6 +455,7 @@ impl ConcurrencyManager {
                 Some(End::Owner | End::LastHandle) | None => None,
             },
             watch_error: engine.vitals.watch_error(),
+            rewinds: engine.vitals.rewinds(),
             panics: engine.executor.panics(),
         }
     }

@@ -11,7 +11,7 @@ use crate::driver::{BatchOutcome, Commit, Descriptor, Driver, Placement, Reposit
 use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::state::Snapshot;
-use crate::value::{Revision, SessionId};
+use crate::value::{SessionId, Version};
 
 /// Reads that may be on their way at once: a store that was away makes every repository be read
 /// again.
@@ -71,7 +71,7 @@ impl Store {
     pub(super) async fn load_for(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
         asked: impl Future<Output = ()>,
     ) -> Result<Snapshot, Error> {
         let _background = tokio::select! {
@@ -87,7 +87,7 @@ impl Store {
     pub(super) async fn load(
         &self,
         repository: &RepositoryKey,
-        since: Option<Revision>,
+        since: Option<Version>,
     ) -> Result<Snapshot, Error> {
         let _permit = self.reads.acquire().await.ok();
         self.read(self.driver.load(repository, since), "load").await

@@ -153,7 +153,7 @@ fn scratch() -> Result<RepositoryKey, Error> {
 
 fn removal(head: &Head) -> Changes {
     Changes {
-        expected: head.revision,
+        expected: head.version(),
         head: *head,
         entries: Vec::new(),
         alive: Vec::new(),

@@ -10,7 +10,7 @@ use crate::name::PipelineRunKey;
 use crate::state::{
     Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunKind, RunOutcome,
 };
-use crate::value::{Revision, SessionId};
+use crate::value::{FencingToken, SessionId, Ticket, Version};
 
 /// The process that issues commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,10 +24,11 @@ pub struct Issuer {
 /// The content of one commit to one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Changes {
-    /// The revision that the repository must be at; for a repository that does not exist, the
-    /// floor of the store ([`Head::absent`]).
-    pub expected: Revision,
-    /// The head to write. Its revision is still `expected`: the driver gives it a new one.
+    /// The version that the repository must be at, revision and stamp; for a repository that does
+    /// not exist, the one that it was read with (its revision is the floor of the store,
+    /// [`Head::absent`]).
+    pub expected: Version,
+    /// The head to write. Its version is still `expected`: the driver gives it a new one.
     pub head: Head,
     /// The entries to write, each at most once.
     pub entries: Vec<Arc<Entry>>,
@@ -95,6 +96,16 @@ impl<'a> Plan<'a> {
         self
     }
 
+    /// Counts on from at least these, where the store has gone back in time and would give tickets
+    /// and tokens out again that were given out before. A repository that does not exist is not
+    /// created for that alone.
+    #[must_use]
+    pub fn counting_from(mut self, (ticket, token): (Ticket, FencingToken)) -> Self {
+        self.head.last_ticket = self.head.last_ticket.max(ticket);
+        self.head.last_token = self.head.last_token.max(token);
+        self
+    }
+
     /// How many entries the commit would write so far.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -120,7 +131,7 @@ impl<'a> Plan<'a> {
     pub fn finish(self) -> Option<Changes> {
         if self.removed {
             return self.base.exists().then(|| Changes {
-                expected: self.base.head().revision,
+                expected: self.base.head().version(),
                 head: self.head,
                 entries: Vec::new(),
                 alive: Vec::new(),
@@ -128,17 +139,30 @@ impl<'a> Plan<'a> {
                 remove: true,
             });
         }
-        if self.overlay.len() == 0 && self.head == *self.base.head() {
+        if self.overlay.len() == 0 && !self.head_changes() {
             return None;
         }
         Some(Changes {
-            expected: self.base.head().revision,
+            expected: self.base.head().version(),
             head: self.head,
             entries: self.overlay.into_entries(),
             alive: self.alive,
             adopted: self.adopted,
             remove: false,
         })
+    }
+
+    fn head_changes(&self) -> bool {
+        let (before, after) = (self.base.head(), &self.head);
+        if self.base.exists() {
+            return after != before;
+        }
+        let counters = Head {
+            last_ticket: after.last_ticket,
+            last_token: after.last_token,
+            ..*before
+        };
+        *after != counters
     }
 
     /// The entry of a run, as the commands applied so far have left it.

@@ -56,7 +56,7 @@ impl Book {
         let Some(changes) = changes else {
             return outcome;
         };
-        assert_eq!(changes.expected, self.state.head().revision);
+        assert_eq!(changes.expected, self.state.head().version());
         let started_before = self.state.head().started;
         if changes.remove {
             let floor = self.state.head().floor_after_removal();
@@ -65,7 +65,7 @@ impl Book {
                 .unwrap();
             return outcome;
         }
-        let revision = changes.expected.next();
+        let revision = changes.expected.revision.next();
         let mut entries = changes.entries;
         for entry in &mut entries {
             Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::pauses::Pauses;
 use crate::state::{Entry, EntryState, Head, RunOutcome, Snapshot};
-use crate::value::{FencingToken, Limit, Priority, Revision, SessionId, Timestamp};
+use crate::value::{FencingToken, Limit, Priority, SessionId, Timestamp, Version};
 
 /// How often the heads of all watched repositories are compared even if no hint came.
 const POLL: Duration = Duration::from_secs(10);
@@ -101,14 +101,14 @@ pub enum RunStep {
 /// The part of a repository's last seen state that tells whether it changed.
 #[derive(Debug, Clone, Copy)]
 struct Known {
-    revision: Revision,
+    version: Version,
     limit: Limit,
 }
 
 impl Known {
     fn of(head: &Head) -> Self {
         Self {
-            revision: head.revision,
+            version: head.version(),
             limit: head.limit,
         }
     }
@@ -205,9 +205,9 @@ impl StoreWatch {
                 revision,
                 ..
             } => {
-                let known = self.known.get(&repository).map(|known| known.revision);
+                let known = self.known.get(&repository);
                 let is_ours = self.only.as_ref().is_none_or(|only| *only == repository);
-                if is_ours && known.is_none_or(|known| known < revision) {
+                if is_ours && known.is_none_or(|known| known.version.revision < revision) {
                     self.changed.insert(repository);
                 }
                 Ok(())
@@ -255,7 +255,7 @@ impl StoreWatch {
         self.changed.extend(gone.cloned());
         for (repository, head) in heads {
             let known = self.known.get(&repository);
-            if known.is_none_or(|known| known.revision != head.revision) {
+            if known.is_none_or(|known| known.version != head.version()) {
                 self.changed.insert(repository);
             }
         }
@@ -265,7 +265,7 @@ impl StoreWatch {
 
     async fn read(&mut self, repository: &RepositoryKey) -> Result<(), Error> {
         let known = self.known.get(repository).copied();
-        let since = known.map(|known| known.revision);
+        let since = known.map(|known| known.version);
         match self.driver.load(repository, since).await {
             Ok(snapshot) => {
                 self.resumed();
@@ -298,10 +298,14 @@ impl StoreWatch {
                 limit: head.limit,
             });
         }
-        let since = known.map(|known| known.revision).unwrap_or_default();
+        let mut since = known.map(|known| known.version).unwrap_or_default();
+        if snapshot.since.is_none() && head.version().is_rewound_from(since) {
+            // The store has gone back in time: which of its runs are news, nobody can tell.
+            since = Version::default();
+        }
         let mut changed = snapshot.entries;
         // A store that no longer knows what changed since a revision sends all entries.
-        changed.retain(|entry| entry.revision > since);
+        changed.retain(|entry| entry.revision > since.revision);
         changed.sort_by_key(|entry| (entry.revision, !entry.is_finished(), entry.ticket));
         let changes = changed
             .iter()

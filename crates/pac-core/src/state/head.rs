@@ -1,13 +1,15 @@
 //! The head: a small record per repository that every commit compares and replaces.
 
-use crate::value::{FencingToken, Limit, LimitVersion, Revision, Ticket};
+use crate::value::{FencingToken, Limit, LimitVersion, Revision, Stamp, Ticket, Version};
 
 /// The limit of a repository, the counters that tickets and tokens are taken from, and the
-/// number of its runs. Every commit is conditional on the head's revision and replaces the head.
+/// number of its runs. Every commit is conditional on the head's version and replaces the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The revision of the commit that wrote this head.
     pub revision: Revision,
+    /// The stamp of that commit.
+    pub stamp: Stamp,
     /// The limit in force.
     pub limit: Limit,
     /// The version of the newest announced limit; `None` if none was announced.
@@ -32,6 +34,7 @@ impl Head {
     pub fn absent(floor: u64) -> Self {
         Self {
             revision: Revision::new(floor),
+            stamp: Stamp::default(),
             limit: Limit::UNLIMITED,
             limit_version: None,
             last_ticket: Ticket::new(floor),
@@ -39,6 +42,12 @@ impl Head {
             queued: 0,
             started: 0,
         }
+    }
+
+    /// The version of the state that this head is part of.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version::new(self.revision, self.stamp)
     }
 
     /// The floor that the store needs once this repository is removed.

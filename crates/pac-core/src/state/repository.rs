@@ -12,14 +12,14 @@ use super::head::Head;
 use super::queue::{Iter, Queue, Rank};
 use crate::hash::HashSet;
 use crate::name::PipelineRunKey;
-use crate::value::{Revision, Timestamp};
+use crate::value::{Timestamp, Version};
 
 /// The content of one repository in the store at one revision: all of it, or what changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// `entries` are those changed after this revision; `None` means that they are all there
-    /// are.
-    pub since: Option<Revision>,
+    /// `entries` are those changed after this version of the same history; `None` means that they
+    /// are all there are.
+    pub since: Option<Version>,
     /// Whether the store has any state of this repository.
     pub exists: bool,
     /// The head; [`Head::absent`] when nothing exists.
@@ -48,8 +48,8 @@ pub enum Absorb {
     Applied,
     /// The state was at the snapshot's revision or a later one already; nothing changed.
     Stale,
-    /// The snapshot starts after the state's revision, or its counts do not match the state:
-    /// load a full snapshot. The state may have changed in part.
+    /// The snapshot starts after the state's revision, or belongs to another history, or its counts
+    /// do not match the state: load a full snapshot. The state may have changed in part.
     Incomplete,
 }
 
@@ -174,13 +174,19 @@ impl RepositoryState {
         snapshot: &Snapshot,
         mut changed: impl FnMut(Option<&Arc<Entry>>, Option<&Arc<Entry>>),
     ) -> Result<Absorb, String> {
-        if snapshot.head.revision < self.head.revision {
+        let (known, now) = (self.head.version(), snapshot.head.version());
+        if now.revision < known.revision {
             return Ok(Absorb::Stale);
         }
         match snapshot.since {
-            Some(since) if since > self.head.revision => return Ok(Absorb::Incomplete),
-            Some(_) if snapshot.head.revision == self.head.revision && self.exists => {
-                return Ok(Absorb::Stale);
+            Some(since) if known.is_rewound_from(since) => return Ok(Absorb::Incomplete),
+            Some(_) if now.revision == known.revision && self.exists => {
+                // Of the same revision and another commit, it belongs to another history.
+                return Ok(if now == known {
+                    Absorb::Stale
+                } else {
+                    Absorb::Incomplete
+                });
             }
             Some(_) => {
                 for entry in &snapshot.entries {

@@ -11,9 +11,7 @@ use pac_core::manager::machine::{
 };
 use pac_core::protocol::{Changes, Command};
 use pac_core::state::{Entry, Snapshot};
-use pac_core::{
-    Error, ErrorKind, FencingToken, PipelineRunKey, RepositoryKey, Revision, SessionId,
-};
+use pac_core::{Error, ErrorKind, FencingToken, PipelineRunKey, RepositoryKey, SessionId, Version};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -100,7 +98,7 @@ pub(crate) enum Doing {
     Nothing,
     /// It plans again, at any time from now on.
     Plan,
-    Ask(Option<Revision>),
+    Ask(Option<Version>),
     Read(Snapshot),
     Send(SessionId, Changes),
     Hear(SessionId, CommitOutcome),

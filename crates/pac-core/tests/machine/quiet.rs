@@ -150,9 +150,9 @@ impl World {
             && !node.machine.is_busy()
             && self.store.state.entries().any(has_no_owner);
         if due {
-            let revision = self.store.revision();
+            let version = self.store.state.head().version();
             node.input(self.now, |machine, env, effects| {
-                let behind = machine.look_if_behind(revision, effects);
+                let behind = machine.look_if_behind(version, effects);
                 machine.submit_own(env, Command::Promote, effects) || behind
             });
         }

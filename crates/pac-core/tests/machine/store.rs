@@ -8,7 +8,7 @@ use std::time::Duration;
 use pac_core::driver::Retention;
 use pac_core::protocol::{Changes, Death};
 use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, RunKind, Snapshot};
-use pac_core::{Revision, SessionId, Timestamp};
+use pac_core::{Revision, SessionId, Timestamp, Version};
 
 /// Long enough for all that a test does.
 pub(crate) const RETENTION: Retention = Retention::new(Duration::from_secs(1_000_000), usize::MAX);
@@ -82,8 +82,8 @@ impl Store {
     }
 
     /// Whether what has changed since a revision can be told.
-    pub(crate) fn reaches(&self, since: Revision) -> bool {
-        since >= self.born
+    pub(crate) fn reaches(&self, since: Version) -> bool {
+        since.revision >= self.born
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -91,10 +91,11 @@ impl Store {
     }
 
     /// The answer to a reader that knows the repository as it was at `since`.
-    pub(crate) fn snapshot(&self, since: Option<Revision>) -> Snapshot {
-        let since = since.filter(|since| *since >= self.born && self.state.exists());
+    pub(crate) fn snapshot(&self, since: Option<Version>) -> Snapshot {
+        let since = since.filter(|since| since.revision >= self.born && self.state.exists());
         let entries = self.state.entries();
-        let entries = entries.filter(|entry| since.is_none_or(|since| entry.revision > since));
+        let entries =
+            entries.filter(|entry| since.is_none_or(|since| entry.revision > since.revision));
         Snapshot {
             since,
             exists: self.state.exists(),
@@ -118,7 +119,7 @@ impl Store {
 
     /// Commits, unless the repository is at another revision or a session is dead.
     pub(crate) fn commit(&mut self, session: SessionId, changes: &Changes) -> Answer {
-        if changes.expected != self.revision() {
+        if changes.expected != self.state.head().version() {
             return Answer::Conflict;
         }
         let mut needed = changes.alive.iter().chain([&session]).copied();
@@ -126,7 +127,7 @@ impl Store {
             return Answer::SessionDead(dead);
         }
         self.judge(changes);
-        let since = Some(self.revision());
+        let since = Some(self.state.head().version());
         if changes.remove {
             let floor = self.state.head().floor_after_removal();
             self.state = RepositoryState::absent(floor);
@@ -149,7 +150,7 @@ impl Store {
             Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(self.clock));
         }
         Snapshot {
-            since: Some(self.revision()),
+            since: Some(self.state.head().version()),
             exists: true,
             head: Head {
                 revision,

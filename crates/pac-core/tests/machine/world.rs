@@ -89,10 +89,10 @@ impl World {
         let revision = version.head.revision;
         let since = overlap.and_then(|overlap| self.store.version(back + overlap));
         let since = since.filter(|since| since.exists && version.exists);
-        let since = since.map(|since| since.head.revision);
+        let since = since.map(|since| since.head.version());
         let mut told = version;
         told.entries
-            .retain(|entry| since.is_none_or(|since| entry.revision > since));
+            .retain(|entry| since.is_none_or(|since| entry.revision > since.revision));
         told.since = since;
         // A removal makes what was known before say nothing.
         let sound = since.is_none_or(|since| self.store.reaches(since));

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
-use pac_core::{Error, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, RepositoryKey, Revision, SessionId, Version};
 use tokio::time::Instant;
 
 use crate::client::failure::{Cause, Effect, Failure};
 use crate::client::{Answer, Compare, Operation, Step, Transaction};
 use crate::clock;
-use crate::record::{StoredHead, encode_entry};
+use crate::record::{StoredHead, encode_entry, is_stamped, new_stamp};
 use crate::store::recent::TELLS_WITHIN;
 use crate::store::{Store, malformed, revision, revision_of};
 
@@ -29,7 +29,7 @@ pub(super) struct Prepared {
     /// Its place in the batch.
     index: usize,
     pub(super) repository: RepositoryKey,
-    pub(super) expected: Revision,
+    pub(super) expected: Version,
     pub(super) absent: bool,
     /// The sessions that must be alive, the committing one first.
     pub(super) alive: Vec<SessionId>,
@@ -165,7 +165,7 @@ impl Store {
     ) -> Result<Prepared, Error> {
         let Changes {
             expected,
-            head,
+            mut head,
             mut entries,
             alive: others,
             ..
@@ -174,18 +174,28 @@ impl Store {
         let head_key = self.keys.head(&repository);
         let alive: Vec<_> = std::iter::once(session).chain(others).collect();
 
+        let at = revision_of(expected.revision);
         let mut when = if absent {
             vec![
                 Compare::Absent(head_key.clone()),
-                Compare::ModifiedAt(self.keys.floor(), revision_of(expected)),
+                Compare::ModifiedAt(self.keys.floor(), at),
             ]
         } else {
-            vec![Compare::ModifiedAt(head_key.clone(), revision_of(expected))]
+            vec![Compare::ModifiedAt(head_key.clone(), at)]
         };
+        if expected != Version::default() {
+            let stamped = if absent {
+                &self.keys.floor()
+            } else {
+                &head_key
+            };
+            when.extend(is_stamped(stamped, expected.stamp));
+        }
         // Whether the committing session is alive is checked once for the whole batch.
         let others = alive.iter().skip(1);
         when.extend(others.map(|id| Compare::Exists(self.keys.alive(*id))));
 
+        head.stamp = new_stamp();
         let stored = StoredHead {
             head,
             previous: expected,
@@ -199,7 +209,7 @@ impl Store {
         let now = clock::now(&entries);
         for entry in &mut entries {
             let entry = Arc::make_mut(entry);
-            entry.stamp(expected, now);
+            entry.stamp(expected.revision, now);
             then.push(Operation::Put {
                 key: self.keys.entry(&repository, &entry.run),
                 value: encode_entry(entry)?,
@@ -425,6 +435,9 @@ fn size_of(transaction: &Transaction) -> usize {
         | Compare::CreatedBy(key, _)
         | Compare::Exists(key)
         | Compare::Absent(key) => key.len(),
+        Compare::ValueAfter(key, value) | Compare::ValueBefore(key, value) => {
+            key.len() + value.len()
+        }
     });
     let operations = transaction.then.iter().chain(&transaction.otherwise);
     let operations = operations.map(|operation| match operation {

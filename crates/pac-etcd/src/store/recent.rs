@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pac_core::hints::merged;
 use pac_core::state::Snapshot;
-use pac_core::{RepositoryKey, Revision};
+use pac_core::{RepositoryKey, Revision, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -112,7 +112,7 @@ impl Recent {
     pub(super) async fn between(
         &self,
         repository: &RepositoryKey,
-        since: Revision,
+        since: Version,
         at: Revision,
         until: Instant,
     ) -> Option<Snapshot> {
@@ -129,15 +129,15 @@ impl Recent {
     }
 
     /// The commits after `since`; `None` if one is missing. The first must have been planned at
-    /// `since`, and each of the others at the revision of the one before.
-    fn links(&self, repository: &RepositoryKey, since: Revision) -> Option<Vec<Snapshot>> {
+    /// `since`, and each of the others at the version of the one before.
+    fn links(&self, repository: &RepositoryKey, since: Version) -> Option<Vec<Snapshot>> {
         let changes = self.changes();
         let of_it = changes.iter().filter(|(key, _)| key == repository);
-        let later = of_it.filter(|(_, change)| change.head.revision > since);
+        let later = of_it.filter(|(_, change)| change.head.revision > since.revision);
         let mut at = since;
         let linked = later.map(|(_, change)| {
             let follows = change.since == Some(at);
-            at = change.head.revision;
+            at = change.head.version();
             follows.then(|| change.clone())
         });
         linked.collect()
@@ -157,11 +157,12 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pac_core::Stamp;
     use pac_core::state::Head;
 
     fn change(since: u64, to: u64) -> Snapshot {
         Snapshot {
-            since: Some(Revision::new(since)),
+            since: Some(Version::new(Revision::new(since), Stamp::default())),
             exists: true,
             head: Head {
                 revision: Revision::new(to),
@@ -172,10 +173,11 @@ mod tests {
     }
 
     async fn between(recent: &Recent, since: u64, at: u64) -> Option<(u64, u64)> {
-        let (since, at) = (Revision::new(since), Revision::new(at));
+        let since = Version::new(Revision::new(since), Stamp::default());
+        let at = Revision::new(at);
         let until = Instant::now() + TELLS_WITHIN;
         let found = recent.between(&web(), since, at, until).await?;
-        Some((found.since?.get(), found.head.revision.get()))
+        Some((found.since?.revision.get(), found.head.revision.get()))
     }
 
     fn web() -> RepositoryKey {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use pac_core::driver::CommitOutcome;
-use pac_core::{RepositoryKey, SessionId};
+use pac_core::{RepositoryKey, SessionId, Version};
 use tokio::time::{Instant, timeout};
 
 use crate::client::failure::Effect;
 use crate::client::{KeyValue, Operation, Page, Step, Transaction};
 use crate::store::batch::{Prepared, Verdict};
-use crate::store::{Store, all_pages, one, one_key, revision};
+use crate::store::{Store, all_pages, decode_head, one, one_key, revision};
 
 /// How long the answer to a batch waits for the reasons of commits that did not happen.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -79,7 +79,8 @@ impl Store {
             Refusal::Overtaken(head) => head,
         };
         // If the repository was removed and created again since, the caller has to read all of it.
-        let head = head.filter(|head| commit.absent || revision(head.created) <= commit.expected);
+        let head =
+            head.filter(|head| commit.absent || revision(head.created) <= commit.expected.revision);
         let changes = match head {
             Some(head) => {
                 let at = revision(head.modified);
@@ -104,7 +105,7 @@ impl Store {
         let head = head.entries.into_iter().next();
         let unchanged = match &head {
             None => commit.absent,
-            Some(head) => !commit.absent && revision(head.modified) == commit.expected,
+            Some(head) => !commit.absent && is_at(head, commit.expected),
         };
         match dead {
             Some(dead) if unchanged || dead == session => {
@@ -119,6 +120,15 @@ impl Store {
                 Refusal::Overtaken(head)
             }
         }
+    }
+}
+
+/// Whether a head, as it was read, is at this version.
+pub(super) fn is_at(head: &KeyValue, expected: Version) -> bool {
+    match decode_head(head) {
+        Ok(stored) => stored.head.version() == expected,
+        // The commit compares it, and does not decode it.
+        Err(_) => revision(head.modified) == expected.revision,
     }
 }
 

@@ -3,12 +3,12 @@
 
 use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
-use pac_core::state::{Head, Snapshot};
 
 use crate::client::failure::{Effect, Failure};
 use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
-use crate::record::{decode_floor, encode_floor};
+use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};
+use crate::store::refusal::is_at;
 use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision_of};
 
 /// How often a removal is tried: each removal of another repository at the same moment fails an
@@ -68,14 +68,15 @@ impl Store {
         let floor = floor.entries.first();
         let floor_at = floor.map_or(0, |kv| kv.modified);
         let before = match floor.map(|kv| decode_floor(&kv.key, &kv.value)).transpose() {
-            Ok(before) => before.unwrap_or_default(),
+            Ok(before) => before.map_or(0, |(given_out, _)| given_out),
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
         let head = &changes.head;
         let given_out = before
             .max(head.last_ticket.get())
             .max(head.last_token.get());
-        let value = match encode_floor(given_out) {
+        let stamp = new_stamp();
+        let value = match encode_floor(given_out, stamp) {
             Ok(value) => value,
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
@@ -101,32 +102,27 @@ impl Store {
         // The `held` keys of further sessions are left over, and deleted after those sessions are
         // dead.
         then.extend(notes.take(self.max_operations / 2));
+        let expected = changes.expected;
+        let mut when = vec![
+            Compare::ModifiedAt(head.clone(), revision_of(expected.revision)),
+            Compare::ModifiedAt(self.keys.floor(), floor_at),
+            Compare::Exists(self.keys.alive(session)),
+        ];
+        when.extend(is_stamped(&head, expected.stamp));
         let transaction = Transaction {
-            when: vec![
-                Compare::ModifiedAt(head.clone(), revision_of(changes.expected)),
-                Compare::ModifiedAt(self.keys.floor(), floor_at),
-                Compare::Exists(self.keys.alive(session)),
-            ],
+            when,
             then,
             otherwise: vec![
-                Operation::Get(one_key(head)),
+                Operation::Get(one(head)),
                 Operation::Get(one_key(self.keys.alive(session))),
             ],
         };
         let answer = self.cluster.transact(&transaction, Effect::Write).await;
         let answer = answer.map_err(|failure| (failure, Effect::Write))?;
         if answer.succeeded {
-            let at = revision(answer.revision);
-            self.note_floor(at);
             self.held.note_deleted(session, repository);
-            let head = Head {
-                revision: at,
-                ..Head::absent(given_out)
-            };
-            return Ok(Some(CommitOutcome::Committed(Snapshot {
-                head,
-                ..Snapshot::absent(0)
-            })));
+            let absent = self.absent_at(revision(answer.revision), stamp, given_out);
+            return Ok(Some(CommitOutcome::Committed(absent)));
         }
         let mut pages = all_pages(answer.steps).into_iter();
         let (Some(head), Some(alive)) = (pages.next(), pages.next()) else {
@@ -135,7 +131,8 @@ impl Store {
         if alive.entries.is_empty() {
             return Ok(Some(CommitOutcome::SessionDead(session)));
         }
-        let modified = head.entries.first().map(|kv| revision(kv.modified));
-        Ok((modified != Some(changes.expected)).then_some(CommitOutcome::Conflict(None)))
+        let head = head.entries.first();
+        let unchanged = head.is_some_and(|head| is_at(head, expected));
+        Ok((!unchanged).then_some(CommitOutcome::Conflict(None)))
     }
 }

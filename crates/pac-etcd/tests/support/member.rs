@@ -6,7 +6,7 @@ mod port;
 use std::env;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,22 @@ impl Member {
         }
     }
 
+    /// A copy of its data, while it does not run: what a snapshot of it holds.
+    pub(crate) fn copy_of_data(&self) -> tempfile::TempDir {
+        assert!(self.child.is_none());
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(&self.directory.path().join("data"), &copy.path().join("data"));
+        copy
+    }
+
+    /// Puts a copy in the place of its data, while it does not run.
+    pub(crate) fn put_back(&self, copy: &tempfile::TempDir) {
+        assert!(self.child.is_none());
+        let data = self.directory.path().join("data");
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_all(&copy.path().join("data"), &data);
+    }
+
     pub(crate) fn pause(&self) {
         self.signal("STOP");
     }
@@ -196,6 +212,11 @@ impl Member {
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
     }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
 }
 
 impl Drop for Member {

@@ -49,6 +49,8 @@ CREATE TABLE repositories (
   repository text COLLATE "C" PRIMARY KEY,
   format smallint NOT NULL,
   revision bigint NOT NULL,
+  -- The stamp of the commit that made this revision; see new_stamp().
+  stamp bigint NOT NULL,
   -- Records of runs that changed up to this revision may have been deleted: a reader that knows
   -- only an earlier revision has to read all records.
   purged bigint NOT NULL,
@@ -59,7 +61,10 @@ CREATE TABLE repositories (
   last_ticket bigint NOT NULL,
   last_token bigint NOT NULL,
   queued bigint NOT NULL,
-  started bigint NOT NULL
+  started bigint NOT NULL,
+  -- No record of a run that holds a slot is of a revision before this one: the guards need not look
+  -- further back. Kept by the guards alone, and not with every commit.
+  slots_from bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- No foreign key to the head: it would look up and lock the head for every row, although each
@@ -104,8 +109,16 @@ CREATE INDEX entries_session ON entries (session, repository)
 -- Finds the runs that ended long ago.
 CREATE INDEX entries_ended ON entries (finished_at) WHERE state = 2;
 
+-- A number for a session: the time in seconds, and 31 random bits. A sequence would give the same
+-- numbers out again after the database was restored from an older copy, while processes of before
+-- still renew their sessions. Below 2^63 until the year 2106.
+CREATE FUNCTION new_session() RETURNS bigint
+LANGUAGE sql VOLATILE
+RETURN floor(extract(epoch FROM clock_timestamp()))::bigint << 31
+  | floor(random() * 2147483648)::bigint;
+
 CREATE TABLE sessions (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id bigint PRIMARY KEY DEFAULT new_session(),
   session_ttl bigint NOT NULL,
   lease_ttl bigint NOT NULL,
   deadline bigint NOT NULL,

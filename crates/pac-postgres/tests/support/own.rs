@@ -222,6 +222,21 @@ impl OwnServer {
         server.wait().unwrap();
     }
 
+    /// A copy of the data of this server, which does not run.
+    pub(crate) fn copy_of_data(&self) -> tempfile::TempDir {
+        assert!(self.server.is_none());
+        let copy = tempfile::tempdir().unwrap();
+        copy_all(&self.data(), &copy.path().join("data"));
+        copy
+    }
+
+    /// Puts a copy in the place of the data of this server, which does not run.
+    pub(crate) fn put_back(&self, copy: &tempfile::TempDir) {
+        assert!(self.server.is_none());
+        fs::remove_dir_all(self.data()).unwrap();
+        copy_all(&copy.path().join("data"), &self.data());
+    }
+
     /// A program of this version, to be run without privileges.
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = unprivileged();
@@ -264,6 +279,12 @@ impl Drop for OwnServer {
             let _ = fs::remove_file(format!("/dev/shm/sem.faketime_sem_{process}"));
         }
     }
+}
+
+/// Copies a directory with owners and modes.
+fn copy_all(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success());
 }
 
 /// Gives a file to the user that servers run as, if that is not the user that runs the tests.

@@ -14,7 +14,7 @@ use crate::manager::notify::dispatch::{Caller, Input, Time, again};
 use crate::manager::registry::Cell;
 use crate::manager::repository::effects::Action;
 use crate::manager::store::checked;
-use crate::value::{Revision, SessionId};
+use crate::value::{SessionId, Version};
 
 /// Commits that a caller carries out for others after its own answer is there, before a task of
 /// the manager's goes on with them.
@@ -216,7 +216,7 @@ impl Engine {
 }
 
 /// Reads a repository, then sees to it again.
-async fn load(engine: Arc<Engine>, token: Token, since: Option<Revision>) {
+async fn load(engine: Arc<Engine>, token: Token, since: Option<Version>) {
     let Some(cell) = token.cell() else {
         return;
     };

@@ -14,6 +14,7 @@ pub enum Turn {
     Ended(RunOutcome),
     /// It is not this waiter's any more: admitted again, here or by another controller.
     TakenOver,
-    /// It is gone: its repository was removed, or a new run took its name.
+    /// It is gone: its repository was removed, a new run took its name, or the store was set back to
+    /// a time before it was queued (`Event::StoreRewound`): then it may be admitted again.
     Gone,
 }

@@ -171,6 +171,9 @@ impl Engine {
         {
             tracing::debug!(%session, "a commit was refused: the session is over");
         }
+        if let Some(rewound) = effects.rewound.take() {
+            self.store_rewound(cell, rewound);
+        }
         if effects.wake {
             cell.wake.notify_one();
         }

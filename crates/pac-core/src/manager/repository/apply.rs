@@ -12,16 +12,17 @@ use crate::event::Event;
 use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Plan};
 use crate::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, Snapshot};
-use crate::value::{Revision, SessionId, Ticket};
+use crate::value::{SessionId, Ticket, Version};
 
 /// Where a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     /// This manager wrote it: its askers learn of it from their replies, so no event is raised.
     Commit,
-    /// It was read, or came with a hint. When it was read, the highest revision that was known
-    /// as the read began.
-    Read(Revision),
+    /// It came with a hint, which may be late.
+    Hint,
+    /// It was read. With the newest version that was known as the read began.
+    Read(Version),
 }
 
 /// What an entry means for those who wait for its run.
@@ -47,23 +48,21 @@ impl<P: Port> Repository<P> {
         source: Source,
         effects: &mut Effects<P>,
     ) -> Result<Absorb, Error> {
+        if let Source::Read(above) = source {
+            self.notice_rewind(snapshot.head.version(), above, effects);
+        }
         if self.state.is_none() && snapshot.since.is_some() {
             // The state was forgotten while this was on its way.
             return Ok(Absorb::Incomplete);
         }
-        if self.state.is_none() && snapshot.head.revision < self.floor {
-            match source {
-                // A store that answers below what was known when it was asked has gone back in
-                // time: what it holds now is what holds.
-                Source::Read(above) if snapshot.head.revision < above => {}
-                // An answer from before what was known since: it tells nothing of today.
-                _ => return Ok(Absorb::Stale),
-            }
+        if self.state.is_none() && snapshot.head.revision < self.floor.revision {
+            // An answer from before what was known since: it tells nothing of today.
+            return Ok(Absorb::Stale);
         }
         let full = snapshot.since.is_none();
         let (applied, changes) = self.absorb(env, snapshot, source, effects)?;
         if applied == Absorb::Applied {
-            self.floor = snapshot.head.revision;
+            self.floor = snapshot.head.version();
             self.forget_old(env, snapshot);
             effects.stepped = true;
             if full {
@@ -87,6 +86,7 @@ impl<P: Port> Repository<P> {
         self.inbox.add_all(reclaims);
         if applied == Absorb::Applied {
             self.promote_own(env);
+            self.count_on();
         }
         Ok(applied)
     }

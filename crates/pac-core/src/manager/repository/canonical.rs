@@ -12,7 +12,7 @@ use super::{Holder, Repository};
 use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Outcome};
 use crate::state::{Entry, Head, RunKind};
-use crate::value::{FencingToken, Revision, SessionId, Ticket};
+use crate::value::{FencingToken, Revision, SessionId, Ticket, Version};
 
 /// All of a repository that decides what it does from here on. Two repositories with equal views
 /// answer equal inputs alike, as long as no time passes.
@@ -23,20 +23,21 @@ use crate::value::{FencingToken, Revision, SessionId, Ticket};
 #[allow(missing_docs, reason = "the fields are those of the repository")]
 pub struct Canonical<'a, A> {
     pub state: Option<(bool, &'a Head, Vec<&'a Entry>)>,
-    pub floor: Revision,
+    pub floor: Version,
     /// Only if the state is older. What is wanted beside a newer state would matter to a state
     /// that is forgotten later, which is then read anew in any case.
     pub wanted: Option<Revision>,
     pub recheck: bool,
-    pub reading: (bool, Revision),
+    pub reading: (bool, Version),
     pub forgotten: Vec<&'a Entry>,
+    pub given_out: Option<(Ticket, FencingToken)>,
     pub dead: Vec<SessionId>,
     pub session: SessionId,
     pub former: &'a [SessionId],
     pub pending: Vec<CanonicalRequest<'a, A>>,
     pub in_flight: Vec<CanonicalPlanned<'a, A>>,
     /// Nothing while nothing is in flight.
-    pub planned_at: Option<(Revision, bool)>,
+    pub planned_at: Option<(Version, bool)>,
     pub deferred: Vec<(&'a Entry, FencingToken, SessionId, bool)>,
     pub waiters: Vec<(&'a PipelineRunKey, Vec<(Ticket, RunKind)>)>,
     pub detached: Vec<u64>,
@@ -100,6 +101,7 @@ impl<P: Port> Repository<P> {
             recheck: self.recheck,
             reading: (self.asked_all, self.asked_above),
             forgotten: by_run(self.forgotten.values().map(AsRef::as_ref)),
+            given_out: self.given_out.as_deref().copied(),
             dead,
             session: self.session,
             former: &self.former,
@@ -171,6 +173,7 @@ impl<P: Port<Asker: Clone, Notice: Clone, Loss: Clone>> Clone for Repository<P> 
             asked_above: self.asked_above,
             owned_count: self.owned_count,
             forgotten: self.forgotten.clone(),
+            given_out: self.given_out.clone(),
             dead: self.dead.clone(),
             session: self.session,
             former: self.former.clone(),

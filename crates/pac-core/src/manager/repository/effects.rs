@@ -13,7 +13,7 @@ use crate::event::{Event, LeaseLoss};
 use crate::protocol::Outcome;
 use crate::state::{Entry, EntryState, RunOutcome};
 use crate::status::QueuedRun;
-use crate::value::{FencingToken, Revision, SessionId};
+use crate::value::{FencingToken, SessionId, Version};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ pub enum Action {
     /// Plan again after a while.
     PlanAfter(Duration),
     /// Read what changed since, or all.
-    Load(Option<Revision>),
+    Load(Option<Version>),
     /// Plan again at that moment, or as soon as [`Effects::wake`] says so.
     Hold(Instant),
     /// Commit this, in the name of the session that it was planned for.
@@ -53,6 +53,8 @@ pub struct Effects<P: Port> {
     pub events: Vec<Event>,
     /// A commit found that this session of the manager's is over.
     pub session_lost: Option<SessionId>,
+    /// What was read shows that the store has gone back in time.
+    pub rewound: Option<Rewound>,
     /// The state is another one than before.
     pub stepped: bool,
     /// Something came that admissions which were held back can go along with.
@@ -69,6 +71,7 @@ impl<P: Port> Effects<P> {
             && self.losses.is_empty()
             && self.events.is_empty()
             && self.session_lost.is_none()
+            && self.rewound.is_none()
             && !self.stepped
             && !self.wake
     }
@@ -83,10 +86,20 @@ impl<P: Port> Default for Effects<P> {
             losses: Vec::new(),
             events: Vec::new(),
             session_lost: None,
+            rewound: None,
             stepped: false,
             wake: false,
         }
     }
+}
+
+/// How a repository shows that its store has gone back in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewound {
+    /// It was known to be at this version.
+    pub known: Version,
+    /// It was then found to be at this one.
+    pub found: Version,
 }
 
 /// The answer to one request.

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hash::HashSet;
 use crate::protocol::Command;
 use crate::state::Entry;
-use crate::value::Revision;
+use crate::value::Version;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub(super) struct Inbox<P: Port> {
     pub(super) pending: VecDeque<Request<P>>,
     /// In the commit that is on its way.
     pub(super) in_flight: Vec<Planned<P>>,
-    /// The revision that this commit was planned at.
-    pub(super) planned_at: Revision,
+    /// The version that this commit was planned at.
+    pub(super) planned_at: Version,
     /// This commit is not large enough for all that its commands would change.
     pub(super) more: bool,
     /// Requests before this one were submitted before the state was last read.
@@ -35,7 +35,7 @@ impl<P: Port> Default for Inbox<P> {
         Self {
             pending: VecDeque::new(),
             in_flight: Vec::new(),
-            planned_at: Revision::default(),
+            planned_at: Version::default(),
             more: false,
             read_before: RequestId::default(),
             next: 0,

@@ -11,6 +11,7 @@
 //! - [`apply`]: a snapshot → the new state, and its effects.
 //! - [`reply`]: an outcome → the answers, and what is undone for askers that have gone.
 //! - [`retry`]: after an attempt that came to nothing.
+//! - [`rewind`]: after the store has gone back in time.
 //!
 //! [`Action`]: effects::Action
 
@@ -23,6 +24,7 @@ pub(in crate::manager) mod plan;
 pub(in crate::manager) mod reply;
 pub(in crate::manager) mod request;
 pub(in crate::manager) mod retry;
+pub(in crate::manager) mod rewind;
 pub(in crate::manager) mod settle;
 pub(in crate::manager) mod shared;
 pub(in crate::manager) mod waiters;
@@ -45,7 +47,7 @@ use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Command;
 use crate::state::{Entry, EntryState, RepositoryState, RunOutcome};
-use crate::value::{FencingToken, Revision, SessionId};
+use crate::value::{FencingToken, Revision, SessionId, Ticket, Version};
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
 const FORMER_SESSIONS: usize = 16;
@@ -57,8 +59,9 @@ pub struct Repository<P: Port> {
     /// As of the newest snapshot; `None` until it is read for the first time, and when what was
     /// read did not add up.
     state: Option<RepositoryState>,
-    /// The highest revision that was ever known: an answer from before is no news.
-    floor: Revision,
+    /// The newest version that was ever known in this history of the store: an answer from before
+    /// is no news.
+    floor: Version,
     /// The store is said to be at this revision, or a later one.
     wanted: Revision,
     /// Read before anything else: hints may have been lost.
@@ -68,12 +71,15 @@ pub struct Repository<P: Port> {
     /// It is a read of everything.
     asked_all: bool,
     /// What [`floor`](Self::floor) was when it began.
-    asked_above: Revision,
+    asked_above: Version,
     /// How many queued and started entries of `state` are this session's.
     owned_count: usize,
     /// This manager's entries as they were when the state was forgotten: what has become of them
     /// since is news.
     forgotten: HashMap<PipelineRunKey, Arc<Entry>>,
+    /// The counters that were known before the store went back in time, once it has: tickets and
+    /// tokens count on from there.
+    given_out: Option<Box<(Ticket, FencingToken)>>,
     /// Sessions that a commit found to be dead, until their entries say so.
     dead: Vec<SessionId>,
     /// The session of this manager at the last input, and those before.
@@ -117,14 +123,15 @@ impl<P: Port> Repository<P> {
         Self {
             key,
             state: None,
-            floor: Revision::default(),
+            floor: Version::default(),
             wanted: Revision::default(),
             recheck: false,
             reading: false,
             asked_all: false,
-            asked_above: Revision::default(),
+            asked_above: Version::default(),
             owned_count: 0,
             forgotten: HashMap::default(),
+            given_out: None,
             dead: Vec::new(),
             session,
             former,
@@ -153,15 +160,21 @@ impl<P: Port> Repository<P> {
         self.state.as_ref()
     }
 
-    /// The revision of the cached state, if there is one.
+    /// The version of the cached state, if there is one.
     #[must_use]
-    pub fn revision(&self) -> Option<Revision> {
-        Some(self.state.as_ref()?.head().revision)
+    pub fn version(&self) -> Option<Version> {
+        Some(self.state.as_ref()?.head().version())
     }
 
-    /// The highest revision that was ever known.
+    /// The revision of that version.
     #[must_use]
-    pub fn floor(&self) -> Revision {
+    pub fn revision(&self) -> Option<Revision> {
+        Some(self.version()?.revision)
+    }
+
+    /// The newest version that was ever known in this history of the store.
+    #[must_use]
+    pub fn floor(&self) -> Version {
         self.floor
     }
 
@@ -301,10 +314,12 @@ impl<P: Port> Repository<P> {
         self.needs_attention(effects)
     }
 
-    /// The store is at `revision`, or a later one. As [`look_again`](Self::look_again) else.
+    /// The store was just seen at `version`. As [`look_again`](Self::look_again) else.
     #[must_use = "a right that nobody has leaves the repository unattended for good"]
-    pub fn look_if_behind(&mut self, revision: Revision, effects: &mut Effects<P>) -> bool {
-        self.wanted = self.wanted.max(revision);
+    pub fn look_if_behind(&mut self, version: Version, effects: &mut Effects<P>) -> bool {
+        self.wanted = self.wanted.max(version.revision);
+        // It was seen before the last commit, or the store has gone back in time: a read tells.
+        self.recheck |= version.is_rewound_from(self.floor);
         self.needs_attention(effects)
     }
 
@@ -446,19 +461,7 @@ impl<P: Port> Repository<P> {
 
     /// The revision of the state; 0 without one.
     fn known(&self) -> Revision {
-        self.revision().unwrap_or_default()
-    }
-
-    /// What was read does not add up: nothing is known.
-    fn forget(&mut self) {
-        self.recheck = true;
-        let Some(state) = self.state.take() else {
-            return;
-        };
-        for entry in state.entries().filter(|e| e.owner() == Some(self.session)) {
-            self.forgotten.insert(entry.run.clone(), Arc::clone(entry));
-        }
-        self.owned_count = 0;
+        self.version().unwrap_or_default().revision
     }
 
     /// Counts this manager's entries, after the state or the session was replaced.

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::name::Uid;
 use crate::protocol::{Admitted, Command, Death, Ended, Outcome, Plan};
 use crate::state::{Entry, EntryState, RepositoryState, RunKind};
-use crate::value::{Revision, SessionId};
+use crate::value::{Revision, SessionId, Version};
 
 /// How a request goes on whose last attempt may have succeeded.
 enum Again {
@@ -78,6 +78,9 @@ impl<P: Port> Repository<P> {
         let state = self.state.as_ref()?;
         let (issuer, budget) = (env.issuer(), env.entry_budget);
         let mut plan = Plan::new(state, issuer, budget).without(&self.dead);
+        if let Some(given_out) = self.given_out.as_deref() {
+            plan = plan.counting_from(*given_out);
+        }
         // The last request that is planned together with the one before.
         let mut together = None;
         while let Some(next) = self.inbox.pending.front() {
@@ -166,7 +169,7 @@ impl<P: Port> Repository<P> {
             }
         }
         self.inbox.more = plan.has_more();
-        self.inbox.planned_at = state.head().revision;
+        self.inbox.planned_at = state.head().version();
         let of = |changes| {
             let repository = self.key.clone();
             Box::new([RepositoryCommit {
@@ -195,7 +198,7 @@ impl<P: Port> Repository<P> {
         self.recheck || self.is_behind() || (asked && self.state.is_none())
     }
 
-    fn begin_to_read(&mut self) -> Option<Revision> {
+    fn begin_to_read(&mut self) -> Option<Version> {
         // A hint that comes from here on may be of something that the answer does not show.
         self.recheck = false;
         self.wanted = Revision::default();
@@ -203,7 +206,7 @@ impl<P: Port> Repository<P> {
         self.reading = true;
         self.asked_all = self.state.is_none();
         self.asked_above = self.floor;
-        self.revision()
+        self.version()
     }
 }
 
@@ -234,7 +237,7 @@ fn basis(
         }
         Command::RemoveRepository => {
             let head = base.head();
-            Basis::Repository(head.revision, head.last_ticket)
+            Basis::Repository(head.version(), head.last_ticket)
         }
         _ => Basis::Command,
     }
@@ -303,12 +306,12 @@ fn again(
                 })
             }
         }
-        (Basis::Repository(revision, ticket), Command::RemoveRepository) => {
+        (Basis::Repository(version, ticket), Command::RemoveRepository) => {
             let head = now.head();
             let left = |entry: &Entry| entry.ticket <= *ticket;
             if !now.exists() {
                 Again::Known(before.clone())
-            } else if head.revision == *revision || now.entries().any(|entry| left(entry)) {
+            } else if head.version() == *version || now.entries().any(|entry| left(entry)) {
                 // What would be gone is still there.
                 Again::Apply
             } else if matches!(before, Outcome::Removed(ended) if !ended.is_empty()) {

@@ -6,7 +6,7 @@ use super::env::Port;
 use crate::name::Uid;
 use crate::protocol::{Command, Outcome};
 use crate::state::{Entry, RunKind};
-use crate::value::{FencingToken, Limit, LimitVersion, Revision, Ticket};
+use crate::value::{FencingToken, Limit, LimitVersion, Ticket, Version};
 
 /// Names a request to its repository: the number of requests before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -102,8 +102,8 @@ pub enum Basis {
     Place(Option<Ticket>),
     /// An announcement without a version would replace this one.
     Limit(Limit, Option<LimitVersion>),
-    /// A removal would remove what is there at this revision, with all tickets up to this one.
-    Repository(Revision, Ticket),
+    /// A removal would remove what is there at this version, with all tickets up to this one.
+    Repository(Version, Ticket),
 }
 
 /// A request in the commit that is on its way.

@@ -10,7 +10,7 @@ use crate::driver::CommitOutcome;
 use crate::error::{Error, ErrorKind};
 use crate::protocol::{Command, Death};
 use crate::state::{Absorb, RepositoryState, Snapshot};
-use crate::value::{Revision, SessionId};
+use crate::value::{Revision, SessionId, Version};
 
 impl<P: Port> Repository<P> {
     /// The answer to a read that [`Action::Load`] asked for.
@@ -89,13 +89,14 @@ impl<P: Port> Repository<P> {
     ) -> Action {
         self.inbox.put_back();
         self.retry.lost(env.now);
-        let source = Source::Read(self.floor);
+        // It was read after the commit had been planned.
+        let source = Source::Read(self.inbox.planned_at);
         let applied = snapshot.map(|snapshot| self.apply_snapshot(env, &snapshot, source, effects));
         match applied {
             Some(Ok(Absorb::Applied)) => {}
             Some(Ok(Absorb::Incomplete)) => self.forget(),
             // A hint has told it meanwhile.
-            None | Some(Ok(Absorb::Stale)) if self.known() > self.inbox.planned_at => {}
+            None | Some(Ok(Absorb::Stale)) if self.known() > self.inbox.planned_at.revision => {}
             _ => self.recheck = true,
         }
         let contended = self.contended();
@@ -215,7 +216,7 @@ impl<P: Port> Repository<P> {
     }
 
     /// Shows the state after bringing it up to a snapshot that was read from the store, for
-    /// which `above` was the highest known revision when it was asked for. `None` when all has
+    /// which `above` was the newest known version when it was asked for. `None` when all has
     /// to be read. The second part says whether the caller gets the combiner's right.
     ///
     /// # Errors
@@ -224,7 +225,7 @@ impl<P: Port> Repository<P> {
         &mut self,
         env: &Env,
         snapshot: &Snapshot,
-        above: Revision,
+        above: Version,
         view: impl Fn(&RepositoryState) -> T,
         effects: &mut Effects<P>,
     ) -> Result<(Option<T>, bool), Error> {
@@ -248,12 +249,16 @@ impl<P: Port> Repository<P> {
         effects: &mut Effects<P>,
     ) -> bool {
         self.note_session(env);
-        let known = self.revision();
-        let follows =
-            |snapshot: &&Snapshot| known.is_some_and(|known| snapshot.since <= Some(known));
+        let known = self.version();
+        let follows = |snapshot: &&Snapshot| {
+            let follows = |known: Version| {
+                let since = snapshot.since;
+                since.is_none_or(|since| !known.is_rewound_from(since))
+            };
+            known.is_some_and(follows)
+        };
         if let Some(snapshot) = snapshot.filter(follows) {
-            let source = Source::Read(self.floor);
-            let applied = self.apply_snapshot(env, snapshot, source, effects);
+            let applied = self.apply_snapshot(env, snapshot, Source::Hint, effects);
             if !matches!(applied, Ok(Absorb::Applied | Absorb::Stale)) {
                 self.forget();
             }

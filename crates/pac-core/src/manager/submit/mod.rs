@@ -156,7 +156,7 @@ impl super::engine::Engine {
     ) -> Result<T, Error> {
         let (mut since, above) = {
             let inner = cell.lock();
-            (inner.machine.revision(), inner.machine.floor())
+            (inner.machine.version(), inner.machine.floor())
         };
         self.in_time("read", async {
             loop {

@@ -43,7 +43,7 @@ async fn promote_all(engine: &Arc<Engine>) -> Result<(), Error> {
             let lead = engine.input(&cell, |input| {
                 let (machine, effects) = (&mut input.machine, &mut *input.effects);
                 // On an older state there may seem to be nothing that could start.
-                let behind = machine.look_if_behind(head.revision, effects);
+                let behind = machine.look_if_behind(head.version(), effects);
                 machine.submit_own(input.env, Command::Promote, effects) || behind
             });
             engine.follow_up(&cell, lead);

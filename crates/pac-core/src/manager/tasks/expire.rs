@@ -35,6 +35,7 @@ pub(super) async fn expire(engine: Arc<Engine>) {
     });
     let mut returns = engine.store.contact.follow();
     let mut failures = 0_u32;
+    let mut rewinds = engine.vitals.rewinds();
     loop {
         let next = Instant::now() + jittered(engine.options.sweep_interval);
         tokio::select! {
@@ -46,6 +47,11 @@ pub(super) async fn expire(engine: Arc<Engine>) {
         match engine.store.read(dead, "sweep").await {
             Ok(dead) => {
                 failures = 0;
+                if engine.vitals.rewinds() != rewinds {
+                    // What was seen to may be there again.
+                    rewinds = engine.vitals.rewinds();
+                    listed.dead().clear();
+                }
                 let (own, _) = engine.fence.session();
                 if dead.iter().any(|(session, _)| *session == own) && engine.fence.lose(own) {
                     // Whatever the keep-alive waits for: the store has said it.

@@ -9,7 +9,7 @@ use crate::driver::ListFilter;
 use crate::manager::engine::Engine;
 use crate::manager::registry::Cell;
 use crate::pauses::{Pauses, jittered};
-use crate::value::Revision;
+use crate::value::Version;
 
 /// A page is worth its price if it saves this many reads on average.
 const PER_PAGE: usize = 50;
@@ -75,7 +75,7 @@ async fn look_at(engine: &Arc<Engine>, mut cells: Vec<Arc<Cell>>) {
         while let Some(next) = left.next_if(|next| last.is_none_or(|last| next.key() <= last)) {
             let at = page.binary_search_by(|(key, _)| key.cmp(next.key()));
             match at.ok().and_then(|at| page.get(at)) {
-                Some((_, head)) => look_if_behind(engine, &next, head.revision),
+                Some((_, head)) => look_if_behind(engine, &next, head.version()),
                 None => engine.look_again(&next),
             }
         }
@@ -83,9 +83,9 @@ async fn look_at(engine: &Arc<Engine>, mut cells: Vec<Arc<Cell>>) {
     left.for_each(|cell| engine.look_again(&cell));
 }
 
-fn look_if_behind(engine: &Arc<Engine>, cell: &Arc<Cell>, revision: Revision) {
+fn look_if_behind(engine: &Arc<Engine>, cell: &Arc<Cell>, version: Version) {
     let lead = engine.input(cell, |input| {
-        input.machine.look_if_behind(revision, input.effects)
+        input.machine.look_if_behind(version, input.effects)
     });
     engine.follow_up(cell, lead);
 }

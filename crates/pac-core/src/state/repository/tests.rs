@@ -1,7 +1,7 @@
 use super::*;
 use crate::state::testing::queued;
 use crate::state::{Moment, RunOutcome};
-use crate::value::{FencingToken, SessionId, Ticket};
+use crate::value::{FencingToken, Revision, SessionId, Stamp, Ticket};
 
 fn head(revision: u64, queued: u32, started: u32) -> Head {
     Head {
@@ -16,7 +16,7 @@ fn head(revision: u64, queued: u32, started: u32) -> Head {
 
 fn snapshot(since: Option<u64>, head: Head, entries: Vec<Entry>) -> Snapshot {
     Snapshot {
-        since: since.map(Revision::new),
+        since: since.map(|since| Version::new(Revision::new(since), Stamp::default())),
         exists: true,
         head,
         entries: entries.into_iter().map(Arc::new).collect(),
