@@ -81,6 +81,7 @@ struct Opened {
 }
 
 impl Opened {
+    #[cfg(any(feature = "memory", feature = "etcd"))]
     fn new(driver: Arc<dyn Driver>) -> Self {
         Self {
             driver,
@@ -99,6 +100,10 @@ impl Opened {
     }
 
     #[cfg(any(feature = "etcd", feature = "postgres"))]
+    #[allow(
+        clippy::unused_self,
+        reason = "only the connections of PostgreSQL serve for more"
+    )]
     async fn left_by_older_versions(
         &self,
         settings: &Settings,

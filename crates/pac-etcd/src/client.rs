@@ -2,17 +2,14 @@
 
 pub(crate) mod cluster;
 pub(crate) mod failure;
-
-use std::time::Duration;
+mod open;
+mod signs;
+mod tls;
 
 use etcd_client as etcd;
 
 use self::failure::{Cause, Failure};
-use crate::options::Access;
-
-/// etcd closes a connection that sends pings more often than every 5 s.
-const PING_INTERVAL: Duration = Duration::from_secs(6);
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) use self::open::{SILENCE, Standing};
 
 /// The largest answer that is accepted, in bytes. Requests ask for pages that stay far below.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -24,6 +21,8 @@ pub(crate) struct KeyValue {
     pub(crate) value: Vec<u8>,
     pub(crate) created: i64,
     pub(crate) modified: i64,
+    /// The lease that the key is on; 0: none.
+    pub(crate) lease: i64,
 }
 
 /// A condition of a transaction.
@@ -120,58 +119,6 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Prepares to talk to a member. With credentials this asks it for a token.
-    pub(crate) async fn open(endpoint: &str, access: &Access) -> Result<Self, Failure> {
-        let mut options = etcd::ConnectOptions::new()
-            .with_connect_timeout(access.options.dial_timeout)
-            .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
-            .with_keep_alive_while_idle(false)
-            .with_require_leader(true);
-        if let Some((user, password)) = access
-            .options
-            .credentials()
-            .map_err(|error| unreadable(&error))?
-        {
-            options = options.with_user(user, password.expose());
-        }
-        if let Some(tls) = access.options.tls().map_err(|error| unreadable(&error))? {
-            let ca = etcd::Certificate::from_pem(tls.ca);
-            let mut with = etcd::TlsOptions::new().ca_certificate(ca);
-            if let Some((certificate, key)) = tls.identity {
-                with = with.identity(etcd::Identity::from_pem(certificate, key.expose()));
-            }
-            if let Some(name) = tls.server_name {
-                with = with.domain_name(name);
-            }
-            options = options.with_tls(with);
-        }
-        #[cfg(feature = "channel")]
-        if let Some(channel) = access.channel.clone() {
-            let opened = etcd::Client::from_channel(channel, Some(options)).await;
-            return opened.map(Self).map_err(failed);
-        }
-        let opened = etcd::Client::connect([endpoint], Some(options)).await;
-        opened.map(Self).map_err(failed)
-    }
-
-    /// Gets another token, after the old one was refused, with the password as it is now.
-    pub(crate) async fn authenticate(&self, access: &Access) -> Result<(), Failure> {
-        let user = access
-            .options
-            .credentials()
-            .map_err(|error| unreadable(&error))?;
-        let user = user.map(|(user, password)| (user, password.expose().to_owned()));
-        // All clones of the library's client share one token.
-        let renewed = self.0.clone().update_user(user).await;
-        renewed.map_err(failed)
-    }
-
-    /// The version of the member's software.
-    pub(crate) async fn version(&self) -> Result<String, Failure> {
-        let status = self.0.maintenance_client().status().await;
-        Ok(status.map_err(failed)?.version().to_owned())
-    }
-
     pub(crate) async fn range(&self, range: Range) -> Result<Page, Failure> {
         let mut kv = self.0.kv_client().max_decoding_message_size(MAX_ANSWER);
         let (key, options) = get_options(range);
@@ -196,6 +143,22 @@ impl Client {
     pub(crate) async fn grant(&self, seconds: i64) -> Result<(i64, i64), Failure> {
         let granted = self.0.lease_client().grant(seconds, None).await;
         granted.map(|l| (l.id(), l.ttl())).map_err(failed)
+    }
+
+    /// How much longer a lease lasts, in seconds; `NoLease` when it is over.
+    pub(crate) async fn time_left(&self, lease: i64) -> Result<i64, Failure> {
+        let left = self.0.lease_client().time_to_live(lease, None).await;
+        match left.map_err(failed)?.ttl() {
+            ttl if ttl > 0 => Ok(ttl),
+            _ => Err(no_lease()),
+        }
+    }
+
+    /// Makes the server forget what was overwritten or deleted before a revision. Reads and watches
+    /// from before it fail then.
+    pub(crate) async fn compact(&self, revision: i64) -> Result<(), Failure> {
+        let compacted = self.0.kv_client().compact(revision, None).await;
+        compacted.map(drop).map_err(failed)
     }
 
     /// Ends a lease at once.
@@ -392,12 +355,14 @@ fn answer(answered: &etcd::TxnResponse) -> Answer {
 fn page(mut got: etcd::GetResponse) -> Page {
     let entries = got.take_kvs().into_iter().map(|kv| {
         let (created, modified) = (kv.create_revision(), kv.mod_revision());
+        let lease = kv.lease();
         let (key, value) = kv.into_key_value();
         KeyValue {
             key,
             value,
             created,
             modified,
+            lease,
         }
     });
     Page {
@@ -421,16 +386,12 @@ fn failed(error: etcd::Error) -> Failure {
             let source: &dyn std::error::Error = &error;
             let source = source.source().map(ToString::to_string);
             let detail = source.unwrap_or_else(|| error.to_string());
-            Failure::new(Cause::Tls, detail)
+            Failure::new(Cause::Tls(tls::Problem::Files), detail)
         }
         etcd::Error::InvalidArgs(reason) => Failure::new(Cause::Other, reason),
         etcd::Error::InvalidUri(error) => Failure::new(Cause::Unreachable, error.to_string()),
         other => Failure::new(Cause::Unanswered, other.to_string()),
     }
-}
-
-fn unreadable(error: &pac_core::Error) -> Failure {
-    Failure::new(Cause::Unreadable, error.to_string())
 }
 
 fn no_lease() -> Failure {

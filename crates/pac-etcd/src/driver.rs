@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pac_core::driver::{
-    Commit, Descriptor, Driver, ListFilter, Placement, RepositoryCommit, SessionTtl, Watch,
+    Commit, Descriptor, Driver, Finding, ListFilter, Placement, RepositoryCommit, SessionTtl, Watch,
 };
+use pac_core::effect::Effect;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
@@ -14,19 +15,21 @@ use tokio::time::timeout;
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
-use crate::client::failure::{Effect, Failure};
-use crate::client::{Client, Compare, Operation, Range, Transaction};
+use crate::client::failure::{Cause, Failure};
+use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Keys, end_of};
 use crate::options::Access;
 use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::store::retention::Finished;
+use crate::store::upkeep::{Upkeep, tell};
 use crate::watch::Watches;
 
 /// The default of the setting `etcd-lease-ttl`.
 const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// How long one call of `dead_sessions` may spend on deleting finished runs.
+/// How long one call of `dead_sessions` may spend on deleting finished runs, and how long on the
+/// upkeep of the store.
 const TIDY_FOR: Duration = Duration::from_secs(1);
 
 /// etcd writes one batch to its disk while the next one is gathered and sent.
@@ -43,12 +46,17 @@ pub struct EtcdDriver {
 
 impl EtcdDriver {
     /// Connects to a cluster, checks that the user may read and write the keys under the prefix,
-    /// and checks the version of the server. Writes nothing, so the future may be dropped.
+    /// and checks the version of the server. Says at *warn* what an operator should know, as that
+    /// nothing compacts the store. Writes nothing, so the future may be dropped.
+    ///
+    /// While the database is full, and for a user that may only read, it connects all the same:
+    /// reads work then, and sessions cannot be opened.
     ///
     /// # Errors
-    /// `Config` when options contradict each other, a file cannot be read, or the server is too
-    /// old; `Unauthorised` when user or password is wrong, or the user may not read and write
-    /// the prefix; `Unavailable` when no member could be reached, or there is no leader.
+    /// `Config` when options contradict each other, a file cannot be read, the server is too
+    /// old, or there is no secure connection; `Unauthorised` when user or password is wrong, or the
+    /// user may not read the prefix; `Unavailable` when no member could be reached, or there is no
+    /// leader.
     pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
         Self::connect_by(options, options.read()?).await
     }
@@ -73,9 +81,11 @@ impl EtcdDriver {
         let keys = Keys::new(&options.prefix)?;
         let cluster = Cluster::new(Arc::new(access));
         probe(&cluster, &keys).await?;
-        check_version(&cluster).await?;
         let finished = Finished::new(options.retention);
+        let upkeep = Upkeep::new(options.compaction);
         let sizes = (options.max_txn_ops, options.max_request_bytes);
+        let store = Store::new(cluster, keys, finished, upkeep, sizes);
+        look(&store).await?;
         let placement = Placement::Remote {
             batches_in_flight: BATCHES_IN_FLIGHT,
         };
@@ -85,7 +95,7 @@ impl EtcdDriver {
                     options.max_txn_ops / 2,
                     options.max_txn_ops - BESIDE_ENTRIES,
                 ),
-            store: Arc::new(Store::new(cluster, keys, finished, sizes)),
+            store: Arc::new(store),
             sessions: Sessions::default(),
             watches: Watches::default(),
         })
@@ -120,6 +130,7 @@ impl Driver for EtcdDriver {
         // Runs that are not deleted in time are deleted after more runs of their repository have
         // ended.
         let _ = timeout(TIDY_FOR, self.store.tidy()).await;
+        let _ = timeout(TIDY_FOR, self.store.keep_up()).await;
         Ok(dead)
     }
 
@@ -154,22 +165,68 @@ impl Driver for EtcdDriver {
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {
-        let version = version(&self.store.cluster).await;
+        let standing = self.store.cluster.standing().await;
         let failed = |failure: Failure| failure.error("read version", Effect::Read);
-        version.map(Some).map_err(failed)
+        standing
+            .map(|standing| Some(standing.version))
+            .map_err(failed)
+    }
+
+    async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
+        let mut findings = may_write(&self.store.cluster, &self.store.keys).await?;
+        let found = self.store.findings().await;
+        findings.extend(found.map_err(|failure| failure.error("diagnose", Effect::Read))?);
+        Ok(findings)
     }
 }
 
-/// Checks the permissions for the prefix without writing. The transaction puts a key only if that
-/// key exists, which it never does; etcd checks the user's permissions for both branches.
+/// Checks the permissions for the prefix without writing; what can only be read is let pass.
 async fn probe(cluster: &Cluster, keys: &Keys) -> Result<(), Error> {
-    let transaction = Transaction {
+    let refused = match cluster.first(&permissions(keys, true)).await {
+        Ok(_) => return Ok(()),
+        Err(failure) => failure,
+    };
+    if matches!(refused.cause, Cause::Full | Cause::Denied) {
+        let may_read = cluster.first(&permissions(keys, false)).await;
+        if may_read.is_ok() {
+            tracing::debug!(%refused, "only reads work");
+            return Ok(());
+        }
+    }
+    Err(refused.error("connect", Effect::Read))
+}
+
+/// What is wrong if the user may not write under the prefix. A full store is found elsewhere.
+async fn may_write(cluster: &Cluster, keys: &Keys) -> Result<Vec<Finding>, Error> {
+    match cluster
+        .transact(&permissions(keys, true), Effect::Read)
+        .await
+    {
+        Err(failure) if failure.cause == Cause::Denied => Ok(vec![Finding::failure(
+            ErrorKind::Unauthorised,
+            format!(
+                "the user of etcd may not write keys under {:?}",
+                keys.prefix()
+            ),
+            "give it a role that may read and write them, as docs/deploy/etcd-role.sh does",
+        )]),
+        Err(failure) if failure.cause == Cause::Full => Ok(Vec::new()),
+        Err(failure) => Err(failure.error("diagnose", Effect::Read)),
+        Ok(_) => Ok(Vec::new()),
+    }
+}
+
+/// A transaction that puts a key only if that key exists, which it never does; etcd checks the
+/// user's permissions for both branches.
+fn permissions(keys: &Keys, to_write: bool) -> Transaction {
+    let put = Operation::Put {
+        key: keys.never(),
+        value: Vec::new(),
+        lease: 0,
+    };
+    Transaction {
         when: vec![Compare::Exists(keys.never())],
-        then: vec![Operation::Put {
-            key: keys.never(),
-            value: Vec::new(),
-            lease: 0,
-        }],
+        then: Some(put).filter(|_| to_write).into_iter().collect(),
         otherwise: vec![Operation::Get(Range {
             key: keys.prefix().to_owned(),
             end: end_of(keys.prefix()),
@@ -177,27 +234,29 @@ async fn probe(cluster: &Cluster, keys: &Keys) -> Result<(), Error> {
             keys_only: true,
             ..Range::default()
         })],
-    };
-    cluster
-        .commit(transaction, "connect", Effect::Read)
-        .await
-        .map(drop)
+    }
 }
 
-async fn version(cluster: &Cluster) -> Result<String, Failure> {
-    let version = |client: Client| async move { client.version().await };
-    cluster.call(Effect::Read, version).await
-}
-
-async fn check_version(cluster: &Cluster) -> Result<(), Error> {
-    let version = match version(cluster).await {
-        Ok(version) => version,
+/// Looks at the server: refuses one that is too old, and says at *warn* what an operator should
+/// know. What cannot be found out is left out.
+async fn look(store: &Store) -> Result<(), Error> {
+    let standing = match store.cluster.standing().await {
+        Ok(standing) => standing,
         Err(failure) => {
-            tracing::debug!(%failure, "the version of etcd is not known");
+            tracing::debug!(%failure, "the server does not say how it is");
             return Ok(());
         }
     };
-    match advice(&version) {
+    check_version(&standing.version)?;
+    match store.findings_of(&standing).await {
+        Ok(findings) => tell(&findings),
+        Err(failure) => tracing::debug!(%failure, "the revisions of etcd cannot be looked at"),
+    }
+    Ok(())
+}
+
+fn check_version(version: &str) -> Result<(), Error> {
+    match advice(version) {
         Advice::None => Ok(()),
         Advice::Upgrade => {
             tracing::warn!(

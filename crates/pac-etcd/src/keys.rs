@@ -10,6 +10,8 @@
 //! | `held/<id>/<namespace>/<name>` | empty; the session may have runs in that repository |
 //! | `floor` | the highest ticket or token of any removed repository; new ones count on from it |
 //! | `migrated/<layout>` | empty; the state of an older layout was brought along |
+//! | `finished` | how many runs were put on the etcd lease that it is on, which takes more |
+//! | `compaction` | empty; written by the process that compacts the store |
 //! | `never` | never written: named in writes that must not happen |
 //!
 //! No part of a name contains a slash. So no two things have the same key, and the keys of one
@@ -108,6 +110,14 @@ impl Keys {
 
     pub(crate) fn migrated(&self, layout: &str) -> String {
         format!("{}migrated/{layout}", self.prefix)
+    }
+
+    pub(crate) fn finished(&self) -> String {
+        format!("{}finished", self.prefix)
+    }
+
+    pub(crate) fn compaction(&self) -> String {
+        format!("{}compaction", self.prefix)
     }
 
     pub(crate) fn never(&self) -> String {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pac_core::effect::Effect;
 use pac_core::migration::{
     CONCURRENCY, ClusterFacts, LEASES, LegacyKey, LegacySource, LegacyState, etcd_generations,
     etcd_v1, etcd_v2, is_of_layout,
@@ -10,7 +11,6 @@ use pac_core::{Error, ErrorKind};
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
-use crate::client::failure::Effect;
 use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Keys, after, end_of};
 

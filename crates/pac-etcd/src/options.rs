@@ -14,7 +14,8 @@ use pac_core::{Error, ErrorKind, file};
 #[non_exhaustive]
 pub struct EtcdOptions {
     /// The addresses of the cluster's members: `host:port`, or with `http://` or `https://` before
-    /// it. Without a scheme it is `https` if there is a [`ca_file`](Self::ca_file), else `http`.
+    /// it. Without a scheme it is `https` if there is a [`ca_file`](Self::ca_file), or if another
+    /// endpoint has that scheme, else `http`.
     /// Default: `127.0.0.1:2379`.
     pub endpoints: Vec<String>,
     /// How long to try to reach one member. Default: 5 s.
@@ -26,7 +27,8 @@ pub struct EtcdOptions {
     /// The password of the user. One in a file is read for every new connection and every new
     /// token, so that it can change. Default: none.
     pub password: Password,
-    /// The certificate authority of the members, in PEM. Needed for `https`. Default: none.
+    /// The certificate authority of the members, in PEM. Default: none; then `https` trusts the
+    /// authorities of this system, which are those of `SSL_CERT_FILE` and `SSL_CERT_DIR` if set.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, in PEM, with [`key_file`](Self::key_file). Default: none.
     pub cert_file: Option<PathBuf>,
@@ -41,6 +43,11 @@ pub struct EtcdOptions {
     pub max_txn_ops: usize,
     /// The server's `--max-request-bytes`; at least 64 KiB. Default: 1.5 MiB, as the server's.
     pub max_request_bytes: usize,
+    /// Has the driver compact the store: it forgets what was overwritten or deleted longer ago than
+    /// this, of all users of the store. One process of all does so, about this often. At least
+    /// 1 min. Default: `None`, since the store may have other users; then etcd has to compact by
+    /// itself (`--auto-compaction-retention`).
+    pub compaction: Option<Duration>,
     /// How long finished runs can be read: for at least 1 s. Default: 24 hours, and at most the
     /// latest 1,000 of each repository.
     pub retention: Retention,
@@ -61,6 +68,7 @@ impl Default for EtcdOptions {
             prefix: "/pac/v1/".to_owned(),
             max_txn_ops: 128,
             max_request_bytes: 3 * 512 * 1024,
+            compaction: None,
             retention: Retention::new(Duration::from_secs(24 * 60 * 60), 1_000),
         }
     }
@@ -88,10 +96,10 @@ impl EtcdOptions {
     /// Checks the settings, and that the files that they name can be read. Asks no server.
     pub(crate) fn read(&self) -> Result<Access, Error> {
         self.credentials()?;
-        let tls = self.tls()?;
+        let tls = self.tls()?.is_some();
         let endpoints = self.endpoints.iter();
         let endpoints: Vec<String> = endpoints
-            .map(|endpoint| full_address(endpoint, tls.is_some()))
+            .map(|endpoint| full_address(endpoint, tls))
             .collect::<Result<_, _>>()?;
         if endpoints.is_empty() {
             return Err(wrong("no endpoint: name at least one member as host:port"));
@@ -110,6 +118,12 @@ impl EtcdOptions {
         }
         if self.dial_timeout.is_zero() || self.request_timeout.is_zero() {
             return Err(wrong("timeouts must be longer than zero"));
+        }
+        if self.compaction.is_some_and(|age| age < MIN_COMPACTION) {
+            return Err(wrong(format!(
+                "the compaction keeps less than {MIN_COMPACTION:?}; controllers need that to hear \
+                 what they missed while they could not reach etcd"
+            )));
         }
         if self.retention.age < Duration::from_secs(1) {
             return Err(wrong("finished runs are kept for at least 1 s"));
@@ -133,7 +147,7 @@ impl EtcdOptions {
         }
     }
 
-    /// The TLS settings; reads the files anew. `None` without a CA file.
+    /// The TLS settings; reads the files anew. `None` where no endpoint is asked by TLS.
     pub(crate) fn tls(&self) -> Result<Option<Tls>, Error> {
         let identity = match (&self.cert_file, &self.key_file) {
             (None, None) => None,
@@ -147,22 +161,33 @@ impl EtcdOptions {
                 ));
             }
         };
-        let Some(ca_file) = &self.ca_file else {
-            if identity.is_some() || self.server_name.is_some() {
+        let trust = match &self.ca_file {
+            Some(ca_file) => Trust::Authority(read_text("CA", ca_file)?),
+            None if self.is_secure() => Trust::System,
+            None if identity.is_some() || self.server_name.is_some() => {
                 return Err(wrong(
-                    "a client certificate or server name without a CA file: name the file with \
-                     the certificate authority of the members",
+                    "a client certificate or server name without TLS: name the file with the \
+                     certificate authority of the members, or write the endpoints with https://",
                 ));
             }
-            return Ok(None);
+            None => return Ok(None),
         };
         Ok(Some(Tls {
-            ca: read_text("CA", ca_file)?,
+            trust,
             identity,
             server_name: self.server_name.clone(),
         }))
     }
+
+    /// Whether an endpoint is written with `https`.
+    fn is_secure(&self) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.any(|endpoint| endpoint.starts_with("https://"))
+    }
 }
+
+/// The shortest [`EtcdOptions::compaction`]: several times as long as a watch is resumed for.
+const MIN_COMPACTION: Duration = Duration::from_secs(60);
 
 /// A commit to one repository needs a few operations beside its entries.
 const MIN_TXN_OPS: usize = 16;
@@ -188,9 +213,17 @@ pub(crate) struct Access {
 
 /// The contents of the files, in PEM.
 pub(crate) struct Tls {
-    pub(crate) ca: String,
+    pub(crate) trust: Trust,
     pub(crate) identity: Option<(String, Secret)>,
     pub(crate) server_name: Option<String>,
+}
+
+/// Which authorities may have signed the certificates of members.
+pub(crate) enum Trust {
+    /// This one, in PEM.
+    Authority(String),
+    /// Those that this system trusts.
+    System,
 }
 
 /// The endpoint with its scheme, which is put before it if it is missing.
@@ -207,8 +240,9 @@ fn full_address(endpoint: &str, tls: bool) -> Result<String, Error> {
     }
     match (scheme, tls) {
         ("http", false) | ("https", true) => Ok(format!("{scheme}://{address}")),
-        ("http", true) => refuse("http does not go with a CA file; write https, or take it out"),
-        ("https", false) => refuse("https needs a CA file: the certificate authority to trust"),
+        ("http", true) => {
+            refuse("http does not go with a CA file or with https endpoints; write https")
+        }
         _ => refuse("the scheme must be http or https"),
     }
 }
@@ -261,7 +295,6 @@ mod tests {
             "https://[::1]:2379"
         );
         for (endpoint, tls, cure) in [
-            ("https://etcd:2379", false, "needs a CA file"),
             ("http://etcd:2379", true, "write https"),
             ("ftp://etcd", false, "must be http or https"),
             ("http://user@etcd", false, "without a user"),
@@ -276,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn https_without_a_file_trusts_the_authorities_of_the_system() {
+        let options = EtcdOptions::new(["https://etcd-0:2379", "etcd-1:2379"]);
+        let access = options.read().unwrap();
+        assert_eq!(
+            access.endpoints,
+            ["https://etcd-0:2379", "https://etcd-1:2379"]
+        );
+        let tls = options.tls().unwrap().unwrap();
+        assert!(matches!(tls.trust, Trust::System));
+        let mixed = EtcdOptions::new(["https://etcd-0:2379", "http://etcd-1:2379"]);
+        assert!(refusal(&mixed).contains("write https"));
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused() {
         let with = |change: &dyn Fn(&mut EtcdOptions)| {
             let mut options = EtcdOptions::default();
@@ -285,9 +332,10 @@ mod tests {
         assert!(with(&|o| o.username = Some("pac".into())).contains("without a password"));
         assert!(with(&|o| *o = o.clone().with_password("x")).contains("without a user"));
         assert!(with(&|o| o.cert_file = Some("c".into())).contains("give both"));
-        assert!(with(&|o| o.server_name = Some("c".into())).contains("without a CA file"));
+        assert!(with(&|o| o.server_name = Some("c".into())).contains("without TLS"));
         assert!(with(&|o| o.max_txn_ops = 2).contains("at least 16"));
         assert!(with(&|o| o.max_request_bytes = 2).contains("max_request_bytes"));
+        assert!(with(&|o| o.compaction = Some(Duration::from_secs(59))).contains("60s"));
         assert!(with(&|o| o.retention.age = Duration::ZERO).contains("at least 1 s"));
         let error = with(&|o| o.ca_file = Some("/there/is/none".into()));
         assert!(error.contains("/there/is/none cannot be read"), "{error}");

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pac_core::effect::Effect;
 use pac_core::raw::{RawListener, RawStore};
 use pac_core::{Error, ErrorKind};
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
-use crate::client::failure::Effect;
 use crate::client::{Changes, Client, Operation, Transaction};
 use crate::keys::Keys;
 
@@ -51,10 +51,9 @@ impl RawEtcd {
 #[async_trait]
 impl RawStore for RawEtcd {
     async fn server(&self) -> Result<String, Error> {
-        let version = |client: Client| async move { client.version().await };
-        let version = self.cluster.call(Effect::Read, version).await;
-        version
-            .map(|version| format!("etcd {version}"))
+        let standing = self.cluster.standing().await;
+        standing
+            .map(|standing| format!("etcd {}", standing.version))
             .map_err(|failure| failed(&failure))
     }
 

@@ -1,5 +1,7 @@
 //! The values of the keys: JSON objects with a version.
 
+mod stamp;
+
 use pac_core::state::{Entry, EntryState, Head, Moment, RunKind, RunOutcome};
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, Revision,
@@ -8,7 +10,8 @@ use pac_core::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::client::Compare;
+use stamp::{Hex, check_beginning};
+pub(crate) use stamp::{is_stamped, new_stamp};
 
 /// The version that this software writes, and the newest that it reads.
 const VERSION: u32 = 1;
@@ -110,61 +113,6 @@ impl TryFrom<String> for Id {
         let id = u64::from_str_radix(&text, 16);
         id.map(|id| Self(SessionId::new(id)))
             .map_err(|_| "a session is written in hexadecimal digits")
-    }
-}
-
-/// A number in 16 hexadecimal digits: many readers of JSON round large ones.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-struct Hex(Stamp);
-
-impl From<Hex> for String {
-    fn from(hex: Hex) -> Self {
-        hex.0.to_string()
-    }
-}
-
-impl TryFrom<String> for Hex {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let stamp = u64::from_str_radix(&text, 16);
-        stamp
-            .map(|stamp| Self(Stamp::new(stamp)))
-            .map_err(|_| "a stamp is written in hexadecimal digits")
-    }
-}
-
-/// A new stamp: nobody else makes the same one.
-pub(crate) fn new_stamp() -> Stamp {
-    Stamp::new(fastrand::u64(1..))
-}
-
-/// The condition that the value of a key has this stamp: it comes after the first one and before
-/// the second. etcd can compare whole values alone, and this compares the beginning of one: a value
-/// begins with its stamp, and a comma follows.
-pub(crate) fn is_stamped(key: &str, stamp: Stamp) -> [Compare; 2] {
-    let start = stamped(stamp);
-    // The character after the comma.
-    let end = format!("{start}-");
-    [
-        Compare::ValueAfter(key.to_owned(), start.into_bytes()),
-        Compare::ValueBefore(key.to_owned(), end.into_bytes()),
-    ]
-}
-
-/// What a value with this stamp begins with.
-fn stamped(stamp: Stamp) -> String {
-    format!("{{\"stamp\":\"{stamp}\"")
-}
-
-/// # Errors
-/// `Corrupt` for a value that does not begin with its stamp: no commit would find it as expected.
-fn check_beginning(key: &[u8], value: &[u8], stamp: Stamp) -> Result<(), Error> {
-    if value.starts_with(stamped(stamp).as_bytes()) {
-        Ok(())
-    } else {
-        Err(corrupt(key, &"it has to begin with its stamp"))
     }
 }
 
@@ -486,27 +434,6 @@ mod tests {
     fn fields_that_are_new_within_a_version_are_passed_over() {
         let value = br#"{"stamp":"00000000000000ab","version":1,"given_out":7,"more":"x"}"#;
         assert_eq!(decode_floor(b"k", value).unwrap(), (7, Stamp::new(0xab)));
-    }
-
-    #[test]
-    fn a_stamp_is_found_at_the_beginning_of_its_value_alone() {
-        let stamp = Stamp::new(0x0123_4567_89ab_cdef);
-        let passes = |value: &[u8], stamp| {
-            is_stamped("k", stamp).iter().all(|compare| match compare {
-                Compare::ValueAfter(_, start) => value > start.as_slice(),
-                Compare::ValueBefore(_, end) => value < end.as_slice(),
-                other => panic!("{other:?}"),
-            })
-        };
-        let value = encode_floor(u64::MAX, stamp).unwrap();
-        assert!(passes(&value, stamp));
-        for other in [0, 1, 0x0123_4567_89ab_cdee, 0x0123_4567_89ab_cdf0, u64::MAX] {
-            assert!(!passes(&value, Stamp::new(other)), "{other:x}");
-        }
-        let moved = br#"{"version":1,"given_out":7,"stamp":"0123456789abcdef"}"#;
-        assert!(!passes(moved, stamp));
-        let error = decode_floor(b"k", moved).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     }
 
     #[test]

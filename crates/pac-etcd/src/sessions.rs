@@ -1,23 +1,23 @@
 //! Sessions: each has two etcd leases, one that lasts for the session TTL and one for the lease
 //! TTL.
 
-use std::collections::{BTreeMap, HashMap};
+mod dead;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pac_core::driver::SessionTtl;
-use pac_core::protocol::Death;
-use pac_core::state::EntryState;
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
-use tokio::time::timeout;
+use pac_core::effect::Effect;
+use pac_core::{Error, ErrorKind, SessionId};
+use tokio::time::{Instant, timeout};
 
 use crate::client::cluster::Cluster;
-use crate::client::failure::{Cause, Effect, Failure};
+use crate::client::failure::{Cause, Failure};
 use crate::client::{Client, Compare, Keeper, Operation, Transaction};
-use crate::keys::Place;
 use crate::record::encode_session;
-use crate::store::{Store, all_pages, decode_head, malformed, one, one_key};
+use crate::store::{Store, malformed};
 
 /// The longest TTL that etcd accepts for a lease.
 const LONGEST_TTL: Duration = Duration::from_secs(9_000_000_000);
@@ -33,6 +33,8 @@ struct Session {
     /// The id of the etcd lease for the lease TTL. The lease for the session TTL has the session's
     /// id.
     lease: AtomicI64,
+    /// When the last renewal that was answered was sent.
+    renewed: Mutex<Instant>,
     /// The session's own connections, on the runtime that renews it. `None` before the first
     /// renewal, during a renewal, and after one that failed.
     connections: Mutex<Option<Connections>>,
@@ -58,10 +60,8 @@ impl Sessions {
     /// Opens a session, with three requests.
     pub(crate) async fn open(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
         let operation = "open session";
-        if ttl.lease > LONGEST_TTL || ttl.session > LONGEST_TTL {
-            let message = "etcd keeps no TTL longer than 9,000,000,000 s";
-            return Err(Error::new(ErrorKind::InvalidInput, operation, message));
-        }
+        let sent = Instant::now();
+        ttl.check(LONGEST_TTL)?;
         let ((session, session_ttl), (lease, lease_ttl)) = tokio::try_join!(
             grant(store, ttl.session, operation),
             grant(store, ttl.lease, operation)
@@ -96,6 +96,7 @@ impl Sessions {
         let session = Session {
             ttl,
             lease: AtomicI64::new(lease),
+            renewed: Mutex::new(sent),
             connections: Mutex::default(),
         };
         self.known().insert(id, Arc::new(session));
@@ -110,15 +111,17 @@ impl Sessions {
             .get(id)
             .ok_or_else(|| Error::session_lost(operation, id))?;
         let mut connections = session.take_connections(store);
-        // All attempts together take less than a third of the session TTL.
         let attempts = u32::try_from(connections.cluster.size().clamp(1, 3)).unwrap_or(1);
-        let patience = session.ttl.session / (3 * attempts + 1);
+        let patience = session.patience(attempts);
         let mut last = Failure::unanswered();
         for _ in 0..attempts {
             let member = connections.cluster.current();
+            let sent = Instant::now();
             let renewal = renew(&mut connections, id, session.lease.load(Ordering::Acquire));
             last = match timeout(patience, renewal).await {
                 Ok(Ok(lease_lives)) => {
+                    connections.cluster.answered();
+                    session.renewed(sent);
                     session.put_back(connections);
                     if !lease_lives {
                         restore(store, id, &session).await?;
@@ -136,7 +139,10 @@ impl Sessions {
                 Cause::Token => {
                     let _ = timeout(patience, connections.cluster.authenticate(member)).await;
                 }
-                _ => connections.cluster.turn_away_from(member),
+                _ => {
+                    connections.cluster.forget(member);
+                    connections.cluster.turn_away_from(member);
+                }
             }
         }
         // The connections are dropped here: one that does not answer may be dead, so the next
@@ -168,6 +174,17 @@ impl Sessions {
 }
 
 impl Session {
+    /// How long one of so many attempts to renew may take: all of them less than a third of the
+    /// session TTL, and less than half of what is left of the session.
+    fn patience(&self, attempts: u32) -> Duration {
+        let since = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        patience(self.ttl.session, since.elapsed(), attempts)
+    }
+
+    fn renewed(&self, sent: Instant) {
+        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+    }
+
     fn take_connections(&self, store: &Store) -> Connections {
         let mut connections = self
             .connections
@@ -262,149 +279,13 @@ async fn revoke(store: &Store, lease: i64, operation: &'static str) -> Result<()
     }
 }
 
-impl Store {
-    /// The dead sessions that may still have runs. Forgets those without runs whose lease TTL has
-    /// passed. One request, and a few more for each session whose lease TTL has passed.
-    pub(crate) async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
-        let mut sessions: BTreeMap<SessionId, (bool, bool, bool)> = BTreeMap::new();
-        for place in self.keys_under(&self.keys.sessions(), "sweep").await? {
-            match place {
-                Place::Record(id) => sessions.entry(id).or_default().0 = true,
-                Place::Alive(id) => sessions.entry(id).or_default().1 = true,
-                Place::Lease(id) => sessions.entry(id).or_default().2 = true,
-                Place::Head(_) | Place::Entry(..) | Place::Held(..) | Place::Floor => {}
-            }
-        }
-        let mut dead = Vec::new();
-        for (id, (record, alive, lease)) in sessions {
-            if !record || alive {
-                continue;
-            }
-            if lease {
-                dead.push((id, Death::Session));
-            } else if self.has_runs(id).await? {
-                dead.push((id, Death::Lease));
-            } else {
-                self.forget_session(id).await?;
-            }
-        }
-        Ok(dead)
-    }
-
-    async fn forget_session(&self, id: SessionId) -> Result<(), Error> {
-        let transaction = Transaction {
-            when: vec![Compare::Absent(self.keys.alive(id))],
-            then: vec![
-                Operation::Delete(self.keys.record(id)),
-                Operation::DeletePrefix(self.keys.held_by(id)),
-            ],
-            otherwise: Vec::new(),
-        };
-        let forgotten = self.cluster.commit(transaction, "sweep", Effect::Write);
-        forgotten.await.map(drop)
-    }
-
-    /// The repositories for which the session has a `held` key and in which any session has queued
-    /// or started runs. Whose runs they are, the caller sees when it reads those repositories; to
-    /// read all of their entries here would take too long. One request for the keys, and one for
-    /// every 50 repositories.
-    pub(crate) async fn repositories_of(
-        &self,
-        session: SessionId,
-    ) -> Result<Vec<RepositoryKey>, Error> {
-        let places = self
-            .keys_under(&self.keys.held_by(session), "sweep")
-            .await?;
-        let held = places.into_iter().filter_map(|place| match place {
-            Place::Held(_, repository) => Some(repository),
-            _ => None,
-        });
-        let held: Vec<_> = held.collect();
-        let mut with_runs = Vec::new();
-        for chunk in held.chunks(50.min(self.max_operations - 1)) {
-            let (alive, busy) = self.busy(session, chunk).await?;
-            for (repository, busy) in chunk.iter().zip(busy) {
-                // A dead session gets no new runs, so its key for a repository without runs can go.
-                if busy {
-                    with_runs.push(repository.clone());
-                } else if !alive {
-                    self.delete_held(session, repository).await?;
-                }
-            }
-        }
-        Ok(with_runs)
-    }
-
-    /// Whether the session lives, and for each of the repositories whether it has queued or started
-    /// runs of any session.
-    async fn busy(
-        &self,
-        session: SessionId,
-        repositories: &[RepositoryKey],
-    ) -> Result<(bool, Vec<bool>), Error> {
-        let alive = Operation::Get(one_key(self.keys.alive(session)));
-        let heads = repositories
-            .iter()
-            .map(|key| Operation::Get(one(self.keys.head(key))));
-        let transaction = Transaction {
-            then: std::iter::once(alive).chain(heads).collect(),
-            ..Transaction::default()
-        };
-        let answer = self
-            .cluster
-            .commit(transaction, "sweep", Effect::Read)
-            .await?;
-        let mut pages = all_pages(answer.steps).into_iter();
-        let alive = pages.next().ok_or_else(malformed)?;
-        let busy = pages.map(|page| match page.entries.first().map(decode_head) {
-            Some(Ok(stored)) => stored.head.queued > 0 || stored.head.started > 0,
-            // It counts as having runs: the caller then reads it and gets the error.
-            Some(Err(_)) => true,
-            None => false,
-        });
-        Ok((!alive.entries.is_empty(), busy.collect()))
-    }
-
-    /// Whether a dead session has queued or started runs. Reads the repositories that may have
-    /// some, up to the first that does, and deletes the session's `held` keys for those that do
-    /// not, so that they are not read again.
-    async fn has_runs(&self, session: SessionId) -> Result<bool, Error> {
-        for repository in self.repositories_of(session).await? {
-            if self.has_runs_in(session, &repository).await {
-                return Ok(true);
-            }
-            self.delete_held(session, &repository).await?;
-        }
-        Ok(false)
-    }
-
-    async fn has_runs_in(&self, session: SessionId, repository: &RepositoryKey) -> bool {
-        let Ok(entries) = self.all_entries(repository, "sweep").await else {
-            return true;
-        };
-        entries.iter().any(|entry| match entry.state {
-            EntryState::Queued { owner } => owner == Some(session),
-            EntryState::Started {
-                session: holder, ..
-            } => holder == session,
-            EntryState::Finished { .. } => false,
-        })
-    }
-
-    /// Deletes the key that says that a dead session may have runs in a repository.
-    async fn delete_held(
-        &self,
-        session: SessionId,
-        repository: &RepositoryKey,
-    ) -> Result<(), Error> {
-        let transaction = Transaction {
-            when: vec![Compare::Absent(self.keys.alive(session))],
-            then: vec![Operation::Delete(self.keys.held(session, repository))],
-            otherwise: Vec::new(),
-        };
-        let deleted = self.cluster.commit(transaction, "sweep", Effect::Write);
-        deleted.await.map(drop)
-    }
+/// Even when nothing is left of the session, by the clock of this process, the store may have kept
+/// it: an attempt then has the least time.
+fn patience(ttl: Duration, since: Duration, attempts: u32) -> Duration {
+    let left = ttl.saturating_sub(since);
+    let most = ttl / (3 * attempts + 1);
+    let least = ttl / 30;
+    (left / (2 * attempts + 1)).clamp(least, most)
 }
 
 /// Whole seconds, rounded up: never less than was asked for.
@@ -416,6 +297,22 @@ fn seconds(ttl: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_renewal_is_given_up_before_the_session_is_over() {
+        let ttl = Duration::from_secs(15);
+        for (since, attempts, expected) in [
+            (3, 1, 3_750),
+            (3, 3, 1_500),
+            (9, 1, 2_000),
+            (8, 3, 1_000),
+            (15, 3, 500),
+            (99, 1, 500),
+        ] {
+            let patience = patience(ttl, Duration::from_secs(since), attempts);
+            assert_eq!(patience, Duration::from_millis(expected), "{since}");
+        }
+    }
 
     #[test]
     fn a_ttl_is_never_cut_short() {

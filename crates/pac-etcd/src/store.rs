@@ -7,14 +7,17 @@ pub(crate) mod recent;
 mod refusal;
 mod removal;
 pub(crate) mod retention;
+pub(crate) mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use recent::Recent;
 use retention::Finished;
+use upkeep::Upkeep;
 
 use pac_core::driver::ListFilter;
+use pac_core::effect::Effect;
 use pac_core::state::{Entry, Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, Stamp, Version};
 use tokio::time::Instant;
@@ -22,7 +25,7 @@ use tokio::time::Instant;
 use held::Held;
 
 use crate::client::cluster::Cluster;
-use crate::client::failure::{Cause, Effect};
+use crate::client::failure::Cause;
 use crate::client::{KeyValue, Operation, Page, Range, Step, Transaction};
 use crate::keys::{Keys, Place, after, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
@@ -47,6 +50,7 @@ pub(crate) struct Store {
     pub(crate) max_operations: usize,
     pub(crate) max_bytes: usize,
     pub(crate) recent: Recent,
+    pub(crate) upkeep: Upkeep,
     floors: Mutex<VecDeque<Version>>,
 }
 
@@ -55,6 +59,7 @@ impl Store {
         cluster: Cluster,
         keys: Keys,
         finished: Finished,
+        upkeep: Upkeep,
         (max_operations, max_bytes): (usize, usize),
     ) -> Self {
         Self {
@@ -65,6 +70,7 @@ impl Store {
             max_operations,
             max_bytes,
             recent: Recent::default(),
+            upkeep,
             floors: Mutex::default(),
         }
     }
@@ -338,13 +344,13 @@ impl Store {
         }
     }
 
-    /// What the keys under a prefix, which ends with a slash, stand for. One request for each
-    /// [`PAGE`].
+    /// What the keys under a prefix, which ends with a slash, stand for, each with the lease that it
+    /// is on (0: none). One request for each [`PAGE`].
     pub(crate) async fn keys_under(
         &self,
         prefix: &str,
         operation: &'static str,
-    ) -> Result<Vec<Place>, Error> {
+    ) -> Result<Vec<(Place, i64)>, Error> {
         let mut places = Vec::new();
         let mut start = prefix.to_owned();
         loop {
@@ -359,7 +365,7 @@ impl Store {
             places.extend(
                 page.entries
                     .iter()
-                    .filter_map(|kv| self.keys.place(&kv.key)),
+                    .filter_map(|kv| Some((self.keys.place(&kv.key)?, kv.lease))),
             );
             match page.entries.last() {
                 Some(last) if page.more => start = after(&String::from_utf8_lossy(&last.key)),

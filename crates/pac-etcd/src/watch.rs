@@ -3,26 +3,36 @@
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pac_core::driver::Watch;
-use pac_core::hints::{Hints, Reached};
+use pac_core::effect::Effect;
+use pac_core::hints::{Hints, Reached, Subscribers};
+use pac_core::pauses::{Pauses, jittered};
 use pac_core::state::Snapshot;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Revision, SessionId};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::failure::{Cause, Effect, Failure};
+use crate::client::failure::{Cause, Failure};
 use crate::client::{Change, Changes, Client};
 use crate::keys::Place;
 use crate::record::{StoredHead, decode_entry};
-use crate::store::{Store, one_key, revision};
+use crate::store::{Store, malformed, one_key, revision};
 
-/// How long to try to resume a broken stream before the subscribers get the error.
-const RESUME_FOR: Duration = Duration::from_secs(10);
-const FIRST_DELAY: Duration = Duration::from_millis(50);
-const LONGEST_DELAY: Duration = Duration::from_secs(1);
+/// How long to try to resume a broken stream before the subscribers get the error, and with it the
+/// health of their managers: longer than the election of a leader. What they read anew after that
+/// costs more than to resume.
+const RESUME_FOR: Duration = Duration::from_secs(5);
+/// The pauses between attempts to resume it. A process that only waits hears of an etcd that answers
+/// again as late as twice the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// After how long without a change to look whether the member that tells of them still answers, if
+/// there are others. HTTP/2's own pings find out much later.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// The stream, if there is one, and its subscribers.
 #[derive(Debug, Default)]
@@ -47,18 +57,17 @@ impl Watches {
         store: &Arc<Store>,
         session: SessionId,
     ) -> Result<Box<dyn Watch>, Error> {
-        let subscriber = Arc::<Hints>::default();
         let mut running = self.0.lock().await;
         if let Some(running) = &*running
-            && running.hub.add(session, &subscriber)
+            && let Some(watch) = running.hub.add(session)
         {
-            return Ok(subscriber.watch());
+            return Ok(watch);
         }
         let next = now(store).await? + 1;
         let opened = open(store, next).await;
         let stream = opened.map_err(|failure| failure.error("watch", Effect::Read))?;
         let hub = Arc::new(Hub::default());
-        hub.add(session, &subscriber);
+        let watch = hub.add(session).ok_or_else(malformed)?;
         store.recent.forget();
         store.recent.begin(next - 1);
         let end = End(Arc::clone(&hub));
@@ -67,7 +76,7 @@ impl Watches {
             hub,
             task: tokio::spawn(follower),
         });
-        Ok(subscriber.watch())
+        Ok(watch)
     }
 }
 
@@ -77,86 +86,119 @@ async fn now(store: &Store) -> Result<i64, Error> {
     Ok(read.await?.revision)
 }
 
-/// The stream, and the member that it comes from.
-async fn open(store: &Store, from: i64) -> Result<(Changes, usize), Failure> {
+/// The stream of changes, and the member that it comes from.
+struct Stream {
+    changes: Changes,
+    client: Client,
+    member: usize,
+}
+
+async fn open(store: &Store, from: i64) -> Result<Stream, Failure> {
     let watch = |client: Client| {
         let prefix = store.keys.prefix().to_owned();
-        async move { client.watch(&prefix, from).await }
+        let member = store.cluster.current();
+        async move {
+            let changes = client.watch(&prefix, from).await?;
+            Ok(Stream {
+                changes,
+                client,
+                member,
+            })
+        }
     };
-    let changes = store.cluster.call(Effect::Read, watch).await?;
-    Ok((changes, store.cluster.current()))
+    store.cluster.call(Effect::Read, watch).await
 }
 
 /// Passes the stream on to the subscribers, and resumes it at another member when it breaks. Ends
 /// when it cannot be resumed, or when no subscriber is left.
-async fn follow(store: Arc<Store>, end: End, stream: (Changes, usize), mut next: i64) {
+async fn follow(store: Arc<Store>, end: End, mut stream: Stream, mut next: i64) {
     let hub = &end.0;
-    let (mut changes, mut member) = stream;
-    let mut delay = FIRST_DELAY;
+    let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
-        let failure = match changes.next().await {
-            Ok(batch) => {
-                // A stream that breaks before it tells anything is not opened again at once.
-                if batch.revision >= next {
-                    delay = FIRST_DELAY;
+        store.upkeep.await_from(next);
+        let failure = tokio::select! {
+            biased;
+            told = stream.changes.next() => match told {
+                Ok(batch) => {
+                    // A stream that breaks before it tells anything is not opened again at once.
+                    if batch.revision >= next {
+                        pauses.reset();
+                    }
+                    next = batch.revision.saturating_add(1);
+                    if !hub.tell(&store, batch.changes) {
+                        store.recent.pause();
+                        store.upkeep.await_from(0);
+                        return;
+                    }
+                    store.recent.told(batch.revision);
+                    continue;
                 }
-                next = batch.revision.saturating_add(1);
-                if !hub.tell(&store, batch.changes) {
-                    store.recent.pause();
-                    return;
+                Err(failure) => {
+                    if failure.may_pass_elsewhere() {
+                        store.cluster.turn_away_from(stream.member);
+                    }
+                    Some(failure)
                 }
-                store.recent.told(batch.revision);
-                continue;
-            }
-            Err(failure) => failure,
+            },
+            () = left_alone(&store, &stream.client, stream.member) => None,
         };
-        if failure.may_pass_elsewhere() {
-            store.cluster.turn_away_from(member);
-        }
-        match resume(&store, hub, failure, &mut next, &mut delay).await {
-            Ok(resumed) => (changes, member) = resumed,
-            Err(failure) => return hub.end(&failure),
+        match resume(&store, hub, failure, &mut next, &mut pauses).await {
+            Ok(resumed) => stream = resumed,
+            Err(failure) => {
+                store.upkeep.await_from(0);
+                return hub.end(&failure);
+            }
         }
     }
 }
 
+/// Waits until changes had better be told by another member: this one is silent, or the requests of
+/// this process go to another one by now.
+async fn left_alone(store: &Store, client: &Client, member: usize) {
+    if store.cluster.size() < 2 {
+        return std::future::pending().await;
+    }
+    let is_silent = async {
+        loop {
+            sleep(jittered(QUIET)).await;
+            if !client.is_heard().await {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = store.cluster.turned_away_from(member) => {}
+        () = is_silent => {
+            store.cluster.forget(member);
+            store.cluster.turn_away_from(member);
+        }
+    }
+}
+
+/// Opens the stream again where it ended. Without a failure it is opened at once.
 async fn resume(
     store: &Store,
     hub: &Hub,
-    mut failure: Failure,
+    mut failure: Option<Failure>,
     next: &mut i64,
-    delay: &mut Duration,
-) -> Result<(Changes, usize), Failure> {
+    pauses: &mut Pauses,
+) -> Result<Stream, Failure> {
     let until = Instant::now() + RESUME_FOR;
     store.recent.pause();
     loop {
-        tracing::debug!(%failure, "the watch is interrupted");
-        match failure.cause {
-            Cause::Denied | Cause::Credentials | Cause::TooManyOperations => return Err(failure),
-            // The stream cannot continue where it broke, because that revision was compacted or the
-            // answer is too large: it goes on from now.
-            Cause::Compacted | Cause::Other | Cause::TooLarge => {
-                if let Ok(now) = now(store).await {
-                    *next = now + 1;
-                    store.recent.forget();
-                    hub.missed();
-                }
+        if let Some(failure) = failure {
+            tracing::debug!(%failure, "the watch is interrupted");
+            see_to(store, hub, &failure, next).await?;
+            if Instant::now() >= until {
+                return Err(failure);
             }
-            Cause::Token => {
-                let renewed = store.cluster.authenticate(store.cluster.current());
-                match timeout(store.cluster.request_timeout(), renewed).await {
-                    Ok(Err(refused)) if refused.cause == Cause::Credentials => return Err(refused),
-                    Ok(Err(refused)) => tracing::debug!(%refused, "no new token"),
-                    Ok(Ok(())) | Err(_) => {}
-                }
+            let pause = pauses.grow();
+            if failure.may_pass_with_time() {
+                store.cluster.pause(pause).await;
+            } else {
+                sleep(pause).await;
             }
-            _ => {}
         }
-        if Instant::now() >= until {
-            return Err(failure);
-        }
-        sleep(delay.mul_f64(0.5 + fastrand::f64())).await;
-        *delay = (*delay * 2).min(LONGEST_DELAY);
         if let Ok(now) = now(store).await
             && now < *next - 1
         {
@@ -171,19 +213,55 @@ async fn resume(
                 store.recent.begin(*next - 1);
                 return Ok(stream);
             }
-            Err(again) => failure = again,
+            Err(again) => failure = Some(again),
         }
     }
 }
 
+/// Does what a failure of the stream asks for, before it is opened again.
+///
+/// # Errors
+/// The failure, or another one, with which trying again makes no sense.
+async fn see_to(
+    store: &Store,
+    hub: &Hub,
+    failure: &Failure,
+    next: &mut i64,
+) -> Result<(), Failure> {
+    match failure.cause {
+        Cause::Denied | Cause::Credentials | Cause::TooManyOperations => {
+            return Err(failure.clone());
+        }
+        // The stream cannot continue where it broke, because that revision was compacted or the
+        // answer is too large: it goes on from now.
+        Cause::Compacted | Cause::Other | Cause::TooLarge => {
+            if let Ok(now) = now(store).await {
+                *next = now + 1;
+                store.recent.forget();
+                hub.missed();
+            }
+        }
+        Cause::Token => {
+            let renewed = store.cluster.authenticate(store.cluster.current());
+            match timeout(store.cluster.request_timeout(), renewed).await {
+                Ok(Err(refused)) if refused.cause == Cause::Credentials => return Err(refused),
+                Ok(Err(refused)) => tracing::debug!(%refused, "no new token"),
+                Ok(Ok(())) | Err(_) => {}
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// The subscribers of the stream.
 #[derive(Debug, Default)]
-struct Hub(Mutex<Subscribers>);
+struct Hub(Mutex<Listening>);
 
 #[derive(Debug, Default)]
-struct Subscribers {
+struct Listening {
     ended: bool,
-    all: Vec<(SessionId, Weak<Hints>)>,
+    subscribers: Subscribers,
 }
 
 /// Tells the subscribers that the stream has ended when its task ends, even by a panic.
@@ -197,49 +275,26 @@ impl Drop for End {
 }
 
 impl Hub {
-    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
+    fn listening(&self) -> MutexGuard<'_, Listening> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a subscriber. False when the stream has ended.
-    fn add(&self, session: SessionId, subscriber: &Arc<Hints>) -> bool {
-        let mut subscribers = self.subscribers();
-        if !subscribers.ended {
-            subscribers
-                .all
-                .retain(|(_, known)| known.strong_count() > 0);
-            let subscriber = Arc::downgrade(subscriber);
-            subscribers.all.push((session, subscriber));
-        }
-        !subscribers.ended
-    }
-
-    fn each(&self, mut told: impl FnMut(SessionId, &Hints)) {
-        let subscribers = self.subscribers().all.clone();
-        for (session, subscriber) in subscribers {
-            if let Some(subscriber) = subscriber.upgrade() {
-                told(session, &subscriber);
-            }
-        }
-    }
-
-    /// Whether any session but `by` listens.
-    fn interests_any_but(&self, by: Option<SessionId>) -> bool {
-        let subscribers = self.subscribers();
-        subscribers
-            .all
-            .iter()
-            .any(|(session, _)| Some(*session) != by)
+    /// Adds a subscriber. `None` when the stream has ended.
+    fn add(&self, session: SessionId) -> Option<Box<dyn Watch>> {
+        let mut listening = self.listening();
+        (!listening.ended).then(|| listening.subscribers.subscribe(session))
     }
 
     fn end(&self, failure: &Failure) {
-        if !mem::replace(&mut self.subscribers().ended, true) {
-            self.each(|_, hints| hints.broken(failure.error("watch", Effect::Read)));
+        let mut listening = self.listening();
+        if !mem::replace(&mut listening.ended, true) {
+            let error = failure.error("watch", Effect::Read);
+            listening.subscribers.break_off(&error);
         }
     }
 
     fn missed(&self) {
-        self.each(|_, hints| hints.missed());
+        self.listening().subscribers.tell(Hints::missed);
     }
 
     /// Passes changes on. False when no subscriber is left: the stream has ended then.
@@ -268,12 +323,12 @@ impl Hub {
             }
         }
         self.changed(store, told);
+        let mut listening = self.listening();
         if session_died {
-            self.each(|_, hints| hints.session_died());
+            listening.subscribers.tell(Hints::session_died);
         }
-        let mut subscribers = self.subscribers();
-        let heard = subscribers.all.iter().any(|(_, s)| s.strong_count() > 0);
-        subscribers.ended |= !heard;
+        let heard = listening.subscribers.is_heard();
+        listening.ended |= !heard;
         heard
     }
 
@@ -283,9 +338,9 @@ impl Hub {
             let Some(head) = told.head else {
                 continue;
             };
-            let by = head.map(|head| head.by);
+            let by = head.map(|head| head.by).unwrap_or_default();
             // Mostly the only subscriber made the change itself, and needs no hint.
-            if !self.interests_any_but(by) {
+            if !self.listening().subscribers.others_than(by) {
                 continue;
             }
             let entries = told.entries.iter().filter_map(|(run, change)| {
@@ -313,11 +368,13 @@ impl Hub {
                 },
                 None => Reached::revision(told.revision),
             };
-            self.each(|session, hints| match snapshot.clone() {
-                _ if by == Some(session) => {}
-                Some(snapshot) => hints.changed_to(&repository, snapshot),
-                None => hints.changed(&repository, reached),
-            });
+            let listening = self.listening();
+            listening
+                .subscribers
+                .tell_others(by, |hints| match snapshot.clone() {
+                    Some(snapshot) => hints.changed_to(&repository, snapshot),
+                    None => hints.changed(&repository, reached),
+                });
         }
     }
 }

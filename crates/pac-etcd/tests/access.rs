@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pac_conformance::{durable, ephemeral, queued, repository, started};
+use pac_core::driver::{Driver, Level, SessionTtl};
 use pac_core::manager::Turn;
 use pac_core::password::Password;
 use pac_core::state::RunOutcome;
@@ -269,41 +270,43 @@ async fn certificates_are_checked_on_both_sides() {
     drop(started(&manager, &repository("web"), durable("a")).await);
 
     let (foreign_cert, foreign_key) = stranger.sign("controller");
-    for (what, wrong) in [
+    for (cure, wrong) in [
         (
-            "another authority",
+            "no trusted authority has signed",
             changed(&right, |o| {
                 o.ca_file = Some(stranger.file("ca.pem"));
             }),
         ),
         (
-            "another name",
+            "a certificate for another name",
             changed(&right, |o| {
                 o.server_name = Some("other.example".to_owned());
             }),
         ),
+        // The address is not in the certificate.
         (
-            "no name, and an address that is not in the certificate",
+            "a certificate for another name",
             changed(&right, |o| {
                 o.server_name = None;
             }),
         ),
         (
-            "no certificate",
+            "set etcd-cert-file",
             changed(&right, |o| {
                 o.cert_file = None;
                 o.key_file = None;
             }),
         ),
         (
-            "a certificate of another authority",
+            "set etcd-cert-file",
             changed(&right, |o| {
                 o.cert_file = Some(foreign_cert);
                 o.key_file = Some(foreign_key);
             }),
         ),
+        // Plain text.
         (
-            "plain text",
+            "speaks TLS, and was asked without: set etcd-ca-file",
             changed(&right, |o| {
                 o.ca_file = None;
                 o.cert_file = None;
@@ -311,25 +314,138 @@ async fn certificates_are_checked_on_both_sides() {
                 o.server_name = None;
             }),
         ),
+        // The authorities of the system.
+        (
+            "no trusted authority has signed",
+            changed(&right, |o| {
+                o.endpoints = vec![format!("https://{}", member.endpoint())];
+                o.ca_file = None;
+            }),
+        ),
     ] {
         let error = refusal(&wrong).await;
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{what}: {error}");
-        assert!(error.to_string().contains("certificate"), "{what}: {error}");
+        // A server whose reason did not arrive may have been stopped at that moment.
+        let is_clear = !error.to_string().contains("before it answered");
+        let kind = if is_clear {
+            ErrorKind::Config
+        } else {
+            ErrorKind::Unavailable
+        };
+        assert_eq!(error.kind(), kind, "{cure}: {error:?}");
+        let shown = error.to_string();
+        assert!(
+            shown.contains(cure) && shown.contains(&member.endpoint()),
+            "{cure}: {shown}"
+        );
     }
     let garbage = authority.file("garbage.pem");
     fs::write(&garbage, "no certificate").unwrap();
-    for wrong in [
-        changed(&right, |o| {
-            o.ca_file = Some(garbage.clone());
-        }),
-        changed(&right, |o| {
-            o.key_file = Some(garbage);
-        }),
+    for (cure, wrong) in [
+        (
+            "set etcd-ca-file",
+            changed(&right, |o| {
+                o.ca_file = Some(garbage.clone());
+            }),
+        ),
+        (
+            "hold no usable",
+            changed(&right, |o| {
+                o.key_file = Some(garbage);
+            }),
+        ),
     ] {
         let error = refusal(&wrong).await;
-        assert!(
-            error.to_string().contains("no secure connection"),
-            "{error}"
-        );
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.to_string().contains(cure), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_speaks_no_tls_is_named() {
+    let (authority, member) = (Authority::new(), Member::single(&[]));
+    let mut options = support::options([member.endpoint()]);
+    options.ca_file = Some(authority.file("ca.pem"));
+    let error = refusal(&options).await;
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let shown = error.to_string();
+    let cure = format!("etcd at {} does not speak TLS", member.endpoint());
+    assert!(shown.contains(&cure), "{shown}");
+    // The cause comes once.
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(!shown.contains(&cause), "{shown}: {cause}");
+}
+
+/// The name of the variable by which this test runs itself in another environment.
+const AS_CHILD: &str = "PAC_TEST_ETCD_WITH_TLS";
+
+/// Without a CA file, the authorities of the system are trusted: here those of a file that the
+/// environment of another process names, which is this test again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn https_trusts_the_authorities_of_the_system() {
+    if let Ok(endpoint) = env::var(AS_CHILD) {
+        let options = support::options([format!("https://{endpoint}")]);
+        let manager = support::manager(&options).await;
+        drop(started(&manager, &repository("web"), durable("a")).await);
+        return;
+    }
+    let authority = Authority::new();
+    let (cert, key) = authority.sign("127.0.0.1");
+    let path = |path: PathBuf| path.to_str().unwrap().to_owned();
+    let member = Member::with_tls(&[
+        "--cert-file".to_owned(),
+        path(cert),
+        "--key-file".to_owned(),
+        path(key),
+    ]);
+    let options = support::options([format!("https://{}", member.endpoint())]);
+    let error = refusal(&options).await;
+    assert!(
+        error.to_string().contains("no trusted authority"),
+        "{error}"
+    );
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["--exact", "https_trusts_the_authorities_of_the_system"]);
+    child.env(AS_CHILD, member.endpoint());
+    child.env("SSL_CERT_FILE", authority.file("ca.pem"));
+    let ended = tokio::task::spawn_blocking(move || child.output());
+    let ended = ended.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&ended.stdout);
+    assert!(
+        ended.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+/// A role that may only read is enough for reading, and the store is found not to take writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_may_only_read_can_connect_and_read() {
+    let options = support::options(["-"]);
+    let member = Member::single(&[]);
+    let mut auth = support::raw(&member.endpoint()).await.auth_client();
+    auth.role_add("reader").await.unwrap();
+    let keys = etcd_client::Permission::read(options.prefix.as_str()).with_prefix();
+    auth.role_grant_permission("reader", keys).await.unwrap();
+    for (user, role) in [("root", "root"), ("pac", "reader")] {
+        auth.user_add(user, PASSWORD, None).await.unwrap();
+        if role == "root" {
+            auth.role_add(role).await.unwrap();
+        }
+        auth.user_grant_role(user, role).await.unwrap();
+    }
+    auth.auth_enable().await.unwrap();
+    let options = changed(&as_pac(&options, PASSWORD), |o| {
+        o.endpoints = vec![member.endpoint()];
+    });
+    let driver = EtcdDriver::connect(&options).await.unwrap();
+    assert!(!driver.load(&repository("web"), None).await.unwrap().exists);
+    let found = driver.diagnose().await.unwrap();
+    assert!(
+        found
+            .iter()
+            .any(|f| f.level() == Level::Failure(ErrorKind::Unauthorised)),
+        "{found:?}"
+    );
+    let ttl = SessionTtl::new(Duration::from_secs(10), Duration::from_secs(10));
+    let error = driver.open_session(ttl).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
 }

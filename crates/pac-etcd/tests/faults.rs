@@ -282,6 +282,18 @@ async fn a_full_database_is_named_with_its_cure() {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("NOSPACE"), "{error}");
     assert_eq!(manager.status(&web).await.unwrap().running.len(), 0);
+    // A process that connects now can read, is told, and opens no session.
+    let reads = support::driver(&options).await;
+    assert!(reads.load(&web, None).await.unwrap().exists);
+    let found = reads.diagnose().await.unwrap();
+    assert!(
+        found.iter().any(|f| f.text().contains("NOSPACE")),
+        "{found:?}"
+    );
+    let ttl = SessionTtl::new(Duration::from_secs(10), Duration::from_secs(10));
+    let error = reads.open_session(ttl).await.unwrap_err();
+    assert!(error.to_string().contains("NOSPACE"), "{error}");
+    reads.dead_sessions().await.unwrap();
 }
 
 /// The driver counts operations as the server does: the server accepts the largest commits that the

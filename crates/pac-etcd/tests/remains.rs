@@ -58,34 +58,39 @@ async fn a_removed_repository_and_a_closed_manager_leave_nothing() {
         manager.close().await.unwrap();
     }
     let begun = Instant::now();
-    while keys(&options).await != ["floor"] {
+    // The second one says on which lease the finished runs were that vanish by themselves.
+    while keys(&options).await != ["finished", "floor"] {
         let left = keys(&options).await;
         assert!(begun.elapsed() < Duration::from_secs(10), "left: {left:?}");
         sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The session of a killed controller is forgotten by any manager that is still there, once its
-/// lease TTL has passed.
+/// The session of a killed controller that had no runs is forgotten by any manager that is still
+/// there, however long its lease TTL is, and its lease ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_session_is_forgotten_when_its_runs_are_seen_to() {
+async fn a_dead_session_without_runs_is_forgotten_at_once() {
     let options = on_the_oldest();
     let manager = support::manager(&options).await;
     let driver = support::driver(&options).await;
     // This session is never renewed.
-    let ttl = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(4));
+    let ttl = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(36_000));
 
     let dead = driver.open_session(ttl).await.unwrap();
+    let of_the_dead = format!("sessions/{:016x}/", dead.get());
     let begun = Instant::now();
-    let of_the_dead = format!("sessions/{:016x}/record", dead.get());
-    while keys(&options).await.contains(&of_the_dead) {
+    let is_there = async || {
+        let keys = keys(&options).await;
+        keys.iter().any(|key| key.starts_with(&of_the_dead))
+    };
+    assert!(is_there().await);
+    while is_there().await {
         assert!(
-            begun.elapsed() < Duration::from_secs(15),
+            begun.elapsed() < Duration::from_secs(60),
             "it is still there"
         );
         sleep(Duration::from_millis(200)).await;
     }
-    assert!(begun.elapsed() >= ttl.lease, "it went too early");
     manager.close().await.unwrap();
 }
 

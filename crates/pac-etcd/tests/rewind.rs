@@ -13,13 +13,26 @@ use std::time::Duration;
 
 use pac_conformance::{durable, queued, repository, started};
 use pac_core::driver::Driver;
-use pac_core::manager::{ConcurrencyManager, Event, Heard, Turn};
+use pac_core::manager::{ConcurrencyManager, Event, Heard, ManagerOptions, Turn};
 use pac_core::state::RunOutcome;
 use pac_core::{FencingToken, Limit};
+use pac_etcd::EtcdOptions;
 use support::own::Member;
 use tokio::time::{Instant, sleep, timeout};
 
 const DONE: RunOutcome = RunOutcome::Completed;
+
+/// A manager whose poll forgets no repository while the test runs: with one that is not in use it
+/// would forget the counters.
+async fn manager(options: &EtcdOptions) -> ConcurrencyManager {
+    let patient = ManagerOptions::default()
+        .with_session_ttl(Duration::from_secs(6))
+        .with_command_timeout(Duration::from_secs(20))
+        .with_poll_interval(Duration::from_secs(60))
+        .with_sweep_interval(Duration::from_millis(500));
+    let driver = support::driver(options).await;
+    ConcurrencyManager::open(driver, patient).await.unwrap()
+}
 
 /// Admits and releases a run; returns its token.
 async fn cycle(manager: &ConcurrencyManager, name: &str) -> FencingToken {
@@ -35,7 +48,7 @@ async fn cycle(manager: &ConcurrencyManager, name: &str) -> FencingToken {
 async fn a_restored_server_is_told_as_such_and_work_goes_on() {
     let mut member = Member::single(&[]);
     let options = support::options([member.endpoint()]);
-    let manager = support::manager(&options).await;
+    let manager = manager(&options).await;
     let (web, busy) = (repository("web"), repository("busy"));
     for key in [&web, &busy] {
         manager.set_limit(key, Limit::new(1), None).await.unwrap();
@@ -60,10 +73,16 @@ async fn a_restored_server_is_told_as_such_and_work_goes_on() {
 
     let restored = Instant::now();
     let token = cycle(&manager, "e").await;
-    assert!(restored.elapsed() < Duration::from_secs(18), "not by a time-out");
+    assert!(
+        restored.elapsed() < Duration::from_secs(18),
+        "not by a time-out"
+    );
     assert!(token > newest, "{token} after {newest}");
     let told = async {
-        while !matches!(events.next().await, Some(Heard::Event(Event::StoreRewound { .. }))) {}
+        while !matches!(
+            events.next().await,
+            Some(Heard::Event(Event::StoreRewound { .. }))
+        ) {}
     };
     timeout(Duration::from_secs(10), told).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -88,33 +107,37 @@ async fn a_restored_head_at_a_known_revision_is_another() {
     let mut member = Member::single(&[]);
     let options = support::options([member.endpoint()]);
     let web = repository("web");
-    let manager = support::manager(&options).await;
-    manager.set_limit(&web, Limit::new(5), None).await.unwrap();
-    manager.close().await.unwrap();
+    let first = manager(&options).await;
+    first.set_limit(&web, Limit::new(5), None).await.unwrap();
+    first.close().await.unwrap();
     member.kill();
     let copy = member.copy_of_data();
     member.start();
     member.wait_until_healthy();
-    let manager = support::manager(&options).await;
+    let second = manager(&options).await;
     for name in ["x", "y"] {
-        cycle(&manager, name).await;
+        cycle(&second, name).await;
     }
     let driver = support::driver(&options).await;
     let known = driver.load(&web, None).await.unwrap();
-    drop((manager, driver));
+    drop((second, driver));
     member.kill();
     member.put_back(&copy);
     member.start();
     member.wait_until_healthy();
 
-    let manager = support::manager(&options).await;
+    let manager = manager(&options).await;
     let driver = support::driver(&options).await;
     let since = Some(known.head.version());
     for n in 0..20 {
         cycle(&manager, &format!("other-{n}")).await;
         let all = driver.load(&web, None).await.unwrap();
         let told = driver.load(&web, since).await.unwrap();
-        assert_eq!((told.since, told.entries.len()), (None, all.entries.len()), "all of it");
+        assert_eq!(
+            (told.since, told.entries.len()),
+            (None, all.entries.len()),
+            "all of it"
+        );
         assert_ne!(all.head.stamp, known.head.stamp);
         if all.head.revision > known.head.revision {
             return;

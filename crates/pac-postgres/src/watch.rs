@@ -365,13 +365,18 @@ impl Watches {
         for (key, before) in known {
             // A repository that was removed counts as at a later revision than any it had.
             let now = found.get(key.as_str()).copied();
-            let changed = now.is_some_and(|now| now > before);
-            if changed || now.is_none() {
-                let now = now.unwrap_or(before.next());
-                self.tell(|hints| hints.changed(&key, Reached::revision(now)));
+            match now {
+                // What was known before the question is there, unless the store went back in time.
+                Some(now) if now < before => self.tell(Hints::missed),
+                Some(now) if now == before => {}
+                now => {
+                    let now = now.unwrap_or(before.next());
+                    self.tell(|hints| hints.changed(&key, Reached::revision(now)));
+                }
             }
             if let Some(interest) = &mut *locked(&self.interest) {
                 match (now, interest.known.get_mut(&key)) {
+                    (Some(now), Some(known)) if now < before => known.0 = now,
                     (Some(now), Some(known)) => known.0 = now.max(known.0),
                     (None, _) => drop(interest.known.remove(&key)),
                     (_, None) => {}

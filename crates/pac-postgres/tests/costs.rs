@@ -121,7 +121,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
             .batch_execute(&format!(
                 "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
                    ticket, state, session, orphaned, abandoned, adopted, queued_at, revision) \
-                 SELECT 'ns/web', 'ns/run-' || n, 1, 'u-' || n, 0, 0, n + 1, 0, 1, false, \
+                 SELECT 'ns/web', 'ns/run-' || n, 1, 'u-' || n, 0, 0, n + 1, 0, {session}, false, \
                    false, false, 0, n FROM generate_series(1, 100000) n; \
                  INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
                    ticket, state, outcome, orphaned, abandoned, adopted, queued_at, finished_at, \

@@ -27,7 +27,8 @@ async fn manager(options: &PostgresOptions) -> ConcurrencyManager {
     let patient = ManagerOptions::default()
         .with_session_ttl(Duration::from_secs(10))
         .with_command_timeout(Duration::from_secs(30))
-        .with_poll_interval(Duration::from_secs(1))
+        // A poll forgets the repositories that are not in use, and their counters with them.
+        .with_poll_interval(Duration::from_secs(60))
         .with_sweep_interval(Duration::from_millis(500));
     ConcurrencyManager::open(Arc::new(driver), patient)
         .await
@@ -123,7 +124,7 @@ async fn a_restored_head_at_a_known_revision_is_another() {
     server.stop();
     let copy = server.copy_of_data();
     server.start_again();
-    let again = |options: PostgresOptions| async {
+    let again = |options: PostgresOptions| async move {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             match PostgresDriver::connect(options.clone()).await {

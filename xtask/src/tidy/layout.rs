@@ -35,7 +35,51 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 25] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 36] = [
+    (
+        "crates/pac-etcd/src/client/open.rs",
+        "opens the connection to one member, which a store in this process has none of",
+    ),
+    (
+        "crates/pac-etcd/src/client/signs.rs",
+        "whether a member lives, which its streams do not tell by themselves",
+    ),
+    (
+        "crates/pac-etcd/src/client/tls.rs",
+        "the client library takes certificates as text; PostgreSQL's takes rustls' settings",
+    ),
+    (
+        "crates/pac-etcd/src/sessions/dead.rs",
+        "etcd has no statement that finds dead sessions: their keys are read and compared",
+    ),
+    (
+        "crates/pac-etcd/src/store/upkeep.rs",
+        "etcd keeps old versions until it is told to compact, and stops when it is full",
+    ),
+    (
+        "crates/pac-postgres/src/client/connect.rs",
+        "tries several servers for the one that takes writes; etcd's members all do",
+    ),
+    (
+        "crates/pac-postgres/src/client/link.rs",
+        "PostgreSQL answers one statement at a time on a connection: one is kept for what is urgent",
+    ),
+    (
+        "crates/pac-postgres/src/client/pool.rs",
+        "PostgreSQL answers one statement at a time on a connection: there is a pool",
+    ),
+    (
+        "crates/pac-postgres/src/client/session.rs",
+        "a connection of PostgreSQL has statements of its own",
+    ),
+    (
+        "crates/pac-postgres/src/lane.rs",
+        "hints of PostgreSQL are sent by the process itself, whatever load it is under",
+    ),
+    (
+        "crates/pac-etcd/src/record/stamp.rs",
+        "etcd compares whole values: a stamp is compared as the beginning of one",
+    ),
     (
         "crates/pac-postgres/src/places.rs",
         "PostgreSQL keeps old versions of rows: where the current one is has to be remembered",

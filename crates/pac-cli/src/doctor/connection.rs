@@ -62,7 +62,6 @@ fn failed_step(error: &Error) -> Step {
             Step::Privileges
         }
         ErrorKind::Unauthorised => Step::Authenticated,
-        ErrorKind::Unavailable if says(&["no secure connection"]) => Step::Tls,
         ErrorKind::Config if says(&["has no database"]) => Step::Schema,
         ErrorKind::Config if says(&["is of version"]) => Step::Version,
         ErrorKind::Config if says(&["is not read committed"]) => Step::Store,
@@ -84,8 +83,11 @@ fn passed(loaded: &LoadedSettings, failed: Step, report: &mut Report) {
                 report.ok(step, format!("right; the driver is {}", values.driver));
             }
             Step::Reachable => report.ok(step, "the server answers"),
-            Step::Tls if is_etcd && values.etcd.ca_file.is_none() => {
+            Step::Tls if is_etcd && !values.etcd.uses_tls() => {
                 report.skipped(step, "no CA file is set (etcd-ca-file), so it is not used");
+            }
+            Step::Tls if is_etcd && values.etcd.ca_file.is_none() => {
+                report.ok(step, "members have certificates that this system trusts");
             }
             Step::Tls if is_etcd => report.ok(step, "members have certificates of the CA"),
             Step::Tls if postgresql.ssl_mode == SslMode::Disable => {

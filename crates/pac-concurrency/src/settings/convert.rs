@@ -11,6 +11,7 @@ impl From<&super::EtcdValues> for pac_etcd::EtcdOptions {
         options.key_file.clone_from(&values.key_file);
         options.server_name.clone_from(&values.server_name);
         options.prefix.clone_from(&values.prefix);
+        options.compaction = values.compaction;
         options.password = values.password.clone().unwrap_or_default();
         options
     }
@@ -116,6 +117,7 @@ mod tests {
             .set("etcd-server-name", "n")
             .set("etcd-prefix", "/p/")
             .set("etcd-dial-timeout", "8")
+            .set("etcd-compaction", "5m")
             .load()
             .unwrap();
         let mut expected = pac_etcd::EtcdOptions::new(["a:1", "b:2"]).with_password("hunter2");
@@ -126,6 +128,7 @@ mod tests {
         expected.server_name = Some("n".to_owned());
         expected.prefix = "/p/".to_owned();
         expected.dial_timeout = std::time::Duration::from_secs(8);
+        expected.compaction = Some(std::time::Duration::from_secs(5 * 60));
         assert_eq!(loaded.settings().etcd, expected);
         let file = SettingsLoader::new()
             .set("etcd-password-file", "/pw")

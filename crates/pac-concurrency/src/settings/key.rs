@@ -103,7 +103,7 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 34] = [
+static ALL: [&Key; 35] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
@@ -137,6 +137,7 @@ static ALL: [&Key; 34] = [
     &ETCD_PREFIX,
     &ETCD_DIAL_TIMEOUT,
     &ETCD_LEASE_TTL,
+    &ETCD_COMPACTION,
     &MEMORY_LEASE_TTL,
 ];
 
@@ -182,6 +183,7 @@ pub(super) static ETCD_PREFIX: Key = Key::of(DriverKind::Etcd, "etcd-prefix").or
 pub(super) static ETCD_DIAL_TIMEOUT: Key =
     Key::etcd("etcd-dial-timeout", "ETCD_DIAL_TIMEOUT").or("5s");
 pub(super) static ETCD_LEASE_TTL: Key = Key::of(DriverKind::Etcd, "etcd-lease-ttl").or("1h");
+pub(super) static ETCD_COMPACTION: Key = Key::of(DriverKind::Etcd, "etcd-compaction").or("off");
 
 pub(super) static MEMORY_LEASE_TTL: Key = Key::of(DriverKind::Memory, "memory-lease-ttl").or("30m");
 

@@ -76,6 +76,15 @@ pub(super) fn lease_ttl(text: &str) -> Parsed<Duration> {
     duration_within(text, SECOND, 30 * 24 * HOUR)
 }
 
+/// `off`, or 1 minute to 30 days. Controllers that could not reach etcd for less than a minute hear
+/// what they missed.
+pub(super) fn compaction(text: &str) -> Parsed<Option<Duration>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    duration_within(text, 60 * SECOND, 30 * 24 * HOUR).map(Some)
+}
+
 /// 100 ms to 10 minutes.
 pub(super) fn timeout(text: &str) -> Parsed<Duration> {
     duration_within(text, SECOND / 10, HOUR / 6)
@@ -304,6 +313,8 @@ mod tests {
             ["721h" => "too long"], ["1d" => "unknown unit"], ["1 h" => "unknown unit"]);
         takes!(timeout: ["30s" => 30 * SECOND], ["500ms" => SECOND / 2];
             ["5" => "no unit"], ["1ms" => "too short"], ["99999999999h" => "longer than"]);
+        takes!(compaction: ["off" => None], ["5m" => Some(300 * SECOND)];
+            ["30s" => "too short"], ["never" => "duration"]);
         takes!(dial_timeout: ["5" => 5 * SECOND], ["5s" => 5 * SECOND], ["1m" => 60 * SECOND];
             ["0" => "too short"], ["5.5" => "no unit"], ["601" => "too long"]);
     }

@@ -137,6 +137,9 @@ fn etcd_values(reader: &mut Reader) -> EtcdValues {
             .unwrap_or_default(),
         dial_timeout: duration(reader, &key::ETCD_DIAL_TIMEOUT, parse::dial_timeout),
         lease_ttl: duration(reader, &key::ETCD_LEASE_TTL, parse::lease_ttl),
+        compaction: reader
+            .value(&key::ETCD_COMPACTION, parse::compaction)
+            .unwrap_or_default(),
     }
 }
 
@@ -272,18 +275,18 @@ fn etcd(reader: &mut Reader, values: &EtcdValues, look_at_files: bool) {
     }
     let with_ca = reader.is_set(&key::ETCD_CA_FILE);
     for key in [&key::ETCD_CERT_FILE, &key::ETCD_SERVER_NAME] {
-        if reader.is_set(key) && !with_ca {
-            let message = "is set without etcd-ca-file, the certificate authority to trust";
+        if reader.is_set(key) && !values.uses_tls() {
+            let message = "is set without TLS; set etcd-ca-file, the certificate authority to \
+                           trust, or write the endpoints with https://";
             reader.problem(key, message);
         }
     }
     let is = |scheme: &str| values.endpoints.iter().any(|e| e.starts_with(scheme));
-    if is("https://") && !with_ca {
-        let message = "https needs etcd-ca-file, the certificate authority to trust";
-        reader.problem(&key::ETCD_ENDPOINTS, message);
-    }
     if is("http://") && with_ca {
         let message = "http does not go with etcd-ca-file; write https, or take the file out";
+        reader.problem(&key::ETCD_ENDPOINTS, message);
+    } else if is("http://") && is("https://") {
+        let message = "http and https do not go together; write all with https";
         reader.problem(&key::ETCD_ENDPOINTS, message);
     }
     if look_at_files {
@@ -340,6 +343,9 @@ fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, wh
     }
 }
 
+/// What stands where no file of authorities is named.
+const OF_THE_SYSTEM: &str = "(the authorities that this system trusts)";
+
 fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<EffectiveSetting> {
     let mut effective = Vec::new();
     for key in Key::all() {
@@ -366,7 +372,11 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
                 && values.postgresql.ssl_mode == SslMode::VerifyFull =>
             {
                 source = reader.source(&key::POSTGRESQL_SSL_MODE);
-                ("the authorities that this system trusts".to_owned(), false)
+                (OF_THE_SYSTEM.to_owned(), false)
+            }
+            () if **key == key::ETCD_CA_FILE && !reader.is_set(key) && values.etcd.uses_tls() => {
+                source = reader.source(&key::ETCD_ENDPOINTS);
+                (OF_THE_SYSTEM.to_owned(), false)
             }
             () => match reader.shown(key) {
                 Some(shown) => shown,

@@ -144,7 +144,8 @@ pub struct EtcdValues {
     pub username: Option<String>,
     /// The password of the user.
     pub password: Option<Password>,
-    /// The certificate authority to trust, in PEM. If set, TLS is used.
+    /// The certificate authority to trust, in PEM. If set, TLS is used. If not, the endpoints with
+    /// `https://` are trusted by the authorities of this system.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, in PEM; with its key.
     pub cert_file: Option<PathBuf>,
@@ -158,6 +159,18 @@ pub struct EtcdValues {
     pub dial_timeout: Duration,
     /// How long slots of durable runs outlive their controller.
     pub lease_ttl: Duration,
+    /// For how long the store keeps what was overwritten or deleted; `None` when something else
+    /// compacts it.
+    pub compaction: Option<Duration>,
+}
+
+impl EtcdValues {
+    /// Whether connections use TLS.
+    #[must_use]
+    pub fn uses_tls(&self) -> bool {
+        let mut endpoints = self.endpoints.iter();
+        self.ca_file.is_some() || endpoints.any(|endpoint| endpoint.starts_with("https://"))
+    }
 }
 
 /// The store behind the etcd driver.

@@ -12,7 +12,7 @@ use crate::{map, reads, secs, set, source_of, variables};
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 34] = [
+const CASES: [Case; 35] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -112,6 +112,9 @@ const CASES: [Case; 34] = [
     ("etcd-prefix", "/ci", |v| v.etcd.prefix == "/ci/"),
     ("etcd-dial-timeout", "7", |v| v.etcd.dial_timeout == secs(7)),
     ("etcd-lease-ttl", "2h", |v| v.etcd.lease_ttl == secs(7200)),
+    ("etcd-compaction", "5m", |v| {
+        v.etcd.compaction == Some(secs(300))
+    }),
     ("memory-lease-ttl", "45m", |v| {
         v.memory_lease_ttl == secs(2700)
     }),
@@ -237,6 +240,7 @@ fn the_defaults_are_those_of_the_guides() {
     assert_eq!(values.etcd.mode == EtcdMode::Mock, mock);
     assert_eq!(values.etcd.dial_timeout, secs(5));
     assert_eq!(values.etcd.lease_ttl, secs(3600));
+    assert_eq!(values.etcd.compaction, None);
     assert_eq!(values.memory_lease_ttl, secs(1800));
 }
 

@@ -92,12 +92,12 @@ fn what_contradicts_itself_is_refused() {
         (
             &etcd[..],
             vec![("etcd-server-name", "x")],
-            "is set without etcd-ca-file",
+            "set etcd-ca-file",
         ),
         (
             &etcd[..],
-            vec![("etcd-endpoints", "https://a:1")],
-            "https needs etcd-ca-file",
+            vec![("etcd-endpoints", "https://a:1,http://b:1")],
+            "http and https do not go together",
         ),
         (
             &etcd[..],

@@ -67,7 +67,8 @@ pub async fn a_version_is_compared_as_a_whole(fixture: &Fixture) {
     let before = known.head.version();
     let part = driver.load(&repository, Some(before)).await.unwrap();
     assert_eq!((part.since, part.entries.len()), (Some(before), 0));
-    let other = Version::new(before.revision, Stamp::new(before.stamp.get() ^ 1));
+    let other = Stamp::new(before.stamp.get() ^ (1 << 40 | 1));
+    let other = Version::new(before.revision, other);
     let all = driver.load(&repository, Some(other)).await.unwrap();
     assert_eq!((all.since, all.entries.len()), (None, 3), "{all:?}");
     let now = state(fixture, &repository).await;

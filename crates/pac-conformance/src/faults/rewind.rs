@@ -15,16 +15,19 @@ use super::plan::Faults;
 pub(super) struct Rewound(HashMap<RepositoryKey, u64>);
 
 impl Faults {
-    /// From now on the repositories that are in this store now are this many revisions back, with
-    /// what is in them.
+    /// From now on the repositories that are in this store now are this many revisions back, or as
+    /// many as they have, with what is in them.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn rewind(&self, driver: &Arc<dyn Driver>, by: u64) -> Result<(), Error> {
         let all = driver.list(ListFilter::All, None, usize::MAX).await?;
         let mut rewound = self.rewound();
-        for (repository, _) in all {
-            *rewound.0.entry(repository).or_default() += by;
+        for (repository, head) in all {
+            let known = rewound.0.entry(repository).or_default();
+            // No further than to its first revision.
+            let most = head.revision.get().saturating_sub(*known + 1);
+            *known += by.min(most);
         }
         self.set_rewound(rewound);
         Ok(())

@@ -2,16 +2,13 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::io;
 
+use pac_core::effect::Effect;
 use pac_core::{Error, ErrorKind};
 use tonic::Code;
 
-/// Whether a request can change something at the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    Read,
-    Write,
-}
+use super::tls::Problem;
 
 /// Why a request did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +17,8 @@ pub(crate) enum Cause {
     Unreadable,
     /// No connection: the request was never sent.
     Unreachable,
-    /// No secure connection: the request was never sent.
-    Tls,
+    /// No secure connection: the request was never taken.
+    Tls(Problem),
     /// Not answered, but perhaps sent: a write may have happened.
     Unanswered,
     /// The member knows no leader, and refused the request for that reason.
@@ -54,6 +51,14 @@ pub(crate) struct Failure {
     pub(crate) cause: Cause,
     /// What the library or the server said. It never repeats a part of the request.
     detail: String,
+    /// The endpoint of the member, where it is known.
+    endpoint: Option<String>,
+    /// Whether nothing but silence or the end of the connection came from the member.
+    unheard: bool,
+    /// Whether nothing listens there.
+    refused: bool,
+    /// Whether there was a connection, and ended.
+    broken: bool,
 }
 
 impl Failure {
@@ -61,11 +66,65 @@ impl Failure {
         Self {
             cause,
             detail: detail.into(),
+            endpoint: None,
+            unheard: cause == Cause::Unreachable,
+            refused: false,
+            broken: false,
         }
     }
 
     pub(crate) fn unanswered() -> Self {
-        Self::new(Cause::Unanswered, "no answer in time")
+        Self {
+            unheard: true,
+            ..Self::new(Cause::Unanswered, "no answer in time")
+        }
+    }
+
+    /// The same failure, of the member with this endpoint.
+    pub(crate) fn at(self, endpoint: &str) -> Self {
+        Self {
+            endpoint: Some(endpoint.to_owned()),
+            ..self
+        }
+    }
+
+    /// The same failure of a request that cannot have changed anything, as one by which another
+    /// request was prepared.
+    pub(crate) fn before_the_request(self) -> Self {
+        match self.cause {
+            Cause::Unanswered => Self {
+                cause: Cause::Unreachable,
+                ..self
+            },
+            _ => self,
+        }
+    }
+
+    /// Whether the member itself has said nothing: its connection ended, or it was silent. The next
+    /// request had better not trust that connection.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
+    }
+
+    /// Whether nothing listens at the member's address.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Whether there was a connection that ended, rather than none or a silent one.
+    pub(crate) fn is_a_broken_connection(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether the failure proves that the member speaks TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        use Problem::{Client, Issuer, Name, Time};
+        matches!(self.cause, Cause::Tls(Client | Issuer | Name | Time))
+    }
+
+    /// The same failure with the cause that was found out afterwards.
+    pub(crate) fn because(self, cause: Cause) -> Self {
+        Self { cause, ..self }
     }
 
     /// What an answer with this status means. The texts are those of etcd's
@@ -80,15 +139,13 @@ impl Failure {
             Some(innermost) if !message.contains(&innermost) => format!("{message}: {innermost}"),
             _ => message.to_owned(),
         };
+        let tls = source.and_then(Problem::of);
         let cause = match (code, message) {
             _ if source.is_some_and(was_not_connected) => {
-                let tls = ["certificate", "tls", "TLS", "alert", "InvalidContentType"];
-                if tls.iter().any(|hint| detail.contains(hint)) {
-                    Cause::Tls
-                } else {
-                    Cause::Unreachable
-                }
+                tls.map_or(Cause::Unreachable, Cause::Tls)
             }
+            // The member has ended the connection in the place of taking a request.
+            _ if tls == Some(Problem::Client) => Cause::Tls(Problem::Client),
             (Code::Unauthenticated, _) => Cause::Token,
             (Code::InvalidArgument, m) if m.contains("revision of auth store is old") => {
                 Cause::Token
@@ -109,6 +166,8 @@ impl Failure {
                 Cause::TooManyOperations
             }
             (Code::ResourceExhausted, m) if m.contains("too many requests") => Cause::Busy,
+            // It has just started, and does not serve yet.
+            (Code::Unavailable, m) if m.ends_with("not capable") => Cause::Busy,
             (Code::Unavailable, m) if m.ends_with("no leader") => Cause::NoLeader,
             (Code::NotFound, m) if m.contains("lease not found") => Cause::NoLease,
             (Code::OutOfRange, m) if m.contains("compacted") => Cause::Compacted,
@@ -125,7 +184,12 @@ impl Failure {
             // status: the request may have happened.
             _ => Cause::Unanswered,
         };
-        Self { cause, detail }
+        Self {
+            unheard: source.is_some(),
+            refused: source.is_some_and(was_refused),
+            broken: source.is_some_and(|source| !was_not_connected(source)),
+            ..Self::new(cause, detail)
+        }
     }
 
     /// Whether the request certainly changed nothing.
@@ -137,8 +201,14 @@ impl Failure {
     pub(crate) fn may_pass_elsewhere(&self) -> bool {
         matches!(
             self.cause,
-            Cause::Unreachable | Cause::Tls | Cause::Unanswered | Cause::NoLeader | Cause::Busy
+            Cause::Unreachable | Cause::Tls(_) | Cause::Unanswered | Cause::NoLeader | Cause::Busy
         )
+    }
+
+    /// Whether the same request may be answered as soon as any other one is: what failed is the
+    /// connection, or the member.
+    pub(crate) fn may_pass_with_time(&self) -> bool {
+        self.unheard || self.cause == Cause::NoLeader
     }
 
     /// The error that a caller sees.
@@ -147,70 +217,75 @@ impl Failure {
         Error::new(kind, operation, message).caused_by(self.detail.clone())
     }
 
+    /// The member: `etcd at etcd-0:2379`.
+    fn place(&self) -> String {
+        match &self.endpoint {
+            Some(endpoint) => {
+                let address = endpoint.split_once("://").map_or(&**endpoint, |(_, a)| a);
+                format!("etcd at {address}")
+            }
+            None => "etcd".to_owned(),
+        }
+    }
+
     fn meaning(&self, effect: Effect) -> (ErrorKind, Cow<'static, str>) {
-        let with_detail = |text: &str| Cow::Owned(format!("{text} ({})", self.detail));
+        let place = |text: &str| Cow::Owned(format!("{} {text}", self.place()));
         match self.cause {
             Cause::Unreadable => (
                 ErrorKind::Unavailable,
-                with_detail("a file that is needed to connect to etcd cannot be read; put it back"),
+                "a file that is needed to connect to etcd cannot be read; put it back".into(),
             ),
             Cause::Unreachable => (
                 ErrorKind::Unavailable,
-                with_detail(
-                    "no member of etcd could be reached; check the endpoints and that etcd runs \
-                     there",
-                ),
+                place("could not be reached; check the endpoints and that etcd runs there"),
             ),
-            Cause::Tls => (
-                ErrorKind::Unavailable,
-                with_detail(
-                    "no secure connection to etcd; check that the endpoints speak TLS, the CA \
-                     file, the name in the server's certificate (server name), and the client's \
-                     certificate if the server asks for one",
-                ),
-            ),
-            Cause::Unanswered if effect == Effect::Write => (
+            // A server that was stopped at that moment does the same.
+            Cause::Tls(Problem::Ended) => (ErrorKind::Unavailable, place(Problem::Ended.cure())),
+            Cause::Tls(problem) => (ErrorKind::Config, place(problem.cure())),
+            Cause::Unanswered if !effect.may_be_repeated() => (
                 ErrorKind::Indeterminate,
-                with_detail("etcd did not answer; it may have done what was asked, or not"),
+                place("did not answer; it may have done what was asked, or not"),
             ),
             Cause::Unanswered => (
                 ErrorKind::Unavailable,
-                with_detail(
-                    "etcd did not answer; check the health of its members (without a majority \
-                     nothing can be read), whether they speak TLS, and whether they take the \
-                     client's certificate",
+                place(
+                    "did not answer; check the health of its members (without a majority nothing \
+                     can be read)",
                 ),
             ),
             Cause::NoLeader => (
                 ErrorKind::Unavailable,
-                "etcd has no leader; it needs a majority of its members".into(),
+                place("has no leader; it needs a majority of its members"),
             ),
             Cause::Busy => (
                 ErrorKind::Unavailable,
-                "etcd has more requests under way than it takes; try again".into(),
+                place("takes no more requests at the moment; try again"),
             ),
             Cause::Token => (
                 ErrorKind::Unauthorised,
-                with_detail("etcd does not take the token of the user; check user and password"),
+                place("does not take the token of the user; check user and password"),
             ),
             Cause::Credentials => (
                 ErrorKind::Unauthorised,
-                with_detail(
-                    "authentication failed; check user and password, and whether authentication \
-                     is enabled at the server",
+                place(
+                    "does not let the user in; check user and password, and whether \
+                     authentication is enabled at the server",
                 ),
             ),
             Cause::Denied => (
                 ErrorKind::Unauthorised,
-                "permission denied; the user's role needs to read and write all keys that start \
-                 with the prefix"
-                    .into(),
+                place(
+                    "said permission denied; the user's role needs to read and write all keys \
+                     that start with the prefix",
+                ),
             ),
             Cause::Full => (
                 ErrorKind::Unavailable,
-                "the database of etcd is full (alarm NOSPACE); compact and defragment it or \
-                 raise --quota-backend-bytes, then disarm the alarm with etcdctl"
-                    .into(),
+                place(
+                    "is full (alarm NOSPACE), and takes no writes; compact and defragment it or \
+                     raise --quota-backend-bytes, then disarm the alarm with etcdctl, and set \
+                     --auto-compaction-retention or etcd-compaction",
+                ),
             ),
             Cause::TooLarge => (
                 ErrorKind::InvalidInput,
@@ -228,9 +303,10 @@ impl Failure {
                 ErrorKind::Unavailable,
                 "etcd was compacted while its answer was read page by page; try again".into(),
             ),
-            Cause::NoLease | Cause::Other => {
-                (ErrorKind::Internal, with_detail("etcd refused the request"))
-            }
+            Cause::NoLease | Cause::Other => (
+                ErrorKind::Internal,
+                place("refused a request of this software"),
+            ),
         }
     }
 }
@@ -251,6 +327,13 @@ fn was_not_connected(error: &(dyn StdError + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+/// Whether nothing listens at the address of the member.
+fn was_refused(error: &(dyn StdError + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    causes.any(|cause| cause.downcast_ref::<io::Error>().is_some_and(refused))
 }
 
 fn innermost(error: &(dyn StdError + 'static)) -> String {

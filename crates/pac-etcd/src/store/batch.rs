@@ -9,12 +9,13 @@
 use std::sync::Arc;
 
 use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
+use pac_core::effect::Effect;
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
 use pac_core::{Error, RepositoryKey, Revision, SessionId, Version};
 use tokio::time::Instant;
 
-use crate::client::failure::{Cause, Effect, Failure};
+use crate::client::failure::{Cause, Failure};
 use crate::client::{Answer, Compare, Operation, Step, Transaction};
 use crate::clock;
 use crate::record::{StoredHead, encode_entry, is_stamped, new_stamp};

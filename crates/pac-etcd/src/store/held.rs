@@ -7,6 +7,10 @@ use pac_core::{RepositoryKey, Revision, SessionId};
 
 use super::revision_of;
 
+/// Most repositories that are remembered for one session. Beyond that all are forgotten, and the
+/// next commit to each of them writes its key again, which costs little.
+const REMEMBERED: usize = 10_000;
+
 /// The repositories for which this process has written a `held` key, for each of its sessions, with
 /// the revision of that write. Without this every commit would write the key again.
 #[derive(Debug, Default)]
@@ -29,6 +33,9 @@ impl Held {
     ) {
         let mut all = self.all();
         let written = all.entry(session).or_default();
+        if written.len() >= REMEMBERED && !written.contains_key(repository) {
+            written.clear();
+        }
         written.insert(repository.clone(), revision_of(at));
     }
 
@@ -40,5 +47,27 @@ impl Held {
 
     pub(crate) fn forget(&self, session: SessionId) {
         self.all().remove(&session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_of_repositories_is_remembered_for_ever() {
+        let (held, session) = (Held::default(), SessionId::new(7));
+        let repository = |n: usize| {
+            format!("ns/repository-{n}")
+                .parse::<RepositoryKey>()
+                .unwrap()
+        };
+        for n in 0..=REMEMBERED {
+            held.note_written(session, &repository(n), Revision::new(5));
+        }
+        assert_eq!(held.written_at(session, &repository(0)), None);
+        assert_eq!(held.written_at(session, &repository(REMEMBERED)), Some(5));
+        held.forget(session);
+        assert!(held.all().is_empty());
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use pac_core::driver::CommitOutcome;
+use pac_core::effect::Effect;
 use pac_core::{RepositoryKey, SessionId, Version};
 use tokio::time::{Instant, timeout};
 
-use crate::client::failure::Effect;
 use crate::client::{KeyValue, Operation, Page, Step, Transaction};
 use crate::store::batch::{Prepared, Verdict};
 use crate::store::{Store, all_pages, decode_head, one, one_key, revision};

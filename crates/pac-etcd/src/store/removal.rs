@@ -3,8 +3,9 @@
 
 use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
+use pac_core::effect::Effect;
 
-use crate::client::failure::{Effect, Failure};
+use crate::client::failure::Failure;
 use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
 use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};

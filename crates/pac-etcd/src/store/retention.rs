@@ -1,18 +1,24 @@
 //! Deletes finished runs. Those that are too old go with etcd leases, even if no process lives;
 //! those beyond the number that is kept are deleted by the processes that end runs.
+//!
+//! The processes share these leases: one that ends few runs, as `pac exec` does, would need one of
+//! its own otherwise, and etcd would have as many as there were processes within the retention age.
+//! The key `finished` is on the lease that takes more, and counts what was taken of it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pac_core::driver::Retention;
+use pac_core::effect::Effect;
 use pac_core::state::Entry;
 use pac_core::{Error, RepositoryKey};
 use tokio::time::Instant;
 
-use crate::client::failure::{Effect, Failure};
-use crate::client::{Client, Compare, Operation, Transaction};
-use crate::store::{Store, revision_of};
+use crate::client::failure::{Cause, Failure};
+use crate::client::{Client, Compare, KeyValue, Operation, Transaction};
+use crate::store::{Store, one, revision_of};
 
 /// Most keys on one lease: one with more takes too long to expire, which is one step for etcd.
 const KEYS_PER_LEASE: usize = 1_000;
@@ -20,6 +26,16 @@ const KEYS_PER_LEASE: usize = 1_000;
 /// The retention age divided by this is how long a lease takes new keys, and by how much it
 /// outlives that age.
 const LEASES_PER_AGE: u32 = 24;
+
+/// How many keys a process first takes of a shared lease, and how many times as many each time
+/// after that.
+const FIRST_TAKEN: usize = 8;
+const TAKEN_TIMES: usize = 8;
+const MOST_TAKEN: usize = 256;
+
+/// Most repositories for which the ends of runs are counted. Beyond that all counts are dropped:
+/// those repositories are tidied later.
+const COUNTED: usize = 10_000;
 
 /// A repository is due for tidying when the number of finished runs that it keeps, divided by this,
 /// has ended there since it was last tidied.
@@ -36,6 +52,8 @@ const DELETED_AT_ONCE: usize = 50;
 pub(crate) struct Finished {
     retention: Retention,
     lease: Mutex<Option<AgeLease>>,
+    /// How many keys to take of a lease the next time.
+    next_taken: AtomicUsize,
     ended: Mutex<HashMap<RepositoryKey, Ended>>,
 }
 
@@ -51,8 +69,8 @@ struct Ended {
 #[derive(Debug, Clone, Copy)]
 struct AgeLease {
     id: i64,
-    /// How many keys were put on it.
-    taken: usize,
+    /// How many more keys this process may put on it.
+    room: usize,
     /// It takes no keys from then on.
     until: Instant,
 }
@@ -62,6 +80,7 @@ impl Finished {
         Self {
             retention,
             lease: Mutex::default(),
+            next_taken: AtomicUsize::new(FIRST_TAKEN),
             ended: Mutex::default(),
         }
     }
@@ -96,7 +115,9 @@ impl Finished {
     /// Notes that runs of a repository have ended.
     pub(crate) fn note(&self, repository: &RepositoryKey, ended: usize) {
         if ended > 0 {
-            self.ended().entry(repository.clone()).or_default().runs += ended;
+            let mut all = self.ended();
+            make_room(&mut all, repository);
+            all.entry(repository.clone()).or_default().runs += ended;
         }
     }
 
@@ -122,7 +143,9 @@ impl Finished {
             runs: self.enough(),
             entries: 0,
         };
-        self.ended().insert(repository.clone(), ended);
+        let mut all = self.ended();
+        make_room(&mut all, repository);
+        all.insert(repository.clone(), ended);
     }
 
     /// How many runs of a repository have to end before it is due for tidying.
@@ -134,6 +157,7 @@ impl Finished {
     fn tidied(&self, repository: &RepositoryKey, entries: usize) {
         let mut ended = self.ended();
         if entries / READ_PER_END > self.enough() {
+            make_room(&mut ended, repository);
             ended.entry(repository.clone()).or_default().entries = entries;
         } else if let Some(ended) = ended.get_mut(repository) {
             ended.entries = 0;
@@ -149,36 +173,125 @@ impl Finished {
     fn take(&self, keys: usize) -> Option<i64> {
         let mut lease = self.lease();
         let lease = lease.as_mut()?;
-        let fits = lease.taken + keys <= KEYS_PER_LEASE && Instant::now() < lease.until;
+        let fits = keys <= lease.room && Instant::now() < lease.until;
         fits.then(|| {
-            lease.taken += keys;
+            lease.room -= keys;
             lease.id
         })
+    }
+
+    /// How long a lease takes new keys, and by how much it outlives the retention age.
+    fn spell(&self) -> Duration {
+        (self.retention.age / LEASES_PER_AGE).max(Duration::from_secs(1))
+    }
+
+    /// Goes on with a lease of which this many keys were taken, from which this many are used at
+    /// once, and which takes keys for so long.
+    fn go_on_with(&self, id: i64, (taken, used): (usize, usize), takes_for: Duration) {
+        *self.lease() = Some(AgeLease {
+            id,
+            room: taken.saturating_sub(used),
+            until: Instant::now() + takes_for,
+        });
+        let more = taken.saturating_mul(TAKEN_TIMES).min(MOST_TAKEN);
+        self.next_taken.store(more, Ordering::Relaxed);
+    }
+}
+
+fn make_room(ended: &mut HashMap<RepositoryKey, Ended>, repository: &RepositoryKey) {
+    if ended.len() >= COUNTED && !ended.contains_key(repository) {
+        ended.clear();
     }
 }
 
 impl Store {
-    /// The id of the lease for this many entries of runs that end now. Grants a new one, with one
-    /// request, when the current one is full or no longer takes keys.
+    /// The id of the lease for this many entries of runs that end now. When what was taken of the
+    /// current one is used up, this takes more of the one that all processes share, with three
+    /// requests, or makes another one, with two more.
     pub(crate) async fn retention_lease(&self, keys: usize) -> Result<i64, Failure> {
         if let Some(lease) = self.finished.take(keys) {
             return Ok(lease);
         }
+        let taken = self.finished.next_taken.load(Ordering::Relaxed).max(keys);
+        let found = self.cluster.read(one(self.keys.finished())).await?;
+        let found = found.entries.into_iter().next();
+        if let Some(shared) = &found
+            && let Some(lease) = self.share(shared, (taken, keys)).await?
+        {
+            return Ok(lease);
+        }
         let age = self.finished.retention().age;
-        let spell = (age / LEASES_PER_AGE).max(Duration::from_secs(1));
+        let spell = self.finished.spell();
         let seconds = i64::try_from((age + spell).as_secs()).unwrap_or(i64::MAX);
-        let until = Instant::now() + spell;
         let seconds = seconds.saturating_add(1);
         let grant = move |client: Client| async move { client.grant(seconds).await };
         // If the answer is lost the lease expires by itself, so the request counts as a read.
         let (id, _) = self.cluster.call(Effect::Read, grant).await?;
-        let lease = AgeLease {
-            id,
-            taken: keys,
-            until,
+        // If another process has made one at the same time, that one is shared, and this one is for
+        // this process alone.
+        let before = found.map_or(0, |kv| kv.modified);
+        let share = self.note_taken(id, before, taken);
+        let is_shared = self.cluster.transact(&share, Effect::Write).await;
+        let taken = match is_shared {
+            Ok(answer) if answer.succeeded => taken,
+            Ok(_) => KEYS_PER_LEASE.max(keys),
+            Err(failure) if failure.changed_nothing() => return Err(failure),
+            // Whether it is shared or not, what was taken is this process's.
+            Err(_) => taken,
         };
-        *self.finished.lease() = Some(lease);
+        self.finished.go_on_with(id, (taken, keys), spell);
         Ok(id)
+    }
+
+    /// Takes keys of the shared lease, if it has as many left and outlives the retention age.
+    async fn share(
+        &self,
+        shared: &KeyValue,
+        (taken, keys): (usize, usize),
+    ) -> Result<Option<i64>, Failure> {
+        let id = shared.lease;
+        let before = decode_taken(&shared.value).unwrap_or(KEYS_PER_LEASE);
+        if id == 0 || before.saturating_add(taken) > KEYS_PER_LEASE {
+            return Ok(None);
+        }
+        let take = self.note_taken(id, shared.modified, before + taken);
+        let left = move |client: Client| async move { client.time_left(id).await };
+        let (left, took) = tokio::join!(
+            self.cluster.call(Effect::Read, left),
+            self.cluster.transact(&take, Effect::Write)
+        );
+        let gone = |failure: &Failure| failure.cause == Cause::NoLease;
+        let left = match left {
+            Ok(left) => Duration::from_secs(u64::try_from(left).unwrap_or(0)),
+            Err(failure) if gone(&failure) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        match took {
+            Ok(answer) if answer.succeeded => {}
+            Ok(_) => return Ok(None),
+            Err(failure) if gone(&failure) => return Ok(None),
+            Err(failure) => return Err(failure),
+        }
+        // In whole seconds, rounded down by etcd.
+        let Some(takes_for) = left.checked_sub(self.finished.retention().age) else {
+            return Ok(None);
+        };
+        self.finished.go_on_with(id, (taken, keys), takes_for);
+        Ok(Some(id))
+    }
+
+    /// Notes on a lease how many keys were taken of it, unless another process was faster.
+    fn note_taken(&self, lease: i64, before: i64, taken: usize) -> Transaction {
+        let key = self.keys.finished();
+        Transaction {
+            when: vec![Compare::ModifiedAt(key.clone(), before)],
+            then: vec![Operation::Put {
+                key,
+                value: taken.to_string().into_bytes(),
+                lease,
+            }],
+            otherwise: Vec::new(),
+        }
     }
 
     /// Deletes the finished runs beyond the number that is kept, in the repositories that are due.
@@ -223,6 +336,10 @@ impl Store {
     }
 }
 
+fn decode_taken(value: &[u8]) -> Option<usize> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
 /// The `count` finished entries that ended first, in the order of their commits.
 fn oldest(entries: &[Arc<Entry>], count: usize) -> Vec<Arc<Entry>> {
     if count == 0 {
@@ -238,6 +355,16 @@ fn oldest(entries: &[Arc<Entry>], count: usize) -> Vec<Arc<Entry>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_number_of_repositories_is_counted_for_ever() {
+        let finished = Finished::new(Retention::new(Duration::from_secs(60), 40));
+        for n in 0..=COUNTED {
+            let repository = format!("ns/repository-{n}").parse().unwrap();
+            finished.note(&repository, 1);
+        }
+        assert_eq!(finished.ended().len(), 1);
+    }
 
     #[test]
     fn the_more_entries_there_are_the_more_ends_are_worth_a_look() {

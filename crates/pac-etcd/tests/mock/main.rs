@@ -10,6 +10,7 @@
 mod faults;
 #[path = "../support/mod.rs"]
 mod support;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;

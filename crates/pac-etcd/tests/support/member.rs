@@ -134,7 +134,10 @@ impl Member {
     pub(crate) fn copy_of_data(&self) -> tempfile::TempDir {
         assert!(self.child.is_none());
         let copy = tempfile::tempdir().unwrap();
-        copy_all(&self.directory.path().join("data"), &copy.path().join("data"));
+        copy_all(
+            &self.directory.path().join("data"),
+            &copy.path().join("data"),
+        );
         copy
     }
 

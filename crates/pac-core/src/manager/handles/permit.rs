@@ -219,9 +219,11 @@ impl ConcurrencyManager {
             Turn::Started(lease) => return Ok(Permit::new(self, lease)),
             Turn::Ended(outcome) => format!("its run was ended as {outcome} while it waited"),
             Turn::TakenOver => "its run was taken over".to_owned(),
-            Turn::Gone => "the repository was removed while it waited, or the store was set back to a \
+            Turn::Gone => {
+                "the repository was removed while it waited, or the store was set back to a \
                            time before it waited: ask again"
-                .to_owned(),
+                    .to_owned()
+            }
         };
         Err(Error::new(ErrorKind::RunEnded, "acquire", why).in_repository(repository))
     }
