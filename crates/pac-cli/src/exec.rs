@@ -178,7 +178,12 @@ async fn with_slot(
         manager.events(),
     );
     let mut rewinds = manager.health().rewinds;
+    let mut again = false;
     loop {
+        if std::mem::replace(&mut again, true) {
+            // A store that has lost the place may have lost the limit too.
+            patience.ask(args.announce_limit(manager)).await?;
+        }
         let waiter = match patience.ask(args.admit(manager)).await? {
             Admission::Started(lease) => {
                 return Ok(args

@@ -26,11 +26,10 @@ const LIMIT: usize = 2;
 const WORK: f64 = 2.0;
 /// When the store is stopped, in seconds from the first command, and for how long.
 const STOPS: [(f64, f64); 2] = [(4.0, 2.0), (14.0, 1.0)];
-/// A slot may be idle for so long after the store answers again, on a machine that is busy with
-/// other tests, too: before, it was between two and eight seconds.
-const AFTER_STOP: f64 = 2.0;
-/// And so long at any other time.
-const BETWEEN: f64 = 1.5;
+/// A slot may be idle for so long after the store answers again, and at any other time, on a machine
+/// that is busy with other tests, too. Mostly it is less than a second; when a hint was lost and
+/// the back-stop found it, it was between four and eight.
+const LONGEST: f64 = 3.5;
 
 /// A server that can be stopped.
 trait Stop {
@@ -101,9 +100,7 @@ fn slots_are_in_use_again(store: &Store, server: &mut impl Stop) {
     }
     let gaps = gaps(&log, &away);
     println!("idle after each stop, and at most at other times: {gaps:?}");
-    let (other, after) = gaps.split_last().unwrap();
-    assert!(after.iter().all(|gap| *gap < AFTER_STOP), "{gaps:?}");
-    assert!(*other < BETWEEN, "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap < LONGEST), "{gaps:?}");
 }
 
 /// The longest time in seconds for which a slot was idle although commands waited: after the store

@@ -329,6 +329,7 @@ fn connecting_brings_the_layout_on_postgresql_along_once() {
         let owned = |runs: &[&str]| runs.iter().map(ToString::to_string).collect::<Vec<_>>();
         (owned(running), owned(queued))
     };
+    run(&["schema", "apply"]);
     let off = ["--set", "concurrency-migrate-state=false"];
     run(&[&["limit", WEB, "2"][..], &off].concat());
     assert_eq!(status(), both(&[], &[]));

@@ -9,8 +9,8 @@ use pac_core::driver::Driver;
 use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions, Turn};
 use pac_core::protocol::RunRequest;
 use pac_core::state::RunOutcome;
-use pac_core::{Error, Limit, RepositoryKey};
-use tokio::task::JoinSet;
+use pac_core::{Error, ErrorKind, Limit, RepositoryKey};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 /// What happens in a day.
@@ -87,13 +87,17 @@ pub async fn live(
         };
         tell(&point);
         points.push(point);
-        if let Some(Ok(Err(error))) = work.try_join_next() {
-            return Err(error);
+        while let Some(ended) = work.try_join_next() {
+            ended.unwrap_or_else(|panic| Err(bug(&panic)))?;
         }
     }
     work.shutdown().await;
     manager.close().await?;
     Ok(points)
+}
+
+fn bug(panic: &JoinError) -> Error {
+    Error::new(ErrorKind::Internal, "live", panic.to_string())
 }
 
 /// Runs in one repository, for ever.

@@ -126,7 +126,8 @@ impl Driver for EtcdDriver {
     }
 
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
-        let dead = self.store.dead_sessions().await?;
+        let died = |id| self.sessions.forget(&self.store, id);
+        let dead = self.store.dead_sessions(died).await?;
         // Runs that are not deleted in time are deleted after more runs of their repository have
         // ended.
         let _ = timeout(TIDY_FOR, self.store.tidy()).await;

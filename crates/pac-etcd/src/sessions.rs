@@ -86,11 +86,21 @@ impl Sessions {
         let answer = store.cluster.transact(&transaction, Effect::Write).await;
         // If the answer was lost, the session may exist all the same. Nothing renews it, so it is
         // soon dead, and the failure counts as that of a read.
-        let answer = answer.map_err(|failure| failure.error(operation, Effect::Read))?;
-        if !answer.succeeded {
-            let message = "etcd granted the lease of another session; its data was restored from \
-                           an older copy, or a lease was made by hand: try again";
-            return Err(Error::new(ErrorKind::Unavailable, operation, message));
+        let opened = match answer {
+            Ok(answer) if answer.succeeded => Ok(()),
+            Ok(_) => {
+                let message = "etcd granted the lease of another session; its data was restored \
+                               from an older copy, or a lease was made by hand: try again";
+                Err(Error::new(ErrorKind::Unavailable, operation, message))
+            }
+            Err(failure) => Err(failure.error(operation, Effect::Read)),
+        };
+        if let Err(error) = opened {
+            // The other lease ends with the session TTL; this one would last for hours.
+            if let Err(error) = revoke(store, lease, operation).await {
+                tracing::debug!(%error, "a lease is left over until its time is over");
+            }
+            return Err(error);
         }
         tracing::debug!(session = %id, session_ttl, lease_ttl, "opened, with TTLs in seconds");
         let session = Session {
@@ -167,7 +177,7 @@ impl Sessions {
         Ok(())
     }
 
-    fn forget(&self, store: &Store, id: SessionId) {
+    pub(crate) fn forget(&self, store: &Store, id: SessionId) {
         self.known().remove(&id);
         store.held.forget(id);
     }

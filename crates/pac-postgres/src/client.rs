@@ -184,10 +184,17 @@ impl Client {
             params,
         };
         if let Some(link) = self.link.session() {
+            let watched = GiveUp(Some(&link));
             match self.over_link(&link, request).await {
-                Ok(rows) => return Ok(rows),
+                Ok(rows) => {
+                    watched.answered();
+                    return Ok(rows);
+                }
                 Err(failure) => {
                     tracing::debug!(error = %failure.error, "trying another connection");
+                    if !failure.is_of_the_connection() {
+                        watched.answered();
+                    }
                 }
             }
         }
@@ -199,11 +206,12 @@ impl Client {
         answer.map_err(|failure| failure.error)
     }
 
-    /// Runs one statement on the link, which is given up when it does not answer.
+    /// Runs one statement on the link. That one statement is not answered may be the statement's
+    /// own fault, and no reason to give up what may be the only connection.
     async fn over_link(&self, link: &Session, request: Request<'_>) -> Result<Vec<Row>, Failure> {
         let answer = link.run(request).await;
         answer.inspect_err(|failure| {
-            if failure.is_of_the_connection() || failure.is_read_only() {
+            if failure.is_lost() || failure.is_read_only() {
                 link.give_up();
             }
             self.note(failure);
@@ -253,6 +261,23 @@ impl Client {
     ) -> Result<Session, Error> {
         let connected = self.connector.connect_when_there_is_room(operation).await?;
         Ok(Session::over(connected, &self.statements, heard))
+    }
+}
+
+/// Gives the link up when it is dropped before the answer came.
+struct GiveUp<'a>(Option<&'a Session>);
+
+impl GiveUp<'_> {
+    fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GiveUp<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.0 {
+            link.give_up();
+        }
     }
 }
 

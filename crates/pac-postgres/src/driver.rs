@@ -23,6 +23,9 @@ use crate::snapshots::{self, Oldest, Snapshots};
 use crate::store::Store;
 use crate::watch::Watches;
 
+/// How long one look for dead sessions may spend on letting finished runs go: less than its caller
+/// waits for it.
+const TIDY_FOR: Duration = Duration::from_secs(3);
 /// How long closing a session waits for hints to be sent.
 const LAST_HINTS: Duration = Duration::from_secs(1);
 
@@ -90,6 +93,15 @@ impl PostgresDriver {
         }
     }
 
+    async fn tidy(&self) {
+        if let Err(error) = self.store.purge().await {
+            tracing::warn!(%error, "could not let finished runs go; trying again");
+        }
+        if let Err(error) = self.snapshots.watch(&self.client).await {
+            tracing::debug!(%error, "could not look for old snapshots");
+        }
+    }
+
     /// Connections like those of this driver, for others that read or write beside it.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
@@ -152,11 +164,10 @@ impl Driver for PostgresDriver {
             self.watches.session_died();
         }
         self.client.trim();
-        if let Err(error) = self.store.purge().await {
-            tracing::warn!(%error, "could not let finished runs go; trying again");
-        }
-        if let Err(error) = self.snapshots.watch(&self.client).await {
-            tracing::debug!(%error, "could not look for old snapshots");
+        // The dead must not wait for it.
+        let tidied = timeout(TIDY_FOR, self.tidy()).await;
+        if tidied.is_err() {
+            tracing::debug!("finished runs are not let go yet");
         }
         Ok(dead)
     }

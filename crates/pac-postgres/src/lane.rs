@@ -18,6 +18,10 @@ use crate::watch::Watches;
 /// longest is how long a store that is back may go unnoticed; an attempt that is refused costs the
 /// server next to nothing.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+/// Two attempts are never closer together.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// An attempt that takes longer than this is begun anew when the server answers on another connection.
+const OUTDATED: Duration = Duration::from_secs(1);
 /// How long the end of the thread may be put off for hints that have not been sent yet.
 const LAST_HINTS: Duration = Duration::from_secs(1);
 
@@ -153,18 +157,29 @@ async fn again(client: &Client, watches: &Arc<Watches>, by: By) -> Arc<Session> 
     let mut pauses = Pauses::new(RECONNECT.0, RECONNECT.1);
     let mut failures = 0_u32;
     loop {
-        let error = match open(client, watches, by).await {
-            Ok(session) => return Arc::new(session),
-            Err(error) => error,
+        // An attempt that began while nothing got through may wait for long after that.
+        let outdated = async {
+            sleep(OUTDATED).await;
+            client.link().hurried().await;
+        };
+        let error = tokio::select! {
+            opened = open(client, watches, by) => match opened {
+                Ok(session) => return Arc::new(session),
+                Err(error) => error,
+            },
+            () = outdated => continue,
         };
         // An outage is told when it begins, and then more and more seldom.
         failures += 1;
         if failures.is_power_of_two() {
-            tracing::warn!(%error, failures, "hints cannot be heard; trying again");
+            tracing::warn!(%error, failures, "the connection for hints and renewals is lost; trying again");
         }
         if by == By::Notifications {
             watches.broken(&error);
         }
+        // Where requests are answered and only this connection cannot be had, as on a full server,
+        // it is not tried with every answer.
+        sleep(SHORTEST).await;
         tokio::select! {
             () = sleep(pauses.grow()) => {}
             () = client.link().hurried() => {}

@@ -280,25 +280,24 @@ impl Store {
     pub(crate) async fn purge(&self) -> Result<(), Error> {
         let schema = self.client.schema();
         let retention = self.client.options().retention;
-        let excess: Vec<_> = {
+        let mut excess = Excess {
+            ended: &self.ended,
+            counts: Vec::new(),
+        };
+        {
             let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
             let most = ENDED.min(retention.per_repository);
-            ended.extract_if(|_, ended| *ended >= most).collect()
-        };
-        if !excess.is_empty() {
-            let names: Vec<_> = excess.iter().map(|(key, _)| key.as_str()).collect();
+            let due = ended.extract_if(|_, ended| *ended >= most);
+            excess.counts = due.collect();
+        }
+        if !excess.counts.is_empty() {
+            let names: Vec<_> = excess.counts.iter().map(|(key, _)| key.as_str()).collect();
             let keep = i64::try_from(retention.per_repository).unwrap_or(i64::MAX);
             let sql = format!("SELECT {schema}.purge_excess($1, $2)");
             let params = [(&names as _, Type::TEXT_ARRAY), (&keep as _, Type::INT8)];
             let purged = self.client.query("purge", Effect::Write, &sql, &params);
-            if let Err(error) = purged.await {
-                // The next call does it.
-                let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-                for (key, count) in excess {
-                    *ended.entry(key).or_default() += count;
-                }
-                return Err(error);
-            }
+            purged.await?;
+            excess.counts.clear();
         }
         if self.is_purge_due(retention.age) {
             let sql = format!("SELECT {schema}.purge_old($1, $2)");
@@ -341,6 +340,25 @@ impl Store {
                 known.clear();
             }
             *known.entry(key.clone()).or_default() += ended;
+        }
+    }
+}
+
+/// Repositories that have too many finished runs. Those that are left when this is dropped count
+/// again: the next call sees to them.
+struct Excess<'a> {
+    ended: &'a Mutex<HashMap<RepositoryKey, usize>>,
+    counts: Vec<(RepositoryKey, usize)>,
+}
+
+impl Drop for Excess<'_> {
+    fn drop(&mut self) {
+        if self.counts.is_empty() {
+            return;
+        }
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, count) in self.counts.drain(..) {
+            *ended.entry(key).or_default() += count;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Hints: sent outside of any durable commit, and received, on the connection that is always there.
 //!
-//! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several), `d` (a
-//! session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
+//! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several; `s…` where
+//! runs could start), `d` (a session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
 //! parsed is passed over. Where notifications do not arrive, as behind a proxy that pools
 //! transactions, this process polls the revisions of the repositories that it uses.
 
@@ -194,7 +194,7 @@ impl Watches {
     /// Sends the hints of the outbox, after those that are on their way. True when there were urgent
     /// ones for several repositories. When it fails, they have become one: that some were lost.
     ///
-    /// Cancel-safe in that others are not harmed; hints that were on their way may be lost.
+    /// Cancel-safe: hints that were on their way then become that one, too.
     pub(crate) async fn send(&self) -> Result<bool, Error> {
         let _sending = self.sending.lock().await;
         let (crowd, payloads) = {
@@ -209,11 +209,10 @@ impl Watches {
             payloads.iter().for_each(|payload| self.hear(payload));
             return Ok(false);
         }
-        let sent = self.send_payloads(&payloads).await;
-        if sent.is_err() {
-            locked(&self.outbox).missed();
-        }
-        sent.map(|()| crowd)
+        let taken = Taken(Some(self));
+        self.send_payloads(&payloads).await?;
+        taken.arrived();
+        Ok(crowd)
     }
 
     async fn send_payloads(&self, payloads: &[String]) -> Result<(), Error> {
@@ -391,6 +390,25 @@ impl Watches {
 
     fn tell_others(&self, by: SessionId, hint: impl Fn(&Hints)) {
         locked(&self.subscribers).tell_others(by, hint);
+    }
+}
+
+/// Hints that were taken out to be sent. Unless they [arrived](Self::arrived), others are to be told
+/// that some were lost.
+struct Taken<'a>(Option<&'a Watches>);
+
+impl Taken<'_> {
+    fn arrived(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(watches) = self.0 {
+            locked(&watches.outbox).missed();
+            watches.wake(true);
+        }
     }
 }
 

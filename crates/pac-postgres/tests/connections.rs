@@ -159,7 +159,7 @@ async fn a_full_server_and_an_exhausted_pool_say_so() {
             all.push(client);
         }
     }
-    refused(&options, ErrorKind::Unavailable, "no connection left").await;
+    refused(&options, ErrorKind::TooManyClients, "no connection left").await;
 }
 
 #[tokio::test]

@@ -60,7 +60,12 @@ async fn a_silent_first_host_is_passed_over() {
                      WHERE a.application_name = 'pac-concurrency' AND a.query LIKE $1";
     let pattern = format!("%{}%", lease_schema(&driver));
     for _ in 0..3 {
-        client.query_one(schema_of, &[&pattern]).await.unwrap();
+        let cut: i64 = client
+            .query_one(schema_of, &[&pattern])
+            .await
+            .unwrap()
+            .get(0);
+        assert!(cut >= 1, "no connection of the driver was found");
         sleep(Duration::from_millis(700)).await;
     }
     let lost = timeout(Duration::from_secs(2), lease.lost()).await;

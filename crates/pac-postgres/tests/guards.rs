@@ -12,9 +12,12 @@ mod support;
 use pac_core::ErrorKind;
 use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit};
 use pac_core::protocol::{Admitted, Command, Issuer, Outcome, apply};
-use pac_core::state::RepositoryState;
+use pac_core::state::{RepositoryState, RunOutcome};
 use pac_postgres::{Password, PostgresDriver};
-use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, unique};
+use support::proxy::Proxy;
+use support::{
+    NEWEST, SYSTEM, TTL, command, committed, durable, key, options, port, raw, set_limit, unique,
+};
 
 /// The statement with which a program that knows nothing of limits would write a started run.
 fn started(schema: &str, run: &str, adopted: bool) -> String {
@@ -188,10 +191,7 @@ async fn adoptions_beyond_the_limit_pass_with_what_was_granted_before_them() {
         repository: key("web"),
         changes,
     };
-    assert_eq!(
-        support::committed(&driver, session, vec![commit]).await,
-        [true]
-    );
+    assert_eq!(committed(&driver, session, vec![commit]).await, [true]);
     let admitted = command(&driver, session, &key("web"), &Command::Admit(durable("e"))).await;
     let queued = matches!(
         admitted,
@@ -278,4 +278,45 @@ async fn many_start_at_once_and_a_newer_schema_is_refused() {
     let error = PostgresDriver::connect(options).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
     assert!(error.to_string().contains("version 99"), "{error}");
+}
+
+/// A repository of many revisions and a new one start runs in one transaction: what the database
+/// counts of each goes by its own revisions.
+#[tokio::test]
+async fn old_and_new_repositories_start_runs_together() {
+    let proxy = Proxy::to(port(SYSTEM)).await;
+    let driver = PostgresDriver::connect(options(proxy.port)).await.unwrap();
+    let session = driver.open_session(TTL).await.unwrap();
+    let both = [key("old"), key("new")];
+    for repository in &both {
+        set_limit(&driver, session, repository, 1).await;
+    }
+    for n in 0..120 {
+        let run = durable(&format!("run-{n}"));
+        let end = Command::Release {
+            run: run.run.clone(),
+            uid: run.uid.clone(),
+            token: None,
+            outcome: RunOutcome::Completed,
+        };
+        command(&driver, session, &both[0], &Command::Admit(run)).await;
+        command(&driver, session, &both[0], &end).await;
+    }
+    let issuer = Issuer {
+        session,
+        takes_ownerless: false,
+    };
+    let mut batch = Vec::new();
+    for repository in &both {
+        let snapshot = driver.load(repository, None).await.unwrap();
+        let state = RepositoryState::from_snapshot(&snapshot).unwrap();
+        let (_, changes) = apply(&state, issuer, &Command::Admit(durable("together")));
+        batch.push(RepositoryCommit {
+            repository: repository.clone(),
+            changes: changes.unwrap(),
+        });
+    }
+    proxy.clear();
+    assert_eq!(committed(&driver, session, batch).await, [true, true]);
+    assert_eq!(proxy.requests_with("commit_batch"), 1);
 }

@@ -212,7 +212,7 @@ pub(super) fn postgresql_name(text: &str) -> Parsed<String> {
     line(text)
 }
 
-/// A schema name. It is used in statements without quotes, so it must not need any.
+/// A schema name: one that needs no quotes, so that people can write it without.
 pub(super) fn schema(text: &str) -> Parsed<String> {
     let mut bytes = text.bytes();
     let first = bytes

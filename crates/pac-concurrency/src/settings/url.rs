@@ -30,9 +30,17 @@ pub(super) fn postgresql(text: &str) -> Parsed<Vec<(&'static Key, String)>> {
         .ok_or("is no URL of PostgreSQL; it starts with postgres:// or postgresql://")?;
     let (address, parameters) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = address.split_once('/').unwrap_or((address, ""));
+    if database.contains(['/', '@']) {
+        return Err(
+            "has a part that is not percent-encoded; write %2F for / and %40 for @ in the \
+                    password"
+                .into(),
+        );
+    }
     let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
     let (user, password) = user.split_once(':').unwrap_or((user, ""));
     let mut parts = Vec::new();
+    let mut of_the_system = false;
     for (key, part) in [
         (&key::POSTGRESQL_HOST, hosts),
         (&key::POSTGRESQL_DATABASE, database),
@@ -46,7 +54,7 @@ pub(super) fn postgresql(text: &str) -> Parsed<Vec<(&'static Key, String)>> {
             .split_once('=')
             .ok_or("has a parameter without a value; write name=value after the ?")?;
         match (name, value) {
-            ("sslrootcert", "system") => {}
+            ("sslrootcert", "system") => of_the_system = true,
             ("connect_timeout", seconds) => {
                 let known = &key::POSTGRESQL_CONNECTION_TIMEOUT;
                 add(&mut parts, known, &format!("{seconds}s"))?;
@@ -59,6 +67,16 @@ pub(super) fn postgresql(text: &str) -> Parsed<Vec<(&'static Key, String)>> {
                 )?;
                 add(&mut parts, key, value)?;
             }
+        }
+    }
+    if of_the_system {
+        let mode = parts
+            .iter()
+            .find(|(key, _)| *key == &key::POSTGRESQL_SSL_MODE);
+        match mode.map(|(_, mode)| mode.as_str()) {
+            Some("verify-full") => {}
+            None => add(&mut parts, &key::POSTGRESQL_SSL_MODE, "verify-full")?,
+            Some(_) => return Err("has sslrootcert=system without sslmode=verify-full".into()),
         }
     }
     Ok(parts)
@@ -113,7 +131,9 @@ mod tests {
             parts(socket)[0],
             ("postgresql-host", "/run/postgresql".to_owned())
         );
-        assert_eq!(parts(socket).len(), 2);
+        let verified = ("postgresql-ssl-mode", "verify-full".to_owned());
+        assert_eq!(parts(socket)[2], verified);
+        assert_eq!(parts(socket).len(), 3);
         assert_eq!(parts("postgres://"), []);
     }
 
@@ -125,6 +145,11 @@ mod tests {
             ("postgres://db?hunter2=1", "not known"),
             ("postgres://a/d?host=hunter2", "twice"),
             ("postgres://hunter2%ff@db", "UTF-8"),
+            ("postgres://me:hunter2/2@db/x", "percent-encoded"),
+            (
+                "postgres://db?sslmode=require&sslrootcert=system",
+                "verify-full",
+            ),
         ] {
             let error = postgresql(text).unwrap_err();
             assert!(

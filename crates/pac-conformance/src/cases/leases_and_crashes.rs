@@ -20,7 +20,7 @@ pub use returns::{
 use pac_core::manager::RunStatus;
 use pac_core::manager::Turn;
 use pac_core::protocol::Ended;
-use pac_core::state::RunOutcome;
+use pac_core::state::{Entry, EntryState, RunOutcome};
 use pac_core::{Limit, Ticket};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -111,9 +111,25 @@ pub async fn everybody_restarts(fixture: &Fixture) {
     let mut grants = fresh.grants().unwrap();
     // Nobody has seen the store for so long that it may take itself to have stalled, and give every
     // session one TTL more.
-    fixture.outlive_session().await;
-    fixture.settle().await;
-    sleep(fixture.notice()).await;
+    let is_left = |entry: &Entry| match entry.state {
+        EntryState::Queued { owner } => owner.is_none(),
+        EntryState::Started { orphaned, .. } => orphaned,
+        EntryState::Finished { .. } => true,
+    };
+    let seen_to = async {
+        while !fixture
+            .view(&web)
+            .await
+            .entries()
+            .all(|entry| is_left(entry))
+        {
+            sleep(fixture.notice() / 20).await;
+        }
+    };
+    let longest = fixture.lease_ttl() + fixture.notice() * 2;
+    timeout(longest, seen_to)
+        .await
+        .expect("the dead were not seen to");
     let view = fixture.view(&web).await;
     assert_eq!(view.running_names(), before.running_names());
     assert_eq!(view.waiting_names(), before.waiting_names());

@@ -239,6 +239,7 @@ impl Cluster {
             if failure.cause == Cause::Token && !renewed {
                 watched.done();
                 renewed = true;
+                let left = until.saturating_duration_since(Instant::now());
                 match timeout(left, self.authenticate(member)).await {
                     Ok(authenticated) => authenticated?,
                     Err(_) => {

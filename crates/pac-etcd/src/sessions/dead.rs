@@ -1,11 +1,13 @@
 //! Dead sessions: which there are, what they left, and how they are forgotten.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pac_core::effect::Effect;
 use pac_core::protocol::Death;
 use pac_core::state::EntryState;
 use pac_core::{Error, RepositoryKey, SessionId};
+use tokio::time::timeout;
 
 use super::revoke;
 use crate::client::{Compare, Operation, Range, Transaction};
@@ -15,6 +17,13 @@ use crate::store::{Store, all_pages, decode_head, malformed, one, one_key};
 /// Most leases that one look at the sessions ends. Each takes a request; those of further sessions
 /// are ended by later looks, and by etcd when their time is over.
 const MOST_REVOKED: usize = 16;
+
+/// How long one look may spend on that.
+const REVOKING_FOR: Duration = Duration::from_secs(1);
+/// One look of so many reads all that one dead session may still have, which are whole repositories,
+const LOOKS_PER_READ: u32 = 8;
+/// and takes so long at most for each of its two steps.
+const READING_FOR: Duration = Duration::from_millis(500);
 
 /// The keys of one session.
 #[derive(Debug, Default)]
@@ -29,7 +38,12 @@ impl Store {
     /// The dead sessions that may still have runs. Forgets those that have none. One request, and
     /// if there are dead sessions a few more: one for some 60 of them, and one more to forget as
     /// many.
-    pub(crate) async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
+    ///
+    /// Tells `died` of every session that is dead, those without runs too.
+    pub(crate) async fn dead_sessions(
+        &self,
+        mut died: impl FnMut(SessionId),
+    ) -> Result<Vec<(SessionId, Death)>, Error> {
         let mut sessions: BTreeMap<SessionId, Found> = BTreeMap::new();
         for (place, on_lease) in self.keys_under(&self.keys.sessions(), "sweep").await? {
             match place {
@@ -45,7 +59,10 @@ impl Store {
         for (id, found) in sessions {
             match found {
                 Found { alive: true, .. } => {}
-                Found { record: true, .. } => dead.push((id, found.lease)),
+                Found { record: true, .. } => {
+                    died(id);
+                    dead.push((id, found.lease));
+                }
                 Found { lease, .. } => over.extend(lease),
             }
         }
@@ -67,13 +84,39 @@ impl Store {
             return Ok(listed);
         }
         over.extend(forgotten.iter().filter_map(|(_, lease)| *lease));
-        for lease in over.into_iter().filter(|id| *id != 0).take(MOST_REVOKED) {
-            if let Err(error) = revoke(self, lease, "sweep").await {
-                tracing::debug!(%error, "the lease of a dead session is not revoked yet");
-                break;
+        let revoking = async {
+            for lease in over.into_iter().filter(|id| *id != 0).take(MOST_REVOKED) {
+                if let Err(error) = revoke(self, lease, "sweep").await {
+                    tracing::debug!(%error, "the lease of a dead session is not revoked yet");
+                    break;
+                }
             }
-        }
+        };
+        // Later looks revoke what is left.
+        let _ = timeout(REVOKING_FOR, revoking).await;
+        self.look_into_one(&mut listed).await;
         Ok(listed)
+    }
+
+    /// Now and then, reads what one of the listed sessions may still have, and forgets the session
+    /// if that is nothing: its runs have been seen to, in repositories where others go on.
+    async fn look_into_one(&self, listed: &mut Vec<(SessionId, Death)>) {
+        let due = fastrand::u32(..LOOKS_PER_READ) == 0;
+        let Some(at) = due.then(|| fastrand::usize(..listed.len().max(1))) else {
+            return;
+        };
+        let Some((id, _)) = listed.get(at).copied() else {
+            return;
+        };
+        match timeout(READING_FOR, self.has_runs(id)).await {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true) | Err(_)) | Err(_) => return,
+        }
+        match timeout(READING_FOR, self.forget_session(id)).await {
+            Ok(Ok(())) => drop(listed.remove(at)),
+            Ok(Err(error)) => tracing::debug!(%error, "a dead session is not forgotten yet"),
+            Err(_) => {}
+        }
     }
 
     /// For each of these sessions, whether it has `held` keys. A dead session gets no new ones.

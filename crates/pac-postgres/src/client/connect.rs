@@ -19,6 +19,8 @@ use crate::tls;
 /// The longest that one of several servers may take: to be reached, to greet and to say whether it
 /// takes writes.
 const SHARE: Duration = Duration::from_secs(3);
+/// However short a session's TTL is, a server gets this.
+const LEAST_SHARE: Duration = Duration::from_millis(500);
 /// For so long after it could not be used, a server is tried after all others.
 const AVOIDED: Duration = Duration::from_secs(30);
 /// Between two attempts at a server that has no room for another connection: at first, and later.
@@ -55,7 +57,7 @@ impl Connector {
     /// No server may take longer than this while another one is left to be tried.
     pub(super) fn hurry(&self, longest: Duration) {
         let mut share = self.share();
-        *share = longest.min(*share);
+        *share = longest.max(LEAST_SHARE).min(*share);
     }
 
     /// Connects to the first server that takes writes. Tries each of them once, and takes no longer
@@ -118,7 +120,8 @@ impl Connector {
                 return Err(failure.error);
             }
             if late {
-                return Err(self.options.too_many_clients(operation));
+                let error = self.options.too_many_clients(operation);
+                return Err(error.caused_by(failure.error));
             }
             if !std::mem::replace(&mut told, true) {
                 tracing::warn!(

@@ -44,7 +44,10 @@ impl Pool {
         let options = Arc::clone(&connector.options);
         let opener = Opener {
             connector,
-            runtime: Handle::current(),
+            runtime: Handle::try_current().map_err(|error| {
+                let message = "this needs a runtime of tokio: call it from within one";
+                Error::new(ErrorKind::Internal, "connect", message).caused_by(error)
+            })?,
             full_until: Mutex::default(),
         };
         let recycling = ManagerConfig {

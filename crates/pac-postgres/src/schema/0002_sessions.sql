@@ -141,10 +141,19 @@ BEGIN
   IF FOUND THEN
     RETURN true;
   END IF;
-  IF pg_try_advisory_xact_lock(lock_space(), lock_number(renewing)) THEN
-    UPDATE sessions s SET dead = true WHERE s.id = renewing AND NOT s.dead;
+  IF NOT pg_try_advisory_xact_lock(lock_space(), lock_number(renewing)) THEN
+    RETURN false;
   END IF;
-  RETURN false;
+  UPDATE sessions s SET dead = true
+    WHERE s.id = renewing AND NOT s.dead AND has_passed(s.deadline, s.session_ttl);
+  IF FOUND THEN
+    RETURN false;
+  END IF;
+  -- An earlier renewal, whose commit was under way, has moved the deadline since.
+  UPDATE sessions s
+    SET deadline = now_millis() + s.session_ttl, lease_deadline = now_millis() + s.lease_ttl
+    WHERE s.id = renewing AND NOT s.dead AND NOT has_passed(s.deadline, s.session_ttl);
+  RETURN FOUND;
 END
 $$;
 

@@ -4,14 +4,14 @@
 -- A guard locks the heads first and counts in a later statement, which sees what was committed
 -- before the guard had the lock. That is so at READ COMMITTED alone, so the guard refuses all else.
 
--- Checks the limits of repositories, which are named once each, where runs were started by the commit
--- of the revision `lowest` or later ones.
+-- Checks the limits of repositories, which are named once each, where runs were started by commits of
+-- revisions from `lowest` on, one for each of them.
 --
 -- Counts from the column `slots_from` on: while a transaction elsewhere in the database keeps an old
 -- snapshot, a record of every run that has had a slot meanwhile is still in the index. The setting
 -- `pac.heads` says where the commit has put the heads. Where this transaction has written all of
 -- them it holds their locks, so they are counted at once, and not searched for by key.
-CREATE FUNCTION guard_limits(starting text[], lowest bigint) RETURNS void
+CREATE FUNCTION guard_limits(starting text[], lowest bigint[]) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan
@@ -41,7 +41,7 @@ BEGIN
           AND (v_own IS NULL OR r.xmin = v_own)
     LOOP
       v_found := v_found + 1;
-      IF v_head.slots_from > lowest THEN
+      IF v_head.slots_from > lowest[array_position(starting, v_head.repository)] THEN
         RAISE EXCEPTION 'a run was to be started in % at a revision of the past', v_head.repository
           USING ERRCODE = 'PAC01';
       END IF;
@@ -77,11 +77,11 @@ LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $$
 DECLARE
   v_starting text[];
-  v_lowest bigint;
+  v_lowest bigint[];
 BEGIN
-  SELECT array_agg(DISTINCT n.repository), min(n.revision) INTO v_starting, v_lowest
-    FROM new_entries n
-    WHERE n.state = 1 AND NOT n.adopted;
+  SELECT array_agg(s.repository), array_agg(s.lowest) INTO v_starting, v_lowest
+    FROM (SELECT n.repository, min(n.revision) AS lowest FROM new_entries n
+      WHERE n.state = 1 AND NOT n.adopted GROUP BY n.repository) s;
   IF v_starting IS NOT NULL THEN
     PERFORM guard_limits(v_starting, v_lowest);
   END IF;
@@ -94,13 +94,14 @@ LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $$
 DECLARE
   v_starting text[];
-  v_lowest bigint;
+  v_lowest bigint[];
 BEGIN
-  SELECT array_agg(DISTINCT n.repository), min(n.revision) INTO v_starting, v_lowest
-    FROM new_entries n
-    WHERE n.state = 1 AND NOT n.adopted AND NOT EXISTS (SELECT FROM old_entries o
-      WHERE o.repository = n.repository AND o.run = n.run AND o.state = 1
-        AND o.revision <= n.revision);
+  SELECT array_agg(s.repository), array_agg(s.lowest) INTO v_starting, v_lowest
+    FROM (SELECT n.repository, min(n.revision) AS lowest FROM new_entries n
+      WHERE n.state = 1 AND NOT n.adopted AND NOT EXISTS (SELECT FROM old_entries o
+        WHERE o.repository = n.repository AND o.run = n.run AND o.state = 1
+          AND o.revision <= n.revision)
+      GROUP BY n.repository) s;
   IF v_starting IS NOT NULL THEN
     PERFORM guard_limits(v_starting, v_lowest);
   END IF;

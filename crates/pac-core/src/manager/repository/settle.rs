@@ -250,12 +250,10 @@ impl<P: Port> Repository<P> {
     ) -> bool {
         self.note_session(env);
         let known = self.version();
+        // From exactly the known version on: from an earlier one it may be of another history, after
+        // the store went back in time.
         let follows = |snapshot: &&Snapshot| {
-            let follows = |known: Version| {
-                let since = snapshot.since;
-                since.is_none_or(|since| !known.is_rewound_from(since))
-            };
-            known.is_some_and(follows)
+            known.is_some_and(|known| snapshot.since.is_none_or(|since| since == known))
         };
         if let Some(snapshot) = snapshot.filter(follows) {
             let applied = self.apply_snapshot(env, snapshot, Source::Hint, effects);

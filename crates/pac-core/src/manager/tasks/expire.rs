@@ -36,12 +36,15 @@ pub(super) async fn expire(engine: Arc<Engine>) {
     let mut returns = engine.store.contact.follow();
     let mut failures = 0_u32;
     let mut rewinds = engine.vitals.rewinds();
+    // A store that answers some requests and others not comes back again and again.
+    let mut returned: Option<Instant> = None;
     loop {
         let next = Instant::now() + jittered(engine.options.sweep_interval);
+        let heeds = returned.is_none_or(|at| at.elapsed() >= engine.options.sweep_interval);
         tokio::select! {
             () = sleep_until(next) => {}
             () = engine.session_died.notified() => {}
-            () = returns.next() => {}
+            () = returns.next(), if heeds => returned = Some(Instant::now()),
         }
         let dead = engine.store.driver.dead_sessions();
         match engine.store.read(dead, "sweep").await {

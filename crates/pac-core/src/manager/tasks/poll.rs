@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::driver::ListFilter;
 use crate::manager::engine::Engine;
@@ -22,17 +22,30 @@ const LOOKS_IN_DOUBT: usize = 8;
 /// waits longer than that for a hint that was lost.
 const DOUBT: Duration = Duration::from_millis(250);
 
+/// So long after these looks the next ones begin: a store that answers some requests and others not
+/// comes back again and again.
+const BETWEEN_DOUBTS: Duration = Duration::from_secs(3);
+
 pub(super) async fn poll(engine: Arc<Engine>) {
     let mut returns = engine.store.contact.follow();
+    let mut doubted: Option<Instant> = None;
     loop {
+        let calm = doubted.map_or(Duration::ZERO, |at| {
+            BETWEEN_DOUBTS.saturating_sub(at.elapsed())
+        });
+        let returned = async {
+            sleep(calm).await;
+            returns.next().await;
+        };
         tokio::select! {
             () = sleep(jittered(engine.options.poll_interval)) => look(&engine).await,
-            () = returns.next() => {
+            () = returned => {
                 let mut pauses = Pauses::new(DOUBT, DOUBT);
                 for _ in 0..LOOKS_IN_DOUBT {
                     sleep(pauses.grow()).await;
                     look(&engine).await;
                 }
+                doubted = Some(Instant::now());
             }
         }
         engine.registry.evict();

@@ -2,7 +2,7 @@
 //! and of the database at ten points:
 //!
 //! ```sh
-//! cargo run --release -p pac-postgres --example day -- 127.0.0.1 5432 postgres postgres [SECONDS]
+//! cargo run --release -p pac-postgres --example postgres_day -- 127.0.0.1 5432 postgres postgres [SECONDS]
 //! ```
 //!
 //! The arguments are host, port, database and role, which is let in without a password. Finished

@@ -2,7 +2,7 @@
 //! of it, at ten points:
 //!
 //! ```sh
-//! cargo run --release -p pac-etcd --example day -- 127.0.0.1:2379 [SECONDS]
+//! cargo run --release -p pac-etcd --example etcd_day -- 127.0.0.1:2379 [SECONDS]
 //! ```
 //!
 //! Finished runs are kept for a tenth of the day. etcd keeps every old version of a key until it is
