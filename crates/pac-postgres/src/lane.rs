@@ -70,14 +70,13 @@ impl Lane {
             let Ok(by) = goes_on.await else {
                 return;
             };
-            match by {
-                By::Notifications => {
-                    tokio::join!(keep(&client, &watches, session, by), watches.notify());
+            let changes = async {
+                match by {
+                    By::Notifications => watches.notify().await,
+                    By::Polling => watches.poll().await,
                 }
-                By::Polling => {
-                    tokio::join!(keep(&client, &watches, session, by), watches.poll());
-                }
-            }
+            };
+            tokio::join!(keep(&client, &watches, session, by), changes);
         };
         let thread = spawn(work, stopped, async move { last.send().await })?;
         let lane = Self {

@@ -21,15 +21,10 @@ pub(crate) fn config(options: &PostgresOptions) -> Result<ClientConfig, Error> {
     let verifier = Verifier {
         chain: match (&options.ca_file, options.ssl_mode) {
             (_, SslMode::Disable) | (None, SslMode::Require) => None,
-            (Some(path), _) => {
-                let named = format!("the CA file {}", path.display());
-                Some(verifier(certificates(path)?, &named, &provider)?)
+            (Some(path), _) => Some(verifier(of_the_file(path)?, &provider)?),
+            (None, SslMode::VerifyCa | SslMode::VerifyFull) => {
+                Some(verifier(of_the_system()?, &provider)?)
             }
-            (None, SslMode::VerifyCa | SslMode::VerifyFull) => Some(verifier(
-                of_the_system()?,
-                "the system's trust store",
-                &provider,
-            )?),
         },
         any_name: options.ssl_mode != SslMode::VerifyFull,
         provider: Arc::clone(&provider),
@@ -108,30 +103,31 @@ impl ServerCertVerifier for Verifier {
 }
 
 fn verifier(
-    authorities: Vec<CertificateDer<'static>>,
-    named: &str,
+    authorities: RootCertStore,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<WebPkiServerVerifier>, Error> {
-    let unusable = || wrong(format!("{named} cannot be used"));
-    let mut roots = RootCertStore::empty();
-    for certificate in authorities {
-        roots
-            .add(certificate)
-            .map_err(|error| unusable().caused_by(error))?;
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), Arc::clone(provider))
         .build()
-        .map_err(|error| unusable().caused_by(error))
+        .map_err(|error| wrong("the authorities to trust cannot be used").caused_by(error))
+}
+
+/// The authorities in a file, each of which has to be one.
+fn of_the_file(path: &Path) -> Result<RootCertStore, Error> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        authorities.add(certificate).map_err(|error| {
+            wrong(format!("the CA file {} cannot be used", path.display())).caused_by(error)
+        })?;
+    }
+    Ok(authorities)
 }
 
 /// The authorities that this system trusts, as for web sites. What it has that cannot be read, or is
 /// no authority, is left out.
-fn of_the_system() -> Result<Vec<CertificateDer<'static>>, Error> {
+fn of_the_system() -> Result<RootCertStore, Error> {
     let found = rustls_native_certs::load_native_certs();
-    let usable = |certificate: &CertificateDer<'static>| {
-        RootCertStore::empty().add(certificate.clone()).is_ok()
-    };
-    let authorities: Vec<_> = found.certs.into_iter().filter(usable).collect();
+    let mut authorities = RootCertStore::empty();
+    authorities.add_parsable_certificates(found.certs);
     if authorities.is_empty() {
         let causes: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
         let message = "no CA file is given, and this system trusts no authority: name the file of the \

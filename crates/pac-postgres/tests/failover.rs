@@ -42,6 +42,7 @@ async fn a_silent_first_host_is_passed_over() {
     settings
         .hosts
         .insert(0, ("127.0.0.1".to_owned(), silent_host().await));
+    let schema = settings.schema.clone();
     let connecting = PostgresDriver::connect(settings);
     let driver = timeout(Duration::from_secs(10), connecting).await;
     let driver = Arc::new(driver.unwrap().unwrap());
@@ -58,7 +59,7 @@ async fn a_silent_first_host_is_passed_over() {
     let client = raw(port(SYSTEM)).await;
     let schema_of = "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a \
                      WHERE a.application_name = 'pac-concurrency' AND a.query LIKE $1";
-    let pattern = format!("%{}%", lease_schema(&driver));
+    let pattern = format!("%{schema}%");
     for _ in 0..3 {
         let cut: i64 = client
             .query_one(schema_of, &[&pattern])
@@ -71,13 +72,6 @@ async fn a_silent_first_host_is_passed_over() {
     let lost = timeout(Duration::from_secs(2), lease.lost()).await;
     assert!(lost.is_err(), "{lost:?}");
     manager.release(lease, RunOutcome::Completed).await.unwrap();
-}
-
-fn lease_schema(driver: &PostgresDriver) -> String {
-    // `Debug` of the settings names the schema.
-    let shown = format!("{driver:?}");
-    let at = shown.find("schema: \"").unwrap() + 9;
-    shown[at..].split('"').next().unwrap().to_owned()
 }
 
 /// A primary and its standby, which follows it at once.
