@@ -7,6 +7,7 @@ mod docs;
 mod layout;
 mod lines;
 mod manifests;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use crate::run::CommandLine;
 use crate::tools;
 
 /// Every rule, in the order in which they report.
-const RULES: [fn(&Tree) -> Vec<Breach>; 13] = [
+const RULES: [fn(&Tree) -> Vec<Breach>; 15] = [
     layout::top_level,
     layout::file_length,
     layout::drivers_alike,
@@ -29,6 +30,8 @@ const RULES: [fn(&Tree) -> Vec<Breach>; 13] = [
     manifests::lints_are_inherited,
     manifests::package_data_is_inherited,
     manifests::xtask_stands_apart,
+    sql::calls_are_qualified,
+    sql::functions_are_bound,
     docs::links_resolve,
     docs::readme_commands,
     docs::ci_script,

@@ -235,8 +235,11 @@ impl Driver for PostgresDriver {
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
         let missing = schema::missing_privileges(&self.client).await?;
+        let open = schema::open_to_all(&self.client).await?;
         let old = self.old_snapshots().await?;
-        Ok(missing.into_iter().chain(old).collect())
+        let key = self.client.exposed_key().await;
+        let found = missing.into_iter().chain(open).chain(old).chain(key);
+        Ok(found.collect())
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {

@@ -221,8 +221,8 @@ impl Watches {
             return Err(Error::new(ErrorKind::Unavailable, "notify", message));
         };
         // A hint need not be durable, so this does not wait for the disk.
-        let sql = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, hint) \
-                   FROM unnest($2) hint";
+        let sql = "SELECT pg_catalog.set_config('synchronous_commit', 'off', true), \
+                   pg_catalog.pg_notify($1, hint) FROM pg_catalog.unnest($2) hint";
         let channel = &self.client.options().schema;
         let params = [
             (channel as _, Type::TEXT),
@@ -258,7 +258,12 @@ impl Watches {
         let (channel, word) = (&self.client.options().schema, &self.nonce);
         let params = [(channel as _, Type::TEXT), (word as _, Type::TEXT)];
         self.client
-            .query("notify", Effect::Write, "SELECT pg_notify($1, $2)", &params)
+            .query(
+                "notify",
+                Effect::Write,
+                "SELECT pg_catalog.pg_notify($1, $2)",
+                &params,
+            )
             .await?;
         Ok(timeout(SELF_TEST, self.heard.notified()).await.is_ok())
     }
@@ -314,7 +319,7 @@ impl Watches {
         if known.is_empty() {
             return Ok(());
         }
-        let sql = "SELECT pg_current_snapshot()::text";
+        let sql = "SELECT pg_catalog.pg_current_snapshot()::text";
         let rows = self.client.query("poll", Effect::Read, sql, &[]).await?;
         let now = rows.first().map_or(Ok(String::new()), |row| cell(row, 0))?;
         if now == *seen && !has_grown {

@@ -35,7 +35,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 36] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 39] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -59,6 +59,18 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 36] = [
     (
         "crates/pac-postgres/src/client/connect.rs",
         "tries several servers for the one that takes writes; etcd's members all do",
+    ),
+    (
+        "crates/pac-postgres/src/client/guard.rs",
+        "PostgreSQL's client library believes a server before it has shown who it is",
+    ),
+    (
+        "crates/pac-postgres/src/client/proof.rs",
+        "what is said of a server of PostgreSQL that has not shown who it is",
+    ),
+    (
+        "crates/pac-postgres/src/client/startup.rs",
+        "PostgreSQL's client library has no bound for messages, and gives away passwords",
     ),
     (
         "crates/pac-postgres/src/client/link.rs",
