@@ -86,7 +86,9 @@ impl Doctor {
             assert_ne!(check["result"], "failed", "{check}");
             let not_tried = check["detail"] == format!("not tried, since {step} failed");
             assert!(
-                not_tried || earlier < at || ["ok", "warning"].iter().any(|r| check["result"] == *r),
+                not_tried
+                    || earlier < at
+                    || ["ok", "warning"].iter().any(|r| check["result"] == *r),
                 "{check}"
             );
         }

@@ -313,7 +313,7 @@ impl PostgresOptions {
     fn certificate(&self, problem: &CertificateError) -> String {
         let place = self.place();
         match problem {
-            CertificateError::UnknownIssuer => format!(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
                 "the certificate of {place} is not signed by an authority of {}: use the CA that \
                  signed it",
                 self.authorities()
