@@ -19,7 +19,7 @@ use crate::run::CommandLine;
 use crate::tools;
 
 /// Every rule, in the order in which they report.
-const RULES: [fn(&Tree) -> Vec<Breach>; 15] = [
+const RULES: [fn(&Tree) -> Vec<Breach>; 16] = [
     layout::top_level,
     layout::file_length,
     layout::drivers_alike,
@@ -29,6 +29,7 @@ const RULES: [fn(&Tree) -> Vec<Breach>; 15] = [
     lines::reasons,
     manifests::lints_are_inherited,
     manifests::package_data_is_inherited,
+    manifests::every_test_file_runs,
     manifests::xtask_stands_apart,
     sql::calls_are_qualified,
     sql::functions_are_bound,
