@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::ClientWrapper;
-use pac_core::Error;
 use pac_core::driver::Finding;
+use pac_core::{Error, file};
 pub(crate) use tokio_postgres::types::{FromSql, ToSql, Type};
 pub(crate) use tokio_postgres::{Error as RowError, Row};
 
@@ -100,8 +100,9 @@ impl Client {
     /// A warning about the private key, if others can read it.
     pub(crate) async fn exposed_key(&self) -> Option<Finding> {
         let options = Arc::clone(&self.connector.options);
-        let look = tokio::task::spawn_blocking(move || tls::exposed_key(&options));
-        // A thread that fails has found nothing.
+        let patience = options.connection_timeout;
+        let look = file::apart(patience, move || tls::exposed_key(&options));
+        // A thread that fails, or does not end, has found nothing.
         look.await.ok().flatten()
     }
 

@@ -235,11 +235,17 @@ impl Driver for PostgresDriver {
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
         let missing = schema::missing_privileges(&self.client).await?;
+        let sessions = match missing {
+            None => self.sessions.diagnose().await?,
+            // It may be the one that this needs.
+            Some(_) => None,
+        };
         let open = schema::open_to_all(&self.client).await?;
         let old = self.old_snapshots().await?;
         let key = self.client.exposed_key().await;
-        let found = missing.into_iter().chain(open).chain(old).chain(key);
-        Ok(found.collect())
+        let found = missing.into_iter().chain(sessions).chain(open).chain(old);
+        let foreign = self.watches.foreign();
+        Ok(found.chain(key).chain(foreign).collect())
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {

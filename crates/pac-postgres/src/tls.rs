@@ -62,7 +62,7 @@ pub(crate) fn config(
 /// its owner and the group can read it. Looks at the disk.
 pub(crate) fn exposed_key(options: &PostgresOptions) -> Option<Finding> {
     let (_, key) = options.client_certificate.as_ref()?;
-    if options.ssl_mode == SslMode::Disable || !is_open_to_others(key) {
+    if options.ssl_mode == SslMode::Disable || !file::is_open_to_others(key) {
         return None;
     }
     Some(Finding::warning(
@@ -72,21 +72,6 @@ pub(crate) fn exposed_key(options: &PostgresOptions) -> Option<Finding> {
         ),
         "chmod o= that file; for a mounted Secret, set its defaultMode to 0440",
     ))
-}
-
-/// Whether users other than the file's owner and group can read it or write it. False where the
-/// system has no such modes, and for a file that is not there.
-fn is_open_to_others(path: &Path) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o006 != 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        false
-    }
 }
 
 impl System {
@@ -172,8 +157,11 @@ impl Verifier {
         refusal: &rustls::Error,
     ) -> bool {
         // The second one where it gives its issuer the name of a known authority.
-        let unsigned = [CertificateError::UnknownIssuer, CertificateError::BadSignature]
-            .map(rustls::Error::InvalidCertificate);
+        let unsigned = [
+            CertificateError::UnknownIssuer,
+            CertificateError::BadSignature,
+        ]
+        .map(rustls::Error::InvalidCertificate);
         if !unsigned.contains(refusal) {
             // The library does not name this error of the one below it in its types.
             return refusal.to_string().contains("CaUsedAsEndEntity");

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pac_core::pauses::Pauses;
-use pac_core::{Error, ErrorKind};
-use tokio::task::spawn_blocking;
+use pac_core::{Error, ErrorKind, file};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::config::{
     ChannelBinding, SslMode as ClientSslMode, SslNegotiation, TargetSessionAttrs,
@@ -174,7 +173,7 @@ impl Connector {
     ) -> Result<(Config, Guard), Error> {
         let (options, system) = (options.clone(), Arc::clone(&self.system));
         let told = Arc::clone(&self.told_of_key);
-        let read = spawn_blocking(move || {
+        let read = file::apart(share, move || {
             let config = config(&options, share)?;
             let tls = tls::config(&options, &system)?;
             if let Some(exposed) = tls::exposed_key(&options)
@@ -182,11 +181,11 @@ impl Connector {
             {
                 tracing::warn!("{exposed}");
             }
-            Ok::<_, Error>((config, Guard::new(tls, options.demanded())))
+            Ok((config, Guard::new(tls, options.demanded())))
         });
-        read.await.unwrap_or_else(|error| {
-            let message = "the thread that reads passwords and certificates has failed";
-            Err(Error::new(ErrorKind::Internal, "connect", message).caused_by(error))
+        read.await.unwrap_or_else(|reason| {
+            let message = format!("the files of passwords and certificates {reason}");
+            Err(Error::new(ErrorKind::Unavailable, "connect", message))
         })
     }
 
