@@ -335,7 +335,7 @@ async fn as_many_finished_runs_are_kept_as_are_to_be() {
            CASE WHEN n <= 3 THEN 1 ELSE 2 END FROM generate_series(1, 10) n"
     );
     client.batch_execute(&ended).await.unwrap();
-    let purge = format!("SELECT {schema}.purge_excess(ARRAY['ns/web', 'ns/none'], 4)");
+    let purge = format!("SELECT {schema}.purge_excess(ARRAY['ns/web', 'ns/none'], 4, 500)");
     assert_eq!(value::<i64>(&client, &purge).await, 6);
     let left = format!("SELECT min(ticket) FROM {schema}.entries");
     assert_eq!(value::<i64>(&client, &left).await, 7);

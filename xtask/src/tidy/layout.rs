@@ -36,7 +36,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 36] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 41] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -171,12 +171,32 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 36] = [
         "tables and functions have versions, and have to be there",
     ),
     (
+        "crates/pac-postgres/src/sessions/troubles.rs",
+        "sessions are rows, which other programs can lock and spoil",
+    ),
+    (
+        "crates/pac-postgres/src/store/retention.rs",
+        "finished runs go by two statements, and reads leave out what they have not reached",
+    ),
+    (
         "crates/pac-postgres/src/tls.rs",
         "libpq's meanings of the SSL modes, which the client library has not",
     ),
     (
+        "crates/pac-postgres/src/watch/floods.rs",
+        "any role of the database can send notifications",
+    ),
+    (
         "crates/pac-postgres/src/watch/outbox.rs",
         "hints travel as texts of a largest size",
+    ),
+    (
+        "crates/pac-postgres/src/watch/poll.rs",
+        "behind a proxy that pools transactions no notification arrives",
+    ),
+    (
+        "crates/pac-postgres/src/watch/seal.rs",
+        "any role of the database hears notifications",
     ),
 ];
 
