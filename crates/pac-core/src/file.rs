@@ -1,25 +1,81 @@
 //! Reading of files that settings name, the same way for every driver.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// Longer than any password; stops a wrong path from filling the memory.
 const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
 
-/// Reads a file of at most `most` bytes.
+/// Reads a regular file of at most `most` bytes, or what a link to one leads to. Blocks: see
+/// [`apart`].
 ///
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("cannot be read: {error}");
+    // To open a pipe waits until something writes into it, and a device may have no end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(
+            "cannot be read: it must be a regular file, and is a directory, a pipe, a \
+                    socket or a device"
+                .to_owned(),
+        );
+    }
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
+        .map_err(failed)?;
     if bytes.len() as u64 > most {
         return Err(format!("is longer than the {most} bytes that it may have"));
     }
     String::from_utf8(bytes).map_err(|_| "is not text (UTF-8)".to_owned())
+}
+
+/// Does what reads files on a thread of its own, and waits for it no longer than `within`: a file on
+/// a server that does not answer holds up no thread of a runtime, and no runtime that ends. A thread
+/// that is not waited for any more ends by itself, so this may be dropped.
+///
+/// # Errors
+/// A sentence that begins with what did not happen, for "the files of …".
+pub async fn apart<T: Send + 'static>(
+    within: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (done, answer) = oneshot::channel();
+    let started = thread::Builder::new()
+        .name("pac-files".to_owned())
+        .spawn(move || drop(done.send(work())));
+    // Without an owner: it holds nothing that anything waits for.
+    drop(started.map_err(|error| format!("could not be read: no thread for it: {error}"))?);
+    match timeout(within, answer).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(_)) => Err("could not be read: the thread for it has failed".to_owned()),
+        Err(_) => Err(format!(
+            "were not read within {within:?}: the file system does not answer"
+        )),
+    }
+}
+
+/// Whether the permissions of a file let every user of this system read, change or run it. False where
+/// the system has no such permissions, and for a file that cannot be looked at.
+#[must_use]
+pub fn is_open_to_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
 }
 
 /// Reads the password in a file; see [`password`].
@@ -69,6 +125,46 @@ mod tests {
         );
         let gone = directory.path().join("gone");
         assert!(read(&gone, 4).unwrap_err().contains("cannot be read"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_and_hangs_nothing() {
+        use std::os::unix::net::UnixListener;
+
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listens = UnixListener::bind(&socket).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [&socket, &link, &pipe, &directory.path().to_owned()] {
+            let path = path.clone();
+            let read = apart(Duration::from_secs(60), move || read(&path, 4)).await;
+            let refused = read.unwrap().unwrap_err();
+            assert!(refused.contains("must be a regular file"), "{refused}");
+        }
+        let (never, hangs) = std::sync::mpsc::channel::<()>();
+        let late = apart(Duration::from_millis(5), move || hangs.recv()).await;
+        assert!(late.unwrap_err().contains("were not read within 5ms"));
+        drop(never);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_open_to_everybody_is_told_from_others() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "key").unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_others(&path), open, "{mode:o}");
+        }
+        assert!(!is_open_to_others(&directory.path().join("gone")));
     }
 
     #[test]
