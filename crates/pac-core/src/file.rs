@@ -1,25 +1,88 @@
 //! Reading of files that settings name, the same way for every driver.
 
-use std::fs::File;
-use std::io::Read;
+use std::borrow::Cow;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
 use std::path::Path;
+
+use crate::text::one_line;
 
 /// Longer than any password; stops a wrong path from filling the memory.
 const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
 
-/// Reads a file of at most `most` bytes.
+/// What is shown in the place of a name that may be a secret.
+const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be a secret)";
+
+/// Reads a regular file of at most `most` bytes. Blocks for as long as the file system takes;
+/// pipes and devices, which may have nothing to read for ever, are not waited for.
 ///
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
+    let failed = |error: io::Error| format!("cannot be read: {error}");
+    let file = open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(
+            "is no regular file; a directory, a pipe or a device is not read, so write what is in \
+             it to a file"
+                .to_owned(),
+        );
+    }
     let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
+    file.take(most.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > most {
         return Err(format!("is longer than the {most} bytes that it may have"));
     }
     String::from_utf8(bytes).map_err(|_| "is not text (UTF-8)".to_owned())
+}
+
+/// Opens a file without waiting for the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        // The bits are those that the system's call takes, whose type is this one.
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    options.open(path)
+}
+
+/// Whether others than the owner and the group of a file may do anything with it: a private key
+/// should be closed to them. False where the system has no such permissions, or tells nothing.
+#[must_use]
+pub fn is_open_to_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        path.metadata()
+            .is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// The name of a file that a setting names, as it may be shown on one line. A person who writes a
+/// password under the key of a file's name makes a file's name of it: so a name is shown only if
+/// there is such a file, or at least a directory for it that the name tells (and that is not the
+/// root).
+#[must_use]
+pub fn shown(path: &Path) -> Cow<'_, str> {
+    let directory = path
+        .parent()
+        .filter(|directory| directory.parent().is_some());
+    if path.exists() || directory.is_some_and(Path::is_dir) {
+        let name = path.to_string_lossy();
+        return Cow::Owned(one_line(&name).into_owned());
+    }
+    Cow::Borrowed(NOT_SHOWN)
 }
 
 /// Reads the password in a file; see [`password`].
@@ -65,10 +128,75 @@ mod tests {
         assert!(
             read(directory.path(), 4)
                 .unwrap_err()
-                .contains("cannot be read")
+                .contains("no regular file")
         );
         let gone = directory.path().join("gone");
         assert!(read(&gone, 4).unwrap_err().contains("cannot be read"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_or_a_device_is_refused_and_not_waited_for() {
+        use std::sync::mpsc;
+        use std::time::Duration;
+
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [pipe, "/dev/zero".into(), "/dev/null".into()] {
+            let (read_to_its_end, reason) = mpsc::channel();
+            let named = path.clone();
+            std::thread::spawn(move || read_to_its_end.send(read(&path, 4)));
+            let reason = reason.recv_timeout(Duration::from_secs(30));
+            let reason = reason.expect("it was waited for").unwrap_err();
+            assert!(reason.contains("no regular file"), "{named:?}: {reason}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_read_is_open_to_them() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        assert!(!is_open_to_others(&path));
+        fs::write(&path, "x").unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_others(&path), open, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_shown_where_there_is_a_file_or_a_place_for_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, gone) = (
+            directory.path().join("there"),
+            directory.path().join("gone"),
+        );
+        fs::write(&there, "x").unwrap();
+        for path in [
+            &there,
+            &gone,
+            Path::new("src/none.pem"),
+            Path::new("Cargo.toml"),
+        ] {
+            assert_eq!(shown(path), path.display().to_string());
+        }
+        for secret in [
+            "hunter2",
+            "/hunter2",
+            "/hunter2/b64==",
+            "hunter2/b64==",
+            "",
+            "-----BEGIN PRIVATE KEY-----\nhunter2\n",
+        ] {
+            assert_eq!(shown(Path::new(secret)), NOT_SHOWN);
+        }
+        let hostile = directory.path().join("\u{1b}[2J");
+        assert!(!shown(&hostile).contains('\u{1b}'));
     }
 
     #[test]
