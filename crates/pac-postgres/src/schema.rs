@@ -249,7 +249,7 @@ async fn locked_by_others(session: &Session, client: &Client, error: Error) -> E
     let message = format!(
         "the schema {:?} has to be made or changed, and another session has held the lock for that \
          for {LOCK_WITHIN}: {}. If it is no other process that does the same, end it (SELECT \
-         pg_terminate_backend(pid)), and REVOKE CONNECT ON DATABASE … FROM PUBLIC; then try again",
+         pg_catalog.pg_terminate_backend(pid)), and REVOKE CONNECT ON DATABASE … FROM PUBLIC; then try again",
         client.options().schema,
         named.join(", ")
     );

@@ -68,7 +68,7 @@ pub(crate) fn exposed_key(options: &PostgresOptions) -> Option<Finding> {
     Some(Finding::warning(
         format!(
             "every user of this machine can read the private key {}",
-            key.display()
+            file::shown(key)
         ),
         "chmod o= that file; for a mounted Secret, set its defaultMode to 0440",
     ))
@@ -197,7 +197,7 @@ fn of_the_file(path: &Path) -> Result<RootCertStore, Error> {
     let mut authorities = RootCertStore::empty();
     for certificate in certificates(path)? {
         authorities.add(certificate).map_err(|error| {
-            wrong(format!("the CA file {} cannot be used", path.display())).caused_by(error)
+            wrong(format!("the CA file {} cannot be used", file::shown(path))).caused_by(error)
         })?;
     }
     Ok(authorities)
@@ -223,10 +223,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let certificates: Result<Vec<_>, _> = certificates;
     let certificates = certificates.map_err(|error| {
-        wrong(format!("cannot read certificates from {}", path.display())).caused_by(error)
+        wrong(format!("cannot read certificates from {}", file::shown(path))).caused_by(error)
     })?;
     if certificates.is_empty() {
-        return Err(wrong(format!("{} holds no certificate", path.display())));
+        return Err(wrong(format!("{} holds no certificate", file::shown(path))));
     }
     Ok(certificates)
 }
@@ -234,13 +234,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let text = Secret::new(pem(path)?);
     PrivateKeyDer::from_pem_slice(text.expose().as_bytes()).map_err(|error| {
-        wrong(format!("cannot read a private key from {}", path.display())).caused_by(error)
+        wrong(format!("cannot read a private key from {}", file::shown(path))).caused_by(error)
     })
 }
 
 fn pem(path: &Path) -> Result<String, Error> {
     file::read(path, MAX_PEM_BYTES)
-        .map_err(|reason| wrong(format!("the file {} {reason}", path.display())))
+        .map_err(|reason| wrong(format!("the file {} {reason}", file::shown(path))))
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

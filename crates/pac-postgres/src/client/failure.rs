@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 pub(crate) use pac_core::effect::Effect;
-use pac_core::{Error, ErrorKind};
+use pac_core::{Error, ErrorKind, file};
 use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
@@ -352,7 +352,7 @@ impl PostgresOptions {
     /// The authorities that are trusted.
     fn authorities(&self) -> String {
         match &self.ca_file {
-            Some(path) => format!("the CA file {}", path.display()),
+            Some(path) => format!("the CA file {}", file::shown(path)),
             None => "this system (no CA file is set)".to_owned(),
         }
     }
