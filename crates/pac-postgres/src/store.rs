@@ -85,7 +85,7 @@ impl Store {
             .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
         let (snapshot, at) = snapshot(&rows, since).map_err(|error| error.in_repository(key))?;
-        self.places.note(key, at);
+        self.places.note(key, at.as_deref());
         Ok(snapshot)
     }
 
@@ -190,7 +190,7 @@ impl Store {
                 ..
             } => {
                 let revision = changes.expected.revision.next();
-                self.places.note(&commit.repository, at.clone());
+                self.places.note(&commit.repository, at.as_deref());
                 let now = Timestamp::from_unix_millis(*now);
                 let mut entries = changes.entries.clone();
                 for entry in &mut entries {
