@@ -1,25 +1,118 @@
 //! Reading of files that settings name, the same way for every driver.
 
-use std::fs::File;
-use std::io::Read;
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::text::one_line;
 
 /// Longer than any password; stops a wrong path from filling the memory.
 const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
 
-/// Reads a file of at most `most` bytes.
+/// What is shown in the place of a name that may be a secret.
+const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be a secret)";
+
+/// Reads a regular file of at most `most` bytes, or what a link to one leads to. Blocks: see
+/// [`apart`].
 ///
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
+    let failed = |error: io::Error| format!("cannot be read: {error}");
+    // A pipe waits until something writes into it, and a device may have no end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(
+            "cannot be read: it must be a regular file, and is a directory, a pipe, a \
+                    socket or a device"
+                .to_owned(),
+        );
+    }
     let mut bytes = Vec::new();
-    File::open(path)
+    open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}"))?;
+        .map_err(failed)?;
     if bytes.len() as u64 > most {
         return Err(format!("is longer than the {most} bytes that it may have"));
     }
     String::from_utf8(bytes).map_err(|_| "is not text (UTF-8)".to_owned())
+}
+
+/// Does what reads files on a thread of its own, and waits for it no longer than `within`: a file on
+/// a server that does not answer holds up no thread of a runtime, and no runtime that ends. A thread
+/// that is not waited for any more ends by itself, so this may be dropped.
+///
+/// # Errors
+/// A sentence that begins with what did not happen, for "the files of …".
+pub async fn apart<T: Send + 'static>(
+    within: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (done, answer) = oneshot::channel();
+    let started = thread::Builder::new()
+        .name("pac-files".to_owned())
+        .spawn(move || drop(done.send(work())));
+    // Without an owner: it holds nothing that anything waits for.
+    drop(started.map_err(|error| format!("could not be read: no thread for it: {error}"))?);
+    match timeout(within, answer).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(_)) => Err("could not be read: the thread for it has failed".to_owned()),
+        Err(_) => Err(format!(
+            "were not read within {within:?}: the file system does not answer"
+        )),
+    }
+}
+
+/// Opens a file without waiting for the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        // The bits are those that the system's call takes, whose type is this one.
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    options.open(path)
+}
+
+/// Whether the permissions of a file let every user of this system read, change or run it: a private
+/// key should be closed to them. False where the system has no such permissions, and for a file that
+/// cannot be looked at.
+#[must_use]
+pub fn is_open_to_others(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// The name of a file that a setting names, as it may be shown on one line. A person who writes a
+/// password under the key of a file's name makes a file's name of it: so a name is shown only if
+/// there is such a file, or at least a directory for it that the name tells (and that is not the
+/// root).
+#[must_use]
+pub fn shown(path: &Path) -> Cow<'_, str> {
+    let directory = path
+        .parent()
+        .filter(|directory| directory.parent().is_some());
+    if path.exists() || directory.is_some_and(Path::is_dir) {
+        let name = path.to_string_lossy();
+        return Cow::Owned(one_line(&name).into_owned());
+    }
+    Cow::Borrowed(NOT_SHOWN)
 }
 
 /// Reads the password in a file; see [`password`].
@@ -49,8 +142,6 @@ pub fn password(text: &str) -> Result<&str, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -65,10 +156,80 @@ mod tests {
         assert!(
             read(directory.path(), 4)
                 .unwrap_err()
-                .contains("cannot be read")
+                .contains("must be a regular file")
         );
         let gone = directory.path().join("gone");
         assert!(read(&gone, 4).unwrap_err().contains("cannot be read"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_and_hangs_nothing() {
+        use std::os::unix::net::UnixListener;
+
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listens = UnixListener::bind(&socket).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [&socket, &link, &pipe, &directory.path().to_owned()] {
+            let path = path.clone();
+            let read = apart(Duration::from_secs(60), move || read(&path, 4)).await;
+            let refused = read.unwrap().unwrap_err();
+            assert!(refused.contains("must be a regular file"), "{refused}");
+        }
+        let (never, hangs) = std::sync::mpsc::channel::<()>();
+        let late = apart(Duration::from_millis(5), move || hangs.recv()).await;
+        assert!(late.unwrap_err().contains("were not read within 5ms"));
+        drop(never);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_open_to_everybody_is_told_from_others() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "key").unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_open_to_others(&path), open, "{mode:o}");
+        }
+        assert!(!is_open_to_others(&directory.path().join("gone")));
+    }
+
+    #[test]
+    fn a_name_is_shown_where_there_is_a_file_or_a_place_for_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, gone) = (
+            directory.path().join("there"),
+            directory.path().join("gone"),
+        );
+        fs::write(&there, "x").unwrap();
+        for path in [
+            &there,
+            &gone,
+            Path::new("src/none.pem"),
+            Path::new("Cargo.toml"),
+        ] {
+            assert_eq!(shown(path), path.display().to_string());
+        }
+        for secret in [
+            "hunter2",
+            "/hunter2",
+            "/hunter2/b64==",
+            "hunter2/b64==",
+            "",
+            "-----BEGIN PRIVATE KEY-----\nhunter2\n",
+        ] {
+            assert_eq!(shown(Path::new(secret)), NOT_SHOWN);
+        }
+        let hostile = directory.path().join("\u{1b}[2J");
+        assert!(!shown(&hostile).contains('\u{1b}'));
     }
 
     #[test]

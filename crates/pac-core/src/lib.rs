@@ -6,6 +6,7 @@
 //! - [`manager`]: applies the rules over a driver, for the many tasks of one process.
 //! - [`migration`]: brings the state of older systems, or of another store, into a store.
 //! - [`reader`]: read-only access to a store.
+//! - [`text`]: makes what others wrote fit for a terminal or a log.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
 //! together with the drivers.
@@ -28,11 +29,12 @@ pub mod raw;
 pub mod reader;
 pub mod state;
 mod status;
+pub mod text;
 mod value;
 
 pub use error::{Error, ErrorKind};
 pub use name::{InvalidValue, PipelineRunKey, RepositoryKey, Uid};
 pub use value::{
-    FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Stamp, Ticket, Timestamp,
-    Version,
+    FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Priority, Revision, SessionId,
+    Stamp, Ticket, Timestamp, Version,
 };

@@ -6,7 +6,7 @@ use super::{Breach, Tree};
 use crate::drivers::{DRIVERS, crate_name};
 
 /// The files and directories allowed at the root of the repository.
-const TOP_LEVEL: [&str; 21] = [
+const TOP_LEVEL: [&str; 22] = [
     ".cargo",
     ".ci",
     ".config",
@@ -20,6 +20,7 @@ const TOP_LEVEL: [&str; 21] = [
     "Dockerfile",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
     "clippy.toml",
     "crates",
     "deny.toml",
