@@ -213,7 +213,7 @@ async fn a_counter_beyond_all_counting_spoils_its_repository_and_not_the_floor()
             CommitOutcome::Committed(_) => assert_ne!(spoilt, "revision"),
             // No revision comes after this one.
             CommitOutcome::Refused(error) => {
-                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                 assert_eq!(spoilt, "revision");
             }
             other => panic!("{other:?}"),
