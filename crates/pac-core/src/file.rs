@@ -70,19 +70,29 @@ pub fn is_open_to_others(path: &Path) -> bool {
 }
 
 /// The name of a file that a setting names, as it may be shown on one line. A person who writes a
-/// password under the key of a file's name makes a file's name of it: so a name is shown only if
-/// there is such a file, or at least a directory for it that the name tells (and that is not the
-/// root).
+/// password under the key of a file's name makes a file's name of it. So a name is shown only if
+/// there is such a file, or a directory for it that the name tells (and that is not the root), or
+/// if it looks as nothing but a path does: from the root, over two directories or more, in letters,
+/// digits, dots, hyphens and underscores.
 #[must_use]
 pub fn shown(path: &Path) -> Cow<'_, str> {
     let directory = path
         .parent()
         .filter(|directory| directory.parent().is_some());
-    if path.exists() || directory.is_some_and(Path::is_dir) {
-        let name = path.to_string_lossy();
+    let name = path.to_string_lossy();
+    if path.exists() || directory.is_some_and(Path::is_dir) || looks_like_a_path(&name) {
         return Cow::Owned(one_line(&name).into_owned());
     }
     Cow::Borrowed(NOT_SHOWN)
+}
+
+fn looks_like_a_path(name: &str) -> bool {
+    let plain = |part: &str| {
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        !part.is_empty() && part.chars().all(of_a_name)
+    };
+    let mut parts = name.strip_prefix('/').unwrap_or_default().split('/');
+    parts.clone().count() > 2 && parts.all(plain)
 }
 
 /// Reads the password in a file; see [`password`].
@@ -178,6 +188,7 @@ mod tests {
         );
         fs::write(&there, "x").unwrap();
         for path in [
+            Path::new("/etc/pac/not-mounted/ca.pem"),
             &there,
             &gone,
             Path::new("src/none.pem"),
@@ -190,6 +201,8 @@ mod tests {
             "/hunter2",
             "/hunter2/b64==",
             "hunter2/b64==",
+            "/b64/hunter2/x==",
+            "/hunter2//",
             "",
             "-----BEGIN PRIVATE KEY-----\nhunter2\n",
         ] {
