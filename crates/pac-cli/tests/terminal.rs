@@ -246,7 +246,7 @@ fn settings_are_read_from_regular_files_alone() {
     ] {
         let ended = pac(arguments);
         assert_eq!(ended.code, 78, "{ended:?}");
-        assert!(ended.stderr.contains("is no regular file"), "{ended:?}");
+        assert!(ended.stderr.contains("must be a regular file"), "{ended:?}");
     }
 }
 

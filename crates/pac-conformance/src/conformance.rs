@@ -127,6 +127,12 @@ macro_rules! conformance {
                 Nothing s59_newer_state_is_not_overwritten newer_state_is_not_overwritten;
                 Nothing s60_numbers_at_their_ends numbers_at_their_ends;
             }
+            poisoned_records {
+                Nothing counters_at_their_end_stay_in_their_repository
+                    counters_at_their_end_stay_in_their_repository;
+                Nothing waiters_and_watches_of_a_corrupt_repository_are_told
+                    waiters_and_watches_of_a_corrupt_repository_are_told;
+            }
         }
     };
     (@expand ($root:tt $open:ident) $store:tt [$($left_out:ident $why:literal)*] $($group:ident {

@@ -57,7 +57,9 @@ pub use finding::{Finding, Level};
 ///   ([`RepositoryState::check`](crate::state::RepositoryState::check));
 /// - more started entries than the limit of the head admits, but for those that were started
 ///   before and those of [`Changes::adopted`];
-/// - an entry that is there twice, or a repository that is there twice in a batch.
+/// - an entry that is there twice, or a repository that is there twice in a batch;
+/// - counters that nobody counted ([`Changes::check_counters`]): they would reach the other
+///   repositories through the floor of the store.
 ///
 /// These are bugs of the caller: what a driver answers to them is free, as long as it writes
 /// nothing.

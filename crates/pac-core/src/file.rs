@@ -1,9 +1,14 @@
 //! Reading of files that settings name, the same way for every driver.
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use crate::text::one_line;
 
@@ -13,24 +18,24 @@ const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
 /// What is shown in the place of a name that may be a secret.
 const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be a secret)";
 
-/// Reads a regular file of at most `most` bytes. Blocks for as long as the file system takes;
-/// pipes and devices, which may have nothing to read for ever, are not waited for.
+/// Reads a regular file of at most `most` bytes, or what a link to one leads to. Blocks: see
+/// [`apart`].
 ///
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
-    let failed = |error: io::Error| format!("cannot be read: {error}");
-    let file = open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let failed = |error: std::io::Error| format!("cannot be read: {error}");
+    // To open a pipe waits until something writes into it, and a device may have no end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(
-            "is no regular file; a directory, a pipe or a device is not read, so write what is in \
-             it to a file"
+            "cannot be read: it must be a regular file, and is a directory, a pipe, a \
+                    socket or a device"
                 .to_owned(),
         );
     }
     let mut bytes = Vec::new();
-    file.take(most.saturating_add(1))
-        .read_to_end(&mut bytes)
+    File::open(path)
+        .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(failed)?;
     if bytes.len() as u64 > most {
         return Err(format!("is longer than the {most} bytes that it may have"));
@@ -38,29 +43,39 @@ pub fn read(path: &Path, most: u64) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "is not text (UTF-8)".to_owned())
 }
 
-/// Opens a file without waiting for the other end of a pipe.
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        // The bits are those that the system's call takes, whose type is this one.
-        options.custom_flags(flags.bits().cast_signed());
+/// Does what reads files on a thread of its own, and waits for it no longer than `within`: a file on
+/// a server that does not answer holds up no thread of a runtime, and no runtime that ends. A thread
+/// that is not waited for any more ends by itself, so this may be dropped.
+///
+/// # Errors
+/// A sentence that begins with what did not happen, for "the files of …".
+pub async fn apart<T: Send + 'static>(
+    within: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (done, answer) = oneshot::channel();
+    let started = thread::Builder::new()
+        .name("pac-files".to_owned())
+        .spawn(move || drop(done.send(work())));
+    // Without an owner: it holds nothing that anything waits for.
+    drop(started.map_err(|error| format!("could not be read: no thread for it: {error}"))?);
+    match timeout(within, answer).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(_)) => Err("could not be read: the thread for it has failed".to_owned()),
+        Err(_) => Err(format!(
+            "were not read within {within:?}: the file system does not answer"
+        )),
     }
-    options.open(path)
 }
 
-/// Whether others than the owner and the group of a file may do anything with it: a private key
-/// should be closed to them. False where the system has no such permissions, or tells nothing.
+/// Whether the permissions of a file let every user of this system read, change or run it. False where
+/// the system has no such permissions, and for a file that cannot be looked at.
 #[must_use]
 pub fn is_open_to_others(path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        path.metadata()
-            .is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
+        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o007 != 0)
     }
     #[cfg(not(unix))]
     {
@@ -138,45 +153,50 @@ mod tests {
         assert!(
             read(directory.path(), 4)
                 .unwrap_err()
-                .contains("no regular file")
+                .contains("cannot be read")
         );
         let gone = directory.path().join("gone");
         assert!(read(&gone, 4).unwrap_err().contains("cannot be read"));
     }
 
     #[cfg(unix)]
-    #[test]
-    fn a_pipe_or_a_device_is_refused_and_not_waited_for() {
-        use std::sync::mpsc;
-        use std::time::Duration;
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_refused_and_hangs_nothing() {
+        use std::os::unix::net::UnixListener;
 
         let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listens = UnixListener::bind(&socket).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
         let pipe = directory.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
-        for path in [pipe, "/dev/zero".into(), "/dev/null".into()] {
-            let (read_to_its_end, reason) = mpsc::channel();
-            let named = path.clone();
-            std::thread::spawn(move || read_to_its_end.send(read(&path, 4)));
-            let reason = reason.recv_timeout(Duration::from_secs(30));
-            let reason = reason.expect("it was waited for").unwrap_err();
-            assert!(reason.contains("no regular file"), "{named:?}: {reason}");
+        for path in [&socket, &link, &pipe, &directory.path().to_owned()] {
+            let path = path.clone();
+            let read = apart(Duration::from_secs(60), move || read(&path, 4)).await;
+            let refused = read.unwrap().unwrap_err();
+            assert!(refused.contains("must be a regular file"), "{refused}");
         }
+        let (never, hangs) = std::sync::mpsc::channel::<()>();
+        let late = apart(Duration::from_millis(5), move || hangs.recv()).await;
+        assert!(late.unwrap_err().contains("were not read within 5ms"));
+        drop(never);
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_may_read_is_open_to_them() {
+    fn a_file_that_is_open_to_everybody_is_told_from_others() {
         use std::os::unix::fs::PermissionsExt;
 
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        assert!(!is_open_to_others(&path));
-        fs::write(&path, "x").unwrap();
+        fs::write(&path, "key").unwrap();
         for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(is_open_to_others(&path), open, "{mode:o}");
         }
+        assert!(!is_open_to_others(&directory.path().join("gone")));
     }
 
     #[test]

@@ -35,6 +35,6 @@ mod value;
 pub use error::{Error, ErrorKind};
 pub use name::{InvalidValue, PipelineRunKey, RepositoryKey, Uid};
 pub use value::{
-    FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Stamp, Ticket, Timestamp,
-    Version,
+    FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Priority, Revision, SessionId,
+    Stamp, Ticket, Timestamp, Version,
 };

@@ -67,6 +67,16 @@ impl fmt::Display for Priority {
     }
 }
 
+/// The largest ticket, fencing token or revision that a store may hold: 2⁶², half of what its signed
+/// numbers of 64 bits can. Counting a thousand million a second comes there after 146 years, so a
+/// larger one was never counted: its record was damaged, or written by another program.
+pub const MAX_COUNTER: u64 = 1 << 62;
+
+/// The largest number from which repositories count on after a removal: 2⁶¹. A repository that is
+/// created then has as many numbers again before it comes to [`MAX_COUNTER`], whatever was stored
+/// for the one that was removed.
+pub const MAX_FLOOR: u64 = 1 << 61;
+
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -86,7 +96,8 @@ macro_rules! counter {
                 self.0
             }
 
-            /// The number after this. Saturates: 2⁶⁴ steps are out of reach.
+            /// The number after this. That of a state which was read exists, because a state with
+            /// counters above [`MAX_COUNTER`] is refused; else it saturates at the end of 64 bits.
             #[must_use]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))

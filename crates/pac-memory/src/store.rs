@@ -97,6 +97,9 @@ impl Store {
         changes: Changes,
         terms: &Terms<'_>,
     ) -> CommitOutcome {
+        if let Err(reason) = changes.check_counters() {
+            return refused(reason);
+        }
         if !changes.remove
             && let Some(mut repository) = self.repositories.get_mut(key)
         {

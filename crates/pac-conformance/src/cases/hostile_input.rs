@@ -161,6 +161,7 @@ pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
         Ruin::MiscountedSlots,
         Ruin::Twice,
         Ruin::TokenFromNowhere,
+        Ruin::CounterAtItsEnd,
     ];
     let read = ways.map(Way::Read);
     let stored = [Harm::CorruptHead, Harm::CorruptEntry].map(Way::Stored);

@@ -6,6 +6,7 @@ pub mod driver_contract;
 pub mod hostile_input;
 pub mod leases_and_crashes;
 pub mod limits;
+pub mod poisoned_records;
 pub mod recovery;
 pub mod release_cancel_removal;
 pub mod state;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pac_core::state::{EntryState, Snapshot};
-use pac_core::{Error, ErrorKind, FencingToken, RepositoryKey};
+use pac_core::{Error, ErrorKind, FencingToken, MAX_COUNTER, RepositoryKey};
 
 /// The way in which a repository is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub enum Ruin {
     Twice,
     /// A run has a token that the head has not given out yet.
     TokenFromNowhere,
+    /// The head has given out a token near the end of what a store can hold.
+    CounterAtItsEnd,
+    /// The head has given out the last token that a store may hold.
+    LastToken,
 }
 
 impl Ruin {
@@ -49,6 +53,8 @@ impl Ruin {
                     }
                 }
             }
+            Self::LastToken => snapshot.head.last_token = FencingToken::new(MAX_COUNTER),
+            Self::CounterAtItsEnd => snapshot.head.last_token = FencingToken::new(1 << 63),
         }
         Ok(snapshot)
     }

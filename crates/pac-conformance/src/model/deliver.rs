@@ -285,7 +285,7 @@ impl Controller {
                 let owner = entry.and_then(|entry| entry.owner());
                 self.was(*session) && owner.is_none_or(|owner| self.was(owner))
             }
-            EndOfWaiting::TakenOver | EndOfWaiting::Closed(_) => true,
+            EndOfWaiting::TakenOver | EndOfWaiting::Failed(_) => true,
         }
     }
 

@@ -44,7 +44,10 @@ impl Engine {
     /// Everybody who waits or watches in a repository hears that nothing more will come.
     pub(super) fn end_repository(self: &Arc<Self>, cell: &Arc<Cell>, why: &Error) {
         self.input(cell, |input| input.machine.end(why, input.effects));
-        let steps = cell.lock().steps.take();
+        let mut inner = cell.lock();
+        inner.unreadable = None;
+        let steps = inner.steps.take();
+        drop(inner);
         drop(steps);
     }
 

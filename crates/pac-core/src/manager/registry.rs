@@ -11,6 +11,7 @@ use super::repository::effects::{AnswerResult, Grant, TurnMessage};
 use super::repository::env::Port;
 use super::repository::{HolderId, Repository};
 use super::session::fence::Fence;
+use crate::error::Error;
 use crate::event::LeaseLoss;
 use crate::hash::RandomState;
 use crate::name::RepositoryKey;
@@ -76,6 +77,8 @@ pub(super) struct Inner {
     pub(super) machine: Repository<Channels>,
     /// Counts the states that watchers could have seen; `None` until somebody watches.
     pub(super) steps: Option<watch::Sender<u64>>,
+    /// Why the streams of steps have ended, if the records could not be understood then.
+    pub(super) unreadable: Option<Arc<Error>>,
 }
 
 impl Cell {
@@ -125,6 +128,7 @@ impl Registry {
                 inner: Mutex::new(Inner {
                     machine,
                     steps: None,
+                    unreadable: None,
                 }),
                 delivery: Mutex::default(),
                 wake: Notify::new(),

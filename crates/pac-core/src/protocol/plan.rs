@@ -42,6 +42,23 @@ pub struct Changes {
     pub remove: bool,
 }
 
+impl Changes {
+    /// Checks that the counters are such as a store may hold: no commit takes one beyond
+    /// [`MAX_COUNTER`](crate::MAX_COUNTER), and no removal the floor of the store beyond
+    /// [`MAX_FLOOR`](crate::MAX_FLOOR). For managers before they commit, and for drivers that refuse
+    /// what a broken one sends.
+    ///
+    /// # Errors
+    /// A sentence with the counter, its value, the rule and the cure.
+    pub fn check_counters(&self) -> Result<(), String> {
+        self.head.check_counters()?;
+        if self.remove {
+            self.head.check_removal()?;
+        }
+        Ok(())
+    }
+}
+
 /// The commands applied so far, as changes on top of `base`.
 ///
 /// A command costs at most O(√n) for n waiting runs, and the plan keeps only what changes. The

@@ -8,7 +8,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::entry::{Entry, EntryState};
-use super::head::Head;
+use super::head::{Head, check_absent};
 use super::queue::{Iter, Queue, Rank};
 use crate::hash::HashSet;
 use crate::name::PipelineRunKey;
@@ -175,6 +175,11 @@ impl RepositoryState {
         mut changed: impl FnMut(Option<&Arc<Entry>>, Option<&Arc<Entry>>),
     ) -> Result<Absorb, String> {
         let (known, now) = (self.head.version(), snapshot.head.version());
+        if snapshot.exists {
+            snapshot.head.check_counters()?;
+        } else {
+            check_absent(&snapshot.head)?;
+        }
         if now.revision < known.revision {
             return Ok(Absorb::Stale);
         }

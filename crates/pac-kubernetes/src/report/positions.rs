@@ -123,8 +123,11 @@ impl<'a> Keeper<'a> {
                     Some(watch) => watch,
                     None => controller.manager().watch(&repository).await?,
                 };
-                let update = watch.next().await;
-                Ok(update.map(|update| (watch, update.status)))
+                match (watch.next().await, watch.failure()) {
+                    (Some(update), _) => Ok(Some((watch, update.status))),
+                    (None, Some(unreadable)) => Err(unreadable),
+                    (None, None) => Ok(None),
+                }
             };
             let looked = looked.await;
             (repository, looked)

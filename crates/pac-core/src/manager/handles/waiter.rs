@@ -35,7 +35,9 @@ use crate::value::{Ticket, Timestamp};
 ///
 /// # Errors
 /// Awaiting it fails with `SessionLost` when an ephemeral run has ended with its session, or the
-/// run was started in the name of a session that is over; with `Closed` when the manager ends.
+/// run was started in the name of a session that is over; with `Closed` when the manager ends; with
+/// `Corrupt` or `Incompatible` when the records of the repository cannot be understood any more. The
+/// run has kept its place if it is there after they were repaired: admit it again.
 #[must_use = "dropping a place in the queue gives it up"]
 pub struct Waiter {
     manager: ConcurrencyManager,
@@ -253,7 +255,7 @@ impl Future for Waiter {
                         EndOfWaiting::TakenOver => Ok(Turn::TakenOver),
                         EndOfWaiting::Gone => Ok(Turn::Gone),
                         EndOfWaiting::Lost(session) => Err(session_lost(session)),
-                        EndOfWaiting::Closed(error) => Err(error),
+                        EndOfWaiting::Failed(error) => Err(error),
                     });
                 }
                 // A waiter is forgotten without a word only when the manager ends.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::error::Error;
 use crate::manager::registry::Cell;
 use crate::status::RepositoryStatus;
 
@@ -57,7 +58,8 @@ impl RepositoryWatch {
     }
 
     /// Waits until the state is another than at the last call, the first time not at all.
-    /// `None` when the manager has ended. Cancel-safe.
+    /// `None` when the manager has ended, or the records of the repository cannot be understood any
+    /// more, which [`failure`](Self::failure) tells. Cancel-safe.
     pub async fn next(&mut self) -> Option<Update> {
         loop {
             let step = *self.steps.borrow_and_update();
@@ -70,6 +72,16 @@ impl RepositoryWatch {
             }
             self.steps.changed().await.ok()?;
         }
+    }
+
+    /// Why the watch has ended, if the records of the repository could not be understood: `Corrupt`
+    /// or `Incompatible`. `None` while it goes on, and when the manager has ended. To follow the
+    /// repository after it was repaired, watch it anew.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.steps.has_changed().err()?;
+        let inner = self.cell.lock();
+        inner.unreadable.as_ref().map(|why| why.replicate())
     }
 
     fn status(&self) -> Option<RepositoryStatus> {

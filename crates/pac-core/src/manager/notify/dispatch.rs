@@ -116,10 +116,15 @@ impl Engine {
     fn hand_on(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
-        inner: MutexGuard<'_, Inner>,
+        mut inner: MutexGuard<'_, Inner>,
         effects: &mut Effects<Channels>,
         asking: Option<&mut dyn Caller>,
     ) {
+        if let Some(why) = effects.unreadable.take() {
+            inner.unreadable = Some(Arc::new(why));
+            // Each watch finds its stream of steps ended, and then the reason.
+            inner.steps = None;
+        }
         let steps = inner.steps.as_ref().filter(|_| effects.stepped).cloned();
         let mut untaken = Vec::new();
         if effects.events.is_empty() && effects.grants.is_empty() {

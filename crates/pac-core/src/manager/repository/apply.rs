@@ -205,7 +205,7 @@ impl<P: Port> Repository<P> {
             EndOfWaiting::Lost(session) => EndOfWaiting::Lost(*session),
             EndOfWaiting::Gone => EndOfWaiting::Gone,
             EndOfWaiting::TakenOver => EndOfWaiting::TakenOver,
-            EndOfWaiting::Closed(error) => EndOfWaiting::Closed(error.replicate()),
+            EndOfWaiting::Failed(error) => EndOfWaiting::Failed(error.replicate()),
         };
         self.waiters.end(run, again, effects);
     }

@@ -55,6 +55,8 @@ pub struct Effects<P: Port> {
     pub session_lost: Option<SessionId>,
     /// What was read shows that the store has gone back in time.
     pub rewound: Option<Rewound>,
+    /// The records of the repository cannot be understood: those that follow it are told why.
+    pub unreadable: Option<Error>,
     /// The state is another one than before.
     pub stepped: bool,
     /// Something came that admissions which were held back can go along with.
@@ -72,6 +74,7 @@ impl<P: Port> Effects<P> {
             && self.events.is_empty()
             && self.session_lost.is_none()
             && self.rewound.is_none()
+            && self.unreadable.is_none()
             && !self.stepped
             && !self.wake
     }
@@ -87,6 +90,7 @@ impl<P: Port> Default for Effects<P> {
             events: Vec::new(),
             session_lost: None,
             rewound: None,
+            unreadable: None,
             stepped: false,
             wake: false,
         }
@@ -207,6 +211,6 @@ pub enum EndOfWaiting {
     Gone,
     /// It waited, or was started, in the name of a session that is over.
     Lost(SessionId),
-    /// The manager has ended.
-    Closed(Error),
+    /// The manager has ended, or the records of the repository cannot be understood.
+    Failed(Error),
 }

@@ -427,7 +427,7 @@ impl<P: Port> Repository<P> {
             }
             planned.request.fail(why, effects);
         }
-        let over = |_: &PipelineRunKey, _| Some(EndOfWaiting::Closed(why.replicate()));
+        let over = |_: &PipelineRunKey, _| Some(EndOfWaiting::Failed(why.replicate()));
         self.waiters.end_where(over, effects);
         for holder in std::mem::take(&mut self.holders) {
             effects.losses.push((holder.loss, LeaseLoss::Closed));

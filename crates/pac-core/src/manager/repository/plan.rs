@@ -46,7 +46,16 @@ impl<P: Port> Repository<P> {
             // A request that was moot may have been the one to carry a grant.
             self.hand_over(effects);
             if let Some(commit) = changes {
-                return Action::Commit(self.session, commit);
+                match self.exhausted(&commit) {
+                    None => return Action::Commit(self.session, commit),
+                    Some(error) => {
+                        self.inbox.put_back();
+                        match self.failed(env, &error, effects) {
+                            Action::Plan => continue,
+                            later => return later,
+                        }
+                    }
+                }
             }
             if self.inbox.in_flight.is_empty() {
                 return self.rest();
@@ -178,6 +187,13 @@ impl<P: Port> Repository<P> {
             }])
         };
         Some(plan.finish().map(of))
+    }
+
+    /// Why what was planned must not be committed: a counter of the repository is at its end.
+    fn exhausted(&self, commit: &OneCommit) -> Option<Error> {
+        let [commit] = &**commit;
+        let reason = commit.changes.check_counters().err()?;
+        Some(Error::new(ErrorKind::Corrupt, "commit", reason).in_repository(&self.key))
     }
 
     fn rest(&mut self) -> Action {

@@ -2,12 +2,13 @@
 
 use super::Repository;
 use super::apply::Source;
-use super::effects::{Action, Effects};
+use super::effects::{Action, Effects, EndOfWaiting};
 use super::env::{Env, Port};
 use super::request::Request;
 use super::retry::LONGEST_BACKOFF;
 use crate::driver::CommitOutcome;
 use crate::error::{Error, ErrorKind};
+use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Death};
 use crate::state::{Absorb, RepositoryState, Snapshot};
 use crate::value::{Revision, SessionId, Version};
@@ -38,6 +39,7 @@ impl<P: Port> Repository<P> {
                 Action::Plan
             }
             Err(error) => {
+                self.end_if_unreadable(&error, effects);
                 // What was asked after the read began is not answered by its failure.
                 let (before, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.inbox.pending)
                     .into_iter()
@@ -208,6 +210,18 @@ impl<P: Port> Repository<P> {
                 self.dead.retain(|dead| *dead != session);
             }
         }
+    }
+
+    /// Tells those who wait here, and those who follow the state, when the records cannot be
+    /// understood: nothing would come for them before somebody has repaired those.
+    fn end_if_unreadable(&mut self, error: &Error, effects: &mut Effects<P>) {
+        if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) {
+            return;
+        }
+        let error = error.replicate().in_repository(&self.key);
+        let over = |_: &PipelineRunKey, _| Some(EndOfWaiting::Failed(error.replicate()));
+        self.waiters.end_where(over, effects);
+        effects.unreadable = Some(error);
     }
 
     fn contended(&self) -> Error {
