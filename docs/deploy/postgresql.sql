@@ -19,7 +19,7 @@ END
 $$;
 
 GRANT USAGE ON SCHEMA pac TO pac_runtime;
-GRANT SELECT ON pac.meta TO pac_runtime;
+GRANT SELECT ON pac.meta, pac.secrets TO pac_runtime;
 GRANT SELECT, INSERT ON pac.migrated TO pac_runtime;
 GRANT SELECT, UPDATE ON pac.floor, pac.server TO pac_runtime;
 GRANT SELECT, INSERT, UPDATE, DELETE ON pac.repositories, pac.entries, pac.sessions TO pac_runtime;

@@ -346,6 +346,12 @@ async fn options_that_contradict_each_other_are_refused_with_the_rule() {
         (usual.with_sweep_interval(zero), "longer than zero"),
         (usual.with_lease_ttl(month), "not be longer than 30 days"),
         (
+            usual
+                .with_session_ttl(ManagerOptions::LONGEST_SESSION_TTL + Duration::from_millis(1))
+                .with_lease_ttl(month - Duration::from_secs(2 * 24 * 60 * 60)),
+            "not be longer than 24 hours",
+        ),
+        (
             usual.with_poll_interval(month),
             "not be longer than 30 days",
         ),
@@ -355,7 +361,12 @@ async fn options_that_contradict_each_other_are_refused_with_the_rule() {
         assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
         assert!(refused.to_string().contains(rule), "{refused}: {rule}");
     }
-    let shortest = usual.with_session_ttl(Duration::from_millis(100));
-    let opened = ConcurrencyManager::open(store, shortest).await;
-    opened.unwrap().close().await.unwrap();
+    for session_ttl in [
+        Duration::from_millis(100),
+        ManagerOptions::LONGEST_SESSION_TTL,
+    ] {
+        let options = usual.with_session_ttl(session_ttl);
+        let opened = ConcurrencyManager::open(Arc::clone(&store), options).await;
+        opened.unwrap().close().await.unwrap();
+    }
 }

@@ -100,8 +100,8 @@ fn one_that_cannot_be_seen_to_holds_up_no_other_for_long() {
     });
 }
 
-/// Of many processes the one whose run is the next to start frees the slot; the others look, and
-/// find nothing to be done.
+/// Of many processes the one whose run is the next to start frees the slot, or one that looked long
+/// before it; the others look, and find nothing to be done.
 #[test]
 fn the_process_whose_run_is_next_goes_first() {
     run_case(Time::Paused, memory, async |fixture: &Fixture| {
@@ -138,7 +138,8 @@ fn the_process_whose_run_is_next_goes_first() {
             .zip(&before)
             .map(|(after, before)| after - before)
             .sum();
-        // Now and then one of them comes at the same moment, for a reason that is not known yet.
+        // Each looks at moments of its own: one that looks earlier than the next process by more
+        // than it waits for it is the one to free the slot. The others then find nothing.
         assert!(
             more <= 1,
             "commits of those that wait behind: {before:?}, then {after:?}"

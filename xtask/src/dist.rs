@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: builds the files to distribute: the binary, shell completions, manual
-//! pages.
+//! `cargo xtask dist`: builds the files to distribute: the binary, which carries the list of its
+//! dependencies, their licenses, shell completions, manual pages.
 
 use std::fs;
 use std::path::Path;
@@ -7,12 +7,18 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::run::CommandLine;
+use crate::tools;
 
 /// The output directory, below the root.
 const DIRECTORY: &str = "target/dist";
+/// The licenses of all that the binary is built from.
+const LICENSES: &str = "THIRD-PARTY-LICENSES.txt";
 
-/// Builds the binary to distribute, and generates its completions and manual pages.
+/// Builds the binary to distribute, and generates its completions, manual pages and licenses.
 pub(crate) fn run(root: &Path) -> Result<()> {
+    for tool in [&tools::PROTOC, &tools::CARGO_AUDITABLE, &tools::CARGO_ABOUT] {
+        tools::ensure(root, tool)?;
+    }
     let directory = root.join(DIRECTORY);
     if directory.exists() {
         fs::remove_dir_all(&directory).with_context(|| format!("cannot empty {DIRECTORY}"))?;
@@ -23,11 +29,19 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     CommandLine::new("cargo run --quiet --locked -p pac-cli --features dist -- dist-files")
         .arg(DIRECTORY)
         .run(root)?;
-    CommandLine::new("cargo build --locked --release -p pac-cli --features etcd").run(root)?;
+    CommandLine::new("cargo auditable build --locked --release -p pac-cli --features etcd")
+        .run(root)?;
     let binary = format!("pac{}", std::env::consts::EXE_SUFFIX);
     let built = root.join("target/release").join(&binary);
     fs::copy(&built, directory.join(&binary))
         .with_context(|| format!("no binary at {}", built.display()))?;
-    println!("\nin {DIRECTORY}: pac, completions/, man/");
+    CommandLine::new("cargo about generate --locked --fail --features etcd")
+        .arg("--manifest-path=crates/pac-cli/Cargo.toml")
+        .arg("--config=xtask/about.toml")
+        .arg(format!("--output-file={DIRECTORY}/{LICENSES}"))
+        .arg("xtask/about.hbs")
+        .run(root)?;
+    fs::copy(root.join("LICENSE"), directory.join("LICENSE")).context("no LICENSE")?;
+    println!("\nin {DIRECTORY}: pac, completions/, man/, LICENSE, {LICENSES}");
     Ok(())
 }

@@ -29,7 +29,7 @@ const NOT_BY_DEFAULT: [&str; 9] = [
 const POWERSET_LIMIT: usize = 3;
 
 /// No program built for production has any of these: they are for tests.
-const NOT_IN_PRODUCTION: [&str; 2] = ["pac-etcd-mock", "pac-kubernetes-mock"];
+const NOT_IN_PRODUCTION: [&str; 3] = ["pac-etcd-mock", "pac-fuzz", "pac-kubernetes-mock"];
 
 /// The features of production builds, of the facade and of `pac`.
 const PRODUCTION: [(&str, &str); 2] = [

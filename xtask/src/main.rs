@@ -9,6 +9,7 @@
     reason = "printing is how these tasks report"
 )]
 
+mod advisories;
 mod bench;
 mod ci;
 mod dist;
@@ -39,8 +40,10 @@ enum Task {
     Ci(ci::Options),
     /// Measure every driver, and write docs/performance.md
     Bench(bench::Options),
-    /// Build the binary, shell completions and manual pages into target/dist
+    /// Build the binary, shell completions, manual pages and the list of licenses into target/dist
     Dist,
+    /// Look for known vulnerabilities of the dependencies (needs the network)
+    Advisories,
     /// Check every combination of features, and what the default one pulls in
     Features,
     /// Check the rules of this repository
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Ci(options) => ci::run(&root, &options),
         Task::Bench(options) => bench::run(&root, &options),
         Task::Dist => dist::run(&root),
+        Task::Advisories => advisories::run(&root),
         Task::Features => features::run(&root),
         Task::Tidy => tidy::run(&root),
         Task::Soak(options) => soak::run(&root, &options),

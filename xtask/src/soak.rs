@@ -1,5 +1,6 @@
-//! `cargo xtask soak`: random commands against the protocol and managers, and random sequences on
-//! the mock of etcd and on real ones, for as long as the caller asks.
+//! `cargo xtask soak`: random commands against the protocol and managers, hostile inputs for all
+//! that is parsed, and random sequences on the mock of etcd and on real ones, for as long as the
+//! caller asks.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,6 +20,9 @@ pub(crate) struct Options {
     /// Go on for so many minutes (10 when neither is given)
     #[arg(long, value_name = "M")]
     minutes: Option<u64>,
+    /// Then fuzz each target for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    fuzz: u64,
     /// Then try so many sequences on the mock of etcd and on each version of etcd
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     sequences: u64,
@@ -34,6 +38,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seed = options.seed.unwrap_or(now.map_or(0, |now| now.as_secs()));
     command(options, seed).run(root)?;
+    if options.fuzz > 0 {
+        fuzz(&fuzzed(root)?, options.fuzz, seed).run(root)?;
+    }
     if options.sequences == 0 {
         return Ok(());
     }
@@ -47,6 +54,28 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let unrunnable = servers.unrunnable().iter();
     let command = unrunnable.fold(command, |command, part| command.arg("--skip").arg(*part));
     command.run(root)
+}
+
+/// The crates that have targets for fuzzing: those with a corpus.
+fn fuzzed(root: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root.join("crates"))? {
+        let directory = entry?;
+        if directory.path().join("fuzz").is_dir() {
+            names.push(directory.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The tests of `pac-fuzz`, which take as long as they are told.
+fn fuzz(crates: &[String], seconds: u64, seed: u64) -> CommandLine {
+    let command = CommandLine::new("cargo test --locked --lib --bins --tests")
+        .env("PAC_FUZZ_SECONDS", &seconds.to_string())
+        .env("PAC_FUZZ_SEED", &seed.to_string());
+    let of_all = |command: CommandLine, name: &String| command.arg("--package").arg(name);
+    crates.iter().fold(command, of_all).arg("--").arg("fuzz_")
 }
 
 /// The test that compares the mock of etcd, with more sequences than it has in CI.
@@ -82,6 +111,7 @@ mod tests {
         let options = Options {
             cases,
             minutes,
+            fuzz: 0,
             sequences: 0,
             seed,
         };
@@ -95,6 +125,22 @@ mod tests {
         assert_eq!(arguments(None, None, None), "7 0 600");
         assert_eq!(arguments(Some(5), None, None), "7 5 0");
         assert_eq!(arguments(Some(5), Some(2), Some(3)), "3 5 120");
+    }
+
+    #[test]
+    fn every_crate_with_a_corpus_is_fuzzed() {
+        let crates = fuzzed(&crate::run::root()).unwrap();
+        assert!(
+            crates.iter().any(|name| name == "pac-concurrency"),
+            "{crates:?}"
+        );
+        assert!(!crates.iter().any(|name| name == "pac-fuzz"), "{crates:?}");
+        let command = fuzz(&["a".to_owned(), "b".to_owned()], 5, 7).to_string();
+        assert_eq!(
+            command,
+            "PAC_FUZZ_SECONDS=5 PAC_FUZZ_SEED=7 cargo test --locked --lib --bins --tests \
+             --package a --package b -- fuzz_"
+        );
     }
 
     #[test]

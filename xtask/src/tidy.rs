@@ -18,7 +18,7 @@ use crate::run::CommandLine;
 use crate::tools;
 
 /// Every rule, in the order in which they report.
-const RULES: [fn(&Tree) -> Vec<Breach>; 13] = [
+const RULES: [fn(&Tree) -> Vec<Breach>; 14] = [
     layout::top_level,
     layout::file_length,
     layout::drivers_alike,
@@ -28,6 +28,7 @@ const RULES: [fn(&Tree) -> Vec<Breach>; 13] = [
     lines::reasons,
     manifests::lints_are_inherited,
     manifests::package_data_is_inherited,
+    manifests::every_test_file_runs,
     manifests::xtask_stands_apart,
     docs::links_resolve,
     docs::readme_commands,

@@ -44,11 +44,25 @@ pub(crate) const PROTOC: Tool = Tool {
     },
 };
 
-/// Checks the dependencies: bans, licenses, sources.
+/// Checks the dependencies: bans, licenses, sources, known vulnerabilities.
 pub(crate) const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     probe: "cargo deny --version",
     install: Install::Cargo { version: "0.20.2" },
+};
+
+/// Builds programs that carry the list of their dependencies, for scanners of vulnerabilities.
+pub(crate) const CARGO_AUDITABLE: Tool = Tool {
+    name: "cargo-auditable",
+    probe: "cargo auditable --version",
+    install: Install::Cargo { version: "0.7.7" },
+};
+
+/// Collects the licenses of the dependencies.
+pub(crate) const CARGO_ABOUT: Tool = Tool {
+    name: "cargo-about",
+    probe: "cargo about --version",
+    install: Install::Cargo { version: "0.9.3" },
 };
 
 /// Lists the files of the repository.

@@ -112,7 +112,7 @@ async fn busy(
     for number in 0_u64.. {
         ticks.tick().await;
         let run = format!("day/run-{number}").parse()?;
-        let uid = format!("{key}-{number}").parse()?;
+        let uid = format!("{number}").parse()?;
         let lease = match manager.admit(&key, RunRequest::durable(run, uid)).await? {
             Admission::Started(lease) => lease,
             Admission::Queued(waiter) => match waiter.await? {

@@ -5,7 +5,11 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::name::{InvalidValue, RepositoryKey};
+use crate::text::one_line;
 use crate::value::SessionId;
+
+/// The most causes that an error keeps, each the cause of the one before. No library has as many.
+const CAUSES: usize = 8;
 
 /// The kind of a failure: the part of an [`Error`] to branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +72,9 @@ impl fmt::Display for ErrorKind {
 /// A failure: its [kind](ErrorKind), the operation that failed, the repository concerned if it
 /// is a single one, what to do about it, and the cause.
 ///
-/// Neither `Display` nor `Debug` ever contains a secret: drivers must put none in.
+/// Neither `Display` nor `Debug` ever contains a secret: drivers must put none in. Nor do they
+/// contain what a terminal or a log would act on, whatever a server or a record says: the message
+/// and each cause went through [`text::one_line`](one_line), and causes are texts.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {kind}{}: {message}", in_repository(.repository.as_ref()))]
 pub struct Error {
@@ -76,12 +82,13 @@ pub struct Error {
     operation: &'static str,
     repository: Option<RepositoryKey>,
     message: Cow<'static, str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Cause>,
 }
 
 impl Error {
     /// An error of `kind` in `operation` (`"commit"`, `"open session"`). `message` should name
-    /// the thing, the rule and the cure.
+    /// the thing, the rule and the cure. It becomes one line of at most
+    /// [`text::LONGEST`](crate::text::LONGEST) bytes.
     pub fn new(
         kind: ErrorKind,
         operation: &'static str,
@@ -91,7 +98,11 @@ impl Error {
             kind,
             operation,
             repository: None,
-            message: message.into(),
+            message: match message.into() {
+                // Written by this software.
+                Cow::Borrowed(text) => Cow::Borrowed(text),
+                Cow::Owned(text) => Cow::Owned(shown(text)),
+            },
             source: None,
         }
     }
@@ -111,10 +122,12 @@ impl Error {
         self
     }
 
-    /// Adds the cause.
+    /// Adds the cause, with its own causes. They become texts, each one line of at most
+    /// [`text::LONGEST`](crate::text::LONGEST) bytes.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        let source: Box<dyn StdError + Send + Sync> = source.into();
+        self.source = Some(Cause::of(&*source, CAUSES));
         self
     }
 
@@ -146,8 +159,7 @@ impl Error {
         )
     }
 
-    /// A copy for another caller that waited for the same result. The cause is reduced to its
-    /// text, since causes cannot be cloned.
+    /// A copy for another caller that waited for the same result.
     #[must_use]
     pub(crate) fn replicate(&self) -> Self {
         Self {
@@ -155,8 +167,34 @@ impl Error {
             operation: self.operation,
             repository: self.repository.clone(),
             message: self.message.clone(),
-            source: self.source.as_ref().map(|source| source.to_string().into()),
+            source: self.source.clone(),
         }
+    }
+}
+
+/// A cause of an error, as a text that is fit to be shown.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{text}")]
+struct Cause {
+    text: String,
+    source: Option<Box<Self>>,
+}
+
+impl Cause {
+    /// The cause and its causes, `most` of them in all.
+    fn of(cause: &(dyn StdError + 'static), most: usize) -> Self {
+        let further = cause.source().filter(|_| most > 1);
+        Self {
+            text: shown(cause.to_string()),
+            source: further.map(|further| Box::new(Self::of(further, most - 1))),
+        }
+    }
+}
+
+fn shown(text: String) -> String {
+    match one_line(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shown) => shown,
     }
 }
 
@@ -191,6 +229,36 @@ mod tests {
         );
         assert_eq!(error.source().unwrap().to_string(), "connection refused");
         assert_eq!(error.replicate().to_string(), error.to_string());
+    }
+
+    #[test]
+    fn no_server_reaches_a_terminal_through_an_error() {
+        let hostile = format!("{}\u{1b}[2J\nforged line\u{202e}", "x".repeat(5_000_000));
+        let inner = Error::new(ErrorKind::Internal, "read", format!("\u{9b}2J{hostile}"));
+        let error = Error::new(
+            ErrorKind::Corrupt,
+            "load",
+            format!("\u{1b}]0;t\u{7}{hostile}"),
+        )
+        .caused_by(inner.caused_by(hostile));
+        let mut shown = vec![error.to_string(), format!("{error:?}")];
+        let mut causes = 0;
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            shown.push(error.to_string());
+            causes += 1;
+            cause = error.source();
+        }
+        assert_eq!(causes, 2);
+        for text in shown {
+            assert!(text.chars().all(crate::text::is_plain), "{text}");
+            assert!(text.len() < 20_000, "{}", text.len());
+        }
+        assert!(
+            error.to_string().contains("\\u{1b}]0;t\\u{7}xxx"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("more bytes)"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Reading of files that settings name, the same way for every driver.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -9,8 +10,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::text::one_line;
+
 /// Longer than any password; stops a wrong path from filling the memory.
 const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
+
+/// What is shown in the place of a name that may be a secret.
+const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be a secret)";
 
 /// Reads a regular file of at most `most` bytes, or what a link to one leads to. Blocks: see
 /// [`apart`].
@@ -18,8 +24,8 @@ const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("cannot be read: {error}");
-    // To open a pipe waits until something writes into it, and a device may have no end.
+    let failed = |error: io::Error| format!("cannot be read: {error}");
+    // A pipe waits until something writes into it, and a device may have no end.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(
             "cannot be read: it must be a regular file, and is a directory, a pipe, a \
@@ -28,7 +34,7 @@ pub fn read(path: &Path, most: u64) -> Result<String, String> {
         );
     }
     let mut bytes = Vec::new();
-    File::open(path)
+    open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(failed)?;
     if bytes.len() as u64 > most {
@@ -62,8 +68,23 @@ pub async fn apart<T: Send + 'static>(
     }
 }
 
-/// Whether the permissions of a file let every user of this system read, change or run it. False where
-/// the system has no such permissions, and for a file that cannot be looked at.
+/// Opens a file without waiting for the other end of a pipe.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        // The bits are those that the system's call takes, whose type is this one.
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    options.open(path)
+}
+
+/// Whether the permissions of a file let every user of this system read, change or run it: a private
+/// key should be closed to them. False where the system has no such permissions, and for a file that
+/// cannot be looked at.
 #[must_use]
 pub fn is_open_to_others(path: &Path) -> bool {
     #[cfg(unix)]
@@ -76,6 +97,22 @@ pub fn is_open_to_others(path: &Path) -> bool {
         let _ = path;
         false
     }
+}
+
+/// The name of a file that a setting names, as it may be shown on one line. A person who writes a
+/// password under the key of a file's name makes a file's name of it: so a name is shown only if
+/// there is such a file, or at least a directory for it that the name tells (and that is not the
+/// root).
+#[must_use]
+pub fn shown(path: &Path) -> Cow<'_, str> {
+    let directory = path
+        .parent()
+        .filter(|directory| directory.parent().is_some());
+    if path.exists() || directory.is_some_and(Path::is_dir) {
+        let name = path.to_string_lossy();
+        return Cow::Owned(one_line(&name).into_owned());
+    }
+    Cow::Borrowed(NOT_SHOWN)
 }
 
 /// Reads the password in a file; see [`password`].
@@ -105,8 +142,6 @@ pub fn password(text: &str) -> Result<&str, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -121,7 +156,7 @@ mod tests {
         assert!(
             read(directory.path(), 4)
                 .unwrap_err()
-                .contains("cannot be read")
+                .contains("must be a regular file")
         );
         let gone = directory.path().join("gone");
         assert!(read(&gone, 4).unwrap_err().contains("cannot be read"));
@@ -165,6 +200,36 @@ mod tests {
             assert_eq!(is_open_to_others(&path), open, "{mode:o}");
         }
         assert!(!is_open_to_others(&directory.path().join("gone")));
+    }
+
+    #[test]
+    fn a_name_is_shown_where_there_is_a_file_or_a_place_for_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, gone) = (
+            directory.path().join("there"),
+            directory.path().join("gone"),
+        );
+        fs::write(&there, "x").unwrap();
+        for path in [
+            &there,
+            &gone,
+            Path::new("src/none.pem"),
+            Path::new("Cargo.toml"),
+        ] {
+            assert_eq!(shown(path), path.display().to_string());
+        }
+        for secret in [
+            "hunter2",
+            "/hunter2",
+            "/hunter2/b64==",
+            "hunter2/b64==",
+            "",
+            "-----BEGIN PRIVATE KEY-----\nhunter2\n",
+        ] {
+            assert_eq!(shown(Path::new(secret)), NOT_SHOWN);
+        }
+        let hostile = directory.path().join("\u{1b}[2J");
+        assert!(!shown(&hostile).contains('\u{1b}'));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`manager`]: applies the rules over a driver, for the many tasks of one process.
 //! - [`migration`]: brings the state of older systems, or of another store, into a store.
 //! - [`reader`]: read-only access to a store.
+//! - [`text`]: makes what others wrote fit for a terminal or a log.
 //!
 //! Applications depend on the facade crate `pac-concurrency`, which re-exports all of this
 //! together with the drivers.
@@ -28,6 +29,7 @@ pub mod raw;
 pub mod reader;
 pub mod state;
 mod status;
+pub mod text;
 mod value;
 
 pub use error::{Error, ErrorKind};

@@ -86,7 +86,8 @@ impl Password {
     ///
     /// # Errors
     /// `Config` when the file cannot be read, or does not hold a password
-    /// ([`file::password`]). The message names the file, and repeats nothing of its content.
+    /// ([`file::password`]). The message names the file ([`file::shown`]), and repeats nothing of
+    /// its content.
     pub fn read(&self) -> Result<Option<Secret>, Error> {
         match &self.0 {
             Source::None => Ok(None),
@@ -94,7 +95,7 @@ impl Password {
             Source::File(path) => match file::read_password(path) {
                 Ok(password) => Ok(Some(Secret::new(password))),
                 Err(reason) => {
-                    let message = format!("the password file {} {reason}", path.display());
+                    let message = format!("the password file {} {reason}", file::shown(path));
                     Err(Error::new(ErrorKind::Config, "connect", message))
                 }
             },
@@ -107,7 +108,7 @@ impl fmt::Debug for Password {
         match &self.0 {
             Source::None => f.write_str("None"),
             Source::Text(password) => password.fmt(f),
-            Source::File(path) => write!(f, "in {}", path.display()),
+            Source::File(path) => write!(f, "in {}", file::shown(path)),
         }
     }
 }

@@ -235,8 +235,14 @@ impl Driver for PostgresDriver {
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
         let missing = schema::missing_privileges(&self.client).await?;
+        let sessions = match missing {
+            None => self.sessions.diagnose().await?,
+            // It may be the one that this needs.
+            Some(_) => None,
+        };
         let old = self.old_snapshots().await?;
-        Ok(missing.into_iter().chain(old).collect())
+        let found = missing.into_iter().chain(sessions).chain(old);
+        Ok(found.chain(self.watches.foreign()).collect())
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {

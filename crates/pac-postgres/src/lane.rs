@@ -76,7 +76,8 @@ impl Lane {
                     By::Polling => watches.poll().await,
                 }
             };
-            tokio::join!(keep(&client, &watches, session, by), changes);
+            let looks = watches.pass_on_looks();
+            tokio::join!(keep(&client, &watches, session, by), changes, looks);
         };
         let thread = spawn(work, stopped, async move { last.send().await })?;
         let lane = Self {
@@ -189,7 +190,7 @@ async fn again(client: &Client, watches: &Arc<Watches>, by: By) -> Arc<Session> 
 async fn open(client: &Client, watches: &Arc<Watches>, by: By) -> Result<Session, Error> {
     let session = client.listen("listen", watches.hears()).await?;
     if by == By::Notifications {
-        session.batch("listen", &watches.listen()).await?;
+        watches.start_to_hear(&session).await?;
     }
     Ok(session)
 }

@@ -1,8 +1,8 @@
 //! Heads and entries as rows, and a commit as arrays.
 //!
-//! The protocol's numbers have 64 bits and no sign, the columns have one: counters above 2⁶³, which
-//! no counter reaches, are refused. The version of a limit comes from outside, so it is stored
-//! whole, bit for bit.
+//! The protocol's numbers have 64 bits and no sign, the columns have one. Counters above 2⁶², which no
+//! counter reaches, are corrupt. The version of a limit comes from outside, so it is stored whole, bit
+//! for bit.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -21,6 +21,9 @@ use crate::clock;
 /// The version of the records that this software writes and reads.
 const FORMAT: i16 = 1;
 
+/// No revision, ticket or token is counted as far as this. The schema has the same number.
+const MOST_COUNTED: u64 = 1 << 62;
+
 /// The columns of a head, as [`head`] reads them.
 pub(crate) const HEAD: &str = "format, revision, stamp, run_limit, limit_version, last_ticket, \
                                last_token, queued, started";
@@ -34,7 +37,7 @@ pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
     let version: Option<i64> = cell(row, at + 4)?;
     Ok(Head {
         revision: Revision::new(counter(row, at + 1)?),
-        stamp: Stamp::new(counter(row, at + 2)?),
+        stamp: Stamp::new(number(row, at + 2)?),
         limit: Limit::new(narrow("run_limit", limit)?),
         limit_version: version.map(|version| LimitVersion::new(version.cast_unsigned())),
         last_ticket: Ticket::new(counter(row, at + 5)?),
@@ -47,8 +50,14 @@ pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
 /// Reads an entry from the columns from `at` on, in the order of `load_repository`.
 pub(crate) fn entry(row: &Row, at: usize) -> Result<Entry, Error> {
     check_format(cell(row, at)?)?;
-    let token = optional_counter(row, at + 7)?.map(FencingToken::new);
-    let session = optional_counter(row, at + 8)?.map(SessionId::new);
+    let token = match cell::<Option<i64>>(row, at + 7)? {
+        Some(token) => Some(FencingToken::new(counted(row, at + 7, token)?)),
+        None => None,
+    };
+    let session = match cell::<Option<i64>>(row, at + 8)? {
+        Some(session) => Some(SessionId::new(unsigned(row, at + 8, session)?)),
+        None => None,
+    };
     let state = match (cell::<i16>(row, at + 6)?, token, session) {
         (0, None, owner) => EntryState::Queued { owner },
         (1, Some(token), Some(session)) => EntryState::Started {
@@ -95,10 +104,8 @@ pub(crate) fn entry(row: &Row, at: usize) -> Result<Entry, Error> {
 
 /// A value of a row.
 pub(crate) fn cell<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Error> {
-    row.try_get(at).map_err(|error: RowError| {
-        let column = row.columns().get(at).map_or("?", |column| column.name());
-        broken(column, error)
-    })
+    row.try_get(at)
+        .map_err(|error: RowError| broken(name(row, at), error))
 }
 
 fn check_format(format: i16) -> Result<(), Error> {
@@ -115,15 +122,45 @@ fn check_format(format: i16) -> Result<(), Error> {
     }
 }
 
-fn counter(row: &Row, at: usize) -> Result<u64, Error> {
-    let number: i64 = cell(row, at)?;
-    u64::try_from(number).map_err(|_| broken("number", number))
+/// The floor: the number from which the counters of a repository go on that does not exist.
+pub(crate) fn floor(number: i64) -> Result<u64, Error> {
+    let floor = u64::try_from(number).ok();
+    let floor = floor.filter(|floor| *floor <= MOST_COUNTED);
+    floor.ok_or_else(|| {
+        let message = format!(
+            "the table floor holds {number}, and counters are numbers from 0 to 2^62: set it to the \
+             highest revision, ticket or token of any repository"
+        );
+        Error::new(ErrorKind::Corrupt, "load", message)
+    })
 }
 
-fn optional_counter(row: &Row, at: usize) -> Result<Option<u64>, Error> {
-    let number: Option<i64> = cell(row, at)?;
-    let unsigned = number.map(u64::try_from).transpose();
-    unsigned.map_err(|_| broken("number", format!("{number:?}")))
+fn counter(row: &Row, at: usize) -> Result<u64, Error> {
+    counted(row, at, cell(row, at)?)
+}
+
+fn counted(row: &Row, at: usize, number: i64) -> Result<u64, Error> {
+    let counter = u64::try_from(number).ok();
+    let counter = counter.filter(|counter| *counter <= MOST_COUNTED);
+    counter.ok_or_else(|| {
+        let message = format!(
+            "{} holds {number}, and counters are numbers from 0 to 2^62: correct or remove the record",
+            name(row, at)
+        );
+        Error::new(ErrorKind::Corrupt, "load", message)
+    })
+}
+
+fn number(row: &Row, at: usize) -> Result<u64, Error> {
+    unsigned(row, at, cell(row, at)?)
+}
+
+fn unsigned(row: &Row, at: usize, number: i64) -> Result<u64, Error> {
+    u64::try_from(number).map_err(|_| broken(name(row, at), number))
+}
+
+fn name(row: &Row, at: usize) -> &str {
+    row.columns().get(at).map_or("?", |column| column.name())
 }
 
 fn narrow(column: &str, number: i64) -> Result<u32, Error> {
@@ -200,9 +237,8 @@ impl<'a> Batch<'a> {
         ];
         // The next revision, which is one higher, must fit too.
         let [expected, last_ticket, last_token] = numbers.map(|number| {
-            i64::try_from(number)
-                .ok()
-                .filter(|number| *number < i64::MAX)
+            let counted = i64::try_from(number).ok();
+            counted.filter(|_| number < MOST_COUNTED)
         });
         let (Some(expected), Some(last_ticket), Some(last_token)) =
             (expected, last_ticket, last_token)
@@ -210,7 +246,7 @@ impl<'a> Batch<'a> {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
                 "commit",
-                "a revision, ticket or token is beyond 2^63, which is where this store ends",
+                "a revision, ticket or token has come to 2^62, which is where counters end",
             )
             .in_repository(&commit.repository));
         };

@@ -168,7 +168,9 @@ async fn bring_up_to_date(
     migrate: Migrate,
 ) -> Result<(), Error> {
     session.batch("migrate", BEGIN).await?;
-    session.batch("migrate", &lock(client)).await?;
+    if let Err(error) = session.batch("migrate", &lock(client)).await {
+        return Err(locked_by_others(session, client, error).await);
+    }
     // The process that had the lock before may have changed the schema, also to a newer version.
     let found = Found::read(session, client).await?;
     found.may_be_changed(client, migrate)?;
@@ -189,11 +191,63 @@ async fn bring_up_to_date(
 /// Each statement sees what others have committed before it, whatever is usual for the role.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
-/// Waits until no other process changes the schema.
+/// Waits until no other process changes the schema, but not for long: to make or change it takes less
+/// than a second, and any role that may connect to the database can hold this lock. It is one that
+/// needs no table, because there may be none yet.
 fn lock(client: &Client) -> String {
-    let name = format!("pac-concurrency schema {}", client.options().schema);
     // The options have checked the name: there is no quote in it.
-    format!("SELECT pg_advisory_xact_lock(hashtextextended('{name}', 0))")
+    format!(
+        "SET LOCAL lock_timeout = '{LOCK_WITHIN}'; SELECT pg_catalog.pg_advisory_xact_lock({})",
+        lock_number(client)
+    )
+}
+
+/// How long this process waits for others that make or change the schema: less than for a statement.
+const LOCK_WITHIN: &str = "4s";
+
+fn lock_number(client: &Client) -> String {
+    let name = format!("pac-concurrency schema {}", client.options().schema);
+    format!("pg_catalog.hashtextextended('{name}', 0)")
+}
+
+/// The error for a schema that could not be locked: names the backends that hold the lock. Those of
+/// other errors stay as they are.
+async fn locked_by_others(session: &Session, client: &Client, error: Error) -> Error {
+    if error.kind() != ErrorKind::Unavailable || session.batch("migrate", "ROLLBACK").await.is_err()
+    {
+        return error;
+    }
+    let sql = format!(
+        "SELECT l.pid, a.usename::text FROM pg_catalog.pg_locks l \
+         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid, \
+           (SELECT {} AS number) n \
+         WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 \
+           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d \
+             WHERE d.datname = pg_catalog.current_database()) \
+           AND l.classid::bigint = (n.number >> 32) & 4294967295 \
+           AND l.objid::bigint = n.number & 4294967295",
+        lock_number(client)
+    );
+    let holders = session.query("migrate", Effect::Read, &sql, &[]).await;
+    let holders = holders.unwrap_or_default();
+    let named = holders.iter().map(|row| {
+        let role = row.try_get::<_, Option<String>>(1).ok().flatten();
+        let role = role.unwrap_or_else(|| "unknown".to_owned());
+        row.try_get::<_, i32>(0)
+            .map(|pid| format!("backend {pid} of the role {role:?}"))
+    });
+    let named: Vec<_> = named.filter_map(Result::ok).collect();
+    if named.is_empty() {
+        return error;
+    }
+    let message = format!(
+        "the schema {:?} has to be made or changed, and another session has held the lock for that \
+         for {LOCK_WITHIN}: {}. If it is no other process that does the same, end it (SELECT \
+         pg_terminate_backend(pid)), and REVOKE CONNECT ON DATABASE … FROM PUBLIC; then try again",
+        client.options().schema,
+        named.join(", ")
+    );
+    Error::new(ErrorKind::Unavailable, "migrate", message).caused_by(error)
 }
 
 /// The statements that bring a schema from what was found to the latest version. None if it is

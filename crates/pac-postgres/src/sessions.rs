@@ -1,17 +1,23 @@
 //! The sessions, and whether they are alive by the server's clock.
 
+mod troubles;
+
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pac_core::driver::SessionTtl;
+use pac_core::driver::{Finding, SessionTtl};
 use pac_core::protocol::Death;
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
 
 use crate::client::{Client, Effect, Row, Type};
 use crate::clock::millis;
 use crate::record::{cell, saturated};
+use troubles::Troubles;
 
+/// The longest TTL that the schema's domain `ttl` takes: 366 days. Longer ones are mistakes, and
+/// sums with them must not reach the end of the numbers.
+const LONGEST_TTL: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Of a session's TTL, one attempt to renew it may take this part; there are two, on two
 /// connections, and both are over before the manager asks again.
 const ATTEMPT: u32 = 6;
@@ -25,6 +31,8 @@ pub(crate) struct Sessions {
     client: Client,
     /// How long an attempt to renew a session may take, for those that this driver has opened.
     patience: Mutex<HashMap<SessionId, Duration>>,
+    /// Those that looks for dead sessions could not see to.
+    troubles: Mutex<Troubles>,
 }
 
 impl Sessions {
@@ -32,11 +40,13 @@ impl Sessions {
         Self {
             client,
             patience: Mutex::default(),
+            troubles: Mutex::default(),
         }
     }
 
     pub(crate) async fn open(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
         let operation = "open session";
+        ttl.check(LONGEST_TTL)?;
         let sql = format!("SELECT {}.open_session($1, $2)", self.client.schema());
         let (session, lease) = (millis(ttl.session), millis(ttl.lease));
         let params = [(&session as _, Type::INT8), (&lease as _, Type::INT8)];
@@ -101,19 +111,48 @@ impl Sessions {
             .client
             .query(operation, Effect::Read, &sql, &[])
             .await?;
-        let mut fresh = false;
-        let dead = rows.iter().map(|row| {
-            let session = session_in(Some(row), operation)?;
-            fresh |= cell::<bool>(row, 2)?;
-            let death = if cell(row, 1)? {
-                Death::Lease
-            } else {
-                Death::Session
-            };
-            Ok((session, death))
-        });
-        let dead = dead.collect::<Result<Vec<_>, Error>>()?;
+        let (mut dead, mut fresh) = (Vec::new(), false);
+        let (mut locked, mut unsound) = (Vec::new(), Vec::new());
+        for row in &rows {
+            let number = cell::<i64>(row, 0)?;
+            match (cell::<i16>(row, 3)?, u64::try_from(number)) {
+                (0, Ok(id)) => {
+                    fresh |= cell::<bool>(row, 2)?;
+                    let death = if cell(row, 1)? {
+                        Death::Lease
+                    } else {
+                        Death::Session
+                    };
+                    dead.push((SessionId::new(id), death));
+                }
+                (1, Ok(_)) => locked.push(number),
+                _ => unsound.push(number),
+            }
+        }
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.note(&locked, unsound);
+        if let Some((text, cure)) = troubles.to_tell(&self.client.schema()) {
+            tracing::warn!("{text}; {cure}");
+        }
         Ok((dead, fresh))
+    }
+
+    /// What `pac doctor` says of sessions that nobody can see to. One request, which writes nothing.
+    pub(crate) async fn diagnose(&self) -> Result<Option<Finding>, Error> {
+        let schema = self.client.schema();
+        let sql = format!(
+            "SELECT id FROM {schema}.sessions \
+             WHERE id <= 0 OR NOT {schema}.is_sound(session_ttl, lease_ttl) LIMIT $1"
+        );
+        let params = [(&troubles::NAMED as _, Type::INT8)];
+        let rows = self
+            .client
+            .query("diagnose", Effect::Read, &sql, &params)
+            .await?;
+        let unsound = rows.iter().map(|row| cell::<i64>(row, 0));
+        let unsound = unsound.collect::<Result<Vec<_>, Error>>()?;
+        let found = (!unsound.is_empty()).then(|| troubles::unsound(&unsound, &schema));
+        Ok(found.map(|(text, cure)| Finding::failure(ErrorKind::Corrupt, text, cure)))
     }
 
     pub(crate) async fn repositories(

@@ -1,29 +1,18 @@
-//! The repositories in their tables: reads, commits, lists, and the deletion of finished runs.
+//! The repositories in their tables: reads, commits and lists.
+
+mod retention;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit};
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
 
 use crate::client::{Client, Effect, Row, Sql, Type};
-use crate::clock::millis;
 use crate::places::Places;
 use crate::record::{self, Batch, HEAD, HEAD_COLUMNS, cell, saturated};
-
-/// Most finished runs that one statement deletes. A commit to the same repository is a conflict as
-/// long as that statement takes.
-const PURGE: i32 = 500;
-/// How many runs of a repository this process ends before it deletes those beyond the number that
-/// is kept.
-const ENDED: usize = 64;
-/// Most repositories for which ended runs are counted; with more, counting starts anew. Runs that
-/// are then not deleted for their number go by their age.
-const COUNTED: usize = 10_000;
-/// The longest time between two looks for finished runs that are too old.
-const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The tables. Each operation is one statement.
 #[derive(Debug)]
@@ -35,12 +24,14 @@ pub(crate) struct Store {
     /// How many runs this process has ended in each repository since the last deletion there.
     ended: Mutex<HashMap<RepositoryKey, usize>>,
     next_purge: Mutex<Instant>,
+    /// When it was last said that a repository has too many finished runs.
+    told: Mutex<Option<Instant>>,
 }
 
 impl Store {
     pub(crate) fn new(client: Client) -> Self {
         let schema = client.schema();
-        let load = format!("SELECT * FROM {schema}.load_repository($1, $2, $3, $4)");
+        let load = format!("SELECT * FROM {schema}.load_repository($1, $2, $3, $4, $5)");
         let params: Vec<_> = (1..=30).map(|n| format!("${n}")).collect();
         let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
         Self {
@@ -50,6 +41,7 @@ impl Store {
             places: Places::default(),
             ended: Mutex::default(),
             next_purge: Mutex::new(Instant::now()),
+            told: Mutex::default(),
         }
     }
 
@@ -58,7 +50,27 @@ impl Store {
         key: &RepositoryKey,
         since: Option<Version>,
     ) -> Result<Snapshot, Error> {
+        let snapshot = self.load_once(key, since).await?;
+        let finished = snapshot.entries.iter().filter(|entry| entry.is_finished());
+        if finished.count() <= self.most_finished() {
+            return Ok(snapshot);
+        }
+        self.note_too_many(key);
+        if snapshot.since.is_none() {
+            return Ok(snapshot);
+        }
+        // What was left out may be the end of a run that the caller takes for queued or started. A
+        // whole snapshot does not need it.
+        self.load_once(key, None).await
+    }
+
+    async fn load_once(
+        &self,
+        key: &RepositoryKey,
+        since: Option<Version>,
+    ) -> Result<Snapshot, Error> {
         let (name, at) = (key.as_str(), self.places.get(key));
+        let most = i64::try_from(self.most_finished()).unwrap_or(i64::MAX - 1);
         let known = since.map(|since| saturated(since.revision.get()));
         let stamp = since.map(|since| saturated(since.stamp.get()));
         let params = [
@@ -66,6 +78,7 @@ impl Store {
             (&known as _, Type::INT8),
             (&stamp as _, Type::INT8),
             (&at as _, Type::TEXT),
+            (&most as _, Type::INT8),
         ];
         let rows = self
             .client
@@ -274,93 +287,6 @@ impl Store {
         }
         Ok(page)
     }
-
-    /// Deletes finished runs: those that are too old, a limited number at a time, and those beyond
-    /// the number that is kept. Not at every call.
-    pub(crate) async fn purge(&self) -> Result<(), Error> {
-        let schema = self.client.schema();
-        let retention = self.client.options().retention;
-        let mut excess = Excess {
-            ended: &self.ended,
-            counts: Vec::new(),
-        };
-        {
-            let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            let most = ENDED.min(retention.per_repository);
-            let due = ended.extract_if(|_, ended| *ended >= most);
-            excess.counts = due.collect();
-        }
-        if !excess.counts.is_empty() {
-            let names: Vec<_> = excess.counts.iter().map(|(key, _)| key.as_str()).collect();
-            let keep = i64::try_from(retention.per_repository).unwrap_or(i64::MAX);
-            let sql = format!("SELECT {schema}.purge_excess($1, $2)");
-            let params = [(&names as _, Type::TEXT_ARRAY), (&keep as _, Type::INT8)];
-            let purged = self.client.query("purge", Effect::Write, &sql, &params);
-            purged.await?;
-            excess.counts.clear();
-        }
-        if self.is_purge_due(retention.age) {
-            let sql = format!("SELECT {schema}.purge_old($1, $2)");
-            let age = millis(retention.age);
-            let params = [(&age as _, Type::INT8), (&PURGE as _, Type::INT4)];
-            let rows = self
-                .client
-                .query("purge", Effect::Write, &sql, &params)
-                .await?;
-            let gone = rows.first().map_or(Ok(0), |row| cell::<i64>(row, 0))?;
-            if gone >= i64::from(PURGE) {
-                // There are more, which the next call deletes.
-                *self.next_purge() = Instant::now();
-            }
-        }
-        Ok(())
-    }
-
-    fn is_purge_due(&self, age: Duration) -> bool {
-        let mut next = self.next_purge();
-        let due = *next <= Instant::now();
-        if due {
-            let interval = PURGE_INTERVAL.min(age / 20);
-            *next = Instant::now() + interval.mul_f64(0.8 + 0.4 * fastrand::f64());
-        }
-        due
-    }
-
-    fn next_purge(&self) -> std::sync::MutexGuard<'_, Instant> {
-        self.next_purge
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn note_ended(&self, key: &RepositoryKey, entries: &[Arc<pac_core::state::Entry>]) {
-        let ended = entries.iter().filter(|entry| entry.is_finished()).count();
-        if ended > 0 {
-            let mut known = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= COUNTED && !known.contains_key(key) {
-                known.clear();
-            }
-            *known.entry(key.clone()).or_default() += ended;
-        }
-    }
-}
-
-/// Repositories that have too many finished runs. Those that are left when this is dropped count
-/// again: the next call sees to them.
-struct Excess<'a> {
-    ended: &'a Mutex<HashMap<RepositoryKey, usize>>,
-    counts: Vec<(RepositoryKey, usize)>,
-}
-
-impl Drop for Excess<'_> {
-    fn drop(&mut self) {
-        if self.counts.is_empty() {
-            return;
-        }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        for (key, count) in self.counts.drain(..) {
-            *ended.entry(key).or_default() += count;
-        }
-    }
 }
 
 /// A row of `commit_batch`.
@@ -416,7 +342,7 @@ fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<St
             );
             return Err(Error::new(ErrorKind::Corrupt, "load", message));
         }
-        return Ok((Snapshot::absent(u64::try_from(floor).unwrap_or(0)), None));
+        return Ok((Snapshot::absent(record::floor(floor)?), None));
     };
     let snapshot = Snapshot {
         since: since.filter(|_| part),

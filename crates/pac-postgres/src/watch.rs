@@ -1,27 +1,32 @@
 //! Hints: sent outside of any durable commit, and received, on the connection that is always there.
 //!
-//! A hint is `c<session>:<revision>:<repository>` (changed by a session, 0 for several; `s…` where
+//! Anybody may send notifications and hear them, so what is sent is [sealed](seal). A hint in it
+//! is `c<session>:<revision>:<repository>` (changed by a session, 0 for several; `s…` where
 //! runs could start), `d` (a session died) or `m` (some were lost); several are separated by spaces. Text that cannot be
 //! parsed is passed over. Where notifications do not arrive, as behind a proxy that pools
 //! transactions, this process polls the revisions of the repositories that it uses.
 
+mod floods;
 mod outbox;
+mod poll;
+mod seal;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use pac_core::driver::Watch;
+use pac_core::driver::{Finding, Watch};
 use pac_core::hints::{Hints, Reached, Subscribers};
 use pac_core::pauses::jittered;
-use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Client, Effect, Row, Sql, Type};
+use crate::client::{Client, Effect, Session, Sql, Type};
 use crate::record::cell;
+use floods::{Asked, Foreign, Looks};
 use outbox::Outbox;
+use poll::Interest;
+use seal::Seal;
 
 /// An urgent hint, on which a waiter may depend, is sent at once. After a send with hints for
 /// several repositories, hints gather for so long before the next: one costs the server about as
@@ -31,10 +36,6 @@ const GATHER: Duration = Duration::from_millis(5);
 const GATHER_IDLE: Duration = Duration::from_millis(5);
 /// How long this process waits for its own notification before it concludes that none get through.
 const SELF_TEST: Duration = Duration::from_secs(2);
-/// The time between two polls, where there are no notifications.
-const POLL: Duration = Duration::from_millis(250);
-/// A repository that this process has not used for so long is polled no more.
-const INTEREST: Duration = Duration::from_secs(600);
 /// How long a watch that is opened waits for the connection that hears.
 const HEARD_WITHIN: Duration = Duration::from_secs(4);
 /// How long hints that were refused wait before they are sent again.
@@ -46,6 +47,11 @@ pub(crate) struct Watches {
     client: Client,
     subscribers: Mutex<Subscribers>,
     outbox: Mutex<Outbox>,
+    /// `None` until the key has been read, and nothing is heard until then.
+    seal: Mutex<Option<Seal>>,
+    /// What hints ask for that concerns the whole store.
+    looks: Looks,
+    foreign: Foreign,
     /// Notified when there is a hint.
     wake: Notify,
     /// Notified when there is an urgent hint.
@@ -62,21 +68,15 @@ pub(crate) struct Watches {
     trouble: Mutex<Option<String>>,
 }
 
-/// What to poll for.
-#[derive(Debug, Default)]
-struct Interest {
-    /// The repositories, each with the revision to compare with and the time of its last use.
-    known: HashMap<RepositoryKey, (Revision, Instant)>,
-    /// There are more than at the last poll.
-    has_grown: bool,
-}
-
 impl Watches {
     pub(crate) fn new(client: Client) -> Self {
         Self {
             client,
             subscribers: Mutex::default(),
             outbox: Mutex::default(),
+            seal: Mutex::default(),
+            looks: Looks::default(),
+            foreign: Foreign::default(),
             wake: Notify::new(),
             hurry: Notify::new(),
             interest: Mutex::default(),
@@ -155,18 +155,6 @@ impl Watches {
         }
     }
 
-    /// Notes that this process uses a repository, which one of its managers knows at a revision.
-    /// Other managers may know an earlier one, so only a poll, which tells all of them, raises the
-    /// revision to compare with.
-    pub(crate) fn dealt_with(&self, repository: &RepositoryKey, revision: Revision) {
-        if let Some(interest) = &mut *locked(&self.interest) {
-            let now = Instant::now();
-            let known = interest.known.entry(repository.clone());
-            interest.has_grown |= matches!(known, Entry::Vacant(_));
-            known.or_insert((revision, now)).1 = now;
-        }
-    }
-
     /// Sends the hints of the outbox, for ever.
     pub(crate) async fn notify(&self) {
         loop {
@@ -197,32 +185,35 @@ impl Watches {
     /// Cancel-safe: hints that were on their way then become that one, too.
     pub(crate) async fn send(&self) -> Result<bool, Error> {
         let _sending = self.sending.lock().await;
-        let (crowd, payloads) = {
+        let (crowd, texts) = {
             let mut outbox = locked(&self.outbox);
             (outbox.is_urgent() && outbox.holds_several(), outbox.take())
         };
-        if payloads.is_empty() {
+        if texts.is_empty() {
             return Ok(false);
         }
         if self.polls() {
             // They reach the subscribers of this process alone.
-            payloads.iter().for_each(|payload| self.hear(payload));
+            texts.iter().for_each(|text| self.take_in(text));
             return Ok(false);
         }
         let taken = Taken(Some(self));
-        self.send_payloads(&payloads).await?;
+        self.send_texts(&texts).await?;
         taken.arrived();
         Ok(crowd)
     }
 
-    async fn send_payloads(&self, payloads: &[String]) -> Result<(), Error> {
+    async fn send_texts(&self, texts: &[String]) -> Result<(), Error> {
         let Some(session) = self.client.link().session() else {
             let message = "there is no connection to send hints on";
             return Err(Error::new(ErrorKind::Unavailable, "notify", message));
         };
+        let payloads = texts.iter().map(|text| self.sealed(text));
+        let payloads = payloads.collect::<Result<Vec<_>, _>>()?;
         // A hint need not be durable, so this does not wait for the disk.
-        let sql = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, hint) \
-                   FROM unnest($2) hint";
+        let sql = "SELECT pg_catalog.set_config('synchronous_commit', 'off', true), \
+                     pg_catalog.pg_notify($1, hint) \
+                   FROM pg_catalog.unnest($2) hint";
         let channel = &self.client.options().schema;
         let params = [
             (channel as _, Type::TEXT),
@@ -242,11 +233,6 @@ impl Watches {
         }
     }
 
-    /// The statement after which a connection hears.
-    pub(crate) fn listen(&self) -> String {
-        format!("LISTEN {}", self.client.schema())
-    }
-
     /// Listens, and tries whether notifications get through: from another connection, because a
     /// proxy may hand one to whoever sends the next statement.
     pub(crate) async fn try_to_listen(&self) -> Result<bool, Error> {
@@ -254,134 +240,96 @@ impl Watches {
             let message = "the connection was lost while the driver was opened; try again";
             return Err(Error::new(ErrorKind::Unavailable, "listen", message));
         };
-        session.batch("listen", &self.listen()).await?;
-        let (channel, word) = (&self.client.options().schema, &self.nonce);
-        let params = [(channel as _, Type::TEXT), (word as _, Type::TEXT)];
+        self.start_to_hear(&session).await?;
+        let (channel, word) = (&self.client.options().schema, self.sealed(&self.nonce)?);
+        let params = [(channel as _, Type::TEXT), (&word as _, Type::TEXT)];
+        let sql = "SELECT pg_catalog.pg_notify($1, $2)";
         self.client
-            .query("notify", Effect::Write, "SELECT pg_notify($1, $2)", &params)
+            .query("notify", Effect::Write, sql, &params)
             .await?;
         Ok(timeout(SELF_TEST, self.heard.notified()).await.is_ok())
     }
 
+    /// Reads the key of the store, which may have been given another one, and listens.
+    pub(crate) async fn start_to_hear(&self, session: &Session) -> Result<(), Error> {
+        let sql = format!("SELECT hints FROM {}.secrets", self.client.schema());
+        let rows = session.query("listen", Effect::Read, &sql, &[]).await?;
+        let key = rows.first().map(|row| cell::<&[u8]>(row, 0)).transpose()?;
+        let usable = {
+            let mut seal = locked(&self.seal);
+            match (&mut *seal, key) {
+                (Some(seal), Some(key)) => seal.renew(key).is_some(),
+                (new, Some(key)) => {
+                    *new = Seal::new(key);
+                    new.is_some()
+                }
+                (_, None) => false,
+            }
+        };
+        if !usable {
+            let message = format!(
+                "{}.secrets does not hold the one row with a key of 32 bytes for hints: restore it \
+                 from a backup, or write 32 random bytes into it and restart all processes",
+                self.client.schema()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, "listen", message));
+        }
+        let listen = format!("LISTEN {}", self.client.schema());
+        session.batch("listen", &listen).await
+    }
+
+    fn sealed(&self, text: &str) -> Result<String, Error> {
+        let mut seal = locked(&self.seal);
+        let payload = seal.as_mut().and_then(|seal| seal.seal(text));
+        payload.ok_or_else(|| {
+            let message = "a hint could not be sealed: the system gives no random bytes";
+            Error::new(ErrorKind::Internal, "notify", message)
+        })
+    }
+
+    /// Whether foreign notifications have arrived, for `pac doctor`.
+    pub(crate) fn foreign(&self) -> Option<Finding> {
+        let (text, cure) = self.foreign.told()?;
+        Some(Finding::warning(text, cure))
+    }
+
     fn hear(&self, payload: &str) {
-        if payload == self.nonce {
+        let opened = locked(&self.seal).as_mut().map(|seal| seal.open(payload));
+        match opened {
+            Some(Some(text)) => self.take_in(&text),
+            Some(None) => self.foreign.arrived(&self.client.options().schema),
+            None => {}
+        }
+    }
+
+    /// Tells the subscribers what hints say.
+    fn take_in(&self, text: &str) {
+        if text == self.nonce {
             self.heard.notify_one();
         }
-        for hint in payload.split(' ') {
+        for hint in text.split(' ') {
             match outbox::parse(hint) {
                 Some(outbox::Hint::Changed(by, repository, reached)) => {
                     self.tell_others(by, |hints| hints.changed(&repository, reached));
                 }
-                Some(outbox::Hint::SessionDied) => self.tell(Hints::session_died),
-                Some(outbox::Hint::Missed) => self.tell(Hints::missed),
+                Some(outbox::Hint::SessionDied) => self.looks.session_died(),
+                Some(outbox::Hint::Missed) => self.looks.missed(),
                 None => {}
             }
         }
     }
 
-    /// From now on changes are found by polling.
-    pub(crate) fn poll_from_now_on(&self) {
-        *locked(&self.interest) = Some(Interest::default());
-    }
-
-    fn polls(&self) -> bool {
-        locked(&self.interest).is_some()
-    }
-
-    /// Polls for changes in place of notifications, for ever.
-    pub(crate) async fn poll(&self) {
-        let mut seen = String::new();
-        loop {
-            sleep(jittered(POLL)).await;
-            // Sends nothing that could fail.
-            let _ = self.send().await;
-            match self.look(&mut seen).await {
-                Ok(()) => *locked(&self.trouble) = None,
-                Err(error) => {
-                    if locked(&self.trouble).is_none() {
-                        tracing::warn!(%error, "could not poll for changes; trying again");
-                    }
-                    self.broken(&error);
-                }
+    /// Tells the subscribers of hints that concern the whole store, not too often, for ever.
+    pub(crate) async fn pass_on_looks(&self) {
+        let tell = |asked: Asked| {
+            if asked.missed {
+                self.tell(Hints::missed);
             }
-        }
-    }
-
-    /// Looks at the revisions of what is of interest, unless nothing has been committed to the
-    /// database since the last look, as of which the snapshot `seen` was.
-    async fn look(&self, seen: &mut String) -> Result<(), Error> {
-        let (known, has_grown) = self.interesting();
-        if known.is_empty() {
-            return Ok(());
-        }
-        let sql = "SELECT pg_current_snapshot()::text";
-        let rows = self.client.query("poll", Effect::Read, sql, &[]).await?;
-        let now = rows.first().map_or(Ok(String::new()), |row| cell(row, 0))?;
-        if now == *seen && !has_grown {
-            return Ok(());
-        }
-        let names: Vec<_> = known.keys().map(RepositoryKey::as_str).collect();
-        let found = self.revisions(&names).await.inspect_err(|_| seen.clear())?;
-        self.compare(known, &found);
-        *seen = now;
-        Ok(())
-    }
-
-    /// The revisions of those of the named repositories that exist.
-    async fn revisions(&self, names: &[&str]) -> Result<Vec<(String, Revision)>, Error> {
-        let sql = format!(
-            "SELECT repository, revision FROM {}.repositories WHERE repository = ANY ($1)",
-            self.client.schema()
-        );
-        let params = [(&names as _, Type::TEXT_ARRAY)];
-        let rows = self.client.query("poll", Effect::Read, &sql, &params);
-        let read = |row: &Row| {
-            let revision = u64::try_from(cell::<i64>(row, 1)?).unwrap_or(0);
-            Ok((cell(row, 0)?, Revision::new(revision)))
+            if asked.session_died {
+                self.tell(Hints::session_died);
+            }
         };
-        rows.await?.iter().map(read).collect()
-    }
-
-    /// The repositories to look at, and whether there are more than at the last look.
-    fn interesting(&self) -> (HashMap<RepositoryKey, Revision>, bool) {
-        let mut interest = locked(&self.interest);
-        let Some(interest) = &mut *interest else {
-            return (HashMap::new(), false);
-        };
-        interest.known.retain(|_, (_, at)| at.elapsed() < INTEREST);
-        let known = interest
-            .known
-            .iter()
-            .map(|(key, (revision, _))| (key.clone(), *revision));
-        (known.collect(), std::mem::take(&mut interest.has_grown))
-    }
-
-    fn compare(&self, known: HashMap<RepositoryKey, Revision>, found: &[(String, Revision)]) {
-        let found: HashMap<&str, Revision> = found
-            .iter()
-            .map(|(name, revision)| (name.as_str(), *revision))
-            .collect();
-        for (key, before) in known {
-            // A repository that was removed counts as at a later revision than any it had.
-            let now = found.get(key.as_str()).copied();
-            match now {
-                // What was known before the question is there, unless the store went back in time.
-                Some(now) if now < before => self.tell(Hints::missed),
-                Some(now) if now == before => {}
-                now => {
-                    let now = now.unwrap_or(before.next());
-                    self.tell(|hints| hints.changed(&key, Reached::revision(now)));
-                }
-            }
-            if let Some(interest) = &mut *locked(&self.interest) {
-                match (now, interest.known.get_mut(&key)) {
-                    (Some(now), Some(known)) if now < before => known.0 = now,
-                    (Some(now), Some(known)) => known.0 = now.max(known.0),
-                    (None, _) => drop(interest.known.remove(&key)),
-                    (_, None) => {}
-                }
-            }
-        }
+        self.looks.pass_on(tell).await;
     }
 
     fn tell(&self, hint: impl Fn(&Hints)) {

@@ -68,8 +68,13 @@ async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() 
     let hints = proxy.requests_with("pg_notify");
     assert!(hints <= 2 * CYCLES, "{hints} hints");
     // Each statement of the driver is one packet, so this counts all that it has sent.
-    let all = proxy.requests_with("");
-    assert_eq!(all - hints, 2 * CYCLES, "other statements were sent");
+    // A purge is due after some seconds, which a busy machine can need for the cycles.
+    let others = hints + proxy.requests_with("purge_old");
+    assert_eq!(
+        proxy.requests_with("") - others,
+        2 * CYCLES,
+        "other statements were sent"
+    );
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let synced = durable_commits(&client).await - before;
     let most = i64::try_from(2 * CYCLES).unwrap() + 10;
@@ -330,7 +335,7 @@ async fn as_many_finished_runs_are_kept_as_are_to_be() {
            CASE WHEN n <= 3 THEN 1 ELSE 2 END FROM generate_series(1, 10) n"
     );
     client.batch_execute(&ended).await.unwrap();
-    let purge = format!("SELECT {schema}.purge_excess(ARRAY['ns/web', 'ns/none'], 4)");
+    let purge = format!("SELECT {schema}.purge_excess(ARRAY['ns/web', 'ns/none'], 4, 500)");
     assert_eq!(value::<i64>(&client, &purge).await, 6);
     let left = format!("SELECT min(ticket) FROM {schema}.entries");
     assert_eq!(value::<i64>(&client, &left).await, 7);

@@ -6,7 +6,7 @@ use super::{Breach, Tree};
 use crate::drivers::{DRIVERS, crate_name};
 
 /// The files and directories allowed at the root of the repository.
-const TOP_LEVEL: [&str; 21] = [
+const TOP_LEVEL: [&str; 22] = [
     ".cargo",
     ".ci",
     ".config",
@@ -20,6 +20,7 @@ const TOP_LEVEL: [&str; 21] = [
     "Dockerfile",
     "LICENSE",
     "README.md",
+    "SECURITY.md",
     "clippy.toml",
     "crates",
     "deny.toml",
@@ -35,7 +36,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 42] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 46] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -194,12 +195,32 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 42] = [
         "tables and functions have versions, and have to be there",
     ),
     (
+        "crates/pac-postgres/src/sessions/troubles.rs",
+        "sessions are rows, which other programs can lock and spoil",
+    ),
+    (
+        "crates/pac-postgres/src/store/retention.rs",
+        "finished runs go by two statements, and reads leave out what they have not reached",
+    ),
+    (
         "crates/pac-postgres/src/tls.rs",
         "libpq's meanings of the SSL modes, which the client library has not",
     ),
     (
+        "crates/pac-postgres/src/watch/floods.rs",
+        "any role of the database can send notifications",
+    ),
+    (
         "crates/pac-postgres/src/watch/outbox.rs",
         "hints travel as texts of a largest size",
+    ),
+    (
+        "crates/pac-postgres/src/watch/poll.rs",
+        "behind a proxy that pools transactions no notification arrives",
+    ),
+    (
+        "crates/pac-postgres/src/watch/seal.rs",
+        "any role of the database hears notifications",
     ),
 ];
 

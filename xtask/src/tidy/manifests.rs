@@ -29,6 +29,37 @@ pub(super) fn package_data_is_inherited(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
+/// Where a manifest lists its test programs, each file of tests is one of them or a module of
+/// `tests/main.rs`: another one would never run.
+pub(super) fn every_test_file_runs(tree: &Tree) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for (manifest, text) in members(tree) {
+        if !section(text, "[package]").any(|(_, line)| line == "autotests = false") {
+            continue;
+        }
+        let directory = manifest.replace("Cargo.toml", "tests/");
+        let main = format!("{directory}main.rs");
+        let modules = tree.text(&main).unwrap_or_default();
+        for (path, _) in tree.with_extension("rs") {
+            let name = path.strip_prefix(&directory);
+            let Some(name) = name.and_then(|name| name.strip_suffix(".rs")) else {
+                continue;
+            };
+            let program = format!("name = \"{name}\"");
+            let module = format!("mod {name};");
+            let runs = name == "main"
+                || name.contains('/')
+                || modules.lines().any(|line| line == module)
+                || text.lines().any(|line| code(line) == program);
+            if !runs {
+                let cure = format!("write `{module}` in {main}");
+                breaches.push(Breach::new(path, 1, "tests", cure));
+            }
+        }
+    }
+    breaches
+}
+
 /// xtask depends on no crate of the workspace, so that it builds even if the crates that it
 /// checks do not.
 pub(super) fn xtask_stands_apart(tree: &Tree) -> Vec<Breach> {
@@ -81,6 +112,28 @@ mod tests {
         ] {
             assert!(places(rule, &files).is_empty());
         }
+    }
+
+    #[test]
+    fn a_test_file_that_never_runs_is_found() {
+        let listed = GOOD.replace(
+            "[lints]",
+            "autotests = false\n[[test]]\nname = \"own\"\n[lints]",
+        );
+        let files = [
+            ("x/Cargo.toml", listed.as_str()),
+            ("x/tests/main.rs", "mod known;\n"),
+            ("x/tests/known.rs", ""),
+            ("x/tests/own.rs", ""),
+            ("x/tests/support/mod.rs", ""),
+            ("x/tests/forgotten.rs", ""),
+            ("y/Cargo.toml", GOOD),
+            ("y/tests/found_by_cargo.rs", ""),
+        ];
+        assert_eq!(
+            places(every_test_file_runs, &files),
+            ["x/tests/forgotten.rs:1"]
+        );
     }
 
     #[test]

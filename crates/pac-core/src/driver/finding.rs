@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::error::ErrorKind;
+use crate::text::one_line;
 
 /// One thing about a store that an operator should know of, and what to do about it.
 ///
@@ -41,8 +42,8 @@ impl Finding {
     pub fn warning(text: impl Into<String>, cure: impl Into<String>) -> Self {
         Self {
             level: Level::Warning,
-            text: text.into(),
-            cure: cure.into(),
+            text: one_line(&text.into()).into_owned(),
+            cure: one_line(&cure.into()).into_owned(),
         }
     }
 
@@ -51,8 +52,8 @@ impl Finding {
     pub fn failure(kind: ErrorKind, text: impl Into<String>, cure: impl Into<String>) -> Self {
         Self {
             level: Level::Failure(kind),
-            text: text.into(),
-            cure: cure.into(),
+            text: one_line(&text.into()).into_owned(),
+            cure: one_line(&cure.into()).into_owned(),
         }
     }
 

@@ -9,16 +9,13 @@ use crate::error::{Error, ErrorKind};
 /// of such durations stay within what every clock can tell.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The shortest session TTL.
-const SHORTEST_SESSION: Duration = Duration::from_millis(100);
-
 /// Settings of a [`ConcurrencyManager`](super::ConcurrencyManager): the default ones, changed
 /// by `with_…`. [`open`](super::ConcurrencyManager::open) refuses those that make no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ManagerOptions {
-    /// How long this process counts as alive after it was last heard of: 100 ms to 30 days.
-    /// Default: 15 s.
+    /// How long this process counts as alive after it was last heard of: 100 ms to
+    /// [24 hours](Self::LONGEST_SESSION_TTL). Default: 15 s.
     pub session_ttl: Duration,
     /// How long the slots of its durable runs outlive it: not below the session TTL, at most 30
     /// days. Default: what is usual for the store
@@ -69,6 +66,14 @@ impl Default for ManagerOptions {
 }
 
 impl ManagerOptions {
+    /// The shortest session TTL: 100 ms. A shorter one is over before a busy process can renew it.
+    pub const SHORTEST_SESSION_TTL: Duration = Duration::from_millis(100);
+
+    /// The longest session TTL: 24 hours. A process that dies without a word holds its slots for
+    /// so long, and all that wait for them; what takes so long to be noticed is noticed by a
+    /// person before. No outage of a store that a holder has to survive is longer.
+    pub const LONGEST_SESSION_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
     /// The same with another [`session_ttl`](Self::session_ttl).
     #[must_use]
     pub fn with_session_ttl(self, session_ttl: Duration) -> Self {
@@ -156,7 +161,14 @@ impl ManagerOptions {
                 return wrong(format!("the {name} must not be longer than 30 days"));
             }
         }
-        if self.session_ttl < SHORTEST_SESSION {
+        if self.session_ttl > Self::LONGEST_SESSION_TTL {
+            return wrong(
+                "the session TTL must not be longer than 24 hours: the slots of a process that \
+                 dies are held for so long; usual is 15 s"
+                    .to_owned(),
+            );
+        }
+        if self.session_ttl < Self::SHORTEST_SESSION_TTL {
             return wrong("the session TTL must be at least 100 ms; usual is 15 s".to_owned());
         }
         if self.lease_ttl.is_some_and(|lease| lease < self.session_ttl) {

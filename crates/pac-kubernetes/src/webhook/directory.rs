@@ -1,9 +1,8 @@
 //! A certificate that others keep in a directory, such as cert-manager in a mounted Secret.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use tokio::io::AsyncReadExt;
+use pac_core::file;
 
 use super::certificate::Pair;
 use super::error::WebhookError;
@@ -30,16 +29,15 @@ impl Directory {
 
     async fn text(&self, name: &str) -> Result<String, WebhookError> {
         let path = self.0.join(name);
-        bounded(&path).await.map_err(|error| {
-            let message = format!("cannot be read: {error}; put the certificate there");
+        let read = {
+            let path = path.clone();
+            // A file system that hangs stops no other task.
+            tokio::task::spawn_blocking(move || file::read(&path, LIMIT)).await
+        };
+        let read = read.unwrap_or_else(|error| Err(format!("cannot be read: {error}")));
+        read.map_err(|reason| {
+            let message = format!("{reason}; put the certificate there");
             WebhookError::certificate(path.display(), message)
         })
     }
-}
-
-async fn bounded(path: &Path) -> io::Result<String> {
-    let file = tokio::fs::File::open(path).await?;
-    let mut text = String::new();
-    file.take(LIMIT).read_to_string(&mut text).await?;
-    Ok(text)
 }

@@ -271,6 +271,14 @@ impl PostgresOptions {
                     .to_owned(),
             ),
             "PAC03" => (ErrorKind::Config, self.isolation()),
+            _ if *code == SqlState::CHECK_VIOLATION => (
+                ErrorKind::Corrupt,
+                format!(
+                    "the schema {schema:?} takes no such value ({}): what is stored was changed by \
+                     something else, or counts no further",
+                    answer.constraint().unwrap_or("a rule without a name")
+                ),
+            ),
             code => (
                 ErrorKind::Internal,
                 format!("{place} refused a statement of this software with SQLSTATE {code}"),

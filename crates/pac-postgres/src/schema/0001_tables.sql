@@ -1,20 +1,57 @@
 -- Runs once, in one transaction, with the search path set to the schema alone.
 --
--- Counters (revisions, tickets, tokens, sessions) stay below 2^63. Times are milliseconds since
--- 1970 by this server's clock. `format` is the version of a record: software that knows only older
--- versions refuses to read it and does not change it.
+-- Domains say what a column may hold. The CHECK of a table would be parsed and planned anew by each
+-- statement that writes rows of it; a connection keeps the rules of a domain.
+
+-- A revision, a ticket or a token. None is counted as far as 2^62: what is beyond is no count, and
+-- must not be where another one goes on from.
+CREATE DOMAIN counter AS bigint CHECK (VALUE BETWEEN 0 AND 4611686018427387904);
+-- Of a session; see new_session().
+CREATE DOMAIN session_number AS bigint CHECK (VALUE > 0);
+-- Of a commit; see new_stamp().
+CREATE DOMAIN commit_stamp AS bigint CHECK (VALUE >= 0);
+-- A number of runs: 32 bits without a sign.
+CREATE DOMAIN run_count AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
+-- Milliseconds since 1970 by this server's clock, until the year 9999.
+CREATE DOMAIN moment AS bigint CHECK (VALUE BETWEEN 0 AND 253402300799999);
+-- In milliseconds, 366 days at most.
+CREATE DOMAIN ttl AS bigint CHECK (VALUE BETWEEN 1 AND 31622400000);
+-- The version of a record: software that knows only older versions refuses to read it and does not
+-- change it.
+CREATE DOMAIN record_format AS smallint CHECK (VALUE > 0);
+-- The key of a repository or a run: a namespace of 63 bytes at most, a slash, a name of 253.
+CREATE DOMAIN namespaced_name AS text COLLATE "C" CHECK (octet_length(VALUE) BETWEEN 3 AND 317);
+CREATE DOMAIN run_uid AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 128);
+-- 0 durable, 1 ephemeral.
+CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
+-- 0 queued, 1 started, 2 finished.
+CREATE DOMAIN run_state AS smallint CHECK (VALUE BETWEEN 0 AND 2);
+-- 0 completed, 1 failed, 2 cancelled, 3 expired.
+CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 3);
 
 CREATE TABLE meta (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-  version integer NOT NULL
+  version integer NOT NULL CHECK (version >= 0)
 );
 INSERT INTO meta (version) VALUES (0);
 
+-- The key that hints are sealed with. Any role that may connect can send and hear notifications, so
+-- what was not sealed with it counts for nothing. Roles that may not read this table can neither
+-- read hints nor forge any.
+CREATE TABLE secrets (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  hints bytea NOT NULL CHECK (octet_length(hints) = 32)
+);
+REVOKE ALL ON secrets FROM PUBLIC;
+-- 244 of its 256 bits are random, and come from the generator for cryptographic use.
+INSERT INTO secrets (hints)
+  SELECT decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex');
+
 -- The highest revision, ticket or token of any repository that was ever removed: new ones count on
--- from there.
+-- from there. What is no count (see the domain) is left out.
 CREATE TABLE floor (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-  value bigint NOT NULL
+  value counter NOT NULL
 );
 INSERT INTO floor (value) VALUES (0);
 
@@ -22,16 +59,16 @@ INSERT INTO floor (value) VALUES (0);
 CREATE TABLE server (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   -- The timeline that it was on. One that has changed means a fail-over.
-  timeline text NOT NULL,
+  timeline text NOT NULL CHECK (octet_length(timeline) = 8),
   -- The last time at which sessions could not be renewed: a fail-over, a time in which nobody could
   -- reach the server, a step of its clock.
-  since bigint NOT NULL,
+  since moment NOT NULL,
   -- When it was last seen at work. Written seldom.
-  seen bigint NOT NULL,
+  seen moment NOT NULL,
   -- How much later it has to be seen again, in ms, or else nobody could reach it.
-  gap bigint NOT NULL,
+  gap ttl NOT NULL,
   -- How many times in a row it was seen later than that.
-  late smallint NOT NULL
+  late smallint NOT NULL CHECK (late BETWEEN 0 AND 3)
 ) WITH (fillfactor = 50);
 INSERT INTO server (timeline, since, seen, gap, late)
   SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8), 0,
@@ -39,60 +76,57 @@ INSERT INTO server (timeline, since, seen, gap, late)
 
 -- The older layouts whose state was brought along.
 CREATE TABLE migrated (
-  layout text COLLATE "C" PRIMARY KEY,
+  layout text COLLATE "C" PRIMARY KEY CHECK (octet_length(layout) BETWEEN 1 AND 63),
   since timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- Every commit to a repository replaces its head. Free room on the page, and no index on the
 -- columns that change, let PostgreSQL write the new version of the row on the page of the old one.
 CREATE TABLE repositories (
-  repository text COLLATE "C" PRIMARY KEY,
-  format smallint NOT NULL,
-  revision bigint NOT NULL,
+  repository namespaced_name PRIMARY KEY,
+  format record_format NOT NULL,
+  revision counter NOT NULL,
   -- The stamp of the commit that made this revision; see new_stamp().
-  stamp bigint NOT NULL,
+  stamp commit_stamp NOT NULL,
   -- Records of runs that changed up to this revision may have been deleted: a reader that knows
   -- only an earlier revision has to read all records.
-  purged bigint NOT NULL,
+  purged counter NOT NULL,
   -- 0: none.
-  run_limit bigint NOT NULL,
+  run_limit run_count NOT NULL,
   -- All 64 bits of an unsigned number; never compared here.
   limit_version bigint,
-  last_ticket bigint NOT NULL,
-  last_token bigint NOT NULL,
-  queued bigint NOT NULL,
-  started bigint NOT NULL,
+  last_ticket counter NOT NULL,
+  last_token counter NOT NULL,
+  queued run_count NOT NULL,
+  started run_count NOT NULL,
   -- No record of a run that holds a slot is of a revision before this one: the guards need not look
   -- further back. Kept by the guards alone, and not with every commit.
-  slots_from bigint NOT NULL DEFAULT 0
+  slots_from counter NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- No foreign key to the head: it would look up and lock the head for every row, although each
 -- commit has locked it already. The guards make sure that a slot belongs to a head.
 CREATE TABLE entries (
-  repository text COLLATE "C" NOT NULL,
-  run text COLLATE "C" NOT NULL,
-  format smallint NOT NULL,
-  uid text NOT NULL,
-  -- 0 durable, 1 ephemeral.
-  kind smallint NOT NULL,
+  repository namespaced_name NOT NULL,
+  run namespaced_name NOT NULL,
+  format record_format NOT NULL,
+  uid run_uid NOT NULL,
+  kind run_kind NOT NULL,
   priority integer NOT NULL,
-  ticket bigint NOT NULL,
-  -- 0 queued, 1 started, 2 finished.
-  state smallint NOT NULL,
-  token bigint,
+  ticket counter NOT NULL,
+  state run_state NOT NULL,
+  token counter,
   -- The session that owns a queued run, or that holds or held the slot of a started one.
-  session bigint,
+  session session_number,
   orphaned boolean NOT NULL,
-  -- 0 completed, 1 failed, 2 cancelled, 3 expired.
-  outcome smallint,
+  outcome run_outcome,
   abandoned boolean NOT NULL,
   -- The commit of `revision` recorded a slot that was taken already, not granted.
   adopted boolean NOT NULL,
-  queued_at bigint,
-  started_at bigint,
-  finished_at bigint,
-  revision bigint NOT NULL,
+  queued_at moment,
+  started_at moment,
+  finished_at moment,
+  revision counter NOT NULL,
   -- In this order it serves a search for one run alone: no plan can use it in place of the index
   -- below and read all entries of a repository.
   PRIMARY KEY (run, repository)
@@ -118,11 +152,11 @@ RETURN floor(extract(epoch FROM clock_timestamp()))::bigint << 31
   | floor(random() * 2147483648)::bigint;
 
 CREATE TABLE sessions (
-  id bigint PRIMARY KEY DEFAULT new_session(),
-  session_ttl bigint NOT NULL,
-  lease_ttl bigint NOT NULL,
-  deadline bigint NOT NULL,
-  lease_deadline bigint NOT NULL,
+  id session_number PRIMARY KEY DEFAULT new_session(),
+  session_ttl ttl NOT NULL,
+  lease_ttl ttl NOT NULL,
+  deadline moment NOT NULL,
+  lease_deadline moment NOT NULL,
   -- Set once, and never taken back.
   dead boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);

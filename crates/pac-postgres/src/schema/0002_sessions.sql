@@ -1,8 +1,8 @@
 -- Sessions, and whether they are alive. After a session is declared dead, no commit of it may
--- appear. So a commit takes a shared lock on every session that it depends on before it looks
--- whether they live, and keeps it until its transaction ends; and a session is declared dead under
--- the exclusive lock. The locks are advisory ones, because locks of rows would write the rows of
--- the sessions with every commit.
+-- appear. So a commit locks the row of every session that it depends on FOR KEY SHARE, looks at that
+-- very version of the row, and keeps the lock until its transaction ends; and a session is declared
+-- dead FOR UPDATE. Commits share the lock with each other and with renewals. Advisory locks would
+-- cost a little less, but any role that may connect to the database can hold those.
 
 CREATE FUNCTION millis(moment timestamptz) RETURNS bigint
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -12,17 +12,6 @@ RETURN floor(extract(epoch FROM moment) * 1000)::bigint;
 CREATE FUNCTION now_millis() RETURNS bigint
 LANGUAGE sql VOLATILE
 RETURN floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-
--- The two halves of the key of a session's lock: this schema, and the number of the session. The
--- names in them are looked up when they are created and they have no settings of their own, so
--- PostgreSQL can inline them into the statements that call them.
-CREATE FUNCTION lock_space() RETURNS integer
-LANGUAGE sql STABLE
-RETURN ('sessions'::regclass::oid::bigint - 2147483648)::integer;
-
-CREATE FUNCTION lock_number(session bigint) RETURNS integer
-LANGUAGE sql IMMUTABLE
-RETURN (session & 2147483647)::integer;
 
 -- Since when sessions can be renewed, after the last time in which they could not: before a start of
 -- the server, before its recovery from the crash of one of its processes (which resets its
@@ -49,6 +38,27 @@ $$;
 CREATE FUNCTION has_passed(deadline bigint, ttl bigint) RETURNS boolean
 LANGUAGE sql VOLATILE
 RETURN CASE WHEN deadline > now_millis() THEN false ELSE up_since() + ttl <= now_millis() END;
+
+-- Whether the TTLs of a session are some that this software writes. No function calculates with
+-- others, which could fail, and a function that looks at all sessions would fail for all of them.
+CREATE FUNCTION is_sound(session_ttl bigint, lease_ttl bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+RETURN session_ttl BETWEEN 1 AND 31622400000 AND lease_ttl BETWEEN 1 AND 31622400000;
+
+-- Whether a session may commit and can be renewed. One that is not sound can do neither. Can be
+-- inlined, too.
+CREATE FUNCTION lives(dead boolean, session_ttl bigint, lease_ttl bigint, deadline bigint)
+RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN CASE WHEN dead OR NOT is_sound(session_ttl, lease_ttl) THEN false
+  ELSE NOT has_passed(deadline, session_ttl) END;
+
+-- Whether a session that is not dead has to be declared dead. Can be inlined, too.
+CREATE FUNCTION is_due(dead boolean, session_ttl bigint, lease_ttl bigint, deadline bigint)
+RETURNS boolean
+LANGUAGE sql VOLATILE
+RETURN CASE WHEN dead OR NOT is_sound(session_ttl, lease_ttl) THEN false
+  ELSE has_passed(deadline, session_ttl) END;
 
 -- How long no process has to see the server for that to be a stall, in ms, where `p_ttl` is the
 -- shortest session TTL. A shorter stall leaves a session, which is renewed every third of its TTL,
@@ -93,7 +103,8 @@ BEGIN
       ELSE v_server.since END,
     late = CASE WHEN v_late THEN least(v_server.late + 1, 3) ELSE 0 END,
     gap = stall_of(least(p_opening,
-      (SELECT min(s.session_ttl) FROM sessions s WHERE NOT s.dead)));
+      (SELECT min(s.session_ttl) FROM sessions s
+        WHERE NOT s.dead AND is_sound(s.session_ttl, s.lease_ttl))));
   RETURN true;
 END
 $$;
@@ -117,16 +128,16 @@ CREATE FUNCTION close_session(closing bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock(lock_space(), lock_number(closing));
+  -- Waits for commits under way.
+  PERFORM FROM sessions s WHERE s.id = closing FOR UPDATE;
   UPDATE sessions s SET dead = true WHERE s.id = closing AND NOT s.dead;
   DELETE FROM sessions s WHERE s.id = closing
     AND NOT EXISTS (SELECT FROM entries e WHERE e.session = closing AND e.state IN (0, 1));
 END
 $$;
 
--- Renews a session. False, for good, when it is too late. It may hold the row of the session, so it
--- must not wait for the lock of the session: a sweep takes the lock first and then the row. If it
--- does not get the lock, a sweep declares the session dead.
+-- Renews a session. False, for good, when it is too late. It must not wait for commits under way:
+-- if one has locked the row of a session that is due, a sweep declares the session dead.
 CREATE FUNCTION renew_session(renewing bigint) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
@@ -137,36 +148,40 @@ BEGIN
   END IF;
   UPDATE sessions s
     SET deadline = now_millis() + s.session_ttl, lease_deadline = now_millis() + s.lease_ttl
-    WHERE s.id = renewing AND NOT s.dead AND NOT has_passed(s.deadline, s.session_ttl);
+    WHERE s.id = renewing AND lives(s.dead, s.session_ttl, s.lease_ttl, s.deadline);
   IF FOUND THEN
     RETURN true;
   END IF;
-  IF NOT pg_try_advisory_xact_lock(lock_space(), lock_number(renewing)) THEN
-    RETURN false;
-  END IF;
-  UPDATE sessions s SET dead = true
-    WHERE s.id = renewing AND NOT s.dead AND has_passed(s.deadline, s.session_ttl);
+  WITH late AS (
+    SELECT s.id FROM sessions s
+      WHERE s.id = renewing AND is_due(s.dead, s.session_ttl, s.lease_ttl, s.deadline)
+      FOR UPDATE SKIP LOCKED)
+  UPDATE sessions s SET dead = true FROM late l WHERE s.id = l.id;
   IF FOUND THEN
     RETURN false;
   END IF;
   -- An earlier renewal, whose commit was under way, has moved the deadline since.
   UPDATE sessions s
     SET deadline = now_millis() + s.session_ttl, lease_deadline = now_millis() + s.lease_ttl
-    WHERE s.id = renewing AND NOT s.dead AND NOT has_passed(s.deadline, s.session_ttl);
+    WHERE s.id = renewing AND lives(s.dead, s.session_ttl, s.lease_ttl, s.deadline);
   RETURN FOUND;
 END
 $$;
 
 -- Declares sessions dead whose session TTL has passed, forgets dead ones that have no queued or
--- started entries (a dead session gets no new ones), and returns the others that are dead: whether
--- the lease TTL of each has passed too, and whether this call declared it dead. Writes nothing when
--- there is nothing new but, now and then, that the server was seen.
-CREATE FUNCTION sweep_sessions() RETURNS TABLE (session bigint, lease_passed boolean, fresh boolean)
+-- started entries (a dead session gets no new ones), and returns the others that are dead, with
+-- `trouble` 0: whether the lease TTL of each has passed too, and whether this call declared it dead.
+-- Then those that it could not see to: with `trouble` 1 the sessions that are due and that a commit
+-- under way has locked, which are left for the next sweep; with 2 those that are not sound, which are
+-- left alone. Writes nothing when there is nothing new but, now and then, that the server was seen.
+CREATE FUNCTION sweep_sessions()
+RETURNS TABLE (session bigint, lease_passed boolean, fresh boolean, trouble smallint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
   v_noted boolean := note_seen(NULL);
   v_set_back boolean;
+  v_due bigint[];
   v_dying bigint[];
   v_forgot boolean;
 BEGIN
@@ -174,30 +189,40 @@ BEGIN
   UPDATE sessions s SET deadline = least(s.deadline, n.now + s.session_ttl),
       lease_deadline = least(s.lease_deadline, n.now + s.lease_ttl)
     FROM (SELECT now_millis()) n (now)
-    WHERE s.deadline > n.now + s.session_ttl OR s.lease_deadline > n.now + s.lease_ttl;
+    WHERE CASE WHEN is_sound(s.session_ttl, s.lease_ttl)
+      THEN s.deadline > n.now + s.session_ttl OR s.lease_deadline > n.now + s.lease_ttl
+      ELSE false END;
   v_set_back := FOUND;
-  SELECT array_agg(s.id) INTO v_dying FROM sessions s
-    WHERE NOT s.dead AND has_passed(s.deadline, s.session_ttl);
-  IF v_dying IS NOT NULL THEN
-    -- A session with a commit under way is left for the next sweep.
-    SELECT array_agg(d.id) INTO v_dying FROM unnest(v_dying) d (id)
-      WHERE pg_try_advisory_xact_lock(lock_space(), lock_number(d.id));
-    WITH died AS (
-      UPDATE sessions s SET dead = true
-        WHERE s.id = ANY (v_dying) AND NOT s.dead AND has_passed(s.deadline, s.session_ttl)
-        RETURNING s.id)
-      SELECT array_agg(died.id) INTO v_dying FROM died;
+  SELECT array_agg(s.id::bigint) INTO v_due FROM sessions s
+    WHERE is_due(s.dead, s.session_ttl, s.lease_ttl, s.deadline);
+  IF v_due IS NOT NULL THEN
+    WITH locked AS (
+      SELECT s.id FROM sessions s
+        WHERE s.id = ANY (v_due) AND is_due(s.dead, s.session_ttl, s.lease_ttl, s.deadline)
+        FOR UPDATE SKIP LOCKED),
+    died AS (UPDATE sessions s SET dead = true FROM locked l WHERE s.id = l.id RETURNING s.id)
+    SELECT array_agg(d.id::bigint) INTO v_dying FROM died d;
   END IF;
-  DELETE FROM sessions s
-    WHERE s.dead
-      AND NOT EXISTS (SELECT FROM entries e WHERE e.session = s.id AND e.state IN (0, 1));
+  -- Waits for no row: a commit that waits for one of those above may have locked it.
+  DELETE FROM sessions s USING (
+    SELECT k.id FROM sessions k
+      WHERE k.dead
+        AND NOT EXISTS (SELECT FROM entries e WHERE e.session = k.id AND e.state IN (0, 1))
+      FOR UPDATE SKIP LOCKED) f
+    WHERE s.id = f.id;
   v_forgot := FOUND;
   IF v_noted AND NOT v_set_back AND v_dying IS NULL AND NOT v_forgot THEN
     -- When the server was seen may be lost in a crash. It need not wait for the disk.
     PERFORM set_config('synchronous_commit', 'off', true);
   END IF;
-  RETURN QUERY SELECT s.id, has_passed(s.lease_deadline, s.lease_ttl),
-      s.id = ANY (coalesce(v_dying, '{}'))
-    FROM sessions s WHERE s.dead;
+  RETURN QUERY SELECT s.id::bigint,
+      CASE WHEN is_sound(s.session_ttl, s.lease_ttl)
+        THEN has_passed(s.lease_deadline, s.lease_ttl) ELSE false END,
+      s.id = ANY (coalesce(v_dying, '{}')), 0::smallint
+    FROM sessions s WHERE s.dead
+    UNION ALL SELECT s.id::bigint, false, false, 1::smallint FROM sessions s
+      WHERE s.id = ANY (v_due) AND is_due(s.dead, s.session_ttl, s.lease_ttl, s.deadline)
+    UNION ALL SELECT s.id::bigint, false, false, 2::smallint FROM sessions s
+      WHERE NOT is_sound(s.session_ttl, s.lease_ttl);
 END
 $$;

@@ -79,7 +79,7 @@ DECLARE
   v_starting text[];
   v_lowest bigint[];
 BEGIN
-  SELECT array_agg(s.repository), array_agg(s.lowest) INTO v_starting, v_lowest
+  SELECT array_agg(s.repository::text), array_agg(s.lowest) INTO v_starting, v_lowest
     FROM (SELECT n.repository, min(n.revision) AS lowest FROM new_entries n
       WHERE n.state = 1 AND NOT n.adopted GROUP BY n.repository) s;
   IF v_starting IS NOT NULL THEN
@@ -96,7 +96,7 @@ DECLARE
   v_starting text[];
   v_lowest bigint[];
 BEGIN
-  SELECT array_agg(s.repository), array_agg(s.lowest) INTO v_starting, v_lowest
+  SELECT array_agg(s.repository::text), array_agg(s.lowest) INTO v_starting, v_lowest
     FROM (SELECT n.repository, min(n.revision) AS lowest FROM new_entries n
       WHERE n.state = 1 AND NOT n.adopted AND NOT EXISTS (SELECT FROM old_entries o
         WHERE o.repository = n.repository AND o.run = n.run AND o.state = 1

@@ -35,8 +35,11 @@ RETURN lineage(revision) << 31 | floor(random() * 2147483648)::bigint;
 -- Returns first the head with the floor, and whether what follows is a part; then the entries that
 -- changed after the revision `p_known` with the stamp `p_stamp`. All entries, if that is null, or is
 -- not known to belong to the history of what is there, or records of runs that changed later may
--- have been deleted. STABLE makes all of it as of the moment when the calling statement began.
-CREATE FUNCTION load_repository(p_repository text, p_known bigint, p_stamp bigint, p_at text)
+-- have been deleted. Of finished runs the `p_finished` that changed last, and one more if there are
+-- more: however many lie in the table, a read is bounded. STABLE makes all of it as of the moment
+-- when the calling statement began.
+CREATE FUNCTION load_repository(
+  p_repository text, p_known bigint, p_stamp bigint, p_at text, p_finished bigint)
 RETURNS TABLE (
   floor bigint, part boolean, at text,
   format smallint, revision bigint, stamp bigint, run_limit bigint, limit_version bigint,
@@ -74,24 +77,38 @@ BEGIN
     v_after := p_known;
   END IF;
   -- One search for each range of states. Within a single state the index goes straight to the
-  -- entries after the known revision. The first and the last range hold no valid state; entries in
-  -- them are read to be reported as corrupt. OFFSET keeps the planner from one search for all
-  -- ranges, which would read a whole repository.
+  -- entries after the known revision, and for finished runs backwards from the last change. The first
+  -- and the last range hold no valid state; entries in them are read to be reported as corrupt.
+  -- OFFSET keeps the planner from one search for all ranges, which would read a whole repository.
   RETURN QUERY SELECT NULL::bigint, NULL::boolean, NULL::text, NULL::smallint, NULL::bigint,
       NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
       NULL::bigint,
-      e.format, e.run, e.uid, e.kind, e.priority, e.ticket, e.state, e.token, e.session,
-      e.orphaned, e.outcome, e.abandoned, e.queued_at, e.started_at, e.finished_at, e.revision
-    FROM (VALUES (-32768, -1), (0, 0), (1, 1), (2, 2), (3, 32767)) s (lowest, highest),
-      LATERAL (SELECT * FROM entries k WHERE k.repository = p_repository
-        AND k.state BETWEEN s.lowest::smallint AND s.highest::smallint
-        AND k.revision > v_after OFFSET 0) e;
+      -- The types have to be those of the result, not domains.
+      e.format::smallint, e.run::text, e.uid::text, e.kind::smallint, e.priority,
+      e.ticket::bigint, e.state::smallint, e.token::bigint, e.session::bigint, e.orphaned,
+      e.outcome::smallint, e.abandoned, e.queued_at::bigint, e.started_at::bigint,
+      e.finished_at::bigint, e.revision::bigint
+    FROM (
+      SELECT e.* FROM (VALUES (-32768, -1), (0, 0), (1, 1), (3, 32767)) s (lowest, highest),
+        LATERAL (SELECT * FROM entries k WHERE k.repository = p_repository
+          AND k.state BETWEEN s.lowest::smallint AND s.highest::smallint
+          AND k.revision > v_after OFFSET 0) e
+      UNION ALL (
+        SELECT * FROM entries k WHERE k.repository = p_repository AND k.state = 2
+          AND k.revision > v_after
+          ORDER BY k.revision DESC LIMIT p_finished + 1)) e;
 END
 $$;
 
+-- A counter, or 0 in place of what is none.
+CREATE FUNCTION counted(number bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN number BETWEEN 0 AND 4611686018427387904 THEN number ELSE 0 END;
+
 -- Locks first and reads later: every statement of this function sees what was committed before that
--- statement began. Sessions and heads are locked in the order of their keys, and a head that
--- another transaction has locked is a conflict and not waited for. So there is no deadlock.
+-- statement began, and a row that it locks as it is then. Sessions and heads are locked in the order
+-- of their keys, sessions first, and a head that another transaction has locked is a conflict and not
+-- waited for. So there is no deadlock.
 --
 -- Returns an outcome for each repository: 0 committed, at `moment`, with the stamp of the new head and
 -- the place `at` which it is, or with the new floor in `about` if it was removed; 1 conflict; 2 the
@@ -120,10 +137,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   c_now CONSTANT bigint := -9223372036854775808;
-  c_locks CONSTANT integer := lock_space();
   v_sessions bigint[] := ARRAY[p_session];
-  v_session bigint;
-  v_locked text;
+  v_living bigint[];
   v_dead bigint[];
   -- A commit to one repository, of which the place is known, is tried at once. If it fails, the loop
   -- goes round again and finds out why, as for a commit to several.
@@ -152,11 +167,6 @@ BEGIN
   IF p_alive <> '{}' THEN
     v_sessions := ARRAY(SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1);
   END IF;
-  -- An assignment is no query, which would cost more. The next query sees what was committed before
-  -- these locks were granted.
-  FOREACH v_session IN ARRAY v_sessions LOOP
-    v_locked := pg_advisory_xact_lock_shared(c_locks, lock_number(v_session))::text;
-  END LOOP;
   IF cardinality(p_expected) = 1 THEN
     v_stamps := ARRAY[new_stamp(p_expected[1] + 1)];
   ELSE
@@ -164,10 +174,12 @@ BEGIN
   END IF;
   LOOP
     IF NOT v_alone THEN
-      SELECT array_agg(s.id) INTO v_dead FROM unnest(v_sessions) s (id)
-        WHERE NOT EXISTS (SELECT FROM sessions k
-          WHERE k.id = s.id AND NOT k.dead AND NOT has_passed(k.deadline, k.session_ttl));
-      IF v_dead IS NOT NULL THEN
+      v_living := ARRAY(SELECT k.id::bigint FROM sessions k
+        WHERE k.id = ANY (v_sessions)
+          AND lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline)
+        ORDER BY k.id FOR KEY SHARE);
+      IF cardinality(v_living) < cardinality(v_sessions) THEN
+        v_dead := ARRAY(SELECT s FROM unnest(v_sessions) s WHERE s <> ALL (v_living));
         IF p_session = ANY (v_dead) THEN
           RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session, NULL::bigint, NULL::text;
           RETURN;
@@ -232,13 +244,16 @@ BEGIN
     END IF;
 
     v_moment := now_millis();
-    WITH mine AS (
+    WITH living AS (
+      SELECT FROM sessions k
+        WHERE v_alone AND k.id = ANY (v_sessions)
+          AND lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline)
+        ORDER BY k.id FOR KEY SHARE),
+    mine AS (
       SELECT FROM repositories r
         WHERE v_alone AND r.ctid = v_places[1] AND (r.repository = p_repository[1]) IS TRUE
           AND r.revision = p_expected[1] AND r.stamp = p_stamp[1] AND r.format = 1
-          AND NOT EXISTS (SELECT FROM unnest(v_sessions) s (id)
-            WHERE NOT EXISTS (SELECT FROM sessions k
-              WHERE k.id = s.id AND NOT k.dead AND NOT has_passed(k.deadline, k.session_ttl)))
+          AND (SELECT count(*) FROM living) = cardinality(v_sessions)
         FOR NO KEY UPDATE SKIP LOCKED),
     held AS (
       UPDATE repositories r SET revision = p_expected[p.n] + 1, stamp = v_stamps[p.n],
@@ -295,8 +310,9 @@ BEGIN
     WITH gone AS (
       DELETE FROM repositories r USING unnest(v_held) h (number)
         WHERE p_remove[h.number] AND r.repository = p_repository[h.number]
-        RETURNING greatest(r.revision + 1, r.last_ticket, r.last_token) AS after)
-      SELECT greatest(v_floor, max(gone.after)) INTO v_floor FROM gone;
+        RETURNING greatest(counted(r.revision) + 1, counted(r.last_ticket), counted(r.last_token))
+          AS after)
+      SELECT greatest(v_floor, max(counted(gone.after))) INTO v_floor FROM gone;
     UPDATE floor f SET value = v_floor;
   END IF;
 

@@ -13,7 +13,7 @@ DECLARE
   v_heads text[];
   v_gone bigint;
 BEGIN
-  SELECT array_agg(h.repository) INTO v_heads FROM (
+  SELECT array_agg(h.repository::text) INTO v_heads FROM (
     SELECT r.repository FROM repositories r
       WHERE r.format = 1 AND r.repository IN (SELECT o.repository FROM (
         SELECT e.repository FROM entries e
@@ -35,16 +35,17 @@ BEGIN
       RETURNING e.repository, e.revision),
   upto AS (SELECT g.repository, max(g.revision) AS revision, count(*) AS gone
     FROM gone g GROUP BY g.repository),
-  noted AS (UPDATE repositories r SET purged = greatest(r.purged, u.revision)
+  noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(u.revision))
     FROM upto u WHERE r.repository = u.repository)
   SELECT coalesce(sum(u.gone), 0) INTO v_gone FROM upto u;
   RETURN v_gone;
 END
 $$;
 
--- Deletes all finished runs but the latest `p_keep` of each repository. Waits for heads that are
--- locked, because it is repositories in use that have too many.
-CREATE FUNCTION purge_excess(p_repositories text[], p_keep bigint) RETURNS bigint
+-- Deletes finished runs but the latest `p_keep` of each repository, those that changed first at
+-- first, and `p_most` of each at a time. Waits for heads that are locked, because it is repositories
+-- in use that have too many.
+CREATE FUNCTION purge_excess(p_repositories text[], p_keep bigint, p_most bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 AS $$
@@ -52,7 +53,7 @@ DECLARE
   v_heads text[];
   v_gone bigint;
 BEGIN
-  SELECT array_agg(h.repository) INTO v_heads FROM (
+  SELECT array_agg(h.repository::text) INTO v_heads FROM (
     SELECT r.repository FROM repositories r
       WHERE r.format = 1 AND r.repository = ANY (p_repositories)
       ORDER BY r.repository FOR NO KEY UPDATE) h;
@@ -63,12 +64,16 @@ BEGIN
           WHERE e.repository = h.repository AND e.state = 2
           ORDER BY e.revision DESC, e.ticket DESC OFFSET p_keep LIMIT 1) l),
   gone AS (
-    DELETE FROM entries e USING cut c
-      WHERE e.repository = c.repository AND e.state = 2 AND e.revision <= c.revision
-        -- One commit may have ended more of them than are to be kept.
-        AND (e.revision < c.revision OR e.ticket <= c.ticket)
+    DELETE FROM entries e USING (
+      SELECT o.repository, o.run FROM cut c, LATERAL (
+        SELECT k.repository, k.run FROM entries k
+          WHERE k.repository = c.repository AND k.state = 2 AND k.revision <= c.revision
+            -- One commit may have ended more of them than are to be kept.
+            AND (k.revision < c.revision OR k.ticket <= c.ticket)
+          ORDER BY k.revision LIMIT p_most) o) o
+      WHERE e.repository = o.repository AND e.run = o.run
       RETURNING 1),
-  noted AS (UPDATE repositories r SET purged = greatest(r.purged, c.revision)
+  noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(c.revision))
     FROM cut c WHERE r.repository = c.repository)
   SELECT count(*) INTO v_gone FROM gone;
   RETURN coalesce(v_gone, 0);

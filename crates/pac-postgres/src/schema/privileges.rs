@@ -9,8 +9,9 @@ use crate::record::cell;
 
 /// What a role at run time needs on the tables. `docs/deploy/postgresql.sql` grants the same. It also
 /// needs to use the schema, and to execute all functions in it.
-const ON_TABLES: [(&str, &[&str]); 7] = [
+const ON_TABLES: [(&str, &[&str]); 8] = [
     ("meta", &["SELECT"]),
+    ("secrets", &["SELECT"]),
     ("migrated", &["SELECT", "INSERT"]),
     ("floor", &["SELECT", "UPDATE"]),
     ("server", &["SELECT", "UPDATE"]),

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use pac_core::hints::Reached;
 use pac_core::{RepositoryKey, Revision, SessionId};
 
-/// Most bytes of a payload: PostgreSQL takes less than 8000.
-const PAYLOAD: usize = 7_900;
+use super::seal;
+
 /// Most repositories to tell of. With more, it is quicker that each process reads all that it uses.
 const MOST: usize = 10_000;
 
@@ -72,30 +72,30 @@ impl Outbox {
         self.changed.len() > 1
     }
 
-    /// Takes all hints, as the payloads to send.
+    /// Takes all hints, as texts that each fit into a payload.
     pub(super) fn take(&mut self) -> Vec<String> {
         let taken = std::mem::take(self);
-        let mut payloads = Vec::new();
-        let mut payload = String::new();
+        let mut texts = Vec::new();
+        let mut text = String::new();
         for (set, word) in [(taken.missed, "m"), (taken.session_died, "d")] {
             if set {
-                payload.push_str(word);
-                payload.push(' ');
+                text.push_str(word);
+                text.push(' ');
             }
         }
         for (repository, (by, reached)) in taken.changed {
-            if payload.len() + repository.as_str().len() + 48 > PAYLOAD {
-                payloads.push(std::mem::take(&mut payload));
+            if text.len() + repository.as_str().len() + 48 > seal::MOST {
+                texts.push(std::mem::take(&mut text));
             }
             // Writing to a string does not fail.
             let word = if reached.startable { 's' } else { 'c' };
             let revision = reached.revision;
-            let _ = write!(payload, "{word}{by}:{revision}:{repository} ");
+            let _ = write!(text, "{word}{by}:{revision}:{repository} ");
         }
-        if !payload.is_empty() {
-            payloads.push(payload);
+        if !text.is_empty() {
+            texts.push(text);
         }
-        payloads
+        texts
     }
 }
 
@@ -142,14 +142,14 @@ mod tests {
     }
 
     fn hints(outbox: &mut Outbox) -> Vec<Hint> {
-        let payloads = outbox.take();
-        assert!(payloads.iter().all(|payload| payload.len() < 8000));
-        let hints = payloads.iter().flat_map(|payload| payload.split(' '));
+        let texts = outbox.take();
+        assert!(texts.iter().all(|text| text.len() <= seal::MOST));
+        let hints = texts.iter().flat_map(|text| text.split(' '));
         hints.filter_map(parse).collect()
     }
 
     #[test]
-    fn every_repository_is_told_once_in_payloads_that_fit() {
+    fn every_repository_is_told_once_in_texts_that_fit() {
         let mut outbox = Outbox::default();
         let by = SessionId::new(7);
         for revision in [1, 3, 2] {
