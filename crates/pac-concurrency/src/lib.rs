@@ -125,6 +125,7 @@ pub use pac_core::protocol::{Ended, RunRequest};
 pub use pac_core::raw;
 pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
 pub use pac_core::state::{RunKind, RunOutcome};
+pub use pac_core::text;
 pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
     RepositoryKey, Revision, SessionId, Stamp, Ticket, Timestamp, Uid, Version,

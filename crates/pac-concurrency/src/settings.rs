@@ -9,6 +9,8 @@ mod directory;
 mod duration;
 mod environment;
 mod found;
+#[cfg(test)]
+mod fuzz;
 mod key;
 mod kubernetes;
 mod loader;

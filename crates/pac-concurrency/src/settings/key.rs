@@ -56,6 +56,11 @@ impl Key {
         self.secret
     }
 
+    /// Whether the value names a file.
+    pub(super) fn is_file(&self) -> bool {
+        self.name.ends_with("-file")
+    }
+
     pub(super) fn named(name: &str) -> Option<&'static Self> {
         ALL.into_iter().find(|key| key.name == name)
     }

@@ -45,7 +45,7 @@ pub(super) fn resolve(
         }
     }
     let effective = effective(&reader, &values, decided_by);
-    match SettingsError::of(reader.problems()) {
+    match reader.error() {
         Some(error) => Err(error),
         None => Ok(LoadedSettings { values, effective }),
     }
@@ -333,7 +333,7 @@ fn password_file(reader: &mut Reader, key: &'static Key, password: Option<&Passw
     };
     // A mounted Secret's file was checked when it was found.
     if let (true, Err(reason)) = (reader.is_set(key), file::read_password(path)) {
-        reader.problem(key, format!("{}: {reason}", path.display()));
+        reader.problem(key, format!("{}: {reason}", file::shown(path)));
     }
 }
 
@@ -343,9 +343,9 @@ fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, wh
         return;
     };
     match file::read(path, MAX_PEM_BYTES) {
-        Err(reason) => reader.problem(key, format!("{}: {reason}", path.display())),
+        Err(reason) => reader.problem(key, format!("{}: {reason}", file::shown(path))),
         Ok(text) if !text.contains("-----BEGIN ") || !text.contains(mark) => {
-            let message = format!("{}: holds no {what} in PEM", path.display());
+            let message = format!("{}: holds no {what} in PEM", file::shown(path));
             reader.problem(key, message);
         }
         Ok(_) => {}
