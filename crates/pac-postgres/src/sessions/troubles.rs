@@ -60,7 +60,7 @@ fn locked(sessions: &[i64], schema: &str) -> (String, String) {
         ),
         format!(
             "look in pg_stat_activity for transactions that have been open for long and use \
-             {schema}, and end them (SELECT pg_terminate_backend(pid))"
+             {schema}, and end them (SELECT pg_catalog.pg_terminate_backend(pid))"
         ),
     )
 }
