@@ -19,7 +19,7 @@ use crate::run::CommandLine;
 use crate::tools;
 
 /// Every rule, in the order in which they report.
-const RULES: [fn(&Tree) -> Vec<Breach>; 16] = [
+const RULES: [fn(&Tree) -> Vec<Breach>; 17] = [
     layout::top_level,
     layout::file_length,
     layout::drivers_alike,
@@ -35,6 +35,7 @@ const RULES: [fn(&Tree) -> Vec<Breach>; 16] = [
     sql::functions_are_bound,
     docs::links_resolve,
     docs::readme_commands,
+    docs::promised_tests_exist,
     docs::ci_script,
 ];
 
