@@ -94,21 +94,26 @@ impl Access {
     pub(crate) async fn secrets(&self) -> Result<Secrets, Error> {
         let options = self.options.clone();
         let system = Arc::clone(&self.system);
-        let read = file::apart(self.options.dial_timeout, move || {
-            let credentials = options.credentials()?;
-            let tls = options.tls()?;
-            let authorities = match &tls {
-                Some(tls) if matches!(tls.trust, Trust::System) => Some(of_the_system(&system)?),
-                _ => None,
-            };
-            Ok(Secrets {
-                credentials,
-                tls,
-                authorities,
-            })
-        });
+        if !options.reads_files() {
+            return read(&options, &system);
+        }
+        let read = file::apart(options.dial_timeout, move || read(&options, &system));
         read.await.unwrap_or_else(|reason| Err(not_read(&reason)))
     }
+}
+
+fn read(options: &EtcdOptions, system: &System) -> Result<Secrets, Error> {
+    let credentials = options.credentials()?;
+    let tls = options.tls()?;
+    let authorities = match &tls {
+        Some(tls) if matches!(tls.trust, Trust::System) => Some(of_the_system(system)?),
+        _ => None,
+    };
+    Ok(Secrets {
+        credentials,
+        tls,
+        authorities,
+    })
 }
 
 /// The authorities that this system trusts. They are read once: there are hundreds.
