@@ -157,9 +157,11 @@ mod tests {
         with_key.key_file = Some(pipe.clone());
         let mut with_ca = EtcdOptions::new(["etcd:2379"]);
         with_ca.ca_file = Some("/dev/zero".into());
-        let mut with_password = EtcdOptions::default();
-        with_password.username = Some("pac".to_owned());
-        with_password.password = Password::in_file(&pipe);
+        let with_password = EtcdOptions {
+            username: Some("pac".to_owned()),
+            password: Password::in_file(&pipe),
+            ..EtcdOptions::default()
+        };
         for options in [with_key, with_ca, with_password] {
             let refused = options.checked().await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Config);
