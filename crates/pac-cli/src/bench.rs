@@ -136,7 +136,7 @@ async fn measure_all(args: &Args, place: &Place) -> Result<Measurements, Failure
         for measured in measure(*name, place, args.quick).await? {
             let measured = measured.at(place.driver(), place.server().await?);
             if args.output == Output::Json {
-                output::print(|out| measured.json(out))?;
+                output::print_json(|out| measured.json(out))?;
             }
             all.push(measured);
         }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::format::{Format, Printer};
+use crate::format::{Format, Printer, cell};
 
 /// One check, as JSON and YAML have it.
 #[derive(Debug, Serialize)]
@@ -15,20 +15,20 @@ pub(crate) struct Checked {
 
 impl Checked {
     pub(crate) fn ok(check: &'static str, detail: &str) -> Self {
-        Self::new(check, "ok", detail.to_owned())
+        Self::new(check, "ok", cell(detail))
     }
 
     /// All works, and something should be seen to.
     pub(crate) fn warning(check: &'static str, what: &str) -> Self {
-        Self::new(check, "warning", what.to_owned())
+        Self::new(check, "warning", cell(what))
     }
 
-    pub(crate) fn failed(check: &'static str, why: &impl ToString) -> Self {
+    pub(crate) fn failed(check: &'static str, why: &Failure) -> Self {
         Self::new(check, "failed", why.to_string())
     }
 
     pub(crate) fn skipped(check: &'static str, why: &str) -> Self {
-        Self::new(check, "skipped", why.to_owned())
+        Self::new(check, "skipped", cell(why))
     }
 
     fn new(check: &'static str, result: &'static str, detail: String) -> Self {

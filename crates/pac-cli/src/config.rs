@@ -64,11 +64,15 @@ pub(crate) fn run(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
         loader = loader.without_looking_at_files();
     }
     let loaded = loader.load()?;
-    output::print(|out| match args.output {
-        _ if checking => writeln!(out, "the settings are right: {}", show::summary(&loaded)),
-        Output::Table => out.write_all(show::table(&loaded).as_bytes()),
-        Output::Json => show::json(&loaded, out),
-        Output::Yaml => out.write_all(show::yaml(&loaded)?.as_bytes()),
-    })?;
+    match args.output {
+        _ if checking => {
+            output::print(|out| {
+                writeln!(out, "the settings are right: {}", show::summary(&loaded))
+            })?;
+        }
+        Output::Table => output::print(|out| out.write_all(show::table(&loaded).as_bytes()))?,
+        Output::Json => output::print_json(|out| show::json(&loaded, out))?,
+        Output::Yaml => output::print_json(|out| out.write_all(show::yaml(&loaded)?.as_bytes()))?,
+    }
     Ok(Exit::Success)
 }

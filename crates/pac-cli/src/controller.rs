@@ -162,7 +162,10 @@ async fn control(args: &Args, sources: &Sources) -> Result<Exit, Failure> {
     let reporter = args.reporter(&cluster);
     let cluster: Arc<dyn Cluster> = Arc::new(cluster);
     loop {
-        let settings = read(sources)?;
+        let settings = tokio::select! {
+            settings = read(sources) => settings?,
+            () = end.asked() => return Ok(Exit::Success),
+        };
         let left = if settings.enabled {
             let sides = Sides {
                 cluster: &cluster,
@@ -299,15 +302,19 @@ fn start_wait(text: &str) -> Result<Duration, String> {
     })
 }
 
-fn read(sources: &Sources) -> Result<Settings, Failure> {
-    Ok(sources.loader()?.load()?.settings())
+/// Reads the settings, on a thread where a file system that hangs stops nothing else.
+async fn read(sources: &Sources) -> Result<Settings, Failure> {
+    let loader = sources.loader()?;
+    let loaded = tokio::task::spawn_blocking(|| loader.load()).await;
+    let loaded = loaded.map_err(|error| Failure::new(Exit::Internal, error))?;
+    Ok(loaded?.settings())
 }
 
 /// Waits until limits are enabled, or disabled. Settings that are wrong meanwhile change nothing.
 async fn switched(sources: &Sources, enabled: bool) {
     loop {
         sleep(READ_AGAIN).await;
-        match read(sources) {
+        match read(sources).await {
             Ok(settings) if settings.enabled == enabled => {
                 tracing::info!(enabled, "concurrency-enabled was changed");
                 return;

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::format::cell;
+
 /// How many characters of a branch a table shows.
 const BRANCH: usize = 40;
 
@@ -41,7 +43,7 @@ impl EventShape<'_> {
         let commit: String = self.sha.unwrap_or_default().chars().take(COMMIT).collect();
         let mut parts = vec![event, branches.join(" → "), commit];
         parts.retain(|part| !part.is_empty());
-        parts.join(", ")
+        cell(&parts.join(", "))
     }
 }
 

@@ -1,9 +1,16 @@
 //! `pac exec`: runs a command while holding a slot.
 
 mod child;
+pub(crate) mod contained;
+#[cfg(target_os = "linux")]
+mod family;
+#[cfg(not(target_os = "linux"))]
+#[path = "exec/elsewhere.rs"]
+mod family;
 pub(crate) mod guarded;
 mod name;
 mod patience;
+mod processes;
 mod queue;
 mod renewals;
 mod signals;
@@ -16,26 +23,31 @@ use std::time::Duration;
 
 use clap::value_parser;
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Ended, Error, ErrorKind, Lease, Limit, PipelineRunKey, Priority,
-    RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
+    Admission, ConcurrencyManager, Ended, Error, ErrorKind, Lease, Limit, ManagerOptions,
+    PipelineRunKey, Priority, RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
 };
 use tokio::time::{Instant, sleep};
 
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 use crate::store;
-use child::{Child, Over};
+use child::{Child, Over, Start};
+use family::Family;
 use patience::{Patience, Stop, until};
 use queue::{Queue, Waited};
 use signals::Signals;
 
 const AFTER_HELP: &str = "\
-The command's standard streams are its own. In its environment it finds
+The command's standard streams are its own. In its environment it finds, beside what is in that of
+`pac`,
   PAC_REPOSITORY     NS/NAME of the repository
   PAC_RUN            NS/NAME of the run that holds the slot
   PAC_LEASE          the session that holds it, as `pac status` shows it
   PAC_FENCING_TOKEN  a number that grows with every grant of the repository: hand it to
                      what the command writes to, and have smaller ones refused there
+and not the passwords of the store: PAC_POSTGRESQL_URL, PAC_POSTGRESQL_PASSWORD, PAC_ETCD_PASSWORD
+and ETCD_PASSWORD are taken out. A command that runs `pac` itself needs --keep-credentials, or
+settings in files.
 
 Limit: without --limit the one in force is used. With it, the limit is set if it is another,
 unless a controller has announced it from a Repository: that one holds.
@@ -49,15 +61,26 @@ cancelled) the command gets SIGTERM, and ten seconds later SIGKILL.
 Should `pac` itself be killed, the command is killed at once (on Linux; what the command has
 started is not), and the next waiter starts within the TTL plus two seconds.
 
+What gets away: signals do not reach a command that changes its user, as by sudo or su, nor one
+that leaves its process group, as by setsid or as daemons do. So neither is ended when the lease is
+lost or `pac` is killed: start them the other way round (`sudo pac exec …`), or let --contain see to
+the second. What could not be ended is told by its process number, and the exit code is 71.
+--contain ends all that descends from the command: when the lease is lost, should `pac` be killed,
+and when the command ends, before the slot is given back. It needs Linux 5.3 and /proc, and no
+privileges; a process of another user it cannot end, unless `pac` is root.
+
 Exit codes: the command's own, or 128 + the signal that ended it; and
    2  wrong arguments, or another live run has this name
   69  the store is unavailable
-  71  the lease was lost while the command ran
+  71  the lease was lost while the command ran, or what it started could not be ended
   75  no slot was had: --no-wait, --wait-timeout, or the run was cancelled while it waited
   77  the store does not let us in
   78  wrong settings
  126  the command cannot be run
  127  there is no such command";
+
+/// The time between SIGTERM and SIGKILL when the lease is lost.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// How long the store may take to be told of the end when a signal or `--wait-timeout` asks for
 /// it. What it has not heard by then ends with the session.
@@ -91,9 +114,9 @@ pub(crate) struct Args {
     )]
     priority: i32,
 
-    /// How long the slot outlives this process if it dies, or the store's silence
+    /// How long the slot outlives this process if it dies, or the store's silence: 100ms to 24h
     /// [default: concurrency-session-ttl of the settings]
-    #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = session_ttl)]
     ttl: Option<Duration>,
 
     /// Do not wait for a slot
@@ -103,6 +126,14 @@ pub(crate) struct Args {
     /// Wait at most so long for a slot, counted from the start
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     wait_timeout: Option<Duration>,
+
+    /// Leave the passwords of the store in the command's environment
+    #[arg(long)]
+    keep_credentials: bool,
+
+    /// End all that descends from the command with it, also what leaves its process group
+    #[arg(long)]
+    contain: bool,
 
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -117,6 +148,10 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<ExitCode, Failure>
 }
 
 async fn exec(args: &Args, settings: &Settings) -> Result<u8, Failure> {
+    if args.contain {
+        // What is missing is said before the wait.
+        Family::gather()?;
+    }
     let mut patience = Patience {
         signals: Signals::install()?,
         deadline: args.deadline(),
@@ -346,7 +381,13 @@ impl Args {
         signals: &mut Signals,
     ) -> Result<u8, Failure> {
         let renewals = renewals::tell(manager.events());
-        let over = match Child::start(&self.command, &environment(&lease)) {
+        let start = Start {
+            command: &self.command,
+            environment: &environment(&lease),
+            keeps_credentials: self.keep_credentials,
+            family: self.contain.then(Family::gather).transpose()?,
+        };
+        let over = match Child::start(start) {
             Ok(child) => tokio::select! {
                 over = child.run(lease.lost(), signals) => over,
                 never = renewals => match never {},
@@ -406,6 +447,25 @@ impl Args {
         );
         Failure::new(Exit::NoSlot, message)
     }
+}
+
+/// A TTL that the manager takes.
+fn session_ttl(text: &str) -> Result<Duration, String> {
+    let (least, most) = (
+        ManagerOptions::SHORTEST_SESSION_TTL,
+        ManagerOptions::LONGEST_SESSION_TTL,
+    );
+    let ttl = crate::time::parse_duration(text);
+    ttl.ok()
+        .filter(|ttl| (least..=most).contains(ttl))
+        .ok_or_else(|| {
+            format!(
+                "must be a duration from {} to {}h, such as 15s: the slot of a `pac` that dies is \
+                 held for so long",
+                crate::time::humanise(least),
+                most.as_secs() / 3_600
+            )
+        })
 }
 
 fn lost(reason: impl Display) -> Failure {

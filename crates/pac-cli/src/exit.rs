@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::process::ExitCode;
 
+use pac_concurrency::text::{lines, one_line};
 use pac_concurrency::{Error, ErrorKind, SettingsError};
 
 /// The exit codes. Those from 65 on are the ones of `sysexits.h`; 2 is also clap's.
@@ -41,7 +42,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command failed: a message for people and the exit code for scripts.
+/// Why a command failed: a message for people and the exit code for scripts. The message is fit
+/// for a terminal and a log, whatever others wrote of what is in it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -49,10 +51,19 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// A message on one line.
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self {
             exit,
-            message: message.to_string(),
+            message: one_line(&message.to_string()).into_owned(),
+        }
+    }
+
+    /// A message of several lines. What others wrote must be on one line in it already.
+    pub(crate) fn of_lines(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            message: lines(&message.to_string()).into_owned(),
         }
     }
 
@@ -87,7 +98,7 @@ impl From<Error> for Failure {
             message.push_str(&format!(": {error}"));
             cause = error.source();
         }
-        Self { exit, message }
+        Self::new(exit, message)
     }
 }
 
@@ -107,7 +118,7 @@ impl From<io::Error> for Failure {
 
 impl From<SettingsError> for Failure {
     fn from(error: SettingsError) -> Self {
-        Self::new(Exit::Config, error)
+        Self::of_lines(Exit::Config, error)
     }
 }
 

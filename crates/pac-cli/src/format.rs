@@ -2,14 +2,16 @@
 //!
 //! The shapes are described in `docs/json.md`.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::io::{self, Stdout, Write};
 
 use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
+use pac_concurrency::text::{is_plain, one_line};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::output::{Escapes, Plain};
 
 /// The option of every operator's command.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -33,9 +35,9 @@ pub(crate) enum Format {
 /// Standard output, written piece by piece. If the reader has closed it, the command ends
 /// successfully, through a [`Failure`] without a message.
 #[derive(Debug)]
-pub(crate) struct Printer {
+pub(crate) struct Printer<W: Write = Stdout> {
     format: Format,
-    out: BufWriter<Stdout>,
+    out: Plain<W>,
     items: usize,
 }
 
@@ -43,12 +45,20 @@ impl Printer {
     pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
-            out: BufWriter::new(io::stdout()),
+            out: Plain::new(
+                io::stdout(),
+                match format {
+                    Format::Table => Escapes::Text,
+                    Format::Json | Format::Yaml => Escapes::Json,
+                },
+            ),
             items: 0,
         }
     }
+}
 
-    /// Prints text unchanged.
+impl<W: Write> Printer<W> {
+    /// Prints text for people.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
         Ok(self.out.write_all(text.as_bytes())?)
     }
@@ -57,7 +67,13 @@ impl Printer {
     /// [`Self::end_list`].
     pub(crate) fn item(&mut self, item: &impl Serialize) -> Result<(), Failure> {
         match self.format {
-            Format::Yaml => self.out.write_all(yaml(&[item])?.as_bytes())?,
+            Format::Yaml => match plain_yaml(&[item])? {
+                Some(text) => self.out.write_all(text.as_bytes())?,
+                None => {
+                    let json = serde_json::to_string(item).map_err(io::Error::from)?;
+                    writeln!(self.out, "- {json}")?;
+                }
+            },
             Format::Table | Format::Json => {
                 let before = if self.items == 0 { "[\n" } else { ",\n" };
                 self.out.write_all(before.as_bytes())?;
@@ -101,6 +117,11 @@ impl Printer {
     }
 }
 
+/// What others wrote, in a cell of a table: on one line, and of a bounded length.
+pub(crate) fn cell(text: &str) -> String {
+    one_line(text).into_owned()
+}
+
 /// A table with this header.
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
@@ -125,10 +146,57 @@ pub(crate) fn print_result(
     }
 }
 
+/// The value in YAML. One with characters that a terminal would act on is written as JSON, which
+/// is YAML, too: in it they can be escaped wherever they are.
 fn yaml(value: &impl Serialize) -> io::Result<String> {
+    Ok(match plain_yaml(value)? {
+        Some(text) => text,
+        None => format!("{}\n", serde_json::to_string(value)?),
+    })
+}
+
+/// The value in YAML; `None` if it has such characters.
+fn plain_yaml(value: &impl Serialize) -> io::Result<Option<String>> {
     let mut text = serde_saphyr::to_string(value).map_err(io::Error::other)?;
+    if !text.chars().all(|one| one == '\n' || is_plain(one)) {
+        return Ok(None);
+    }
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    Ok(text)
+    Ok(Some(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_in_yaml_stay_what_they_are_and_move_no_cursor() {
+        let hostile = ["\u{1b}[2J", "a\u{202e}b", "\u{9b}\u{7f}", "\u{e0041}"];
+        let values = ["plain: #1", "ü\nb"].into_iter().chain(hostile);
+        let mut printed = Vec::new();
+        let mut printer = Printer {
+            format: Format::Yaml,
+            out: Plain::new(&mut printed, Escapes::Json),
+            items: 0,
+        };
+        for value in values.clone() {
+            printer.item(&[value]).unwrap();
+        }
+        printer.end_list().unwrap();
+        drop(printer);
+        let printed = String::from_utf8(printed).unwrap();
+        assert!(
+            printed.chars().all(|one| one == '\n' || is_plain(one)),
+            "{printed}"
+        );
+        let read: Vec<Vec<String>> = serde_saphyr::from_str(&printed).unwrap();
+        assert!(
+            read.iter().flatten().map(String::as_str).eq(values),
+            "{printed}"
+        );
+        let whole: String = serde_saphyr::from_str(&yaml(&hostile[0]).unwrap()).unwrap();
+        assert_eq!(whole, hostile[0]);
+    }
 }

@@ -112,6 +112,10 @@ enum Command {
     #[cfg(unix)]
     #[command(hide = true, name = exec::guarded::NAME)]
     ExecGuarded(exec::guarded::Args),
+    /// What stands between `pac exec --contain` and its command.
+    #[cfg(unix)]
+    #[command(hide = true, name = exec::contained::NAME)]
+    ExecContained(exec::contained::Args),
     /// Write completions and manual pages.
     #[cfg(feature = "dist")]
     #[command(hide = true, name = dist::NAME)]
@@ -142,12 +146,30 @@ impl<A: clap::Args> With<A> {
 }
 
 fn main() -> ExitCode {
-    run(Cli::parse()).unwrap_or_else(|failure| {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refused(&error),
+    };
+    run(cli).unwrap_or_else(|failure| {
         if failure.exit() != Exit::Success {
-            output::note(&failure);
+            output::note_failure(&failure);
         }
         failure.exit().into()
     })
+}
+
+/// Says what clap says of the arguments: what is wrong with them, or the help that was asked for.
+/// A script may have taken an argument from anywhere.
+fn refused(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        output::note_lines(&text);
+        return Exit::Usage.into();
+    }
+    match output::print(|out| out.write_all(text.as_bytes())) {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => failure.exit().into(),
+    }
 }
 
 fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
@@ -174,6 +196,8 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Exec(with) => with.run(sources, exec::run),
         #[cfg(unix)]
         Command::ExecGuarded(args) => Ok(exec::guarded::run(&args)),
+        #[cfg(unix)]
+        Command::ExecContained(args) => exec::contained::run(&args),
         #[cfg(feature = "dist")]
         Command::Dist(args) => dist::run(&args).map(Into::into),
         Command::Status(with) => with.run(sources, status::run),

@@ -3,6 +3,7 @@
 mod bug;
 mod clock;
 mod engine;
+mod idle;
 mod progress;
 mod record;
 mod report;
@@ -12,7 +13,6 @@ mod timeline;
 mod trace;
 mod watchdog;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -122,7 +122,8 @@ pub(crate) enum Clock {
 /// Contradicting arguments end the process, as clap's own usage errors do.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let options = args.options().unwrap_or_else(|error| error.exit());
-    let trace = Trace::open(&args.trace).map_err(|error| Failure::new(Exit::BadInput, error))?;
+    let trace = Trace::open(&args.trace);
+    let trace = trace.map_err(|error| Failure::of_lines(Exit::BadInput, error))?;
     if let Some(file) = &args.timeline {
         timeline::file::check(file).map_err(|error| Failure::new(Exit::Output, error))?;
     }
@@ -165,8 +166,7 @@ impl Args {
     }
 
     fn warn(&self, replay: &Replay) {
-        let warnings = report::warnings(replay, &trace::name(&self.trace));
-        let _ = io::stderr().lock().write_all(warnings.as_bytes());
+        output::note_lines(&report::warnings(replay, &trace::name(&self.trace)));
     }
 
     fn draw(&self, replay: &Replay) -> Result<(), Failure> {
@@ -178,18 +178,16 @@ impl Args {
     }
 
     fn print(&self, replay: &Replay) -> Result<(), Failure> {
-        output::print(|out| match self.output {
-            Output::Table => {
+        match self.output {
+            Output::Table => output::print(|out| {
                 out.write_all(report::table(replay).as_bytes())?;
                 out.write_all(report::verdict(replay).as_bytes())
-            }
+            }),
             Output::Json => {
-                let _ = io::stderr()
-                    .lock()
-                    .write_all(report::verdict(replay).as_bytes());
-                report::json(replay, out)
+                output::note_lines(&report::verdict(replay));
+                output::print_json(|out| report::json(replay, out))
             }
-        })
+        }
     }
 }
 

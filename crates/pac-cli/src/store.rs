@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
+use pac_concurrency::text::one_line;
 use pac_concurrency::{ConcurrencyManager, DriverKind, Settings, StoreReader};
 
 use crate::exit::{Exit, Failure};
@@ -100,7 +101,7 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
     let mut stderr = io::stderr().lock();
     let mut answer = String::new();
-    let asked = write!(stderr, "pac: {question} [y/N] ")
+    let asked = write!(stderr, "pac: {} [y/N] ", one_line(question))
         .and_then(|()| stderr.flush())
         .and_then(|()| stdin.lock().read_line(&mut answer));
     match (asked, answer.trim()) {

@@ -1,5 +1,8 @@
 //! Times and durations as text.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::time::Duration;
 
 use pac_concurrency::Timestamp;
@@ -37,7 +40,11 @@ pub(crate) fn rfc3339(time: Timestamp) -> String {
     time.to_string()
 }
 
-/// Parses a duration given as an argument: `30s`, `500ms`, `1h30m`.
+/// The longest duration of an argument: a leap year. Nothing that a command waits for takes so
+/// long; a longer one is a typing error.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// Parses a duration given as an argument: `30s`, `500ms`, `1h30m`; at most a year.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
     // jiff's grammar also allows calendar units and signs.
     let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
@@ -45,8 +52,8 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
         .ok()
         .filter(|_| plain && !text.starts_with(['P', 'p']))
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or("must be a duration above zero, such as 30s, 500ms or 1h30m")
+        .filter(|duration| (Duration::from_millis(1)..=LONGEST).contains(duration))
+        .ok_or("must be a duration from 1ms to 8784h (a year), such as 30s, 500ms or 1h30m")
 }
 
 /// Converts to jiff's type. Times beyond its range become its limits.
@@ -177,8 +184,21 @@ mod tests {
                 "{text}"
             );
         }
-        for text in ["", "30", "0s", "-5s", "5s ago", "PT5S", "1 day", "soon"] {
-            assert!(parse_duration(text).is_err(), "{text}");
+        for text in [
+            "",
+            "30",
+            "0s",
+            "1ns",
+            "-5s",
+            "5s ago",
+            "PT5S",
+            "1 day",
+            "soon",
+            "8785h",
+            "99999999999999999999h",
+        ] {
+            let refused = parse_duration(text).unwrap_err();
+            assert!(refused.contains("from 1ms to 8784h"), "{text}: {refused}");
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use comfy_table::CellAlignment;
 use console::Term;
+use pac_concurrency::text::{lines, one_line};
 use pac_concurrency::{Error, RepositorySummary, Settings, StoreReader};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -107,11 +108,11 @@ impl View {
         )
     }
 
-    /// The view as text of at most `lines` lines.
-    fn text(&self, lines: usize) -> String {
+    /// The view as text of at most `most_lines` lines.
+    fn text(&self, most_lines: usize) -> String {
         // Less the line of totals, three of the table's frame, its header, and one for the
         // cursor.
-        let most = lines.saturating_sub(6).max(1);
+        let most = most_lines.saturating_sub(6).max(1);
         let mut rows = table(["repository", "limit", "running", "queued"]);
         for column in rows.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -124,7 +125,7 @@ impl View {
                 one.queued.to_string(),
             ]);
         }
-        format!("{}\n{rows}\n", self.totals())
+        lines(&format!("{}\n{rows}\n", self.totals())).into_owned()
     }
 }
 
@@ -200,7 +201,7 @@ impl Screen {
 
     fn complain(&self, error: &Error) -> Result<(), Failure> {
         match &self.terminal {
-            Some(terminal) => Ok(terminal.write_line(&error.to_string())?),
+            Some(terminal) => Ok(terminal.write_line(&one_line(&error.to_string()))?),
             None => {
                 note(error);
                 Ok(())

@@ -197,3 +197,39 @@ fn a_timeline_that_cannot_be_written_is_known_before_the_replay() {
     assert_eq!((ended.code, ended.stdout.as_str()), (74, ""));
     assert!(ended.stderr.contains(name), "{}", ended.stderr);
 }
+
+/// Idle times are left out: a thousand years of them took minutes.
+#[test]
+fn a_thousand_years_without_a_run_take_no_time() {
+    let row = |year: u32, run: &str, seconds: u32| {
+        format!(
+            "{{\"at\":\"{year}-06-01T10:00:00Z\",\"repository\":\"ns/r\",\"limit\":1,\"run\":\"ns/{run}\",\
+             \"duration_s\":{seconds}}}\n"
+        )
+    };
+    let rows = [row(1_970, "a", 60), row(2_970, "b", 60), row(2_970, "c", 1)];
+    let ended = pac_with_stdin(
+        &["replay", "-", "--output", "json"],
+        rows.concat().as_bytes(),
+    );
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    for (run, field, time) in [
+        ("a", "completed_at", "1970-06-01T10:01:00.000Z"),
+        ("b", "started_at", "2970-06-01T10:00:00.000Z"),
+        ("b", "completed_at", "2970-06-01T10:01:00.000Z"),
+        ("c", "queued_at", "2970-06-01T10:00:00.000Z"),
+        ("c", "started_at", "2970-06-01T10:01:00.000Z"),
+        ("c", "completed_at", "2970-06-01T10:01:01.000Z"),
+    ] {
+        let line = ended
+            .stdout
+            .lines()
+            .find(|line| line.contains(&format!("ns/{run}")));
+        let expected = format!("\"{field}\":\"{time}\"");
+        assert!(
+            line.unwrap().contains(&expected),
+            "{expected}: {}",
+            ended.stdout
+        );
+    }
+}

@@ -125,6 +125,7 @@ pub use pac_core::protocol::{Ended, RunRequest};
 pub use pac_core::raw;
 pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
 pub use pac_core::state::{RunKind, RunOutcome};
+pub use pac_core::text;
 pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
     RepositoryKey, Revision, SessionId, Stamp, Ticket, Timestamp, Uid, Version,
@@ -135,8 +136,8 @@ pub use pac_etcd::{EtcdDriver, EtcdOptions};
 pub use pac_memory::{MemoryDriver, MemoryOptions};
 #[cfg(feature = "postgres")]
 pub use pac_postgres::{
-    Migrate, Password as PostgresPassword, PostgresDriver, PostgresOptions, PostgresSchema,
-    SchemaStatus, SslMode,
+    Authentication as PostgresAuthentication, Migrate, Password as PostgresPassword,
+    PostgresDriver, PostgresOptions, PostgresSchema, SchemaStatus, SslMode,
 };
 pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, SettingsLoader};
 

@@ -1,8 +1,8 @@
 //! Reading of files that settings name, the same way for every driver.
 
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -24,8 +24,8 @@ const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be 
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
-    let failed = |error: io::Error| format!("cannot be read: {error}");
-    // A pipe waits until something writes into it, and a device may have no end.
+    let failed = |error: std::io::Error| format!("cannot be read: {error}");
+    // To open a pipe waits until something writes into it, and a device may have no end.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(
             "cannot be read: it must be a regular file, and is a directory, a pipe, a \
@@ -34,7 +34,7 @@ pub fn read(path: &Path, most: u64) -> Result<String, String> {
         );
     }
     let mut bytes = Vec::new();
-    open(path)
+    File::open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
         .map_err(failed)?;
     if bytes.len() as u64 > most {
@@ -68,23 +68,8 @@ pub async fn apart<T: Send + 'static>(
     }
 }
 
-/// Opens a file without waiting for the other end of a pipe.
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        // The bits are those that the system's call takes, whose type is this one.
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    options.open(path)
-}
-
-/// Whether the permissions of a file let every user of this system read, change or run it: a private
-/// key should be closed to them. False where the system has no such permissions, and for a file that
-/// cannot be looked at.
+/// Whether the permissions of a file let every user of this system read, change or run it. False where
+/// the system has no such permissions, and for a file that cannot be looked at.
 #[must_use]
 pub fn is_open_to_others(path: &Path) -> bool {
     #[cfg(unix)]
@@ -100,19 +85,29 @@ pub fn is_open_to_others(path: &Path) -> bool {
 }
 
 /// The name of a file that a setting names, as it may be shown on one line. A person who writes a
-/// password under the key of a file's name makes a file's name of it: so a name is shown only if
-/// there is such a file, or at least a directory for it that the name tells (and that is not the
-/// root).
+/// password under the key of a file's name makes a file's name of it. So a name is shown only if
+/// there is such a file, or a directory for it that the name tells (and that is not the root), or
+/// if it looks as nothing but a path does: from the root, over two directories or more, in letters,
+/// digits, dots, hyphens and underscores.
 #[must_use]
 pub fn shown(path: &Path) -> Cow<'_, str> {
     let directory = path
         .parent()
         .filter(|directory| directory.parent().is_some());
-    if path.exists() || directory.is_some_and(Path::is_dir) {
-        let name = path.to_string_lossy();
+    let name = path.to_string_lossy();
+    if path.exists() || directory.is_some_and(Path::is_dir) || looks_like_a_path(&name) {
         return Cow::Owned(one_line(&name).into_owned());
     }
     Cow::Borrowed(NOT_SHOWN)
+}
+
+fn looks_like_a_path(name: &str) -> bool {
+    let plain = |part: &str| {
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        !part.is_empty() && part.chars().all(of_a_name)
+    };
+    let mut parts = name.strip_prefix('/').unwrap_or_default().split('/');
+    parts.clone().count() > 2 && parts.all(plain)
 }
 
 /// Reads the password in a file; see [`password`].
@@ -142,6 +137,8 @@ pub fn password(text: &str) -> Result<&str, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -156,7 +153,7 @@ mod tests {
         assert!(
             read(directory.path(), 4)
                 .unwrap_err()
-                .contains("must be a regular file")
+                .contains("cannot be read")
         );
         let gone = directory.path().join("gone");
         assert!(read(&gone, 4).unwrap_err().contains("cannot be read"));
@@ -211,6 +208,7 @@ mod tests {
         );
         fs::write(&there, "x").unwrap();
         for path in [
+            Path::new("/etc/pac/not-mounted/ca.pem"),
             &there,
             &gone,
             Path::new("src/none.pem"),
@@ -223,6 +221,8 @@ mod tests {
             "/hunter2",
             "/hunter2/b64==",
             "hunter2/b64==",
+            "/b64/hunter2/x==",
+            "/hunter2//",
             "",
             "-----BEGIN PRIVATE KEY-----\nhunter2\n",
         ] {

@@ -22,6 +22,8 @@
 mod client;
 mod clock;
 mod driver;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod legacy;
 mod options;

@@ -36,7 +36,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 46] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 53] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -86,6 +86,18 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 46] = [
         "tries several servers for the one that takes writes; etcd's members all do",
     ),
     (
+        "crates/pac-postgres/src/client/guard.rs",
+        "PostgreSQL's client library believes a server before it has shown who it is",
+    ),
+    (
+        "crates/pac-postgres/src/client/proof.rs",
+        "what is said of a server of PostgreSQL that has not shown who it is",
+    ),
+    (
+        "crates/pac-postgres/src/client/startup.rs",
+        "PostgreSQL's client library has no bound for messages, and gives away passwords",
+    ),
+    (
         "crates/pac-postgres/src/client/link.rs",
         "PostgreSQL answers one statement at a time on a connection: one is kept for what is urgent",
     ),
@@ -120,6 +132,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 46] = [
     (
         "crates/pac-postgres/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
+    ),
+    (
+        "crates/pac-postgres/src/schema/trust.rs",
+        "a database is shared with other roles, which can make schemas, functions and tables",
     ),
     (
         "crates/pac-postgres/src/schema/status.rs",
@@ -221,6 +237,14 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 46] = [
     (
         "crates/pac-postgres/src/watch/seal.rs",
         "any role of the database hears notifications",
+    ),
+    (
+        "crates/pac-etcd/src/fuzz.rs",
+        "reads keys and values that other programs may have written",
+    ),
+    (
+        "crates/pac-postgres/src/watch/fuzz.rs",
+        "reads notifications that other programs may have sent",
     ),
 ];
 

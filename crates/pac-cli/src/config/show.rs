@@ -9,17 +9,16 @@ use pac_concurrency::LoadedSettings;
 use pac_concurrency::settings::{EffectiveSetting, Source};
 use serde::Serialize;
 
+use crate::format::cell;
+
 /// A row per setting, and a sentence that sums them up.
 pub(crate) fn table(loaded: &LoadedSettings) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY);
     table.set_header(["key", "value", "source"]);
     for setting in shown(loaded).filter(|setting| setting.used) {
-        table.add_row([
-            setting.key.name(),
-            &setting.value,
-            &setting.source.to_string(),
-        ]);
+        let source = setting.source.to_string();
+        table.add_row([setting.key.name().to_owned(), cell(&setting.value), source]);
     }
     let mut text = format!("{table}\n{}\n", summary(loaded));
     for setting in shown(loaded).filter(|setting| !setting.used) {

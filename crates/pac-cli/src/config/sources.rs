@@ -1,12 +1,12 @@
 //! The options of every command that say where settings are.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use pac_concurrency::SettingsLoader;
 
 use crate::exit::{Exit, Failure};
+use crate::output::note;
 
 /// The sources of settings, besides the environment.
 #[derive(clap::Args)]
@@ -67,10 +67,9 @@ impl Sources {
     /// Prints a note if settings were given to a command that reads none.
     pub(crate) fn note_unused(&self, command: &str) {
         if !self.files.is_empty() || !self.assignments.is_empty() {
-            let _ = writeln!(
-                io::stderr().lock(),
-                "pac: {command} reads no settings; --config and --set change nothing"
-            );
+            note(format_args!(
+                "{command} reads no settings; --config and --set change nothing"
+            ));
         }
     }
 }

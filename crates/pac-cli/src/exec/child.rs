@@ -3,21 +3,45 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::Duration;
 
+use pac_concurrency::settings::Key;
 use pac_concurrency::{LeaseLoss, Lost};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::guarded;
+use super::family::{Family, KILLED_WITHIN, LOOK};
+use super::processes::{self, Process};
 use super::signals::{self, Signals};
 use super::terminal::Terminal;
+use super::{GRACE, contained, guarded};
 use crate::exit::{Exit, Failure};
 use crate::output::note;
 
-/// The time between SIGTERM and SIGKILL when the lease is lost.
-const GRACE: Duration = Duration::from_secs(10);
+/// What is started, and how.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) command: &'a [OsString],
+    /// Variables that are set for it.
+    pub(crate) environment: &'a [(&'static str, String)],
+    /// It finds the passwords of the store in its environment, if they are in this one.
+    pub(crate) keeps_credentials: bool,
+    /// It is ended together with all that descends from it.
+    pub(crate) family: Option<Family>,
+}
+
+impl<'a> Start<'a> {
+    /// A command with the environment of this process.
+    pub(crate) fn as_it_is(command: &'a [OsString]) -> Self {
+        Self {
+            command,
+            environment: &[],
+            keeps_credentials: true,
+            family: None,
+        }
+    }
+}
 
 /// A running command.
 #[derive(Debug)]
@@ -27,6 +51,7 @@ pub(crate) struct Child {
     /// The terminal, if there is one. The command then stays in the same foreground process
     /// group: in a group of its own it could not read from the terminal.
     terminal: Option<Terminal>,
+    family: Option<Family>,
 }
 
 /// How the command ended.
@@ -40,21 +65,26 @@ pub(crate) enum Over {
 
 impl Child {
     /// Starts the command. Call it from the main thread, which lives as long as the process.
-    pub(crate) fn start(
-        command: &[OsString],
-        environment: &[(&'static str, String)],
-    ) -> Result<Self, Failure> {
+    pub(crate) fn start(start: Start<'_>) -> Result<Self, Failure> {
         let failed =
             |error| Failure::new(Exit::Internal, format!("cannot start a process: {error}"));
         let terminal = Terminal::controlling();
         let mut guarded = process::Command::new(own_executable().map_err(failed)?);
         guarded
-            .arg(guarded::NAME)
+            .arg(match start.family {
+                Some(_) => contained::NAME,
+                None => guarded::NAME,
+            })
             .arg(std::process::id().to_string())
             .arg("--")
-            .args(command)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .args(start.command)
             .kill_on_drop(true);
+        if !start.keeps_credentials {
+            for name in credentials() {
+                guarded.env_remove(name);
+            }
+        }
+        guarded.envs(start.environment.iter().map(|(name, value)| (name, value)));
         if terminal.is_none() {
             guarded.process_group(0);
         }
@@ -67,7 +97,12 @@ impl Child {
             process,
             pid,
             terminal,
+            family: start.family,
         })
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// Waits for the command's end and passes signals on, until the slot is `lost`.
@@ -81,15 +116,55 @@ impl Child {
                 signal = signals.next_or_woken() => if let Some(signal) = signal {
                     self.pass_on(signal);
                 },
-                ended = self.process.wait() => return match (lost.reason(), ended) {
-                    (Some(why), _) => self.end(why).await,
-                    (None, Ok(status)) => ended_with(status),
-                    (None, Err(error)) => {
-                        note(format_args!("cannot wait for the command: {error}"));
-                        Over::Ended { code: Exit::Internal as u8, success: false }
-                    }
+                over = self.wait() => return match lost.reason() {
+                    Some(why) => self.end(why).await,
+                    None => self.with_what_it_left(over).await,
                 },
             }
+        }
+    }
+
+    /// Waits for the command's end. Cancel-safe.
+    pub(crate) async fn wait(&mut self) -> Over {
+        match self.process.wait().await {
+            Ok(status) => ended_with(status),
+            Err(error) => {
+                note(format_args!("cannot wait for the command: {error}"));
+                Over::Ended {
+                    code: Exit::Internal as u8,
+                    success: false,
+                }
+            }
+        }
+    }
+
+    /// Passes a signal on, unless the terminal has sent it to the command, too.
+    pub(crate) fn pass_on(&self, signal: Signal) {
+        let sent = |terminal: &Terminal| terminal.has_sent(signal);
+        if self.terminal.as_ref().is_some_and(sent) {
+            return;
+        }
+        if let Err(error) = self.signal(signal) {
+            note(format_args!(
+                "{} does not reach the command, which may have changed its user: {error}",
+                signals::name(signal)
+            ));
+        }
+    }
+
+    /// The slot is given back when this is over: what the command has started and left running has
+    /// to end before.
+    async fn with_what_it_left(&self, over: Over) -> Over {
+        let left = match &self.family {
+            Some(family) => family.end().await,
+            None => return over,
+        };
+        match contained::left(&left) {
+            Some(code) => Over::Ended {
+                code,
+                success: false,
+            },
+            None => over,
         }
     }
 
@@ -98,44 +173,130 @@ impl Child {
         note(format_args!(
             "the lease was lost ({why}); ending the command"
         ));
-        self.signal(Signal::TERM);
         // A stopped process receives the signal only after it is continued.
-        self.signal(Signal::CONT);
+        let mut refused = None;
+        for signal in [Signal::TERM, Signal::CONT] {
+            refused = refused.or(self.signal_all(signal).err());
+        }
+        if let Some(error) = refused {
+            note(format_args!(
+                "SIGTERM does not reach the command, which may have changed its user: {error}"
+            ));
+        }
         let deadline = Instant::now() + GRACE;
         tokio::select! {
             _ = self.process.wait() => {}
             () = sleep_until(deadline) => note("the command did not end within 10 s; killing it"),
         }
-        while self.group_lives() && Instant::now() < deadline {
-            sleep(Duration::from_millis(20)).await;
+        while !self.living().is_empty() && Instant::now() < deadline {
+            sleep(LOOK).await;
         }
-        self.signal(Signal::KILL);
-        if let Err(error) = self.process.wait().await {
-            note(format_args!("cannot wait for the command: {error}"));
+        let left = self.kill().await;
+        if !left.is_empty() {
+            note(goes_on(&left));
         }
         Over::Lost(why)
     }
 
-    fn pass_on(&self, signal: Signal) {
-        let sent = |terminal: &Terminal| terminal.has_sent(signal);
-        if !self.terminal.as_ref().is_some_and(sent) {
-            self.signal(signal);
+    /// Kills the command with what belongs to it. Returns what cannot be killed.
+    async fn kill(&mut self) -> Vec<Process> {
+        if let Some(family) = &self.family {
+            return family.kill().await;
+        }
+        // Who is left is found by a look.
+        let _ = self.signal(Signal::KILL);
+        let deadline = Instant::now() + KILLED_WITHIN;
+        tokio::select! {
+            _ = self.process.wait() => {}
+            () = sleep_until(deadline) => {}
+        }
+        loop {
+            let left = self.living();
+            if left.is_empty() || Instant::now() >= deadline {
+                return left;
+            }
+            sleep(LOOK).await;
         }
     }
 
-    /// Sends a signal to the command or, without a terminal, to its whole process group.
-    fn signal(&self, signal: Signal) {
-        // The error for a process that has ended is ignored.
-        let _ = match self.terminal {
+    /// Sends a signal to the command or, without a terminal, to its whole process group. A command
+    /// that has ended is no error.
+    fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        let sent = match self.terminal {
             None => kill_process_group(self.pid, signal),
             Some(_) if self.process.id().is_some() => kill_process(self.pid, signal),
             Some(_) => Ok(()),
         };
+        match sent {
+            Err(Errno::SRCH) => Ok(()),
+            sent => sent,
+        }
     }
 
-    fn group_lives(&self) -> bool {
-        self.terminal.is_none() && test_kill_process_group(self.pid).is_ok()
+    /// Sends a signal to all that belongs to the command.
+    fn signal_all(&self, signal: Signal) -> Result<(), Errno> {
+        match &self.family {
+            // The one in between would pass it on once more.
+            Some(family) => {
+                family.signal(signal, Some(self.pid));
+                Ok(())
+            }
+            None => self.signal(signal),
+        }
     }
+
+    /// What of the command has not ended, as far as it can be seen: all descendants with a family,
+    /// its process group without a terminal, else the command alone.
+    fn living(&self) -> Vec<Process> {
+        if let Some(family) = &self.family {
+            return family.members();
+        }
+        match processes::all() {
+            Ok(all) => {
+                let belongs = |one: &Process| match self.terminal {
+                    None => one.group == Some(self.pid),
+                    Some(_) => one.pid == self.pid && self.process.id().is_some(),
+                };
+                let alive = |one: &Process| one.is_alive && belongs(one);
+                all.into_iter().filter(alive).collect()
+            }
+            // Without a list of processes: whether there is any, if only one of another user.
+            Err(_) => {
+                let lives = self.terminal.is_none()
+                    && !matches!(test_kill_process_group(self.pid), Err(Errno::SRCH));
+                lives
+                    .then(|| Process::unseen(self.pid))
+                    .into_iter()
+                    .collect()
+            }
+        }
+    }
+}
+
+/// What is said of processes that cannot be ended.
+pub(super) fn goes_on(processes: &[Process]) -> String {
+    /// A list of more says no more.
+    const TOLD: usize = 10;
+    let numbers: Vec<_> = processes
+        .iter()
+        .take(TOLD)
+        .map(|process| process.pid.as_raw_nonzero().to_string())
+        .collect();
+    let more = match processes.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "the command goes on without the slot: it may have changed its user (as by sudo), and cannot \
+         be killed; end it by hand: process {}{more}",
+        numbers.join(", ")
+    )
+}
+
+/// The variables in which the settings look for a password, or for a URL that may have one in it.
+fn credentials() -> impl Iterator<Item = String> {
+    let secrets = Key::all().iter().filter(|key| key.is_secret());
+    secrets.flat_map(|key| key.variables())
 }
 
 fn ended_with(status: ExitStatus) -> Over {
@@ -156,4 +317,42 @@ fn own_executable() -> std::io::Result<OsString> {
         return Ok("/proc/self/exe".into());
     }
     std::env::current_exe().map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_of_a_secret_is_known() {
+        let names: Vec<String> = credentials().collect();
+        for name in [
+            "PAC_POSTGRESQL_URL",
+            "PAC_POSTGRESQL_PASSWORD",
+            "PAC_ETCD_PASSWORD",
+            "ETCD_PASSWORD",
+        ] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
+        let help = crate::exec::AFTER_HELP;
+        assert!(names.iter().all(|name| help.contains(name)), "{names:?}");
+        assert!(
+            names.iter().all(|name| !name.ends_with("_FILE")),
+            "{names:?}"
+        );
+    }
+
+    #[test]
+    fn processes_that_go_on_are_told_by_their_numbers() {
+        let processes: Vec<_> = (100..112)
+            .filter_map(Pid::from_raw)
+            .map(Process::unseen)
+            .collect();
+        let told = goes_on(&processes);
+        assert!(
+            told.ends_with("process 100, 101, 102, 103, 104, 105, 106, 107, 108, 109 and 2 more"),
+            "{told}"
+        );
+        assert!(told.contains("sudo"), "{told}");
+    }
 }

@@ -66,6 +66,21 @@ impl Signals {
     }
 }
 
+/// The name of a signal that is passed on: `SIGTERM`.
+pub(crate) fn name(signal: Signal) -> String {
+    let names = [
+        "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2",
+    ];
+    let known = PASSED_ON
+        .iter()
+        .zip(names)
+        .find(|(known, _)| **known == signal);
+    known.map_or_else(
+        || format!("signal {}", signal.as_raw()),
+        |(_, name)| name.to_owned(),
+    )
+}
+
 /// The exit code that a shell reports for a process ended by a signal.
 pub(crate) fn exit_code(signal: Signal) -> u8 {
     from_number(signal.as_raw())
@@ -88,4 +103,24 @@ fn bit(signal: i32) -> u64 {
         .ok()
         .and_then(|shift| 1_u64.checked_shl(shift))
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_told_by_their_names() {
+        let names: Vec<_> = PASSED_ON.iter().map(|signal| name(*signal)).collect();
+        assert_eq!(
+            names,
+            [
+                "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"
+            ]
+        );
+        assert_eq!(
+            name(Signal::CONT),
+            format!("signal {}", Signal::CONT.as_raw())
+        );
+    }
 }

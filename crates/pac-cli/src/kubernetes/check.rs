@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pac_concurrency::SettingsLoader;
 use pac_concurrency::kubernetes::install::{
     CheckOptions, CheckResult, CheckStep, FoundSettings, Install, check,
 };
+use pac_concurrency::{Error, SettingsLoader};
 
 use super::options::{InstallArgs, name};
 use super::place::ClusterArgs;
@@ -69,7 +69,10 @@ impl CheckCommand {
 fn print(format: Format, results: &[(CheckStep, CheckResult)]) -> Result<(), Failure> {
     let checks = results.iter().filter_map(|(step, result)| match result {
         CheckResult::Ok(detail) => Some(Checked::ok(step.name(), detail)),
-        CheckResult::Failed(error) => Some(Checked::failed(step.name(), error)),
+        CheckResult::Failed(error) => Some(Checked::failed(
+            step.name(),
+            &Failure::new(Exit::Negative, error),
+        )),
         CheckResult::Skipped(why) => Some(Checked::skipped(step.name(), why)),
         _ => None,
     });
@@ -96,7 +99,7 @@ fn judge(found: FoundSettings) -> Result<String, String> {
         // They are in the pods of the controller.
         .without_looking_at_files()
         .load()
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| Error::from(error).to_string())?;
     let values = loaded.values();
     if !values.enabled {
         return Err(

@@ -3,7 +3,7 @@
 use pac_concurrency::kubernetes::install::ClusterAccess;
 
 use crate::exit::Failure;
-use crate::format::Printer;
+use crate::format::{Printer, cell};
 
 use super::Format;
 
@@ -42,7 +42,7 @@ impl Lines {
             .printer
             .get_or_insert_with(|| Printer::new(Format::Table));
         let printed = printer
-            .text(&format!("{word:<10} {sentence}\n"))
+            .text(&format!("{word:<10} {}\n", cell(sentence)))
             .and_then(|()| printer.flush());
         // The work goes on without a reader; the failure is told at the end.
         if let Err(failure) = printed {

@@ -5,7 +5,7 @@ use pac_concurrency::migration::{Action, LeftOut, MigratedRepository, MigrationR
 use serde::Serialize;
 
 use crate::exit::Failure;
-use crate::format::{Format, Printer, table};
+use crate::format::{Format, Printer, cell, table};
 
 /// What was done, or would be.
 #[derive(Debug)]
@@ -170,15 +170,14 @@ fn repository_lines(one: &MigratedRepository) -> String {
         ));
     }
     for problem in &one.problems {
-        lines.push_str(&format!("{}: {problem}\n", one.repository));
+        lines.push_str(&format!("{}: {}\n", one.repository, cell(problem)));
     }
     lines
 }
 
 fn left_out_line(left: &LeftOut) -> String {
     // Names and states of an old store may hold anything.
-    let what = left.what.escape_debug();
-    format!("left out: {what}: {}\n", left.why)
+    format!("left out: {}: {}\n", cell(&left.what), cell(&left.why))
 }
 
 fn sentence(outcome: &Outcome) -> String {

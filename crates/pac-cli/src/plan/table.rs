@@ -4,7 +4,7 @@ use pac_pipelines::vocabulary;
 
 use super::manifests::Run;
 use super::report::{Fate, LimitOf, Line, Queue, Report};
-use crate::format::table;
+use crate::format::{cell, table};
 
 /// The whole plan, without what is wrong.
 pub(super) fn describe(report: &Report<'_>) -> String {
@@ -49,12 +49,12 @@ fn rows(lines: &[Line<'_>]) -> String {
         rows.add_row([
             name(line.run),
             fate(line.fate),
-            line.reason.clone(),
+            cell(&line.reason),
             line.order
                 .as_ref()
                 .map_or_else(String::new, ToString::to_string),
-            event(line.run),
-            line.run.place.to_string(),
+            cell(&event(line.run)),
+            cell(&line.run.place.to_string()),
         ]);
     }
     format!("{rows}\n")

@@ -7,6 +7,7 @@ use pac_concurrency::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
 use super::Clock;
+use super::idle::Idle;
 
 /// Longer than any replay waits, and within the range of every clock.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -19,14 +20,21 @@ pub(crate) struct ReplayClock {
     start: Instant,
     /// Seconds of the trace per second.
     speed: f64,
+    /// The times that the replay's clock leaves out.
+    idle: Idle,
     /// The store's time at the start, computed from its first stamp.
     store: OnceLock<Timestamp>,
 }
 
 impl ReplayClock {
-    pub(crate) fn start(first: Timestamp, clock: Clock) -> Self {
+    /// Starts at the `first` moment of the trace. `idle` times are left out on a virtual clock.
+    pub(crate) fn start(first: Timestamp, clock: Clock, idle: Idle) -> Self {
         Self {
             first,
+            idle: match clock {
+                Clock::Virtual => idle,
+                Clock::Real { .. } => Idle::default(),
+            },
             start: Instant::now(),
             speed: match clock {
                 Clock::Virtual => 1.0,
@@ -43,7 +51,7 @@ impl ReplayClock {
 
     /// Waits until the trace has reached `moment`.
     pub(crate) async fn reach(&self, moment: Timestamp) {
-        let ahead = moment.since(self.first);
+        let ahead = self.idle.left_out_of(moment.since(self.first));
         let real = if self.speed == 1.0 {
             ahead
         } else {
@@ -62,7 +70,7 @@ impl ReplayClock {
 
     fn in_trace(&self, real: Duration) -> Duration {
         if self.speed == 1.0 {
-            return real;
+            return self.idle.put_back_into(real);
         }
         Duration::try_from_secs_f64(real.as_secs_f64() * self.speed).unwrap_or(FAR)
     }

@@ -14,16 +14,16 @@ use tokio::task::JoinSet;
 
 use super::bug::internal;
 use super::clock::ReplayClock;
+use super::idle::Idle;
 use super::progress::Progress;
 use super::record::{Replay, RepositoryRecord};
 use super::repository::RepositoryReplay;
 use super::trace::{Row, Trace};
 use super::{Clock, Options};
 
-/// Session and lease TTL on the virtual clock, where no process dies. So long that hours of
-/// virtual time pass without the keep-alive and sweeps of hundreds of thousands of usual
-/// intervals.
-const VIRTUAL: Duration = Duration::from_secs(60 * 60);
+/// Session and lease TTL on the virtual clock, where no process dies. So long that years of
+/// virtual time pass without the keep-alive and sweeps of millions of usual intervals.
+const VIRTUAL: Duration = ManagerOptions::LONGEST_SESSION_TTL;
 
 /// Replays the trace on the memory driver.
 ///
@@ -47,7 +47,8 @@ pub(crate) async fn replay(
         managers.push(ConcurrencyManager::open(driver, settings.manager).await?);
     }
     let managers: Arc<[ConcurrencyManager]> = managers.into();
-    let clock = Arc::new(ReplayClock::start(first.at, options.clock));
+    let clock = ReplayClock::start(first.at, options.clock, Idle::of(trace));
+    let clock = Arc::new(clock);
 
     let mut tasks = JoinSet::new();
     let repositories = by_repository(trace);

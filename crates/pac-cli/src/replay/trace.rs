@@ -1,6 +1,8 @@
 //! The trace: read and checked as a whole before the replay starts.
 
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod row;
 
 use std::collections::HashMap;
@@ -11,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use pac_concurrency::text::one_line;
 use pac_concurrency::{Limit, PipelineRunKey, Priority, RepositoryKey, Timestamp};
 
 /// Longest line, in bytes.
@@ -115,7 +118,7 @@ pub(crate) fn name(path: &Path) -> String {
     if path == Path::new("-") {
         "stdin".to_owned()
     } else {
-        path.display().to_string()
+        one_line(&path.to_string_lossy()).into_owned()
     }
 }
 
@@ -141,7 +144,7 @@ struct Problems {
 impl Problems {
     fn add(&mut self, line: usize, problem: String) {
         if self.described.len() < MAX_PROBLEMS {
-            self.described.push((line, problem));
+            self.described.push((line, one_line(&problem).into_owned()));
         } else {
             self.more += 1;
         }

@@ -69,7 +69,7 @@ fn names(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 fn password(path: &Path) -> Result<FoundValue, String> {
-    let empty = fs::metadata(path).is_ok_and(|file| file.len() == 0);
+    let empty = fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
     if empty {
         return Ok(FoundValue::Text(String::new()));
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::key::Key;
-use super::problem::{Place, Problem, Source};
+use super::problem::{Place, Problem, Source, TOLD};
 use super::typo;
 
 /// A value for a known key. Not `Debug`: it may be a password.
@@ -41,7 +41,10 @@ impl Found {
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) found: Vec<Found>,
+    /// The first [`TOLD`] ones.
     pub(super) problems: Vec<Problem>,
+    /// How many there are beside.
+    pub(super) more_problems: usize,
 }
 
 impl Findings {
@@ -50,9 +53,13 @@ impl Findings {
     pub(super) fn key(&mut self, name: &str, source: &Source) -> Option<&'static Key> {
         let key = Key::named(name);
         if key.is_none()
-            && let Some(complaint) = typo::in_a_map(name, matches!(source, Source::Secret(_)))
+            && let Some(typo) = typo::in_a_map(name, matches!(source, Source::Secret(_)))
         {
-            self.problem(source.clone(), Some(name), complaint);
+            if self.problems.len() < TOLD {
+                self.problem(source.clone(), Some(name), typo.complaint());
+            } else {
+                self.more_problems += 1;
+            }
         }
         key
     }
@@ -63,7 +70,11 @@ impl Findings {
         key: Option<&str>,
         message: impl Into<String>,
     ) {
-        self.problems.push(Problem::new(source, key, message));
+        if self.problems.len() < TOLD {
+            self.problems.push(Problem::new(source, key, message));
+        } else {
+            self.more_problems += 1;
+        }
     }
 
     /// Adds the entries of a map in memory; `whose` makes their source.

@@ -3,7 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use pac_core::text::one_line;
 use pac_core::{Error, ErrorKind};
+
+/// How many problems are told; of the rest the number is. A file of the wrong kind has thousands,
+/// and the first of them tell which it is.
+pub(super) const TOLD: usize = 20;
 
 /// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +52,7 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("default"),
             Self::ConfigMap(place) | Self::Secret(place) => place.fmt(f),
-            // `Debug` escapes control characters, which a terminal or a log viewer would act on.
-            Self::Variable(name) => name.escape_debug().fmt(f),
+            Self::Variable(name) => one_line(name).fmt(f),
             Self::Explicit => f.write_str("--set"),
         }
     }
@@ -74,7 +78,7 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+        f.write_str(&one_line(&self.file.to_string_lossy()))?;
         match self.line {
             Some(line) => write!(f, ":{line}"),
             None => Ok(()),
@@ -96,8 +100,8 @@ impl Problem {
     pub(super) fn new(source: Source, key: Option<&str>, message: impl Into<String>) -> Self {
         Self {
             source,
-            key: key.map(str::to_owned),
-            message: message.into(),
+            key: key.map(|key| one_line(key).into_owned()),
+            message: one_line(&message.into()).into_owned(),
         }
     }
 
@@ -107,7 +111,7 @@ impl Problem {
         &self.source
     }
 
-    /// The key as written in the source.
+    /// The key as written in the source, as one line ([`one_line`]).
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
@@ -124,52 +128,67 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names_itself = matches!(self.source, Source::Default | Source::Variable(_));
         match &self.key {
-            Some(key) if self.source == Source::Default => write!(f, "{}: ", key.escape_debug())?,
-            Some(key) if !names_itself => write!(f, "{}: {}: ", self.source, key.escape_debug())?,
+            Some(key) if self.source == Source::Default => write!(f, "{key}: ")?,
+            Some(key) if !names_itself => write!(f, "{}: {key}: ", self.source)?,
             _ => write!(f, "{}: ", self.source)?,
         }
         f.write_str(&self.message)
     }
 }
 
-/// All problems of the settings, displayed one per line, with its source. No value of a Secret
-/// is repeated.
+/// The problems of the settings, displayed one per line, with its source. No value of a Secret
+/// is repeated, and nothing that a terminal would act on. Of many problems the first 20 are told,
+/// and the number of the rest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} in the settings:{}", counted(.problems), listed(.problems))]
+#[error("{} in the settings:{}", counted(.problems.len() + .more), listed(.problems, *.more, "\n  "))]
 pub struct SettingsError {
     problems: Vec<Problem>,
+    more: usize,
 }
 
 impl SettingsError {
-    /// `None` if there are no problems. Problems of a file are sorted by line.
-    pub(super) fn of(mut problems: Vec<Problem>) -> Option<Self> {
+    /// `None` if there are no problems; `more` were found and not kept. Problems of a file are
+    /// sorted by line.
+    pub(super) fn of(mut problems: Vec<Problem>, more: usize) -> Option<Self> {
         problems.sort_by_key(|problem| problem.source.order());
-        (!problems.is_empty()).then_some(Self { problems })
+        let more = more + problems.len().saturating_sub(TOLD);
+        problems.truncate(TOLD);
+        (!problems.is_empty()).then_some(Self { problems, more })
     }
 
-    /// The problems; at least one.
+    /// The problems that are told: at least one, and at most 20.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
+
+    /// How many problems there are beside those that are told.
+    #[must_use]
+    pub fn more(&self) -> usize {
+        self.more
+    }
 }
 
-fn counted(problems: &[Problem]) -> String {
-    match problems.len() {
+fn counted(problems: usize) -> String {
+    match problems {
         1 => "1 problem".to_owned(),
         many => format!("{many} problems"),
     }
 }
 
-/// Each on a line of its own.
-fn listed(problems: &[Problem]) -> String {
-    let lines = problems.iter();
-    lines.map(|problem| format!("\n  {problem}")).collect()
+/// Each behind `before`.
+fn listed(problems: &[Problem], more: usize, before: &str) -> String {
+    let told = problems.iter().map(|problem| format!("{before}{problem}"));
+    let rest = (more > 0).then(|| format!("{before}and {more} more"));
+    told.chain(rest).collect()
 }
 
 impl From<SettingsError> for Error {
     fn from(error: SettingsError) -> Self {
-        Self::new(ErrorKind::Config, "read settings", error.to_string())
+        // On one line, as every error of this type.
+        let problems = listed(&error.problems, error.more, "; ");
+        let problems = problems.trim_start_matches("; ").to_owned();
+        Self::new(ErrorKind::Config, "read settings", problems)
     }
 }
 

@@ -1,20 +1,26 @@
 //! Chooses and reads the value of each key.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use pac_core::file;
+use pac_core::text::one_line;
 
 use super::Password;
 use super::found::{Findings, Found, FoundValue};
 use super::key::{self, Key};
 use super::parse::{self, Parsed};
-use super::problem::{Problem, Source};
+use super::problem::{Problem, SettingsError, Source};
+
+/// How many characters of a value that breaks a rule are repeated.
+const SHOWN: usize = 120;
 
 /// The values in effect, which are read one key after the other; problems are collected.
 pub(super) struct Reader {
     chosen: BTreeMap<&'static str, Found>,
     problems: Vec<Problem>,
+    more_problems: usize,
 }
 
 impl Reader {
@@ -25,6 +31,7 @@ impl Reader {
         let Findings {
             mut found,
             problems,
+            more_problems,
         } = findings;
         found.sort_by_key(|found| found.source.rank());
         let mut chosen = BTreeMap::new();
@@ -35,7 +42,11 @@ impl Reader {
                 (false, _) => drop(chosen.insert(value.key.name(), value)),
             }
         }
-        let mut reader = Self { chosen, problems };
+        let mut reader = Self {
+            chosen,
+            problems,
+            more_problems,
+        };
         reader.take_apart();
         reader
     }
@@ -79,8 +90,9 @@ impl Reader {
         }
     }
 
-    pub(super) fn problems(self) -> Vec<Problem> {
-        self.problems
+    /// All problems, or `None` if there are none.
+    pub(super) fn error(self) -> Option<SettingsError> {
+        SettingsError::of(self.problems, self.more_problems)
     }
 
     /// The source of a key's value.
@@ -101,8 +113,13 @@ impl Reader {
             return key.default().map(|default| (default.to_owned(), true));
         };
         Some(match &found.value {
-            FoundValue::Password(path) => (format!("(read from {})", path.display()), false),
+            FoundValue::Password(path) => (format!("(read from {})", file::shown(path)), false),
             FoundValue::Text(_) if hides(found) => ("(redacted)".to_owned(), false),
+            FoundValue::Text(text) if key.is_file() => {
+                let shown = file::shown(Path::new(text.trim()));
+                let is_itself = shown == text.trim();
+                (shown.into_owned(), is_itself)
+            }
             FoundValue::Text(text) => (without_users(text.trim()), true),
         })
     }
@@ -124,9 +141,11 @@ impl Reader {
             Ok(value) => Some(value),
             Err(rule) => {
                 let message = match (found.is_some_and(hides), rule) {
-                    (false, rule) => format!("{:?} {rule}", without_users(text)),
-                    (true, std::borrow::Cow::Borrowed(rule)) => format!("the value {rule}"),
-                    (true, std::borrow::Cow::Owned(_)) => {
+                    // The text of a key or a password, where the name of its file should be.
+                    (false, rule) if key.is_file() => format!("the value {rule}"),
+                    (false, rule) => format!("\"{}\" {rule}", shown_part(text)),
+                    (true, Cow::Borrowed(rule)) => format!("the value {rule}"),
+                    (true, Cow::Owned(_)) => {
                         "the value is wrong; it is not shown, since it is in a Secret".to_owned()
                     }
                 };
@@ -184,6 +203,16 @@ impl Reader {
         self.problems
             .push(Problem::new(source, Some(key.name()), message));
     }
+}
+
+/// The beginning of a value that breaks a rule.
+fn shown_part(text: &str) -> String {
+    let shown = without_users(text);
+    let mut part: String = shown.chars().take(SHOWN).collect();
+    if part.len() < shown.len() {
+        part.push('…');
+    }
+    one_line(&part).into_owned()
 }
 
 fn hides(found: &Found) -> bool {

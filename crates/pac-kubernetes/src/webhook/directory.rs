@@ -1,6 +1,7 @@
 //! A certificate that others keep in a directory, such as cert-manager in a mounted Secret.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pac_core::file;
 
@@ -9,6 +10,9 @@ use super::error::WebhookError;
 
 /// A chain and a key are a few KiB.
 const LIMIT: u64 = 1 << 20;
+
+/// How long the file system may take.
+const WITHIN: Duration = Duration::from_secs(10);
 
 /// The directory.
 #[derive(Debug)]
@@ -31,10 +35,9 @@ impl Directory {
         let path = self.0.join(name);
         let read = {
             let path = path.clone();
-            // A file system that hangs stops no other task.
-            tokio::task::spawn_blocking(move || file::read(&path, LIMIT)).await
+            file::apart(WITHIN, move || file::read(&path, LIMIT)).await
         };
-        let read = read.unwrap_or_else(|error| Err(format!("cannot be read: {error}")));
+        let read = read.unwrap_or_else(Err);
         read.map_err(|reason| {
             let message = format!("{reason}; put the certificate there");
             WebhookError::certificate(path.display(), message)
