@@ -195,7 +195,7 @@ async fn large_keys_and_values_stop_nothing() {
         let key = format!("{prefix}sessions/{large}{n}");
         raw.put(key, "", None).await.unwrap();
     }
-    assert_eq!(listed(&*driver).await, [web.clone()]);
+    assert_eq!(listed(&*driver).await, std::slice::from_ref(&web));
     let big: RepositoryKey = "big/repository-10".parse().unwrap();
     let refused = driver.load(&big, None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");

@@ -223,7 +223,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let certificates: Result<Vec<_>, _> = certificates;
     let certificates = certificates.map_err(|error| {
-        wrong(format!("cannot read certificates from {}", file::shown(path))).caused_by(error)
+        wrong(format!(
+            "cannot read certificates from {}",
+            file::shown(path)
+        ))
+        .caused_by(error)
     })?;
     if certificates.is_empty() {
         return Err(wrong(format!("{} holds no certificate", file::shown(path))));
@@ -234,7 +238,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     let text = Secret::new(pem(path)?);
     PrivateKeyDer::from_pem_slice(text.expose().as_bytes()).map_err(|error| {
-        wrong(format!("cannot read a private key from {}", file::shown(path))).caused_by(error)
+        wrong(format!(
+            "cannot read a private key from {}",
+            file::shown(path)
+        ))
+        .caused_by(error)
     })
 }
 
