@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use serde_json::{Value, json};
 use servers::own::free_port;

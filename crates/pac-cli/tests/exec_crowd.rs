@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use std::process::Command;
 use std::thread::sleep;

@@ -9,7 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

@@ -10,7 +10,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use std::fs;
 use std::thread::sleep;

@@ -12,7 +12,7 @@
     reason = "how long slots were idle is of interest"
 )]
 
-mod servers;
+use crate::servers;
 
 use std::path::Path;
 use std::thread::sleep;

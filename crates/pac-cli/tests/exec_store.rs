@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};

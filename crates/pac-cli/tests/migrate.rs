@@ -10,7 +10,7 @@
 
 #[path = "migrate/killed.rs"]
 mod killed;
-mod servers;
+use crate::servers;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! `pac replay` as a process: arguments, bad traces, and files that cannot be read or written.
 
-mod common;
+use crate::common;
 
 use common::{RUN, pac, pac_with_stdin};
 

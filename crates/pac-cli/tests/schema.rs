@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use serde_json::json;
 use servers::{Store, WEB, psql};

@@ -12,7 +12,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use std::path::PathBuf;
 

@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod servers;
+use crate::servers;
 
 use pac_concurrency::text::is_plain;
 use servers::{Finished, Running, Store, WEB, eventually};

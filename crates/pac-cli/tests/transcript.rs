@@ -9,8 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
-mod documents;
-mod servers;
+use crate::documents;
+use crate::servers;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};

@@ -8,9 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
-#[path = "common/replay.rs"]
-mod replay;
+use crate::common;
+use crate::common::replay;
 
 use common::{Client, MERGE, RUNS, run};
 use pac_kubernetes_mock::{ApiServer, Effect, Failure, Policy, tekton_rules};

@@ -8,7 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod common;
+use crate::common;
 
 use common::{APPLY, Client, JSON, MERGE, RUNS, STRATEGIC, run};
 use pac_kubernetes_mock::{ApiServer, Operation, Requests, Verb};

@@ -8,8 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
-#[path = "common/replay.rs"]
-mod replay;
+use crate::common::replay;
 
 use std::time::Duration;
 

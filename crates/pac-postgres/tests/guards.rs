@@ -7,7 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
-mod support;
+use crate::support;
 
 use pac_core::ErrorKind;
 use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit};

@@ -93,7 +93,7 @@ pub(super) fn run(
     success &= run_beside_each_other(&others, AT_ONCE, &all, tally)?;
     for binary in binaries.iter().filter(|_| selection.args.is_empty()) {
         let one_by_one = line(binary).arg("--test-threads=1");
-        let line = alone(binary).fold(one_by_one, |line, part| line.arg(part));
+        let line = alone(binary).fold(one_by_one, CommandLine::arg);
         if alone(binary).next().is_some() {
             success &= line.run_watched(&binary.package, |line| tally.read(line))?;
         }

@@ -9,6 +9,8 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod replay;
+
 use std::io;
 use std::time::Duration;
 
