@@ -226,7 +226,7 @@ impl OldStore {
                 ..Range::default()
             };
             let mut pages = Pages::of(&self.cluster, range);
-            while let Some(page) = pages.next().await.map_err(not_read)? {
+            while let Some(page) = pages.next().await.map_err(|failure| not_read(&failure))? {
                 if at == 0 {
                     at = page.revision;
                     pages.as_of(at);
@@ -245,6 +245,6 @@ impl OldStore {
     }
 }
 
-fn not_read(failure: Failure) -> Error {
+fn not_read(failure: &Failure) -> Error {
     failure.error("migrate", Effect::Read)
 }

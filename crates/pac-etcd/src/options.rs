@@ -107,6 +107,9 @@ impl EtcdOptions {
     /// the dial timeout, or the system has no authorities and they are needed.
     pub(crate) async fn checked(&self) -> Result<Access, Error> {
         let options = self.clone();
+        if !options.reads_files() {
+            return options.read();
+        }
         let read = file::apart(self.dial_timeout.max(LEAST_WAIT), move || {
             let access = options.read()?;
             if options.ca_file.is_none() && options.is_secure() {
@@ -202,6 +205,14 @@ impl EtcdOptions {
             identity,
             server_name: self.server_name.clone(),
         }))
+    }
+
+    /// Whether a connection has to read files: then it does so on another thread.
+    fn reads_files(&self) -> bool {
+        let named = [&self.ca_file, &self.cert_file, &self.key_file];
+        self.is_secure()
+            || self.password.file().is_some()
+            || named.iter().any(|named| named.is_some())
     }
 
     /// Whether an endpoint is written with `https`.

@@ -195,7 +195,7 @@ async fn large_keys_and_values_stop_nothing() {
         let key = format!("{prefix}sessions/{large}{n}");
         raw.put(key, "", None).await.unwrap();
     }
-    assert_eq!(listed(&*driver).await, [web.clone()]);
+    assert_eq!(listed(&*driver).await, std::slice::from_ref(&web));
     let big: RepositoryKey = "big/repository-10".parse().unwrap();
     let refused = driver.load(&big, None).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
@@ -238,7 +238,7 @@ async fn finished_runs_beyond_those_that_are_kept_cost_no_reader_much() {
     let manager = support::manager(&options).await;
     manager.set_limit(&web, Limit::new(1), None).await.unwrap();
     let held = started(&manager, &web, durable("held")).await;
-    drop(queued(&manager, &web, durable("waits")).await);
+    queued(&manager, &web, durable("waits")).await.detach();
     let ended = {
         let lease = started(&manager, &repository("api"), durable("ended")).await;
         manager.release(lease, DONE).await.unwrap();
@@ -300,7 +300,7 @@ async fn finished_runs_beyond_those_that_are_kept_cost_no_reader_much() {
 async fn leases_that_a_stranger_renews_keep_no_slot() {
     let member = Member::single(&[]);
     let mut options = support::options([member.endpoint()]);
-    let mut raw = client(&options).await;
+    let raw = client(&options).await;
     let mut auth = raw.auth_client();
     auth.user_add("evil", "evil", None).await.unwrap();
     auth.user_add("root", "root", None).await.unwrap();
@@ -313,8 +313,8 @@ async fn leases_that_a_stranger_renews_keep_no_slot() {
 
     let open = async || {
         let short = ManagerOptions::default()
-            .with_session_ttl(Duration::from_secs(3))
-            .with_lease_ttl(Duration::from_secs(4))
+            .with_session_ttl(Duration::from_secs(5))
+            .with_lease_ttl(Duration::from_secs(7))
             .with_poll_interval(Duration::from_secs(2))
             .with_sweep_interval(Duration::from_millis(300));
         let driver = support::driver(&options).await;
@@ -358,7 +358,7 @@ async fn leases_that_a_stranger_renews_keep_no_slot() {
     });
     drop(doomed);
 
-    let turn = timeout(Duration::from_secs(90), waits).await;
+    let turn = timeout(Duration::from_secs(200), waits).await;
     assert!(!renews.is_finished(), "it renews to the end");
     renews.abort();
     let turn = turn.expect("the slot is kept by a stranger").unwrap();

@@ -94,21 +94,26 @@ impl Access {
     pub(crate) async fn secrets(&self) -> Result<Secrets, Error> {
         let options = self.options.clone();
         let system = Arc::clone(&self.system);
-        let read = file::apart(self.options.dial_timeout, move || {
-            let credentials = options.credentials()?;
-            let tls = options.tls()?;
-            let authorities = match &tls {
-                Some(tls) if matches!(tls.trust, Trust::System) => Some(of_the_system(&system)?),
-                _ => None,
-            };
-            Ok(Secrets {
-                credentials,
-                tls,
-                authorities,
-            })
-        });
+        if !options.reads_files() {
+            return read(&options, &system);
+        }
+        let read = file::apart(options.dial_timeout, move || read(&options, &system));
         read.await.unwrap_or_else(|reason| Err(not_read(&reason)))
     }
+}
+
+fn read(options: &EtcdOptions, system: &System) -> Result<Secrets, Error> {
+    let credentials = options.credentials()?;
+    let tls = options.tls()?;
+    let authorities = match &tls {
+        Some(tls) if matches!(tls.trust, Trust::System) => Some(of_the_system(system)?),
+        _ => None,
+    };
+    Ok(Secrets {
+        credentials,
+        tls,
+        authorities,
+    })
 }
 
 /// The authorities that this system trusts. They are read once: there are hundreds.
@@ -152,9 +157,11 @@ mod tests {
         with_key.key_file = Some(pipe.clone());
         let mut with_ca = EtcdOptions::new(["etcd:2379"]);
         with_ca.ca_file = Some("/dev/zero".into());
-        let mut with_password = EtcdOptions::default();
-        with_password.username = Some("pac".to_owned());
-        with_password.password = Password::in_file(&pipe);
+        let with_password = EtcdOptions {
+            username: Some("pac".to_owned()),
+            password: Password::in_file(&pipe),
+            ..EtcdOptions::default()
+        };
         for options in [with_key, with_ca, with_password] {
             let refused = options.checked().await.unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::Config);

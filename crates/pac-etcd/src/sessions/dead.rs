@@ -52,7 +52,10 @@ impl Store {
         &self,
         mut died: impl FnMut(SessionId),
     ) -> Result<Vec<(SessionId, Death)>, Error> {
-        let sessions = self.sessions().await.map_err(not_swept)?;
+        let sessions = self
+            .sessions()
+            .await
+            .map_err(|failure| not_swept(&failure))?;
         self.end_unsigned(&sessions).await;
         // A session without a record has been forgotten, and only its lease is left.
         let mut over: Vec<i64> = Vec::new();
@@ -306,7 +309,7 @@ impl Store {
         let held = self.keys.held_by(session);
         let end = end_of(&held);
         let keys = self.keys_in((held, end)).await;
-        let held = keys.map_err(not_swept)?.into_iter();
+        let held = keys.map_err(|failure| not_swept(&failure))?.into_iter();
         let held = held.filter_map(|key| match key.place {
             Place::Held(_, repository) => Some(repository),
             _ => None,
@@ -325,7 +328,7 @@ impl Store {
                 }
                 // It counts as having runs: the caller then reads it and gets the error.
                 Err(failure) if failure.cause == Cause::TooLarge => (true, vec![true]),
-                Err(failure) => return Err(not_swept(failure)),
+                Err(failure) => return Err(not_swept(&failure)),
             };
             left = rest;
             for (repository, busy) in chunk.iter().zip(busy) {
@@ -409,6 +412,6 @@ impl Store {
     }
 }
 
-fn not_swept(failure: Failure) -> Error {
+fn not_swept(failure: &Failure) -> Error {
     failure.error("sweep", Effect::Read)
 }

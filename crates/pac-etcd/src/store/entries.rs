@@ -83,7 +83,7 @@ impl Store {
             for entry in &read.entries {
                 entries.push(self.entry(repository, entry)?);
             }
-            page = pages.next().await.map_err(not_loaded)?;
+            page = pages.next().await.map_err(|failure| not_loaded(&failure))?;
         }
         Ok(entries)
     }
@@ -113,7 +113,7 @@ impl Store {
             ..range.clone()
         };
         let mut pages = Pages::of(&self.cluster, keys);
-        while let Some(page) = pages.next().await.map_err(not_loaded)? {
+        while let Some(page) = pages.next().await.map_err(|failure| not_loaded(&failure))? {
             for kv in page.entries {
                 if kv.lease == 0 {
                     live.push(kv.key);
@@ -156,7 +156,7 @@ impl Store {
                 Err(failure) if failure.cause == Cause::TooLarge && part.len() > 1 => {
                     at_once = part.len() / 2;
                 }
-                Err(failure) => return Err(not_loaded(failure)),
+                Err(failure) => return Err(not_loaded(&failure)),
             }
         }
         Ok(entries)
@@ -181,7 +181,7 @@ impl Store {
     }
 }
 
-fn not_loaded(failure: Failure) -> Error {
+fn not_loaded(failure: &Failure) -> Error {
     failure.error("load", Effect::Read)
 }
 
