@@ -182,7 +182,13 @@ async fn forged_notifications_cause_no_look_at_the_store() {
     manager.status(&key("web")).await.unwrap();
     sleep(Duration::from_millis(500)).await;
     let (evil, _hears) = evil(port(SYSTEM)).await;
-    assert_eq!(driver.diagnose().await.unwrap(), []);
+    // Beside this there is the warning that every role may connect to the database for tests.
+    let foreign = async || {
+        let mut found = driver.diagnose().await.unwrap();
+        found.retain(|finding| finding.text().contains("notifications"));
+        found
+    };
+    assert_eq!(foreign().await, []);
     proxy.clear();
     let mut ticks = interval(Duration::from_millis(10));
     for _ in 0..300 {
@@ -195,7 +201,7 @@ async fn forged_notifications_cause_no_look_at_the_store() {
     }
     sleep(Duration::from_millis(500)).await;
     assert_eq!(proxy.requests_with(""), 0, "statements for forged hints");
-    let findings = driver.diagnose().await.unwrap();
+    let findings = foreign().await;
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].level(), Level::Warning);
     assert!(

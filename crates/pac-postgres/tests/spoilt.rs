@@ -19,7 +19,7 @@ use pac_core::protocol::{Admitted, Command, Death, Issuer, Outcome, apply};
 use pac_core::state::RepositoryState;
 use pac_core::{ErrorKind, RepositoryKey, SessionId};
 use pac_postgres::PostgresDriver;
-use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
+use support::{SYSTEM, TTL, command, durable, failures, key, options, port, raw, set_limit, value};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::Client;
 
@@ -158,7 +158,7 @@ async fn sessions_that_cannot_be_understood_keep_no_others_from_dying() {
         panic!("a server answers later");
     };
     assert_eq!(answer.await.unwrap_err().kind(), ErrorKind::SessionLost);
-    let findings = driver.diagnose().await.unwrap();
+    let findings = failures(driver).await;
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0].level(), Level::Failure(ErrorKind::Corrupt));
     for id in ["-7", "1", "2", "3", "4", "5", "6"] {
