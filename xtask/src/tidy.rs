@@ -7,6 +7,7 @@ mod docs;
 mod layout;
 mod lines;
 mod manifests;
+mod sql;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use crate::run::CommandLine;
 use crate::tools;
 
 /// Every rule, in the order in which they report.
-const RULES: [fn(&Tree) -> Vec<Breach>; 14] = [
+const RULES: [fn(&Tree) -> Vec<Breach>; 17] = [
     layout::top_level,
     layout::file_length,
     layout::drivers_alike,
@@ -30,8 +31,11 @@ const RULES: [fn(&Tree) -> Vec<Breach>; 14] = [
     manifests::package_data_is_inherited,
     manifests::every_test_file_runs,
     manifests::xtask_stands_apart,
+    sql::calls_are_qualified,
+    sql::functions_are_bound,
     docs::links_resolve,
     docs::readme_commands,
+    docs::promised_tests_exist,
     docs::ci_script,
 ];
 

@@ -86,7 +86,9 @@ impl Doctor {
             assert_ne!(check["result"], "failed", "{check}");
             let not_tried = check["detail"] == format!("not tried, since {step} failed");
             assert!(
-                not_tried || earlier < at || check["result"] == "ok",
+                not_tried
+                    || earlier < at
+                    || ["ok", "warning"].iter().any(|r| check["result"] == *r),
                 "{check}"
             );
         }
@@ -105,6 +107,9 @@ fn all_is_well_and_nothing_is_left(store: &Store) {
     for step in STEPS {
         let expected = if skipped.contains(&step) {
             "skipped"
+        } else if step == "store" && !etcd {
+            // The database of the tests is open to every role.
+            "warning"
         } else {
             "ok"
         };

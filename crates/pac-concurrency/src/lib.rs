@@ -136,8 +136,8 @@ pub use pac_etcd::{EtcdDriver, EtcdOptions};
 pub use pac_memory::{MemoryDriver, MemoryOptions};
 #[cfg(feature = "postgres")]
 pub use pac_postgres::{
-    Migrate, Password as PostgresPassword, PostgresDriver, PostgresOptions, PostgresSchema,
-    SchemaStatus, SslMode,
+    Authentication as PostgresAuthentication, Migrate, Password as PostgresPassword,
+    PostgresDriver, PostgresOptions, PostgresSchema, SchemaStatus, SslMode,
 };
 pub use settings::{DriverKind, LoadedSettings, Settings, SettingsError, SettingsLoader};
 

@@ -33,7 +33,9 @@ pub use key::Key;
 pub use loader::SettingsLoader;
 pub use pac_core::password::{Password, Secret};
 pub use problem::{Place, Problem, SettingsError, Source};
-pub use values::{EtcdMode, EtcdValues, Host, Migrate, PostgresqlValues, SslMode, Values};
+pub use values::{
+    Authentication, EtcdMode, EtcdValues, Host, Migrate, PostgresqlValues, SslMode, Values,
+};
 
 /// The settings for [`connect`](crate::connect).
 #[derive(Debug, Clone, PartialEq, Eq)]

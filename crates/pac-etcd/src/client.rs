@@ -45,7 +45,8 @@ pub(crate) enum Compare {
 /// Which keys to read, and how much of them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Range {
-    pub(crate) key: String,
+    /// Not always text: a foreign key is passed by its bytes.
+    pub(crate) key: Vec<u8>,
     /// Up to this key, exclusive; the key alone when empty.
     pub(crate) end: String,
     /// 0: all.
@@ -56,6 +57,8 @@ pub(crate) struct Range {
     /// range.
     pub(crate) modified_from: i64,
     pub(crate) keys_only: bool,
+    /// No keys, only how many there are.
+    pub(crate) count_only: bool,
 }
 
 /// One step of a transaction.
@@ -104,6 +107,8 @@ pub(crate) enum Step {
 pub(crate) struct Page {
     pub(crate) revision: i64,
     pub(crate) entries: Vec<KeyValue>,
+    /// How many keys the whole range has, those of other pages too.
+    pub(crate) count: usize,
     pub(crate) more: bool,
 }
 
@@ -145,6 +150,17 @@ impl Client {
         granted.map(|l| (l.id(), l.ttl())).map_err(failed)
     }
 
+    /// The TTL with which a lease was granted, in seconds; `NoLease` when it is over.
+    pub(crate) async fn granted_ttl(&self, lease: i64) -> Result<i64, Failure> {
+        let told = self.0.lease_client().time_to_live(lease, None).await;
+        let told = told.map_err(failed)?;
+        if told.ttl() > 0 && told.granted_ttl() > 0 {
+            Ok(told.granted_ttl())
+        } else {
+            Err(no_lease())
+        }
+    }
+
     /// How much longer a lease lasts, in seconds; `NoLease` when it is over.
     pub(crate) async fn time_left(&self, lease: i64) -> Result<i64, Failure> {
         let left = self.0.lease_client().time_to_live(lease, None).await;
@@ -174,14 +190,18 @@ impl Client {
         Ok(Keeper { keeper, answers })
     }
 
-    /// Follows all keys with a prefix from a revision on; from now on if that is 0.
-    pub(crate) async fn watch(&self, prefix: &str, from: i64) -> Result<Changes, Failure> {
+    /// Follows all keys of a range, up to its end, from a revision on; from now on if that is 0.
+    pub(crate) async fn watch(
+        &self,
+        (start, end): (String, String),
+        from: i64,
+    ) -> Result<Changes, Failure> {
         let options = etcd::WatchOptions::new()
-            .with_prefix()
+            .with_range(end)
             .with_progress_notify()
             .with_start_revision(from);
         let mut watch = self.0.watch_client().max_decoding_message_size(MAX_ANSWER);
-        let stream = watch.watch(prefix, Some(options)).await.map_err(failed)?;
+        let stream = watch.watch(start, Some(options)).await.map_err(failed)?;
         Ok(Changes { stream, from })
     }
 }
@@ -324,7 +344,7 @@ fn operation(operation: &Operation) -> etcd::TxnOp {
     }
 }
 
-fn get_options(range: Range) -> (String, etcd::GetOptions) {
+fn get_options(range: Range) -> (Vec<u8>, etcd::GetOptions) {
     let limit = i64::try_from(range.limit).unwrap_or(i64::MAX);
     let mut options = etcd::GetOptions::new()
         .with_limit(limit)
@@ -335,6 +355,9 @@ fn get_options(range: Range) -> (String, etcd::GetOptions) {
     }
     if range.keys_only {
         options = options.with_keys_only();
+    }
+    if range.count_only {
+        options = options.with_count_only();
     }
     (range.key, options)
 }
@@ -368,6 +391,7 @@ fn page(mut got: etcd::GetResponse) -> Page {
     Page {
         entries: entries.collect(),
         revision: got.header().map_or(0, etcd::ResponseHeader::revision),
+        count: usize::try_from(got.count()).unwrap_or(0),
         more: got.more(),
     }
 }

@@ -32,6 +32,9 @@ const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
 /// upkeep of the store.
 const TIDY_FOR: Duration = Duration::from_secs(1);
 
+/// How many repositories are looked at for foreign keys and values.
+const LOOKED_AT: usize = 10_000;
+
 /// etcd writes one batch to its disk while the next one is gathered and sent.
 const BATCHES_IN_FLIGHT: usize = 2;
 
@@ -58,7 +61,7 @@ impl EtcdDriver {
     /// user may not read the prefix; `Unavailable` when no member could be reached, or there is no
     /// leader.
     pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
-        Self::connect_by(options, options.read()?).await
+        Self::connect_by(options, options.checked().await?).await
     }
 
     /// Connects to one member over this channel, in the place of the endpoints.
@@ -71,7 +74,7 @@ impl EtcdDriver {
         options: &EtcdOptions,
         channel: etcd_client::Channel,
     ) -> Result<Self, Error> {
-        let mut access = options.read()?;
+        let mut access = options.checked().await?;
         access.endpoints.truncate(1);
         access.channel = Some(channel);
         Self::connect_by(options, access).await
@@ -80,6 +83,7 @@ impl EtcdDriver {
     async fn connect_by(options: &EtcdOptions, access: Access) -> Result<Self, Error> {
         let keys = Keys::new(&options.prefix)?;
         let cluster = Cluster::new(Arc::new(access));
+        tell(&cluster.findings());
         probe(&cluster, &keys).await?;
         let finished = Finished::new(options.retention);
         let upkeep = Upkeep::new(options.compaction);
@@ -175,6 +179,11 @@ impl Driver for EtcdDriver {
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {
         let mut findings = may_write(&self.store.cluster, &self.store.keys).await?;
+        // They pass over foreign keys, which are named among the findings.
+        self.store.list(ListFilter::All, None, LOOKED_AT).await?;
+        let range = self.store.keys.sessions_and_signs();
+        let sessions = self.store.keys_in(range).await;
+        sessions.map_err(|failure| failure.error("diagnose", Effect::Read))?;
         let found = self.store.findings().await;
         findings.extend(found.map_err(|failure| failure.error("diagnose", Effect::Read))?);
         Ok(findings)
@@ -229,7 +238,7 @@ fn permissions(keys: &Keys, to_write: bool) -> Transaction {
         when: vec![Compare::Exists(keys.never())],
         then: Some(put).filter(|_| to_write).into_iter().collect(),
         otherwise: vec![Operation::Get(Range {
-            key: keys.prefix().to_owned(),
+            key: keys.prefix().to_owned().into_bytes(),
             end: end_of(keys.prefix()),
             limit: 1,
             keys_only: true,

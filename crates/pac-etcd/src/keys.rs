@@ -7,6 +7,7 @@
 //! | `sessions/<id>/record` | a session, until it is forgotten |
 //! | `sessions/<id>/alive` | empty, on an etcd lease; exists while the session lives |
 //! | `sessions/<id>/lease` | empty, on an etcd lease; exists while durable runs keep slots |
+//! | `signs/<id>` | empty; written anew about once per session TTL by the process of the session |
 //! | `held/<id>/<namespace>/<name>` | empty; the session may have runs in that repository |
 //! | `floor` | the highest ticket or token of any removed repository; new ones count on from it |
 //! | `migrated/<layout>` | empty; the state of an older layout was brought along |
@@ -33,6 +34,7 @@ pub(crate) enum Place {
     Record(SessionId),
     Alive(SessionId),
     Lease(SessionId),
+    Sign(SessionId),
     Held(SessionId, RepositoryKey),
     Floor,
 }
@@ -90,6 +92,10 @@ impl Keys {
         format!("{}sessions/{:016x}/lease", self.prefix, session.get())
     }
 
+    pub(crate) fn sign(&self, session: SessionId) -> String {
+        format!("{}signs/{:016x}", self.prefix, session.get())
+    }
+
     /// What the keys of all sessions start with.
     pub(crate) fn sessions(&self) -> String {
         format!("{}sessions/", self.prefix)
@@ -97,6 +103,18 @@ impl Keys {
 
     pub(crate) fn held(&self, session: SessionId, repository: &RepositoryKey) -> String {
         format!("{}held/{:016x}/{repository}", self.prefix, session.get())
+    }
+
+    /// The range of all keys of sessions, their signs included: its first key, and the first key
+    /// after it.
+    pub(crate) fn sessions_and_signs(&self) -> (String, String) {
+        (self.sessions(), end_of(&format!("{}signs/", self.prefix)))
+    }
+
+    /// The range of all keys but the signs, of which nobody wants to hear each time that they are
+    /// written.
+    pub(crate) fn all_but_signs(&self) -> (String, String) {
+        (self.prefix.clone(), format!("{}signs/", self.prefix))
     }
 
     /// What the `held` keys of a session start with.
@@ -149,6 +167,7 @@ impl Keys {
                     _ => None,
                 }
             }
+            "signs" => Some(Place::Sign(session(rest)?)),
             "held" => {
                 let (id, repository) = rest.split_once('/')?;
                 Some(Place::Held(session(id)?, repository.parse().ok()?))
@@ -165,8 +184,8 @@ pub(crate) fn end_of(prefix: &str) -> String {
 }
 
 /// The first key after this one.
-pub(crate) fn after(key: &str) -> String {
-    format!("{key}\0")
+pub(crate) fn after(key: &[u8]) -> Vec<u8> {
+    [key, b"\0"].concat()
 }
 
 fn session(id: &str) -> Option<SessionId> {
@@ -208,6 +227,7 @@ mod tests {
             check(keys.record(id), Place::Record(id));
             check(keys.alive(id), Place::Alive(id));
             check(keys.lease(id), Place::Lease(id));
+            check(keys.sign(id), Place::Sign(id));
         }
         for name in NAMES {
             let repository: RepositoryKey = name.parse().unwrap();
@@ -241,6 +261,24 @@ mod tests {
     }
 
     #[test]
+    fn signs_come_after_all_that_a_watch_tells_and_beside_the_sessions() {
+        let keys = Keys::new("/pac/v1/").unwrap();
+        let (told, swept) = (keys.all_but_signs(), keys.sessions_and_signs());
+        let web: RepositoryKey = "team/web".parse().unwrap();
+        for id in [0, u64::MAX].map(SessionId::new) {
+            let of_session = [keys.record(id), keys.alive(id), keys.lease(id)];
+            for key in of_session.iter().chain([&keys.sign(id)]) {
+                assert!(*key >= swept.0 && *key < swept.1, "{key}");
+            }
+            assert!(keys.sign(id) >= told.1);
+            let others = [keys.head(&web), keys.held(id, &web), keys.floor()];
+            for key in of_session.iter().chain(&others) {
+                assert!(*key >= told.0 && *key < told.1, "{key}");
+            }
+        }
+    }
+
+    #[test]
     fn foreign_keys_have_no_place() {
         let keys = Keys::new("/pac/v1/").unwrap();
         for key in [
@@ -259,6 +297,7 @@ mod tests {
             "/pac/v1/sessions/00000000000000zz/alive",
             "/pac/v1/floor/x",
             "/pac/v1/sessions/0000000000000001/x",
+            "/pac/v1/signs/1",
             "/pac/v1/sessions/+000000000000001/alive",
         ] {
             assert_eq!(keys.place(key.as_bytes()), None, "{key}");

@@ -11,8 +11,10 @@ use pac_core::{Error, ErrorKind};
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
+use crate::client::failure::Failure;
 use crate::client::{Compare, Operation, Range, Transaction};
-use crate::keys::{Keys, after, end_of};
+use crate::keys::{Keys, end_of};
+use crate::store::pages::Pages;
 
 /// Keys read with one request.
 const PAGE: usize = 1_000;
@@ -56,7 +58,7 @@ impl LegacyEtcd {
         source: LegacySource,
         facts: &ClusterFacts,
     ) -> Result<Self, Error> {
-        let store = OldStore::open(options)?;
+        let store = OldStore::open(options).await?;
         let found = store.read_all().await?;
         Self::of(&store, source, &found, facts)
     }
@@ -68,7 +70,7 @@ impl LegacyEtcd {
     /// # Errors
     /// Those of [`read`](Self::read).
     pub async fn find(options: &EtcdOptions) -> Result<Vec<Self>, Error> {
-        let store = OldStore::open(options)?;
+        let store = OldStore::open(options).await?;
         if store.is_empty().await? {
             return Ok(Vec::new());
         }
@@ -178,8 +180,8 @@ impl LegacyEtcd {
 }
 
 impl OldStore {
-    fn open(options: &EtcdOptions) -> Result<Self, Error> {
-        let access = options.read()?;
+    async fn open(options: &EtcdOptions) -> Result<Self, Error> {
+        let access = options.checked().await?;
         Ok(Self {
             keys: Keys::new(&options.prefix)?,
             cluster: Arc::new(Cluster::new(Arc::new(access))),
@@ -192,7 +194,7 @@ impl OldStore {
     async fn is_empty(&self) -> Result<bool, Error> {
         for prefix in [LEASES, CONCURRENCY] {
             let range = Range {
-                key: prefix.to_owned(),
+                key: prefix.to_owned().into_bytes(),
                 end: end_of(prefix),
                 limit: 1,
                 keys_only: true,
@@ -216,18 +218,18 @@ impl OldStore {
     async fn read_all(&self) -> Result<Found, Error> {
         let (mut found, mut at) = (Found::default(), 0);
         for prefix in [LEASES, CONCURRENCY] {
-            let mut start = prefix.to_owned();
-            loop {
-                let range = Range {
-                    key: start,
-                    end: end_of(prefix),
-                    limit: PAGE,
-                    at,
-                    ..Range::default()
-                };
-                let page = self.cluster.range(range, "migrate").await?;
+            let range = Range {
+                key: prefix.to_owned().into_bytes(),
+                end: end_of(prefix),
+                limit: PAGE,
+                at,
+                ..Range::default()
+            };
+            let mut pages = Pages::of(&self.cluster, range);
+            while let Some(page) = pages.next().await.map_err(|failure| not_read(&failure))? {
                 if at == 0 {
                     at = page.revision;
+                    pages.as_of(at);
                 }
                 for kv in &page.entries {
                     found.keys.push(LegacyKey {
@@ -237,12 +239,12 @@ impl OldStore {
                     });
                     found.modified.push(kv.modified);
                 }
-                match found.keys.last() {
-                    Some(last) if page.more => start = after(&last.key),
-                    _ => break,
-                }
             }
         }
         Ok(found)
     }
+}
+
+fn not_read(failure: &Failure) -> Error {
+    failure.error("migrate", Effect::Read)
 }

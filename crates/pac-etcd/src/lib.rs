@@ -2,10 +2,11 @@
 //! later, one member or a cluster.
 //!
 //! Requests per operation: a batch of commits is one transaction, and so one entry of the raft log;
-//! a read of a repository is one request; opening a session takes three requests, and each renewal
-//! two messages on open streams, however many runs the session holds.
+//! a read of a repository is one request; opening a session takes three requests, each renewal two
+//! messages on open streams, and every third one a small write, however many runs the session holds.
 //!
-//! Only etcd's own leases end a session. The time of a transition comes from the clock of the
+//! A session ends with its etcd lease, or when its process has written nothing for long although
+//! somebody renews that lease; see `docs/adr` 35. The time of a transition comes from the clock of the
 //! committing process, because etcd tells its clients no time; see `docs/adr` 30.
 //!
 //! ```no_run
@@ -21,6 +22,8 @@
 mod client;
 mod clock;
 mod driver;
+#[cfg(test)]
+mod fuzz;
 mod keys;
 mod legacy;
 mod options;

@@ -1,11 +1,17 @@
 //! The settings of the driver.
 
+mod access;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::driver::Retention;
 use pac_core::password::{Password, Secret};
 use pac_core::{Error, ErrorKind, file};
+
+use access::of_the_system;
+pub(crate) use access::{Access, Tls, Trust};
 
 /// Settings of an [`EtcdDriver`](crate::EtcdDriver).
 ///
@@ -93,7 +99,28 @@ impl EtcdOptions {
         }
     }
 
-    /// Checks the settings, and that the files that they name can be read. Asks no server.
+    /// Checks the settings, and that the files that they name can be read, on a thread of its own.
+    /// Asks no server.
+    ///
+    /// # Errors
+    /// `Config` when options contradict each other, a file cannot be used or was not read within
+    /// the dial timeout, or the system has no authorities and they are needed.
+    pub(crate) async fn checked(&self) -> Result<Access, Error> {
+        let options = self.clone();
+        if !options.reads_files() {
+            return options.read();
+        }
+        let read = file::apart(self.dial_timeout.max(LEAST_WAIT), move || {
+            let access = options.read()?;
+            if options.ca_file.is_none() && options.is_secure() {
+                of_the_system(&access.system)?;
+            }
+            Ok(access)
+        });
+        read.await.unwrap_or_else(|reason| Err(not_read(&reason)))
+    }
+
+    /// The same on this thread, without the authorities of the system.
     pub(crate) fn read(&self) -> Result<Access, Error> {
         self.credentials()?;
         let tls = self.tls()?.is_some();
@@ -131,6 +158,7 @@ impl EtcdOptions {
         Ok(Access {
             endpoints,
             options: self.clone(),
+            system: Arc::default(),
             #[cfg(feature = "channel")]
             channel: None,
         })
@@ -179,12 +207,23 @@ impl EtcdOptions {
         }))
     }
 
+    /// Whether a connection has to read files: then it does so on another thread.
+    fn reads_files(&self) -> bool {
+        let named = [&self.ca_file, &self.cert_file, &self.key_file];
+        self.is_secure()
+            || self.password.file().is_some()
+            || named.iter().any(|named| named.is_some())
+    }
+
     /// Whether an endpoint is written with `https`.
     fn is_secure(&self) -> bool {
         let mut endpoints = self.endpoints.iter();
         endpoints.any(|endpoint| endpoint.starts_with("https://"))
     }
 }
+
+/// Files are waited for at least as long, so that settings without time are refused for that.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
 
 /// The shortest [`EtcdOptions::compaction`]: several times as long as a watch is resumed for.
 const MIN_COMPACTION: Duration = Duration::from_secs(60);
@@ -198,33 +237,6 @@ const MIN_REQUEST_BYTES: usize = 64 * 1024;
 /// The largest certificate or key file that is read, in bytes. Bundles of certificate authorities
 /// are smaller.
 const MAX_PEM_BYTES: u64 = 4 * 1024 * 1024;
-
-/// How to reach the cluster: the options, checked. Their files are read anew for every
-/// connection.
-#[derive(Debug)]
-pub(crate) struct Access {
-    /// Each with its scheme.
-    pub(crate) endpoints: Vec<String>,
-    pub(crate) options: EtcdOptions,
-    /// What connects to the one member, in the place of its endpoint.
-    #[cfg(feature = "channel")]
-    pub(crate) channel: Option<etcd_client::Channel>,
-}
-
-/// The contents of the files, in PEM.
-pub(crate) struct Tls {
-    pub(crate) trust: Trust,
-    pub(crate) identity: Option<(String, Secret)>,
-    pub(crate) server_name: Option<String>,
-}
-
-/// Which authorities may have signed the certificates of members.
-pub(crate) enum Trust {
-    /// This one, in PEM.
-    Authority(String),
-    /// Those that this system trusts.
-    System,
-}
 
 /// The endpoint with its scheme, which is put before it if it is missing.
 fn full_address(endpoint: &str, tls: bool) -> Result<String, Error> {
@@ -249,6 +261,13 @@ fn full_address(endpoint: &str, tls: bool) -> Result<String, Error> {
 
 fn read_text(what: &str, path: &Path) -> Result<String, Error> {
     file::read(path, MAX_PEM_BYTES).map_err(|reason| unusable(what, path, &reason))
+}
+
+/// See [`file::apart`].
+fn not_read(reason: &str) -> Error {
+    wrong(format!(
+        "the files of the password and of the certificates of etcd {reason}"
+    ))
 }
 
 /// `reason` must not repeat anything that the file holds.

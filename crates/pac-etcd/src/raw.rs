@@ -30,7 +30,7 @@ impl RawEtcd {
     pub async fn connect(options: &EtcdOptions) -> Result<Self, Error> {
         Ok(Self {
             keys: Keys::new(&options.prefix)?,
-            cluster: Cluster::new(Arc::new(options.read()?)),
+            cluster: Cluster::new(Arc::new(options.checked().await?)),
         })
     }
 
@@ -70,7 +70,9 @@ impl RawStore for RawEtcd {
         let key = self.announcements();
         let watch = |client: Client| {
             let key = key.clone();
-            async move { client.watch(&key, 0).await }
+            // The character after the slash of what would come below it.
+            let end = format!("{key}0");
+            async move { client.watch((key, end), 0).await }
         };
         let changes = self.cluster.call(Effect::Read, watch).await;
         let mut changes = changes.map_err(|failure| failed(&failure))?;

@@ -4,8 +4,8 @@ mod stamp;
 
 use pac_core::state::{Entry, EntryState, Head, Moment, RunKind, RunOutcome};
 use pac_core::{
-    Error, ErrorKind, FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, Revision,
-    SessionId, Stamp, Ticket, Timestamp, Version,
+    Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, PipelineRunKey, Priority,
+    Revision, SessionId, Stamp, Ticket, Timestamp, Version,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,13 @@ pub(crate) use stamp::{is_stamped, new_stamp};
 
 /// The version that this software writes, and the newest that it reads.
 const VERSION: u32 = 1;
+
+/// The longest value that is read, in bytes. This software writes less than 2 KiB, and newer
+/// versions of it may write more.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// Most bytes of a key that a message shows.
+const SHOWN: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct HeadRecord {
@@ -305,6 +312,16 @@ pub(crate) fn encode_floor(given_out: u64, stamp: Stamp) -> Result<Vec<u8>, Erro
 pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<(u64, Stamp), Error> {
     let record: FloorRecord = decode(key, value)?;
     check_beginning(key, value, record.stamp.0)?;
+    if record.given_out > MAX_COUNTER {
+        let message = format!(
+            "key {} says that new repositories count on from {}, which must be at most \
+             {MAX_COUNTER} (2^62): another program wrote it; set given_out to the largest fencing \
+             token that is known",
+            shown(key),
+            record.given_out
+        );
+        return Err(Error::new(ErrorKind::Corrupt, "read", message));
+    }
     Ok((record.given_out, record.stamp.0))
 }
 
@@ -324,6 +341,13 @@ fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Error> {
     struct Version {
         version: u32,
     }
+    if value.len() > MAX_BYTES {
+        let reason = format!(
+            "it has {} bytes, and must have at most {MAX_BYTES}",
+            value.len()
+        );
+        return Err(corrupt(key, &reason));
+    }
     let broken = |error: serde_json::Error| corrupt(key, &error);
     let Version { version } = serde_json::from_slice(value).map_err(broken)?;
     if version > VERSION {
@@ -339,14 +363,17 @@ fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Error> {
 pub(crate) fn corrupt(key: &[u8], reason: &dyn std::fmt::Display) -> Error {
     let message = format!(
         "the value of key {} is not what this software writes ({reason}); repair it, or remove \
-         the repository's keys",
+         the keys of the repository",
         shown(key)
     );
     Error::new(ErrorKind::Corrupt, "read", message)
 }
 
-fn shown(key: &[u8]) -> String {
-    key.escape_ascii().to_string()
+/// A key for people to read: without characters that a terminal would act on, and not endless.
+pub(crate) fn shown(key: &[u8]) -> String {
+    let (start, rest) = key.split_at(key.len().min(SHOWN));
+    let more = if rest.is_empty() { "" } else { "..." };
+    format!("{}{more}", start.escape_ascii())
 }
 
 #[cfg(test)]

@@ -2,8 +2,10 @@
 //! TTL.
 
 mod dead;
+mod witness;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,10 +19,9 @@ use crate::client::cluster::Cluster;
 use crate::client::failure::{Cause, Failure};
 use crate::client::{Client, Compare, Keeper, Operation, Transaction};
 use crate::record::encode_session;
-use crate::store::{Store, malformed};
+use crate::store::{LONGEST_TTL, Store, malformed};
 
-/// The longest TTL that etcd accepts for a lease.
-const LONGEST_TTL: Duration = Duration::from_secs(9_000_000_000);
+pub(crate) use witness::Witness;
 
 /// The sessions that this driver has opened.
 #[derive(Debug, Default)]
@@ -35,6 +36,8 @@ struct Session {
     lease: AtomicI64,
     /// When the last renewal that was answered was sent.
     renewed: Mutex<Instant>,
+    /// When the last sign that the store took was sent.
+    signed: Mutex<Instant>,
     /// The session's own connections, on the runtime that renews it. `None` before the first
     /// renewal, during a renewal, and after one that failed.
     connections: Mutex<Option<Connections>>,
@@ -80,6 +83,7 @@ impl Sessions {
                 ),
                 put(store.keys.alive(id), Vec::new(), session),
                 put(store.keys.lease(id), Vec::new(), lease),
+                put(store.keys.sign(id), Vec::new(), 0),
             ],
             otherwise: Vec::new(),
         };
@@ -107,14 +111,17 @@ impl Sessions {
             ttl,
             lease: AtomicI64::new(lease),
             renewed: Mutex::new(sent),
+            signed: Mutex::new(sent),
             connections: Mutex::default(),
         };
+        store.witness.signed(sent, ttl.session);
         self.known().insert(id, Arc::new(session));
         Ok(id)
     }
 
-    /// Renews both leases, with one message each on an open stream. Turns to the next member if one
-    /// does not answer, well before the session TTL is over.
+    /// Renews both leases, with one message each on an open stream; about once per session TTL also
+    /// writes the sign of the session, with one request. Turns to the next member if one does not
+    /// answer, well before the session TTL is over.
     pub(crate) async fn keep_alive(&self, store: &Store, id: SessionId) -> Result<(), Error> {
         let operation = "keep alive";
         let session = self
@@ -127,8 +134,16 @@ impl Sessions {
         for _ in 0..attempts {
             let member = connections.cluster.current();
             let sent = Instant::now();
-            let renewal = renew(&mut connections, id, session.lease.load(Ordering::Acquire));
-            last = match timeout(patience, renewal).await {
+            let (cluster, keepers) = (&connections.cluster, &mut connections.keepers);
+            let renewal = renew(cluster, keepers, id, session.lease.load(Ordering::Acquire));
+            let renewal = timeout(patience, renewal);
+            let sign = session.sign(store, cluster, id);
+            let (renewal, sign) = and_soon(renewal, sign, session.ttl.session / 30).await;
+            if sign == Some(Sign::Dead) {
+                self.forget(store, id);
+                return Err(Error::session_lost(operation, id));
+            }
+            last = match renewal {
                 Ok(Ok(lease_lives)) => {
                     connections.cluster.answered();
                     session.renewed(sent);
@@ -195,6 +210,38 @@ impl Session {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = sent;
     }
 
+    /// Writes the sign of the session, if that is due: without it, others would take the session for
+    /// one that somebody else keeps alive. That it could not be written fails no renewal, and it is
+    /// tried again with the next one.
+    async fn sign(&self, store: &Store, cluster: &Cluster, id: SessionId) -> Sign {
+        let sent = Instant::now();
+        let last = *self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        if sent.saturating_duration_since(last) < self.ttl.session.mul_f64(SIGN_AFTER) {
+            return Sign::Fresh;
+        }
+        let transaction = Transaction {
+            when: vec![Compare::Exists(store.keys.alive(id))],
+            then: vec![Operation::Put {
+                key: store.keys.sign(id),
+                value: Vec::new(),
+                lease: 0,
+            }],
+            otherwise: Vec::new(),
+        };
+        match cluster.transact(&transaction, Effect::Write).await {
+            Ok(answer) if answer.succeeded => {
+                *self.signed.lock().unwrap_or_else(PoisonError::into_inner) = sent;
+                store.witness.signed(sent, self.ttl.session);
+                Sign::Fresh
+            }
+            Ok(_) => Sign::Dead,
+            Err(failure) => {
+                tracing::debug!(%failure, session = %id, "its sign is not written yet");
+                Sign::Missing
+            }
+        }
+    }
+
     fn take_connections(&self, store: &Store) -> Connections {
         let mut connections = self
             .connections
@@ -214,29 +261,66 @@ impl Session {
     }
 }
 
+/// What an attempt to write the sign of a session came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// It is there, and young enough.
+    Fresh,
+    /// It could not be written.
+    Missing,
+    /// The session is dead.
+    Dead,
+}
+
+/// A sign is due so much of a session TTL after the last one: with the third renewal.
+const SIGN_AFTER: f64 = 0.8;
+
+/// Waits for `first`, and then so much longer for `second`, which is begun at the same time.
+async fn and_soon<A, B>(
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+    longer: Duration,
+) -> (A, Option<B>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let mut done = None;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut first => break answer,
+            other = &mut second, if done.is_none() => done = Some(other),
+        }
+    };
+    if done.is_none() {
+        done = timeout(longer, second).await.ok();
+    }
+    (answer, done)
+}
+
 /// Renews both leases. False when the lease of the lease TTL is gone; `NoLease` when that of the
 /// session TTL is.
-async fn renew(connections: &mut Connections, id: SessionId, lease: i64) -> Result<bool, Failure> {
-    let keepers = match connections.keepers.take() {
+async fn renew(
+    cluster: &Cluster,
+    keepers: &mut Option<(Keeper, Keeper)>,
+    id: SessionId,
+    lease: i64,
+) -> Result<bool, Failure> {
+    let renewed = match keepers.take() {
         Some((mut first, mut second)) => {
             let (renewed, kept) = tokio::join!(first.renew(), second.renew());
             renewed?;
             kept.map(|()| (first, second))
         }
         None => {
-            let client = connections
-                .cluster
-                .member(connections.cluster.current())
-                .await?;
+            let client = cluster.member(cluster.current()).await?;
             let session = i64::try_from(id.get()).unwrap_or(0);
             let (first, second) = tokio::join!(client.keep(session), client.keep(lease));
             let first = first?;
             second.map(|second| (first, second))
         }
     };
-    match keepers {
-        Ok(keepers) => {
-            connections.keepers = Some(keepers);
+    match renewed {
+        Ok(renewed) => {
+            *keepers = Some(renewed);
             Ok(true)
         }
         Err(failure) if failure.cause == Cause::NoLease => Ok(false),

@@ -2,7 +2,11 @@
 //! share.
 
 mod batch;
+mod entries;
 mod held;
+mod listing;
+mod oddities;
+pub(crate) mod pages;
 pub(crate) mod recent;
 mod refusal;
 mod removal;
@@ -11,12 +15,13 @@ pub(crate) mod upkeep;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use oddities::Oddities;
 use recent::Recent;
 use retention::Finished;
 use upkeep::Upkeep;
 
-use pac_core::driver::ListFilter;
 use pac_core::effect::Effect;
 use pac_core::state::{Entry, Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, Stamp, Version};
@@ -27,15 +32,15 @@ use held::Held;
 use crate::client::cluster::Cluster;
 use crate::client::failure::Cause;
 use crate::client::{KeyValue, Operation, Page, Range, Step, Transaction};
-use crate::keys::{Keys, Place, after, end_of};
+use crate::keys::{Keys, Place, end_of};
 use crate::record::{StoredHead, corrupt, decode_entry, decode_floor};
+use crate::sessions::Witness;
 
 /// Most keys in one answer. An entry with the longest names takes about 1.5 KB.
 pub(crate) const PAGE: usize = 1_000;
 
-/// Most entries in one answer after the first answer for a repository. More than [`PAGE`], because
-/// the server counts all keys of the range for every page.
-const LARGE_PAGE: usize = 10_000;
+/// The longest TTL that etcd accepts for a lease.
+pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(9_000_000_000);
 
 /// How many versions of the floor are remembered; see [`Store::is_absent_at`].
 const FLOORS: usize = 64;
@@ -51,6 +56,8 @@ pub(crate) struct Store {
     pub(crate) max_bytes: usize,
     pub(crate) recent: Recent,
     pub(crate) upkeep: Upkeep,
+    pub(crate) oddities: Oddities,
+    pub(crate) witness: Witness,
     floors: Mutex<VecDeque<Version>>,
 }
 
@@ -71,6 +78,8 @@ impl Store {
             max_bytes,
             recent: Recent::default(),
             upkeep,
+            oddities: Oddities::default(),
+            witness: Witness::default(),
             floors: Mutex::default(),
         }
     }
@@ -137,17 +146,29 @@ impl Store {
     ) -> Result<Option<Snapshot>, Error> {
         let prefix = self.keys.entries(repository);
         let at = since.map(|since| revision_of(since.revision));
-        let range = entry_range(&prefix, at.map_or(0, |at| at.saturating_add(1)));
+        let mut range = entry_range(&prefix, at.map_or(0, |at| at.saturating_add(1)));
         let head = one(self.keys.head(repository));
         // The head as it was then tells whether that was in this history: a store that was restored
         // from an older copy may have come to the same revision with other content.
         let then = at.map(|at| Range { at, ..head.clone() });
-        let now = [head, range.clone(), one(self.keys.floor())];
-        let transaction = Transaction {
-            then: now.into_iter().chain(then).map(Operation::Get).collect(),
-            ..Transaction::default()
+        let answer = loop {
+            let now = [head.clone(), range.clone(), one(self.keys.floor())];
+            let transaction = Transaction {
+                then: now
+                    .into_iter()
+                    .chain(then.clone())
+                    .map(Operation::Get)
+                    .collect(),
+                ..Transaction::default()
+            };
+            match self.cluster.transact(&transaction, Effect::Read).await {
+                Err(failure) if failure.cause == Cause::TooLarge && range.limit > 1 => {
+                    range.limit /= 2;
+                }
+                answer => break answer,
+            }
         };
-        let answer = match self.cluster.transact(&transaction, Effect::Read).await {
+        let answer = match answer {
             Ok(answer) => answer,
             // That revision was compacted away, or this store has not come so far.
             Err(failure)
@@ -178,7 +199,13 @@ impl Store {
             return Ok(None);
         }
         let stored = decode_head(head)?;
-        let mut entries = self.entries(repository, page, range, at, "load").await?;
+        let whole = Range { at, ..range };
+        let mut entries = if since.is_none() && self.has_too_many(&page, &stored.head) {
+            self.entries_of_many(repository, whole, &stored.head)
+                .await?
+        } else {
+            self.entries(repository, page, whole).await?
+        };
         // An entry that was repaired by hand has a newer revision than the last commit.
         for entry in entries
             .iter_mut()
@@ -195,45 +222,6 @@ impl Store {
             head: stored.head,
             entries,
         }))
-    }
-
-    /// All entries, those of finished runs beyond the number that is kept too.
-    pub(crate) async fn all_entries(
-        &self,
-        repository: &RepositoryKey,
-        operation: &'static str,
-    ) -> Result<Vec<Arc<Entry>>, Error> {
-        let range = entry_range(&self.keys.entries(repository), 0);
-        let page = self.cluster.range(range.clone(), operation).await?;
-        let at = page.revision;
-        self.entries(repository, page, range, at, operation).await
-    }
-
-    /// The entries of this page and of the pages after it, all as of the revision `at`.
-    async fn entries(
-        &self,
-        repository: &RepositoryKey,
-        mut page: Page,
-        range: Range,
-        at: i64,
-        operation: &'static str,
-    ) -> Result<Vec<Arc<Entry>>, Error> {
-        let mut entries = Vec::with_capacity(page.entries.len());
-        loop {
-            for entry in &page.entries {
-                entries.push(self.entry(repository, entry)?);
-            }
-            let Some(last) = page.entries.last().filter(|_| page.more) else {
-                return Ok(entries);
-            };
-            let next = Range {
-                key: after(&String::from_utf8_lossy(&last.key)),
-                limit: LARGE_PAGE,
-                at,
-                ..range.clone()
-            };
-            page = self.cluster.range(next, operation).await?;
-        }
     }
 
     /// The entry at `kv`, which is in the range of this repository's entries.
@@ -293,92 +281,12 @@ impl Store {
     fn floors(&self) -> MutexGuard<'_, VecDeque<Version>> {
         self.floors.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// Lists repositories, with one request for up to [`PAGE`] of them. Leaves out heads that
-    /// cannot be decoded: a read of such a repository returns the error.
-    pub(crate) async fn list(
-        &self,
-        filter: ListFilter,
-        start_after: Option<&RepositoryKey>,
-        limit: usize,
-    ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
-        let prefix = self.keys.heads();
-        let mut found = Vec::new();
-        let mut start = match start_after {
-            Some(repository) => after(&self.keys.head(repository)),
-            None => prefix.clone(),
-        };
-        while found.len() < limit {
-            let missing = limit - found.len();
-            let range = Range {
-                key: start,
-                end: end_of(&prefix),
-                limit: match filter {
-                    ListFilter::All => missing.min(PAGE),
-                    ListFilter::Startable => PAGE,
-                },
-                ..Range::default()
-            };
-            let page = self.cluster.range(range, "list").await?;
-            let heads = page.entries.iter().filter_map(|kv| self.listed(kv));
-            let passing = heads.filter(|(_, head)| filter.passes(head));
-            found.extend(passing.take(missing));
-            match page.entries.last() {
-                Some(last) if page.more => start = after(&String::from_utf8_lossy(&last.key)),
-                _ => break,
-            }
-        }
-        Ok(found)
-    }
-
-    fn listed(&self, kv: &KeyValue) -> Option<(RepositoryKey, Head)> {
-        let Some(Place::Head(repository)) = self.keys.place(&kv.key) else {
-            return None;
-        };
-        match decode_head(kv) {
-            Ok(stored) => Some((repository, stored.head)),
-            Err(error) => {
-                tracing::debug!(%repository, %error, "left out of a list");
-                None
-            }
-        }
-    }
-
-    /// What the keys under a prefix, which ends with a slash, stand for, each with the lease that it
-    /// is on (0: none). One request for each [`PAGE`].
-    pub(crate) async fn keys_under(
-        &self,
-        prefix: &str,
-        operation: &'static str,
-    ) -> Result<Vec<(Place, i64)>, Error> {
-        let mut places = Vec::new();
-        let mut start = prefix.to_owned();
-        loop {
-            let range = Range {
-                key: start,
-                end: end_of(prefix),
-                limit: PAGE,
-                keys_only: true,
-                ..Range::default()
-            };
-            let page = self.cluster.range(range, operation).await?;
-            places.extend(
-                page.entries
-                    .iter()
-                    .filter_map(|kv| Some((self.keys.place(&kv.key)?, kv.lease))),
-            );
-            match page.entries.last() {
-                Some(last) if page.more => start = after(&String::from_utf8_lossy(&last.key)),
-                _ => return Ok(places),
-            }
-        }
-    }
 }
 
 /// The first page of a repository's entries, of those modified at a revision or later.
 fn entry_range(prefix: &str, modified_from: i64) -> Range {
     Range {
-        key: prefix.to_owned(),
+        key: prefix.to_owned().into_bytes(),
         end: end_of(prefix),
         limit: PAGE,
         modified_from,
@@ -389,7 +297,7 @@ fn entry_range(prefix: &str, modified_from: i64) -> Range {
 /// The range of one key.
 pub(crate) fn one(key: String) -> Range {
     Range {
-        key,
+        key: key.into_bytes(),
         ..Range::default()
     }
 }

@@ -95,10 +95,10 @@ struct Stream {
 
 async fn open(store: &Store, from: i64) -> Result<Stream, Failure> {
     let watch = |client: Client| {
-        let prefix = store.keys.prefix().to_owned();
+        let range = store.keys.all_but_signs();
         let member = store.cluster.current();
         async move {
-            let changes = client.watch(&prefix, from).await?;
+            let changes = client.watch(range, from).await?;
             Ok(Stream {
                 changes,
                 client,
@@ -319,7 +319,8 @@ impl Hub {
                 Some(Place::Alive(_) | Place::Lease(_)) => {
                     session_died |= change.value.is_none();
                 }
-                Some(Place::Record(_) | Place::Held(..) | Place::Floor) | None => {}
+                Some(Place::Record(_) | Place::Sign(_) | Place::Held(..) | Place::Floor) | None => {
+                }
             }
         }
         self.changed(store, told);

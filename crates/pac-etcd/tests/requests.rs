@@ -208,7 +208,9 @@ async fn keeping_a_session_costs_the_same_however_many_runs_it_holds() {
         let transactions = member.answered("Txn");
         sleep(Duration::from_secs(6)).await;
         sent.push(member.received("LeaseKeepAlive") - before);
-        assert_eq!(member.answered("Txn"), transactions, "with {runs} runs");
+        let signs = member.answered("Txn") - transactions;
+        // The sign of the session is written once per session TTL.
+        assert!((1..=3).contains(&signs), "{signs} writes with {runs} runs");
     }
     // Two leases are renewed every second.
     for sent in sent {

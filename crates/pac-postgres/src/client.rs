@@ -10,19 +10,24 @@
 
 mod connect;
 mod failure;
+mod guard;
 mod link;
 mod pool;
+mod proof;
 mod session;
+mod startup;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::ClientWrapper;
-use pac_core::Error;
+use pac_core::driver::Finding;
+use pac_core::{Error, file};
 pub(crate) use tokio_postgres::types::{FromSql, ToSql, Type};
 pub(crate) use tokio_postgres::{Error as RowError, Row};
 
 use crate::options::PostgresOptions;
+use crate::tls;
 use connect::Connector;
 use pool::{Pool, Pooled};
 use session::{Request, Statements};
@@ -72,7 +77,7 @@ impl Client {
         Ok(Self {
             pool: Pool::new(Arc::clone(&connector))?,
             link: Arc::default(),
-            statements: Arc::new(Statements::new(&connector)),
+            statements: Arc::new(Statements::new(Arc::clone(&connector))),
             connector,
         })
     }
@@ -90,6 +95,15 @@ impl Client {
     /// The connection that is always there, when it is.
     pub(crate) fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// A warning about the private key, if others can read it.
+    pub(crate) async fn exposed_key(&self) -> Option<Finding> {
+        let options = Arc::clone(&self.connector.options);
+        let patience = options.connection_timeout;
+        let look = file::apart(patience, move || tls::exposed_key(&options));
+        // A thread that fails, or does not end, has found nothing.
+        look.await.ok().flatten()
     }
 
     /// Lets statements have names: no proxy gives this process's connections to others. From now on

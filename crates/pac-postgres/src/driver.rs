@@ -240,9 +240,12 @@ impl Driver for PostgresDriver {
             // It may be the one that this needs.
             Some(_) => None,
         };
+        let open = schema::open_to_all(&self.client).await?;
         let old = self.old_snapshots().await?;
-        let found = missing.into_iter().chain(sessions).chain(old);
-        Ok(found.chain(self.watches.foreign()).collect())
+        let key = self.client.exposed_key().await;
+        let found = missing.into_iter().chain(sessions).chain(open).chain(old);
+        let foreign = self.watches.foreign();
+        Ok(found.chain(key).chain(foreign).collect())
     }
 
     async fn server_version(&self) -> Result<Option<String>, Error> {

@@ -4,6 +4,7 @@ use pac_core::migration::{ClusterFacts, LegacySource, LegacyState, SlotRow, post
 use pac_core::{Error, ErrorKind};
 
 use crate::client::{Client, Effect, FromSql, Row, Type};
+use crate::schema::is_trusted;
 use crate::{PostgresDriver, PostgresOptions};
 
 /// What was read of the older layout on PostgreSQL.
@@ -36,8 +37,8 @@ impl LegacyPostgres {
     /// dropped.
     ///
     /// # Errors
-    /// `Config` for options that cannot be used, for a schema name that is none, and for a schema
-    /// without these tables; `Unauthorised` for a role that may not read them, `Unavailable` when
+    /// `Config` for options that cannot be used, for a schema name that is none, for a schema
+    /// without these tables, and for tables of a role that is not to be trusted; `Unauthorised` for a role that may not read them, `Unavailable` when
     /// no server could be reached.
     pub async fn read(
         options: &PostgresOptions,
@@ -47,14 +48,15 @@ impl LegacyPostgres {
         options.check()?;
         let client = Client::new(options)?;
         let quoted = quoted(schema)?;
-        if let Some(table) = missing_table(&client, schema).await? {
-            let message = format!(
+        let message = match tables(&client, schema).await? {
+            Tables::Usable => return Self::read_tables(client, quoted, facts).await,
+            Tables::Missing(table) => format!(
                 "there is no table {quoted}.{table}: name the database with postgresql-database, \
                  and the schema of the older layout"
-            );
-            return Err(Error::new(ErrorKind::Config, "migrate", message));
-        }
-        Self::read_tables(client, quoted, facts).await
+            ),
+            Tables::Foreign(table) => foreign(&quoted, table, options),
+        };
+        Err(Error::new(ErrorKind::Config, "migrate", message))
     }
 
     async fn read_tables(
@@ -64,7 +66,7 @@ impl LegacyPostgres {
     ) -> Result<Self, Error> {
         let slots = format!(
             "SELECT id::bigint, coalesce(updated_at::text, ''), repository_key::text, \
-             pipeline_run_key::text, state::text, expires_at < now() \
+             pipeline_run_key::text, state::text, expires_at < pg_catalog.now() \
              FROM {schema}.concurrency_slots ORDER BY created_at, id"
         );
         let states = format!(
@@ -98,15 +100,22 @@ impl LegacyPostgres {
     }
 
     /// Reads the older layout, over the connections of the driver for the new one, if its tables
-    /// are in `public` and it was not [brought along](Self::note_brought_along) yet. Writes nothing, so the future may be
+    /// are in `public` and it was not [brought along](Self::note_brought_along) yet. Tables of a role
+    /// that is not to be trusted are none of the older layout's. Writes nothing, so the future may be
     /// dropped.
     ///
     /// # Errors
     /// Those of [`read`](Self::read), but for tables that are not there.
     pub async fn find(driver: &PostgresDriver) -> Result<Option<Self>, Error> {
         let client = driver.client();
-        if missing_table(&client, PUBLIC).await?.is_some() {
-            return Ok(None);
+        match tables(&client, PUBLIC).await? {
+            Tables::Usable => {}
+            Tables::Missing(_) => return Ok(None),
+            Tables::Foreign(table) => {
+                let text = foreign(PUBLIC, table, client.options());
+                tracing::warn!("no state of an older version is brought along: {text}");
+                return Ok(None);
+            }
         }
         let noted = format!("SELECT FROM {}.migrated WHERE layout = $1", client.schema());
         let params = [(&LAYOUT.as_str() as _, Type::TEXT)];
@@ -145,7 +154,8 @@ impl LegacyPostgres {
             let ids: Vec<i64> = rows.iter().map(|(id, _)| *id).collect();
             let updated: Vec<&str> = rows.iter().map(|(_, at)| at.as_str()).collect();
             let delete = format!(
-                "DELETE FROM {schema}.{table} AS t USING unnest($1, $2) AS read(id, updated) \
+                "DELETE FROM {schema}.{table} AS t \
+                 USING ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS read (id, updated) \
                  WHERE t.id = read.id AND coalesce(t.updated_at::text, '') = read.updated \
                  RETURNING t.id::bigint",
                 schema = self.schema
@@ -165,24 +175,53 @@ impl LegacyPostgres {
     }
 }
 
-/// The first of the tables that is not in a schema, by the catalogue, which is open to every role.
-async fn missing_table(client: &Client, schema: &str) -> Result<Option<&'static str>, Error> {
-    let there = "SELECT c.relname::text FROM pg_class c \
-                 JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = $1 AND c.relname = ANY($2)";
+/// Whether the tables of the older layout are in a schema.
+enum Tables {
+    Usable,
+    /// This one is not there.
+    Missing(&'static str),
+    /// This one is no table, or what its owner has put into it is not to be run by this process.
+    Foreign(&'static str),
+}
+
+/// Looks into the catalogue, which is open to every role.
+async fn tables(client: &Client, schema: &str) -> Result<Tables, Error> {
+    let there = format!(
+        "SELECT c.relname::pg_catalog.text, c.relkind IN ('r', 'p') AND {trusted} \
+         FROM pg_catalog.pg_class c \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE n.nspname = $1 AND c.relname = ANY($2)",
+        trusted = is_trusted("c.relowner")
+    );
     let params = [
         (&schema as _, Type::TEXT),
         (&TABLES.as_slice() as _, Type::TEXT_ARRAY),
     ];
     let rows = client
-        .query("migrate", Effect::Read, there, &params)
+        .query("migrate", Effect::Read, &there, &params)
         .await?;
-    let found: Vec<String> = rows
+    let found: Vec<(String, bool)> = rows
         .iter()
-        .map(|row| column(row, 0))
-        .collect::<Result<_, _>>()?;
-    let is_missing = |table: &&str| !found.iter().any(|found| found == table);
-    Ok(TABLES.into_iter().find(is_missing))
+        .map(|row| Ok((column(row, 0)?, column(row, 1)?)))
+        .collect::<Result<_, Error>>()?;
+    for table in TABLES {
+        match found.iter().find(|(name, _)| name == table) {
+            None => return Ok(Tables::Missing(table)),
+            Some((_, false)) => return Ok(Tables::Foreign(table)),
+            Some((_, true)) => {}
+        }
+    }
+    Ok(Tables::Usable)
+}
+
+fn foreign(schema: &str, table: &str, options: &PostgresOptions) -> String {
+    format!(
+        "{schema}.{table} is no table of a role that {user:?} is a member of, nor of one that may \
+         create schemas in {database:?}, so what is in it would run as {user:?}: drop it, or give it \
+         to {user:?} (ALTER TABLE … OWNER TO) if it is the older layout's",
+        user = options.username,
+        database = options.database
+    )
 }
 
 /// A schema's name as SQL has it.

@@ -36,7 +36,7 @@ mod watch;
 
 pub use driver::PostgresDriver;
 pub use legacy::LegacyPostgres;
-pub use options::{Migrate, PostgresOptions, SslMode};
+pub use options::{Authentication, Migrate, PostgresOptions, SslMode};
 pub use pac_core::password::Password;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

@@ -24,6 +24,9 @@ pub struct PostgresOptions {
     pub password: Password,
     /// Whether connections are encrypted, and what is checked. Default: `require`.
     pub ssl_mode: SslMode,
+    /// How a server has to authenticate this process before it gets the password. `None`: as
+    /// [`Authentication`] says of each SSL mode. Default: `None`.
+    pub authentication: Option<Authentication>,
     /// PEM file of the authorities that may have signed the server's certificate. Default: with
     /// `verify-full` those that the system trusts, else none.
     pub ca_file: Option<PathBuf>,
@@ -67,6 +70,7 @@ impl Default for PostgresOptions {
             username: "pac_user".to_owned(),
             password: Password::default(),
             ssl_mode: SslMode::Require,
+            authentication: None,
             ca_file: None,
             client_certificate: None,
             schema: "pac".to_owned(),
@@ -89,6 +93,24 @@ impl PostgresOptions {
             "the database {:?} has no schema {:?} of this software",
             self.database, self.schema
         )
+    }
+
+    /// Whether a server's certificate is checked before anything is sent to it.
+    pub(crate) fn verifies(&self) -> bool {
+        match self.ssl_mode {
+            SslMode::Disable => false,
+            SslMode::Require => self.ca_file.is_some(),
+            SslMode::VerifyCa | SslMode::VerifyFull => true,
+        }
+    }
+
+    /// The authentication that a server has to ask for, at least.
+    pub(crate) fn demanded(&self) -> Authentication {
+        self.authentication.unwrap_or(match self.ssl_mode {
+            SslMode::Disable => Authentication::Scram,
+            _ if self.verifies() => Authentication::Any,
+            _ => Authentication::ChannelBinding,
+        })
     }
 
     /// Whether the settings can be used together.
@@ -134,6 +156,14 @@ impl PostgresOptions {
                 "the SSL mode verify-ca needs the file of the authority to verify against: by those \
                  that the system trusts, it would take the certificate of any host; or set \
                  verify-full"
+                    .to_owned(),
+            );
+        }
+        let bound = self.authentication == Some(Authentication::ChannelBinding);
+        if self.ssl_mode == SslMode::Disable && bound {
+            return wrong(
+                "the authentication channel-binding needs TLS, and the SSL mode is disable: set \
+                 another SSL mode, or the authentication scram"
                     .to_owned(),
             );
         }
@@ -188,6 +218,36 @@ impl fmt::Display for SslMode {
             Self::Require => "require",
             Self::VerifyCa => "verify-ca",
             Self::VerifyFull => "verify-full",
+        })
+    }
+}
+
+/// What a server has to go through with this process before it is given anything that the password
+/// can be had from. It keeps those out who answer in the place of the server.
+///
+/// Where nothing is set: [`Any`](Self::Any) where the SSL mode checks the server's certificate,
+/// [`ChannelBinding`](Self::ChannelBinding) with TLS where it does not, and [`Scram`](Self::Scram)
+/// without TLS. A server in a Unix socket is one that the permissions of its directory let in, so
+/// nothing is asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Authentication {
+    /// SCRAM-SHA-256-PLUS: both sides prove that they know the password, and that they are the ends
+    /// of the same TLS connection. Not possible through most proxies, as pgbouncer, nor where the
+    /// server asks for a client certificate or for nothing (`cert`, `trust`).
+    ChannelBinding,
+    /// Never the password in clear text or as MD5. With SCRAM, both sides prove that they know it.
+    Scram,
+    /// Whatever the server asks for.
+    Any,
+}
+
+impl fmt::Display for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ChannelBinding => "channel-binding",
+            Self::Scram => "scram",
+            Self::Any => "any",
         })
     }
 }
@@ -250,9 +310,36 @@ mod tests {
             |o: &mut PostgresOptions| o.max_connections = 0,
             |o: &mut PostgresOptions| o.statement_timeout = Duration::ZERO,
             |o: &mut PostgresOptions| o.ssl_mode = SslMode::VerifyCa,
+            |o: &mut PostgresOptions| {
+                o.ssl_mode = SslMode::Disable;
+                o.authentication = Some(Authentication::ChannelBinding);
+            },
         ] {
             assert_eq!(with(change).unwrap_err().kind(), ErrorKind::Config);
         }
+    }
+
+    #[test]
+    fn a_server_that_is_not_checked_has_to_prove_more() {
+        let demanded = |mode, ca: Option<&str>| {
+            let mut options = PostgresOptions::default();
+            (options.ssl_mode, options.ca_file) = (mode, ca.map(PathBuf::from));
+            options.demanded()
+        };
+        for (mode, ca, expected) in [
+            (SslMode::Disable, None, Authentication::Scram),
+            (SslMode::Require, None, Authentication::ChannelBinding),
+            (SslMode::Require, Some("ca"), Authentication::Any),
+            (SslMode::VerifyCa, Some("ca"), Authentication::Any),
+            (SslMode::VerifyFull, None, Authentication::Any),
+        ] {
+            assert_eq!(demanded(mode, ca), expected, "{mode} {ca:?}");
+        }
+        let set = PostgresOptions {
+            authentication: Some(Authentication::Scram),
+            ..PostgresOptions::default()
+        };
+        assert_eq!(set.demanded(), Authentication::Scram);
     }
 
     #[test]

@@ -16,18 +16,39 @@ const MOST: usize = 20_000;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<HashMap<RepositoryKey, String>>);
+pub(crate) struct Places(Mutex<HashMap<RepositoryKey, Place>>);
+
+/// A row's `ctid`: the number of its page, and its number there. There is one for each repository,
+/// so it is kept as small as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    page: u32,
+    row: u16,
+}
+
+impl Place {
+    /// Reads what PostgreSQL writes, `(12,3)`.
+    fn parse(text: &str) -> Option<Self> {
+        let inner = text.strip_prefix('(')?.strip_suffix(')')?;
+        let (page, row) = inner.split_once(',')?;
+        Some(Self {
+            page: page.parse().ok()?,
+            row: row.parse().ok()?,
+        })
+    }
+}
 
 impl Places {
     /// The place at which the head was last seen, if it is remembered.
     pub(crate) fn get(&self, repository: &RepositoryKey) -> Option<String> {
-        self.known().get(repository).cloned()
+        let place = *self.known().get(repository)?;
+        Some(format!("({},{})", place.page, place.row))
     }
 
     /// Notes where the head is; `None` when it is gone.
-    pub(crate) fn note(&self, repository: &RepositoryKey, at: Option<String>) {
+    pub(crate) fn note(&self, repository: &RepositoryKey, at: Option<&str>) {
         let mut known = self.known();
-        let Some(at) = at else {
+        let Some(at) = at.and_then(Place::parse) else {
             known.remove(repository);
             return;
         };
@@ -41,8 +62,28 @@ impl Places {
         known.insert(repository.clone(), at);
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<RepositoryKey, String>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<RepositoryKey, Place>> {
         // After a panic a place may be an old one: that costs a search, and nothing else.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_given_as_it_was_noted_until_the_head_is_gone() {
+        let places = Places::default();
+        let web = "ns/web".parse().unwrap();
+        for at in ["(0,1)", "(4294967294,65535)"] {
+            places.note(&web, Some(at));
+            assert_eq!(places.get(&web).as_deref(), Some(at));
+        }
+        for no_place in [None, Some(""), Some("(1)"), Some("(-1,2)"), Some("(1,2")] {
+            places.note(&web, Some("(1,1)"));
+            places.note(&web, no_place);
+            assert_eq!(places.get(&web), None, "{no_place:?}");
+        }
     }
 }

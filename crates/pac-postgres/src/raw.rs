@@ -45,7 +45,7 @@ impl RawPostgres {
         client.name_statements();
         let insert = format!("INSERT INTO {schema}.raw_writes (body) VALUES ($1)");
         let announce = format!(
-            "WITH written AS ({insert} RETURNING id) SELECT pg_notify($2, id::text) FROM written"
+            "WITH written AS ({insert} RETURNING id) SELECT pg_catalog.pg_notify($2, id::text) FROM written"
         );
         Ok(Self {
             client,
@@ -62,7 +62,7 @@ impl RawPostgres {
 #[async_trait]
 impl RawStore for RawPostgres {
     async fn server(&self) -> Result<String, Error> {
-        let sql = "SELECT current_setting('server_version')";
+        let sql = "SELECT pg_catalog.current_setting('server_version')";
         let rows = self.client.query("measure", Effect::Read, sql, &[]).await?;
         let version = rows.first().and_then(|row| row.try_get(0).ok());
         let version: String = version.unwrap_or_default();

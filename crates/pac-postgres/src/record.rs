@@ -11,8 +11,8 @@ use std::sync::Arc;
 use pac_core::driver::RepositoryCommit;
 use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
 use pac_core::{
-    Error, ErrorKind, FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Stamp,
-    Ticket,
+    Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, Priority, Revision,
+    SessionId, Stamp, Ticket,
 };
 
 use crate::client::{FromSql, Param, Row, RowError, Type};
@@ -20,9 +20,6 @@ use crate::clock;
 
 /// The version of the records that this software writes and reads.
 const FORMAT: i16 = 1;
-
-/// No revision, ticket or token is counted as far as this. The schema has the same number.
-const MOST_COUNTED: u64 = 1 << 62;
 
 /// The columns of a head, as [`head`] reads them.
 pub(crate) const HEAD: &str = "format, revision, stamp, run_limit, limit_version, last_ticket, \
@@ -125,7 +122,7 @@ fn check_format(format: i16) -> Result<(), Error> {
 /// The floor: the number from which the counters of a repository go on that does not exist.
 pub(crate) fn floor(number: i64) -> Result<u64, Error> {
     let floor = u64::try_from(number).ok();
-    let floor = floor.filter(|floor| *floor <= MOST_COUNTED);
+    let floor = floor.filter(|floor| *floor <= MAX_COUNTER);
     floor.ok_or_else(|| {
         let message = format!(
             "the table floor holds {number}, and counters are numbers from 0 to 2^62: set it to the \
@@ -141,7 +138,7 @@ fn counter(row: &Row, at: usize) -> Result<u64, Error> {
 
 fn counted(row: &Row, at: usize, number: i64) -> Result<u64, Error> {
     let counter = u64::try_from(number).ok();
-    let counter = counter.filter(|counter| *counter <= MOST_COUNTED);
+    let counter = counter.filter(|counter| *counter <= MAX_COUNTER);
     counter.ok_or_else(|| {
         let message = format!(
             "{} holds {number}, and counters are numbers from 0 to 2^62: correct or remove the record",
@@ -222,7 +219,7 @@ impl<'a> Batch<'a> {
     /// repositories added before it, plus one.
     ///
     /// # Errors
-    /// `InvalidInput` for a counter that no column can hold; nothing was added then.
+    /// `Corrupt` for a counter at the end of counting; nothing was added then.
     pub(crate) fn push(
         &mut self,
         commit: &'a RepositoryCommit,
@@ -230,29 +227,21 @@ impl<'a> Batch<'a> {
     ) -> Result<(), Error> {
         let changes = &commit.changes;
         let head = &changes.head;
-        let numbers = [
-            changes.expected.revision.get(),
-            head.last_ticket.get(),
-            head.last_token.get(),
-        ];
-        // The next revision, which is one higher, must fit too.
-        let [expected, last_ticket, last_token] = numbers.map(|number| {
-            let counted = i64::try_from(number).ok();
-            counted.filter(|_| number < MOST_COUNTED)
-        });
-        let (Some(expected), Some(last_ticket), Some(last_token)) =
-            (expected, last_ticket, last_token)
-        else {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "commit",
-                "a revision, ticket or token has come to 2^62, which is where counters end",
-            )
-            .in_repository(&commit.repository));
+        let refused = |reason: String| {
+            Error::new(ErrorKind::Corrupt, "commit", reason).in_repository(&commit.repository)
         };
+        changes.check_counters().map_err(refused)?;
+        let expected = changes.expected.revision.get();
+        // The next revision, which is one higher, has to be a counter too.
+        if expected >= MAX_COUNTER {
+            return Err(refused(format!(
+                "its revision is {expected}, and counting ends at 2^62: restore the records of the \
+                 repository from a backup, or delete them"
+            )));
+        }
         let number = i32::try_from(self.repository.len() + 1).unwrap_or(i32::MAX);
         self.repository.push(commit.repository.as_str());
-        self.expected.push(expected);
+        self.expected.push(saturated(expected));
         // A stamp that does not fit is that of no commit.
         self.stamp.push(saturated(changes.expected.stamp.get()));
         self.at.push(at);
@@ -262,8 +251,8 @@ impl<'a> Batch<'a> {
             .limit_version
             .map(|version| version.get().cast_signed());
         self.limit_version.push(version);
-        self.last_ticket.push(last_ticket);
-        self.last_token.push(last_token);
+        self.last_ticket.push(saturated(head.last_ticket.get()));
+        self.last_token.push(saturated(head.last_token.get()));
         self.queued.push(i64::from(head.queued));
         self.started.push(i64::from(head.started));
         for session in &changes.alive {
@@ -354,7 +343,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-/// For tickets and tokens, which are at most those of the head: [`Batch::push`] has checked these.
+/// For counters, of which [`Batch::push`] has checked those of the head: no ticket or token is above.
 /// And for the ids of sessions and for stamps: one that does not fit is none of this store's.
 pub(crate) fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)

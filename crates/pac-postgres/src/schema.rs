@@ -2,17 +2,20 @@
 
 mod privileges;
 mod status;
+mod trust;
 
+use std::cmp::Ordering;
 use std::error::Error as _;
 
 use pac_core::{Error, ErrorKind};
 
 use crate::PostgresOptions;
-use crate::client::{Client, Effect, Session, Type};
+use crate::client::{Client, Effect, Session};
 use crate::options::Migrate;
 
 pub(crate) use privileges::missing_privileges;
 pub use status::{PostgresSchema, SchemaStatus};
+pub(crate) use trust::{is_trusted, open_to_all};
 
 /// What version 1, 2, … of the schema adds to the one before, in one or more files.
 const VERSIONS: [&[&str]; 1] = [&[
@@ -54,7 +57,8 @@ pub(crate) enum Isolation {
 }
 
 /// The default of the role, the database or the server.
-const USUAL: &str = "SELECT current_setting('default_transaction_isolation') = 'read committed'";
+const USUAL: &str =
+    "SELECT pg_catalog.current_setting('default_transaction_isolation') = 'read committed'";
 
 async fn isolation(session: &Session) -> Result<Isolation, Error> {
     let rows = session.query("connect", Effect::Read, USUAL, &[]).await?;
@@ -103,14 +107,16 @@ enum Found {
 
 impl Found {
     async fn read(session: &Session, client: &Client) -> Result<Self, Error> {
-        let needed = latest();
-        Ok(match version(session, client).await? {
-            None => Self::Nothing {
-                schema_exists: exists(session, client).await?,
-            },
-            Some(found) if found < needed => Self::Older(found),
-            Some(found) if found > needed => Self::Newer(found),
-            Some(_) => Self::Current,
+        let place = trust::place(session, client).await?;
+        if !place.is_some_and(|place| place.has_version) {
+            let schema_exists = place.is_some();
+            return Ok(Self::Nothing { schema_exists });
+        }
+        let found = version(session, client).await?;
+        Ok(match found.cmp(&latest()) {
+            Ordering::Less => Self::Older(found),
+            Ordering::Greater => Self::Newer(found),
+            Ordering::Equal => Self::Current,
         })
     }
 
@@ -243,7 +249,7 @@ async fn locked_by_others(session: &Session, client: &Client, error: Error) -> E
     let message = format!(
         "the schema {:?} has to be made or changed, and another session has held the lock for that \
          for {LOCK_WITHIN}: {}. If it is no other process that does the same, end it (SELECT \
-         pg_terminate_backend(pid)), and REVOKE CONNECT ON DATABASE … FROM PUBLIC; then try again",
+         pg_catalog.pg_terminate_backend(pid)), and REVOKE CONNECT ON DATABASE … FROM PUBLIC; then try again",
         client.options().schema,
         named.join(", ")
     );
@@ -278,30 +284,14 @@ fn latest() -> u32 {
     u32::try_from(VERSIONS.len()).unwrap_or(u32::MAX)
 }
 
-async fn exists(session: &Session, client: &Client) -> Result<bool, Error> {
-    let sql = "SELECT FROM pg_namespace WHERE nspname = $1";
-    let params = [(&client.options().schema as _, Type::TEXT)];
-    let rows = session.query("connect", Effect::Read, sql, &params).await?;
-    Ok(!rows.is_empty())
-}
-
-/// The version of the schema; none when there is no table of this software.
-async fn version(session: &Session, client: &Client) -> Result<Option<u32>, Error> {
+/// The version of the schema, whose table for it is there.
+async fn version(session: &Session, client: &Client) -> Result<u32, Error> {
     let meta = format!("{}.meta", client.schema());
-    let there = "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = $1 AND c.relname = 'meta'";
-    let params = [(&client.options().schema as _, Type::TEXT)];
-    let there = session
-        .query("connect", Effect::Read, there, &params)
-        .await?;
-    if there.is_empty() {
-        return Ok(None);
-    }
     let read = format!("SELECT version FROM {meta}");
     let rows = session.query("connect", Effect::Read, &read, &[]).await?;
     let version = rows.first().and_then(|row| row.try_get::<_, i32>(0).ok());
     let version = version.and_then(|version| u32::try_from(version).ok());
-    version.map(Some).ok_or_else(|| {
+    version.ok_or_else(|| {
         Error::new(
             ErrorKind::Corrupt,
             "connect",

@@ -131,7 +131,7 @@ impl Sessions {
         }
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.note(&locked, unsound);
-        if let Some((text, cure)) = troubles.to_tell(&self.client.schema()) {
+        if let Some((text, cure)) = troubles.tell(&self.client.schema()) {
             tracing::warn!("{text}; {cure}");
         }
         Ok((dead, fresh))

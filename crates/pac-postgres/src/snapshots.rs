@@ -83,13 +83,13 @@ impl Snapshots {
 pub(crate) async fn oldest(client: &Client) -> Result<Option<Oldest>, Error> {
     let sql = "SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.usename, '')::text, \
                  coalesce(a.state, ''), \
-                 floor(extract(epoch FROM clock_timestamp() \
+                 pg_catalog.floor(extract(epoch FROM pg_catalog.clock_timestamp() \
                    - coalesce(a.xact_start, a.backend_start)))::bigint \
-               FROM pg_stat_activity a \
-               WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_backend_pid() \
-                 AND (a.datname = current_database() OR a.datname IS NULL) \
+               FROM pg_catalog.pg_stat_activity a \
+               WHERE a.backend_xmin IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid() \
+                 AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL) \
                  AND a.backend_type <> 'autovacuum worker' \
-               ORDER BY age(a.backend_xmin) DESC LIMIT 1";
+               ORDER BY pg_catalog.age(a.backend_xmin) DESC LIMIT 1";
     let rows = client.query("diagnose", Effect::Read, sql, &[]).await?;
     let oldest = rows.first().map(Oldest::of).transpose()?;
     Ok(oldest.filter(|oldest| oldest.age >= OLD))
@@ -127,7 +127,7 @@ impl Oldest {
 
     fn cure(&self) -> String {
         format!(
-            "end it (SELECT pg_terminate_backend({})), or let dumps and reports run where this \
+            "end it (SELECT pg_catalog.pg_terminate_backend({})), or let dumps and reports run where this \
              store is not: in another database, or on a standby without hot_standby_feedback; \
              idle_in_transaction_session_timeout ends forgotten ones",
             self.pid

@@ -85,7 +85,7 @@ impl Store {
             .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
         let (snapshot, at) = snapshot(&rows, since).map_err(|error| error.in_repository(key))?;
-        self.places.note(key, at);
+        self.places.note(key, at.as_deref());
         Ok(snapshot)
     }
 
@@ -190,7 +190,7 @@ impl Store {
                 ..
             } => {
                 let revision = changes.expected.revision.next();
-                self.places.note(&commit.repository, at.clone());
+                self.places.note(&commit.repository, at.as_deref());
                 let now = Timestamp::from_unix_millis(*now);
                 let mut entries = changes.entries.clone();
                 for entry in &mut entries {
@@ -225,7 +225,7 @@ impl Store {
     }
 
     pub(crate) async fn server_version(&self) -> Result<String, Error> {
-        let sql = "SELECT current_setting('server_version')";
+        let sql = "SELECT pg_catalog.current_setting('server_version')";
         let client = &self.client;
         let rows = client.query("read version", Effect::Read, sql, &[]).await?;
         rows.first().map_or(Ok(String::new()), |row| cell(row, 0))
@@ -246,10 +246,10 @@ impl Store {
             // Goes along an index from one repository with queued runs to the next.
             ListFilter::Startable => format!(
                 "WITH RECURSIVE waiting (repository) AS ( \
-                   SELECT min(repository) FROM {schema}.entries \
+                   SELECT pg_catalog.min(repository) FROM {schema}.entries \
                    WHERE state = 0 AND repository > $1 \
                    UNION ALL \
-                   SELECT (SELECT min(e.repository) FROM {schema}.entries e \
+                   SELECT (SELECT pg_catalog.min(e.repository) FROM {schema}.entries e \
                      WHERE e.state = 0 AND e.repository > w.repository) \
                    FROM waiting w WHERE w.repository IS NOT NULL) \
                  SELECT repository, {HEAD} FROM {schema}.repositories \

@@ -1,30 +1,44 @@
 //! TLS, with the SSL modes as libpq defines them.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use pac_core::{Error, ErrorKind};
+use pac_core::driver::Finding;
+use pac_core::password::Secret;
+use pac_core::{Error, ErrorKind, file};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
 };
 
 use crate::options::{PostgresOptions, SslMode};
 
-/// The TLS settings of a connection; reads the files anew.
-pub(crate) fn config(options: &PostgresOptions) -> Result<ClientConfig, Error> {
+/// Larger than any certificate or key: all authorities of the web together are less than half of
+/// it.
+const MAX_PEM_BYTES: u64 = 1024 * 1024;
+
+/// The check by the authorities that this system trusts. They are read once.
+#[derive(Debug, Default)]
+pub(crate) struct System(OnceLock<Arc<WebPkiServerVerifier>>);
+
+/// The TLS settings of a connection; reads the files anew, so it is not for a thread that serves
+/// others. `None` where the SSL mode is `disable`.
+pub(crate) fn config(
+    options: &PostgresOptions,
+    system: &System,
+) -> Result<Option<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Verifier {
         chain: match (&options.ca_file, options.ssl_mode) {
-            (_, SslMode::Disable) | (None, SslMode::Require) => None,
+            (_, SslMode::Disable) => return Ok(None),
+            (None, SslMode::Require) => None,
             (Some(path), _) => Some(verifier(of_the_file(path)?, &provider)?),
-            (None, SslMode::VerifyCa | SslMode::VerifyFull) => {
-                Some(verifier(of_the_system()?, &provider)?)
-            }
+            (None, SslMode::VerifyCa | SslMode::VerifyFull) => Some(system.verifier(&provider)?),
         },
         any_name: options.ssl_mode != SslMode::VerifyFull,
         provider: Arc::clone(&provider),
@@ -34,14 +48,40 @@ pub(crate) fn config(options: &PostgresOptions) -> Result<ClientConfig, Error> {
         .map_err(|error| wrong("cannot set up TLS").caused_by(error))?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    match &options.client_certificate {
-        Some((chain, key)) if options.ssl_mode != SslMode::Disable => {
-            let (chain, key) = (certificates(chain)?, private_key(key)?);
-            builder.with_client_auth_cert(chain, key).map_err(|error| {
-                wrong("the client certificate and its key do not belong together").caused_by(error)
-            })
+    let Some((chain, key)) = &options.client_certificate else {
+        return Ok(Some(builder.with_no_client_auth()));
+    };
+    let (chain, key) = (certificates(chain)?, private_key(key)?);
+    let config = builder.with_client_auth_cert(chain, key).map_err(|error| {
+        wrong("the client certificate and its key do not belong together").caused_by(error)
+    });
+    config.map(Some)
+}
+
+/// A warning about the private key of the client's certificate, if users of this machine other than
+/// its owner and the group can read it. Looks at the disk.
+pub(crate) fn exposed_key(options: &PostgresOptions) -> Option<Finding> {
+    let (_, key) = options.client_certificate.as_ref()?;
+    if options.ssl_mode == SslMode::Disable || !file::is_open_to_others(key) {
+        return None;
+    }
+    Some(Finding::warning(
+        format!(
+            "every user of this machine can read the private key {}",
+            file::shown(key)
+        ),
+        "chmod o= that file; for a mounted Secret, set its defaultMode to 0440",
+    ))
+}
+
+impl System {
+    fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, Error> {
+        if let Some(known) = self.0.get() {
+            return Ok(Arc::clone(known));
         }
-        _ => Ok(builder.with_no_client_auth()),
+        // Two threads may read them at the same time; one of the results is kept.
+        let read = verifier(of_the_system()?, provider)?;
+        Ok(Arc::clone(self.0.get_or_init(|| read)))
     }
 }
 
@@ -72,6 +112,10 @@ impl ServerCertVerifier for Verifier {
             Err(rustls::Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.any_name => Ok(ServerCertVerified::assertion()),
+            Err(error) if self.is_self_signed(end_entity, server_name, now, &error) => {
+                let reason = OtherError(Arc::new(SelfSigned));
+                Err(CertificateError::Other(reason).into())
+            }
             verified => verified,
         }
     }
@@ -102,6 +146,43 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+impl Verifier {
+    /// Whether a certificate was refused because it is that of an authority, or because nothing but
+    /// itself has signed it.
+    fn is_self_signed(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+        refusal: &rustls::Error,
+    ) -> bool {
+        // The second one where it gives its issuer the name of a known authority.
+        let unsigned = [
+            CertificateError::UnknownIssuer,
+            CertificateError::BadSignature,
+        ]
+        .map(rustls::Error::InvalidCertificate);
+        if !unsigned.contains(refusal) {
+            // The library does not name this error of the one below it in its types.
+            return refusal.to_string().contains("CaUsedAsEndEntity");
+        }
+        let mut itself = RootCertStore::empty();
+        if itself.add(certificate.clone().into_owned()).is_err() {
+            return false;
+        }
+        let Ok(by_itself) = verifier(itself, &self.provider) else {
+            return false;
+        };
+        let refusal = by_itself.verify_server_cert(certificate, &[], name, &[], now);
+        refusal.err().is_none_or(|error| !unsigned.contains(&error))
+    }
+}
+
+/// Why the certificate of a server is refused: no authority but itself has signed it.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate is self-signed, or that of an authority itself")]
+pub(crate) struct SelfSigned;
+
 fn verifier(
     authorities: RootCertStore,
     provider: &Arc<CryptoProvider>,
@@ -116,7 +197,7 @@ fn of_the_file(path: &Path) -> Result<RootCertStore, Error> {
     let mut authorities = RootCertStore::empty();
     for certificate in certificates(path)? {
         authorities.add(certificate).map_err(|error| {
-            wrong(format!("the CA file {} cannot be used", path.display())).caused_by(error)
+            wrong(format!("the CA file {} cannot be used", file::shown(path))).caused_by(error)
         })?;
     }
     Ok(authorities)
@@ -138,20 +219,36 @@ fn of_the_system() -> Result<RootCertStore, Error> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let certificates: Vec<_> = certificates.map_err(|error| {
-        wrong(format!("cannot read certificates from {}", path.display())).caused_by(error)
+    let text = pem(path)?;
+    let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    let certificates: Result<Vec<_>, _> = certificates;
+    let certificates = certificates.map_err(|error| {
+        wrong(format!(
+            "cannot read certificates from {}",
+            file::shown(path)
+        ))
+        .caused_by(error)
     })?;
     if certificates.is_empty() {
-        return Err(wrong(format!("{} holds no certificate", path.display())));
+        return Err(wrong(format!("{} holds no certificate", file::shown(path))));
     }
     Ok(certificates)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| {
-        wrong(format!("cannot read a private key from {}", path.display())).caused_by(error)
+    let text = Secret::new(pem(path)?);
+    PrivateKeyDer::from_pem_slice(text.expose().as_bytes()).map_err(|error| {
+        wrong(format!(
+            "cannot read a private key from {}",
+            file::shown(path)
+        ))
+        .caused_by(error)
     })
+}
+
+fn pem(path: &Path) -> Result<String, Error> {
+    file::read(path, MAX_PEM_BYTES)
+        .map_err(|reason| wrong(format!("the file {} {reason}", file::shown(path))))
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -7,6 +7,8 @@
 //! transactions, this process polls the revisions of the repositories that it uses.
 
 mod floods;
+#[cfg(test)]
+mod fuzz;
 mod outbox;
 mod poll;
 mod seal;

@@ -91,11 +91,18 @@ impl PostgresVandal {
                 format!("format = format {sign} 1::smallint"),
             ),
         };
+        let client = raw(self.port).await;
+        // The database would refuse the damage.
+        let rules = format!(
+            "ALTER DOMAIN {0}.counter DROP CONSTRAINT IF EXISTS counter_check; \
+             ALTER DOMAIN {0}.run_kind DROP CONSTRAINT IF EXISTS run_kind_check",
+            self.schema
+        );
+        client.batch_execute(&rules).await.unwrap();
         let sql = format!(
             "UPDATE {}.{table} SET {change} WHERE repository = $1",
             self.schema
         );
-        let client = raw(self.port).await;
         let changed = client.execute(&sql, &[&repository.as_str()]).await.unwrap();
         assert!(changed > 0);
     }

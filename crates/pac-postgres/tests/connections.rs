@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pac_core::driver::Driver;
 use pac_core::{Error, ErrorKind};
-use pac_postgres::{Password, PostgresDriver, PostgresOptions, SslMode};
+use pac_postgres::{Authentication, Password, PostgresDriver, PostgresOptions, SslMode};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
@@ -271,6 +271,8 @@ async fn every_ssl_mode_accepts_and_refuses_what_libpq_does() {
         let mut options = options(server.port);
         options.hosts[0].0 = "localhost".to_owned();
         options.ssl_mode = mode;
+        // The servers trust everybody.
+        options.authentication = Some(Authentication::Scram);
         options.ca_file = authority.map(|name| pki.path(name));
         match words {
             None => {
@@ -341,4 +343,139 @@ async fn without_a_file_the_systems_authorities_are_trusted() {
     assert!(trusted.status.success(), "{trusted:?}");
     let other = trusting("other-ca.pem");
     assert!(!other.status.success(), "{other:?}");
+}
+
+/// A real server does what is asked of it where its certificate is not checked; one that asks for
+/// nothing does not, and the error names the setting for that.
+#[tokio::test]
+async fn the_default_ssl_mode_asks_for_channel_binding() {
+    let pki = Pki::new();
+    let hba = "host all postgres 127.0.0.1/32 trust\nhostssl all all 127.0.0.1/32 scram-sha-256\n";
+    let server = pki.server("localhost", NOW, hba);
+    let client = raw(server.port).await;
+    let create = format!("CREATE ROLE bound SUPERUSER LOGIN PASSWORD '{SECRET}'");
+    client.batch_execute(&create).await.unwrap();
+    let mut options = options(server.port);
+    options.ssl_mode = SslMode::Require;
+    options.username = "bound".to_owned();
+    options.password = Password::new(SECRET);
+    let driver = PostgresDriver::connect(options.clone()).await.unwrap();
+    let client_of = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE ssl AND usename = 'bound'";
+    assert!(support::value::<i64>(&client, client_of).await > 0);
+    drop(driver);
+    options.password = Password::new("wrong-guess");
+    refused(&options, ErrorKind::Unauthorised, "refuses the password").await;
+    // Trusted without a password.
+    options.username = "postgres".to_owned();
+    let words = "set postgresql-authentication: scram";
+    refused(&options, ErrorKind::Unauthorised, words).await;
+    options.authentication = Some(Authentication::Scram);
+    PostgresDriver::connect(options).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_real_server_that_asks_for_less_than_scram_is_refused_and_named() {
+    let hba = "host all postgres 127.0.0.1/32 trust\nhost all clear 127.0.0.1/32 password\n\
+               host all digest 127.0.0.1/32 md5\n";
+    let server = OwnServer::start(SYSTEM, "password_encryption = md5\n", hba);
+    let client = raw(server.port).await;
+    for (role, words) in [("clear", "in clear text"), ("digest", "as MD5")] {
+        let create = format!("CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{SECRET}'");
+        client.batch_execute(&create).await.unwrap();
+        let mut options = options(server.port);
+        options.username = role.to_owned();
+        options.password = Password::new(SECRET);
+        refused(&options, ErrorKind::Unauthorised, words).await;
+        refused(
+            &options,
+            ErrorKind::Unauthorised,
+            "store it as scram-sha-256",
+        )
+        .await;
+        options.authentication = Some(Authentication::Any);
+        PostgresDriver::connect(options).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_signed_itself_is_called_so() {
+    let pki = Pki::new();
+    let key = KeyPair::generate().unwrap();
+    for authority in [false, true] {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        if authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let mut server = OwnServer::prepare(SYSTEM);
+        server.write("server.crt", &certificate);
+        server.write("server.key", &key.serialize_pem());
+        server.write("pg_hba.conf", TLS_ONLY);
+        server.start_again_with(&["-c", "ssl=on"]);
+        let mut options = options(server.port);
+        options.hosts[0].0 = "localhost".to_owned();
+        options.ssl_mode = SslMode::VerifyFull;
+        options.ca_file = Some(pki.path("ca.pem"));
+        refused(&options, ErrorKind::Config, "is self-signed").await;
+        // Named as the CA file it is taken, unless it says that it is no server's.
+        options.ca_file = Some(pki.write("own.pem", &certificate));
+        if authority {
+            refused(&options, ErrorKind::Config, "basicConstraints=CA:FALSE").await;
+        } else {
+            PostgresDriver::connect(options).await.unwrap();
+        }
+    }
+}
+
+/// A name that no writer opens would stop whatever reads it.
+#[tokio::test]
+async fn files_have_to_be_regular_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let good = options(port(SYSTEM));
+    for path in [
+        fifo,
+        PathBuf::from("/dev/zero"),
+        directory.path().to_owned(),
+    ] {
+        let mut options = good.clone();
+        options.password = Password::in_file(&path);
+        let told = path.display().to_string();
+        refused(&options, ErrorKind::Config, &told).await;
+        options.password = Password::default();
+        options.ssl_mode = SslMode::VerifyFull;
+        options.ca_file = Some(path.clone());
+        refused(&options, ErrorKind::Config, &told).await;
+        options.ca_file = None;
+        options.ssl_mode = SslMode::Require;
+        options.client_certificate = Some((path.clone(), path));
+        refused(&options, ErrorKind::Config, &told).await;
+    }
+}
+
+#[tokio::test]
+async fn a_private_key_that_everybody_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let pki = Pki::new();
+    let server = pki.server("localhost", NOW, "hostssl all all 127.0.0.1/32 cert\n");
+    let (certificate, key) = pki.issue("postgres", NOW);
+    let key = pki.write("client.key", &key);
+    let mut options = options(server.port);
+    options.ssl_mode = SslMode::Require;
+    options.authentication = Some(Authentication::Scram);
+    options.client_certificate = Some((pki.write("client.pem", &certificate), key.clone()));
+    for (mode, told) in [(0o644, true), (0o640, false)] {
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let driver = PostgresDriver::connect(options.clone()).await.unwrap();
+        let found = driver.diagnose().await.unwrap();
+        let about = |text: &str| text.contains("client.key") && text.contains("private key");
+        assert_eq!(
+            found.iter().any(|finding| about(finding.text())),
+            told,
+            "{found:?}"
+        );
+    }
 }

@@ -16,7 +16,9 @@ use pac_core::protocol::{Admitted, Command, Outcome};
 use pac_core::{ErrorKind, SessionId};
 use pac_postgres::{LegacyPostgres, Migrate, PostgresDriver, PostgresSchema};
 use support::own::OwnServer;
-use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, unique, value};
+use support::{
+    SYSTEM, TTL, command, durable, failures, key, options, port, raw, set_limit, unique, value,
+};
 use tokio::time::timeout;
 
 /// Starts a run, and lets a second one wait.
@@ -48,7 +50,7 @@ async fn a_schema_may_be_named_by_a_word_of_the_language() {
         hint.unwrap().unwrap();
         assert_eq!(driver.repositories_of(session).await.unwrap(), [key("web")]);
         assert_eq!(driver.dead_sessions().await.unwrap(), []);
-        assert_eq!(driver.diagnose().await.unwrap(), []);
+        assert_eq!(failures(&driver).await, []);
         command(&driver, session, &key("web"), &Command::RemoveRepository).await;
         driver.close_session(session).await.unwrap();
         assert!(LegacyPostgres::find(&driver).await.unwrap().is_none());
@@ -158,7 +160,7 @@ async fn every_privilege_that_is_revoked_is_named() {
     let mut options = owner;
     options.username.clone_from(&role);
     let driver = PostgresDriver::connect(options).await.unwrap();
-    assert_eq!(driver.diagnose().await.unwrap(), []);
+    assert_eq!(failures(&driver).await, []);
     let granted = format!(
         "SELECT privilege_type || ' ON ' || table_schema || '.' || table_name \
            FROM information_schema.role_table_grants WHERE grantee = '{role}' \
@@ -172,7 +174,7 @@ async fn every_privilege_that_is_revoked_is_named() {
         let privilege: String = row.get(0);
         let revoke = format!("REVOKE {privilege} FROM {role}");
         client.batch_execute(&revoke).await.unwrap();
-        let found = driver.diagnose().await.unwrap();
+        let found = failures(&driver).await;
         let [finding] = found.as_slice() else {
             panic!("{privilege}: {found:?}");
         };
@@ -184,7 +186,7 @@ async fn every_privilege_that_is_revoked_is_named() {
         let grant = format!("GRANT {privilege} TO {role}");
         client.batch_execute(&grant).await.unwrap();
     }
-    assert_eq!(driver.diagnose().await.unwrap(), []);
+    assert_eq!(failures(&driver).await, []);
 }
 
 /// A database in which a role may create schemas, and that is all.
@@ -220,7 +222,7 @@ async fn an_ordinary_owner_can_run_the_grants_of_the_guide() {
     }
     options.username = role;
     let driver = PostgresDriver::connect(options).await.unwrap();
-    assert_eq!(driver.diagnose().await.unwrap(), []);
+    assert_eq!(failures(&driver).await, []);
     starts_one(&driver).await;
 }
 

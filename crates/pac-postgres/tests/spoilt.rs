@@ -213,7 +213,7 @@ async fn a_counter_beyond_all_counting_spoils_its_repository_and_not_the_floor()
             CommitOutcome::Committed(_) => assert_ne!(spoilt, "revision"),
             // No revision comes after this one.
             CommitOutcome::Refused(error) => {
-                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
                 assert_eq!(spoilt, "revision");
             }
             other => panic!("{other:?}"),
@@ -252,10 +252,10 @@ async fn a_read_takes_in_no_more_finished_runs_than_it_says() {
     let early = driver.load(&good, None).await.unwrap();
     let fill = "INSERT INTO pac.entries (repository, run, format, uid, kind, priority, ticket, \
                   state, outcome, orphaned, abandoned, adopted, finished_at, revision) \
-                SELECT 'ns/good', 'ns/done-' || n, 1, 'u', 0, 0, 0, 2, 0, false, false, false, \
+                SELECT 'ns/good', 'ns/done-' || n, 1, 'u', 0, 0, 2 + n, 2, 0, false, false, false, \
                   extract(epoch FROM now())::bigint * 1000, revision + 1 + n / 10 \
                 FROM generate_series(1, 50000) n, pac.repositories; \
-                UPDATE pac.repositories SET revision = revision + 5001, \
+                UPDATE pac.repositories SET revision = revision + 5001, last_ticket = 50002, \
                   stamp = pac.new_stamp(revision + 5001)";
     store.execute(fill).await;
     // Twice the ten that are kept, a thousand, and one: besides the started and the waiting run.

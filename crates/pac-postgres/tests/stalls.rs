@@ -303,7 +303,7 @@ async fn a_dead_session_with_nothing_left_is_forgotten_at_once() {
     assert_eq!(driver.repositories_of(done).await.unwrap(), []);
     assert_eq!(driver.repositories_of(started).await.unwrap(), [key("b")]);
     let client = raw(port(SYSTEM)).await;
-    let kept = format!("SELECT array_agg(id) FROM {schema}.sessions");
+    let kept = format!("SELECT array_agg(id::bigint) FROM {schema}.sessions");
     let id = i64::try_from(started.get()).unwrap();
     assert_eq!(value::<Vec<i64>>(&client, &kept).await, [id]);
     let lost = driver.keep_alive(done).await.unwrap_err();

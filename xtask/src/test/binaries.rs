@@ -14,9 +14,16 @@ use crate::run::CommandLine;
 /// What the test targets with the conformance of drivers are called: on servers, and on the mock of one.
 const CONFORMANCE: [&str; 2] = ["conformance", "mock"];
 
-/// The cases that measure milliseconds, or load a store to its limit: they run after the others,
-/// each with nothing beside it.
-const ALONE: [&str; 2] = ["s24_", "s29_"];
+/// Tests that measure times, or load a store or this machine to its limit: the target, and a part of
+/// their names. They run after all others, each with nothing beside it.
+const ALONE: [(&str, &str); 6] = [
+    ("conformance", "s24_"),
+    ("conformance", "s29_"),
+    ("mock", "s24_"),
+    ("mock", "s29_"),
+    ("commands", "exec_crowd::"),
+    ("commands", "exec_restart::"),
+];
 
 /// Of the binaries that are none of the conformance suite's, so many run at the same time.
 const AT_ONCE: usize = 2;
@@ -74,24 +81,23 @@ pub(super) fn run(
     let (conformance, others): (Vec<_>, Vec<_>) = binaries
         .iter()
         .partition(|binary| CONFORMANCE.contains(&binary.target.as_str()));
-    let mut success = true;
-    if selection.args.is_empty() {
-        let others = |binary: &Binary| {
-            let line = line(binary);
-            ALONE
-                .iter()
-                .fold(line, |line, case| line.arg("--skip").arg(*case))
-        };
-        success &= run_beside_each_other(&conformance, usize::MAX, &others, tally)?;
-        for binary in &conformance {
-            let line = line(binary).arg("--test-threads=1");
-            let line = ALONE.iter().fold(line, |line, case| line.arg(*case));
+    let all = |binary: &Binary| {
+        // What a person has selected is run as it is asked for.
+        if !selection.args.is_empty() {
+            return line(binary);
+        }
+        let skip = |line: CommandLine, part| line.arg("--skip").arg(part);
+        alone(binary).fold(line(binary), skip)
+    };
+    let mut success = run_beside_each_other(&conformance, usize::MAX, &all, tally)?;
+    success &= run_beside_each_other(&others, AT_ONCE, &all, tally)?;
+    for binary in binaries.iter().filter(|_| selection.args.is_empty()) {
+        let one_by_one = line(binary).arg("--test-threads=1");
+        let line = alone(binary).fold(one_by_one, |line, part| line.arg(part));
+        if alone(binary).next().is_some() {
             success &= line.run_watched(&binary.package, |line| tally.read(line))?;
         }
-    } else {
-        success &= run_beside_each_other(&conformance, usize::MAX, &line, tally)?;
     }
-    success &= run_beside_each_other(&others, AT_ONCE, &line, tally)?;
     let documentation = with_env(tests.clone().arg("--doc"));
     let documentation = args
         .iter()
@@ -101,6 +107,12 @@ pub(super) fn run(
         });
     success &= documentation.run_watched(root, |line| tally.read(line))?;
     Ok(success)
+}
+
+/// Parts of the names of the binary's tests that run alone.
+fn alone(binary: &Binary) -> impl Iterator<Item = &'static str> {
+    let of_it = ALONE.iter().filter(|(target, _)| *target == binary.target);
+    of_it.map(|(_, part)| *part)
 }
 
 /// Runs all of them, at most `at_once` at the same time.
@@ -173,6 +185,18 @@ mod tests {
         };
         assert_eq!(binaries(messages).unwrap(), [conformance]);
         assert!(binaries("error: no such package").is_err());
+    }
+
+    #[test]
+    fn the_tests_that_run_alone_are_those_of_their_target() {
+        let binary = |target: &str| Binary {
+            target: target.to_owned(),
+            path: "x".into(),
+            package: ".".into(),
+        };
+        let conformance = binary("conformance");
+        assert_eq!(alone(&conformance).collect::<Vec<_>>(), ["s24_", "s29_"]);
+        assert_eq!(alone(&binary("servers")).count(), 0);
     }
 
     #[test]

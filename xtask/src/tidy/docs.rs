@@ -46,6 +46,31 @@ pub(super) fn readme_commands(tree: &Tree) -> Vec<Breach> {
     breaches
 }
 
+/// Each test that SECURITY.md names beside a promise exists: a name with three underscores or more in
+/// backquotes.
+pub(super) fn promised_tests_exist(tree: &Tree) -> Vec<Breach> {
+    let path = "SECURITY.md";
+    let mut breaches = Vec::new();
+    for (number, line) in numbered(tree.text(path).unwrap_or_default()) {
+        for name in line.split('`').skip(1).step_by(2) {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if !name.chars().all(plain) || name.matches('_').count() < 3 {
+                continue;
+            }
+            let wanted = format!("fn {name}(");
+            if !tree
+                .with_extension("rs")
+                .any(|(_, text)| text.contains(&wanted))
+            {
+                let cure =
+                    format!("no test is called `{name}`; name the one that holds the promise");
+                breaches.push(Breach::new(path, number, "promises", cure));
+            }
+        }
+    }
+    breaches
+}
+
 /// The CI script runs the same command as a person would.
 pub(super) fn ci_script(tree: &Tree) -> Vec<Breach> {
     let path = ".ci/run";
@@ -118,6 +143,14 @@ fn resolve(from: &str, link: &str) -> Option<String> {
 mod tests {
     use super::super::tests::places;
     use super::*;
+
+    #[test]
+    fn a_promise_without_its_test_is_found() {
+        let promises = "| a | `is_held_by_it`, `Debug`, `a_b` |\n| b | `is_held_by_none` |\n";
+        let test = "    fn is_held_by_it() {}\n";
+        let files = [("SECURITY.md", promises), ("x.rs", test)];
+        assert_eq!(places(promised_tests_exist, &files), ["SECURITY.md:2"]);
+    }
 
     #[test]
     fn a_dead_link_is_found_in_every_form() {

@@ -63,6 +63,7 @@ fn failed_step(error: &Error) -> Step {
         }
         ErrorKind::Unauthorised => Step::Authenticated,
         ErrorKind::Config if says(&["has no database"]) => Step::Schema,
+        ErrorKind::Config if says(&["is no PostgreSQL"]) => Step::Reachable,
         ErrorKind::Config if says(&["is of version"]) => Step::Version,
         ErrorKind::Config if says(&["is not read committed"]) => Step::Store,
         ErrorKind::Config if says(&["TLS", "certificate", "CA file", "private key"]) => Step::Tls,

@@ -33,6 +33,11 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
             super::SslMode::VerifyCa => pac_postgres::SslMode::VerifyCa,
             super::SslMode::VerifyFull => pac_postgres::SslMode::VerifyFull,
         };
+        options.authentication = values.authentication.map(|demanded| match demanded {
+            super::Authentication::ChannelBinding => pac_postgres::Authentication::ChannelBinding,
+            super::Authentication::Scram => pac_postgres::Authentication::Scram,
+            super::Authentication::Any => pac_postgres::Authentication::Any,
+        });
         options.ca_file.clone_from(&values.ca_file);
         options.client_certificate = pair;
         options.schema.clone_from(&values.schema);
@@ -64,6 +69,7 @@ mod tests {
             .set("postgresql-username", "u")
             .set("postgresql-password", "hunter2")
             .set("postgresql-ssl-mode", "verify-full")
+            .set("postgresql-authentication", "scram")
             .set("postgresql-ca-file", "/ca")
             .set("postgresql-cert-file", "/crt")
             .set("postgresql-key-file", "/key")
@@ -81,6 +87,7 @@ mod tests {
         expected.username = "u".to_owned();
         expected.password = pac_postgres::Password::new("hunter2");
         expected.ssl_mode = pac_postgres::SslMode::VerifyFull;
+        expected.authentication = Some(pac_postgres::Authentication::Scram);
         expected.ca_file = Some("/ca".into());
         expected.client_certificate = Some(("/crt".into(), "/key".into()));
         expected.schema = "s".to_owned();

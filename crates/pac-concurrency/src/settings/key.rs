@@ -108,7 +108,7 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 35] = [
+static ALL: [&Key; 36] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
@@ -121,6 +121,7 @@ static ALL: [&Key; 35] = [
     &POSTGRESQL_PASSWORD,
     &POSTGRESQL_PASSWORD_FILE,
     &POSTGRESQL_SSL_MODE,
+    &POSTGRESQL_AUTHENTICATION,
     &POSTGRESQL_CA_FILE,
     &POSTGRESQL_CERT_FILE,
     &POSTGRESQL_KEY_FILE,
@@ -162,6 +163,8 @@ pub(super) static POSTGRESQL_USERNAME: Key = Key::postgresql("postgresql-usernam
 pub(super) static POSTGRESQL_PASSWORD: Key = Key::postgresql("postgresql-password").secret();
 pub(super) static POSTGRESQL_PASSWORD_FILE: Key = Key::postgresql("postgresql-password-file");
 pub(super) static POSTGRESQL_SSL_MODE: Key = Key::postgresql("postgresql-ssl-mode").or("require");
+/// Without it, the SSL mode decides.
+pub(super) static POSTGRESQL_AUTHENTICATION: Key = Key::postgresql("postgresql-authentication");
 pub(super) static POSTGRESQL_CA_FILE: Key = Key::postgresql("postgresql-ca-file");
 pub(super) static POSTGRESQL_CERT_FILE: Key = Key::postgresql("postgresql-cert-file");
 pub(super) static POSTGRESQL_KEY_FILE: Key = Key::postgresql("postgresql-key-file");

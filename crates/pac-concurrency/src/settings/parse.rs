@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::DriverKind;
 use super::duration::{self, DurationError};
-use super::values::{EtcdMode, Host, Migrate, SslMode};
+use super::values::{Authentication, EtcdMode, Host, Migrate, SslMode};
 
 /// The rule that a value breaks, and the cure. A borrowed text repeats nothing of the value.
 pub(super) type Refusal = Cow<'static, str>;
@@ -63,6 +63,15 @@ pub(super) fn ssl_mode(text: &str) -> Parsed<SslMode> {
                 .into(),
         ),
         _ => Err("is no SSL mode; choose disable, require, verify-ca or verify-full".into()),
+    }
+}
+
+pub(super) fn authentication(text: &str) -> Parsed<Authentication> {
+    match text {
+        "channel-binding" => Ok(Authentication::ChannelBinding),
+        "scram" => Ok(Authentication::Scram),
+        "any" => Ok(Authentication::Any),
+        _ => Err("is none of channel-binding, scram and any".into()),
     }
 }
 
@@ -303,6 +312,9 @@ mod tests {
         takes!(ssl_mode: ["disable" => SslMode::Disable], ["require" => SslMode::Require],
             ["verify-ca" => SslMode::VerifyCa], ["verify-full" => SslMode::VerifyFull];
             ["prefer" => "in silence"], ["on" => "disable, require, verify-ca or verify-full"]);
+        takes!(authentication: ["channel-binding" => Authentication::ChannelBinding],
+            ["scram" => Authentication::Scram], ["any" => Authentication::Any];
+            ["md5" => "channel-binding, scram and any"]);
     }
 
     #[test]

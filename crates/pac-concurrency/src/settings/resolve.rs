@@ -12,7 +12,9 @@ use super::key::{self, Key};
 use super::parse;
 use super::problem::SettingsError;
 use super::reader::Reader;
-use super::values::{EtcdMode, EtcdValues, Migrate, PostgresqlValues, SslMode, Values};
+use super::values::{
+    Authentication, EtcdMode, EtcdValues, Migrate, PostgresqlValues, SslMode, Values,
+};
 use super::{DriverKind, EffectiveSetting, LoadedSettings, Password};
 
 /// The shortest lease that etcd grants with its default election timeout.
@@ -106,6 +108,7 @@ fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
             .unwrap_or_default(),
         password: reader.password(&key::POSTGRESQL_PASSWORD, &key::POSTGRESQL_PASSWORD_FILE),
         ssl_mode: ssl_mode.unwrap_or(SslMode::Require),
+        authentication: reader.value(&key::POSTGRESQL_AUTHENTICATION, parse::authentication),
         ca_file: reader.file(&key::POSTGRESQL_CA_FILE),
         cert_file: reader.file(&key::POSTGRESQL_CERT_FILE),
         key_file: reader.file(&key::POSTGRESQL_KEY_FILE),
@@ -231,6 +234,12 @@ fn postgresql(reader: &mut Reader, values: &PostgresqlValues, look_at_files: boo
         }
         _ => {}
     }
+    let bound = values.authentication == Some(Authentication::ChannelBinding);
+    if values.ssl_mode == SslMode::Disable && bound {
+        let message = "channel-binding needs TLS, and postgresql-ssl-mode is disable; choose scram, or \
+                       another SSL mode";
+        reader.problem(&key::POSTGRESQL_AUTHENTICATION, message);
+    }
     if look_at_files {
         let password = values.password.as_ref();
         password_file(reader, &key::POSTGRESQL_PASSWORD_FILE, password);
@@ -346,6 +355,9 @@ fn pem(reader: &mut Reader, key: &'static Key, path: Option<&PathBuf>, (mark, wh
 /// What stands where no file of authorities is named.
 const OF_THE_SYSTEM: &str = "(the authorities that this system trusts)";
 
+/// What stands where no authentication is named.
+const OF_THE_SSL_MODE: &str = "(what postgresql-ssl-mode calls for)";
+
 fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<EffectiveSetting> {
     let mut effective = Vec::new();
     for key in Key::all() {
@@ -373,6 +385,10 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
             {
                 source = reader.source(&key::POSTGRESQL_SSL_MODE);
                 (OF_THE_SYSTEM.to_owned(), false)
+            }
+            () if **key == key::POSTGRESQL_AUTHENTICATION && !reader.is_set(key) => {
+                source = reader.source(&key::POSTGRESQL_SSL_MODE);
+                (OF_THE_SSL_MODE.to_owned(), false)
             }
             () if **key == key::ETCD_CA_FILE && !reader.is_set(key) && values.etcd.uses_tls() => {
                 source = reader.source(&key::ETCD_ENDPOINTS);

@@ -55,6 +55,18 @@ pub(super) fn postgresql(text: &str) -> Parsed<Vec<(&'static Key, String)>> {
             .ok_or("has a parameter without a value; write name=value after the ?")?;
         match (name, value) {
             ("sslrootcert", "system") => of_the_system = true,
+            // libpq's other values ask for less than is asked for without them.
+            ("channel_binding", "require") => {
+                let known = &key::POSTGRESQL_AUTHENTICATION;
+                add(&mut parts, known, "channel-binding")?;
+            }
+            ("channel_binding", _) => {
+                return Err(
+                    "has channel_binding with another value than require; leave it out, and \
+                            set postgresql-authentication where the server cannot do that"
+                        .into(),
+                );
+            }
             ("connect_timeout", seconds) => {
                 let known = &key::POSTGRESQL_CONNECTION_TIMEOUT;
                 add(&mut parts, known, &format!("{seconds}s"))?;
@@ -63,7 +75,7 @@ pub(super) fn postgresql(text: &str) -> Parsed<Vec<(&'static Key, String)>> {
                 let known = PARAMETERS.iter().find(|(known, _)| *known == name);
                 let (_, key) = known.ok_or(
                     "has a parameter that is not known; those that are: host, port, dbname, user, \
-                     password, sslmode, sslrootcert, sslcert, sslkey, connect_timeout",
+                     password, sslmode, sslrootcert, sslcert, sslkey, channel_binding, connect_timeout",
                 )?;
                 add(&mut parts, key, value)?;
             }
@@ -110,7 +122,8 @@ mod tests {
     #[test]
     fn every_part_goes_to_its_key() {
         let all = "postgres://me:p%40ss%2Fw@a:5433,[::1]:5434/d?sslmode=verify-full\
-                   &sslrootcert=/ca.pem&connect_timeout=8&sslcert=c&sslkey=k";
+                   &sslrootcert=/ca.pem&connect_timeout=8&sslcert=c&sslkey=k\
+                   &channel_binding=require";
         let expected = [
             ("postgresql-host", "a:5433,[::1]:5434"),
             ("postgresql-database", "d"),
@@ -121,6 +134,7 @@ mod tests {
             ("postgresql-connection-timeout", "8s"),
             ("postgresql-cert-file", "c"),
             ("postgresql-key-file", "k"),
+            ("postgresql-authentication", "channel-binding"),
         ];
         assert_eq!(
             parts(all),
@@ -144,6 +158,7 @@ mod tests {
             ("postgres://db?hunter2", "name=value"),
             ("postgres://db?hunter2=1", "not known"),
             ("postgres://a/d?host=hunter2", "twice"),
+            ("postgres://db?channel_binding=hunter2", "require"),
             ("postgres://hunter2%ff@db", "UTF-8"),
             ("postgres://me:hunter2/2@db/x", "percent-encoded"),
             (

@@ -66,6 +66,9 @@ pub struct PostgresqlValues {
     pub password: Option<Password>,
     /// The properties of the server that TLS must verify.
     pub ssl_mode: SslMode,
+    /// How the server has to authenticate this process before it gets the password; if not set, the
+    /// SSL mode decides.
+    pub authentication: Option<Authentication>,
     /// The certificate authority to trust, in PEM.
     pub ca_file: Option<PathBuf>,
     /// The client's certificate, in PEM; with its key.
@@ -117,6 +120,18 @@ pub enum SslMode {
     VerifyCa,
     /// The server needs a certificate of the authority for its host name.
     VerifyFull,
+}
+
+/// What a server has to go through before it is given anything that the password can be had from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Authentication {
+    /// SCRAM, bound to the TLS connection.
+    ChannelBinding,
+    /// SCRAM, a client certificate, or nothing at all.
+    Scram,
+    /// Whatever the server asks for, the password in clear text too.
+    Any,
 }
 
 impl fmt::Display for SslMode {

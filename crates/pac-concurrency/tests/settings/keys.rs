@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use pac_concurrency::settings::{EtcdMode, Key, Migrate, Password, SslMode, Values};
+use pac_concurrency::settings::{
+    Authentication, EtcdMode, Key, Migrate, Password, SslMode, Values,
+};
 use pac_concurrency::{DriverKind, SettingsLoader};
 
 use crate::{map, reads, secs, set, source_of, variables};
@@ -12,7 +14,7 @@ use crate::{map, reads, secs, set, source_of, variables};
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 35] = [
+const CASES: [Case; 36] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -58,6 +60,9 @@ const CASES: [Case; 35] = [
     }),
     ("postgresql-ssl-mode", "verify-full", |v| {
         v.postgresql.ssl_mode == SslMode::VerifyFull
+    }),
+    ("postgresql-authentication", "scram", |v| {
+        v.postgresql.authentication == Some(Authentication::Scram)
     }),
     ("postgresql-ca-file", "/ca", |v| {
         is(v.postgresql.ca_file.as_deref(), "/ca")
@@ -232,6 +237,7 @@ fn the_defaults_are_those_of_the_guides() {
     assert_eq!(values.postgresql.database, "pac_concurrency");
     assert_eq!(values.postgresql.username, "pac_user");
     assert_eq!(values.postgresql.ssl_mode, SslMode::Require);
+    assert_eq!(values.postgresql.authentication, None);
     assert_eq!(values.postgresql.max_connections.get(), 10);
     assert_eq!(values.postgresql.connection_timeout, secs(30));
     assert_eq!(values.postgresql.lease_ttl, secs(3600));

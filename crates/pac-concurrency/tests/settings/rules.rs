@@ -56,6 +56,14 @@ fn what_contradicts_itself_is_refused() {
         ),
         (
             &postgresql[..],
+            vec![
+                ("postgresql-ssl-mode", "disable"),
+                ("postgresql-authentication", "channel-binding"),
+            ],
+            "channel-binding needs TLS",
+        ),
+        (
+            &postgresql[..],
             vec![("postgresql-ca-file", missing)],
             "none.pem: cannot be read",
         ),

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pac_core::Error;
+use pac_core::driver::Finding;
 use pac_core::effect::Effect;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -19,6 +20,10 @@ use crate::options::Access;
 /// The most of a request's time that one member may take to say its first word, while there are
 /// others to ask.
 const SHARE: Duration = Duration::from_secs(3);
+
+/// No request is waited for longer, whatever the settings say: a moment that is farther away cannot
+/// always be told.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The members of one cluster, and which of them is asked.
 ///
@@ -57,6 +62,11 @@ impl Cluster {
         Self::over(Arc::clone(&self.access), Arc::clone(&self.signs))
     }
 
+    /// What an operator should know of how the members are reached.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        self.access.findings()
+    }
+
     /// How many members there are to ask.
     pub(crate) fn size(&self) -> usize {
         self.members.len()
@@ -64,12 +74,14 @@ impl Cluster {
 
     /// How long a request may take.
     pub(crate) fn request_timeout(&self) -> Duration {
-        self.access.options.request_timeout
+        self.access.options.request_timeout.min(LONGEST_WAIT)
     }
 
     /// How long the first request may take, for which members have to be found that can be reached.
     fn connect_timeout(&self) -> Duration {
-        self.request_timeout().max(self.access.options.dial_timeout)
+        self.request_timeout()
+            .max(self.access.options.dial_timeout)
+            .min(LONGEST_WAIT)
     }
 
     /// The member that is asked now.

@@ -162,6 +162,8 @@ impl Failure {
             (Code::ResourceExhausted, m) if m.contains("database space exceeded") => Cause::Full,
             (Code::InvalidArgument, m) if m.contains("request is too large") => Cause::TooLarge,
             (Code::ResourceExhausted, m) if m.contains("larger than max") => Cause::TooLarge,
+            // Of the client library, which has read the length of the answer and not the answer.
+            (Code::OutOfRange, m) if m.contains("message length too large") => Cause::TooLarge,
             (Code::InvalidArgument, m) if m.contains("too many operations") => {
                 Cause::TooManyOperations
             }
@@ -285,6 +287,13 @@ impl Failure {
                     "is full (alarm NOSPACE), and takes no writes; compact and defragment it or \
                      raise --quota-backend-bytes, then disarm the alarm with etcdctl, and set \
                      --auto-compaction-retention or etcd-compaction",
+                ),
+            ),
+            Cause::TooLarge if effect.may_be_repeated() => (
+                ErrorKind::Corrupt,
+                place(
+                    "has an answer that is too large to be taken; find out what writes large keys \
+                     or values under the prefix, and delete them",
                 ),
             ),
             Cause::TooLarge => (

@@ -90,20 +90,19 @@ impl Client {
             .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
             .with_keep_alive_while_idle(false)
             .with_require_leader(true);
-        if let Some((user, password)) = access
-            .options
-            .credentials()
-            .map_err(|error| unreadable(&error))?
-        {
+        let secrets = access.secrets().await;
+        let secrets = secrets.map_err(|error| unreadable(&error))?;
+        if let Some((user, password)) = secrets.credentials {
             options = options.with_user(user, password.expose());
         }
-        if let Some(tls) = access.options.tls().map_err(|error| unreadable(&error))? {
-            let mut with = match tls.trust {
-                Trust::Authority(ca) => {
-                    etcd::TlsOptions::new().ca_certificate(etcd::Certificate::from_pem(ca))
-                }
-                Trust::System => etcd::TlsOptions::new().with_native_roots(),
-            };
+        if let Some(tls) = secrets.tls {
+            let mut with = etcd::TlsOptions::new();
+            if let Trust::Authority(ca) = tls.trust {
+                with = with.ca_certificate(etcd::Certificate::from_pem(ca));
+            }
+            if let Some(authorities) = secrets.authorities {
+                with = with.trust_anchors(authorities.0);
+            }
             if let Some((certificate, key)) = tls.identity {
                 with = with.identity(etcd::Identity::from_pem(certificate, key.expose()));
             }
@@ -123,11 +122,11 @@ impl Client {
 
     /// Gets another token, after the old one was refused, with the password as it is now.
     pub(crate) async fn authenticate(&self, access: &Access) -> Result<(), Failure> {
-        let user = access
-            .options
-            .credentials()
-            .map_err(|error| unreadable(&error))?;
-        let user = user.map(|(user, password)| (user, password.expose().to_owned()));
+        let secrets = access.secrets().await;
+        let secrets = secrets.map_err(|error| unreadable(&error))?;
+        let user = secrets
+            .credentials
+            .map(|(user, password)| (user, password.expose().to_owned()));
         // All clones of the library's client share one token.
         let renewed = self.0.clone().update_user(user).await;
         renewed.map_err(failed)

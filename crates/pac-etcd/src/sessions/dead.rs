@@ -6,11 +6,13 @@ use std::time::Duration;
 use pac_core::effect::Effect;
 use pac_core::protocol::Death;
 use pac_core::state::EntryState;
-use pac_core::{Error, RepositoryKey, SessionId};
-use tokio::time::timeout;
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
+use tokio::time::{Instant, timeout};
 
 use super::revoke;
-use crate::client::{Compare, Operation, Range, Transaction};
+use super::witness::{Suspect, TTLS};
+use crate::client::failure::{Cause, Failure};
+use crate::client::{Client, Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
 use crate::store::{Store, all_pages, decode_head, malformed, one, one_key};
 
@@ -25,13 +27,19 @@ const LOOKS_PER_READ: u32 = 8;
 /// and takes so long at most for each of its two steps.
 const READING_FOR: Duration = Duration::from_millis(500);
 
+/// How many heads are read with one request.
+const HEADS_AT_ONCE: usize = 50;
+
 /// The keys of one session.
 #[derive(Debug, Default)]
 struct Found {
     record: bool,
-    alive: bool,
-    /// The etcd lease for the lease TTL, if that has not passed.
-    lease: Option<i64>,
+    /// The etcd lease for the session TTL, if that has not passed.
+    alive: Option<i64>,
+    /// The etcd lease for the lease TTL, if that has not passed, and the revision of its key.
+    lease: Option<(i64, i64)>,
+    /// The revision of the sign of its process; 0: there is none.
+    sign: i64,
 }
 
 impl Store {
@@ -44,26 +52,23 @@ impl Store {
         &self,
         mut died: impl FnMut(SessionId),
     ) -> Result<Vec<(SessionId, Death)>, Error> {
-        let mut sessions: BTreeMap<SessionId, Found> = BTreeMap::new();
-        for (place, on_lease) in self.keys_under(&self.keys.sessions(), "sweep").await? {
-            match place {
-                Place::Record(id) => sessions.entry(id).or_default().record = true,
-                Place::Alive(id) => sessions.entry(id).or_default().alive = true,
-                Place::Lease(id) => sessions.entry(id).or_default().lease = Some(on_lease),
-                Place::Head(_) | Place::Entry(..) | Place::Held(..) | Place::Floor => {}
-            }
-        }
+        let sessions = self
+            .sessions()
+            .await
+            .map_err(|failure| not_swept(&failure))?;
+        self.end_unsigned(&sessions).await;
         // A session without a record has been forgotten, and only its lease is left.
         let mut over: Vec<i64> = Vec::new();
         let mut dead = Vec::new();
         for (id, found) in sessions {
+            let lease = found.lease.map(|(lease, _)| lease);
             match found {
-                Found { alive: true, .. } => {}
+                Found { alive: Some(_), .. } => {}
                 Found { record: true, .. } => {
                     died(id);
-                    dead.push((id, found.lease));
+                    dead.push((id, lease));
                 }
-                Found { lease, .. } => over.extend(lease),
+                Found { .. } => over.extend(lease),
             }
         }
         let mut listed = Vec::new();
@@ -73,7 +78,9 @@ impl Store {
             for ((id, lease), holds) in part.iter().copied().zip(holds) {
                 match lease {
                     Some(_) if holds => listed.push((id, Death::Session)),
-                    None if holds && self.has_runs(id).await? => listed.push((id, Death::Lease)),
+                    None if holds && self.may_have_runs(id).await? => {
+                        listed.push((id, Death::Lease));
+                    }
                     _ => forgotten.push((id, lease)),
                 }
             }
@@ -96,6 +103,115 @@ impl Store {
         let _ = timeout(REVOKING_FOR, revoking).await;
         self.look_into_one(&mut listed).await;
         Ok(listed)
+    }
+
+    /// The keys of all sessions, by session.
+    async fn sessions(&self) -> Result<BTreeMap<SessionId, Found>, Failure> {
+        let mut sessions: BTreeMap<SessionId, Found> = BTreeMap::new();
+        for key in self.keys_in(self.keys.sessions_and_signs()).await? {
+            match key.place {
+                Place::Record(id) => sessions.entry(id).or_default().record = true,
+                Place::Alive(id) => sessions.entry(id).or_default().alive = Some(key.lease),
+                Place::Lease(id) => {
+                    sessions.entry(id).or_default().lease = Some((key.lease, key.modified));
+                }
+                Place::Sign(id) => sessions.entry(id).or_default().sign = key.modified,
+                Place::Head(_) | Place::Entry(..) | Place::Held(..) | Place::Floor => {}
+            }
+        }
+        Ok(sessions)
+    }
+
+    /// Ends sessions whose lease somebody else than their process renews, and the lease TTL of dead
+    /// ones likewise. One request for each that is suspected, and one more for each that is ended.
+    async fn end_unsigned(&self, sessions: &BTreeMap<SessionId, Found>) {
+        let alive = sessions.iter().filter(|(_, found)| found.alive.is_some());
+        let alive: Vec<_> = alive.map(|(id, found)| (*id, found.sign)).collect();
+        let dead = sessions.iter().filter(|(_, found)| found.alive.is_none());
+        let dead: Vec<_> = dead
+            .filter_map(|(id, found)| Some((*id, found.lease?.1)))
+            .collect();
+        let suspects = self.witness.look(Instant::now(), &alive, &dead);
+        let lease_of = |id: &SessionId| sessions.get(id);
+        for suspect in suspects.alive {
+            let lease = lease_of(&suspect.id).and_then(|found| found.alive);
+            self.end_suspect(suspect, lease, |granted| granted.saturating_mul(TTLS), true)
+                .await;
+        }
+        for suspect in suspects.dead {
+            let lease = lease_of(&suspect.id).and_then(|found| Some(found.lease?.0));
+            let over = |granted: Duration| granted.saturating_add(suspects.grace);
+            self.end_suspect(suspect, lease, over, false).await;
+        }
+    }
+
+    /// Deletes a key that lives by its lease alone, if it has lived for longer than that `allows`
+    /// and is still as it was seen. Whoever goes on to renew the lease keeps nothing alive by it.
+    async fn end_suspect(
+        &self,
+        suspect: Suspect,
+        lease: Option<i64>,
+        allows: impl Fn(Duration) -> Duration,
+        session_lives: bool,
+    ) {
+        let Some(lease) = lease else {
+            return;
+        };
+        let granted = move |client: Client| async move { client.granted_ttl(lease).await };
+        let granted = match self.cluster.call(Effect::Read, granted).await {
+            Ok(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
+            Err(failure) => {
+                tracing::debug!(%failure, session = %suspect.id, "its lease cannot be looked at");
+                return;
+            }
+        };
+        if suspect.unchanged < allows(granted) {
+            return;
+        }
+        let id = suspect.id;
+        let (alive, lease) = (self.keys.alive(id), self.keys.lease(id));
+        let transaction = if session_lives {
+            Transaction {
+                when: vec![
+                    Compare::ModifiedAt(self.keys.sign(id), suspect.at),
+                    Compare::Exists(alive.clone()),
+                ],
+                then: vec![Operation::Delete(alive)],
+                otherwise: Vec::new(),
+            }
+        } else {
+            Transaction {
+                when: vec![
+                    Compare::ModifiedAt(lease.clone(), suspect.at),
+                    Compare::Absent(alive),
+                ],
+                then: vec![Operation::Delete(lease)],
+                otherwise: Vec::new(),
+            }
+        };
+        match self.cluster.transact(&transaction, Effect::Write).await {
+            Ok(answer) if answer.succeeded => tracing::warn!(
+                session = %id,
+                unchanged = ?suspect.unchanged,
+                "the etcd lease of a session was renewed, and its process has not written a key for \
+                 several session TTLs: the session is ended. Look for a client of etcd that renews \
+                 leases of others, and for a controller whose user may not write any more"
+            ),
+            // It has written one by now.
+            Ok(_) => {}
+            Err(failure) => {
+                tracing::debug!(%failure, session = %id, "a session is not ended yet");
+            }
+        }
+    }
+
+    /// Whether a dead session may have queued or started runs. It may where its repositories cannot
+    /// be read: that stops the sweep of no other.
+    async fn may_have_runs(&self, session: SessionId) -> Result<bool, Error> {
+        match self.has_runs(session).await {
+            Err(error) if !error.is_retryable() && error.kind() == ErrorKind::Corrupt => Ok(true),
+            answer => answer,
+        }
     }
 
     /// Now and then, reads what one of the listed sessions may still have, and forgets the session
@@ -128,9 +244,9 @@ impl Store {
             let held = self.keys.held_by(*id);
             Operation::Get(Range {
                 end: end_of(&held),
-                key: held,
-                limit: 1,
-                keys_only: true,
+                key: held.into_bytes(),
+                // Foreign keys there may be long.
+                count_only: true,
                 ..Range::default()
             })
         });
@@ -143,7 +259,7 @@ impl Store {
         if pages.len() != sessions.len() {
             return Err(malformed());
         }
-        Ok(pages.iter().map(|page| !page.entries.is_empty()).collect())
+        Ok(pages.iter().map(|page| page.count > 0).collect())
     }
 
     /// Deletes what is stored of dead sessions without runs, but for their leases.
@@ -175,6 +291,7 @@ impl Store {
             when: vec![Compare::Absent(self.keys.alive(id))],
             then: vec![
                 Operation::Delete(self.keys.record(id)),
+                Operation::Delete(self.keys.sign(id)),
                 Operation::DeletePrefix(self.keys.held_by(id)),
             ],
             otherwise: Vec::new(),
@@ -189,17 +306,31 @@ impl Store {
         &self,
         session: SessionId,
     ) -> Result<Vec<RepositoryKey>, Error> {
-        let places = self
-            .keys_under(&self.keys.held_by(session), "sweep")
-            .await?;
-        let held = places.into_iter().filter_map(|place| match place {
-            (Place::Held(_, repository), _) => Some(repository),
+        let held = self.keys.held_by(session);
+        let end = end_of(&held);
+        let keys = self.keys_in((held, end)).await;
+        let held = keys.map_err(|failure| not_swept(&failure))?.into_iter();
+        let held = held.filter_map(|key| match key.place {
+            Place::Held(_, repository) => Some(repository),
             _ => None,
         });
         let held: Vec<_> = held.collect();
         let mut with_runs = Vec::new();
-        for chunk in held.chunks(50.min(self.max_operations - 1)) {
-            let (alive, busy) = self.busy(session, chunk).await?;
+        let (mut left, mut at_once) = (held.as_slice(), HEADS_AT_ONCE.min(self.max_operations - 1));
+        while !left.is_empty() {
+            let (chunk, rest) = left.split_at(at_once.clamp(1, left.len()));
+            let (alive, busy) = match self.busy(session, chunk).await {
+                Ok(answer) => answer,
+                // Foreign values take the place of heads.
+                Err(failure) if failure.cause == Cause::TooLarge && chunk.len() > 1 => {
+                    at_once = chunk.len() / 2;
+                    continue;
+                }
+                // It counts as having runs: the caller then reads it and gets the error.
+                Err(failure) if failure.cause == Cause::TooLarge => (true, vec![true]),
+                Err(failure) => return Err(not_swept(&failure)),
+            };
+            left = rest;
             for (repository, busy) in chunk.iter().zip(busy) {
                 // A dead session gets no new runs, so its key for a repository without runs can go.
                 if busy {
@@ -218,7 +349,7 @@ impl Store {
         &self,
         session: SessionId,
         repositories: &[RepositoryKey],
-    ) -> Result<(bool, Vec<bool>), Error> {
+    ) -> Result<(bool, Vec<bool>), Failure> {
         let alive = Operation::Get(one_key(self.keys.alive(session)));
         let heads = repositories
             .iter()
@@ -227,12 +358,9 @@ impl Store {
             then: std::iter::once(alive).chain(heads).collect(),
             ..Transaction::default()
         };
-        let answer = self
-            .cluster
-            .commit(transaction, "sweep", Effect::Read)
-            .await?;
+        let answer = self.cluster.transact(&transaction, Effect::Read).await?;
         let mut pages = all_pages(answer.steps).into_iter();
-        let alive = pages.next().ok_or_else(malformed)?;
+        let alive = pages.next().unwrap_or_default();
         let busy = pages.map(|page| match page.entries.first().map(decode_head) {
             Some(Ok(stored)) => stored.head.queued > 0 || stored.head.started > 0,
             // It counts as having runs: the caller then reads it and gets the error.
@@ -256,10 +384,10 @@ impl Store {
     }
 
     async fn has_runs_in(&self, session: SessionId, repository: &RepositoryKey) -> bool {
-        let Ok(entries) = self.all_entries(repository, "sweep").await else {
+        let Ok(read) = self.load(repository, None).await else {
             return true;
         };
-        entries.iter().any(|entry| match entry.state {
+        read.entries.iter().any(|entry| match entry.state {
             EntryState::Queued { owner } => owner == Some(session),
             EntryState::Started {
                 session: holder, ..
@@ -282,4 +410,8 @@ impl Store {
         let deleted = self.cluster.commit(transaction, "sweep", Effect::Write);
         deleted.await.map(drop)
     }
+}
+
+fn not_swept(failure: &Failure) -> Error {
+    failure.error("sweep", Effect::Read)
 }

@@ -12,7 +12,7 @@ use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
 use pac_core::effect::Effect;
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
-use pac_core::{Error, RepositoryKey, Revision, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Version};
 use tokio::time::Instant;
 
 use crate::client::failure::{Cause, Failure};
@@ -138,6 +138,9 @@ impl Store {
             repository,
             changes,
         } = commit;
+        if let Err(refused) = may_be_written(&changes) {
+            return Err(CommitOutcome::Refused(refused));
+        }
         let ended = changes.entries.iter().filter(|e| e.is_finished()).count();
         let lease = match ended {
             0 => 0,
@@ -428,6 +431,13 @@ impl Prepared {
             repository: self.repository,
         }
     }
+}
+
+/// # Errors
+/// `Corrupt` for counters that no store may hold.
+pub(super) fn may_be_written(changes: &Changes) -> Result<(), Error> {
+    let refused = |reason| Error::new(ErrorKind::Corrupt, "commit", reason);
+    changes.check_counters().map_err(refused)
 }
 
 fn size_of(transaction: &Transaction) -> usize {

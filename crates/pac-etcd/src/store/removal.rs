@@ -5,10 +5,11 @@ use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
 use pac_core::effect::Effect;
 
-use crate::client::failure::Failure;
+use crate::client::failure::{Cause, Failure};
 use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
 use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};
+use crate::store::batch::may_be_written;
 use crate::store::refusal::is_at;
 use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision_of};
 
@@ -25,6 +26,9 @@ impl Store {
         session: SessionId,
         commit: RepositoryCommit,
     ) -> (CommitOutcome, Option<Failure>) {
+        if let Err(refused) = may_be_written(&commit.changes) {
+            return (CommitOutcome::Refused(refused), None);
+        }
         for _ in 0..ATTEMPTS {
             match self.try_remove(session, &commit).await {
                 Ok(Some(outcome)) => return (outcome, None),
@@ -46,12 +50,12 @@ impl Store {
     ) -> Result<Option<CommitOutcome>, (Failure, Effect)> {
         let (repository, changes) = (&commit.repository, &commit.changes);
         let sessions = self.keys.sessions();
-        let look = Transaction {
+        let mut look = Transaction {
             then: vec![
                 Operation::Get(one(self.keys.floor())),
                 Operation::Get(Range {
                     end: end_of(&sessions),
-                    key: sessions,
+                    key: sessions.into_bytes(),
                     // A session has up to three keys.
                     limit: 3 * (self.max_operations / 2),
                     keys_only: true,
@@ -60,12 +64,21 @@ impl Store {
             ],
             ..Transaction::default()
         };
-        let read = self.cluster.transact(&look, Effect::Read).await;
+        let read = match self.cluster.transact(&look, Effect::Read).await {
+            // Foreign keys among those of the sessions are too long. What sessions have noted of
+            // this repository is then left over, and deleted after they are dead.
+            Err(failure) if failure.cause == Cause::TooLarge => {
+                look.then.truncate(1);
+                self.cluster.transact(&look, Effect::Read).await
+            }
+            read => read,
+        };
         let mut pages =
             all_pages(read.map_err(|failure| (failure, Effect::Read))?.steps).into_iter();
-        let (Some(floor), Some(sessions)) = (pages.next(), pages.next()) else {
+        let Some(floor) = pages.next() else {
             return Ok(Some(CommitOutcome::Failed(malformed())));
         };
+        let sessions = pages.next().unwrap_or_default();
         let floor = floor.entries.first();
         let floor_at = floor.map_or(0, |kv| kv.modified);
         let before = match floor.map(|kv| decode_floor(&kv.key, &kv.value)).transpose() {

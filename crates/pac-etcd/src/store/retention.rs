@@ -10,15 +10,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pac_core::RepositoryKey;
 use pac_core::driver::Retention;
 use pac_core::effect::Effect;
 use pac_core::state::Entry;
-use pac_core::{Error, RepositoryKey};
 use tokio::time::Instant;
 
 use crate::client::failure::{Cause, Failure};
-use crate::client::{Client, Compare, KeyValue, Operation, Transaction};
-use crate::store::{Store, one, revision_of};
+use crate::client::{Client, Compare, KeyValue, Operation, Range, Transaction};
+use crate::keys::end_of;
+use crate::store::entries::Latest;
+use crate::store::pages::Pages;
+use crate::store::{LONGEST_TTL, Store, one};
 
 /// Most keys on one lease: one with more takes too long to expire, which is one step for etcd.
 const KEYS_PER_LEASE: usize = 1_000;
@@ -44,6 +47,9 @@ const LOOK_AFTER: usize = 4;
 /// Tidying reads all entries of the repository, those of waiting runs too. It waits until it reads
 /// at most this many for each run that ended since the last time.
 const READ_PER_END: usize = 16;
+
+/// How many keys of entries are read with one request.
+const KEYS_AT_ONCE: usize = 10_000;
 
 /// Most entries that are deleted in one request.
 const DELETED_AT_ONCE: usize = 50;
@@ -77,8 +83,10 @@ struct AgeLease {
 
 impl Finished {
     pub(crate) fn new(retention: Retention) -> Self {
+        // Two leases of this age fit into one.
+        let age = retention.age.min(LONGEST_TTL / 2);
         Self {
-            retention,
+            retention: Retention::new(age, retention.per_repository),
             lease: Mutex::default(),
             next_taken: AtomicUsize::new(FIRST_TAKEN),
             ended: Mutex::default(),
@@ -138,7 +146,7 @@ impl Finished {
     }
 
     /// Makes a repository due for tidying at once.
-    fn mark_due(&self, repository: &RepositoryKey) {
+    pub(super) fn mark_due(&self, repository: &RepositoryKey) {
         let ended = Ended {
             runs: self.enough(),
             entries: 0,
@@ -191,7 +199,7 @@ impl Finished {
         *self.lease() = Some(AgeLease {
             id,
             room: taken.saturating_sub(used),
-            until: Instant::now() + takes_for,
+            until: Instant::now() + takes_for.min(LONGEST_TTL),
         });
         let more = taken.saturating_mul(TAKEN_TIMES).min(MOST_TAKEN);
         self.next_taken.store(more, Ordering::Relaxed);
@@ -297,40 +305,66 @@ impl Store {
     /// Deletes the finished runs beyond the number that is kept, in the repositories that are due.
     pub(crate) async fn tidy(&self) {
         for repository in self.finished.due() {
-            if let Err(error) = self.tidy_one(&repository).await {
-                tracing::debug!(%repository, %error, "finished runs are not tidied yet");
+            if let Err(failure) = self.tidy_one(&repository).await {
+                tracing::debug!(%repository, %failure, "finished runs are not tidied yet");
                 self.finished.mark_due(&repository);
             }
         }
     }
 
-    async fn tidy_one(&self, repository: &RepositoryKey) -> Result<(), Error> {
-        let most = self.finished.retention().per_repository;
-        let entries = self.all_entries(repository, "sweep").await?;
-        let finished = entries.iter().filter(|entry| entry.is_finished()).count();
-        let outdated = oldest(&entries, finished.saturating_sub(most));
-        self.finished
-            .tidied(repository, entries.len() - outdated.len());
-        for chunk in outdated.chunks(DELETED_AT_ONCE.min(self.max_operations / 2)) {
-            let deletions = chunk.iter().map(|entry| {
-                let key = self.keys.entry(repository, &entry.run);
+    /// Reads the keys of all entries, and deletes those of finished runs as soon as later ones than
+    /// are kept have been met: what is done when the time is over stays done. An entry of a finished
+    /// run is on a lease, and no other is.
+    async fn tidy_one(&self, repository: &RepositoryKey) -> Result<(), Failure> {
+        let mut latest = Latest::of(self.finished.retention().per_repository);
+        let mut live = 0_usize;
+        let mut outdated = Vec::new();
+        let prefix = self.keys.entries(repository);
+        let keys = Range {
+            end: end_of(&prefix),
+            key: prefix.into_bytes(),
+            limit: KEYS_AT_ONCE,
+            keys_only: true,
+            ..Range::default()
+        };
+        let mut pages = Pages::of(&self.cluster, keys);
+        while let Some(page) = pages.next().await? {
+            for kv in page.entries {
+                if kv.lease == 0 {
+                    live += 1;
+                } else if let Ok(key) = String::from_utf8(kv.key) {
+                    outdated.extend(latest.add(kv.modified, key.into_bytes()));
+                }
+            }
+            self.delete(&mut outdated, DELETED_AT_ONCE).await?;
+        }
+        self.finished.tidied(repository, live + latest.len());
+        self.delete(&mut outdated, 1).await
+    }
+
+    /// Deletes entries that are still as they were read, for as long as there are so many.
+    async fn delete(
+        &self,
+        outdated: &mut Vec<(i64, Vec<u8>)>,
+        least: usize,
+    ) -> Result<(), Failure> {
+        let most = DELETED_AT_ONCE.min(self.max_operations / 2).max(1);
+        while outdated.len() >= least.max(1) {
+            let from = outdated.len().saturating_sub(most);
+            let deletions = outdated.drain(from..).filter_map(|(modified, key)| {
+                let key = String::from_utf8(key).ok()?;
                 // A new run of the same name may have replaced the entry by now.
-                Operation::Transaction(Transaction {
-                    when: vec![Compare::ModifiedAt(
-                        key.clone(),
-                        revision_of(entry.revision),
-                    )],
+                Some(Operation::Transaction(Transaction {
+                    when: vec![Compare::ModifiedAt(key.clone(), modified)],
                     then: vec![Operation::Delete(key)],
                     otherwise: Vec::new(),
-                })
+                }))
             });
             let transaction = Transaction {
                 then: deletions.collect(),
                 ..Transaction::default()
             };
-            self.cluster
-                .commit(transaction, "sweep", Effect::Write)
-                .await?;
+            self.cluster.transact(&transaction, Effect::Write).await?;
         }
         Ok(())
     }
@@ -355,6 +389,15 @@ fn oldest(entries: &[Arc<Entry>], count: usize) -> Vec<Arc<Entry>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_retention_is_too_long() {
+        let finished = Finished::new(Retention::new(Duration::MAX, 40));
+        let lasts = finished.retention().age + finished.spell();
+        assert!(lasts <= LONGEST_TTL, "{lasts:?}");
+        finished.go_on_with(7, (8, 1), Duration::MAX);
+        assert_eq!(finished.take(7), Some(7));
+    }
 
     #[test]
     fn no_number_of_repositories_is_counted_for_ever() {

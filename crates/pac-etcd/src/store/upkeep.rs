@@ -48,6 +48,8 @@ struct Turn {
     key: i64,
     /// Of the store, then.
     revision: i64,
+    /// It is this process's turn, and it has not compacted to this revision yet.
+    owed: Option<i64>,
 }
 
 impl Upkeep {
@@ -93,12 +95,15 @@ impl Store {
     /// What an operator should know of this etcd. Up to three requests, which only read.
     pub(crate) async fn findings(&self) -> Result<Vec<Finding>, Failure> {
         let standing = self.cluster.standing().await?;
-        self.findings_of(&standing).await
+        let mut findings = self.cluster.findings();
+        findings.extend(self.findings_of(&standing).await?);
+        Ok(findings)
     }
 
     /// The same, of a member that has told its standing already.
     pub(crate) async fn findings_of(&self, standing: &Standing) -> Result<Vec<Finding>, Failure> {
         let mut findings = troubles(standing);
+        findings.extend(self.oddities.finding());
         if self.upkeep.keep.is_none()
             && let Some(kept) = self.kept_too_long(standing.revision).await?
         {
@@ -161,19 +166,18 @@ impl Store {
         if self.upkeep.refused.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let key = self.keys.compaction();
         let Some(turn) = *self.upkeep.turn() else {
-            let page = self.cluster.read(one_key(key)).await?;
-            *self.upkeep.turn() = Some(Turn {
-                at: Instant::now(),
-                key: page.entries.first().map_or(0, |kv| kv.modified),
-                revision: page.revision,
-            });
+            let turn = self.look_at_turn().await?;
+            *self.upkeep.turn() = Some(turn);
             return Ok(());
         };
+        if let Some(owed) = turn.owed {
+            return self.compact_now(owed).await;
+        }
         if turn.at.elapsed() < keep {
             return Ok(());
         }
+        let key = self.keys.compaction();
         let transaction = Transaction {
             when: vec![Compare::ModifiedAt(key.clone(), turn.key)],
             then: vec![Operation::Put {
@@ -185,14 +189,12 @@ impl Store {
         };
         let at = Instant::now();
         let next = match self.cluster.transact(&transaction, Effect::Write).await {
-            Ok(answer) if answer.succeeded => {
-                self.compact(turn.revision).await?;
-                Turn {
-                    at,
-                    key: answer.revision,
-                    revision: answer.revision,
-                }
-            }
+            Ok(answer) if answer.succeeded => Turn {
+                at,
+                key: answer.revision,
+                revision: answer.revision,
+                owed: Some(turn.revision),
+            },
             Ok(answer) => {
                 let revision = answer.revision;
                 let page = all_pages(answer.steps).into_iter().next();
@@ -201,16 +203,42 @@ impl Store {
                     at,
                     key: found.map_or(0, |kv| kv.modified),
                     revision,
+                    owed: None,
                 }
             }
             // Nothing can be written, but it can be compacted; by more than one process at worst.
-            Err(failure) if failure.cause == Cause::Full => {
-                self.compact(turn.revision).await?;
-                Turn { at, ..turn }
-            }
+            Err(failure) if failure.cause == Cause::Full => Turn {
+                owed: Some(turn.revision),
+                ..self.look_at_turn().await?
+            },
             Err(failure) => return Err(failure),
         };
+        // Noted before anything else: a compaction that takes longer than this call may is made up
+        // for by the next one.
         *self.upkeep.turn() = Some(next);
+        match next.owed {
+            Some(owed) => self.compact_now(owed).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The latest compaction and the revision of the store, as they are now.
+    async fn look_at_turn(&self) -> Result<Turn, Failure> {
+        let page = self.cluster.read(one_key(self.keys.compaction())).await?;
+        Ok(Turn {
+            at: Instant::now(),
+            key: page.entries.first().map_or(0, |kv| kv.modified),
+            revision: page.revision,
+            owed: None,
+        })
+    }
+
+    /// Compacts, and notes that this process's turn is over.
+    async fn compact_now(&self, owed: i64) -> Result<(), Failure> {
+        self.compact(owed).await?;
+        if let Some(turn) = &mut *self.upkeep.turn() {
+            turn.owed = None;
+        }
         Ok(())
     }
 

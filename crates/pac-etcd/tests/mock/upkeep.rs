@@ -11,7 +11,7 @@ use pac_core::manager::{ConcurrencyManager, KeepAliveOn, ManagerOptions};
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, SessionId};
 use pac_etcd::{EtcdDriver, EtcdOptions};
-use pac_etcd_mock::{MockEtcd, Operation};
+use pac_etcd_mock::{Fault, MockEtcd, Operation};
 use tokio::time::{Instant, sleep};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -83,6 +83,45 @@ async fn one_process_compacts_what_is_old_enough() {
     let times = asked(&etcd, Operation::Compact);
     assert!((7..=9).contains(&times), "{times} times in 48 minutes");
     assert!(!can_be_read(&etcd, young - 1).await);
+}
+
+/// A full store is compacted again and again, to a later revision each time; and a compaction for
+/// which one call has no time is made up for by the next.
+#[tokio::test(start_paused = true)]
+async fn a_full_store_and_a_slow_one_are_compacted_too() {
+    let etcd = mock().await;
+    let driver = compacting(&etcd).await;
+    let sweep = async |minutes: u32| {
+        for _ in 0..minutes {
+            driver.dead_sessions().await.unwrap();
+            sleep(MINUTE).await;
+        }
+    };
+    let old = written(&etcd, 100).await;
+    etcd.faults().exceed_quota(true);
+    sweep(8).await;
+    assert!(!can_be_read(&etcd, old - 1).await);
+    let mut client = etcd.client().await.unwrap();
+    let deleted = client.delete("other/key", None).await.unwrap();
+    let deleted = deleted.header().unwrap().revision();
+    sweep(16).await;
+    assert!(!can_be_read(&etcd, deleted - 1).await, "it stands still");
+
+    etcd.faults().exceed_quota(false);
+    let slow = Fault::AnsweredLate(Duration::from_secs(2));
+    let failing = Fault::Refused("etcdserver: request timed out".to_owned());
+    for fault in [slow, failing] {
+        let injected = etcd.faults().inject([Operation::Compact], 1, fault);
+        let mut minutes = 0;
+        while injected.hits() == 0 {
+            assert!(minutes < 30, "it is never this process's turn");
+            minutes += 1;
+            sweep(1).await;
+        }
+        let times = asked(&etcd, Operation::Compact);
+        sweep(2).await;
+        assert_eq!(asked(&etcd, Operation::Compact), times + 1, "made up for");
+    }
 }
 
 /// A watch that has not heard of the latest changes yet can still be resumed.

@@ -198,6 +198,14 @@ impl Member {
         self.counted("grpc_server_msg_received_total", method)
     }
 
+    /// How many bytes it has sent to clients.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        let metrics = self.get("/metrics").unwrap();
+        let name = "etcd_network_client_grpc_sent_bytes_total ";
+        let told = metrics.lines().find_map(|line| line.strip_prefix(name));
+        told.unwrap().parse::<f64>().unwrap() as u64
+    }
+
     fn counted(&self, metric: &str, method: &str) -> u64 {
         let metrics = self.get("/metrics").unwrap();
         let method = format!("grpc_method=\"{method}\"");

@@ -16,7 +16,7 @@ pub(super) fn config_map(install: &Install) -> Manifest {
             "postgresql-port": "5432",
             "postgresql-database": "pac_concurrency",
             "postgresql-username": "pac_user",
-            "postgresql-ssl-mode": "require",
+            "postgresql-ssl-mode": "verify-full",
         }),
         StoreDriver::Etcd => json!({
             "concurrency-enabled": "true",

@@ -1,19 +1,21 @@
 //! Makes connections: tries the servers one after the other, each for its share of the time, with
 //! passwords and certificates as their files are then.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pac_core::Error;
 use pac_core::pauses::Pauses;
+use pac_core::{Error, ErrorKind, file};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::config::{SslMode as ClientSslMode, TargetSessionAttrs};
-use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::config::{
+    ChannelBinding, SslMode as ClientSslMode, SslNegotiation, TargetSessionAttrs,
+};
 use tokio_postgres::{Client, Config, Connection, Socket};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::{Effect, Failure};
-use crate::options::{PostgresOptions, SslMode};
+use super::guard::{Guard, Guarded};
+use crate::options::{Authentication, PostgresOptions, SslMode};
 use crate::tls;
 
 /// The longest that one of several servers may take: to be reached, to greet and to say whether it
@@ -34,7 +36,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration:
 const READ_COMMITTED: &str = "-c default_transaction_isolation=read\\ committed";
 
 /// The part of a connection that moves its bytes.
-pub(super) type Wire = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+pub(super) type Wire = Connection<Socket, Guarded>;
 
 /// The servers, and which of them could not be used lately.
 #[derive(Debug)]
@@ -43,6 +45,11 @@ pub(crate) struct Connector {
     /// For each of the servers.
     failed: Mutex<Vec<Option<Instant>>>,
     share: Mutex<Duration>,
+    system: Arc<tls::System>,
+    /// Whether the log says that others can read the private key.
+    told_of_key: Arc<AtomicBool>,
+    /// What the last connection was made with.
+    guard: Mutex<Option<Guard>>,
 }
 
 impl Connector {
@@ -51,6 +58,9 @@ impl Connector {
             options: Arc::new(options.clone()),
             failed: Mutex::new(vec![None; options.hosts.len()]),
             share: Mutex::new(SHARE),
+            system: Arc::default(),
+            told_of_key: Arc::default(),
+            guard: Mutex::default(),
         }
     }
 
@@ -142,14 +152,46 @@ impl Connector {
         // Of this server alone, so that errors name it.
         let mut options = PostgresOptions::clone(&self.options);
         options.hosts = options.hosts.get(server).cloned().into_iter().collect();
-        let config = config(&options, share)?;
-        let tls = MakeRustlsConnect::new(tls::config(&options)?);
-        match timeout(share, config.connect(tls)).await {
-            Ok(connected) => {
-                connected.map_err(|error| options.failure(operation, Effect::Connect, &error))
-            }
+        let connecting = async {
+            let (config, guard) = self.read(&options, share).await?;
+            *self.guard() = Some(guard.clone());
+            let connected = config.connect(guard).await;
+            connected.map_err(|error| options.failure(operation, Effect::Connect, &error))
+        };
+        match timeout(share, connecting).await {
+            Ok(connected) => connected,
             Err(_) => Err(options.connect_timed_out(operation, share)),
         }
+    }
+
+    /// What a connection is made with, as the files are now. They may be on a disk that is slow, so
+    /// a thread of its own reads them.
+    async fn read(
+        &self,
+        options: &PostgresOptions,
+        share: Duration,
+    ) -> Result<(Config, Guard), Error> {
+        let (options, system) = (options.clone(), Arc::clone(&self.system));
+        let told = Arc::clone(&self.told_of_key);
+        let read = file::apart(share, move || {
+            let config = config(&options, share)?;
+            let tls = tls::config(&options, &system)?;
+            if let Some(exposed) = tls::exposed_key(&options)
+                && !told.swap(true, Ordering::Relaxed)
+            {
+                tracing::warn!("{exposed}");
+            }
+            Ok((config, Guard::new(tls, options.demanded())))
+        });
+        read.await.unwrap_or_else(|reason| {
+            let message = format!("the files of passwords and certificates {reason}");
+            Err(Error::new(ErrorKind::Unavailable, "connect", message))
+        })
+    }
+
+    /// What a request to cancel a statement is sent with; `None` while there was no connection.
+    pub(super) fn last_guard(&self) -> Option<Guard> {
+        self.guard().clone()
     }
 
     /// The servers in the order of the settings, but for those that could not be used lately, which
@@ -166,6 +208,10 @@ impl Connector {
         if let Some(known) = self.failed().get_mut(server) {
             *known = failed;
         }
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Option<Guard>> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn share(&self) -> MutexGuard<'_, Duration> {
@@ -193,10 +239,22 @@ fn config(options: &PostgresOptions, share: Duration) -> Result<Config, Error> {
         .keepalives_idle(KEEPALIVE.0)
         .keepalives_interval(KEEPALIVE.1)
         .keepalives_retries(KEEPALIVE.2)
-        .ssl_mode(match options.ssl_mode {
-            SslMode::Disable => ClientSslMode::Disable,
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => ClientSslMode::Require,
+        .channel_binding(match options.demanded() {
+            Authentication::ChannelBinding => ChannelBinding::Require,
+            Authentication::Scram | Authentication::Any => ChannelBinding::Prefer,
         });
+    // Only in a Unix socket the library's stream is used as it is: the library makes no other one
+    // there. Everywhere else the guard makes the stream, and without TLS does so at once.
+    let in_file = options.hosts.iter().any(|(host, _)| host.starts_with('/'));
+    match options.ssl_mode {
+        SslMode::Disable if in_file => config.ssl_mode(ClientSslMode::Disable),
+        SslMode::Disable => config
+            .ssl_mode(ClientSslMode::Require)
+            .ssl_negotiation(SslNegotiation::Direct),
+        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
+            config.ssl_mode(ClientSslMode::Require)
+        }
+    };
     if options.sets_isolation {
         config.options(READ_COMMITTED);
     }

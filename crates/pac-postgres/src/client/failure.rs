@@ -6,11 +6,12 @@ use std::io;
 use std::time::Duration;
 
 pub(crate) use pac_core::effect::Effect;
-use pac_core::{Error, ErrorKind};
+use pac_core::{Error, ErrorKind, file};
 use rustls::CertificateError;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use crate::options::PostgresOptions;
+use crate::tls::SelfSigned;
 
 /// A failed request, and what it says of the connection and of the server.
 #[derive(Debug)]
@@ -116,6 +117,8 @@ impl PostgresOptions {
         let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
         let (kind, message) = if let Some(answer) = error.as_db_error() {
             self.answer(effect, answer)
+        } else if let Some(unproven) = self.unproven(error) {
+            unproven
         } else if let Some(problem) = causes().find_map(certificate_problem) {
             (ErrorKind::Config, self.certificate(problem))
         } else if let Some(cause) = causes().find_map(|cause| cause.downcast_ref::<io::Error>()) {
@@ -144,6 +147,10 @@ impl PostgresOptions {
                         self.username
                     ),
                 ),
+                _ if effect == Effect::Connect => {
+                    let reason = "its answer cannot be understood";
+                    (ErrorKind::Config, self.no_postgres(reason))
+                }
                 _ if effect == Effect::Write => (
                     ErrorKind::Indeterminate,
                     "the answer could not be understood; read before acting".to_owned(),
@@ -314,9 +321,17 @@ impl PostgresOptions {
     fn certificate(&self, problem: &CertificateError) -> String {
         let place = self.place();
         match problem {
-            CertificateError::UnknownIssuer => format!(
-                "the certificate of {place} is not signed by an authority of the CA file: use the \
-                 CA that signed it"
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
+                "the certificate of {place} is not signed by an authority of {}: use the CA that \
+                 signed it",
+                self.authorities()
+            ),
+            CertificateError::Other(other) if other.0.is::<SelfSigned>() => format!(
+                "the certificate of {place} is self-signed, or that of an authority itself, and none of \
+                 {} has signed it for a server: sign one with an authority of your own, and name \
+                 that as the CA file; or make it anew with basicConstraints=CA:FALSE, and name it \
+                 as the CA file",
+                self.authorities()
             ),
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 format!(
@@ -331,6 +346,14 @@ impl PostgresOptions {
                 format!("the certificate of {place} is not valid yet: look at the clocks")
             }
             _ => format!("the certificate of {place} is not valid: replace it"),
+        }
+    }
+
+    /// The authorities that are trusted.
+    fn authorities(&self) -> String {
+        match &self.ca_file {
+            Some(path) => format!("the CA file {}", file::shown(path)),
+            None => "this system (no CA file is set)".to_owned(),
         }
     }
 
@@ -404,7 +427,7 @@ impl PostgresOptions {
     }
 
     /// Where the servers are: `db1:5432, db2:5432`.
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         let hosts = self
             .hosts
             .iter()

@@ -12,13 +12,11 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::connect::{Connector, Wire};
 use super::failure::{self, Effect, Failure};
 use super::{Param, Sql};
 use crate::options::PostgresOptions;
-use crate::tls;
 
 /// One statement, and how long it may take.
 #[derive(Clone, Copy)]
@@ -33,15 +31,17 @@ pub(super) struct Request<'a> {
 /// How statements are run, on whatever connection.
 #[derive(Debug)]
 pub(super) struct Statements {
+    connector: Arc<Connector>,
     options: Arc<PostgresOptions>,
     /// Whether they may have names.
     named: AtomicBool,
 }
 
 impl Statements {
-    pub(super) fn new(connector: &Connector) -> Self {
+    pub(super) fn new(connector: Arc<Connector>) -> Self {
         Self {
             options: Arc::clone(&connector.options),
+            connector,
             named: AtomicBool::new(false),
         }
     }
@@ -106,13 +106,13 @@ impl Statements {
 
     /// Asks the server, in the background, to cancel the statement that it is carrying out.
     pub(super) fn cancel(&self, client: &Client) {
-        let (token, options) = (client.cancel_token(), Arc::clone(&self.options));
+        let (token, patience) = (client.cancel_token(), self.options.statement_timeout);
+        let Some(guard) = self.connector.last_guard() else {
+            return;
+        };
         let cancel = async move {
-            if let Ok(tls) = tls::config(&options) {
-                // This only spares the server work, so it may fail.
-                let asked = token.cancel_query(MakeRustlsConnect::new(tls));
-                let _ = timeout(options.statement_timeout, asked).await;
-            }
+            // This only spares the server work, so it may fail.
+            let _ = timeout(patience, token.cancel_query(guard)).await;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(cancel);

@@ -100,10 +100,10 @@ BEGIN
 END
 $$;
 
--- A counter, or 0 in place of what is none.
-CREATE FUNCTION counted(number bigint) RETURNS bigint
+-- A counter, or 0 in place of one that is above `most` or none.
+CREATE FUNCTION counted(number bigint, most bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE
-RETURN CASE WHEN number BETWEEN 0 AND 4611686018427387904 THEN number ELSE 0 END;
+RETURN CASE WHEN number BETWEEN 0 AND most THEN number ELSE 0 END;
 
 -- Locks first and reads later: every statement of this function sees what was committed before that
 -- statement began, and a row that it locks as it is then. Sessions and heads are locked in the order
@@ -137,6 +137,8 @@ AS $$
 #variable_conflict use_column
 DECLARE
   c_now CONSTANT bigint := -9223372036854775808;
+  -- 2^61. No removal raises the floor beyond this, so that all repositories can count on from there.
+  c_floor CONSTANT bigint := 2305843009213693952;
   v_sessions bigint[] := ARRAY[p_session];
   v_living bigint[];
   v_dead bigint[];
@@ -310,9 +312,9 @@ BEGIN
     WITH gone AS (
       DELETE FROM repositories r USING unnest(v_held) h (number)
         WHERE p_remove[h.number] AND r.repository = p_repository[h.number]
-        RETURNING greatest(counted(r.revision) + 1, counted(r.last_ticket), counted(r.last_token))
-          AS after)
-      SELECT greatest(v_floor, max(counted(gone.after))) INTO v_floor FROM gone;
+        RETURNING greatest(counted(r.revision, c_floor) + 1, counted(r.last_ticket, c_floor),
+          counted(r.last_token, c_floor)) AS after)
+      SELECT greatest(v_floor, max(counted(gone.after, c_floor))) INTO v_floor FROM gone;
     UPDATE floor f SET value = v_floor;
   END IF;
 

@@ -35,7 +35,7 @@ BEGIN
       RETURNING e.repository, e.revision),
   upto AS (SELECT g.repository, max(g.revision) AS revision, count(*) AS gone
     FROM gone g GROUP BY g.repository),
-  noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(u.revision))
+  noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(u.revision, 4611686018427387904))
     FROM upto u WHERE r.repository = u.repository)
   SELECT coalesce(sum(u.gone), 0) INTO v_gone FROM upto u;
   RETURN v_gone;
@@ -73,7 +73,7 @@ BEGIN
           ORDER BY k.revision LIMIT p_most) o) o
       WHERE e.repository = o.repository AND e.run = o.run
       RETURNING 1),
-  noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(c.revision))
+  noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(c.revision, 4611686018427387904))
     FROM cut c WHERE r.repository = c.repository)
   SELECT count(*) INTO v_gone FROM gone;
   RETURN coalesce(v_gone, 0);

@@ -23,20 +23,23 @@ const ON_TABLES: [(&str, &[&str]); 8] = [
 /// Says which privileges the role of the connections lacks, by the catalogue, which is open to every
 /// role; nothing is tried. The functions of triggers need none.
 pub(crate) async fn missing_privileges(client: &Client) -> Result<Option<Finding>, Error> {
-    let sql = "SELECT 'USAGE ON SCHEMA ' || quote_ident(n.nspname) FROM pg_namespace n \
-                 WHERE n.nspname = $1 AND NOT has_schema_privilege(n.oid, 'USAGE') \
+    let sql = "SELECT pg_catalog.format('USAGE ON SCHEMA %I', n.nspname) \
+                 FROM pg_catalog.pg_namespace n WHERE n.nspname = $1 \
+                 AND NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
                UNION ALL \
-               SELECT p.privilege || ' ON ' || format('%I.%I', n.nspname, c.relname) \
-                 FROM unnest($2, $3) p (relation, privilege) \
-                 JOIN pg_namespace n ON n.nspname = $1 \
-                 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.relation \
-                 WHERE NOT has_table_privilege(c.oid, p.privilege) \
+               SELECT pg_catalog.format('%s ON %I.%I', p.privilege, n.nspname, c.relname) \
+                 FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) \
+                   p (relation, privilege) \
+                 JOIN pg_catalog.pg_namespace n ON n.nspname = $1 \
+                 JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.relation \
+                 WHERE NOT pg_catalog.has_table_privilege(c.oid, p.privilege) \
                UNION ALL \
-               SELECT format('EXECUTE ON FUNCTION %I.%I(%s)', n.nspname, f.proname, \
-                   pg_get_function_identity_arguments(f.oid)) \
-                 FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace AND n.nspname = $1 \
-                 WHERE f.prorettype <> 'trigger'::regtype \
-                   AND NOT has_function_privilege(f.oid, 'EXECUTE')";
+               SELECT pg_catalog.format('EXECUTE ON FUNCTION %I.%I(%s)', n.nspname, f.proname, \
+                   pg_catalog.pg_get_function_identity_arguments(f.oid)) \
+                 FROM pg_catalog.pg_proc f \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace AND n.nspname = $1 \
+                 WHERE f.prorettype <> 'trigger'::pg_catalog.regtype::pg_catalog.oid \
+                   AND NOT pg_catalog.has_function_privilege(f.oid, 'EXECUTE')";
     let options = client.options();
     let (mut tables, mut privileges) = (Vec::new(), Vec::new());
     for (table, needed) in ON_TABLES {

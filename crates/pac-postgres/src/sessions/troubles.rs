@@ -33,7 +33,7 @@ impl Troubles {
     }
 
     /// What is to be said in the log now, if anything: the text and the cure.
-    pub(super) fn to_tell(&mut self, schema: &str) -> Option<(String, String)> {
+    pub(super) fn tell(&mut self, schema: &str) -> Option<(String, String)> {
         if self.told.is_some_and(|told| told.elapsed() < TELL) {
             return None;
         }
@@ -60,7 +60,7 @@ fn locked(sessions: &[i64], schema: &str) -> (String, String) {
         ),
         format!(
             "look in pg_stat_activity for transactions that have been open for long and use \
-             {schema}, and end them (SELECT pg_terminate_backend(pid))"
+             {schema}, and end them (SELECT pg_catalog.pg_terminate_backend(pid))"
         ),
     )
 }
@@ -99,23 +99,23 @@ mod tests {
     fn what_cannot_be_understood_is_named_at_once_and_not_all_the_time() {
         let mut troubles = Troubles::default();
         troubles.note(&[], Vec::new());
-        assert_eq!(troubles.to_tell("\"pac\""), None);
+        assert_eq!(troubles.tell("\"pac\""), None);
         troubles.note(&[5], (1..=30).collect());
-        let (text, cure) = troubles.to_tell("\"pac\"").unwrap();
+        let (text, cure) = troubles.tell("\"pac\"").unwrap();
         assert!(text.contains("20 and 10 more"), "{text}");
         assert!(cure.contains("UPDATE \"pac\".sessions"), "{cure}");
-        assert_eq!(troubles.to_tell("\"pac\""), None);
+        assert_eq!(troubles.tell("\"pac\""), None);
     }
 
     #[test]
     fn a_commit_under_way_is_not_worth_a_word() {
         let mut troubles = Troubles::default();
         troubles.note(&[5, 6], Vec::new());
-        assert_eq!(troubles.to_tell("\"pac\""), None);
+        assert_eq!(troubles.tell("\"pac\""), None);
         let long_ago = Instant::now().checked_sub(STUCK).unwrap();
         troubles.locked.insert(6, long_ago);
         troubles.note(&[6], Vec::new());
-        let (text, _) = troubles.to_tell("\"pac\"").unwrap();
+        let (text, _) = troubles.tell("\"pac\"").unwrap();
         assert!(text.starts_with("sessions 6 of"), "{text}");
     }
 }

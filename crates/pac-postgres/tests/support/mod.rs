@@ -10,13 +10,14 @@
     reason = "a test fails by panicking"
 )]
 
+pub(crate) mod impostor;
 pub(crate) mod own;
 pub(crate) mod proxy;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use pac_core::driver::{Driver, RepositoryCommit, SessionTtl};
+use pac_core::driver::{Driver, Finding, Level, RepositoryCommit, SessionTtl};
 use pac_core::protocol::{Command, Issuer, Outcome, RunRequest, apply};
 use pac_core::state::RepositoryState;
 use pac_core::{Limit, RepositoryKey, SessionId};
@@ -77,6 +78,14 @@ pub(crate) async fn value<T: for<'a> tokio_postgres::types::FromSql<'a>>(
     sql: &str,
 ) -> T {
     client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// What does not work, by the driver's own account. The database of the servers for tests is open to
+/// every role, of which it warns.
+pub(crate) async fn failures(driver: &dyn Driver) -> Vec<Finding> {
+    let mut found = driver.diagnose().await.unwrap();
+    found.retain(|finding| finding.level() != Level::Warning);
+    found
 }
 
 pub(crate) const TTL: SessionTtl =
