@@ -120,7 +120,7 @@ impl<W: Write> Write for Plain<W> {
                 [] => {}
                 // The rest of the character may come with the next bytes.
                 cut if chunks.peek().is_none() && is_a_beginning(cut) => {
-                    cut.clone_into(&mut self.begun)
+                    cut.clone_into(&mut self.begun);
                 }
                 _ => self.text("\u{fffd}")?,
             }

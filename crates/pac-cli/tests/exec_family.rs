@@ -176,8 +176,9 @@ fn contained_streams_signals_and_exit_codes_are_the_commands_own(store: &Store) 
 fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
     let user = Command::new("id").arg("-u").output().unwrap();
     if user.stdout != b"0\n" {
-        let said = "SKIPPED a_command_of_another_user: only root can start processes of two users";
-        writeln!(std::io::stderr(), "{said}").unwrap();
+        let said =
+            "SKIPPED a_command_of_another_user: only root can start processes of two users\n";
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
         return;
     }
     let (as_root, pac) = (store.file("as-root"), store.file("pac"));

@@ -101,7 +101,7 @@ fn settings_are_escaped_and_stay_what_they_are_in_json() {
             quoted.trim_start_matches('"')
         ),
         format!("[{quoted}"),
-        format!("{quoted}"),
+        quoted.clone(),
         HOSTILE.to_owned(),
     ] {
         fs::write(&file, &text).unwrap();

@@ -80,7 +80,7 @@ impl Trace {
                 Ok(Line::Blank) => {}
                 Ok(Line::TooLong) => problems.add(
                     line,
-                    format!(
+                    &format!(
                         "the line is longer than {MAX_LINE} bytes, the most that a row may have"
                     ),
                 ),
@@ -89,7 +89,7 @@ impl Trace {
                         .and_then(|row| starts_once(&mut started, &row).map(|()| row));
                     match row {
                         Ok(row) => rows.push(row),
-                        Err(problem) => problems.add(line, problem),
+                        Err(problem) => problems.add(line, &problem),
                     }
                 }
                 Err(error) => return Err(BadTrace::unreadable(name, error)),
@@ -142,9 +142,9 @@ struct Problems {
 }
 
 impl Problems {
-    fn add(&mut self, line: usize, problem: String) {
+    fn add(&mut self, line: usize, problem: &str) {
         if self.described.len() < MAX_PROBLEMS {
-            self.described.push((line, one_line(&problem).into_owned()));
+            self.described.push((line, one_line(problem).into_owned()));
         } else {
             self.more += 1;
         }
