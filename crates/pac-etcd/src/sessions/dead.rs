@@ -146,7 +146,7 @@ impl Store {
     }
 
     /// Deletes a key that lives by its lease alone, if it has lived for longer than that `allows`
-    /// and is still as it was seen. Whoever goes on to renew the lease keeps nothing alive by it.
+    /// and is still as it was seen. A client that goes on to renew the lease keeps nothing alive by it.
     async fn end_suspect(
         &self,
         suspect: Suspect,
