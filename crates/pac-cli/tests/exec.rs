@@ -248,7 +248,7 @@ fn wrong_arguments_are_named() {
         ),
         (
             &["--repository", "ci/web", "--ttl", "5", "--", "true"],
-            "such as 30s",
+            "from 100ms to 24h, such as 15s",
         ),
         (&["--repository", "ci/web"], "COMMAND"),
         (
