@@ -3,8 +3,9 @@
 -- itself; then only the part at the end is needed, with that role in the place of pac_runtime.
 --
 -- Give this software a database of its own. Run this with psql as the owner of the schema, once the schema is there (`pac schema apply`), and
--- again after each version that changes it: what is granted already stays. The owner needs no other
--- privileges if the role exists; else one who may create roles does that first:
+-- again after each version that changes it: what is granted already stays. The owner of the schema owns the
+-- database, too, or was let create schemas in it by name (GRANT CREATE ON DATABASE ... TO ...): others are not
+-- trusted with it. It needs no other privileges if the role exists; else one who may create roles does that first:
 --
 --   CREATE ROLE pac_runtime LOGIN PASSWORD 'a password of your own';
 --
@@ -47,6 +48,14 @@ BEGIN
   ELSE
     RAISE WARNING 'only % may close this database to other roles: REVOKE ALL ON DATABASE % FROM PUBLIC',
       pg_get_userbyid(v_database.datdba), quote_ident(v_database.datname);
+  END IF;
+  IF EXISTS (SELECT FROM pg_namespace n
+      WHERE n.nspname = 'public' AND has_schema_privilege('public'::name, n.oid, 'CREATE')) THEN
+    IF pg_has_role((SELECT nspowner FROM pg_namespace WHERE nspname = 'public'), 'USAGE') THEN
+      REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+    ELSE
+      RAISE WARNING 'only the owner of the schema public may close it: REVOKE CREATE ON SCHEMA public FROM PUBLIC';
+    END IF;
   END IF;
   BEGIN
     -- For people, too: no name is looked up where others may create. The driver does not depend on it.

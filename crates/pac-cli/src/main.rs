@@ -168,7 +168,12 @@ fn refused(error: &clap::Error) -> ExitCode {
         // With what follows the name of an option.
         let argument = argument.to_string_lossy().into_owned();
         let value = argument.split_once('=').map(|(_, value)| value);
-        for foreign in [Some(argument.as_str()), value].into_iter().flatten() {
+        let has_text = |foreign: &&str| !foreign.trim().is_empty();
+        for foreign in [Some(argument.as_str()), value]
+            .into_iter()
+            .flatten()
+            .filter(has_text)
+        {
             if let Cow::Owned(shown) = one_line(foreign) {
                 text = text.replace(foreign, &shown);
             }

@@ -246,6 +246,7 @@ mod roles {
         assert_eq!(doctor.check("session").0, "skipped");
         doctor.assert_failed("privileges", &cure, 77);
         // The role may write sessions, but no runs. The attempt leaves nothing behind.
+        grant("SELECT ON secrets");
         grant("SELECT, UPDATE ON floor, server");
         grant("SELECT, INSERT, UPDATE, DELETE ON repositories, sessions");
         grant("SELECT ON entries");

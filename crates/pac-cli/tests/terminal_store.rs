@@ -161,20 +161,28 @@ mod postgres {
 
 #[cfg(feature = "etcd")]
 mod etcd {
-    use std::process::Command;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
 
     use servers::variable;
 
     use super::*;
 
-    fn etcdctl(arguments: &[&str]) -> String {
+    fn etcdctl(arguments: &[&str], input: &str) -> String {
         let endpoint = variable("PAC_TEST_ETCD");
-        let output = Command::new("etcdctl")
+        let mut etcdctl = Command::new(variable("PAC_TEST_ETCDCTL"))
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", endpoint.as_str()])
             .args(arguments)
-            .output()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
             .unwrap();
+        // A value is longer than an argument may be.
+        let mut stdin = etcdctl.stdin.take().unwrap();
+        stdin.write_all(input.as_bytes()).unwrap();
+        drop(stdin);
+        let output = etcdctl.wait_with_output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -190,18 +198,18 @@ mod etcd {
         let prefix = settings.clone().find(|(key, _)| key == "etcd-prefix");
         let prefix = prefix.unwrap().1.clone();
         let hostile = "x\u{1b}[2J\u{1b}]0;t\u{7}\nforged\r\u{9b}\u{202e}\u{2028}\u{2066}";
-        let keys = etcdctl(&["get", "--prefix", &prefix, "--keys-only"]);
+        let keys = etcdctl(&["get", "--prefix", &prefix, "--keys-only"], "");
         let keys: Vec<_> = keys.lines().filter(|line| !line.is_empty()).collect();
         assert!(keys.len() > 2, "{keys:?}");
         let long = format!("{hostile}{}", "m".repeat(100_000));
         let quoted = serde_json::to_string(&long).unwrap();
         for key in keys {
             for value in [long.as_str(), &quoted, &format!("{{{quoted}:{quoted}}}")] {
-                etcdctl(&["put", key, "--", value]);
+                etcdctl(&["put", key], value);
             }
             run_all(&store);
             // Beside it: a key that is no name.
-            etcdctl(&["put", &format!("{key}{hostile}"), "x"]);
+            etcdctl(&["put", &format!("{key}{hostile}")], "x");
         }
         run_all(&store);
     }

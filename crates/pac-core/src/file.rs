@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ use crate::text::one_line;
 
 /// Longer than any password; stops a wrong path from filling the memory.
 const MAX_PASSWORD_BYTES: u64 = 64 * 1024;
+
+/// Reads that nobody waits for any more, at most: those of a file system that does not answer.
+const MOST_READS: usize = 64;
+
+/// How many reads of [`apart`] have not ended.
+static READS: AtomicUsize = AtomicUsize::new(0);
 
 /// What is shown in the place of a name that may be a secret.
 const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be a secret)";
@@ -53,10 +60,19 @@ pub async fn apart<T: Send + 'static>(
     within: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, String> {
+    let one = Reading::begin().ok_or_else(|| {
+        format!(
+            "were not read: {MOST_READS} earlier reads have not ended, so the file system does not \
+             answer"
+        )
+    })?;
     let (done, answer) = oneshot::channel();
     let started = thread::Builder::new()
         .name("pac-files".to_owned())
-        .spawn(move || drop(done.send(work())));
+        .spawn(move || {
+            let done = done.send(work());
+            drop((one, done));
+        });
     // Without an owner: it holds nothing that anything waits for.
     drop(started.map_err(|error| format!("could not be read: no thread for it: {error}"))?);
     match timeout(within, answer).await {
@@ -65,6 +81,23 @@ pub async fn apart<T: Send + 'static>(
         Err(_) => Err(format!(
             "were not read within {within:?}: the file system does not answer"
         )),
+    }
+}
+
+/// A read that has not ended.
+struct Reading;
+
+impl Reading {
+    fn begin() -> Option<Self> {
+        let before = READS.fetch_add(1, Ordering::Relaxed);
+        let one = Self;
+        (before < MOST_READS).then_some(one)
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        READS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

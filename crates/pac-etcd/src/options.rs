@@ -272,7 +272,7 @@ fn not_read(reason: &str) -> Error {
 
 /// `reason` must not repeat anything that the file holds.
 fn unusable(what: &str, path: &Path, reason: &str) -> Error {
-    wrong(format!("the {what} file {} {reason}", path.display()))
+    wrong(format!("the {what} file {} {reason}", file::shown(path)))
 }
 
 fn wrong(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -21,6 +21,7 @@ use crate::client::{Client, Compare, Keeper, Operation, Transaction};
 use crate::record::encode_session;
 use crate::store::{LONGEST_TTL, Store, malformed};
 
+use witness::TTLS;
 pub(crate) use witness::Witness;
 
 /// The sessions that this driver has opened.
@@ -138,8 +139,10 @@ impl Sessions {
             let renewal = renew(cluster, keepers, id, session.lease.load(Ordering::Acquire));
             let renewal = timeout(patience, renewal);
             let sign = session.sign(store, cluster, id);
-            let (renewal, sign) = and_soon(renewal, sign, session.ttl.session / 30).await;
-            if sign == Some(Sign::Dead) {
+            // A member that does not answer gets no more time for the sign.
+            let renewed = |renewal: &_| matches!(renewal, Ok(Ok(_)));
+            let (renewal, sign) = and_soon(renewal, sign, renewed, session.ttl.session / 30).await;
+            if sign == Some(Sign::Dead) || (sign == Some(Sign::Refused) && session.is_unsigned()) {
                 self.forget(store, id);
                 return Err(Error::session_lost(operation, id));
             }
@@ -237,9 +240,19 @@ impl Session {
             Ok(_) => Sign::Dead,
             Err(failure) => {
                 tracing::debug!(%failure, session = %id, "its sign is not written yet");
-                Sign::Missing
+                match failure.cause {
+                    Cause::Denied | Cause::Credentials | Cause::Token => Sign::Refused,
+                    _ => Sign::Missing,
+                }
             }
         }
+    }
+
+    /// Whether other processes will soon end the session, because its sign is an old one. A process
+    /// whose user may not write any more would hear of that only if it may still read.
+    fn is_unsigned(&self) -> bool {
+        let last = *self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed() > self.ttl.session.saturating_mul(TTLS - 1)
     }
 
     fn take_connections(&self, store: &Store) -> Connections {
@@ -268,6 +281,8 @@ enum Sign {
     Fresh,
     /// It could not be written.
     Missing,
+    /// The user may not write it.
+    Refused,
     /// The session is dead.
     Dead,
 }
@@ -275,10 +290,12 @@ enum Sign {
 /// A sign is due so much of a session TTL after the last one: with the third renewal.
 const SIGN_AFTER: f64 = 0.8;
 
-/// Waits for `first`, and then so much longer for `second`, which is begun at the same time.
+/// Waits for `first`, and then, where that came to what is `worth` it, so much longer for `second`,
+/// which is begun at the same time.
 async fn and_soon<A, B>(
     first: impl Future<Output = A>,
     second: impl Future<Output = B>,
+    worth: impl FnOnce(&A) -> bool,
     longer: Duration,
 ) -> (A, Option<B>) {
     let (mut first, mut second) = (pin!(first), pin!(second));
@@ -290,7 +307,7 @@ async fn and_soon<A, B>(
             other = &mut second, if done.is_none() => done = Some(other),
         }
     };
-    if done.is_none() {
+    if done.is_none() && worth(&answer) {
         done = timeout(longer, second).await.ok();
     }
     (answer, done)

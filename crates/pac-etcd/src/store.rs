@@ -162,7 +162,7 @@ impl Store {
                 ..Transaction::default()
             };
             match self.cluster.transact(&transaction, Effect::Read).await {
-                Err(failure) if failure.cause == Cause::TooLarge && range.limit > 1 => {
+                Err(failure) if failure.is_too_large() && range.limit > 1 => {
                     range.limit /= 2;
                 }
                 answer => break answer,

@@ -234,7 +234,7 @@ async fn see_to(
         }
         // The stream cannot continue where it broke, because that revision was compacted or the
         // answer is too large: it goes on from now.
-        Cause::Compacted | Cause::Other | Cause::TooLarge => {
+        Cause::Compacted | Cause::Other | Cause::TooLarge | Cause::AnswerTooLarge => {
             if let Ok(now) = now(store).await {
                 *next = now + 1;
                 store.recent.forget();

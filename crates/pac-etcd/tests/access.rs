@@ -404,7 +404,8 @@ async fn https_trusts_the_authorities_of_the_system() {
         "{error}"
     );
     let mut child = Command::new(env::current_exe().unwrap());
-    child.args(["--exact", "https_trusts_the_authorities_of_the_system"]);
+    let name = "access::https_trusts_the_authorities_of_the_system";
+    child.args(["--exact", name]);
     child.env(AS_CHILD, member.endpoint());
     child.env("SSL_CERT_FILE", authority.file("ca.pem"));
     let ended = tokio::task::spawn_blocking(move || child.output());

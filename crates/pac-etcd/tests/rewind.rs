@@ -28,7 +28,7 @@ async fn manager(options: &EtcdOptions) -> ConcurrencyManager {
     let patient = ManagerOptions::default()
         .with_session_ttl(Duration::from_secs(6))
         .with_command_timeout(Duration::from_secs(20))
-        .with_poll_interval(Duration::from_secs(60))
+        .with_poll_interval(Duration::from_secs(600))
         .with_sweep_interval(Duration::from_millis(500));
     let driver = support::driver(options).await;
     ConcurrencyManager::open(driver, patient).await.unwrap()

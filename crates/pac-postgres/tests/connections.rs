@@ -331,7 +331,7 @@ async fn without_a_file_the_systems_authorities_are_trusted() {
     let pki = Pki::new();
     let server = pki.server("localhost", NOW, TLS_ONLY);
     let trusting = |authority: &str| {
-        let name = "without_a_file_the_systems_authorities_are_trusted";
+        let name = "connections::without_a_file_the_systems_authorities_are_trusted";
         let mut process = std::process::Command::new(std::env::current_exe().unwrap());
         process.args(["--exact", name]);
         process.env(PORT, server.port.to_string());

@@ -226,7 +226,17 @@ async fn a_schema_of_another_role_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         let text = error.to_string();
         let whose = format!("belongs to the role {evil:?}");
-        assert!(text.contains(&whose) && text.contains("OWNER TO"), "{text}");
+        assert!(
+            text.contains(&whose) && text.contains("DROP SCHEMA"),
+            "{text}"
+        );
+        // A superuser counts as a member of every role, which makes none of them trusted.
+        let mut superuser = options.clone();
+        "postgres".clone_into(&mut superuser.username);
+        assert_eq!(
+            refusal(superuser).await.to_string(),
+            text.replace(&shared.owner, "postgres")
+        );
         let applied = PostgresSchema::new(&options).unwrap().apply().await;
         apply.push(applied.unwrap_err().kind());
         // Also when all that this software would make is there.
@@ -241,9 +251,17 @@ async fn a_schema_of_another_role_is_refused() {
         admin.batch_execute(&alter).await.unwrap();
     }
     assert_eq!(apply, [ErrorKind::Config; 2]);
+    // What is in a schema stays its maker's, whichever role the schema is given to.
+    let trap = format!("CREATE FUNCTION {schema}.trap() RETURNS int LANGUAGE sql RETURN 1");
+    shared.as_evil(&trap).await;
     // The owner of the database is trusted, and a role that was let create schemas by name.
     let give = format!("ALTER SCHEMA {schema} OWNER TO {}", shared.owner);
     admin.batch_execute(&give).await.unwrap();
+    let error = refusal(options.clone()).await;
+    let holds = format!("holds something that the role {evil:?} has made");
+    assert!(error.to_string().contains(&holds), "{error}");
+    let clean = format!("DROP FUNCTION {schema}.trap()");
+    admin.batch_execute(&clean).await.unwrap();
     drop(PostgresDriver::connect(options.clone()).await.unwrap());
     let open = format!("GRANT CREATE ON SCHEMA {schema} TO PUBLIC");
     admin.batch_execute(&open).await.unwrap();
@@ -294,8 +312,6 @@ async fn what_every_role_may_do_is_told_and_the_script_of_the_guide_ends_it() {
         let set: i64 = value(&client, &settings).await;
         assert_eq!(set == 1, role == "postgres");
     }
-    let close = "REVOKE CREATE ON SCHEMA public FROM PUBLIC";
-    admin.batch_execute(close).await.unwrap();
     assert_eq!(driver.diagnose().await.unwrap(), []);
     let config = format!(
         "host=127.0.0.1 port={} user={} dbname={}",

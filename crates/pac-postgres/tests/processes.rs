@@ -86,7 +86,7 @@ async fn a_worker_has_the_slot_for_itself() {
 
 fn worker(schema: &str) -> Child {
     Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_worker_has_the_slot_for_itself"])
+        .args(["--exact", "processes::a_worker_has_the_slot_for_itself"])
         .env(SCHEMA, schema)
         .stdout(Stdio::null())
         .spawn()

@@ -28,7 +28,7 @@ async fn manager(options: &PostgresOptions) -> ConcurrencyManager {
         .with_session_ttl(Duration::from_secs(10))
         .with_command_timeout(Duration::from_secs(30))
         // A poll forgets the repositories that are not in use, and their counters with them.
-        .with_poll_interval(Duration::from_secs(60))
+        .with_poll_interval(Duration::from_secs(600))
         .with_sweep_interval(Duration::from_millis(500));
     ConcurrencyManager::open(Arc::new(driver), patient)
         .await

@@ -309,3 +309,35 @@ async fn a_dead_session_with_nothing_left_is_forgotten_at_once() {
     let lost = driver.keep_alive(done).await.unwrap_err();
     assert_eq!(lost.kind(), ErrorKind::SessionLost);
 }
+
+/// A renewal that comes when its session is due waits for one whose commit is under way, as where the
+/// disk stands still: the earlier one has moved the deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_renewal_waits_for_an_earlier_one_that_is_being_committed() {
+    let options = options(port(SYSTEM));
+    let sessions = format!("{}.sessions", options.schema);
+    let driver = Arc::new(PostgresDriver::connect(options).await.unwrap());
+    let ttl = SessionTtl::new(Duration::from_secs(6), Duration::from_secs(60));
+    let session = driver.open_session(ttl).await.unwrap();
+    let earlier = raw(port(SYSTEM)).await;
+    let moved = format!(
+        "BEGIN; UPDATE {sessions} SET deadline = deadline + 60000 WHERE id = {}",
+        session.get()
+    );
+    earlier.batch_execute(&moved).await.unwrap();
+    let due = Instant::now() + ttl.session + Duration::from_millis(500);
+    // The server is seen all the time: this is no stall.
+    while Instant::now() < due {
+        assert_eq!(driver.dead_sessions().await.unwrap(), []);
+        sleep(Duration::from_millis(300)).await;
+    }
+    let late = tokio::spawn({
+        let driver = Arc::clone(&driver);
+        async move { driver.keep_alive(session).await }
+    });
+    sleep(Duration::from_millis(300)).await;
+    assert!(!late.is_finished(), "it waits");
+    earlier.batch_execute("COMMIT").await.unwrap();
+    late.await.unwrap().unwrap();
+    driver.keep_alive(session).await.unwrap();
+}

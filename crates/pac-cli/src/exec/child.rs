@@ -155,8 +155,9 @@ impl Child {
     /// The slot is given back when this is over: what the command has started and left running has
     /// to end before.
     async fn with_what_it_left(&self, over: Over) -> Over {
+        // The process in between has given it time to end; what is left was not to be ended.
         let left = match &self.family {
-            Some(family) => family.end().await,
+            Some(family) => family.kill().await,
             None => return over,
         };
         match contained::left(&left) {

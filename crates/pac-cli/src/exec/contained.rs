@@ -55,8 +55,10 @@ async fn contain(args: &Args) -> Result<u8, Failure> {
             biased;
             signal = signals.next_or_woken() => match signal {
                 _ if is_orphan() => {
-                    note("pac was killed; ending the command and all that it has started");
-                    return Ok(left(&family.end().await).unwrap_or(Exit::LeaseLost as u8));
+                    // At once, as the command itself is killed where nothing contains it: the lease
+                    // that nobody renews any more is soon over.
+                    note("pac was killed; killing the command and all that it has started");
+                    return Ok(left(&family.kill().await).unwrap_or(Exit::LeaseLost as u8));
                 }
                 Some(signal) => child.pass_on(signal),
                 // Perhaps the command was stopped, too.

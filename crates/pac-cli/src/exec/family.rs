@@ -53,9 +53,10 @@ impl Family {
         Ok(Self { own })
     }
 
-    /// Those that have not ended.
-    pub(crate) fn members(&self) -> Vec<Process> {
-        let all = processes::all().unwrap_or_default();
+    /// Those that have not ended. `None` when the system does not say at the moment, as without
+    /// file descriptors.
+    fn look(&self) -> Option<Vec<Process>> {
+        let all = processes::all().ok()?;
         let mut tree = vec![self.own];
         let mut next = 0;
         while let Some(parent) = tree.get(next).copied() {
@@ -66,7 +67,17 @@ impl Family {
         let is_member = |process: &Process| {
             process.pid != self.own && process.is_alive && tree.contains(&process.pid)
         };
-        all.into_iter().filter(is_member).collect()
+        Some(all.into_iter().filter(is_member).collect())
+    }
+
+    /// Those that have not ended, as far as the system says.
+    pub(crate) fn members(&self) -> Vec<Process> {
+        self.look().unwrap_or_default()
+    }
+
+    /// Whether all have certainly ended.
+    fn is_gone(&self) -> bool {
+        self.look().is_some_and(|members| members.is_empty())
     }
 
     /// Sends a signal to all, but for one. Those that it does not reach stay.
@@ -82,13 +93,13 @@ impl Family {
     /// Ends all: by SIGTERM, and those that are left after a while by SIGKILL. Returns those that
     /// cannot be ended.
     pub(crate) async fn end(&self) -> Vec<Process> {
-        if self.members().is_empty() {
+        if self.is_gone() {
             return Vec::new();
         }
         self.signal(Signal::TERM, None);
         self.signal(Signal::CONT, None);
         let deadline = Instant::now() + GRACE;
-        while !self.members().is_empty() && Instant::now() < deadline {
+        while !self.is_gone() && Instant::now() < deadline {
             sleep(LOOK).await;
         }
         self.kill().await
@@ -97,10 +108,13 @@ impl Family {
     /// Kills all, also those that are started meanwhile. Returns those that cannot be killed.
     pub(crate) async fn kill(&self) -> Vec<Process> {
         let deadline = Instant::now() + KILLED_WITHIN;
+        let mut left = Vec::new();
         loop {
             self.signal(Signal::KILL, None);
-            let left = self.members();
-            if left.is_empty() || Instant::now() >= deadline {
+            let looked = self.look();
+            let is_known = looked.is_some();
+            left = looked.unwrap_or(left);
+            if (is_known && left.is_empty()) || Instant::now() >= deadline {
                 return left;
             }
             sleep(LOOK).await;

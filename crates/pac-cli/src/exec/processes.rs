@@ -36,6 +36,7 @@ pub(crate) fn all() -> io::Result<Vec<Process>> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let number = name.to_str().and_then(|name| name.parse().ok());
+        let number = number.filter(|number| *number > 0);
         // One that ends meanwhile is left out.
         processes.extend(number.and_then(Pid::from_raw).and_then(one));
     }
@@ -55,7 +56,12 @@ pub(crate) fn one(pid: Pid) -> Option<Process> {
 fn parse(pid: Pid, stat: &str) -> Option<Process> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let number = |at: usize| fields.get(at)?.parse().ok().and_then(Pid::from_raw);
+    // The kernel writes 0 for what is of another namespace, and -1 for what a process that is just
+    // ending has no more; the library takes no negative number.
+    let number = |at: usize| {
+        let number = fields.get(at)?.parse().ok().filter(|number| *number > 0);
+        number.and_then(Pid::from_raw)
+    };
     Some(Process {
         pid,
         parent: number(1),
@@ -94,6 +100,8 @@ mod tests {
                 .unwrap()
                 .is_alive
         );
+        let ending = parse(getpid(), &format!("9 (x) R 0 -1 {rest}")).unwrap();
+        assert_eq!((ending.parent, ending.group), (None, None));
         for broken in ["", "9 (x", "9 (x) S 1 2", "9 (x) S a b"] {
             assert_eq!(parse(getpid(), broken), None, "{broken}");
         }

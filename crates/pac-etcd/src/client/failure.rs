@@ -35,6 +35,8 @@ pub(crate) enum Cause {
     Full,
     /// The request has more bytes than the server takes.
     TooLarge,
+    /// The answer has more bytes than are taken. It was not read: a write has probably happened.
+    AnswerTooLarge,
     /// The request has more operations than the server takes.
     TooManyOperations,
     /// The lease does not exist, or not any more.
@@ -163,7 +165,9 @@ impl Failure {
             (Code::InvalidArgument, m) if m.contains("request is too large") => Cause::TooLarge,
             (Code::ResourceExhausted, m) if m.contains("larger than max") => Cause::TooLarge,
             // Of the client library, which has read the length of the answer and not the answer.
-            (Code::OutOfRange, m) if m.contains("message length too large") => Cause::TooLarge,
+            (Code::OutOfRange, m) if m.contains("message length too large") => {
+                Cause::AnswerTooLarge
+            }
             (Code::InvalidArgument, m) if m.contains("too many operations") => {
                 Cause::TooManyOperations
             }
@@ -196,7 +200,12 @@ impl Failure {
 
     /// Whether the request certainly changed nothing.
     pub(crate) fn changed_nothing(&self) -> bool {
-        self.cause != Cause::Unanswered
+        !matches!(self.cause, Cause::Unanswered | Cause::AnswerTooLarge)
+    }
+
+    /// Whether the same may be possible with fewer keys or values at once.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self.cause, Cause::TooLarge | Cause::AnswerTooLarge)
     }
 
     /// Whether another member may be able to answer the request.
@@ -244,7 +253,7 @@ impl Failure {
             // A server that was stopped at that moment does the same.
             Cause::Tls(Problem::Ended) => (ErrorKind::Unavailable, place(Problem::Ended.cure())),
             Cause::Tls(problem) => (ErrorKind::Config, place(problem.cure())),
-            Cause::Unanswered if !effect.may_be_repeated() => (
+            Cause::Unanswered | Cause::AnswerTooLarge if !effect.may_be_repeated() => (
                 ErrorKind::Indeterminate,
                 place("did not answer; it may have done what was asked, or not"),
             ),
@@ -289,14 +298,14 @@ impl Failure {
                      --auto-compaction-retention or etcd-compaction",
                 ),
             ),
-            Cause::TooLarge if effect.may_be_repeated() => (
+            Cause::TooLarge | Cause::AnswerTooLarge if effect.may_be_repeated() => (
                 ErrorKind::Corrupt,
                 place(
                     "has an answer that is too large to be taken; find out what writes large keys \
                      or values under the prefix, and delete them",
                 ),
             ),
-            Cause::TooLarge => (
+            Cause::TooLarge | Cause::AnswerTooLarge => (
                 ErrorKind::InvalidInput,
                 "the request is too large for etcd; set max_request_bytes to the server's \
                  --max-request-bytes, or ask for less at once"

@@ -77,7 +77,7 @@ impl Access {
             findings.push(Finding::warning(
                 format!(
                     "every user of this system may read the private key {}",
-                    key.display()
+                    file::shown(key)
                 ),
                 "take the permission away (chmod o-r; defaultMode: 0400 for the volume of a \
                  Kubernetes Secret), and have the certificate replaced where others use the system",

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::revoke;
 use super::witness::{Suspect, TTLS};
-use crate::client::failure::{Cause, Failure};
+use crate::client::failure::Failure;
 use crate::client::{Client, Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
 use crate::store::{Store, all_pages, decode_head, malformed, one, one_key};
@@ -22,6 +22,8 @@ const MOST_REVOKED: usize = 16;
 
 /// How long one look may spend on that.
 const REVOKING_FOR: Duration = Duration::from_secs(1);
+/// How long one look may spend on sessions that somebody else may keep alive.
+const ENDING_FOR: Duration = Duration::from_millis(500);
 /// One look of so many reads all that one dead session may still have, which are whole repositories,
 const LOOKS_PER_READ: u32 = 8;
 /// and takes so long at most for each of its two steps.
@@ -56,11 +58,10 @@ impl Store {
             .sessions()
             .await
             .map_err(|failure| not_swept(&failure))?;
-        self.end_unsigned(&sessions).await;
         // A session without a record has been forgotten, and only its lease is left.
         let mut over: Vec<i64> = Vec::new();
         let mut dead = Vec::new();
-        for (id, found) in sessions {
+        for (&id, found) in &sessions {
             let lease = found.lease.map(|(lease, _)| lease);
             match found {
                 Found { alive: Some(_), .. } => {}
@@ -101,6 +102,8 @@ impl Store {
         };
         // Later looks revoke what is left.
         let _ = timeout(REVOKING_FOR, revoking).await;
+        // What this ends is found dead by the next look.
+        let _ = timeout(ENDING_FOR, self.end_unsigned(&sessions)).await;
         self.look_into_one(&mut listed).await;
         Ok(listed)
     }
@@ -123,9 +126,13 @@ impl Store {
     }
 
     /// Ends sessions whose lease somebody else than their process renews, and the lease TTL of dead
-    /// ones likewise. One request for each that is suspected, and one more for each that is ended.
+    /// ones likewise. One request for each that is suspected for the first time, and one for each
+    /// that is ended.
     async fn end_unsigned(&self, sessions: &BTreeMap<SessionId, Found>) {
-        let alive = sessions.iter().filter(|(_, found)| found.alive.is_some());
+        // A session of a process that writes no signs is not suspected. Others have one from the
+        // beginning, and nobody without the permission can take it away.
+        let signed = |found: &Found| found.alive.is_some() && found.sign != 0;
+        let alive = sessions.iter().filter(|(_, found)| signed(found));
         let alive: Vec<_> = alive.map(|(id, found)| (*id, found.sign)).collect();
         let dead = sessions.iter().filter(|(_, found)| found.alive.is_none());
         let dead: Vec<_> = dead
@@ -157,13 +164,19 @@ impl Store {
         let Some(lease) = lease else {
             return;
         };
-        let granted = move |client: Client| async move { client.granted_ttl(lease).await };
-        let granted = match self.cluster.call(Effect::Read, granted).await {
-            Ok(seconds) => Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
-            Err(failure) => {
-                tracing::debug!(%failure, session = %suspect.id, "its lease cannot be looked at");
-                return;
-            }
+        let granted = match suspect.granted {
+            Some(granted) => granted,
+            None => match self.granted_ttl(lease).await {
+                Ok(granted) => {
+                    self.witness.granted(suspect, session_lives, granted);
+                    granted
+                }
+                Err(failure) => {
+                    let session = suspect.id;
+                    tracing::debug!(%failure, %session, "its lease cannot be looked at");
+                    return;
+                }
+            },
         };
         if suspect.unchanged < allows(granted) {
             return;
@@ -203,6 +216,12 @@ impl Store {
                 tracing::debug!(%failure, session = %id, "a session is not ended yet");
             }
         }
+    }
+
+    async fn granted_ttl(&self, lease: i64) -> Result<Duration, Failure> {
+        let granted = move |client: Client| async move { client.granted_ttl(lease).await };
+        let seconds = self.cluster.call(Effect::Read, granted).await?;
+        Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
     }
 
     /// Whether a dead session may have queued or started runs. It may where its repositories cannot
@@ -322,12 +341,12 @@ impl Store {
             let (alive, busy) = match self.busy(session, chunk).await {
                 Ok(answer) => answer,
                 // Foreign values take the place of heads.
-                Err(failure) if failure.cause == Cause::TooLarge && chunk.len() > 1 => {
+                Err(failure) if failure.is_too_large() && chunk.len() > 1 => {
                     at_once = chunk.len() / 2;
                     continue;
                 }
                 // It counts as having runs: the caller then reads it and gets the error.
-                Err(failure) if failure.cause == Cause::TooLarge => (true, vec![true]),
+                Err(failure) if failure.is_too_large() => (true, vec![true]),
                 Err(failure) => return Err(not_swept(&failure)),
             };
             left = rest;

@@ -37,7 +37,16 @@ struct Seen {
 
 /// Since when keys have had the same revision.
 #[derive(Debug, Default)]
-struct Unchanged(HashMap<SessionId, (i64, Instant)>);
+struct Unchanged(HashMap<SessionId, Known>);
+
+/// What is known of one key.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    at: i64,
+    since: Instant,
+    /// The TTL of the lease that belongs to it, once etcd was asked.
+    granted: Option<Duration>,
+}
 
 /// A session that may not be renewed by its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +56,8 @@ pub(super) struct Suspect {
     pub(super) at: i64,
     /// For how long it has not, at least.
     pub(super) unchanged: Duration,
+    /// The TTL of its lease, if etcd was asked for it before.
+    pub(super) granted: Option<Duration>,
 }
 
 /// What one look at the sessions has found.
@@ -100,6 +111,19 @@ impl Witness {
             grace,
         }
     }
+
+    /// Notes the TTL of a suspect's lease: etcd is asked for it once, however long it is.
+    pub(super) fn granted(&self, suspect: Suspect, lives: bool, ttl: Duration) {
+        let mut seen = self.seen();
+        let keys = if lives {
+            &mut seen.signs
+        } else {
+            &mut seen.leases
+        };
+        if let Some(known) = keys.0.get_mut(&suspect.id) {
+            known.granted = Some(ttl);
+        }
+    }
 }
 
 impl Unchanged {
@@ -108,13 +132,23 @@ impl Unchanged {
         let before = std::mem::take(&mut self.0);
         let mut suspects = Vec::new();
         for (id, at) in keys.iter().copied() {
-            let since = before.get(&id).filter(|known| known.0 == at);
-            let since = since.map_or(now, |known| known.1);
-            let unchanged = now.saturating_duration_since(since);
+            let same = before.get(&id).filter(|known| known.at == at).copied();
+            let new = Known {
+                at,
+                since: now,
+                granted: None,
+            };
+            let known = same.unwrap_or(new);
+            let unchanged = now.saturating_duration_since(known.since);
             if unchanged >= long {
-                suspects.push(Suspect { id, at, unchanged });
+                suspects.push(Suspect {
+                    id,
+                    at,
+                    unchanged,
+                    granted: known.granted,
+                });
             }
-            self.0.insert(id, (at, since));
+            self.0.insert(id, known);
         }
         suspects
     }

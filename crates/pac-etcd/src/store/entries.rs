@@ -15,7 +15,7 @@ use pac_core::{Error, RepositoryKey};
 
 use super::pages::Pages;
 use super::{Store, all_pages};
-use crate::client::failure::{Cause, Failure};
+use crate::client::failure::Failure;
 use crate::client::{KeyValue, Operation, Page, Range, Transaction};
 use crate::record::corrupt;
 
@@ -153,7 +153,7 @@ impl Store {
                     }
                     left = rest;
                 }
-                Err(failure) if failure.cause == Cause::TooLarge && part.len() > 1 => {
+                Err(failure) if failure.is_too_large() && part.len() > 1 => {
                     at_once = part.len() / 2;
                 }
                 Err(failure) => return Err(not_loaded(&failure)),

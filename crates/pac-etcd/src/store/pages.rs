@@ -2,7 +2,7 @@
 //! answer may be, and the pages come to an end.
 
 use crate::client::cluster::Cluster;
-use crate::client::failure::{Cause, Failure};
+use crate::client::failure::Failure;
 use crate::client::{Page, Range};
 use crate::keys::after;
 
@@ -49,10 +49,10 @@ impl<'a> Pages<'a> {
         let page = loop {
             match self.cluster.read(rest.clone()).await {
                 Ok(page) => break page,
-                Err(failure) if failure.cause == Cause::TooLarge && rest.limit != 1 => {
+                Err(failure) if failure.is_too_large() && rest.limit != 1 => {
                     rest.limit = (rest.limit / 2).max(1);
                 }
-                Err(failure) if failure.cause == Cause::TooLarge && !rest.keys_only => {
+                Err(failure) if failure.is_too_large() && !rest.keys_only => {
                     let without = Range {
                         keys_only: true,
                         ..rest.clone()

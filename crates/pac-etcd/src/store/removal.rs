@@ -5,7 +5,7 @@ use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
 use pac_core::effect::Effect;
 
-use crate::client::failure::{Cause, Failure};
+use crate::client::failure::Failure;
 use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
 use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};
@@ -67,7 +67,7 @@ impl Store {
         let read = match self.cluster.transact(&look, Effect::Read).await {
             // Foreign keys among those of the sessions are too long. What sessions have noted of
             // this repository is then left over, and deleted after they are dead.
-            Err(failure) if failure.cause == Cause::TooLarge => {
+            Err(failure) if failure.is_too_large() => {
                 look.then.truncate(1);
                 self.cluster.transact(&look, Effect::Read).await
             }

@@ -74,8 +74,9 @@ impl PostgresOptions {
     fn unknowing(&self) -> String {
         format!(
             "{} could not prove that it knows the password of the role {:?}: something else answers \
-             in the place of PostgreSQL, or a proxy that has another password for the role; correct \
-             host and port, or look at what listens there",
+             in the place of PostgreSQL, or a proxy that has another password for the role, or the \
+             server asks for more than 100,000 iterations (scram_iterations); correct host and \
+             port, or look at what listens there",
             self.place(),
             self.username
         )

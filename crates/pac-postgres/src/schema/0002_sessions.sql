@@ -152,6 +152,8 @@ BEGIN
   IF FOUND THEN
     RETURN true;
   END IF;
+  -- An earlier renewal, whose commit is under way, is waited for: it moves the deadline.
+  PERFORM FROM sessions s WHERE s.id = renewing FOR NO KEY UPDATE;
   WITH late AS (
     SELECT s.id FROM sessions s
       WHERE s.id = renewing AND is_due(s.dead, s.session_ttl, s.lease_ttl, s.deadline)
@@ -160,7 +162,7 @@ BEGIN
   IF FOUND THEN
     RETURN false;
   END IF;
-  -- An earlier renewal, whose commit was under way, has moved the deadline since.
+  -- The earlier renewal has moved the deadline.
   UPDATE sessions s
     SET deadline = now_millis() + s.session_ttl, lease_deadline = now_millis() + s.lease_ttl
     WHERE s.id = renewing AND lives(s.dead, s.session_ttl, s.lease_ttl, s.deadline);

@@ -17,16 +17,23 @@ pub(super) struct Place {
 /// Reads the catalogue, which is open to every role. `None` where there is no such schema.
 ///
 /// # Errors
-/// `Config` for a schema of a role that is not to be trusted, and for one in which every role may
-/// create.
+/// `Config` for a schema of a role that is not to be trusted, for one that holds something of such a
+/// role, and for one in which every role may create.
 pub(super) async fn place(session: &Session, client: &Client) -> Result<Option<Place>, Error> {
     let sql = format!(
         "SELECT pg_catalog.pg_get_userbyid(n.nspowner)::pg_catalog.text, {trusted}, \
            pg_catalog.has_schema_privilege('public'::pg_catalog.name, n.oid, 'CREATE'), \
            EXISTS (SELECT FROM pg_catalog.pg_class c \
-             WHERE c.relnamespace = n.oid AND c.relname = 'meta') \
+             WHERE c.relnamespace = n.oid AND c.relname = 'meta'), \
+           (SELECT pg_catalog.pg_get_userbyid(o.owner)::pg_catalog.text FROM ( \
+               SELECT proowner AS owner FROM pg_catalog.pg_proc WHERE pronamespace = n.oid \
+               UNION SELECT relowner FROM pg_catalog.pg_class WHERE relnamespace = n.oid \
+               UNION SELECT oprowner FROM pg_catalog.pg_operator WHERE oprnamespace = n.oid \
+               UNION SELECT typowner FROM pg_catalog.pg_type WHERE typnamespace = n.oid) o \
+             WHERE NOT {holder_trusted} LIMIT 1) \
          FROM pg_catalog.pg_namespace n WHERE n.nspname = $1",
-        trusted = is_trusted("n.nspowner")
+        trusted = is_trusted("n.nspowner"),
+        holder_trusted = is_trusted("o.owner")
     );
     let params = [(&client.options().schema as _, Type::TEXT)];
     let rows = session
@@ -45,9 +52,18 @@ fn of(row: &Row, client: &Client) -> Result<Place, Error> {
         return refuse(format!(
             "the schema {schema:?} belongs to the role {owner:?}, of which {user:?} is no member, and \
              which neither owns {:?} nor was let create schemas in it: what {owner:?} puts into it \
-             would run as {user:?}; give it to another role (ALTER SCHEMA … OWNER TO), or set another \
-             postgresql-schema",
+             would run as {user:?}; set another postgresql-schema, or drop it (DROP SCHEMA … \
+             CASCADE); if {owner:?} is to be trusted, GRANT CREATE ON DATABASE … TO it",
             options.database
+        ));
+    }
+    // An earlier owner, or a time in which every role could create.
+    if let Some(other) = cell::<Option<&str>>(row, 4)? {
+        return refuse(format!(
+            "the schema {schema:?} holds something that the role {other:?} has made, which is not to \
+             be trusted here, and which would run as {user:?}: drop all that {other:?} owns in \
+             it, or set another postgresql-schema; if {other:?} is to be trusted, GRANT CREATE ON \
+             DATABASE … TO it"
         ));
     }
     if open {
@@ -63,12 +79,15 @@ fn of(row: &Row, client: &Client) -> Result<Place, Error> {
 }
 
 /// An expression: whether the role with this number is to be trusted with what it owns. That is so
-/// of roles that the role of this process is a member of, of superusers, of the owner of the database,
+/// of the role of this process and of roles that it is a member of (a superuser counts as one of
+/// every role, which says nothing), of superusers, of the owner of the database,
 /// and of roles that were let create schemas in the database by name. It is not so of a role that may
 /// because every role may.
 pub(crate) fn is_trusted(owner: &str) -> String {
     format!(
-        "(pg_catalog.pg_has_role({owner}, 'MEMBER') \
+        "(EXISTS (SELECT FROM pg_catalog.pg_roles u WHERE u.rolname = CURRENT_USER \
+           AND (u.oid = {owner} \
+             OR NOT u.rolsuper AND pg_catalog.pg_has_role({owner}, 'MEMBER'))) \
          OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = {owner} \
            AND (r.rolsuper OR r.rolname = 'pg_database_owner')) \
          OR EXISTS (SELECT FROM pg_catalog.pg_database d \

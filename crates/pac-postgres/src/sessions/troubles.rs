@@ -18,7 +18,9 @@ pub(super) struct Troubles {
     locked: HashMap<i64, Instant>,
     /// Those whose TTLs or number no commit of this software has written.
     unsound: Vec<i64>,
-    told: Option<Instant>,
+    /// When each of the two was last told.
+    told_locked: Option<Instant>,
+    told_unsound: Option<Instant>,
 }
 
 impl Troubles {
@@ -32,22 +34,29 @@ impl Troubles {
         self.unsound = unsound;
     }
 
-    /// What is to be said in the log now, if anything: the text and the cure.
+    /// What is to be said in the log now, if anything: the text and the cure. If there is more, the
+    /// next call gives it.
     pub(super) fn tell(&mut self, schema: &str) -> Option<(String, String)> {
-        if self.told.is_some_and(|told| told.elapsed() < TELL) {
-            return None;
+        if !self.unsound.is_empty() && is_due(&mut self.told_unsound) {
+            return Some(unsound(&self.unsound, schema));
         }
-        let said = if self.unsound.is_empty() {
-            let stuck = self.locked.iter();
-            let stuck = stuck.filter(|(_, since)| since.elapsed() >= STUCK);
-            let stuck: Vec<i64> = stuck.map(|(session, _)| *session).collect();
-            (!stuck.is_empty()).then(|| locked(&stuck, schema))
-        } else {
-            Some(unsound(&self.unsound, schema))
-        };
-        self.told = said.as_ref().map(|_| Instant::now());
-        said
+        let stuck = self.locked.iter();
+        let stuck = stuck.filter(|(_, since)| since.elapsed() >= STUCK);
+        let stuck: Vec<i64> = stuck.map(|(session, _)| *session).collect();
+        if !stuck.is_empty() && is_due(&mut self.told_locked) {
+            return Some(locked(&stuck, schema));
+        }
+        None
     }
+}
+
+/// Whether it was not told lately; then it counts as told now.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let is_due = told.is_none_or(|told| told.elapsed() >= TELL);
+    if is_due {
+        *told = Some(Instant::now());
+    }
+    is_due
 }
 
 /// What is wrong with sessions that cannot be declared dead because their rows stay locked.
@@ -115,7 +124,12 @@ mod tests {
         let long_ago = Instant::now().checked_sub(STUCK).unwrap();
         troubles.locked.insert(6, long_ago);
         troubles.note(&[6], Vec::new());
-        let (text, _) = troubles.tell("\"pac\"").unwrap();
-        assert!(text.starts_with("sessions 6 of"), "{text}");
+        // One that cannot be understood does not hide it.
+        troubles.note(&[6], vec![7]);
+        for first in ["sessions 7 of", "sessions 6 of"] {
+            let (text, _) = troubles.tell("\"pac\"").unwrap();
+            assert!(text.starts_with(first), "{text}");
+        }
+        assert_eq!(troubles.tell("\"pac\""), None);
     }
 }

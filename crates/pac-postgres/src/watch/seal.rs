@@ -43,13 +43,18 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// With the key of the store; `None` if it has another length than 32 bytes.
+    /// With the key of the store; `None` if it has another length than 32 bytes, or the system has no
+    /// random bytes.
     pub(super) fn new(key: &[u8]) -> Option<Self> {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key).ok()?;
+        let random = SystemRandom::new();
+        // Two senders of one number would drop each other's payloads.
+        let mut sender = [0; 8];
+        random.fill(&mut sender).ok()?;
         Some(Self {
             key: LessSafeKey::new(key),
-            random: SystemRandom::new(),
-            sender: fastrand::u64(..),
+            random,
+            sender: u64::from_be_bytes(sender),
             sealed: 0,
             opened: HashMap::new(),
         })

@@ -120,10 +120,12 @@ impl Engine {
         effects: &mut Effects<Channels>,
         asking: Option<&mut dyn Caller>,
     ) {
+        // Dropped after the lock is released: it wakes those that watch.
+        let mut ended = None;
         if let Some(why) = effects.unreadable.take() {
             inner.unreadable = Some(Arc::new(why));
             // Each watch finds its stream of steps ended, and then the reason.
-            inner.steps = None;
+            ended = inner.steps.take();
         }
         let steps = inner.steps.as_ref().filter(|_| effects.stepped).cloned();
         let mut untaken = Vec::new();
@@ -132,6 +134,7 @@ impl Engine {
         } else {
             untaken = self.tell_in_order(cell, inner, effects);
         }
+        drop(ended);
         if let Some(steps) = steps {
             steps.send_modify(|step| *step += 1);
         }
