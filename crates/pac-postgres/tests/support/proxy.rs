@@ -55,6 +55,13 @@ impl Proxy {
         log.iter().filter(|request| request.contains(text)).count()
     }
 
+    /// The requests so far that hold none of these texts.
+    pub(crate) fn requests_without(&self, texts: &[&str]) -> Vec<String> {
+        let log = self.shared.log.lock().unwrap();
+        let is_other = |request: &&String| !texts.iter().any(|text| request.contains(text));
+        log.iter().filter(is_other).cloned().collect()
+    }
+
     pub(crate) fn clear(&self) {
         self.shared.log.lock().unwrap().clear();
     }
