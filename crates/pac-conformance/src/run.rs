@@ -95,7 +95,7 @@ impl Time {
     fn longest_case(self) -> Duration {
         match self {
             Self::Paused => Duration::from_secs(7 * 24 * 60 * 60),
-            // Ten times what the longest takes by itself: several suites may share the machine.
+            // Several times what the longest takes by itself: other suites may share the machine.
             Self::Real => Duration::from_secs(5 * 60),
         }
     }
