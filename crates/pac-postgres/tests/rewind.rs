@@ -55,7 +55,12 @@ async fn a_restored_server_is_told_as_such_and_work_goes_on() {
     let options = options(server.port);
     let manager = manager(&options).await;
     let web = key("web");
-    manager.set_limit(&web, Limit::new(1), None).await.unwrap();
+    manager.set_limit(&web, Limit::new(2), None).await.unwrap();
+    // A repository that is in use: of others the counters are not remembered through an outage.
+    let _kept = match manager.admit(&web, durable("kept")).await.unwrap() {
+        Admission::Started(lease) => lease,
+        other => panic!("{other:?}"),
+    };
     cycle(&manager, "a").await;
     let busy = key("busy");
     manager.set_limit(&busy, Limit::new(1), None).await.unwrap();

@@ -28,6 +28,11 @@ const ALONE: [(&str, &str); 6] = [
 /// Of the binaries that are none of the conformance suite's, so many run at the same time.
 const AT_ONCE: usize = 2;
 
+/// Threads of each of these, unless a person has set another number. Most of their tests start
+/// servers and processes of their own: more of them at once keep both cores busy for longer than
+/// sessions live.
+const THREADS: (&str, &str) = ("RUST_TEST_THREADS", "3");
+
 /// Which tests of the binaries are run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Selection<'a> {
@@ -90,7 +95,11 @@ pub(super) fn run(
         alone(binary).fold(line(binary), skip)
     };
     let mut success = run_beside_each_other(&conformance, usize::MAX, &all, tally)?;
-    success &= run_beside_each_other(&others, AT_ONCE, &all, tally)?;
+    let few_threads = |binary: &Binary| match std::env::var_os(THREADS.0) {
+        None => all(binary).env(THREADS.0, THREADS.1),
+        Some(_) => all(binary),
+    };
+    success &= run_beside_each_other(&others, AT_ONCE, &few_threads, tally)?;
     for binary in binaries.iter().filter(|_| selection.args.is_empty()) {
         let one_by_one = line(binary).arg("--test-threads=1");
         let line = alone(binary).fold(one_by_one, CommandLine::arg);
