@@ -38,7 +38,19 @@ const PRODUCTION: [(&str, &str); 2] = [
 ];
 
 /// Features that meet no other one in the code: built alone, in no pairs.
-const APART: [&str; 6] = ["bench", "channel", "dist", "full", "kubernetes", "mock"];
+const APART: [&str; 11] = [
+    "bench",
+    "channel",
+    "dist",
+    "expressions",
+    "full",
+    "kubernetes",
+    "mock",
+    "model",
+    "mutants",
+    "random",
+    "testing",
+];
 
 /// Built with all others only, by the stage before: alone, their clients would be built anew.
 const WITH_ALL_ONLY: [&str; 3] = ["channel", "kubernetes", "mock"];
