@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::driver::Finding;
 use crate::text::one_line;
 
 /// Longer than any password; stops a wrong path from filling the memory.
@@ -101,10 +102,25 @@ impl Drop for Reading {
     }
 }
 
+/// A warning about a private key that every user of this system may read. Looks at the disk, so it is
+/// for [`apart`].
+#[must_use]
+pub fn exposed_key(path: &Path) -> Option<Finding> {
+    is_open_to_others(path).then(|| {
+        Finding::warning(
+            format!(
+                "every user of this system may read the private key {}",
+                shown(path)
+            ),
+            "take the permission away (chmod o= that file; defaultMode: 0440 for the volume of a \
+             Kubernetes Secret), and have the certificate replaced where others use the system",
+        )
+    })
+}
+
 /// Whether the permissions of a file let every user of this system read, change or run it. False where
 /// the system has no such permissions, and for a file that cannot be looked at.
-#[must_use]
-pub fn is_open_to_others(path: &Path) -> bool {
+fn is_open_to_others(path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -228,6 +244,9 @@ mod tests {
         for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(is_open_to_others(&path), open, "{mode:o}");
+            let found = exposed_key(&path).map(|found| found.to_string());
+            let names = found.as_deref().map(|found| found.contains("key"));
+            assert_eq!(names, open.then_some(true), "{mode:o}");
         }
         assert!(!is_open_to_others(&directory.path().join("gone")));
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
 
 /// Pauses that double from one to the next, up to the longest. To each a part of itself is added by
 /// chance, so that processes which have lost the same server, or against one another, do not all
@@ -51,6 +52,34 @@ impl fmt::Debug for Pauses {
     }
 }
 
+/// Lets something be done at most once in a while, such as a line in the log that would come with
+/// each request otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct Seldom {
+    between: Duration,
+    last: Option<Instant>,
+}
+
+impl Seldom {
+    /// Of which one is followed by the next after so long at the earliest.
+    #[must_use]
+    pub const fn every(between: Duration) -> Self {
+        Self {
+            between,
+            last: None,
+        }
+    }
+
+    /// Whether it was not done lately. Then it counts as done now.
+    pub fn is_due(&mut self) -> bool {
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= self.between);
+        if is_due {
+            self.last = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 /// An interval that is up to a fifth longer or shorter by chance, so that processes which were
 /// started together do not all come at the same moment.
 #[must_use]
@@ -61,6 +90,18 @@ pub fn jittered(interval: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_seldom_is_due_at_first_and_then_once_in_a_while() {
+        let mut seldom = Seldom::every(Duration::from_secs(60));
+        assert!(seldom.is_due());
+        for _ in 0..59 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(!seldom.is_due());
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(seldom.is_due() && !seldom.is_due());
+    }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_anew() {

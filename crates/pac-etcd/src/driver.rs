@@ -83,7 +83,7 @@ impl EtcdDriver {
     async fn connect_by(options: &EtcdOptions, access: Access) -> Result<Self, Error> {
         let keys = Keys::new(&options.prefix)?;
         let cluster = Cluster::new(Arc::new(access));
-        tell(&cluster.findings());
+        tell(&cluster.findings().await);
         probe(&cluster, &keys).await?;
         let finished = Finished::new(options.retention);
         let upkeep = Upkeep::new(options.compaction);

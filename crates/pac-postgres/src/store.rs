@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit};
+use pac_core::pauses::Seldom;
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
 
@@ -24,8 +25,8 @@ pub(crate) struct Store {
     /// How many runs this process has ended in each repository since the last deletion there.
     ended: Mutex<HashMap<RepositoryKey, usize>>,
     next_purge: Mutex<Instant>,
-    /// When it was last said that a repository has too many finished runs.
-    told: Mutex<Option<Instant>>,
+    /// To say that a repository has too many finished runs.
+    tell: Mutex<Seldom>,
 }
 
 impl Store {
@@ -41,7 +42,7 @@ impl Store {
             places: Places::default(),
             ended: Mutex::default(),
             next_purge: Mutex::new(Instant::now()),
-            told: Mutex::default(),
+            tell: Mutex::new(Seldom::every(retention::TELL)),
         }
     }
 

@@ -58,20 +58,14 @@ pub(crate) fn config(
     config.map(Some)
 }
 
-/// A warning about the private key of the client's certificate, if users of this machine other than
-/// its owner and the group can read it. Looks at the disk.
+/// A warning about the private key of the client's certificate, if others can read it. Looks at the
+/// disk.
 pub(crate) fn exposed_key(options: &PostgresOptions) -> Option<Finding> {
     let (_, key) = options.client_certificate.as_ref()?;
-    if options.ssl_mode == SslMode::Disable || !file::is_open_to_others(key) {
+    if options.ssl_mode == SslMode::Disable {
         return None;
     }
-    Some(Finding::warning(
-        format!(
-            "every user of this machine can read the private key {}",
-            file::shown(key)
-        ),
-        "chmod o= that file; for a mounted Secret, set its defaultMode to 0440",
-    ))
+    file::exposed_key(key)
 }
 
 impl System {

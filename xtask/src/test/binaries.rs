@@ -31,7 +31,7 @@ const AT_ONCE: usize = 2;
 /// Threads of each of these, unless a person has set another number. Most of their tests start
 /// servers and processes of their own: more of them at once keep both cores busy for longer than
 /// sessions live.
-const THREADS: (&str, &str) = ("RUST_TEST_THREADS", "3");
+const FEW_THREADS: &str = "3";
 
 /// Which tests of the binaries are run.
 #[derive(Debug, Clone, Copy)]
@@ -95,8 +95,8 @@ pub(super) fn run(
         alone(binary).fold(line(binary), skip)
     };
     let mut success = run_beside_each_other(&conformance, usize::MAX, &all, tally)?;
-    let few_threads = |binary: &Binary| match std::env::var_os(THREADS.0) {
-        None => all(binary).env(THREADS.0, THREADS.1),
+    let few_threads = |binary: &Binary| match std::env::var_os(super::THREADS) {
+        None => all(binary).env(super::THREADS, FEW_THREADS),
         Some(_) => all(binary),
     };
     success &= run_beside_each_other(&others, AT_ONCE, &few_threads, tally)?;

@@ -63,8 +63,8 @@ impl Cluster {
     }
 
     /// What an operator should know of how the members are reached.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
-        self.access.findings()
+    pub(crate) async fn findings(&self) -> Vec<Finding> {
+        self.access.findings().await
     }
 
     /// How many members there are to ask.

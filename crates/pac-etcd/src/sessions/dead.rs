@@ -139,14 +139,15 @@ impl Store {
             .filter_map(|(id, found)| Some((*id, found.lease?.1)))
             .collect();
         let suspects = self.witness.look(Instant::now(), &alive, &dead);
-        let lease_of = |id: &SessionId| sessions.get(id);
         for suspect in suspects.alive {
-            let lease = lease_of(&suspect.id).and_then(|found| found.alive);
+            let lease = sessions.get(&suspect.id).and_then(|found| found.alive);
             self.end_suspect(suspect, lease, |granted| granted.saturating_mul(TTLS), true)
                 .await;
         }
         for suspect in suspects.dead {
-            let lease = lease_of(&suspect.id).and_then(|found| Some(found.lease?.0));
+            let lease = sessions
+                .get(&suspect.id)
+                .and_then(|found| Some(found.lease?.0));
             let over = |granted: Duration| granted.saturating_add(suspects.grace);
             self.end_suspect(suspect, lease, over, false).await;
         }

@@ -95,7 +95,7 @@ impl Store {
     /// What an operator should know of this etcd. Up to three requests, which only read.
     pub(crate) async fn findings(&self) -> Result<Vec<Finding>, Failure> {
         let standing = self.cluster.standing().await?;
-        let mut findings = self.cluster.findings();
+        let mut findings = self.cluster.findings().await;
         findings.extend(self.findings_of(&standing).await?);
         Ok(findings)
     }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use pac_core::pauses::Seldom;
+
 /// Commits take some milliseconds. A session that is due and has been locked for longer than this is
 /// worth a word.
 const STUCK: Duration = Duration::from_secs(5);
@@ -12,15 +14,25 @@ const TELL: Duration = Duration::from_secs(60);
 pub(super) const NAMED: i64 = 20;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Troubles {
     /// Those that are due and locked, each since when.
     locked: HashMap<i64, Instant>,
     /// Those whose TTLs or number no commit of this software has written.
     unsound: Vec<i64>,
-    /// When each of the two was last told.
-    told_locked: Option<Instant>,
-    told_unsound: Option<Instant>,
+    tell_locked: Seldom,
+    tell_unsound: Seldom,
+}
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Self {
+            locked: HashMap::new(),
+            unsound: Vec::new(),
+            tell_locked: Seldom::every(TELL),
+            tell_unsound: Seldom::every(TELL),
+        }
+    }
 }
 
 impl Troubles {
@@ -37,26 +49,17 @@ impl Troubles {
     /// What is to be said in the log now, if anything: the text and the cure. If there is more, the
     /// next call gives it.
     pub(super) fn tell(&mut self, schema: &str) -> Option<(String, String)> {
-        if !self.unsound.is_empty() && is_due(&mut self.told_unsound) {
+        if !self.unsound.is_empty() && self.tell_unsound.is_due() {
             return Some(unsound(&self.unsound, schema));
         }
         let stuck = self.locked.iter();
         let stuck = stuck.filter(|(_, since)| since.elapsed() >= STUCK);
         let stuck: Vec<i64> = stuck.map(|(session, _)| *session).collect();
-        if !stuck.is_empty() && is_due(&mut self.told_locked) {
+        if !stuck.is_empty() && self.tell_locked.is_due() {
             return Some(locked(&stuck, schema));
         }
         None
     }
-}
-
-/// Whether it was not told lately; then it counts as told now.
-fn is_due(told: &mut Option<Instant>) -> bool {
-    let is_due = told.is_none_or(|told| told.elapsed() >= TELL);
-    if is_due {
-        *told = Some(Instant::now());
-    }
-    is_due
 }
 
 /// What is wrong with sessions that cannot be declared dead because their rows stay locked.

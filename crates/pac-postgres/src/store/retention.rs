@@ -30,7 +30,7 @@ const PURGE_INTERVAL: Duration = Duration::from_secs(10);
 /// is too much some time after it has come.
 const READ_BEYOND: usize = 1_000;
 /// The time between two lines in the log about too many finished runs.
-const TELL: Duration = Duration::from_secs(60);
+pub(super) const TELL: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Deletes finished runs: those that are too old, a limited number at a time, and those beyond
@@ -136,9 +136,8 @@ impl Store {
                 ended.insert(key.clone(), ENDED);
             }
         }
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.is_none_or(|told| told.elapsed() >= TELL) {
-            *told = Some(Instant::now());
+        let mut tell = self.tell.lock().unwrap_or_else(PoisonError::into_inner);
+        if tell.is_due() {
             tracing::warn!(
                 repository = key.as_str(),
                 most,

@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pac_core::pauses::Seldom;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -55,13 +56,20 @@ impl Looks {
 }
 
 /// Notifications on the channel that no process of this store has sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Foreign(Mutex<Arrived>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Arrived {
     all: u64,
-    told: Option<Instant>,
+    tell: Seldom,
+}
+
+impl Default for Foreign {
+    fn default() -> Self {
+        let tell = Seldom::every(TELL);
+        Self(Mutex::new(Arrived { all: 0, tell }))
+    }
 }
 
 impl Foreign {
@@ -69,10 +77,9 @@ impl Foreign {
     pub(super) fn arrived(&self, channel: &str) {
         let mut arrived = locked(&self.0);
         arrived.all = arrived.all.saturating_add(1);
-        if arrived.told.is_some_and(|told| told.elapsed() < TELL) {
+        if !arrived.tell.is_due() {
             return;
         }
-        arrived.told = Some(Instant::now());
         tracing::warn!(
             channel,
             all = arrived.all,
