@@ -158,6 +158,9 @@ impl Secret {
             configuration.as_ref().map_err(Clone::clone)?;
         }
         let kept = mended.unwrap_or(kept);
+        if kept.is_usable(&secret.terms, now) {
+            show_first(served, &kept);
+        }
         let mut told = secret.tell(&configuration, &kept.authorities).await;
         let known_for = secret.known_for(&kept.authorities, &told);
         let step = match is_mended {
@@ -176,7 +179,8 @@ impl Secret {
             }
             secret.write(&found, &after).await?;
             tracing::info!(?step, "the certificate in the Secret was changed");
-            // Before it is shown.
+            show_first(served, &after);
+            // Before it takes the place of another one.
             told = secret.tell(&configuration, &after.authorities).await;
             secret.known_for(&after.authorities, &told);
         }
@@ -269,6 +273,14 @@ impl Secret {
             Ok(None) => Ok(Told::NotThere),
             Err(error) => Err(failed(error)),
         }
+    }
+}
+
+/// Shows a certificate where none is shown: once the API server knows its authority, it asks.
+fn show_first(served: &Served, kept: &Kept) {
+    let first = kept.current.as_ref().filter(|_| !served.is_there());
+    if let Some(Ok(is_new)) = first.map(|pair| served.put(pair)) {
+        is_shown(is_new);
     }
 }
 

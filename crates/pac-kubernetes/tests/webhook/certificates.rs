@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pac_kubernetes::install::{Install, InstallMode};
 use pac_kubernetes::webhook::{CertificateOptions, WebhookServer};
-use pac_kubernetes_mock::{Fault, Requests, Verb};
+use pac_kubernetes_mock::{Fault, HoldPoint, Requests, Verb};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -137,6 +137,22 @@ async fn what_was_put_in_the_place_of_the_certificate_is_replaced() {
         .unwrap();
     let trusted = world.trusted().await;
     assert!(shown(webhook.address(), &trusted).await.is_ok());
+}
+
+/// From the moment on at which the API server has been told, it asks: also before its answer to that
+/// has come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_certificate_is_shown_before_the_api_server_is_told_of_its_authority() {
+    let world = World::new(InstallMode::Gate).await;
+    let told = Requests::any()
+        .verb(Verb::Patch)
+        .resource("mutatingwebhookconfigurations");
+    let held = world.server.faults().hold_at(HoldPoint::After, told);
+    let webhook = world.start(&options()).await;
+    held.until_reached(1).await;
+    let trusted = world.trusted().await;
+    assert!(shown(webhook.address(), &trusted).await.is_ok());
+    held.release();
 }
 
 /// Answers of the API server that are lost or refused are asked for again.
