@@ -25,8 +25,10 @@ const SHARE: Duration = Duration::from_secs(3);
 const LEAST_SHARE: Duration = Duration::from_millis(500);
 /// For so long after it could not be used, a server is tried after all others.
 const AVOIDED: Duration = Duration::from_secs(30);
-/// Between two attempts at a server that has no room for another connection: at first, and later.
-const FULL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(500));
+/// Between two attempts at a server that has no room for another connection: at first, and later. Each
+/// attempt costs the server a process and, for a moment, one of the connections that it keeps for
+/// superusers.
+const FULL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 /// TCP keep-alive: a peer that is silent for the first time is probed at intervals of the second,
 /// and counts as gone after this many probes without an answer.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(10), Duration::from_secs(3), 3);
@@ -126,7 +128,9 @@ impl Connector {
             };
             let pause = pauses.grow();
             let late = until.is_some_and(|until| Instant::now() + pause >= until);
-            if !failure.is_full() {
+            // A server that many wait for may be slow, too.
+            let is_busy = failure.is_full() || told && failure.is_of_the_place();
+            if !is_busy {
                 return Err(failure.error);
             }
             if late {
