@@ -68,6 +68,14 @@ impl Rewound {
             let changes = &mut commit.changes;
             changes.expected = self.inwards(&commit.repository, changes.expected);
             changes.head.revision = changes.expected.revision;
+            // What an entry takes the place of; 0 stands for nothing.
+            for entry in &mut changes.entries {
+                if entry.revision > Revision::new(0) {
+                    let known = Version::new(entry.revision, changes.expected.stamp);
+                    let revision = self.inwards(&commit.repository, known).revision;
+                    Arc::make_mut(entry).revision = revision;
+                }
+            }
         }
     }
 

@@ -352,6 +352,7 @@ fn changes(
         }
         written.push(Arc::new(Entry {
             state: moved(entry.state, session),
+            revision: target.live_revision(&entry.run),
             ..Entry::clone(entry)
         }));
     }

@@ -117,7 +117,7 @@ impl Plan<'_> {
             queued: Moment::AtCommit,
             started: Moment::Never,
             finished: Moment::Never,
-            revision: self.head.revision,
+            revision: self.base.live_revision(&request.run),
         }
     }
 
@@ -330,6 +330,7 @@ impl Plan<'_> {
                     ..
                 } => Entry {
                     finished: Moment::Never,
+                    revision: self.base.live_revision(&request.run),
                     ..Entry::clone(entry)
                 },
                 EntryState::Finished { outcome, .. } => {

@@ -30,7 +30,8 @@ pub struct Changes {
     pub expected: Version,
     /// The head to write. Its version is still `expected`: the driver gives it a new one.
     pub head: Head,
-    /// The entries to write, each at most once.
+    /// The entries to write, each at most once. The `revision` of each is still that of the queued or
+    /// started entry of the same run that it takes the place of; 0 where there is none.
     pub entries: Vec<Arc<Entry>>,
     /// Sessions other than the issuer's that runs are granted to: the driver must refuse the
     /// commit unless all of them are alive.
@@ -146,6 +147,11 @@ impl<'a> Plan<'a> {
     /// The commit that carries out everything applied so far; `None` when nothing changes.
     #[must_use]
     pub fn finish(self) -> Option<Changes> {
+        debug_assert!(
+            (self.overlay.entries())
+                .all(|entry| entry.revision == self.base.live_revision(&entry.run)),
+            "a store finds by it what the entry takes the place of"
+        );
         if self.removed {
             return self.base.exists().then(|| Changes {
                 expected: self.base.head().version(),

@@ -12,7 +12,7 @@ use super::head::{Head, check_absent};
 use super::queue::{Iter, Queue, Rank};
 use crate::hash::HashSet;
 use crate::name::PipelineRunKey;
-use crate::value::{Timestamp, Version};
+use crate::value::{Revision, Timestamp, Version};
 
 /// The content of one repository in the store at one revision: all of it, or what changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +140,14 @@ impl RepositoryState {
     #[must_use]
     pub fn entry(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
         self.entries.get(run).map(|entry| &entry.0)
+    }
+
+    /// The revision of the queued or started entry of a run; 0 where there is none. By it a changed
+    /// entry says what it takes the place of; see [`Changes`](crate::protocol::Changes).
+    #[must_use]
+    pub fn live_revision(&self, run: &PipelineRunKey) -> Revision {
+        let live = self.entry(run).filter(|entry| !entry.is_finished());
+        live.map_or(Revision::new(0), |entry| entry.revision)
     }
 
     /// All entries, in no particular order.
