@@ -27,7 +27,8 @@ GRANT USAGE ON SCHEMA pac TO pac_runtime;
 GRANT SELECT ON pac.meta, pac.secrets TO pac_runtime;
 GRANT SELECT, INSERT ON pac.migrated TO pac_runtime;
 GRANT SELECT, UPDATE ON pac.floor, pac.server TO pac_runtime;
-GRANT SELECT, INSERT, UPDATE, DELETE ON pac.repositories, pac.entries, pac.sessions TO pac_runtime;
+GRANT SELECT, INSERT, UPDATE, DELETE ON pac.repositories, pac.slots, pac.sessions TO pac_runtime;
+GRANT SELECT, INSERT, DELETE ON pac.queue, pac.history TO pac_runtime;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pac TO pac_runtime;
 
 -- Every role of the server may connect to a new database, and take locks, make temporary tables and send

@@ -44,8 +44,7 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub(crate) enum Sql<'a> {
     /// Parsed and planned each time.
     Once(&'a str),
-    /// Its plan depends on no table. Prepared once on each connection, where statements may have
-    /// names.
+    /// Prepared once on each connection, where statements may have names.
     Often(&'a str),
 }
 
@@ -112,6 +111,11 @@ impl Client {
         self.statements.name(true);
     }
 
+    /// Whether statements have names.
+    pub(crate) fn names_statements(&self) -> bool {
+        self.statements.are_named()
+    }
+
     /// No server may take longer than this to be connected to while another one is left to be
     /// tried.
     pub(crate) fn hurry(&self, share: Duration) {
@@ -131,15 +135,26 @@ impl Client {
         sql: impl Into<Sql<'_>>,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, Error> {
-        let request = Request {
+        let answer = self.attempt(operation, effect, sql, params).await;
+        answer.map_err(|failure| failure.error)
+    }
+
+    /// The same, with what the failure says of the connection and of the server.
+    pub(crate) async fn attempt(
+        &self,
+        operation: &'static str,
+        effect: Effect,
+        sql: impl Into<Sql<'_>>,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, Failure> {
+        self.query_pooled(Request {
             patience: self.options().statement_timeout,
             operation,
             effect,
             sql: sql.into(),
             params,
-        };
-        let answer = self.query_pooled(request).await;
-        answer.map_err(|failure| failure.error)
+        })
+        .await
     }
 
     async fn query_pooled(&self, request: Request<'_>) -> Result<Vec<Row>, Failure> {

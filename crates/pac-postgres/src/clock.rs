@@ -6,7 +6,7 @@ use pac_core::Timestamp;
 use pac_core::state::Moment;
 
 /// The server replaces this number by the time of the commit.
-const AT_COMMIT: i64 = i64::MIN;
+pub(crate) const AT_COMMIT: i64 = i64::MIN;
 
 /// A moment as a commit carries it.
 pub(crate) fn written(moment: Moment) -> Option<i64> {

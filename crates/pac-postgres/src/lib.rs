@@ -1,8 +1,8 @@
 //! The PostgreSQL driver of pac-concurrency: state that survives every controller and a restart
 //! of the server, shared by any number of processes.
 //!
-//! A commit to any number of repositories is one call of one function in the database: one round
-//! trip, one transaction, one durable write. Nothing depends on the state of a connection, so a
+//! A commit to any number of repositories is one statement: one round trip, one transaction, one
+//! durable write. What runs, what waits and what has ended can be read with SQL, as three views. Nothing depends on the state of a connection, so a
 //! proxy that pools transactions may be in between (the driver then polls for changes, which takes
 //! a little longer). Needs PostgreSQL 15 or newer.
 //!

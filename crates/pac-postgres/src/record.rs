@@ -1,21 +1,18 @@
-//! Heads and entries as rows, and a commit as arrays.
+//! Heads and entries as rows.
 //!
 //! The protocol's numbers have 64 bits and no sign, the columns have one. Counters above 2⁶², which no
 //! counter reaches, are corrupt. The version of a limit comes from outside, so it is stored whole, bit
 //! for bit.
 
-use std::collections::HashSet;
 use std::fmt::Display;
-use std::sync::Arc;
 
-use pac_core::driver::RepositoryCommit;
 use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, Priority, Revision,
     SessionId, Stamp, Ticket,
 };
 
-use crate::client::{FromSql, Param, Row, RowError, Type};
+use crate::client::{FromSql, Row, RowError};
 use crate::clock;
 
 /// The version of the records that this software writes and reads.
@@ -175,176 +172,7 @@ fn broken(column: &str, value: impl Display) -> Error {
     )
 }
 
-/// The arguments of the function `commit_batch`, in its order, after the session.
-#[derive(Debug, Default)]
-pub(crate) struct Batch<'a> {
-    repository: Vec<&'a str>,
-    expected: Vec<i64>,
-    stamp: Vec<i64>,
-    at: Vec<Option<String>>,
-    remove: Vec<bool>,
-    limit: Vec<i64>,
-    limit_version: Vec<Option<i64>>,
-    last_ticket: Vec<i64>,
-    last_token: Vec<i64>,
-    queued: Vec<i64>,
-    started: Vec<i64>,
-    alive_of: Vec<i32>,
-    alive: Vec<i64>,
-    entries: Entries<'a>,
-}
-
-#[derive(Debug, Default)]
-struct Entries<'a> {
-    of: Vec<i32>,
-    run: Vec<&'a str>,
-    uid: Vec<&'a str>,
-    kind: Vec<i16>,
-    priority: Vec<i32>,
-    ticket: Vec<i64>,
-    state: Vec<i16>,
-    token: Vec<Option<i64>>,
-    owner: Vec<Option<i64>>,
-    orphaned: Vec<bool>,
-    outcome: Vec<Option<i16>>,
-    abandoned: Vec<bool>,
-    adopted: Vec<bool>,
-    queued_at: Vec<Option<i64>>,
-    started_at: Vec<Option<i64>>,
-    finished_at: Vec<Option<i64>>,
-}
-
-impl<'a> Batch<'a> {
-    /// Adds a repository, whose head was last seen `at` this place. Its number is the number of
-    /// repositories added before it, plus one.
-    ///
-    /// # Errors
-    /// `Corrupt` for a counter at the end of counting; nothing was added then.
-    pub(crate) fn push(
-        &mut self,
-        commit: &'a RepositoryCommit,
-        at: Option<String>,
-    ) -> Result<(), Error> {
-        let changes = &commit.changes;
-        let head = &changes.head;
-        let refused = |reason: String| {
-            Error::new(ErrorKind::Corrupt, "commit", reason).in_repository(&commit.repository)
-        };
-        changes.check_counters().map_err(refused)?;
-        let expected = changes.expected.revision.get();
-        // The next revision, which is one higher, has to be a counter too.
-        if expected >= MAX_COUNTER {
-            return Err(refused(format!(
-                "its revision is {expected}, and counting ends at 2^62: restore the records of the \
-                 repository from a backup, or delete them"
-            )));
-        }
-        let number = i32::try_from(self.repository.len() + 1).unwrap_or(i32::MAX);
-        self.repository.push(commit.repository.as_str());
-        self.expected.push(saturated(expected));
-        // A stamp that does not fit is that of no commit.
-        self.stamp.push(saturated(changes.expected.stamp.get()));
-        self.at.push(at);
-        self.remove.push(changes.remove);
-        self.limit.push(head.limit.get().map_or(0, i64::from));
-        let version = head
-            .limit_version
-            .map(|version| version.get().cast_signed());
-        self.limit_version.push(version);
-        self.last_ticket.push(saturated(head.last_ticket.get()));
-        self.last_token.push(saturated(head.last_token.get()));
-        self.queued.push(i64::from(head.queued));
-        self.started.push(i64::from(head.started));
-        for session in &changes.alive {
-            self.alive_of.push(number);
-            self.alive.push(saturated(session.get()));
-        }
-        let adopted: HashSet<_> = changes.adopted.iter().collect();
-        for entry in changes.entries.iter().filter(|_| !changes.remove) {
-            let adopted = entry.is_started() && adopted.contains(&entry.run);
-            self.entries.push(number, entry, adopted);
-        }
-        Ok(())
-    }
-
-    /// The arguments.
-    pub(crate) fn params(&self) -> [Param<'_>; 29] {
-        let e = &self.entries;
-        [
-            (&self.repository, Type::TEXT_ARRAY),
-            (&self.expected, Type::INT8_ARRAY),
-            (&self.stamp, Type::INT8_ARRAY),
-            (&self.at, Type::TEXT_ARRAY),
-            (&self.remove, Type::BOOL_ARRAY),
-            (&self.limit, Type::INT8_ARRAY),
-            (&self.limit_version, Type::INT8_ARRAY),
-            (&self.last_ticket, Type::INT8_ARRAY),
-            (&self.last_token, Type::INT8_ARRAY),
-            (&self.queued, Type::INT8_ARRAY),
-            (&self.started, Type::INT8_ARRAY),
-            (&self.alive_of, Type::INT4_ARRAY),
-            (&self.alive, Type::INT8_ARRAY),
-            (&e.of, Type::INT4_ARRAY),
-            (&e.run, Type::TEXT_ARRAY),
-            (&e.uid, Type::TEXT_ARRAY),
-            (&e.kind, Type::INT2_ARRAY),
-            (&e.priority, Type::INT4_ARRAY),
-            (&e.ticket, Type::INT8_ARRAY),
-            (&e.state, Type::INT2_ARRAY),
-            (&e.token, Type::INT8_ARRAY),
-            (&e.owner, Type::INT8_ARRAY),
-            (&e.orphaned, Type::BOOL_ARRAY),
-            (&e.outcome, Type::INT2_ARRAY),
-            (&e.abandoned, Type::BOOL_ARRAY),
-            (&e.adopted, Type::BOOL_ARRAY),
-            (&e.queued_at, Type::INT8_ARRAY),
-            (&e.started_at, Type::INT8_ARRAY),
-            (&e.finished_at, Type::INT8_ARRAY),
-        ]
-    }
-}
-
-impl<'a> Entries<'a> {
-    fn push(&mut self, of: i32, entry: &'a Arc<Entry>, adopted: bool) {
-        let (state, owner, orphaned, outcome, abandoned) = match entry.state {
-            EntryState::Queued { owner } => (0, owner, false, None, false),
-            EntryState::Started {
-                session, orphaned, ..
-            } => (1, Some(session), orphaned, None, false),
-            EntryState::Finished {
-                outcome, abandoned, ..
-            } => (2, None, false, Some(outcome), abandoned),
-        };
-        self.of.push(of);
-        self.run.push(entry.run.as_str());
-        self.uid.push(entry.uid.as_str());
-        self.kind.push(match entry.kind {
-            RunKind::Durable => 0,
-            RunKind::Ephemeral => 1,
-        });
-        self.priority.push(entry.priority.get());
-        self.ticket.push(saturated(entry.ticket.get()));
-        self.state.push(state);
-        self.token
-            .push(entry.token().map(|token| saturated(token.get())));
-        self.owner.push(owner.map(|owner| saturated(owner.get())));
-        self.orphaned.push(orphaned);
-        self.outcome.push(outcome.map(|outcome| match outcome {
-            RunOutcome::Completed => 0,
-            RunOutcome::Failed => 1,
-            RunOutcome::Cancelled => 2,
-            RunOutcome::Expired => 3,
-        }));
-        self.abandoned.push(abandoned);
-        self.adopted.push(adopted);
-        self.queued_at.push(clock::written(entry.queued));
-        self.started_at.push(clock::written(entry.started));
-        self.finished_at.push(clock::written(entry.finished));
-    }
-}
-
-/// For counters, of which [`Batch::push`] has checked those of the head: no ticket or token is above.
-/// And for the ids of sessions and for stamps: one that does not fit is none of this store's.
+/// For counters that were checked, and for the ids of sessions and for stamps: one that does not fit is none of this store's.
 pub(crate) fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -24,6 +24,7 @@ const VERSIONS: [&[&str]; 1] = [&[
     include_str!("schema/0003_guards.sql"),
     include_str!("schema/0004_commit.sql"),
     include_str!("schema/0005_retention.sql"),
+    include_str!("schema/0006_views.sql"),
 ]];
 
 /// Makes sure that the schema has the version of this software: makes or changes it where `migrate`

@@ -160,8 +160,8 @@ impl Sessions {
         session: SessionId,
     ) -> Result<Vec<RepositoryKey>, Error> {
         let sql = format!(
-            "SELECT DISTINCT repository FROM {}.entries \
-             WHERE session = $1 AND state IN (0, 1)",
+            "SELECT repository FROM {0}.queue WHERE session = $1 \
+             UNION SELECT repository FROM {0}.slots WHERE session = $1",
             self.client.schema()
         );
         let id = saturated(session.get());

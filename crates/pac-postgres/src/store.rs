@@ -1,19 +1,23 @@
 //! The repositories in their tables: reads, commits and lists.
 
+mod batch;
+mod commits;
 mod retention;
+mod statement;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use pac_core::driver::{BatchOutcome, CommitOutcome, ListFilter, RepositoryCommit};
+use pac_core::driver::ListFilter;
 use pac_core::pauses::Seldom;
-use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
+use pac_core::state::{Entry, Head, Snapshot};
+use pac_core::{Error, ErrorKind, PipelineRunKey, RepositoryKey, Version};
 
+use self::statement::Statements;
 use crate::client::{Client, Effect, Row, Sql, Type};
 use crate::places::Places;
-use crate::record::{self, Batch, HEAD, HEAD_COLUMNS, cell, saturated};
+use crate::record::{self, HEAD, HEAD_COLUMNS, cell, saturated};
 
 /// The tables. Each operation is one statement.
 #[derive(Debug)]
@@ -21,6 +25,7 @@ pub(crate) struct Store {
     client: Client,
     load: String,
     commit: String,
+    statements: Statements,
     places: Places,
     /// How many runs this process has ended in each repository since the last deletion there.
     ended: Mutex<HashMap<RepositoryKey, usize>>,
@@ -33,11 +38,12 @@ impl Store {
     pub(crate) fn new(client: Client) -> Self {
         let schema = client.schema();
         let load = format!("SELECT * FROM {schema}.load_repository($1, $2, $3, $4, $5)");
-        let params: Vec<_> = (1..=30).map(|n| format!("${n}")).collect();
+        let params: Vec<_> = (1..=31).map(|n| format!("${n}")).collect();
         let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
         Self {
             load,
             commit,
+            statements: Statements::new(schema),
             client,
             places: Places::default(),
             ended: Mutex::default(),
@@ -85,144 +91,9 @@ impl Store {
             .client
             .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
-        let (snapshot, at) = snapshot(&rows, since).map_err(|error| error.in_repository(key))?;
+        let (snapshot, at) = snapshot(&rows, 0, since).map_err(|error| error.in_repository(key))?;
         self.places.note(key, at.as_deref());
         Ok(snapshot)
-    }
-
-    /// Commits a batch. If the database refuses it because of the records of one repository,
-    /// commits each repository alone, so that only that one is refused.
-    pub(crate) async fn commit(
-        &self,
-        session: SessionId,
-        batch: Vec<RepositoryCommit>,
-    ) -> BatchOutcome {
-        let answer = self.commit_together(session, &batch).await;
-        let refused = |error: &Error| {
-            let kinds = [
-                ErrorKind::Corrupt,
-                ErrorKind::Incompatible,
-                ErrorKind::Internal,
-            ];
-            kinds.contains(&error.kind())
-        };
-        match answer {
-            Err(error) if refused(&error) && batch.len() > 1 => {
-                let mut outcomes = Vec::with_capacity(batch.len());
-                for commit in batch.chunks(1) {
-                    match self.commit_together(session, commit).await {
-                        Ok(alone) => outcomes.extend(alone),
-                        Err(error) if refused(&error) => {
-                            outcomes.push(CommitOutcome::Refused(error));
-                        }
-                        // The commits before this one are done; about the others only a read can
-                        // tell.
-                        Err(error) => return Err(unknown_rest(error, outcomes.is_empty())),
-                    }
-                }
-                Ok(outcomes)
-            }
-            Err(error) if refused(&error) => Ok(vec![CommitOutcome::Refused(error)]),
-            answer => answer,
-        }
-    }
-
-    async fn commit_together(
-        &self,
-        session: SessionId,
-        commits: &[RepositoryCommit],
-    ) -> BatchOutcome {
-        let mut batch = Batch::default();
-        let refusals: Vec<_> = commits
-            .iter()
-            .map(|commit| {
-                batch
-                    .push(commit, self.places.get(&commit.repository))
-                    .err()
-            })
-            .collect();
-        let id = saturated(session.get());
-        let mut params = vec![(&id as _, Type::INT8)];
-        params.extend(batch.params());
-        let rows = self
-            .client
-            .query("commit", Effect::Write, Sql::Often(&self.commit), &params)
-            .await?;
-        let mut answers = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let answer = Answer::of(row)?;
-            if answer.number == 0 {
-                return Err(Error::session_lost("commit", session));
-            }
-            answers.insert(answer.number, answer);
-        }
-        let mut number = 0;
-        let outcomes = commits
-            .iter()
-            .zip(refusals)
-            .map(|(commit, refusal)| match refusal {
-                Some(error) => Ok(CommitOutcome::Refused(error)),
-                None => {
-                    number += 1;
-                    let answer = answers.get(&number).ok_or_else(|| {
-                        let message = "the server did not answer for every repository; read before \
-                                   acting";
-                        Error::new(ErrorKind::Indeterminate, "commit", message)
-                    })?;
-                    self.outcome(commit, answer)
-                }
-            });
-        outcomes.collect()
-    }
-
-    fn outcome(&self, commit: &RepositoryCommit, answer: &Answer) -> Result<CommitOutcome, Error> {
-        let changes = &commit.changes;
-        Ok(match answer {
-            Answer {
-                outcome: 0,
-                about: Some(floor),
-                ..
-            } if changes.remove => CommitOutcome::Committed(Snapshot::absent(*floor)),
-            Answer {
-                outcome: 0,
-                moment: Some(now),
-                stamp: Some(stamp),
-                at,
-                ..
-            } => {
-                let revision = changes.expected.revision.next();
-                self.places.note(&commit.repository, at.as_deref());
-                let now = Timestamp::from_unix_millis(*now);
-                let mut entries = changes.entries.clone();
-                for entry in &mut entries {
-                    Arc::make_mut(entry).stamp(revision, now);
-                }
-                self.note_ended(&commit.repository, &entries);
-                CommitOutcome::Committed(Snapshot {
-                    since: Some(changes.expected),
-                    exists: true,
-                    head: Head {
-                        revision,
-                        stamp: Stamp::new(*stamp),
-                        ..changes.head
-                    },
-                    entries,
-                })
-            }
-            Answer { outcome: 1, .. } => CommitOutcome::Conflict(None),
-            Answer {
-                outcome: 2,
-                about: Some(dead),
-                ..
-            } => CommitOutcome::SessionDead(SessionId::new(*dead)),
-            answer => {
-                return Err(Error::new(
-                    ErrorKind::Indeterminate,
-                    "commit",
-                    format!("the server answered {answer:?}; read before acting"),
-                ));
-            }
-        })
     }
 
     pub(crate) async fn server_version(&self) -> Result<String, Error> {
@@ -247,11 +118,11 @@ impl Store {
             // Goes along an index from one repository with queued runs to the next.
             ListFilter::Startable => format!(
                 "WITH RECURSIVE waiting (repository) AS ( \
-                   SELECT pg_catalog.min(repository) FROM {schema}.entries \
-                   WHERE state = 0 AND repository > $1 \
+                   SELECT pg_catalog.min(repository) FROM {schema}.queue \
+                   WHERE repository > $1 \
                    UNION ALL \
-                   SELECT (SELECT pg_catalog.min(e.repository) FROM {schema}.entries e \
-                     WHERE e.state = 0 AND e.repository > w.repository) \
+                   SELECT (SELECT pg_catalog.min(e.repository) FROM {schema}.queue e \
+                     WHERE e.repository > w.repository) \
                    FROM waiting w WHERE w.repository IS NOT NULL) \
                  SELECT repository, {HEAD} FROM {schema}.repositories \
                  WHERE repository = ANY (ARRAY(SELECT w.repository FROM waiting w)) \
@@ -290,52 +161,29 @@ impl Store {
     }
 }
 
-/// A row of `commit_batch`.
-#[derive(Debug)]
-struct Answer {
-    number: i32,
-    outcome: i16,
-    moment: Option<i64>,
-    about: Option<u64>,
-    stamp: Option<u64>,
-    at: Option<String>,
-}
-
-impl Answer {
-    fn of(row: &Row) -> Result<Self, Error> {
-        let number = |at| -> Result<Option<u64>, Error> {
-            Ok(cell::<Option<i64>>(row, at)?.and_then(|number| u64::try_from(number).ok()))
-        };
-        Ok(Self {
-            number: cell(row, 0)?,
-            outcome: cell(row, 1)?,
-            moment: cell(row, 2)?,
-            about: number(3)?,
-            stamp: number(4)?,
-            at: cell(row, 5)?,
-        })
-    }
-}
-
-/// The snapshot in the rows of `load_repository`, which was called with the version `since`; and the
-/// place of the head.
-fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<String>), Error> {
+/// The snapshot in the rows of `load_repository`, which was called with the version `since`, from the
+/// column `at` on; and the place of the head.
+fn snapshot(
+    rows: &[Row],
+    at: usize,
+    since: Option<Version>,
+) -> Result<(Snapshot, Option<String>), Error> {
     /// The floor comes first, then whether the entries are a part, and the place of the head.
     const HEAD_AT: usize = 3;
     const ENTRY_AT: usize = HEAD_AT + HEAD_COLUMNS;
     let mut first = None;
     let mut entries = Vec::with_capacity(rows.len().saturating_sub(1));
     for row in rows {
-        match cell::<Option<i64>>(row, 0)? {
+        match cell::<Option<i64>>(row, at)? {
             Some(floor) => first = Some((floor, row)),
-            None => entries.push(Arc::new(record::entry(row, ENTRY_AT)?)),
+            None => entries.push(Arc::new(record::entry(row, at + ENTRY_AT)?)),
         }
     }
     let Some((floor, row)) = first else {
         let message = "the table floor is empty; restore its one row from a backup";
         return Err(Error::new(ErrorKind::Corrupt, "load", message));
     };
-    let Some(part) = cell::<Option<bool>>(row, 1)? else {
+    let Some(part) = cell::<Option<bool>>(row, at + 1)? else {
         if let Some(entry) = entries.first() {
             let message = format!(
                 "run {} has a record, and its repository has none",
@@ -345,20 +193,23 @@ fn snapshot(rows: &[Row], since: Option<Version>) -> Result<(Snapshot, Option<St
         }
         return Ok((Snapshot::absent(record::floor(floor)?), None));
     };
+    without_former_ends(&mut entries);
     let snapshot = Snapshot {
         since: since.filter(|_| part),
         exists: true,
-        head: record::head(row, HEAD_AT)?,
+        head: record::head(row, at + HEAD_AT)?,
         entries,
     };
-    Ok((snapshot, cell(row, 2)?))
+    Ok((snapshot, cell(row, at + 2)?))
 }
 
-/// The error for a batch of which one commit failed: `Indeterminate` if others were done before it.
-fn unknown_rest(error: Error, nothing_before: bool) -> Error {
-    if nothing_before {
-        return error;
+/// Leaves out how runs ended whose names were used again since: the history keeps it. Those that wait
+/// or run come first in `entries`, then the ends, latest first.
+fn without_former_ends(entries: &mut Vec<Arc<Entry>>) {
+    if !entries.iter().any(|entry| entry.is_finished()) {
+        return;
     }
-    let message = "a part of the batch was written, and then the store failed; read before acting";
-    Error::new(ErrorKind::Indeterminate, "commit", message).caused_by(error)
+    let mut seen: HashSet<PipelineRunKey> = HashSet::with_capacity(entries.len());
+    // Two that wait or run are left to be reported.
+    entries.retain(|entry| seen.insert(entry.run.clone()) || !entry.is_finished());
 }

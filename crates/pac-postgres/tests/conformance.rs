@@ -80,16 +80,14 @@ impl Vandal for PostgresVandal {
 
 impl PostgresVandal {
     async fn change(&self, repository: &RepositoryKey, harm: Harm, sign: char) {
-        let (table, change) = match harm {
-            Harm::CorruptHead => (
-                "repositories",
-                format!("last_token = last_token {sign} -100000"),
+        let heads = ["repositories"].as_slice();
+        let (tables, change) = match harm {
+            Harm::CorruptHead => (heads, format!("last_token = last_token {sign} -100000")),
+            Harm::CorruptEntry => (
+                ["queue", "slots", "history"].as_slice(),
+                format!("kind = kind {sign} 9::smallint"),
             ),
-            Harm::CorruptEntry => ("entries", format!("kind = kind {sign} 9::smallint")),
-            Harm::NewerHead => (
-                "repositories",
-                format!("format = format {sign} 1::smallint"),
-            ),
+            Harm::NewerHead => (heads, format!("format = format {sign} 1::smallint")),
         };
         let client = raw(self.port).await;
         // The database would refuse the damage.
@@ -99,11 +97,14 @@ impl PostgresVandal {
             self.schema
         );
         client.batch_execute(&rules).await.unwrap();
-        let sql = format!(
-            "UPDATE {}.{table} SET {change} WHERE repository = $1",
-            self.schema
-        );
-        let changed = client.execute(&sql, &[&repository.as_str()]).await.unwrap();
+        let mut changed = 0;
+        for table in tables {
+            let sql = format!(
+                "UPDATE {}.{table} SET {change} WHERE repository = $1",
+                self.schema
+            );
+            changed += client.execute(&sql, &[&repository.as_str()]).await.unwrap();
+        }
         assert!(changed > 0);
     }
 }

@@ -20,7 +20,9 @@ use pac_core::state::{RepositoryState, RunOutcome};
 use pac_postgres::PostgresDriver;
 use support::own::OwnServer;
 use support::proxy::Proxy;
-use support::{NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
+use support::{
+    COMMIT, NEWEST, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value,
+};
 
 /// For a manager that sends nothing of its own accord during a test.
 fn quiet() -> ManagerOptions {
@@ -64,18 +66,15 @@ async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() 
         };
         manager.release(lease, RunOutcome::Completed).await.unwrap();
     }
-    assert_eq!(proxy.requests_with("commit_batch"), 2 * CYCLES);
+    // The first one finds out where the head is.
+    let commits = proxy.requests_with(COMMIT) + proxy.requests_with("commit_batch");
+    assert_eq!(commits, 2 * CYCLES);
     let hints = proxy.requests_with("pg_notify");
     assert!(hints <= 2 * CYCLES, "{hints} hints");
     // Each statement of the driver is one packet, so this shows all that it has sent. A purge is due
     // after some seconds, which a busy machine can need for the cycles; and a commit that comes
     // before the connection of the last one is given back gets a new connection, which asks this.
-    let expected = [
-        "commit_batch",
-        "pg_notify",
-        "purge_old",
-        "transaction_read_only",
-    ];
+    let expected = [COMMIT, "pg_notify", "purge_old", "transaction_read_only"];
     let others = proxy.requests_without(&expected);
     assert!(others.is_empty(), "{others:?}");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -127,28 +126,29 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         let client = raw(port(server)).await;
         client
             .batch_execute(&format!(
-                "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
-                   ticket, state, session, orphaned, abandoned, adopted, queued_at, revision) \
-                 SELECT 'ns/web', 'ns/run-' || n, 1, 'u-' || n, 0, 0, n + 1, 0, {session}, false, \
-                   false, false, 0, n FROM generate_series(1, 100000) n; \
-                 INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, \
-                   ticket, state, outcome, orphaned, abandoned, adopted, queued_at, finished_at, \
-                   revision) \
-                 SELECT 'ns/web', 'ns/done-' || n, 1, 'v-' || n, 0, 0, 100001 + n, 2, 0, false, \
-                   false, false, 0, 0, 100000 + n FROM generate_series(1, 100000) n; \
-                 INSERT INTO {schema}.repositories SELECT 'ns/other-' || n, 1, 1, 0, 0, 1, NULL, \
-                   0, 0, 0, 0 FROM generate_series(1, 20000) n; \
+                "INSERT INTO {schema}.queue (repository, run, format, uid, kind, priority, \
+                   ticket, session, queued_at, revision) \
+                 SELECT 'ns/web', 'ns/run-' || n, 1, 'u-' || n, 0, 0, n + 1, {session}, 0, n \
+                   FROM generate_series(1, 100000) n; \
+                 INSERT INTO {schema}.history (repository, run, format, uid, kind, priority, \
+                   ticket, outcome, abandoned, queued_at, finished_at, revision) \
+                 SELECT 'ns/web', 'ns/done-' || n, 1, 'v-' || n, 0, 0, 100001 + n, 0, false, 0, \
+                   0, 100000 + n FROM generate_series(1, 100000) n; \
+                 INSERT INTO {schema}.repositories (repository, format, revision, stamp, purged, \
+                   run_limit, last_ticket, last_token, queued, started) \
+                 SELECT 'ns/other-' || n, 1, 1, 0, 0, 1, 0, 0, 0, 0 \
+                   FROM generate_series(1, 20000) n; \
                  UPDATE {schema}.repositories SET queued = 100000, last_ticket = 200001, \
                    revision = 200000, stamp = {schema}.new_stamp(200000) \
                    WHERE repository = 'ns/web'; \
-                 ANALYZE {schema}.entries; ANALYZE {schema}.repositories"
+                 ANALYZE {schema}.queue; ANALYZE {schema}.history; ANALYZE {schema}.repositories"
             ))
             .await
             .unwrap();
         // How many rows have been read by scans of whole tables.
         let read = format!(
             "SELECT coalesce(sum(seq_tup_read), 0)::bigint FROM pg_stat_user_tables \
-             WHERE schemaname = '{schema}' AND relname IN ('entries', 'repositories')"
+             WHERE schemaname = '{schema}' AND relname IN ('queue', 'slots', 'history', 'repositories')"
         );
         let flush = "SELECT pg_stat_clear_snapshot()";
         let settle = async || {
@@ -160,9 +160,9 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         // pages.
         let touched = format!(
             "SELECT (SELECT sum(idx_blks_hit + idx_blks_read) FROM pg_statio_user_indexes \
-               WHERE schemaname = '{schema}' AND relname = 'entries')::bigint \
-             + (SELECT idx_tup_fetch FROM pg_stat_user_tables \
-               WHERE schemaname = '{schema}' AND relname = 'entries')"
+               WHERE schemaname = '{schema}' AND relname IN ('queue', 'slots', 'history'))::bigint \
+             + (SELECT sum(idx_tup_fetch) FROM pg_stat_user_tables \
+               WHERE schemaname = '{schema}' AND relname IN ('queue', 'slots', 'history'))::bigint"
         );
         let touches = async || {
             // A process of the server reports its counters once a second, and only when it has
@@ -259,26 +259,26 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         };
         for (sql, index) in [
             (
-                "SELECT FROM pac.entries WHERE repository = 'ns/web' AND state = 2 AND revision > 199990",
-                "entries_state",
+                "SELECT FROM pac.history WHERE repository = 'ns/web' AND revision > 199990",
+                "history_changed",
             ),
             (
-                "SELECT count(*) FROM pac.entries WHERE repository = 'ns/web' AND state = 1",
-                "entries_state",
+                "SELECT count(*) FROM pac.slots WHERE repository = 'ns/web' AND revision > 5",
+                "slots_changed",
             ),
             (
-                "SELECT FROM pac.entries WHERE repository = 'ns/web' AND state = 2 \
+                "SELECT FROM pac.history WHERE repository = 'ns/web' \
                  ORDER BY revision DESC, ticket DESC OFFSET 10 LIMIT 1",
-                "entries_state",
+                "history_changed",
             ),
             (
-                "SELECT FROM pac.entries WHERE repository = 'ns/web' AND run = 'ns/run-1'",
-                "entries_pkey",
+                "SELECT FROM pac.queue WHERE repository = 'ns/web' AND revision = 7 \
+                 AND run = 'ns/run-7'",
+                "queue_changed",
             ),
             (
-                "SELECT DISTINCT repository FROM pac.entries \
-                 WHERE session = 77 AND state IN (0, 1)",
-                "entries_session",
+                "SELECT repository FROM pac.queue WHERE session = 77",
+                "queue_session",
             ),
             (
                 "SELECT * FROM pac.repositories WHERE repository > 'ns/a' ORDER BY repository \
@@ -286,8 +286,8 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
                 "repositories_pkey",
             ),
             (
-                "SELECT min(repository) FROM pac.entries WHERE state = 0 AND repository > 'ns/b'",
-                "entries_queued",
+                "SELECT min(repository) FROM pac.queue WHERE repository > 'ns/b'",
+                "queue_changed",
             ),
         ] {
             let plan = plan(sql.to_owned()).await;
@@ -332,15 +332,15 @@ async fn as_many_finished_runs_are_kept_as_are_to_be() {
     set_limit(&driver, session, &key("web"), 1).await;
     let client = raw(port(SYSTEM)).await;
     let ended = format!(
-        "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
-           state, outcome, orphaned, abandoned, adopted, finished_at, revision) \
-         SELECT 'ns/web', 'ns/run-' || n, 1, 'u', 0, 0, n, 2, 0, false, false, false, 0, \
+        "INSERT INTO {schema}.history (repository, run, format, uid, kind, priority, ticket, \
+           outcome, abandoned, finished_at, revision) \
+         SELECT 'ns/web', 'ns/run-' || n, 1, 'u', 0, 0, n, 0, false, 0, \
            CASE WHEN n <= 3 THEN 1 ELSE 2 END FROM generate_series(1, 10) n"
     );
     client.batch_execute(&ended).await.unwrap();
     let purge = format!("SELECT {schema}.purge_excess(ARRAY['ns/web', 'ns/none'], 4, 500)");
     assert_eq!(value::<i64>(&client, &purge).await, 6);
-    let left = format!("SELECT min(ticket) FROM {schema}.entries");
+    let left = format!("SELECT min(ticket) FROM {schema}.history");
     assert_eq!(value::<i64>(&client, &left).await, 7);
     assert_eq!(value::<i64>(&client, &purge).await, 0);
     let purged = format!("SELECT purged FROM {schema}.repositories");
@@ -359,10 +359,10 @@ async fn ten_thousand_finished_runs_leave_the_size_flat() {
         .with_session_ttl(Duration::from_secs(60));
     let manager = ConcurrencyManager::open(driver, sweeping).await.unwrap();
     let client = raw(port(SYSTEM)).await;
-    let rows = format!("SELECT count(*) FROM {schema}.entries");
+    let rows = format!("SELECT count(*) FROM {schema}.history");
     let bytes = format!(
-        "SELECT (pg_total_relation_size('{schema}.entries') \
-           + pg_total_relation_size('{schema}.repositories'))::bigint"
+        "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class \
+         WHERE relnamespace = '{schema}'::regnamespace AND relkind = 'r'"
     );
     let mut sizes = Vec::new();
     for round in 0..10 {
@@ -385,7 +385,9 @@ async fn ten_thousand_finished_runs_leave_the_size_flat() {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         // As autovacuum does, which comes once a minute.
-        let vacuum = format!("VACUUM {schema}.entries, {schema}.repositories");
+        let vacuum = format!(
+            "VACUUM {schema}.queue, {schema}.slots, {schema}.history, {schema}.repositories"
+        );
         client.batch_execute(&vacuum).await.unwrap();
         let left: i64 = value(&client, &rows).await;
         assert!(left <= 400, "{left} records are left after round {round}");

@@ -22,7 +22,7 @@ use pac_core::{ErrorKind, Limit};
 use pac_postgres::PostgresDriver;
 use support::own::OwnServer;
 use support::proxy::Proxy;
-use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
+use support::{COMMIT, SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
 use tokio::time::{Instant, sleep, timeout};
 
 fn patient() -> ManagerOptions {
@@ -288,13 +288,13 @@ async fn a_commit_whose_answer_was_lost_is_recognised() {
     manager.set_limit(&web, Limit::new(2), None).await.unwrap();
     for n in 0..5 {
         let run = format!("run-{n}");
-        proxy.swallow_answer_to("commit_batch");
+        proxy.swallow_answer_to(COMMIT);
         let Admission::Started(lease) = manager.admit(&web, durable(&run)).await.unwrap() else {
             panic!("a second slot was taken for the same run");
         };
         assert_eq!(proxy.swallowed(), 2 * n + 1);
         view(&driver, "web").await.assert(&[&run], &[]);
-        proxy.swallow_answer_to("commit_batch");
+        proxy.swallow_answer_to(COMMIT);
         manager.release(lease, RunOutcome::Completed).await.unwrap();
         assert_eq!(proxy.swallowed(), 2 * n + 2);
         view(&driver, "web").await.assert(&[], &[]);
@@ -333,7 +333,7 @@ async fn a_commit_whose_answer_was_lost_wakes_whom_it_started() {
         // Without this read the release would be a conflict first, and the answer to that would be
         // lost.
         releasing.status(&web).await.unwrap();
-        proxy.swallow_answer_to("commit_batch");
+        proxy.swallow_answer_to(COMMIT);
         releasing
             .release(lease, RunOutcome::Completed)
             .await
@@ -358,13 +358,9 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let other = driver.open_session(TTL).await.unwrap();
     set_limit(&driver, other, &key("web"), 5).await;
     let client = raw(port(SYSTEM)).await;
-    // A record of the same run that is not committed yet makes the commit wait after it has found
+    // The row that a new repository begins with: a lock of it makes the commit wait after it has found
     // the session alive, and before it ends.
-    let block = format!(
-        "BEGIN; INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
-           state, orphaned, abandoned, adopted, revision) \
-         VALUES ('ns/web', 'ns/late', 1, 'u', 0, 0, 9, 0, false, false, false, 9)"
-    );
+    let block = format!("BEGIN; SELECT FROM {schema}.floor FOR UPDATE");
     client.batch_execute(&block).await.unwrap();
     driver.keep_alive(session).await.unwrap();
     let driver = Arc::new(driver);
@@ -373,7 +369,7 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
         command(
             &*late,
             session,
-            &key("web"),
+            &key("new"),
             &Command::Admit(durable("late")),
         )
         .await
@@ -389,5 +385,5 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
         driver.dead_sessions().await.unwrap(),
         [(session, Death::Session)]
     );
-    assert_eq!(driver.repositories_of(session).await.unwrap(), [key("web")]);
+    assert_eq!(driver.repositories_of(session).await.unwrap(), [key("new")]);
 }

@@ -22,9 +22,9 @@ use support::{
 /// The statement with which a program that knows nothing of limits would write a started run.
 fn started(schema: &str, run: &str, adopted: bool) -> String {
     format!(
-        "INSERT INTO {schema}.entries (repository, run, format, uid, kind, priority, ticket, \
-           state, token, session, orphaned, abandoned, adopted, revision) \
-         VALUES ('ns/web', '{run}', 1, 'u', 0, 0, 1, 1, 1, 1, false, false, {adopted}, \
+        "INSERT INTO {schema}.slots (repository, run, format, uid, kind, priority, ticket, \
+           token, session, orphaned, adopted, revision) \
+         VALUES ('ns/web', '{run}', 1, 'u', 0, 0, 1, 1, 1, false, {adopted}, \
            (SELECT revision FROM {schema}.repositories WHERE repository = 'ns/web'))"
     )
 }
@@ -48,9 +48,6 @@ async fn a_broken_client_cannot_start_more_than_the_limit() {
             .batch_execute(&started(&schema, "ns/b", false))
             .await
             .unwrap();
-        let queue =
-            started(&schema, "ns/c", false).replace("0, 0, 1, 1, 1, 1,", "0, 0, 2, 0, NULL, 1,");
-        client.batch_execute(&queue).await.unwrap();
         let refused = |error: tokio_postgres::Error| {
             assert_eq!(error.code().unwrap().code(), "PAC01", "{error:?}");
         };
@@ -60,11 +57,29 @@ async fn a_broken_client_cannot_start_more_than_the_limit() {
                 .await
                 .unwrap_err(),
         );
-        let promote =
-            format!("UPDATE {schema}.entries SET state = 1, token = 9 WHERE run = 'ns/c'");
-        refused(client.batch_execute(&promote).await.unwrap_err());
-        let again = format!("UPDATE {schema}.entries SET state = 1 WHERE state = 1");
-        // A run that has a slot already may be written again.
+        // Nor by giving the slot of a run to another one,
+        let other = format!("UPDATE {schema}.slots SET run = 'ns/other' WHERE run = 'ns/b'");
+        client.batch_execute(&other).await.unwrap();
+        let third = format!(
+            "BEGIN; ALTER TABLE {schema}.slots DISABLE TRIGGER guard_inserted; {}; \
+             ALTER TABLE {schema}.slots ENABLE TRIGGER guard_inserted; COMMIT",
+            started(&schema, "ns/c", false)
+        );
+        client.batch_execute(&third).await.unwrap();
+        let other = format!("UPDATE {schema}.slots SET run = 'ns/d' WHERE run = 'ns/c'");
+        refused(client.batch_execute(&other).await.unwrap_err());
+        // nor by what it says of the head. A run that has a slot already may be written again.
+        for head in ["(0,1)", "(0,2)", "(9,9)"] {
+            let lie = started(&schema, "ns/d", false)
+                .replace("adopted, revision)", "adopted, head, revision)")
+                .replace(
+                    "false, false, (SELECT",
+                    &format!("false, false, '{head}', (SELECT"),
+                );
+            assert!(lie.contains(head), "{lie}");
+            refused(client.batch_execute(&lie).await.unwrap_err());
+        }
+        let again = format!("UPDATE {schema}.slots SET token = token, revision = revision");
         client.batch_execute(&again).await.unwrap();
         let elsewhere =
             started(&schema, "ns/e", false).replace("'ns/web', 'ns/e'", "'ns/none', 'ns/e'");
@@ -144,29 +159,32 @@ async fn one_repository_that_the_database_refuses_spoils_no_other() {
     assert!(error.unwrap_err().contains("the head counts"));
 }
 
-/// An unknown state in its column is reported, and not passed over.
+/// An unknown outcome in its column is reported, and not passed over.
 #[tokio::test]
-async fn a_state_that_nobody_knows_is_not_overlooked() {
+async fn an_outcome_that_nobody_knows_is_not_overlooked() {
     for server in [SYSTEM, NEWEST] {
         let (driver, schema) = with_limit_two(port(server)).await;
         let client = raw(port(server)).await;
         let web = key("web");
         let known = driver.load(&web, None).await.unwrap().head.version();
         let update = format!(
-            "ALTER DOMAIN {schema}.run_state DROP CONSTRAINT run_state_check; \
+            "ALTER DOMAIN {schema}.run_outcome DROP CONSTRAINT run_outcome_check; \
              UPDATE {schema}.repositories SET revision = revision + 1"
         );
         client.batch_execute(&update).await.unwrap();
-        for state in [-1, 3, i16::MIN, i16::MAX] {
+        for outcome in [-1, 4, i16::MIN, i16::MAX] {
             let update = format!(
-                "UPDATE {schema}.entries SET state = {state}, \
-                   revision = (SELECT revision FROM {schema}.repositories)"
+                "DELETE FROM {schema}.history; \
+                 INSERT INTO {schema}.history (repository, run, format, uid, kind, priority, \
+                   ticket, outcome, abandoned, revision) \
+                 SELECT repository, 'ns/x', 1, 'u', 0, 0, 1, {outcome}, false, revision \
+                   FROM {schema}.repositories"
             );
             client.batch_execute(&update).await.unwrap();
             for since in [None, Some(known)] {
                 let error = driver.load(&web, since).await.unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Corrupt, "{state}: {error}");
-                assert!(error.to_string().contains("state holds"), "{error}");
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{outcome}: {error}");
+                assert!(error.to_string().contains("outcome holds"), "{error}");
             }
         }
     }
@@ -259,7 +277,7 @@ async fn the_documented_grants_are_enough_and_less_is_said() {
             .unwrap();
         tokio::spawn(connection);
         for sql in [
-            format!("DROP TABLE {schema}.entries"),
+            format!("DROP TABLE {schema}.queue"),
             format!("CREATE TABLE {schema}.t ()"),
         ] {
             let error = own.batch_execute(&sql).await.unwrap_err();

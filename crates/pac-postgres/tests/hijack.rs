@@ -172,7 +172,7 @@ async fn round(shared: &Shared) {
     for _ in 0..3 {
         driver.dead_sessions().await.unwrap();
     }
-    let count = format!("SELECT count(*) FROM {}.entries", options.schema);
+    let count = format!("SELECT count(*) FROM {}.history", options.schema);
     let client = shared.connect("postgres").await;
     let left = async || value::<i64>(&client, &count.replace("count", "pg_catalog.count")).await;
     let until = tokio::time::Instant::now() + Duration::from_secs(20);

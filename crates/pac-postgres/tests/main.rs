@@ -19,3 +19,4 @@ mod schema;
 mod spoilt;
 mod stalls;
 mod support;
+mod views;

@@ -105,7 +105,7 @@ async fn processes_take_turns_and_a_killed_one_gives_way() {
         assert!(ended.success(), "a worker failed; see its error above");
     }
     let client = raw(port(SYSTEM)).await;
-    let ended = format!("SELECT count(*) FROM {schema}.entries WHERE state = 2 AND outcome = 0");
+    let ended = format!("SELECT count(*) FROM {schema}.history WHERE outcome = 0");
     assert_eq!(value::<i64>(&client, &ended).await, 2 * CYCLES as i64);
     let mut victim = worker(&schema);
     let inside = format!("SELECT count(*) FROM {schema}.inside");

@@ -218,7 +218,7 @@ async fn a_long_transaction_makes_no_commit_look_at_old_versions() {
         "SELECT (SELECT heap_blks_hit + heap_blks_read FROM pg_statio_user_tables \
            WHERE schemaname = '{schema}' AND relname = 'repositories') \
          + (SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes \
-           WHERE schemaname = '{schema}' AND relname IN ('repositories', 'entries'))"
+           WHERE schemaname = '{schema}' AND relname IN ('repositories', 'queue', 'slots', 'history'))"
     );
     let touches = || async {
         // A backend sends its statistics at most once a second, when it next ends a transaction.

@@ -30,9 +30,14 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
     let (driver, schema) = store().await;
     let session = driver.open_session(TTL).await.unwrap();
     set_limit(&driver, session, &key("web"), 1).await;
-    for name in ["a", "b"] {
+    for name in ["ended", "a", "b"] {
         let admit = Command::Admit(durable(name));
         command(&driver, session, &key("web"), &admit).await;
+        if name == "ended" {
+            let run = durable(name).run;
+            let cancel = Command::Cancel { run, uid: None };
+            command(&driver, session, &key("web"), &cancel).await;
+        }
     }
     let client = raw(port(SYSTEM)).await;
     let long = format!("'{}'", "x".repeat(400));
@@ -57,20 +62,38 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
         ("repositories", "queued", vec!["-1", "4294967296"]),
         ("repositories", "started", vec!["-1", "4294967296"]),
         ("repositories", "slots_from", vec!["-1", MOST]),
-        ("entries", "repository", vec!["''", &long]),
-        ("entries", "run", vec!["''", &long]),
-        ("entries", "uid", vec!["''", &long]),
-        ("entries", "format", vec!["0"]),
-        ("entries", "kind", vec!["-1", "2"]),
-        ("entries", "ticket", vec!["-1", &beyond]),
-        ("entries", "state", vec!["-1", "3"]),
-        ("entries", "token", vec!["-1", &beyond]),
-        ("entries", "session", vec!["-1", "0"]),
-        ("entries", "outcome", vec!["-1", "4"]),
-        ("entries", "queued_at", vec!["-1", MOST]),
-        ("entries", "started_at", vec!["-1", MOST]),
-        ("entries", "finished_at", vec!["-1", MOST]),
-        ("entries", "revision", vec!["-1", &beyond]),
+        ("queue", "repository", vec!["''", &long]),
+        ("queue", "run", vec!["''", &long]),
+        ("queue", "uid", vec!["''", &long]),
+        ("queue", "format", vec!["0"]),
+        ("queue", "kind", vec!["-1", "2"]),
+        ("queue", "ticket", vec!["-1", &beyond]),
+        ("queue", "revision", vec!["-1", &beyond]),
+        ("queue", "queued_at", vec!["-1", MOST]),
+        ("queue", "session", vec!["-1", "0"]),
+        ("slots", "repository", vec!["''", &long]),
+        ("slots", "run", vec!["''", &long]),
+        ("slots", "uid", vec!["''", &long]),
+        ("slots", "format", vec!["0"]),
+        ("slots", "kind", vec!["-1", "2"]),
+        ("slots", "ticket", vec!["-1", &beyond]),
+        ("slots", "revision", vec!["-1", &beyond]),
+        ("slots", "queued_at", vec!["-1", MOST]),
+        ("slots", "token", vec!["-1", &beyond]),
+        ("slots", "session", vec!["-1", "0"]),
+        ("slots", "started_at", vec!["-1", MOST]),
+        ("history", "repository", vec!["''", &long]),
+        ("history", "run", vec!["''", &long]),
+        ("history", "uid", vec!["''", &long]),
+        ("history", "format", vec!["0"]),
+        ("history", "kind", vec!["-1", "2"]),
+        ("history", "ticket", vec!["-1", &beyond]),
+        ("history", "revision", vec!["-1", &beyond]),
+        ("history", "queued_at", vec!["-1", MOST]),
+        ("history", "token", vec!["-1", &beyond]),
+        ("history", "outcome", vec!["-1", "4"]),
+        ("history", "started_at", vec!["-1", MOST]),
+        ("history", "finished_at", vec!["-1", MOST]),
         ("sessions", "id", vec!["-1", "0"]),
         (
             "sessions",

@@ -270,7 +270,7 @@ async fn finished_runs_whose_deletion_failed_are_deleted_later() {
         command(&driver, session, &key("web"), &cancel).await;
     }
     let client = raw(port(SYSTEM)).await;
-    let finished = format!("SELECT count(*) FROM {schema}.entries WHERE state = 2");
+    let finished = format!("SELECT count(*) FROM {schema}.history");
     for (from, to, left) in [("purge_excess", "away", 3), ("away", "purge_excess", 1)] {
         let rename = format!("ALTER FUNCTION {schema}.{from} RENAME TO {to}");
         client.batch_execute(&rename).await.unwrap();

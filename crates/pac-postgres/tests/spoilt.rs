@@ -250,9 +250,9 @@ async fn a_read_takes_in_no_more_finished_runs_than_it_says() {
     let store = Store::new().await;
     let (driver, good) = (&store.driver, key("good"));
     let early = driver.load(&good, None).await.unwrap();
-    let fill = "INSERT INTO pac.entries (repository, run, format, uid, kind, priority, ticket, \
-                  state, outcome, orphaned, abandoned, adopted, finished_at, revision) \
-                SELECT 'ns/good', 'ns/done-' || n, 1, 'u', 0, 0, 2 + n, 2, 0, false, false, false, \
+    let fill = "INSERT INTO pac.history (repository, run, format, uid, kind, priority, ticket, \
+                  outcome, abandoned, finished_at, revision) \
+                SELECT 'ns/good', 'ns/done-' || n, 1, 'u', 0, 0, 2 + n, 0, false, \
                   extract(epoch FROM now())::bigint * 1000, revision + 1 + n / 10 \
                 FROM generate_series(1, 50000) n, pac.repositories; \
                 UPDATE pac.repositories SET revision = revision + 5001, last_ticket = 50002, \
@@ -276,10 +276,7 @@ async fn a_read_takes_in_no_more_finished_runs_than_it_says() {
         .unwrap();
     assert_eq!((known.since.is_some(), known.entries.len()), (true, 0));
     // What is too much goes, a part at each look for dead sessions.
-    let left = format!(
-        "SELECT count(*) FROM {}.entries WHERE state = 2",
-        store.schema
-    );
+    let left = format!("SELECT count(*) FROM {}.history", store.schema);
     let goes = async {
         loop {
             driver.dead_sessions().await.unwrap();
@@ -293,7 +290,7 @@ async fn a_read_takes_in_no_more_finished_runs_than_it_says() {
 }
 
 /// What is wrong with each of the spoilt repositories.
-const POISONS: [(&str, &str); 36] = [
+const POISONS: [(&str, &str); 62] = [
     ("repositories", "revision = -1"),
     ("repositories", "revision = 9223372036854775807"),
     ("repositories", "stamp = -1"),
@@ -311,40 +308,54 @@ const POISONS: [(&str, &str); 36] = [
     ("repositories", "slots_from = -9223372036854775808"),
     ("repositories", "repository = 'NO KEY ' || repository"),
     ("repositories", "repository = E'\\x1b[31m\\n' || repository"),
-    ("entries", "format = 0"),
-    ("entries", "format = 99"),
-    ("entries", "uid = ''"),
-    ("entries", "uid = repeat('x', 2000000)"),
-    ("entries", "run = run || ' no key'"),
-    ("entries", "run = '../../../' || run"),
-    ("entries", "kind = 7"),
-    ("entries", "ticket = -1"),
-    ("entries", "ticket = 9223372036854775807"),
-    ("entries", "state = 9, outcome = 9"),
-    ("entries", "state = 1, token = NULL"),
+    ("queue", "format = 0"),
+    ("queue", "format = 99"),
+    ("queue", "uid = ''"),
+    ("queue", "uid = repeat('x', 2000000)"),
+    ("queue", "run = run || ' no key'"),
+    ("queue", "run = '../../../' || run"),
+    ("queue", "kind = 7"),
+    ("queue", "ticket = -1"),
+    ("queue", "ticket = 9223372036854775807"),
+    ("queue", "session = -1"),
+    ("queue", "revision = 9223372036854775807"),
+    ("queue", "revision = -9223372036854775808"),
+    ("queue", "repository = repository || '-elsewhere'"),
+    ("slots", "format = 0"),
+    ("slots", "format = 99"),
+    ("slots", "uid = ''"),
+    ("slots", "uid = repeat('x', 2000000)"),
+    ("slots", "run = run || ' no key'"),
+    ("slots", "run = '../../../' || run"),
+    ("slots", "kind = 7"),
+    ("slots", "ticket = -1"),
+    ("slots", "ticket = 9223372036854775807"),
+    ("slots", "session = -1"),
+    ("slots", "revision = 9223372036854775807"),
+    ("slots", "revision = -9223372036854775808"),
+    ("slots", "repository = repository || '-elsewhere'"),
+    ("history", "format = 0"),
+    ("history", "format = 99"),
+    ("history", "uid = ''"),
+    ("history", "uid = repeat('x', 2000000)"),
+    ("history", "run = run || ' no key'"),
+    ("history", "run = '../../../' || run"),
+    ("history", "kind = 7"),
+    ("history", "ticket = -1"),
+    ("history", "ticket = 9223372036854775807"),
+    ("history", "revision = 9223372036854775807"),
+    ("history", "revision = -9223372036854775808"),
+    ("history", "repository = repository || '-elsewhere'"),
+    ("slots", "token = -1"),
+    ("slots", "token = 9223372036854775807"),
+    ("slots", "head = '(4294967295,0)'"),
     (
-        "entries",
-        "state = 2, outcome = 9, finished_at = -9223372036854775808",
-    ),
-    (
-        "entries",
-        "state = 2, outcome = 0, finished_at = 0, revision = 9223372036854775807",
-    ),
-    (
-        "entries",
-        "state = 2, outcome = 0, finished_at = 0, revision = -9223372036854775808",
-    ),
-    ("entries", "session = -1"),
-    (
-        "entries",
-        "token = 9223372036854775807, state = 1, session = 1",
-    ),
-    ("entries", "revision = 9223372036854775807"),
-    (
-        "entries",
+        "slots",
         "queued_at = 9223372036854775807, started_at = -9223372036854775808",
     ),
-    ("entries", "repository = repository || '-elsewhere'"),
+    ("queue", "queued_at = 9223372036854775807"),
+    ("history", "outcome = 9, finished_at = -9223372036854775808"),
+    ("history", "token = 9223372036854775807"),
 ];
 
 #[tokio::test]

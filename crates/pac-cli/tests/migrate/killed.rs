@@ -120,7 +120,10 @@ fn kill_in_the_middle(store: &Store, args: &[&str], count: impl Fn() -> usize) -
 
 fn rows_of(store: &Store) -> usize {
     let schema = &store.settings().last().unwrap().1;
-    let count = sql(&format!("SELECT count(*) FROM {schema}.entries"));
+    let count = sql(&format!(
+        "SELECT (SELECT count(*) FROM {schema}.queue) + (SELECT count(*) FROM {schema}.slots) \
+           + (SELECT count(*) FROM {schema}.history)"
+    ));
     count.parse().unwrap()
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Failure {
 enum Symptom {
     /// None that the driver acts on.
     Other,
+    /// A row is locked by another transaction, for longer than the statement waits.
+    Locked,
     /// The connection was lost.
     Lost,
     /// The request was not answered in time.
@@ -54,6 +56,10 @@ impl Failure {
 
     pub(crate) fn is_full(&self) -> bool {
         self.symptom == Symptom::Full
+    }
+
+    pub(crate) fn is_locked(&self) -> bool {
+        self.symptom == Symptom::Locked
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -173,6 +179,7 @@ impl PostgresOptions {
         match error.code() {
             Some(&SqlState::TOO_MANY_CONNECTIONS) => failure.with(Symptom::Full),
             Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => failure.with(Symptom::ReadOnly),
+            Some(&SqlState::LOCK_NOT_AVAILABLE) => failure.with(Symptom::Locked),
             _ if is_read_only => failure.with(Symptom::ReadOnly),
             _ if effect != Effect::Connect && is_lost(error) => failure.with(Symptom::Lost),
             _ => failure,
@@ -274,7 +281,8 @@ impl PostgresOptions {
             ),
             "PAC02" => (
                 ErrorKind::Incompatible,
-                "a record was written by a newer version of this software: update this one"
+                "a record was written by a newer version of this software, or was taken away by \
+                 something else: update this one, and look for what changes the records"
                     .to_owned(),
             ),
             "PAC03" => (ErrorKind::Config, self.isolation()),

@@ -50,6 +50,10 @@ impl Statements {
         self.named.store(may, Ordering::Relaxed);
     }
 
+    pub(super) fn are_named(&self) -> bool {
+        self.named.load(Ordering::Relaxed)
+    }
+
     /// Runs a statement. Asks the server to cancel it when it takes too long; the connection is not
     /// to be used any more then.
     pub(super) async fn run(
@@ -60,7 +64,7 @@ impl Statements {
         let Request { sql, params, .. } = request;
         let answer = async {
             if let Sql::Often(text) = sql
-                && self.named.load(Ordering::Relaxed)
+                && self.are_named()
             {
                 match by_name(client, text, params).await {
                     // The server has not carried the statement out.
@@ -120,13 +124,23 @@ impl Statements {
     }
 }
 
+/// How plans are made on connections on which statements have names: once, without a look at what the
+/// arguments are, and for tables of any size. With the usual settings the server would plan each
+/// statement anew at first, and would keep reading a whole table that was small then. A proxy gives
+/// such connections to nobody else without a reset.
+const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
+                     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+
 /// Runs a prepared statement. If this connection does not know it yet, prepares it first, which is
-/// one more round trip.
+/// one more round trip, and two for the first statement.
 async fn by_name(
     client: &ClientWrapper,
     sql: &str,
     params: &[Param<'_>],
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
+    if client.statement_cache.size() == 0 {
+        client.batch_execute(PLANS).await?;
+    }
     let types: Vec<_> = params.iter().map(|(_, kind)| kind.clone()).collect();
     let statement = client.prepare_typed_cached(sql, &types).await?;
     let values: Vec<_> = params.iter().map(|(value, _)| *value).collect();

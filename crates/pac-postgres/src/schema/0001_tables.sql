@@ -24,8 +24,6 @@ CREATE DOMAIN namespaced_name AS text COLLATE "C" CHECK (octet_length(VALUE) BET
 CREATE DOMAIN run_uid AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 128);
 -- 0 durable, 1 ephemeral.
 CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
--- 0 queued, 1 started, 2 finished.
-CREATE DOMAIN run_state AS smallint CHECK (VALUE BETWEEN 0 AND 2);
 -- 0 completed, 1 failed, 2 cancelled, 3 expired.
 CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 3);
 
@@ -82,66 +80,103 @@ CREATE TABLE migrated (
 
 -- Every commit to a repository replaces its head. Free room on the page, and no index on the
 -- columns that change, let PostgreSQL write the new version of the row on the page of the old one.
+-- The columns that every commit changes come last and beside each other: the write-ahead log holds
+-- what lies between the first and the last byte that changed.
 CREATE TABLE repositories (
   repository namespaced_name PRIMARY KEY,
   format record_format NOT NULL,
-  revision counter NOT NULL,
-  -- The stamp of the commit that made this revision; see new_stamp().
-  stamp commit_stamp NOT NULL,
-  -- Records of runs that changed up to this revision may have been deleted: a reader that knows
-  -- only an earlier revision has to read all records.
-  purged counter NOT NULL,
   -- 0: none.
   run_limit run_count NOT NULL,
   -- All 64 bits of an unsigned number; never compared here.
   limit_version bigint,
+  -- Runs whose end was recorded up to this revision may be missing in the history: a reader that knows
+  -- only an earlier revision has to read everything.
+  purged counter NOT NULL,
+  -- No slot is of a revision before this one: nobody need look further back. Kept by the guards
+  -- alone, and not with every commit.
+  slots_from counter NOT NULL DEFAULT 0,
+  revision counter NOT NULL,
+  -- The stamp of the commit that made this revision; see new_stamp().
+  stamp commit_stamp NOT NULL,
   last_ticket counter NOT NULL,
   last_token counter NOT NULL,
   queued run_count NOT NULL,
-  started run_count NOT NULL,
-  -- No record of a run that holds a slot is of a revision before this one: the guards need not look
-  -- further back. Kept by the guards alone, and not with every commit.
-  slots_from counter NOT NULL DEFAULT 0
+  started run_count NOT NULL
 ) WITH (fillfactor = 50);
 
+-- A run is a row of one table at a time: of `queue` while it waits, of `slots` while it holds a slot;
+-- its end is a row of `history`. Where it goes on, the row is deleted here and inserted there. A row
+-- is found by its repository and by the revision that wrote it, which whoever changes it knows: while
+-- a transaction elsewhere in the database keeps an old snapshot, a search by anything else would go
+-- through all rows that were there since. So one index serves those who change a row, those who read
+-- what changed, and those who count; each further index costs a commit as much as the row.
+--
 -- No foreign key to the head: it would look up and lock the head for every row, although each
 -- commit has locked it already. The guards make sure that a slot belongs to a head.
-CREATE TABLE entries (
+
+-- The runs that wait.
+CREATE TABLE queue (
+  ticket counter NOT NULL,
+  revision counter NOT NULL,
+  -- The session that owns the run.
+  session session_number,
+  queued_at moment,
+  priority integer NOT NULL,
+  format record_format NOT NULL,
+  kind run_kind NOT NULL,
   repository namespaced_name NOT NULL,
   run namespaced_name NOT NULL,
-  format record_format NOT NULL,
-  uid run_uid NOT NULL,
-  kind run_kind NOT NULL,
-  priority integer NOT NULL,
+  uid run_uid NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+CREATE INDEX queue_changed ON queue (repository, revision);
+CREATE INDEX queue_session ON queue (session) WHERE session IS NOT NULL;
+
+-- The runs that hold a slot.
+CREATE TABLE slots (
   ticket counter NOT NULL,
-  state run_state NOT NULL,
-  token counter,
-  -- The session that owns a queued run, or that holds or held the slot of a started one.
-  session session_number,
+  token counter NOT NULL,
+  revision counter NOT NULL,
+  -- The session that holds the slot.
+  session session_number NOT NULL,
+  queued_at moment,
+  started_at moment,
+  -- Where the commit has put the head: the guards look for it there first.
+  head tid,
+  priority integer NOT NULL,
+  format record_format NOT NULL,
+  kind run_kind NOT NULL,
+  -- Its session has given it up, and it is still running.
   orphaned boolean NOT NULL,
-  outcome run_outcome,
-  abandoned boolean NOT NULL,
   -- The commit of `revision` recorded a slot that was taken already, not granted.
   adopted boolean NOT NULL,
+  repository namespaced_name NOT NULL,
+  run namespaced_name NOT NULL,
+  uid run_uid NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+CREATE INDEX slots_changed ON slots (repository, revision);
+CREATE INDEX slots_session ON slots (session);
+
+-- The ends of runs. Never updated. A run whose name is used again has a row for each of its ends; the
+-- latest counts, and none of them while there is a row in the queue or a slot. What is too old lies
+-- side by side, and its index holds a few bytes for each hundred pages.
+CREATE TABLE history (
+  ticket counter NOT NULL,
+  revision counter NOT NULL,
+  token counter,
   queued_at moment,
   started_at moment,
   finished_at moment,
-  revision counter NOT NULL,
-  -- In this order it serves a search for one run alone: no plan can use it in place of the index
-  -- below and read all entries of a repository.
-  PRIMARY KEY (run, repository)
-) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
--- Finds, in a repository, the entries that changed after a revision, those that hold a slot, and
--- those that ended last. One index for all of these: most of a commit's cost is the indexes that
--- its rows go into.
-CREATE INDEX entries_state ON entries (repository, state, revision);
--- Finds the repositories in which runs wait.
-CREATE INDEX entries_queued ON entries (repository) WHERE state = 0;
--- Finds the repositories in which a session has queued or started entries.
-CREATE INDEX entries_session ON entries (session, repository)
-  WHERE session IS NOT NULL AND state IN (0, 1);
--- Finds the runs that ended long ago.
-CREATE INDEX entries_ended ON entries (finished_at) WHERE state = 2;
+  priority integer NOT NULL,
+  format record_format NOT NULL,
+  kind run_kind NOT NULL,
+  outcome run_outcome NOT NULL,
+  abandoned boolean NOT NULL,
+  repository namespaced_name NOT NULL,
+  run namespaced_name NOT NULL,
+  uid run_uid NOT NULL
+);
+CREATE INDEX history_changed ON history (repository, revision);
+CREATE INDEX history_ended ON history USING brin (finished_at);
 
 -- A number for a session: the time in seconds, and 31 random bits. A sequence would give the same
 -- numbers out again after the database was restored from an older copy, while processes of before

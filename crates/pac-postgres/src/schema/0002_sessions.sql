@@ -132,7 +132,8 @@ BEGIN
   PERFORM FROM sessions s WHERE s.id = closing FOR UPDATE;
   UPDATE sessions s SET dead = true WHERE s.id = closing AND NOT s.dead;
   DELETE FROM sessions s WHERE s.id = closing
-    AND NOT EXISTS (SELECT FROM entries e WHERE e.session = closing AND e.state IN (0, 1));
+    AND NOT EXISTS (SELECT FROM queue q WHERE q.session = closing)
+    AND NOT EXISTS (SELECT FROM slots t WHERE t.session = closing);
 END
 $$;
 
@@ -209,7 +210,8 @@ BEGIN
   DELETE FROM sessions s USING (
     SELECT k.id FROM sessions k
       WHERE k.dead
-        AND NOT EXISTS (SELECT FROM entries e WHERE e.session = k.id AND e.state IN (0, 1))
+        AND NOT EXISTS (SELECT FROM queue q WHERE q.session = k.id)
+        AND NOT EXISTS (SELECT FROM slots t WHERE t.session = k.id)
       FOR UPDATE SKIP LOCKED) f
     WHERE s.id = f.id;
   v_forgot := FOUND;

@@ -1,6 +1,7 @@
--- Reads of one repository, and commits to many in one transaction and one round trip, each with its
--- own condition and its own outcome. Both are functions, because a connection then keeps their
--- plans: to make the plans takes longer than to carry them out.
+-- Reads of one repository, and commits to many in one transaction, each with its own condition and its
+-- own outcome. The commit to one repository, if nothing stands against it, is a plain statement of the
+-- driver's (see statement.rs); these functions do everything else. They are functions because a
+-- connection then keeps their plans: to make the plans takes longer than to carry them out.
 --
 -- The settings of the functions: the planner does not know how long the arrays are, and without the
 -- settings would read whole tables, or plan anew for each call. Where only a scan of the whole
@@ -55,11 +56,13 @@ AS $$
 DECLARE
   v_after bigint := -1;
   v_purged bigint;
+  v_slots_from bigint;
 BEGIN
-  SELECT f.value, r.ctid, r.purged, r.format, r.revision, r.stamp, r.run_limit, r.limit_version,
-      r.last_ticket, r.last_token, r.queued, r.started
-    INTO floor, at, v_purged, format, revision, stamp, run_limit, limit_version, last_ticket,
-      last_token, queued, started
+  SELECT f.value, r.ctid, r.purged, counted(r.slots_from, 4611686018427387904), r.format,
+      r.revision, r.stamp, r.run_limit, r.limit_version, r.last_ticket, r.last_token, r.queued,
+      r.started
+    INTO floor, at, v_purged, v_slots_from, format, revision, stamp, run_limit, limit_version,
+      last_ticket, last_token, queued, started
     FROM floor f LEFT JOIN LATERAL (
       SELECT k.ctid, k.* FROM repositories k
         WHERE k.ctid = p_at::tid AND (k.repository = p_repository) IS TRUE
@@ -76,27 +79,60 @@ BEGIN
   IF part THEN
     v_after := p_known;
   END IF;
-  -- One search for each range of states. Within a single state the index goes straight to the
-  -- entries after the known revision, and for finished runs backwards from the last change. The first
-  -- and the last range hold no valid state; entries in them are read to be reported as corrupt.
-  -- OFFSET keeps the planner from one search for all ranges, which would read a whole repository.
+  -- The types have to be those of the result, not domains.
   RETURN QUERY SELECT NULL::bigint, NULL::boolean, NULL::text, NULL::smallint, NULL::bigint,
       NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
       NULL::bigint,
-      -- The types have to be those of the result, not domains.
       e.format::smallint, e.run::text, e.uid::text, e.kind::smallint, e.priority,
-      e.ticket::bigint, e.state::smallint, e.token::bigint, e.session::bigint, e.orphaned,
+      e.ticket::bigint, e.state, e.token::bigint, e.session::bigint, e.orphaned,
       e.outcome::smallint, e.abandoned, e.queued_at::bigint, e.started_at::bigint,
       e.finished_at::bigint, e.revision::bigint
     FROM (
-      SELECT e.* FROM (VALUES (-32768, -1), (0, 0), (1, 1), (3, 32767)) s (lowest, highest),
-        LATERAL (SELECT * FROM entries k WHERE k.repository = p_repository
-          AND k.state BETWEEN s.lowest::smallint AND s.highest::smallint
-          AND k.revision > v_after OFFSET 0) e
+      SELECT q.format, q.run, q.uid, q.kind, q.priority, q.ticket, 0::smallint AS state,
+          NULL::bigint AS token, q.session, false AS orphaned, NULL::smallint AS outcome,
+          false AS abandoned, q.queued_at, NULL::bigint AS started_at,
+          NULL::bigint AS finished_at, q.revision
+        FROM queue q WHERE q.repository = p_repository AND q.revision > v_after
+      UNION ALL
+      SELECT t.format, t.run, t.uid, t.kind, t.priority, t.ticket, 1::smallint, t.token, t.session,
+          t.orphaned, NULL, false, t.queued_at, t.started_at, NULL, t.revision
+        FROM slots t WHERE t.repository = p_repository
+          AND t.revision > greatest(v_after, v_slots_from - 1)
       UNION ALL (
-        SELECT * FROM entries k WHERE k.repository = p_repository AND k.state = 2
-          AND k.revision > v_after
+        SELECT k.format, k.run, k.uid, k.kind, k.priority, k.ticket, 2::smallint, k.token, NULL,
+            false, k.outcome, k.abandoned, k.queued_at, k.started_at, k.finished_at, k.revision
+          FROM history k WHERE k.repository = p_repository AND k.revision > v_after
           ORDER BY k.revision DESC LIMIT p_finished + 1)) e;
+END
+$$;
+
+-- The same as of now, and not as of when the calling statement began: for a commit that has waited
+-- for another one, and has lost to it. Nothing was written, so nothing need be on the disk before the
+-- locks that were taken meanwhile are given back.
+CREATE FUNCTION reload(
+  p_repository text, p_known bigint, p_stamp bigint, p_at text, p_finished bigint)
+RETURNS TABLE (
+  floor bigint, part boolean, at text,
+  format smallint, revision bigint, stamp bigint, run_limit bigint, limit_version bigint,
+  last_ticket bigint, last_token bigint, queued bigint, started bigint,
+  run_format smallint, run text, uid text, kind smallint, priority integer, ticket bigint,
+  state smallint, token bigint, session bigint, orphaned boolean, outcome smallint,
+  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+  PERFORM set_config('synchronous_commit', 'off', true);
+  RETURN QUERY SELECT * FROM load_repository(p_repository, p_known, p_stamp, p_at, p_finished);
+END
+$$;
+
+-- Refuses what a commit was to write where other rows are there than it takes the place of.
+CREATE FUNCTION refuse() RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+AS $$
+BEGIN
+  RAISE EXCEPTION 'a run is not where it was: a record of it is missing, or of a newer version'
+    USING ERRCODE = 'PAC02';
 END
 $$;
 
@@ -111,9 +147,9 @@ RETURN CASE WHEN number BETWEEN 0 AND most THEN number ELSE 0 END;
 -- waited for. So there is no deadlock.
 --
 -- Returns an outcome for each repository: 0 committed, at `moment`, with the stamp of the new head and
--- the place `at` which it is, or with the new floor in `about` if it was removed; 1 conflict; 2 the
--- session `about` is dead. A row with the number 0 means that the committing session is dead, and
--- nothing was committed.
+-- the place `at` which it is (unless a guard has moved it since), or with the new floor in `about` if
+-- it was removed; 1 conflict; 2 the session `about` is dead. A row with the number 0 means that the
+-- committing session is dead, and nothing was committed.
 CREATE FUNCTION commit_batch(
   p_session bigint,
   -- One for each repository. `p_at` is where its head was last seen, or null.
@@ -123,10 +159,10 @@ CREATE FUNCTION commit_batch(
   p_started bigint[],
   -- One for each session that has to live, with the number of its repository.
   p_alive_of integer[], p_alive bigint[],
-  -- One for each entry, with the number of its repository. The smallest time stands for that of the
-  -- commit.
-  p_of integer[], p_run text[], p_uid text[], p_kind smallint[], p_priority integer[],
-  p_ticket bigint[], p_state smallint[], p_token bigint[], p_owner bigint[],
+  -- One for each entry, with the number of its repository. `p_was` is the revision of the row that it
+  -- takes the place of, or 0. The smallest time stands for that of the commit.
+  p_of integer[], p_was bigint[], p_run text[], p_uid text[], p_kind smallint[],
+  p_priority integer[], p_ticket bigint[], p_state smallint[], p_token bigint[], p_owner bigint[],
   p_orphaned boolean[], p_outcome smallint[], p_abandoned boolean[], p_adopted boolean[],
   p_queued_at bigint[], p_started_at bigint[], p_finished_at bigint[]
 ) RETURNS TABLE (number integer, outcome smallint, moment bigint, about bigint, stamp bigint, at text)
@@ -142,173 +178,174 @@ DECLARE
   v_sessions bigint[] := ARRAY[p_session];
   v_living bigint[];
   v_dead bigint[];
-  -- A commit to one repository, of which the place is known, is tried at once. If it fails, the loop
-  -- goes round again and finds out why, as for a commit to several.
-  v_alone boolean := cardinality(p_repository) = 1 AND NOT p_remove[1] AND p_at[1] IS NOT NULL;
   -- The numbers of the repositories of which a session is dead, and of those whose heads are locked
   -- here and at the expected revision.
   v_with_dead integer[] := '{}';
-  v_held integer[] := '{1}';
+  v_held integer[];
   -- Where those heads are.
-  v_places tid[] := ARRAY[p_at[1]::tid];
+  v_places tid[];
   -- Whether v_held holds all of them. Then no row is searched for in it, which would copy the array
   -- for each row.
-  v_all boolean := false;
+  v_all boolean;
   -- The stamps of the new heads.
   v_stamps bigint[];
-  -- The places of the new heads, in the order of v_held without those that are removed.
-  v_at text;
+  -- The numbers of the repositories whose heads were written, and where those are.
   v_kept integer[];
+  v_at tid[];
   v_removes boolean := false;
   v_missing boolean := false;
   v_floor bigint;
   v_moment bigint;
-  v_written bigint;
+  v_as_they_were boolean;
 BEGIN
   -- Nearly always there is one session.
   IF p_alive <> '{}' THEN
     v_sessions := ARRAY(SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1);
   END IF;
-  IF cardinality(p_expected) = 1 THEN
-    v_stamps := ARRAY[new_stamp(p_expected[1] + 1)];
-  ELSE
-    v_stamps := ARRAY(SELECT new_stamp(e + 1) FROM unnest(p_expected) e);
+  v_stamps := ARRAY(SELECT new_stamp(e + 1) FROM unnest(p_expected) e);
+  v_living := ARRAY(SELECT k.id::bigint FROM sessions k
+    WHERE k.id = ANY (v_sessions)
+      AND lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline)
+    ORDER BY k.id FOR KEY SHARE);
+  IF cardinality(v_living) < cardinality(v_sessions) THEN
+    v_dead := ARRAY(SELECT s FROM unnest(v_sessions) s WHERE s <> ALL (v_living));
+    IF p_session = ANY (v_dead) THEN
+      RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session, NULL::bigint, NULL::text;
+      RETURN;
+    END IF;
+    SELECT array_agg(DISTINCT a.number) INTO v_with_dead
+      FROM unnest(p_alive_of, p_alive) a (number, id) WHERE a.id = ANY (v_dead);
   END IF;
-  LOOP
-    IF NOT v_alone THEN
-      v_living := ARRAY(SELECT k.id::bigint FROM sessions k
-        WHERE k.id = ANY (v_sessions)
-          AND lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline)
-        ORDER BY k.id FOR KEY SHARE);
-      IF cardinality(v_living) < cardinality(v_sessions) THEN
-        v_dead := ARRAY(SELECT s FROM unnest(v_sessions) s WHERE s <> ALL (v_living));
-        IF p_session = ANY (v_dead) THEN
-          RETURN QUERY SELECT 0, 2::smallint, NULL::bigint, p_session, NULL::bigint, NULL::text;
-          RETURN;
-        END IF;
-        SELECT array_agg(DISTINCT a.number) INTO v_with_dead
-          FROM unnest(p_alive_of, p_alive) a (number, id) WHERE a.id = ANY (v_dead);
-      END IF;
 
-      SELECT coalesce(array_agg(h.number), '{}'), coalesce(array_agg(h.place), '{}')
+  SELECT coalesce(array_agg(h.number), '{}'), coalesce(array_agg(h.place), '{}')
+    INTO v_held, v_places
+    FROM generate_subscripts(p_repository, 1) n, LATERAL (
+      SELECT n AS number, r.ctid AS place FROM repositories r
+        WHERE r.ctid = p_at[n]::tid AND (r.repository = p_repository[n]) IS TRUE
+          AND r.revision = p_expected[n] AND r.stamp = p_stamp[n] AND r.format = 1
+        FOR NO KEY UPDATE SKIP LOCKED) h
+    WHERE n <> ALL (v_with_dead);
+  IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_with_dead) THEN
+    SELECT v_held || coalesce(array_agg(h.number), '{}'),
+        v_places || coalesce(array_agg(h.place), '{}')
+      INTO v_held, v_places FROM (
+      SELECT n AS number, r.ctid AS place FROM generate_subscripts(p_repository, 1) n
+        JOIN repositories r ON r.repository = p_repository[n]
+        WHERE r.revision = p_expected[n] AND r.stamp = p_stamp[n] AND r.format = 1
+          AND n <> ALL (v_with_dead) AND n <> ALL (v_held)
+        ORDER BY r.repository
+        FOR NO KEY UPDATE OF r SKIP LOCKED) h;
+  END IF;
+  IF true = ANY (p_remove) THEN
+    v_removes := EXISTS (SELECT FROM unnest(v_held) h (number) WHERE p_remove[h.number]);
+  END IF;
+
+  -- The floor is locked once, in the mode that all of the batch needs.
+  IF v_removes THEN
+    SELECT f.value INTO v_floor FROM floor f FOR UPDATE;
+  END IF;
+  IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_with_dead) THEN
+    v_missing := EXISTS (SELECT FROM unnest(p_repository) t (repository)
+      WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository));
+  END IF;
+  IF v_missing THEN
+    IF NOT v_removes THEN
+      SELECT f.value INTO v_floor FROM floor f FOR SHARE;
+    END IF;
+    WITH created AS (
+      INSERT INTO repositories (repository, format, revision, stamp, purged, run_limit,
+          last_ticket, last_token, queued, started)
+        SELECT t.repository, 1, t.expected, 0, t.expected, 0, 0, 0, 0, 0
+          FROM unnest(p_repository, p_expected, p_stamp, p_remove)
+            WITH ORDINALITY t (repository, expected, stamp, remove, number)
+          WHERE t.expected = v_floor AND t.stamp = 0 AND NOT t.remove AND t.number <> ALL (v_with_dead)
+            AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
+          ORDER BY t.repository
+        ON CONFLICT DO NOTHING
+        RETURNING repository, ctid AS place)
+      SELECT v_held || coalesce(array_agg(t.number::integer), '{}'),
+          v_places || coalesce(array_agg(c.place), '{}')
         INTO v_held, v_places
-        FROM generate_subscripts(p_repository, 1) n, LATERAL (
-          SELECT n AS number, r.ctid AS place FROM repositories r
-            WHERE r.ctid = p_at[n]::tid AND (r.repository = p_repository[n]) IS TRUE
-              AND r.revision = p_expected[n] AND r.stamp = p_stamp[n] AND r.format = 1
-            FOR NO KEY UPDATE SKIP LOCKED) h
-        WHERE n <> ALL (v_with_dead);
-      IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_with_dead) THEN
-        SELECT v_held || coalesce(array_agg(h.number), '{}'),
-            v_places || coalesce(array_agg(h.place), '{}')
-          INTO v_held, v_places FROM (
-          SELECT n AS number, r.ctid AS place FROM generate_subscripts(p_repository, 1) n
-            JOIN repositories r ON r.repository = p_repository[n]
-            WHERE r.revision = p_expected[n] AND r.stamp = p_stamp[n] AND r.format = 1
-              AND n <> ALL (v_with_dead) AND n <> ALL (v_held)
-            ORDER BY r.repository
-            FOR NO KEY UPDATE OF r SKIP LOCKED) h;
-      END IF;
-      IF true = ANY (p_remove) THEN
-        v_removes := EXISTS (SELECT FROM unnest(v_held) h (number) WHERE p_remove[h.number]);
-      END IF;
+        FROM unnest(p_repository) WITH ORDINALITY t (repository, number)
+        JOIN created c ON c.repository = t.repository;
+  END IF;
+  v_all := cardinality(v_held) = cardinality(p_repository);
 
-      -- The floor is locked once, in the mode that all of the batch needs.
-      IF v_removes THEN
-        SELECT f.value INTO v_floor FROM floor f FOR UPDATE;
-      END IF;
-      IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_with_dead) THEN
-        v_missing := EXISTS (SELECT FROM unnest(p_repository) t (repository)
-          WHERE NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository));
-      END IF;
-      IF v_missing THEN
-        IF NOT v_removes THEN
-          SELECT f.value INTO v_floor FROM floor f FOR SHARE;
-        END IF;
-        WITH created AS (
-          INSERT INTO repositories (repository, format, revision, stamp, purged, run_limit,
-              last_ticket, last_token, queued, started)
-            SELECT t.repository, 1, t.expected, 0, t.expected, 0, 0, 0, 0, 0
-              FROM unnest(p_repository, p_expected, p_stamp, p_remove)
-                WITH ORDINALITY t (repository, expected, stamp, remove, number)
-              WHERE t.expected = v_floor AND t.stamp = 0 AND NOT t.remove AND t.number <> ALL (v_with_dead)
-                AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
-              ORDER BY t.repository
-            ON CONFLICT DO NOTHING
-            RETURNING repository, ctid AS place)
-          SELECT v_held || coalesce(array_agg(t.number::integer), '{}'),
-              v_places || coalesce(array_agg(c.place), '{}')
-            INTO v_held, v_places
-            FROM unnest(p_repository) WITH ORDINALITY t (repository, number)
-            JOIN created c ON c.repository = t.repository;
-      END IF;
-      v_all := cardinality(v_held) = cardinality(p_repository);
-    END IF;
-
-    v_moment := now_millis();
-    WITH living AS (
-      SELECT FROM sessions k
-        WHERE v_alone AND k.id = ANY (v_sessions)
-          AND lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline)
-        ORDER BY k.id FOR KEY SHARE),
-    mine AS (
-      SELECT FROM repositories r
-        WHERE v_alone AND r.ctid = v_places[1] AND (r.repository = p_repository[1]) IS TRUE
-          AND r.revision = p_expected[1] AND r.stamp = p_stamp[1] AND r.format = 1
-          AND (SELECT count(*) FROM living) = cardinality(v_sessions)
-        FOR NO KEY UPDATE SKIP LOCKED),
-    held AS (
-      UPDATE repositories r SET revision = p_expected[p.n] + 1, stamp = v_stamps[p.n],
-          run_limit = p_limit[p.n], limit_version = p_limit_version[p.n],
-          last_ticket = p_last_ticket[p.n], last_token = p_last_token[p.n],
-          queued = p_queued[p.n], started = p_started[p.n]
-        FROM unnest(v_places, v_held) p (place, n)
-        WHERE r.ctid = p.place AND NOT p_remove[p.n]
-          AND (NOT v_alone OR EXISTS (SELECT FROM mine))
-        RETURNING p.n, r.ctid AS place),
-    written AS (
-      INSERT INTO entries AS k (repository, run, format, uid, kind, priority, ticket, state,
-          token, session, orphaned, outcome, abandoned, adopted, queued_at, started_at,
-          finished_at, revision)
-        SELECT p_repository[p_of[e]], p_run[e], 1, p_uid[e], p_kind[e], p_priority[e],
-            p_ticket[e], p_state[e], p_token[e], p_owner[e], p_orphaned[e], p_outcome[e],
-            p_abandoned[e], p_adopted[e],
-            CASE p_queued_at[e] WHEN c_now THEN v_moment ELSE p_queued_at[e] END,
-            CASE p_started_at[e] WHEN c_now THEN v_moment ELSE p_started_at[e] END,
-            CASE p_finished_at[e] WHEN c_now THEN v_moment ELSE p_finished_at[e] END,
-            p_expected[p_of[e]] + 1
-          FROM generate_subscripts(p_of, 1) e
-          WHERE CASE WHEN v_alone THEN EXISTS (SELECT FROM held)
-            ELSE v_all OR p_of[e] = ANY (v_held) END
-        ON CONFLICT (run, repository) DO UPDATE SET format = excluded.format,
-          uid = excluded.uid, kind = excluded.kind, priority = excluded.priority,
-          ticket = excluded.ticket, state = excluded.state, token = excluded.token,
-          session = excluded.session, orphaned = excluded.orphaned,
-          outcome = excluded.outcome, abandoned = excluded.abandoned,
-          adopted = excluded.adopted, queued_at = excluded.queued_at,
-          started_at = excluded.started_at, finished_at = excluded.finished_at,
-          revision = excluded.revision
-          WHERE k.format = 1
-        RETURNING 1)
-      -- The guards find the heads with the setting.
-      SELECT (SELECT count(*) FROM written),
-          set_config('pac.heads', array_agg(h.place)::text, true)
-        INTO v_written, v_at
-        FROM held h;
-    v_all := v_all OR v_alone AND v_at <> '';
-    EXIT WHEN v_all OR NOT v_alone;
-    v_alone := false;
-  END LOOP;
-  IF v_written < cardinality(p_of) THEN
-    IF v_all OR v_written < (SELECT count(*) FROM unnest(p_of) o WHERE o = ANY (v_held)) THEN
-      RAISE EXCEPTION 'a record of a newer version was to be overwritten'
-        USING ERRCODE = 'PAC02';
-    END IF;
+  v_moment := now_millis();
+  WITH held AS (
+    UPDATE repositories r SET revision = p_expected[p.n] + 1, stamp = v_stamps[p.n],
+        run_limit = p_limit[p.n], limit_version = p_limit_version[p.n],
+        last_ticket = p_last_ticket[p.n], last_token = p_last_token[p.n],
+        queued = p_queued[p.n], started = p_started[p.n]
+      FROM unnest(v_places, v_held) p (place, n)
+      WHERE r.ctid = p.place AND NOT p_remove[p.n]
+      RETURNING p.n, r.ctid AS place),
+  changed AS MATERIALIZED (
+    -- A slot that was taken before this commit goes on; see guard_updated.
+    SELECT e, p_repository[p_of[e]] AS repository, p_was[e] AS was, p_run[e] AS run,
+        p_expected[p_of[e]] + 1 AS revision,
+        p_was[e] > 0 AND p_state[e] = 1 AND p_started_at[e] IS DISTINCT FROM c_now AS goes_on,
+        CASE p_queued_at[e] WHEN c_now THEN v_moment ELSE p_queued_at[e] END AS queued_at,
+        CASE p_started_at[e] WHEN c_now THEN v_moment ELSE p_started_at[e] END AS started_at,
+        CASE p_finished_at[e] WHEN c_now THEN v_moment ELSE p_finished_at[e] END AS finished_at
+      FROM generate_subscripts(p_of, 1) e
+      WHERE v_all OR p_of[e] = ANY (v_held)),
+  waited AS (
+    DELETE FROM queue q USING changed c
+      WHERE c.was > 0 AND q.repository = c.repository AND q.revision = c.was AND q.run = c.run
+        AND q.format = 1
+      RETURNING 1),
+  left_slots AS (
+    DELETE FROM slots t USING changed c
+      WHERE c.was > 0 AND NOT c.goes_on AND t.repository = c.repository AND t.revision = c.was
+        AND t.run = c.run AND t.format = 1
+      RETURNING 1),
+  kept AS (
+    UPDATE slots t SET revision = c.revision, uid = p_uid[c.e], kind = p_kind[c.e],
+        priority = p_priority[c.e], ticket = p_ticket[c.e], token = p_token[c.e],
+        session = p_owner[c.e], orphaned = p_orphaned[c.e], adopted = p_adopted[c.e],
+        queued_at = c.queued_at, started_at = c.started_at
+      FROM changed c
+      WHERE c.goes_on AND t.repository = c.repository AND t.revision = c.was AND t.run = c.run
+        AND t.format = 1
+      RETURNING c.e),
+  queued AS (
+    INSERT INTO queue (ticket, revision, session, queued_at, priority, format, kind, repository,
+        run, uid)
+      SELECT p_ticket[c.e], c.revision, p_owner[c.e], c.queued_at, p_priority[c.e], 1,
+          p_kind[c.e], c.repository, c.run, p_uid[c.e]
+        FROM changed c WHERE p_state[c.e] = 0),
+  taken AS (
+    INSERT INTO slots (ticket, token, revision, session, queued_at, started_at, head, priority,
+        format, kind, orphaned, adopted, repository, run, uid)
+      SELECT p_ticket[c.e], p_token[c.e], c.revision, p_owner[c.e], c.queued_at, c.started_at,
+          (SELECT h.place FROM held h WHERE h.n = p_of[c.e]), p_priority[c.e], 1, p_kind[c.e],
+          p_orphaned[c.e], p_adopted[c.e], c.repository, c.run, p_uid[c.e]
+        FROM changed c WHERE p_state[c.e] = 1
+          AND NOT (c.goes_on AND EXISTS (SELECT FROM kept k WHERE k.e = c.e))),
+  ended AS (
+    INSERT INTO history (ticket, revision, token, queued_at, started_at, finished_at, priority,
+        format, kind, outcome, abandoned, repository, run, uid)
+      SELECT p_ticket[c.e], c.revision, p_token[c.e], c.queued_at, c.started_at, c.finished_at,
+          p_priority[c.e], 1, p_kind[c.e], p_outcome[c.e], p_abandoned[c.e], c.repository, c.run,
+          p_uid[c.e]
+        FROM changed c WHERE p_state[c.e] = 2)
+    SELECT (SELECT count(*) FROM changed c WHERE c.was > 0) = (SELECT count(*) FROM waited)
+          + (SELECT count(*) FROM left_slots) + (SELECT count(*) FROM kept),
+        array_agg(h.n), array_agg(h.place)
+      INTO v_as_they_were, v_kept, v_at
+      FROM held h;
+  IF NOT v_as_they_were THEN
+    PERFORM refuse();
   END IF;
 
   IF v_removes THEN
-    DELETE FROM entries e USING unnest(v_held) h (number)
-      WHERE p_remove[h.number] AND e.repository = p_repository[h.number];
+    DELETE FROM queue q USING unnest(v_held) h (number)
+      WHERE p_remove[h.number] AND q.repository = p_repository[h.number];
+    DELETE FROM slots t USING unnest(v_held) h (number)
+      WHERE p_remove[h.number] AND t.repository = p_repository[h.number];
+    DELETE FROM history k USING unnest(v_held) h (number)
+      WHERE p_remove[h.number] AND k.repository = p_repository[h.number];
     WITH gone AS (
       DELETE FROM repositories r USING unnest(v_held) h (number)
         WHERE p_remove[h.number] AND r.repository = p_repository[h.number]
@@ -318,24 +355,6 @@ BEGIN
     UPDATE floor f SET value = v_floor;
   END IF;
 
-  -- A guard may have moved a head.
-  v_at := current_setting('pac.heads');
-  IF v_all AND cardinality(p_repository) = 1 AND NOT v_removes THEN
-    number := 1;
-    outcome := 0;
-    moment := v_moment;
-    about := v_floor;
-    stamp := v_stamps[1];
-    -- It is written {"(page,row)"}.
-    at := trim(v_at, '{"}');
-    RETURN NEXT;
-    RETURN;
-  END IF;
-  v_kept := v_held;
-  IF v_removes THEN
-    v_kept := ARRAY(SELECT h FROM unnest(v_held) h WHERE NOT p_remove[h]);
-  END IF;
-  v_places := nullif(v_at, '')::tid[];
   IF v_all THEN
     FOR v_number IN 1 .. cardinality(p_repository) LOOP
       number := v_number;
@@ -343,7 +362,7 @@ BEGIN
       moment := v_moment;
       about := v_floor;
       stamp := v_stamps[number];
-      at := v_places[array_position(v_kept, number)];
+      at := v_at[array_position(v_kept, number)];
       RETURN NEXT;
     END LOOP;
     RETURN;
@@ -365,7 +384,7 @@ BEGIN
         ELSE v_floor
       END,
       v_stamps[t.number],
-      v_places[array_position(v_kept, t.number::integer)]::text
+      v_at[array_position(v_kept, t.number::integer)]::text
     FROM unnest(p_repository, p_expected, p_remove)
       WITH ORDINALITY t (repository, expected, remove, number);
 END

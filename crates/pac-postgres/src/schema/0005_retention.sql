@@ -16,22 +16,20 @@ BEGIN
   SELECT array_agg(h.repository::text) INTO v_heads FROM (
     SELECT r.repository FROM repositories r
       WHERE r.format = 1 AND r.repository IN (SELECT o.repository FROM (
-        SELECT e.repository FROM entries e
-          WHERE e.state = 2 AND e.finished_at < v_before
+        SELECT e.repository FROM history e
+          WHERE e.finished_at < v_before
             -- Records that must stay must not take the place of records that can go.
             AND EXISTS (SELECT FROM repositories k
               WHERE k.repository = e.repository AND k.format = 1)
-          ORDER BY e.finished_at LIMIT p_most) o)
+          LIMIT p_most) o)
       ORDER BY r.repository FOR NO KEY UPDATE SKIP LOCKED) h;
   IF v_heads IS NULL THEN
     RETURN 0;
   END IF;
   WITH gone AS (
-    DELETE FROM entries e USING (
-      SELECT o.repository, o.run FROM entries o
-        WHERE o.state = 2 AND o.finished_at < v_before AND o.repository = ANY (v_heads)
-        ORDER BY o.finished_at LIMIT p_most) o
-      WHERE e.repository = o.repository AND e.run = o.run
+    DELETE FROM history e
+      WHERE e.ctid = ANY (ARRAY(SELECT o.ctid FROM history o
+        WHERE o.finished_at < v_before AND o.repository = ANY (v_heads) LIMIT p_most))
       RETURNING e.repository, e.revision),
   upto AS (SELECT g.repository, max(g.revision) AS revision, count(*) AS gone
     FROM gone g GROUP BY g.repository),
@@ -60,18 +58,17 @@ BEGIN
   WITH cut AS (
     SELECT h.repository, l.revision, l.ticket
       FROM unnest(v_heads) h (repository), LATERAL (
-        SELECT e.revision, e.ticket FROM entries e
-          WHERE e.repository = h.repository AND e.state = 2
+        SELECT e.revision, e.ticket FROM history e
+          WHERE e.repository = h.repository
           ORDER BY e.revision DESC, e.ticket DESC OFFSET p_keep LIMIT 1) l),
   gone AS (
-    DELETE FROM entries e USING (
-      SELECT o.repository, o.run FROM cut c, LATERAL (
-        SELECT k.repository, k.run FROM entries k
-          WHERE k.repository = c.repository AND k.state = 2 AND k.revision <= c.revision
+    DELETE FROM history e
+      WHERE e.ctid = ANY (ARRAY(SELECT o.place FROM cut c, LATERAL (
+        SELECT k.ctid AS place FROM history k
+          WHERE k.repository = c.repository AND k.revision <= c.revision
             -- One commit may have ended more of them than are to be kept.
             AND (k.revision < c.revision OR k.ticket <= c.ticket)
-          ORDER BY k.revision LIMIT p_most) o) o
-      WHERE e.repository = o.repository AND e.run = o.run
+          ORDER BY k.revision LIMIT p_most) o))
       RETURNING 1),
   noted AS (UPDATE repositories r SET purged = greatest(r.purged, counted(c.revision, 4611686018427387904))
     FROM cut c WHERE r.repository = c.repository)

@@ -9,14 +9,16 @@ use crate::record::cell;
 
 /// What a role at run time needs on the tables. `docs/deploy/postgresql.sql` grants the same. It also
 /// needs to use the schema, and to execute all functions in it.
-const ON_TABLES: [(&str, &[&str]); 8] = [
+const ON_TABLES: [(&str, &[&str]); 10] = [
     ("meta", &["SELECT"]),
     ("secrets", &["SELECT"]),
     ("migrated", &["SELECT", "INSERT"]),
     ("floor", &["SELECT", "UPDATE"]),
     ("server", &["SELECT", "UPDATE"]),
     ("repositories", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("entries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("queue", &["SELECT", "INSERT", "DELETE"]),
+    ("slots", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("history", &["SELECT", "INSERT", "DELETE"]),
     ("sessions", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
@@ -78,6 +80,7 @@ mod tests {
     fn granted() -> Vec<String> {
         let guide = include_str!("../../../../docs/deploy/postgresql.sql");
         let grants = guide.lines().filter_map(|line| line.strip_prefix("GRANT "));
+        let grants = grants.filter(|grant| grant.ends_with(" TO pac_runtime;"));
         let mut granted = Vec::new();
         for grant in grants {
             let (what, _) = grant.split_once(" TO ").unwrap();

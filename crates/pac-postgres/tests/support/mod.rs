@@ -29,6 +29,10 @@ pub(crate) const SYSTEM: &str = "PAC_TEST_POSTGRES";
 /// The newest PostgreSQL.
 pub(crate) const NEWEST: &str = "PAC_TEST_POSTGRES_NEWEST";
 
+/// A part of the statement that commits to one repository whose head was seen before. All other commits
+/// are calls of `commit_batch`.
+pub(crate) const COMMIT: &str = "WITH living AS";
+
 /// The value of a variable that `cargo xtask test` sets.
 #[track_caller]
 pub(crate) fn variable(name: &str) -> String {

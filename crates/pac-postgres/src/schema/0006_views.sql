@@ -1,0 +1,42 @@
+-- What is there, to be read with SQL by people, dashboards and reports. These three views stay as they
+-- are from version to version, but for columns that are added at the end; the tables do not. Reading
+-- them holds nothing up. A role needs SELECT on the views alone, and to use the schema.
+--
+-- What is a number of milliseconds in a table is a time here. A moment out of the range that times have
+-- (see the domain) is none.
+CREATE FUNCTION at_time(moment bigint) RETURNS timestamptz
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN moment BETWEEN 0 AND 253402300799999
+  THEN 'epoch'::timestamptz + moment * interval '1 millisecond' END;
+
+-- The runs that hold a slot.
+CREATE VIEW running AS
+  SELECT t.repository::text AS repository, t.run::text AS run, t.uid::text AS uid,
+      t.token::bigint AS token, t.session::bigint AS session,
+      at_time(t.queued_at) AS queued_at, at_time(t.started_at) AS started_at,
+      t.orphaned AS orphaned, t.priority AS priority,
+      CASE t.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
+      nullif(r.run_limit::bigint, 0) AS run_limit
+    FROM slots t LEFT JOIN repositories r ON r.repository = t.repository;
+COMMENT ON VIEW running IS 'the runs that hold a slot; run_limit is null where there is none';
+
+-- The runs that wait, each with its position in the queue of its repository, from 1 on.
+CREATE VIEW waiting AS
+  SELECT q.repository::text AS repository, q.run::text AS run, q.uid::text AS uid,
+      row_number() OVER (PARTITION BY q.repository ORDER BY q.priority DESC, q.ticket) AS position,
+      q.session::bigint AS session, at_time(q.queued_at) AS queued_at, q.priority AS priority,
+      CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind
+    FROM queue q;
+COMMENT ON VIEW waiting IS 'the runs that wait, and their position in the queue of their repository';
+
+-- The ends of runs that are still remembered (see the settings for retention).
+CREATE VIEW ended AS
+  SELECT k.repository::text AS repository, k.run::text AS run, k.uid::text AS uid,
+      CASE k.outcome WHEN 0 THEN 'completed' WHEN 1 THEN 'failed' WHEN 2 THEN 'cancelled'
+        WHEN 3 THEN 'expired' END AS outcome,
+      k.token::bigint AS token, at_time(k.queued_at) AS queued_at,
+      at_time(k.started_at) AS started_at, at_time(k.finished_at) AS finished_at,
+      k.priority AS priority,
+      CASE k.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind
+    FROM history k;
+COMMENT ON VIEW ended IS 'how runs ended; token is null for those that never had a slot';
