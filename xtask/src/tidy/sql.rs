@@ -5,17 +5,20 @@ use super::{Breach, Tree};
 
 const SOURCES: &str = "crates/pac-postgres/src/";
 
-/// What a literal with SQL in it contains.
+/// What a literal with SQL in it contains, in whichever case: PostgreSQL tells none from another.
 const MARKS: [&str; 5] = [
-    "SELECT ",
-    "INSERT INTO ",
-    "UPDATE ",
-    "DELETE FROM ",
+    "select ",
+    "insert into ",
+    "update ",
+    "delete from ",
     "pg_catalog.",
 ];
 
-/// Expressions that look like calls, and are none: the grammar of SQL has them.
-const GRAMMAR: [&str; 5] = ["coalesce", "extract", "greatest", "least", "nullif"];
+/// What looks like a call, and is none: the grammar of SQL has it.
+const GRAMMAR: [&str; 13] = [
+    "all", "any", "array", "cast", "coalesce", "exists", "extract", "greatest", "in", "least",
+    "nullif", "row", "values",
+];
 
 /// Every function is called with the schema that it is in.
 pub(super) fn calls_are_qualified(tree: &Tree) -> Vec<Breach> {
@@ -26,10 +29,11 @@ pub(super) fn calls_are_qualified(tree: &Tree) -> Vec<Breach> {
         }
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or(text);
         for (start, literal) in literals(code) {
-            if !MARKS.iter().any(|mark| literal.contains(mark)) {
+            let lower = literal.to_ascii_lowercase();
+            if !MARKS.iter().any(|mark| lower.contains(mark)) {
                 continue;
             }
-            for (offset, name) in unqualified_calls(literal) {
+            for (offset, name) in unqualified_calls(&lower) {
                 let line = line_of(text, start + offset);
                 let cure = format!("write pg_catalog.{name}(…), or the schema that it is in");
                 breaches.push(Breach::new(path, line, "sql-qualified", cure));
@@ -94,7 +98,8 @@ fn literals(code: &str) -> Vec<(usize, &str)> {
     literals
 }
 
-/// The names before a parenthesis with nothing in between, with their places.
+/// The names before a parenthesis with nothing in between, with their places. The SQL is in lower case;
+/// its texts are passed over.
 fn unqualified_calls(sql: &str) -> Vec<(usize, &str)> {
     let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let mut calls = Vec::new();
@@ -103,7 +108,8 @@ fn unqualified_calls(sql: &str) -> Vec<(usize, &str)> {
         let rest = before.trim_end_matches(is_part);
         let name = before.get(rest.len()..).unwrap_or_default();
         let is_foreign = rest.ends_with(|c: char| c == '.' || c.is_alphanumeric());
-        if !name.is_empty() && !is_foreign && !GRAMMAR.contains(&name) {
+        let is_text = before.matches('\'').count() % 2 == 1;
+        if !name.is_empty() && !is_foreign && !is_text && !GRAMMAR.contains(&name) {
             calls.push((rest.len(), name));
         }
     }
@@ -122,18 +128,26 @@ mod tests {
     #[test]
     fn a_call_without_a_schema_is_found() {
         let good = "let sql = format!(\"SELECT pg_catalog.min(x), coalesce(y, '') \\\n FROM \
-                    {schema}.load(1) WHERE x IN (1, 2)\"); // \"SELECT min(x)\"\n\
+                    {schema}.load(1) WHERE x IN (1, 2) AND y = ANY(ARRAY(SELECT 1)) \
+                    AND PG_CATALOG.MAX(x) > 1 AND y <> '%I(x)'\"); // \"SELECT min(x)\"\n\
                     let c = '\"'; call(\"text(x)\");\n";
         let bad = "fn a() {}\nconst SQL: &str = \"SELECT 1, \\\n min(x) FROM t\";\n\
                    #[cfg(test)]\nmod tests { const X: &str = \"SELECT max(x)\"; }\n";
+        let upper = "const A: &str = \"SELECT COUNT(*) FROM t\";\n\
+                     const B: &str = \"update t set x = Now()\";\n";
         let files = [
             ("crates/pac-postgres/src/good.rs", good),
             ("crates/pac-postgres/src/bad.rs", bad),
+            ("crates/pac-postgres/src/upper.rs", upper),
             ("crates/pac-postgres/tests/other.rs", bad),
         ];
         assert_eq!(
             places(calls_are_qualified, &files),
-            ["crates/pac-postgres/src/bad.rs:3"]
+            [
+                "crates/pac-postgres/src/bad.rs:3",
+                "crates/pac-postgres/src/upper.rs:1",
+                "crates/pac-postgres/src/upper.rs:2"
+            ]
         );
     }
 
