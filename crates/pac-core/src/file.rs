@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::driver::Finding;
 use crate::text::one_line;
@@ -32,28 +32,42 @@ const NOT_SHOWN: &str = "(not shown: there is no such file, and the name may be 
 /// # Errors
 /// A sentence that contains neither the file's name nor any of its content.
 pub fn read(path: &Path, most: u64) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("cannot be read: {error}");
-    // To open a pipe waits until something writes into it, and a device may have no end.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(
-            "cannot be read: it must be a regular file, and is a directory, a pipe, a \
-                    socket or a device"
-                .to_owned(),
-        );
-    }
+    check_regular(path)?;
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(failed)?;
+        .map_err(unreadable)?;
     if bytes.len() as u64 > most {
         return Err(format!("is longer than the {most} bytes that it may have"));
     }
     String::from_utf8(bytes).map_err(|_| "is not text (UTF-8)".to_owned())
 }
 
+/// Checks that a path leads to a regular file. To open a pipe waits until something writes into it, and
+/// a device may have no end. Looks at the disk: see [`apart`].
+///
+/// # Errors
+/// A sentence that does not contain the file's name.
+pub fn check_regular(path: &Path) -> Result<(), String> {
+    if fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Ok(());
+    }
+    let rule = "cannot be read: it must be a regular file, and is a directory, a pipe, a socket or a \
+                device";
+    Err(rule.to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature of `map_err`")]
+fn unreadable(error: io::Error) -> String {
+    format!("cannot be read: {error}")
+}
+
 /// Does what reads files on a thread of its own, and waits for it no longer than `within`: a file on
 /// a server that does not answer holds up no thread of a runtime, and no runtime that ends. A thread
 /// that is not waited for any more ends by itself, so this may be dropped.
+///
+/// `within` is time of the system's clock, also on a runtime whose own clock is paused: that one jumps
+/// over every wait as soon as no task has anything to do, and a disk does not.
 ///
 /// # Errors
 /// A sentence that begins with what did not happen, for "the files of …".
@@ -68,21 +82,43 @@ pub async fn apart<T: Send + 'static>(
         )
     })?;
     let (done, answer) = oneshot::channel();
-    let started = thread::Builder::new()
-        .name("pac-files".to_owned())
-        .spawn(move || {
-            let done = done.send(work());
-            drop((one, done));
-        });
-    // Without an owner: it holds nothing that anything waits for.
-    drop(started.map_err(|error| format!("could not be read: no thread for it: {error}"))?);
-    match timeout(within, answer).await {
-        Ok(Ok(read)) => Ok(read),
-        Ok(Err(_)) => Err("could not be read: the thread for it has failed".to_owned()),
-        Err(_) => Err(format!(
-            "were not read within {within:?}: the file system does not answer"
-        )),
-    }
+    on_a_thread(move || {
+        // Nobody may want to hear of it any more.
+        let _ = done.send(by_the_clock(one, within, work));
+    })?;
+    let ended = answer.await;
+    ended.unwrap_or_else(|_| Err(FAILED.to_owned()))
+}
+
+/// What is said of a thread that has panicked.
+const FAILED: &str = "could not be read: the thread for it has failed";
+
+/// Blocks for `within` at most.
+fn by_the_clock<T: Send + 'static>(
+    one: Reading,
+    within: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    let (done, answer) = mpsc::channel();
+    on_a_thread(move || {
+        let done = done.send(work());
+        drop((one, done));
+    })?;
+    answer.recv_timeout(within).map_err(|why| match why {
+        RecvTimeoutError::Timeout => {
+            format!("were not read within {within:?}: the file system does not answer")
+        }
+        RecvTimeoutError::Disconnected => FAILED.to_owned(),
+    })
+}
+
+/// Starts a thread without an owner: it holds nothing that anything waits for.
+fn on_a_thread(work: impl FnOnce() + Send + 'static) -> Result<(), String> {
+    let thread = thread::Builder::new().name("pac-files".to_owned());
+    let started = thread.spawn(work);
+    started
+        .map(drop)
+        .map_err(|error| format!("could not be read: no thread for it: {error}"))
 }
 
 /// A read that has not ended.
@@ -227,10 +263,28 @@ mod tests {
             let refused = read.unwrap().unwrap_err();
             assert!(refused.contains("must be a regular file"), "{refused}");
         }
-        let (never, hangs) = std::sync::mpsc::channel::<()>();
+        let (never, hangs) = mpsc::channel::<()>();
         let late = apart(Duration::from_millis(5), move || hangs.recv()).await;
         assert!(late.unwrap_err().contains("were not read within 5ms"));
         drop(never);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_paused_cuts_no_read_short_and_prolongs_none() {
+        let minute = Duration::from_secs(60);
+        let read = apart(minute, || {
+            thread::sleep(Duration::from_millis(50));
+            7
+        });
+        assert_eq!(read.await, Ok(7));
+        let (never, hangs) = mpsc::channel::<()>();
+        let late = apart(Duration::from_millis(5), move || hangs.recv()).await;
+        assert!(late.unwrap_err().contains("were not read within 5ms"));
+        drop(never);
+        let died = apart(minute, || {
+            assert_eq!(1, 2, "this read panics");
+        });
+        assert!(died.await.unwrap_err().contains("has failed"));
     }
 
     #[cfg(unix)]
