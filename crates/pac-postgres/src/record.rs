@@ -4,6 +4,9 @@
 //! counter reaches, are corrupt. The version of a limit comes from outside, so it is stored whole, bit
 //! for bit.
 
+#[cfg(test)]
+mod fuzz;
+
 use std::fmt::Display;
 
 use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
@@ -25,7 +28,7 @@ pub(crate) const HEAD: &str = "format, revision, stamp, run_limit, limit_version
 pub(crate) const HEAD_COLUMNS: usize = 9;
 
 /// Reads a head from the columns from `at` on.
-pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
+pub(crate) fn head(row: &impl Cells, at: usize) -> Result<Head, Error> {
     check_format(cell(row, at)?)?;
     let limit: i64 = cell(row, at + 3)?;
     let version: Option<i64> = cell(row, at + 4)?;
@@ -42,7 +45,7 @@ pub(crate) fn head(row: &Row, at: usize) -> Result<Head, Error> {
 }
 
 /// Reads an entry from the columns from `at` on, in the order of `load_repository`.
-pub(crate) fn entry(row: &Row, at: usize) -> Result<Entry, Error> {
+pub(crate) fn entry(row: &impl Cells, at: usize) -> Result<Entry, Error> {
     check_format(cell(row, at)?)?;
     let token = match cell::<Option<i64>>(row, at + 7)? {
         Some(token) => Some(FencingToken::new(counted(row, at + 7, token)?)),
@@ -96,10 +99,32 @@ pub(crate) fn entry(row: &Row, at: usize) -> Result<Entry, Error> {
     })
 }
 
+/// A row, as far as records are read from it.
+pub(crate) trait Cells {
+    /// The value in a column.
+    ///
+    /// # Errors
+    /// `Corrupt` where there is none of this type.
+    fn value<'a, T: FromSql<'a>>(&'a self, at: usize) -> Result<T, Error>;
+
+    /// The name of a column.
+    fn name(&self, at: usize) -> &str;
+}
+
+impl Cells for Row {
+    fn value<'a, T: FromSql<'a>>(&'a self, at: usize) -> Result<T, Error> {
+        self.try_get(at)
+            .map_err(|error: RowError| broken(self.name(at), error))
+    }
+
+    fn name(&self, at: usize) -> &str {
+        self.columns().get(at).map_or("?", |column| column.name())
+    }
+}
+
 /// A value of a row.
-pub(crate) fn cell<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Error> {
-    row.try_get(at)
-        .map_err(|error: RowError| broken(name(row, at), error))
+pub(crate) fn cell<'a, T: FromSql<'a>>(row: &'a impl Cells, at: usize) -> Result<T, Error> {
+    row.value(at)
 }
 
 fn check_format(format: i16) -> Result<(), Error> {
@@ -129,32 +154,28 @@ pub(crate) fn floor(number: i64) -> Result<u64, Error> {
     })
 }
 
-fn counter(row: &Row, at: usize) -> Result<u64, Error> {
+fn counter(row: &impl Cells, at: usize) -> Result<u64, Error> {
     counted(row, at, cell(row, at)?)
 }
 
-fn counted(row: &Row, at: usize, number: i64) -> Result<u64, Error> {
+fn counted(row: &impl Cells, at: usize, number: i64) -> Result<u64, Error> {
     let counter = u64::try_from(number).ok();
     let counter = counter.filter(|counter| *counter <= MAX_COUNTER);
     counter.ok_or_else(|| {
         let message = format!(
             "{} holds {number}, and counters are numbers from 0 to 2^62: correct or remove the record",
-            name(row, at)
+            row.name(at)
         );
         Error::new(ErrorKind::Corrupt, "load", message)
     })
 }
 
-fn number(row: &Row, at: usize) -> Result<u64, Error> {
+fn number(row: &impl Cells, at: usize) -> Result<u64, Error> {
     unsigned(row, at, cell(row, at)?)
 }
 
-fn unsigned(row: &Row, at: usize, number: i64) -> Result<u64, Error> {
-    u64::try_from(number).map_err(|_| broken(name(row, at), number))
-}
-
-fn name(row: &Row, at: usize) -> &str {
-    row.columns().get(at).map_or("?", |column| column.name())
+fn unsigned(row: &impl Cells, at: usize, number: i64) -> Result<u64, Error> {
+    u64::try_from(number).map_err(|_| broken(row.name(at), number))
 }
 
 fn narrow(column: &str, number: i64) -> Result<u32, Error> {

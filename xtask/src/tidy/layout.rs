@@ -255,6 +255,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 56] = [
         "reads keys and values that other programs may have written",
     ),
     (
+        "crates/pac-postgres/src/record/fuzz.rs",
+        "reads rows that other programs may have written",
+    ),
+    (
         "crates/pac-postgres/src/watch/fuzz.rs",
         "reads notifications that other programs may have sent",
     ),

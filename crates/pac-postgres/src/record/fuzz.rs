@@ -1,0 +1,191 @@
+//! Fuzzing: no row that another program has written makes a panic, or an error that a terminal would act
+//! on; what is understood is written the same again.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pac_core::protocol::Changes;
+use pac_core::state::{Entry, Head};
+use pac_core::text::is_plain;
+use pac_core::{Error, ErrorKind};
+
+use super::{Batch, Cells, RepositoryCommit, broken, entry, head};
+use crate::client::{FromSql, Type};
+
+/// The columns of a head, in the order in which [`head`] reads them.
+static HEAD: [(&str, Type); super::HEAD_COLUMNS] = [
+    ("format", Type::INT2),
+    ("revision", Type::INT8),
+    ("stamp", Type::INT8),
+    ("run_limit", Type::INT8),
+    ("limit_version", Type::INT8),
+    ("last_ticket", Type::INT8),
+    ("last_token", Type::INT8),
+    ("queued", Type::INT8),
+    ("started", Type::INT8),
+];
+
+/// Those of an entry.
+static ENTRY: [(&str, Type); 16] = [
+    ("run_format", Type::INT2),
+    ("run", Type::TEXT),
+    ("uid", Type::TEXT),
+    ("kind", Type::INT2),
+    ("priority", Type::INT4),
+    ("ticket", Type::INT8),
+    ("state", Type::INT2),
+    ("token", Type::INT8),
+    ("session", Type::INT8),
+    ("orphaned", Type::BOOL),
+    ("outcome", Type::INT2),
+    ("abandoned", Type::BOOL),
+    ("queued_at", Type::INT8),
+    ("started_at", Type::INT8),
+    ("finished_at", Type::INT8),
+    ("changed", Type::INT8),
+];
+
+/// A row whose cells are lines of a text, and nulls where there is an empty one or none.
+#[test]
+fn fuzz_rows() {
+    pac_fuzz::text(env!("CARGO_MANIFEST_DIR"), "rows", |text| {
+        again(&HEAD, text, head, head_cells);
+        again(&ENTRY, text, entry, entry_cells);
+    });
+}
+
+/// A row that is understood is the same after it was written and read again; an error names a column.
+fn again<T: fmt::Debug + PartialEq>(
+    columns: &'static [(&'static str, Type)],
+    text: &str,
+    decode: impl Fn(&Line, usize) -> Result<T, Error>,
+    encode: impl Fn(&T) -> String,
+) {
+    match decode(&Line::of(columns, text), 0) {
+        Ok(record) => {
+            let written = encode(&record);
+            let read = decode(&Line::of(columns, &written), 0);
+            assert_eq!(read.unwrap(), record, "{written:?}");
+        }
+        Err(error) => {
+            let kinds = [ErrorKind::Corrupt, ErrorKind::Incompatible];
+            assert!(kinds.contains(&error.kind()), "{error:?}");
+            let shown = error.to_string();
+            assert!(shown.chars().all(is_plain), "{shown:?}");
+            // Beside the columns there is the format of a record.
+            let mut names = columns.iter().map(|(name, _)| *name).chain(["format"]);
+            assert!(names.any(|name| shown.contains(name)), "{shown}");
+        }
+    }
+}
+
+/// Cells as the server sends them.
+struct Line {
+    columns: &'static [(&'static str, Type)],
+    cells: Vec<Option<Vec<u8>>>,
+}
+
+impl Line {
+    fn of(columns: &'static [(&'static str, Type)], text: &str) -> Self {
+        let mut lines = text.lines();
+        let cells = columns.iter().map(|(_, of)| {
+            let line = lines.next().filter(|line| !line.is_empty())?;
+            Some(sent(of, line).unwrap_or_else(|| line.as_bytes().to_vec()))
+        });
+        Self {
+            columns,
+            cells: cells.collect(),
+        }
+    }
+}
+
+/// A value of a type; `None` for what is none, which is sent as it is.
+fn sent(of: &Type, text: &str) -> Option<Vec<u8>> {
+    match *of {
+        Type::INT2 => Some(text.parse::<i16>().ok()?.to_be_bytes().to_vec()),
+        Type::INT4 => Some(text.parse::<i32>().ok()?.to_be_bytes().to_vec()),
+        Type::INT8 => Some(text.parse::<i64>().ok()?.to_be_bytes().to_vec()),
+        Type::BOOL => Some(vec![u8::from(text.parse::<bool>().ok()?)]),
+        _ => None,
+    }
+}
+
+impl Cells for Line {
+    fn value<'a, T: FromSql<'a>>(&'a self, at: usize) -> Result<T, Error> {
+        let of = &self.columns[at].1;
+        assert!(T::accepts(of), "{of}");
+        let cell = self.cells[at].as_deref();
+        T::from_sql_nullable(of, cell).map_err(|error| broken(self.name(at), error))
+    }
+
+    fn name(&self, at: usize) -> &str {
+        self.columns[at].0
+    }
+}
+
+/// A commit writes a head without its version, which the server gives it.
+fn head_cells(head: &Head) -> String {
+    let commit = commit(*head, Vec::new());
+    let batch = written(&commit);
+    let limit_version = batch.limit_version[0].map(|version| version.to_string());
+    [
+        super::FORMAT.to_string(),
+        head.revision.to_string(),
+        head.stamp.get().to_string(),
+        batch.limit[0].to_string(),
+        limit_version.unwrap_or_default(),
+        batch.last_ticket[0].to_string(),
+        batch.last_token[0].to_string(),
+        batch.queued[0].to_string(),
+        batch.started[0].to_string(),
+    ]
+    .join("\n")
+}
+
+fn entry_cells(entry: &Entry) -> String {
+    fn or_null(value: Option<impl ToString>) -> String {
+        value.map(|value| value.to_string()).unwrap_or_default()
+    }
+    let commit = commit(Head::absent(0), vec![Arc::new(entry.clone())]);
+    let batch = written(&commit);
+    let of = &batch.entries;
+    [
+        super::FORMAT.to_string(),
+        of.run[0].to_owned(),
+        of.uid[0].to_owned(),
+        of.kind[0].to_string(),
+        of.priority[0].to_string(),
+        of.ticket[0].to_string(),
+        of.state[0].to_string(),
+        or_null(of.token[0]),
+        or_null(of.owner[0]),
+        of.orphaned[0].to_string(),
+        or_null(of.outcome[0]),
+        of.abandoned[0].to_string(),
+        or_null(of.queued_at[0]),
+        or_null(of.started_at[0]),
+        or_null(of.finished_at[0]),
+        entry.revision.to_string(),
+    ]
+    .join("\n")
+}
+
+fn commit(head: Head, entries: Vec<Arc<Entry>>) -> RepositoryCommit {
+    RepositoryCommit {
+        repository: "ci/web".parse().unwrap(),
+        changes: Changes {
+            expected: Head::absent(0).version(),
+            head,
+            entries,
+            alive: Vec::new(),
+            adopted: Vec::new(),
+            remove: false,
+        },
+    }
+}
+
+fn written(commit: &RepositoryCommit) -> Batch<'_> {
+    let mut batch = Batch::default();
+    batch.push(commit, None).unwrap();
+    batch
+}
