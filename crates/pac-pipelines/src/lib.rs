@@ -10,6 +10,8 @@ mod clock;
 mod cluster;
 mod ending;
 mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod integration;
 pub mod lanes;
 pub mod migration;

@@ -12,6 +12,8 @@ mod certificate;
 mod connection;
 mod directory;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod keeper;
 mod options;
 mod plan;

@@ -212,9 +212,12 @@ impl Object {
         self.metadata.as_ref()?.annotations.as_ref()?.get(key)
     }
 
-    pub(super) fn has_annotations(&self) -> bool {
-        let metadata = self.metadata.as_ref();
-        metadata.is_some_and(|metadata| metadata.annotations.is_some())
+    /// Whether there is a map of annotations that one can be added to.
+    pub(super) fn has_annotations(&self) -> Result<bool, String> {
+        match &self.metadata {
+            Some(metadata) => Ok(metadata.annotations.is_some()),
+            None => Err("the PipelineRun has no metadata".to_owned()),
+        }
     }
 
     /// Whether an object of one of these kinds owns it.

@@ -141,7 +141,7 @@ fn hold(run: &Object) -> Result<Option<json_patch::Patch>, String> {
     if run.label(KUEUE_QUEUE).is_some() || !run.status()?.is_empty() {
         return Ok(None);
     }
-    let mark = match run.has_annotations() {
+    let mark = match run.has_annotations()? {
         true => add(&annotation(HELD), "true".into()),
         false => add(&["metadata", "annotations"], json!({HELD: "true"})),
     };

@@ -6,6 +6,8 @@
 
 mod document;
 mod fields;
+#[cfg(test)]
+mod fuzz;
 mod namespace;
 mod natural;
 mod object;
