@@ -16,7 +16,6 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use pac_conformance::{durable, ephemeral, queued, repository, started};
-use pac_core::driver::{Driver, Level, SessionTtl};
 use pac_core::manager::Turn;
 use pac_core::password::Password;
 use pac_core::state::RunOutcome;
@@ -26,7 +25,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use support::own::Member;
 use tokio::time::{sleep, timeout};
 
-const PASSWORD: &str = "open-sesame";
+pub(crate) const PASSWORD: &str = "open-sesame";
 
 /// The error with which connecting is refused, which shows no secret.
 async fn refusal(options: &EtcdOptions) -> Error {
@@ -67,13 +66,13 @@ async fn with_users(prefix: &str) -> Member {
     member
 }
 
-fn as_pac(options: &EtcdOptions, password: &str) -> EtcdOptions {
+pub(crate) fn as_pac(options: &EtcdOptions, password: &str) -> EtcdOptions {
     let mut options = options.clone();
     options.username = Some("pac".to_owned());
     options.with_password(password)
 }
 
-fn changed(options: &EtcdOptions, change: impl FnOnce(&mut EtcdOptions)) -> EtcdOptions {
+pub(crate) fn changed(options: &EtcdOptions, change: impl FnOnce(&mut EtcdOptions)) -> EtcdOptions {
     let mut options = options.clone();
     change(&mut options);
     options
@@ -415,38 +414,4 @@ async fn https_trusts_the_authorities_of_the_system() {
         ended.status.success() && said.contains("1 passed"),
         "{said}"
     );
-}
-
-/// A role that may only read is enough for reading, and the store is found not to take writes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_who_may_only_read_can_connect_and_read() {
-    let options = support::options(["-"]);
-    let member = Member::single(&[]);
-    let mut auth = support::raw(&member.endpoint()).await.auth_client();
-    auth.role_add("reader").await.unwrap();
-    let keys = etcd_client::Permission::read(options.prefix.as_str()).with_prefix();
-    auth.role_grant_permission("reader", keys).await.unwrap();
-    for (user, role) in [("root", "root"), ("pac", "reader")] {
-        auth.user_add(user, PASSWORD, None).await.unwrap();
-        if role == "root" {
-            auth.role_add(role).await.unwrap();
-        }
-        auth.user_grant_role(user, role).await.unwrap();
-    }
-    auth.auth_enable().await.unwrap();
-    let options = changed(&as_pac(&options, PASSWORD), |o| {
-        o.endpoints = vec![member.endpoint()];
-    });
-    let driver = EtcdDriver::connect(&options).await.unwrap();
-    assert!(!driver.load(&repository("web"), None).await.unwrap().exists);
-    let found = driver.diagnose().await.unwrap();
-    assert!(
-        found
-            .iter()
-            .any(|f| f.level() == Level::Failure(ErrorKind::Unauthorised)),
-        "{found:?}"
-    );
-    let ttl = SessionTtl::new(Duration::from_secs(10), Duration::from_secs(10));
-    let error = driver.open_session(ttl).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod faults;
 mod hostile;
 mod outages;
+mod permissions;
 mod remains;
 mod requests;
 mod rewind;
