@@ -13,7 +13,7 @@ use crate::servers;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use pac_concurrency::settings::Key;
@@ -172,14 +172,14 @@ fn contained_streams_signals_and_exit_codes_are_the_commands_own(store: &Store) 
     assert_eq!(read(&said), "ready\nheard\n");
 }
 
-/// What `sudo` is to an ordinary user: a file that changes to root whoever starts it.
-fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
+/// What `sudo` is to an ordinary user: a file that changes to root whoever starts it. And a `pac` that
+/// an ordinary user can start. `None`, and a word about it, where this user may not make such a file.
+fn as_root(store: &Store, test: &str) -> Option<PathBuf> {
     let user = Command::new("id").arg("-u").output().unwrap();
     if user.stdout != b"0\n" {
-        let said =
-            "SKIPPED a_command_of_another_user: only root can start processes of two users\n";
+        let said = format!("SKIPPED {test}: only root can start processes of two users\n");
         std::io::stderr().write_all(said.as_bytes()).unwrap();
-        return;
+        return None;
     }
     let (as_root, pac) = (store.file("as-root"), store.file("pac"));
     let everyone = |path: &Path, mode| {
@@ -190,6 +190,27 @@ fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
     everyone(&as_root, 0o4755);
     everyone(&pac, 0o755);
     everyone(as_root.parent().unwrap(), 0o777);
+    Some(as_root)
+}
+
+/// `pac exec` of an ordinary user, by the file that [`as_root`] has copied.
+fn exec_of_nobody(store: &Store, arguments: &[&str], script: &str) -> Running {
+    let exec = ["exec", "--repository", WEB, "--limit", "1"];
+    let command = store.pac_itself(&[&exec, arguments, &["--", "sh", "-c", script]].concat());
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    nobody
+        .arg(store.file("pac"))
+        .args(command.get_args())
+        .stdin(Stdio::null());
+    nobody.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(nobody)
+}
+
+fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
+    let Some(as_root) = as_root(store, "a_command_of_another_user") else {
+        return;
+    };
     for contain in [&[][..], &["--contain"]] {
         let pid = store.file("pid");
         let _ = std::fs::remove_file(&pid);
@@ -198,24 +219,7 @@ fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
             as_root.display(),
             pid.display()
         );
-        let exec = [
-            "exec",
-            "--repository",
-            WEB,
-            "--limit",
-            "1",
-            "--run",
-            "ci/sudo",
-        ];
-        let command = store.pac_itself(&[&exec, contain, &["--", "sh", "-c", &script]].concat());
-        let mut nobody = Command::new("setpriv");
-        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-        nobody
-            .arg(&pac)
-            .args(command.get_args())
-            .stdin(Stdio::null());
-        nobody.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let lost = Running::start(nobody);
+        let lost = exec_of_nobody(store, &[&["--run", "ci/sudo"], contain].concat(), &script);
         eventually("the command", || read(&pid).ends_with('\n'));
         let command: u32 = read(&pid).trim().parse().unwrap();
         assert_eq!(store.run(&["cancel", WEB, "ci/sudo"]).code, 0);
@@ -232,4 +236,30 @@ fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
             "{finished:?}"
         );
     }
+}
+
+/// Both `pac` and the process between it and the command look for what is left.
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_contained_what_cannot_be_ended_is_told_once() {
+    let store = Store::postgres();
+    let Some(as_root) = as_root(&store, "contained_what_cannot_be_ended") else {
+        return;
+    };
+    let pid = store.file("pid");
+    let script = format!(
+        "({as_root} --reuid=0 sh -c 'trap \"\" TERM; echo $$ > {pid}; exec sleep 300' \
+         >/dev/null 2>&1 &); until [ -s {pid} ]; do sleep 0.02; done; exit 5",
+        as_root = as_root.display(),
+        pid = pid.display()
+    );
+    let finished = exec_of_nobody(&store, &["--contain"], &script).wait();
+    let left: u32 = read(&pid).trim().parse().unwrap();
+    assert!(is_alive(left), "it was to be out of reach: {finished:?}");
+    signal("KILL", left);
+    assert_eq!(finished.code, 71, "{finished:?}");
+    let told = finished.stderr.matches("goes on without the slot").count();
+    assert_eq!(told, 1, "{finished:?}");
+    let number = format!("process {left}\n");
+    assert!(finished.stderr.ends_with(&number), "{finished:?}");
 }

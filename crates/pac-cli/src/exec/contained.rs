@@ -69,7 +69,10 @@ async fn contain(args: &Args) -> Result<u8, Failure> {
                     Over::Ended { code, .. } => code,
                     Over::Lost(_) => Exit::LeaseLost as u8,
                 };
-                return Ok(left(&family.end().await).unwrap_or(code));
+                let left_behind = family.end().await;
+                // `pac` looks for itself, and tells; if it was killed meanwhile, nobody else does.
+                let told = is_orphan().then(|| left(&left_behind)).flatten();
+                return Ok(told.unwrap_or(code));
             }
             _ = reap.tick() => family.reap(child.pid()),
         }
