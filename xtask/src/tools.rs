@@ -22,8 +22,12 @@ pub(crate) struct Tool {
 
 #[derive(Debug)]
 enum Install {
-    /// Installed by this program from the registry, in the version that CI uses.
-    Cargo { version: &'static str },
+    /// Installed by this program from the registry, in the version that CI uses, and with the features
+    /// that its program needs.
+    Cargo {
+        version: &'static str,
+        features: &'static [&'static str],
+    },
     /// Installed from the system's packages if this runs as root; otherwise the crate from the
     /// registry is built below `target`, and its program is used in place of the tool.
     System {
@@ -48,21 +52,30 @@ pub(crate) const PROTOC: Tool = Tool {
 pub(crate) const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     probe: "cargo deny --version",
-    install: Install::Cargo { version: "0.20.2" },
+    install: Install::Cargo {
+        version: "0.20.2",
+        features: &[],
+    },
 };
 
 /// Builds programs that carry the list of their dependencies, for scanners of vulnerabilities.
 pub(crate) const CARGO_AUDITABLE: Tool = Tool {
     name: "cargo-auditable",
     probe: "cargo auditable --version",
-    install: Install::Cargo { version: "0.7.7" },
+    install: Install::Cargo {
+        version: "0.7.7",
+        features: &[],
+    },
 };
 
 /// Collects the licenses of the dependencies.
 pub(crate) const CARGO_ABOUT: Tool = Tool {
     name: "cargo-about",
     probe: "cargo about --version",
-    install: Install::Cargo { version: "0.9.3" },
+    install: Install::Cargo {
+        version: "0.9.3",
+        features: &["cli"],
+    },
 };
 
 /// Lists the files of the repository.
@@ -109,7 +122,7 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
         (Install::Person { command }, None) => {
             bail!("{} is missing; install it with `{command}`", tool.name)
         }
-        (Install::Cargo { version }, Some(found)) => {
+        (Install::Cargo { version, .. }, Some(found)) => {
             if !found.ends_with(&format!(" {version}")) {
                 // Do not replace a tool that a person installed.
                 println!("note: found {found}; the version that counts is {version}");
@@ -132,18 +145,23 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
                 .arg(*instead)
                 .run(root)
         }
-        (Install::Cargo { version }, None) => {
+        (Install::Cargo { version, features }, None) => {
             println!(
                 "{} is missing; installing it, which takes minutes",
                 tool.name
             );
-            CommandLine::new("cargo install --locked")
-                .arg(tool.name)
-                .arg("--version")
-                .arg(*version)
-                .run(root)
+            from_the_registry(tool.name, version, features).run(root)
         }
     }
+}
+
+fn from_the_registry(name: &str, version: &str, features: &[&str]) -> CommandLine {
+    let install = CommandLine::new("cargo install --locked")
+        .arg(name)
+        .arg("--version")
+        .arg(version);
+    let of_each = |install: CommandLine, feature: &&str| install.arg("--features").arg(*feature);
+    features.iter().fold(install, of_each)
 }
 
 #[cfg(test)]
@@ -164,5 +182,18 @@ mod tests {
             error.to_string(),
             "frobnicator is missing; install it with `apt-get install frobnicator`"
         );
+    }
+
+    #[test]
+    fn a_crate_is_installed_in_its_version_and_with_what_its_program_needs() {
+        for (features, line) in [
+            (&[][..], "cargo install --locked a --version 1.2.3"),
+            (
+                &["cli"],
+                "cargo install --locked a --version 1.2.3 --features cli",
+            ),
+        ] {
+            assert_eq!(from_the_registry("a", "1.2.3", features).to_string(), line);
+        }
     }
 }
