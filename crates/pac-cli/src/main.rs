@@ -23,6 +23,7 @@ mod history;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 mod limit;
+mod manifest_files;
 mod migrate;
 mod output;
 mod plan;

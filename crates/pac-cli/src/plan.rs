@@ -2,6 +2,8 @@
 
 mod cluster;
 mod decision;
+#[cfg(test)]
+mod fuzz;
 mod manifests;
 mod order;
 mod report;
@@ -17,6 +19,7 @@ use tokio::runtime;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer};
 use crate::output::note;
+use decision::Decision;
 use manifests::Manifests;
 use report::Report;
 
@@ -65,11 +68,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     let manifests =
         Manifests::read(&args.path).map_err(|error| Failure::new(Exit::BadInput, error))?;
-    let options = ControllerOptions::default()
-        .with_global_repository(Some(args.global_repository.clone()))
-        // All that would be known of an order is in the manifests.
-        .with_order_wait(std::time::Duration::ZERO);
-    let decision = runtime()?.block_on(decision::decide(&manifests, options))?;
+    let decision = decide(&manifests, &args.global_repository)?;
     let report = Report::of(&manifests, &decision, &args.global_repository);
     print(&report, args.output.format)?;
     if report.is_empty() {
@@ -87,6 +86,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     } else {
         Exit::BadInput
     })
+}
+
+fn decide(manifests: &Manifests, global: &RepositoryKey) -> Result<Decision, Failure> {
+    let options = ControllerOptions::default()
+        .with_global_repository(Some(global.clone()))
+        // All that would be known of an order is in the manifests.
+        .with_order_wait(std::time::Duration::ZERO);
+    runtime()?.block_on(decision::decide(manifests, options))
 }
 
 fn print(report: &Report, format: Format) -> Result<(), Failure> {

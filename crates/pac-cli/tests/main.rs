@@ -16,6 +16,7 @@ mod exec_hanging;
 mod exec_outage;
 mod exec_restart;
 mod exec_store;
+mod input_files;
 mod kubernetes;
 mod migrate;
 mod operator;

@@ -113,6 +113,8 @@ pub use connect::open_raw;
 pub use connect::{
     connect, connect_existing, connect_if_enabled, open_driver, open_existing_driver,
 };
+#[doc(hidden)]
+pub use pac_core::file;
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
     KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, QueuedRun,

@@ -1,4 +1,4 @@
-//! The only file that talks to the client library.
+//! The only file that talks to the client library, beside the one that reads the kubeconfig.
 
 use std::fmt;
 use std::future::Future;
@@ -9,7 +9,6 @@ use futures_util::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{NamespaceResourceScope, ObjectList, PartialObjectMeta, Resource};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Change};
@@ -20,6 +19,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::error::{Failure, FailureKind, KubernetesError, causes, with_causes};
+use crate::kubeconfig;
 use crate::object::{NamespaceObject, Object, RepositoryObject, RunObject};
 use crate::options::KubernetesOptions;
 use crate::queue;
@@ -357,26 +357,20 @@ async fn within<T>(
 
 /// Where the cluster is and how to prove who asks.
 async fn config(options: &KubernetesOptions) -> Result<Config, KubernetesError> {
-    let chosen = KubeConfigOptions {
-        context: options.context.clone(),
-        ..KubeConfigOptions::default()
-    };
-    if let Some(path) = &options.kubeconfig {
-        let shown = path.display().to_string();
-        let file = Kubeconfig::read_from(path)
-            .map_err(|error| KubernetesError::new("kubeconfig", shown.clone(), error))?;
-        return Config::from_custom_kubeconfig(file, &chosen)
-            .await
-            .map_err(|error| KubernetesError::new("kubeconfig", shown, error));
-    }
-    if options.context.is_none()
+    let path = options.kubeconfig.as_deref();
+    if path.is_none()
+        && options.context.is_none()
         && let Ok(config) = Config::incluster()
     {
         return Ok(config);
     }
-    Config::from_kubeconfig(&chosen).await.map_err(|error| {
-        let message = "there is no service account of a pod, and no kubeconfig that can be used; \
-                       name one";
+    let read = kubeconfig::read(path, options.context.as_deref()).await;
+    read.map_err(|error| {
+        let shown = path.map(|path| path.display().to_string());
+        let message = shown.unwrap_or_else(|| {
+            "there is no service account of a pod, and no kubeconfig that can be used; name one"
+                .to_owned()
+        });
         KubernetesError::new("kubeconfig", message, error)
     })
 }

@@ -56,6 +56,7 @@ mod cluster;
 mod decide;
 mod error;
 pub mod install;
+mod kubeconfig;
 mod object;
 mod options;
 mod origin;

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pac_concurrency::{InvalidValue, PipelineRunKey, RepositoryKey, Timestamp};
 use pac_pipelines::model::{
@@ -12,6 +10,8 @@ use pac_pipelines::model::{
     parse_placed,
 };
 use pac_pipelines::{ModelError, Unreadable, UnreadableObject, vocabulary};
+
+use crate::manifest_files;
 
 /// The namespace of an object that names none, as `kubectl` has it.
 const NAMESPACE: &str = "default";
@@ -112,48 +112,43 @@ impl Manifests {
     /// What is wrong with the path itself. What is wrong in it is in
     /// [`unreadable`](Self::unreadable).
     pub(super) fn read(path: &Path) -> Result<Self, String> {
-        let mut manifests = Self::default();
-        let wrong = |error: io::Error| format!("{}: cannot be read: {error}", path.display());
-        if fs::metadata(path).map_err(wrong)?.is_dir() {
-            let entries = sorted(path).map_err(wrong)?;
-            manifests.directory(path, entries);
-        } else {
-            let text = fs::read_to_string(path).map_err(wrong)?;
+        let wrong = |reason: String| format!("{}: {reason}", path.display());
+        if !path.is_dir() {
+            let text = manifest_files::text(path).map_err(wrong)?;
             let name = path.file_name().map(Path::new).unwrap_or(path);
-            manifests.text(&name.display().to_string(), &text);
+            return Ok(Self::of(&name.display().to_string(), &text));
         }
+        let entries = manifest_files::entries(path).map_err(wrong)?;
+        let mut manifests = Self::default();
+        manifest_files::each(entries, &mut |file, text| {
+            let name = file.strip_prefix(path).unwrap_or(file);
+            manifests.file(&name.display().to_string(), text);
+        });
         manifests.create_later();
         Ok(manifests)
     }
 
-    fn directory(&mut self, top: &Path, entries: Vec<PathBuf>) {
-        for path in entries {
-            let name = path.strip_prefix(top).unwrap_or(&path);
-            let name = name.display().to_string();
-            let is_link = path.is_symlink();
-            let result = if path.is_dir() {
-                // A link may lead back here.
-                if is_link || path.ends_with(".git") {
-                    continue;
-                }
-                sorted(&path).map(|entries| self.directory(top, entries))
-            } else if is_manifest(&path) {
-                fs::read_to_string(&path).map(|text| self.text(&name, &text))
-            } else {
-                continue;
-            };
-            if let Err(error) = result {
-                self.unreadable.push(Problem {
-                    place: Place {
-                        file: name,
-                        document: None,
-                        item: None,
-                    },
-                    object: None,
-                    field: None,
-                    rule: format!("cannot be read: {error}"),
-                });
-            }
+    /// Those of one file.
+    pub(super) fn of(name: &str, text: &str) -> Self {
+        let mut manifests = Self::default();
+        manifests.text(name, text);
+        manifests.create_later();
+        manifests
+    }
+
+    fn file(&mut self, name: &str, text: Result<String, String>) {
+        match text {
+            Ok(text) => self.text(name, &text),
+            Err(rule) => self.unreadable.push(Problem {
+                place: Place {
+                    file: name.to_owned(),
+                    document: None,
+                    item: None,
+                },
+                object: None,
+                field: None,
+                rule,
+            }),
         }
     }
 
@@ -296,17 +291,4 @@ fn describe(manifest: &RunManifest) -> String {
         Some(name) => format!("PipelineRun {namespace}/{name}"),
         None => format!("PipelineRun without a name in {namespace}"),
     }
-}
-
-/// The entries of a directory in the order of their names.
-fn sorted(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(directory)?.map(|entry| Ok(entry?.path()));
-    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn is_manifest(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|extension| matches!(extension, "yaml" | "yml" | "json"))
 }

@@ -7,7 +7,7 @@ use kube::api::{
     Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions,
     PropagationPolicy,
 };
-use kube::config::{AuthInfo, KubeConfigOptions};
+use kube::config::AuthInfo;
 use kube::core::{ApiResource, GroupVersion};
 use kube::{Client, Config};
 use serde_json::Value;
@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::error::{InstallError, InstallErrorKind};
 use super::manifest::Manifest;
 use crate::error::with_causes;
+use crate::kubeconfig;
 
 /// The name that fields are owned by.
 const FIELD_MANAGER: &str = "pac-kubernetes";
@@ -176,17 +177,20 @@ impl ClusterAccess {
     /// # Errors
     /// `Config` where no cluster is named, or the kubeconfig cannot be used.
     pub async fn connect(context: Option<&str>) -> Result<Self, InstallError> {
-        let config = match context {
-            None => Config::infer().await.map_err(|error| error.to_string()),
-            Some(context) => {
-                let options = KubeConfigOptions {
-                    context: Some(context.to_owned()),
-                    ..KubeConfigOptions::default()
-                };
-                let config = Config::from_kubeconfig(&options).await;
-                config.map_err(|error| error.to_string())
-            }
+        let config = match kubeconfig::read(None, context).await {
+            Ok(config) => Ok(config),
+            Err(error) if context.is_some() => Err(with_causes(&error)),
+            Err(error) => Config::incluster().map_err(|no_pod| {
+                let (error, no_pod) = (with_causes(&error), with_causes(&no_pod));
+                format!("{error}; and this process does not run in a pod: {no_pod}")
+            }),
         };
+        let config = config.map(|mut config| {
+            if context.is_none() {
+                config.apply_debug_overrides();
+            }
+            config
+        });
         let config = config.map_err(|error| {
             let cure = "name a file in KUBECONFIG, and a context that it has with --context";
             InstallError::new(
