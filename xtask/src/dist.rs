@@ -2,9 +2,10 @@
 //! dependencies, their licenses, shell completions, manual pages.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::run::CommandLine;
 use crate::tools;
@@ -32,7 +33,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     CommandLine::new("cargo auditable build --locked --release -p pac-cli --features etcd")
         .run(root)?;
     let binary = format!("pac{}", std::env::consts::EXE_SUFFIX);
-    let built = root.join("target/release").join(&binary);
+    let metadata = CommandLine::new("cargo metadata --format-version 1 --no-deps --locked");
+    let target = target_directory(&metadata.output(root)?)?;
+    let built = target.join("release").join(&binary);
     fs::copy(&built, directory.join(&binary))
         .with_context(|| format!("no binary at {}", built.display()))?;
     CommandLine::new("cargo about generate --locked --fail --features etcd")
@@ -44,4 +47,23 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     fs::copy(root.join("LICENSE"), directory.join("LICENSE")).context("no LICENSE")?;
     println!("\nin {DIRECTORY}: pac, completions/, man/, LICENSE, {LICENSES}");
     Ok(())
+}
+
+/// Where cargo builds: a person may have another place than `target`.
+fn target_directory(metadata: &str) -> Result<PathBuf> {
+    let metadata: Value = serde_json::from_str(metadata).context("cargo metadata")?;
+    let directory = metadata.get("target_directory").and_then(Value::as_str);
+    Ok(directory.context("cargo metadata names no target")?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binary_is_looked_for_where_cargo_builds() {
+        let metadata = r#"{"packages": [], "target_directory": "/elsewhere", "version": 1}"#;
+        assert_eq!(target_directory(metadata).unwrap(), Path::new("/elsewhere"));
+        assert!(target_directory("{}").is_err());
+    }
 }

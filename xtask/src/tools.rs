@@ -123,7 +123,7 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
             bail!("{} is missing; install it with `{command}`", tool.name)
         }
         (Install::Cargo { version, .. }, Some(found)) => {
-            if !found.ends_with(&format!(" {version}")) {
+            if is_another(tool.name, &found, version) {
                 // Do not replace a tool that a person installed.
                 println!("note: found {found}; the version that counts is {version}");
             }
@@ -153,6 +153,12 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
             from_the_registry(tool.name, version, features).run(root)
         }
     }
+}
+
+/// Whether a tool says that it is of another version. Some hand the question on to cargo.
+fn is_another(name: &str, found: &str, version: &str) -> bool {
+    let own = found.strip_prefix(name);
+    own.is_some_and(|own| own.trim() != version)
 }
 
 fn from_the_registry(name: &str, version: &str, features: &[&str]) -> CommandLine {
@@ -194,6 +200,17 @@ mod tests {
             ),
         ] {
             assert_eq!(from_the_registry("a", "1.2.3", features).to_string(), line);
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_from_the_one_that_counts_and_from_that_of_cargo() {
+        for (found, another) in [
+            ("cargo-deny 1.2.3", false),
+            ("cargo-deny 1.2.30", true),
+            ("cargo 1.95.0 (f2d3ce0bd 2026-03-21)", false),
+        ] {
+            assert_eq!(is_another("cargo-deny", found, "1.2.3"), another, "{found}");
         }
     }
 }
