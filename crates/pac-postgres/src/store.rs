@@ -1,6 +1,6 @@
 //! The repositories in their tables: reads, commits and lists.
 
-mod batch;
+pub(crate) mod batch;
 mod commits;
 mod retention;
 mod statement;

@@ -2,15 +2,14 @@
 //! on; what is understood is written the same again.
 
 use std::fmt;
-use std::sync::Arc;
 
-use pac_core::protocol::Changes;
 use pac_core::state::{Entry, Head};
 use pac_core::text::is_plain;
 use pac_core::{Error, ErrorKind};
 
-use super::{Batch, Cells, RepositoryCommit, broken, entry, head};
+use super::{Cells, broken, entry, head};
 use crate::client::{FromSql, Type};
+use crate::store::batch::{Columns, HeadColumns};
 
 /// The columns of a head, in the order in which [`head`] reads them.
 static HEAD: [(&str, Type); super::HEAD_COLUMNS] = [
@@ -125,67 +124,44 @@ impl Cells for Line {
 
 /// A commit writes a head without its version, which the server gives it.
 fn head_cells(head: &Head) -> String {
-    let commit = commit(*head, Vec::new());
-    let batch = written(&commit);
-    let limit_version = batch.limit_version[0].map(|version| version.to_string());
+    let columns = HeadColumns::of(head);
     [
         super::FORMAT.to_string(),
         head.revision.to_string(),
         head.stamp.get().to_string(),
-        batch.limit[0].to_string(),
-        limit_version.unwrap_or_default(),
-        batch.last_ticket[0].to_string(),
-        batch.last_token[0].to_string(),
-        batch.queued[0].to_string(),
-        batch.started[0].to_string(),
+        columns.limit.to_string(),
+        or_null(columns.limit_version),
+        columns.last_ticket.to_string(),
+        columns.last_token.to_string(),
+        columns.queued.to_string(),
+        columns.started.to_string(),
     ]
     .join("\n")
 }
 
 fn entry_cells(entry: &Entry) -> String {
-    fn or_null(value: Option<impl ToString>) -> String {
-        value.map(|value| value.to_string()).unwrap_or_default()
-    }
-    let commit = commit(Head::absent(0), vec![Arc::new(entry.clone())]);
-    let batch = written(&commit);
-    let of = &batch.entries;
+    let columns = Columns::of_entry(entry, false);
     [
         super::FORMAT.to_string(),
-        of.run[0].to_owned(),
-        of.uid[0].to_owned(),
-        of.kind[0].to_string(),
-        of.priority[0].to_string(),
-        of.ticket[0].to_string(),
-        of.state[0].to_string(),
-        or_null(of.token[0]),
-        or_null(of.owner[0]),
-        of.orphaned[0].to_string(),
-        or_null(of.outcome[0]),
-        of.abandoned[0].to_string(),
-        or_null(of.queued_at[0]),
-        or_null(of.started_at[0]),
-        or_null(of.finished_at[0]),
-        entry.revision.to_string(),
+        columns.run.to_owned(),
+        columns.uid.to_owned(),
+        columns.kind.to_string(),
+        columns.priority.to_string(),
+        columns.ticket.to_string(),
+        columns.state.to_string(),
+        or_null(columns.token),
+        or_null(columns.session),
+        columns.orphaned.to_string(),
+        or_null(columns.outcome),
+        columns.abandoned.to_string(),
+        or_null(columns.queued_at),
+        or_null(columns.started_at),
+        or_null(columns.finished_at),
+        columns.was.to_string(),
     ]
     .join("\n")
 }
 
-fn commit(head: Head, entries: Vec<Arc<Entry>>) -> RepositoryCommit {
-    RepositoryCommit {
-        repository: "ci/web".parse().unwrap(),
-        changes: Changes {
-            expected: Head::absent(0).version(),
-            head,
-            entries,
-            alive: Vec::new(),
-            adopted: Vec::new(),
-            remove: false,
-        },
-    }
-}
-
-fn written(commit: &RepositoryCommit) -> Batch<'_> {
-    let mut batch = Batch::default();
-    batch.push(commit, None).unwrap();
-    batch
+fn or_null(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pac_core::driver::RepositoryCommit;
-use pac_core::state::{Entry, EntryState, RunKind, RunOutcome};
+use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
 use pac_core::{Error, ErrorKind, MAX_COUNTER};
 
 use crate::client::{Param, Type};
@@ -29,18 +29,17 @@ pub(super) fn check(commit: &RepositoryCommit) -> Result<(), Error> {
 
 /// The columns of a head that a commit writes.
 #[derive(Debug)]
-pub(super) struct HeadColumns {
-    pub(super) limit: i64,
-    pub(super) limit_version: Option<i64>,
-    pub(super) last_ticket: i64,
-    pub(super) last_token: i64,
-    pub(super) queued: i64,
-    pub(super) started: i64,
+pub(crate) struct HeadColumns {
+    pub(crate) limit: i64,
+    pub(crate) limit_version: Option<i64>,
+    pub(crate) last_ticket: i64,
+    pub(crate) last_token: i64,
+    pub(crate) queued: i64,
+    pub(crate) started: i64,
 }
 
 impl HeadColumns {
-    pub(super) fn of(commit: &RepositoryCommit) -> Self {
-        let head = &commit.changes.head;
+    pub(crate) fn of(head: &Head) -> Self {
         let version = head
             .limit_version
             .map(|version| version.get().cast_signed());
@@ -57,29 +56,29 @@ impl HeadColumns {
 
 /// The columns of an entry, whichever table it goes to.
 #[derive(Debug)]
-pub(super) struct Columns<'a> {
-    pub(super) run: &'a str,
-    pub(super) uid: &'a str,
-    pub(super) kind: i16,
-    pub(super) priority: i32,
-    pub(super) ticket: i64,
+pub(crate) struct Columns<'a> {
+    pub(crate) run: &'a str,
+    pub(crate) uid: &'a str,
+    pub(crate) kind: i16,
+    pub(crate) priority: i32,
+    pub(crate) ticket: i64,
     /// The revision of the row that it takes the place of, or 0.
-    pub(super) was: i64,
-    pub(super) state: i16,
-    pub(super) token: Option<i64>,
-    pub(super) session: Option<i64>,
-    pub(super) orphaned: bool,
-    pub(super) outcome: Option<i16>,
-    pub(super) abandoned: bool,
-    pub(super) adopted: bool,
-    pub(super) queued_at: Option<i64>,
-    pub(super) started_at: Option<i64>,
-    pub(super) finished_at: Option<i64>,
+    pub(crate) was: i64,
+    pub(crate) state: i16,
+    pub(crate) token: Option<i64>,
+    pub(crate) session: Option<i64>,
+    pub(crate) orphaned: bool,
+    pub(crate) outcome: Option<i16>,
+    pub(crate) abandoned: bool,
+    pub(crate) adopted: bool,
+    pub(crate) queued_at: Option<i64>,
+    pub(crate) started_at: Option<i64>,
+    pub(crate) finished_at: Option<i64>,
 }
 
 impl<'a> Columns<'a> {
     /// Those of all entries of a commit.
-    pub(super) fn of(commit: &'a RepositoryCommit) -> impl Iterator<Item = Self> {
+    pub(crate) fn of(commit: &'a RepositoryCommit) -> impl Iterator<Item = Self> {
         let changes = &commit.changes;
         let adopted: HashSet<_> = changes.adopted.iter().collect();
         let entries = changes.entries.iter().filter(|_| !changes.remove);
@@ -89,7 +88,7 @@ impl<'a> Columns<'a> {
         })
     }
 
-    fn of_entry(entry: &'a Entry, adopted: bool) -> Self {
+    pub(crate) fn of_entry(entry: &'a Entry, adopted: bool) -> Self {
         let (state, session, orphaned, outcome, abandoned) = match entry.state {
             EntryState::Queued { owner } => (0, owner, false, None, false),
             EntryState::Started {
@@ -189,7 +188,7 @@ impl<'a> Batch<'a> {
         self.stamp.push(saturated(changes.expected.stamp.get()));
         self.at.push(at);
         self.remove.push(changes.remove);
-        let head = HeadColumns::of(commit);
+        let head = HeadColumns::of(&changes.head);
         self.limit.push(head.limit);
         self.limit_version.push(head.limit_version);
         self.last_ticket.push(head.last_ticket);

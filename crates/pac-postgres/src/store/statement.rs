@@ -110,7 +110,7 @@ impl Statements {
                 expected: saturated(changes.expected.revision.get()),
                 stamp: saturated(changes.expected.stamp.get()),
                 sessions,
-                head: HeadColumns::of(commit),
+                head: HeadColumns::of(&changes.head),
                 most_finished: i64::try_from(most_finished).unwrap_or(i64::MAX - 1),
             },
             entries: entries.map(|((becomes, _), one)| (becomes, one)).collect(),
