@@ -2,6 +2,7 @@
 //! conformance suite is one of its own, on servers and on the mock.
 
 mod access;
+mod batches;
 mod cluster;
 mod faults;
 mod hostile;

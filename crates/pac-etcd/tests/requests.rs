@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::{durable, queued, repository, started};
-use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit, SessionTtl};
+use pac_core::driver::{CommitOutcome, Driver, SessionTtl};
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
-use pac_core::protocol::{Command, Issuer, apply};
-use pac_core::state::{RepositoryState, RunOutcome, Snapshot};
+use pac_core::state::{RunOutcome, Snapshot};
 use pac_core::{Limit, RepositoryKey, SessionId};
 use pac_etcd::{EtcdDriver, EtcdOptions};
 use support::own::Member;
+use support::planned;
 use tokio::time::sleep;
 
 const DONE: RunOutcome = RunOutcome::Completed;
@@ -111,7 +111,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     // Without a stream the driver knows that there is a conflict, but not what changed.
     let outcome = admit_at(&driver, session, &web, &old).await;
     assert!(matches!(outcome, CommitOutcome::Conflict(None)));
-    assert_eq!(counter.since(), (2, 0), "a refused commit, and the reason");
+    assert_eq!(counter.since(), (1, 0), "a refused commit, and the reason");
     let known = driver.load(&web, Some(old.head.version())).await.unwrap();
     assert_eq!(known.entries.len(), 1);
     assert_eq!(counter.since(), (1, 1), "the head, then all");
@@ -128,7 +128,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     let again = driver.load(&web, Some(read.head.version())).await.unwrap();
     assert_eq!((again.head, again.entries.len()), (read.head, 0));
     assert_eq!(counter.since(), (0, 1), "the head alone");
-    // This commit carries the reads of its reasons along, because the one before it was refused.
+    // What it conflicts with comes with the answer, and what that changed by the stream.
     match admit_at(&driver, session, &web, &known).await {
         CommitOutcome::Conflict(Some(told)) => assert_eq!(told, read),
         other => panic!("{other:?}"),
@@ -144,24 +144,9 @@ async fn admit_at(
     repository: &RepositoryKey,
     at: &Snapshot,
 ) -> CommitOutcome {
-    let whole = Snapshot {
-        since: None,
-        ..at.clone()
-    };
-    let state = RepositoryState::from_snapshot(&whole).unwrap();
-    let issuer = Issuer {
-        session,
-        takes_ownerless: false,
-    };
-    let admit = Command::Admit(durable("ours"));
-    let commit = RepositoryCommit {
-        repository: repository.clone(),
-        changes: apply(&state, issuer, &admit).1.unwrap(),
-    };
-    let Commit::Pending(answer) = driver.commit(session, vec![commit]) else {
-        panic!("a server answers later");
-    };
-    answer.await.unwrap().pop().unwrap()
+    let admission = planned::admission(session, repository, at, "ours");
+    let outcomes = planned::commit(driver, session, vec![admission]).await;
+    outcomes.unwrap().pop().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

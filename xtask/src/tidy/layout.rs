@@ -62,6 +62,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 57] = [
         "to renew an etcd lease takes no permission, so that it proves no life",
     ),
     (
+        "crates/pac-etcd/src/store/batch/request.rs",
+        "etcd counts the operations of a transaction by levels, and a condition of one fails all of it",
+    ),
+    (
         "crates/pac-etcd/src/store/entries.rs",
         "etcd has no condition on values: what is read of many entries goes by their keys and leases",
     ),

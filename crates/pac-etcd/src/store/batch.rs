@@ -1,10 +1,7 @@
-//! Commits a batch with one transaction, on the condition that the session is alive. Nested in it
-//! is one transaction for each repository, with its own conditions; a batch of one repository is
-//! not nested.
-//!
-//! When a condition did not hold, the driver reads why. The transaction carries these reads along
-//! only for a repository in which another commit was faster lately. Otherwise they are sent
-//! afterwards: they cost the server time with every commit, and are nearly never needed.
+//! Commits a batch, with one request for all that fits into one: prepares each commit, and takes in
+//! what came of it. What is sent is made in [`request`].
+
+mod request;
 
 use std::sync::Arc;
 
@@ -13,14 +10,12 @@ use pac_core::effect::Effect;
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Version};
-use tokio::time::Instant;
 
 use crate::client::failure::{Cause, Failure};
-use crate::client::{Answer, Compare, Operation, Step, Transaction};
+use crate::client::{Compare, Operation, Transaction};
 use crate::clock;
 use crate::record::{StoredHead, encode_entry, is_stamped, new_stamp};
-use crate::store::recent::TELLS_WITHIN;
-use crate::store::{Store, malformed, revision, revision_of};
+use crate::store::{Store, malformed, revision_of};
 
 /// The most bytes that etcd's encoding adds to a key and its value.
 const OVERHEAD: usize = 32;
@@ -42,9 +37,12 @@ pub(super) struct Prepared {
     pub(super) relies_on_held: bool,
     /// How many of its entries are those of finished runs.
     ended: usize,
-    /// Whether the transaction, if it does not happen, reads why.
-    reads_reasons: bool,
+    /// Whether it has a transaction of its own, because it may be refused: another commit was
+    /// faster lately in its repository, or in one that it was sent together with.
+    apart: bool,
+    /// What it writes and on which conditions, but for that of the committing session.
     transaction: Transaction,
+    /// Of that, and of the reads of its reasons.
     bytes: usize,
 }
 
@@ -54,11 +52,15 @@ pub(super) enum Verdict {
     /// The commit relied on the session's `held` key, but the repository was removed and created
     /// again since that was written. To be prepared anew, so that it writes the key.
     PrepareAgain,
+    /// It was sent together with others, and the conditions of one of them did not hold. Nothing
+    /// was written; to be sent again, apart.
+    SendApart,
 }
 
 impl Store {
-    /// Commits a batch: one transaction for all that fits into one, more for what does not. A
-    /// removal has a transaction of its own.
+    /// Commits a batch with one request for all that fits into one. After a conflict with another
+    /// commit, what was sent together with the one that lost takes one more. A removal has
+    /// requests of its own.
     pub(crate) async fn commit(
         &self,
         session: SessionId,
@@ -83,27 +85,28 @@ impl Store {
                 ready.push((index, commit));
             }
         }
-        while !ready.is_empty() {
-            let mut prepared = Vec::with_capacity(ready.len());
+        let mut prepared = Vec::with_capacity(ready.len());
+        while !(ready.is_empty() && prepared.is_empty()) {
             for (index, commit) in ready.drain(..) {
                 match self.prepare(index, session, commit).await {
                     Ok(commit) => prepared.push(commit),
                     Err(refused) => put(index, refused),
                 }
             }
-            for part in self.parts(prepared) {
+            for request in self.requests(std::mem::take(&mut prepared)) {
                 requests += 1;
-                match self.send(part, session).await {
+                match self.send(request, session).await {
                     Ok(verdicts) => {
                         for (commit, verdict) in verdicts {
                             match verdict {
                                 Verdict::Outcome(outcome) => put(commit.index, outcome),
                                 Verdict::PrepareAgain => ready.push((commit.index, commit.again())),
+                                Verdict::SendApart => prepared.push(commit.apart()),
                             }
                         }
                     }
-                    Err((part, failure)) => {
-                        for commit in part {
+                    Err((commits, failure)) => {
+                        for commit in commits {
                             let error = failure.error("commit", Effect::Write);
                             put(commit.index, CommitOutcome::Failed(error));
                         }
@@ -236,20 +239,16 @@ impl Store {
         let relied_on = written_at.filter(|_| owned);
         when.extend(relied_on.map(|at| Compare::CreatedBy(head_key.clone(), at)));
 
-        let reads_reasons = self.recent.expects_conflict(&repository);
-        let otherwise = if reads_reasons {
-            self.reasons(&repository, &alive)
-        } else {
-            Vec::new()
-        };
         let transaction = Transaction {
             when,
             then,
-            otherwise,
+            otherwise: Vec::new(),
         };
+        let reasons = head_key.len() + alive.len() * self.keys.alive(session).len();
+        let reasons = reasons + (1 + alive.len()) * OVERHEAD;
         Ok(Prepared {
             index,
-            bytes: size_of(&transaction),
+            bytes: size_of(&transaction) + reasons,
             expected,
             absent,
             alive,
@@ -262,128 +261,10 @@ impl Store {
             writes_held,
             relies_on_held: relied_on.is_some(),
             ended,
-            reads_reasons,
+            apart: self.recent.expects_conflict(&repository),
             transaction,
             repository,
         })
-    }
-
-    /// Splits a batch into parts that fit into one request each. etcd adds up the levels: the
-    /// transaction that checks the session, the nested ones, and the operations of the largest of
-    /// these.
-    fn parts(&self, batch: Vec<Prepared>) -> Vec<Vec<Prepared>> {
-        let mut parts = Vec::new();
-        let mut part = Vec::new();
-        let (mut widest, mut bytes) = (0, 0);
-        for commit in batch {
-            let operations = widest.max(commit.operations());
-            let fits = 1 + part.len() + 1 + operations <= self.max_operations
-                && bytes + commit.bytes <= self.max_bytes;
-            if !fits && !part.is_empty() {
-                parts.push(std::mem::take(&mut part));
-                (widest, bytes) = (0, 0);
-            }
-            widest = widest.max(commit.operations());
-            bytes += commit.bytes;
-            part.push(commit);
-        }
-        if !part.is_empty() {
-            parts.push(part);
-        }
-        parts
-    }
-
-    async fn send(
-        &self,
-        mut part: Vec<Prepared>,
-        session: SessionId,
-    ) -> Result<Vec<(Prepared, Verdict)>, (Vec<Prepared>, Failure)> {
-        let transaction = match part.as_mut_slice() {
-            [alone] => self.alone(alone, session),
-            many => self.together(many, session),
-        };
-        let answer = match self.cluster.transact(&transaction, Effect::Write).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                if failure.cause == Cause::NoLease {
-                    self.finished.lose_lease();
-                    let busy = Failure::new(Cause::Busy, "the lease of finished runs was revoked");
-                    return Err((part, busy));
-                }
-                return Err((part, failure));
-            }
-        };
-        let at = revision(answer.revision);
-        let all = |part: Vec<Prepared>, outcome: &dyn Fn() -> CommitOutcome| {
-            let part = part.into_iter();
-            part.map(|commit| (commit, Verdict::Outcome(outcome())))
-                .collect()
-        };
-        let answers = if part.len() == 1 {
-            vec![Some(answer)]
-        } else {
-            match nested_answers(answer).into_iter().next().flatten() {
-                Some(answer) if answer.succeeded => nested_answers(answer),
-                Some(_) => return Ok(all(part, &|| CommitOutcome::SessionDead(session))),
-                None => return Ok(all(part, &|| CommitOutcome::Failed(malformed()))),
-            }
-        };
-        let until = Instant::now() + TELLS_WITHIN;
-        let mut verdicts = Vec::with_capacity(part.len());
-        let mut unexplained = Vec::new();
-        for (mut commit, answer) in part.into_iter().zip(answers) {
-            let verdict = match answer {
-                Some(answer) if answer.succeeded => self.committed(&mut commit, at, session),
-                Some(answer) if commit.reads_reasons => {
-                    self.refused(&commit, answer.steps, session, until).await
-                }
-                Some(_) => {
-                    unexplained.push(commit);
-                    continue;
-                }
-                None => Verdict::Outcome(CommitOutcome::Failed(malformed())),
-            };
-            verdicts.push((commit, verdict));
-        }
-        let reasons = self.ask_reasons(&unexplained).await;
-        let until = Instant::now() + TELLS_WITHIN;
-        for (commit, reasons) in unexplained.into_iter().zip(reasons) {
-            let verdict = self.refused(&commit, reasons, session, until).await;
-            verdicts.push((commit, verdict));
-        }
-        Ok(verdicts)
-    }
-
-    /// The transaction of a batch of one. Not nested, because etcd takes longer for nested ones.
-    fn alone(&self, commit: &mut Prepared, session: SessionId) -> Transaction {
-        let mut transaction = std::mem::take(&mut commit.transaction);
-        let alive = Compare::Exists(self.keys.alive(session));
-        transaction.when.push(alive);
-        transaction
-    }
-
-    /// The transaction of a batch of several.
-    fn together(&self, batch: &mut [Prepared], session: SessionId) -> Transaction {
-        let nested = batch
-            .iter_mut()
-            .map(|commit| Operation::Transaction(std::mem::take(&mut commit.transaction)));
-        let if_alive = Transaction {
-            when: vec![Compare::Exists(self.keys.alive(session))],
-            then: nested.collect(),
-            otherwise: Vec::new(),
-        };
-        Transaction {
-            when: Vec::new(),
-            then: vec![Operation::Transaction(if_alive)],
-            // etcd checks its quota against the writes of the outermost transaction alone, but
-            // counts those that do not happen too (`costTxn` in etcd's server/storage/quota.go).
-            // This one never happens.
-            otherwise: vec![Operation::Put {
-                key: self.keys.never(),
-                value: Vec::new(),
-                lease: 0,
-            }],
-        }
     }
 
     fn committed(&self, commit: &mut Prepared, at: Revision, session: SessionId) -> Verdict {
@@ -400,21 +281,12 @@ impl Store {
     }
 }
 
-/// The answers of the nested transactions, in order; `None` for a step that is none.
-fn nested_answers(answer: Answer) -> Vec<Option<Answer>> {
-    let nested = answer.steps.into_iter().map(|step| match step {
-        Step::Transaction(answer) => Some(answer),
-        Step::Got(_) | Step::Written => None,
-    });
-    nested.collect()
-}
-
 impl Prepared {
-    /// The length of the longest list of operations that it may send, the reads of its reasons
-    /// included.
-    fn operations(&self) -> usize {
-        let Transaction { when, then, .. } = &self.transaction;
-        when.len().max(then.len()).max(self.reasons())
+    fn apart(self) -> Self {
+        Self {
+            apart: true,
+            ..self
+        }
     }
 
     /// The commit as it was before it was prepared.

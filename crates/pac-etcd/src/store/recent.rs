@@ -59,8 +59,8 @@ impl Recent {
         contested.insert(repository.clone(), WARY);
     }
 
-    /// Whether the repository is contested, so that the commit that is about to be sent should
-    /// carry the reads of its reasons along. Counts that commit.
+    /// Whether the repository is contested, so that the commit that is about to be sent should not
+    /// share its conditions with others. Counts that commit.
     pub(super) fn expects_conflict(&self, repository: &RepositoryKey) -> bool {
         let mut contested = self.contested();
         let Some(left) = contested.get_mut(repository) else {

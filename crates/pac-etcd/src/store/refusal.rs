@@ -1,18 +1,12 @@
 //! Why a commit did not happen.
 
-use std::time::Duration;
-
 use pac_core::driver::CommitOutcome;
-use pac_core::effect::Effect;
 use pac_core::{RepositoryKey, SessionId, Version};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use crate::client::{KeyValue, Operation, Page, Step, Transaction};
+use crate::client::{KeyValue, Operation, Page, Step};
 use crate::store::batch::{Prepared, Verdict};
 use crate::store::{Store, all_pages, decode_head, one, one_key, revision};
-
-/// How long the answer to a batch waits for the reasons of commits that did not happen.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Store {
     /// The reads that tell why a commit did not happen: of the head, and of the `alive` keys of the
@@ -26,42 +20,6 @@ impl Store {
         let alive = alive.iter().map(|id| one_key(self.keys.alive(*id)));
         reasons.extend(alive.map(Operation::Get));
         reasons
-    }
-
-    /// Reads why commits did not happen. A reason that held then still holds: no head returns to an
-    /// earlier revision, and no dead session comes back. A commit whose reasons could not be read
-    /// gets an empty list.
-    pub(super) async fn ask_reasons(&self, refused: &[Prepared]) -> Vec<Vec<Step>> {
-        let mut told = Vec::with_capacity(refused.len());
-        let mut left = refused;
-        while !left.is_empty() {
-            let mut operations = 0;
-            let fit = left.iter().take_while(|commit| {
-                operations += commit.reasons();
-                operations <= self.max_operations
-            });
-            // The reads of one commit always fit: its transaction was counted with them.
-            let (part, rest) = left.split_at(fit.count().max(1));
-            // Not nested: etcd keeps a transaction out of its log only if all operations are plain
-            // reads (`IsTxnReadonly`).
-            let reasons = part
-                .iter()
-                .flat_map(|commit| self.reasons(&commit.repository, &commit.alive));
-            let transaction = Transaction {
-                then: reasons.collect(),
-                ..Transaction::default()
-            };
-            let asked = self.cluster.transact(&transaction, Effect::Read);
-            let mut steps = match timeout(PATIENCE, asked).await {
-                Ok(Ok(answer)) => answer.steps,
-                Ok(Err(_)) | Err(_) => Vec::new(),
-            }
-            .into_iter();
-            let each = part.iter().map(Prepared::reasons);
-            told.extend(each.map(|reasons| steps.by_ref().take(reasons).collect()));
-            left = rest;
-        }
-        told
     }
 
     /// The verdict on a commit that did not happen, from the answers to its

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::{durable, ephemeral, queued, repository, run, started};
-use pac_core::driver::{Driver, WatchEvent};
+use pac_core::driver::{CommitOutcome, Driver, SessionTtl, WatchEvent};
 use pac_core::manager::{
     Admission, ConcurrencyManager, KeepAliveOn, ManagerOptions, RunStatus, Turn,
 };
@@ -14,6 +14,8 @@ use pac_core::{ErrorKind, Limit, SessionId};
 use pac_etcd::{EtcdDriver, EtcdOptions};
 use pac_etcd_mock::{Fault, MockEtcd, Operation};
 use tokio::time::sleep;
+
+use crate::support::planned;
 
 async fn mock() -> MockEtcd {
     MockEtcd::builder().start().await.unwrap()
@@ -51,6 +53,49 @@ async fn a_commit_whose_answer_was_lost_is_recognised() {
         assert_eq!((status.running.len(), status.queued.len()), (1, 0));
         assert_eq!(status.running.first().unwrap().token, lease.token());
         manager.release(lease, RunOutcome::Completed).await.unwrap();
+    }
+}
+
+/// A batch loses one of its repositories to another commit, and the answer to the request that tells
+/// which is lost: what is in it may be written, and no more is claimed. What was written is there.
+#[tokio::test(start_paused = true)]
+async fn the_lost_answer_to_a_second_request_leaves_its_commits_unknown() {
+    let etcd = mock().await;
+    let (driver, others) = (driver(&etcd).await, manager(&etcd).await);
+    let minute = Duration::from_secs(60);
+    let session = driver.open_session(SessionTtl::new(minute, minute)).await;
+    let session = session.unwrap();
+    let keys = ["a", "b", "c"].map(repository);
+    for (name, fault, is_done) in [
+        ("before", Fault::CutBefore, false),
+        ("after", Fault::CutAfter, true),
+    ] {
+        let mut batch = Vec::new();
+        for key in &keys {
+            let known = driver.load(key, None).await.unwrap();
+            batch.push(planned::admission(session, key, &known, name));
+        }
+        let limit = Limit::new(if is_done { 8 } else { 9 });
+        // Where it lost before, a commit is sent by itself at once.
+        let lost = &keys[usize::from(is_done)];
+        others.set_limit(lost, limit, None).await.unwrap();
+        let first = Fault::Delayed(Duration::ZERO);
+        etcd.faults().inject([Operation::Txn], 1, first);
+        let cut = etcd.faults().inject([Operation::Txn], 1, fault);
+        let outcomes = planned::commit(&driver, session, batch).await.unwrap();
+        assert_eq!((cut.hits(), outcomes.len()), (1, 3), "{name}");
+        for (key, outcome) in keys.iter().zip(outcomes) {
+            let now = driver.load(key, None).await.unwrap();
+            let is_here = now.entries.iter().any(|entry| entry.run == run(name));
+            match outcome {
+                CommitOutcome::Failed(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Indeterminate, "{error}");
+                    assert_eq!(is_here, is_done && key != lost, "{name} {key}");
+                }
+                CommitOutcome::Committed(_) => assert!(is_here, "{name} {key}"),
+                other => panic!("{name} {key}: {other:?}"),
+            }
+        }
     }
 }
 

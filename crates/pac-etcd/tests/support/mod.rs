@@ -10,6 +10,7 @@
 
 pub(crate) mod member;
 pub(crate) mod own;
+pub(crate) mod planned;
 pub(crate) mod proxy;
 pub(crate) mod vandal;
 
