@@ -1,20 +1,46 @@
-//! The values of the keys: JSON objects with a version.
+//! The values of the keys. Each is a JSON array of its format and the fields below, in this order.
+//! Fields at its end that have their defaults are left out.
+//!
+//! | record | fields after the format |
+//! | --- | --- |
+//! | head | stamp; the session that wrote it; the revision and the stamp of the version that it was planned at; last ticket; last token; queued runs; started runs; limit, 0: none; version of the limit |
+//! | run | uid; state; ticket; when it was queued, started and finished; priority; whether it is ephemeral |
+//! | session | session TTL; lease TTL; in seconds, as etcd granted them |
+//! | floor | stamp; the highest ticket or token of any removed repository |
+//!
+//! Stamps and sessions are written in 16 hexadecimal digits, the latter as in the keys. A run was
+//! queued so many milliseconds after the Unix epoch, and started and finished so many after that;
+//! `null`: never. Its state is one of
+//!
+//! | state | is written |
+//! | --- | --- |
+//! | queued | `{"queued":"<owner>"}`, or `{"queued":null}` without one |
+//! | started | `{"started":[<token>,"<session>"]}`; `orphaned` instead if that session is dead |
+//! | finished | `{"completed":[<token>]}`, or `failed`, `cancelled`, `expired`; `null` for a run that never started; a second field `true` for one that its asker gave up |
+//!
+//! ```text
+//! [1,"a5484a1c1abeb497","72c8a22bc183d846",46317,"2916393cc5624eeb",2,1,1,1,1]
+//! [1,"4fd0b1ad-7b7d-4c0d-a2c0-2c7e44a08f3b",{"started":[1,"72c8a22bc183d846"]},1,1796034501199,0]
+//! ```
 
+mod entry;
+mod fields;
 mod stamp;
 
-use pac_core::state::{Entry, EntryState, Head, Moment, RunKind, RunOutcome};
+use pac_core::state::Head;
 use pac_core::{
-    Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, PipelineRunKey, Priority,
-    Revision, SessionId, Stamp, Ticket, Timestamp, Version,
+    Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, Revision, SessionId, Stamp,
+    Ticket, Version,
 };
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::SeqAccess;
 
-use stamp::{Hex, check_beginning};
+pub(crate) use entry::{decode_entry, encode_entry};
+use fields::{Fields, Hex, Read, Record, Writer};
+use stamp::check_beginning;
 pub(crate) use stamp::{is_stamped, new_stamp};
 
-/// The version that this software writes, and the newest that it reads.
-const VERSION: u32 = 1;
+/// The format that this software writes and reads.
+const FORMAT: u32 = 1;
 
 /// The longest value that is read, in bytes. This software writes less than 2 KiB, and newer
 /// versions of it may write more.
@@ -22,122 +48,6 @@ const MAX_BYTES: usize = 64 * 1024;
 
 /// Most bytes of a key that a message shows.
 const SHOWN: usize = 200;
-
-#[derive(Debug, Serialize, Deserialize)]
-struct HeadRecord {
-    /// First of all, so that a commit can compare the beginning of the value; see [`is_stamped`].
-    stamp: Hex,
-    version: u32,
-    /// 0: none.
-    limit: u32,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    limit_version: Option<u64>,
-    last_ticket: u64,
-    last_token: u64,
-    queued: u32,
-    started: u32,
-    /// The revision and the stamp of the version that this head was planned at.
-    previous: u64,
-    previous_stamp: Hex,
-    /// The session that wrote it.
-    by: Id,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct EntryRecord {
-    version: u32,
-    uid: String,
-    kind: Kind,
-    priority: i32,
-    ticket: u64,
-    state: StateRecord,
-    /// In milliseconds since the Unix epoch, as are the two times below.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    queued_at: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    started_at: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    finished_at: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Durable,
-    Ephemeral,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum StateRecord {
-    Queued {
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        owner: Option<Id>,
-    },
-    Started {
-        token: u64,
-        session: Id,
-        orphaned: bool,
-    },
-    Finished {
-        outcome: Ending,
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        token: Option<u64>,
-        abandoned: bool,
-    },
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Ending {
-    Completed,
-    Failed,
-    Cancelled,
-    Expired,
-}
-
-/// A session, in 16 hexadecimal digits as in the keys.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-struct Id(SessionId);
-
-impl Clone for Id {
-    fn clone(&self) -> Self {
-        Self(self.0)
-    }
-}
-
-impl From<Id> for String {
-    fn from(id: Id) -> Self {
-        format!("{:016x}", id.0.get())
-    }
-}
-
-impl TryFrom<String> for Id {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let id = u64::from_str_radix(&text, 16);
-        id.map(|id| Self(SessionId::new(id)))
-            .map_err(|_| "a session is written in hexadecimal digits")
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SessionRecord {
-    version: u32,
-    /// In seconds, as etcd granted it; so is the lease TTL.
-    session_ttl: i64,
-    lease_ttl: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct FloorRecord {
-    /// As in a head.
-    stamp: Hex,
-    version: u32,
-    given_out: u64,
-}
 
 /// A head as it is stored.
 #[derive(Debug, Clone, Copy)]
@@ -151,196 +61,122 @@ pub(crate) struct StoredHead {
 
 impl StoredHead {
     pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
-        encode(&HeadRecord {
-            stamp: Hex(self.head.stamp),
-            version: VERSION,
-            limit: self.head.limit.get().unwrap_or(0),
-            limit_version: self.head.limit_version.map(LimitVersion::get),
-            last_ticket: self.head.last_ticket.get(),
-            last_token: self.head.last_token.get(),
-            queued: self.head.queued,
-            started: self.head.started,
-            previous: self.previous.revision.get(),
-            previous_stamp: Hex(self.previous.stamp),
-            by: Id(self.by),
-        })
+        let head = &self.head;
+        let write = || {
+            let record = Writer::new()
+                .field(&Hex(head.stamp.get()))?
+                .field(&Hex(self.by.get()))?
+                .field(&self.previous.revision.get())?
+                .field(&Hex(self.previous.stamp.get()))?
+                .field_or_default(&head.last_ticket.get())?
+                .field_or_default(&head.last_token.get())?
+                .field_or_default(&head.queued)?
+                .field_or_default(&head.started)?
+                .field_or_default(&head.limit.get().unwrap_or(0))?
+                .field_or_default(&head.limit_version.map(LimitVersion::get))?;
+            Ok(record.end())
+        };
+        encoded(write())
     }
 
     /// # Errors
     /// `Corrupt` or `Incompatible`, naming the key.
     pub(crate) fn decode(key: &[u8], value: &[u8], revision: Revision) -> Result<Self, Error> {
-        let record: HeadRecord = decode(key, value)?;
-        let stamp = record.stamp.0;
-        check_beginning(key, value, stamp)?;
+        let mut stored: Self = decode(key, value)?;
+        check_beginning(key, value, stored.head.stamp)?;
+        stored.head.revision = revision;
+        Ok(stored)
+    }
+}
+
+impl Record for StoredHead {
+    const NAME: &'static str = "repository";
+
+    fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
+        let stamp = Stamp::new(fields.next::<Hex>("stamp")?.0);
+        let by = SessionId::new(fields.next::<Hex>("session")?.0);
+        let previous = Revision::new(fields.next("previous revision")?);
+        let previous = Version::new(
+            previous,
+            Stamp::new(fields.next::<Hex>("previous stamp")?.0),
+        );
         Ok(Self {
             head: Head {
-                revision,
+                revision: Revision::default(),
                 stamp,
-                limit: Limit::new(record.limit),
-                limit_version: record.limit_version.map(LimitVersion::new),
-                last_ticket: Ticket::new(record.last_ticket),
-                last_token: FencingToken::new(record.last_token),
-                queued: record.queued,
-                started: record.started,
+                last_ticket: Ticket::new(fields.next_or_default()?),
+                last_token: FencingToken::new(fields.next_or_default()?),
+                queued: fields.next_or_default()?,
+                started: fields.next_or_default()?,
+                limit: Limit::new(fields.next_or_default()?),
+                limit_version: fields
+                    .next_or_default::<Option<_>>()?
+                    .map(LimitVersion::new),
             },
-            previous: Version::new(Revision::new(record.previous), record.previous_stamp.0),
-            by: record.by.0,
+            previous,
+            by,
         })
     }
 }
 
-pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, Error> {
-    let at = |moment: Moment| moment.at().map(Timestamp::as_unix_millis);
-    encode(&EntryRecord {
-        version: VERSION,
-        uid: entry.uid.as_str().to_owned(),
-        kind: match entry.kind {
-            RunKind::Durable => Kind::Durable,
-            RunKind::Ephemeral => Kind::Ephemeral,
-        },
-        priority: entry.priority.get(),
-        ticket: entry.ticket.get(),
-        state: match entry.state {
-            EntryState::Queued { owner } => StateRecord::Queued {
-                owner: owner.map(Id),
-            },
-            EntryState::Started {
-                token,
-                session,
-                orphaned,
-            } => StateRecord::Started {
-                token: token.get(),
-                session: Id(session),
-                orphaned,
-            },
-            EntryState::Finished {
-                outcome,
-                token,
-                abandoned,
-            } => StateRecord::Finished {
-                outcome: match outcome {
-                    RunOutcome::Completed => Ending::Completed,
-                    RunOutcome::Failed => Ending::Failed,
-                    RunOutcome::Cancelled => Ending::Cancelled,
-                    RunOutcome::Expired => Ending::Expired,
-                },
-                token: token.map(FencingToken::get),
-                abandoned,
-            },
-        },
-        queued_at: at(entry.queued),
-        started_at: at(entry.started),
-        finished_at: at(entry.finished),
-    })
-}
-
-/// # Errors
-/// `Corrupt` or `Incompatible`, naming the key.
-pub(crate) fn decode_entry(
-    run: PipelineRunKey,
-    key: &[u8],
-    value: &[u8],
-    revision: Revision,
-) -> Result<Entry, Error> {
-    let record: EntryRecord = decode(key, value)?;
-    let moment = |at: Option<i64>| match at {
-        Some(at) => Moment::At(Timestamp::from_unix_millis(at)),
-        None => Moment::Never,
-    };
-    Ok(Entry {
-        run,
-        uid: record.uid.parse().map_err(|error| corrupt(key, &error))?,
-        kind: match record.kind {
-            Kind::Durable => RunKind::Durable,
-            Kind::Ephemeral => RunKind::Ephemeral,
-        },
-        priority: Priority::new(record.priority),
-        ticket: Ticket::new(record.ticket),
-        state: match record.state {
-            StateRecord::Queued { owner } => EntryState::Queued {
-                owner: owner.map(|owner| owner.0),
-            },
-            StateRecord::Started {
-                token,
-                session,
-                orphaned,
-            } => EntryState::Started {
-                token: FencingToken::new(token),
-                session: session.0,
-                orphaned,
-            },
-            StateRecord::Finished {
-                outcome,
-                token,
-                abandoned,
-            } => EntryState::Finished {
-                outcome: match outcome {
-                    Ending::Completed => RunOutcome::Completed,
-                    Ending::Failed => RunOutcome::Failed,
-                    Ending::Cancelled => RunOutcome::Cancelled,
-                    Ending::Expired => RunOutcome::Expired,
-                },
-                token: token.map(FencingToken::new),
-                abandoned,
-            },
-        },
-        queued: moment(record.queued_at),
-        started: moment(record.started_at),
-        finished: moment(record.finished_at),
-        revision,
-    })
-}
-
 pub(crate) fn encode_session(session_ttl: i64, lease_ttl: i64) -> Result<Vec<u8>, Error> {
-    encode(&SessionRecord {
-        version: VERSION,
-        session_ttl,
-        lease_ttl,
-    })
+    let write = || {
+        let record = Writer::new().field(&session_ttl)?.field(&lease_ttl)?;
+        Ok(record.end())
+    };
+    encoded(write())
 }
 
 pub(crate) fn encode_floor(given_out: u64, stamp: Stamp) -> Result<Vec<u8>, Error> {
-    encode(&FloorRecord {
-        stamp: Hex(stamp),
-        version: VERSION,
-        given_out,
-    })
+    let write = || {
+        let record = Writer::new().field(&Hex(stamp.get()))?.field(&given_out)?;
+        Ok(record.end())
+    };
+    encoded(write())
+}
+
+struct FloorRecord {
+    stamp: Stamp,
+    given_out: u64,
+}
+
+impl Record for FloorRecord {
+    const NAME: &'static str = "floor";
+
+    fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
+        Ok(Self {
+            stamp: Stamp::new(fields.next::<Hex>("stamp")?.0),
+            given_out: fields.next("number given out")?,
+        })
+    }
 }
 
 /// The highest ticket or token of any removed repository, from which a new one counts on; and the
 /// stamp of the removal.
 pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<(u64, Stamp), Error> {
     let record: FloorRecord = decode(key, value)?;
-    check_beginning(key, value, record.stamp.0)?;
+    check_beginning(key, value, record.stamp)?;
     if record.given_out > MAX_COUNTER {
         let message = format!(
             "key {} says that new repositories count on from {}, which must be at most \
-             {MAX_COUNTER} (2^62): another program wrote it; set given_out to the largest fencing \
-             token that is known",
+             {MAX_COUNTER} (2^62): another program wrote it; set its last field to the largest \
+             fencing token that is known",
             shown(key),
             record.given_out
         );
         return Err(Error::new(ErrorKind::Corrupt, "read", message));
     }
-    Ok((record.given_out, record.stamp.0))
+    Ok((record.given_out, record.stamp))
 }
 
-fn encode(record: &impl Serialize) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(record).map_err(|error| {
-        Error::new(
-            ErrorKind::Internal,
-            "encode",
-            "a record cannot be written as JSON",
-        )
-        .caused_by(error)
+fn encoded(written: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8>, Error> {
+    written.map_err(|error| {
+        let message = "a record cannot be written as JSON";
+        Error::new(ErrorKind::Internal, "encode", message).caused_by(error)
     })
 }
 
-fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Error> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
-    }
+fn decode<T: Record>(key: &[u8], value: &[u8]) -> Result<T, Error> {
     if value.len() > MAX_BYTES {
         let reason = format!(
             "it has {} bytes, and must have at most {MAX_BYTES}",
@@ -348,16 +184,16 @@ fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Error> {
         );
         return Err(corrupt(key, &reason));
     }
-    let broken = |error: serde_json::Error| corrupt(key, &error);
-    let Version { version } = serde_json::from_slice(value).map_err(broken)?;
-    if version > VERSION {
-        let message = format!(
-            "the value of key {} has version {version}; this software knows {VERSION}: upgrade it",
-            shown(key)
-        );
-        return Err(Error::new(ErrorKind::Incompatible, "read", message));
+    match serde_json::from_slice(value).map_err(|error| corrupt(key, &error))? {
+        Read::Known(record) => Ok(record),
+        Read::Newer(format) => {
+            let message = format!(
+                "the value of key {} has format {format}; this software knows {FORMAT}: upgrade it",
+                shown(key)
+            );
+            Err(Error::new(ErrorKind::Incompatible, "read", message))
+        }
     }
-    serde_json::from_slice(value).map_err(broken)
 }
 
 pub(crate) fn corrupt(key: &[u8], reason: &dyn std::fmt::Display) -> Error {
@@ -378,6 +214,9 @@ pub(crate) fn shown(key: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pac_core::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
+    use pac_core::{Priority, Timestamp};
+
     use super::*;
 
     fn entry(state: EntryState) -> Entry {
@@ -458,8 +297,40 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_are_new_within_a_version_are_passed_over() {
-        let value = br#"{"stamp":"00000000000000ab","version":1,"given_out":7,"more":"x"}"#;
+    fn records_are_short() {
+        let mut started = entry(EntryState::Started {
+            token: FencingToken::new(1),
+            session: SessionId::new(0x72c8_a22b_c183_d846),
+            orphaned: false,
+        });
+        started.uid = "4fd0b1ad-7b7d-4c0d-a2c0-2c7e44a08f3b".parse().unwrap();
+        started.kind = RunKind::Durable;
+        started.priority = Priority::default();
+        started.ticket = Ticket::new(1);
+        started.queued = Moment::At(Timestamp::from_unix_millis(1_796_034_501_199));
+        started.started = started.queued;
+        assert_eq!(
+            String::from_utf8(encode_entry(&started).unwrap()).unwrap(),
+            r#"[1,"4fd0b1ad-7b7d-4c0d-a2c0-2c7e44a08f3b",{"started":[1,"72c8a22bc183d846"]},1,1796034501199,0]"#
+        );
+        let stored = StoredHead {
+            head: Head {
+                stamp: Stamp::new(0xa548_4a1c_1abe_b497),
+                last_ticket: Ticket::new(2),
+                ..Head::absent(0)
+            },
+            previous: Version::new(Revision::new(46_317), Stamp::new(0x2916_393c_c562_4eeb)),
+            by: SessionId::new(0x72c8_a22b_c183_d846),
+        };
+        assert_eq!(
+            String::from_utf8(stored.encode().unwrap()).unwrap(),
+            r#"[1,"a5484a1c1abeb497","72c8a22bc183d846",46317,"2916393cc5624eeb",2]"#
+        );
+    }
+
+    #[test]
+    fn fields_that_are_new_within_a_format_are_passed_over() {
+        let value = br#"[1,"00000000000000ab",7,{"more":"x"}]"#;
         assert_eq!(decode_floor(b"k", value).unwrap(), (7, Stamp::new(0xab)));
     }
 
@@ -470,18 +341,16 @@ mod tests {
             (b"\xff", ErrorKind::Corrupt),
             (b"{}", ErrorKind::Corrupt),
             (b"null", ErrorKind::Corrupt),
+            (b"[]", ErrorKind::Corrupt),
+            (b"[1]", ErrorKind::Corrupt),
+            (br#"[0,"00000000000000ab",7]"#, ErrorKind::Corrupt),
+            (br#"[1,"00000000000000ab"]"#, ErrorKind::Corrupt),
+            (br#"[1,"00000000000000ab",7]]"#, ErrorKind::Corrupt),
+            (br#"[1,"1",7]"#, ErrorKind::Corrupt),
+            (br#"[1,"x",7]"#, ErrorKind::Corrupt),
             (br#"{"version":1}"#, ErrorKind::Corrupt),
-            (br#"{"version":1,"given_out":7}"#, ErrorKind::Corrupt),
-            (
-                br#"{"stamp":"1","version":1,"given_out":7}"#,
-                ErrorKind::Corrupt,
-            ),
-            (
-                br#"{"stamp":"x","version":1,"given_out":7}"#,
-                ErrorKind::Corrupt,
-            ),
-            (br#"{"version":2}"#, ErrorKind::Incompatible),
-            (br#"{"version":2,"given_out":"x"}"#, ErrorKind::Incompatible),
+            (b"[2]", ErrorKind::Incompatible),
+            (br#"[2,"x",[]]"#, ErrorKind::Incompatible),
         ] {
             let error = decode_floor(b"/pac/v1/floor\n", value).unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");

@@ -38,12 +38,17 @@ async fn value(client: &mut Client, key: &str) -> String {
     found.kvs().first().unwrap().value_str().unwrap().to_owned()
 }
 
-/// Sets a number in the JSON of a key.
-async fn set(client: &mut Client, key: &str, field: &str, to: u64) {
+/// The fields of a head.
+const LAST_TICKET: usize = 5;
+const LAST_TOKEN: usize = 6;
+
+/// Sets a number in the record of a head.
+async fn set(client: &mut Client, key: &str, field: usize, to: u64) {
     let before = value(client, key).await;
-    let (start, rest) = before.split_once(&format!("\"{field}\":")).unwrap();
-    let end = rest.find([',', '}']).unwrap();
-    let after = format!("{start}\"{field}\":{to}{}", &rest[end..]);
+    let to = to.to_string();
+    let fields = before.split(',').enumerate();
+    let fields = fields.map(|(n, before)| if n == field { &to } else { before });
+    let after = fields.collect::<Vec<_>>().join(",");
     client.put(key, after, None).await.unwrap();
 }
 
@@ -74,7 +79,7 @@ async fn turn(
 async fn a_counter_near_its_end_harms_its_repository_alone() {
     let options = on_the_oldest();
     let mut raw = client(&options).await;
-    for (n, field) in ["last_token", "last_ticket"].into_iter().enumerate() {
+    for (n, field) in [LAST_TOKEN, LAST_TICKET].into_iter().enumerate() {
         let (poisoned, later) = (
             repository(&format!("poisoned-{n}")),
             repository(&format!("later-{n}")),
@@ -247,7 +252,8 @@ async fn finished_runs_beyond_those_that_are_kept_cost_no_reader_much() {
     };
     manager.close().await.unwrap();
     // As newer versions may, with more in each record.
-    let padded = ended.replacen('{', &format!("{{\"more\":\"{}\",", "x".repeat(2_000)), 1);
+    let more = format!(",0,false,\"{}\"]", "x".repeat(2_000));
+    let padded = ended.strip_suffix(']').unwrap().to_owned() + &more;
     let lease = raw.lease_grant(3_600, None).await.unwrap().id();
     for chunk in (0..STORED).collect::<Vec<_>>().chunks(100) {
         let puts = chunk.iter().map(|n| {
@@ -263,8 +269,8 @@ async fn finished_runs_beyond_those_that_are_kept_cost_no_reader_much() {
     }
     // The records of a repository come with its tickets.
     let head = format!("{}heads/{web}", options.prefix);
-    set(&mut raw, &head, "last_ticket", 10).await;
-    set(&mut raw, &head, "last_token", 10).await;
+    set(&mut raw, &head, LAST_TICKET, 10).await;
+    set(&mut raw, &head, LAST_TOKEN, 10).await;
 
     let driver = support::driver(&options).await;
     let before = member.sent_bytes();

@@ -1,32 +1,9 @@
 //! The stamps of heads and of the floor, and how a transaction compares them.
 
 use pac_core::{Error, Stamp};
-use serde::{Deserialize, Serialize};
 
-use super::corrupt;
+use super::{FORMAT, corrupt};
 use crate::client::Compare;
-
-/// A number in 16 hexadecimal digits: many readers of JSON round large ones.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(super) struct Hex(pub(super) Stamp);
-
-impl From<Hex> for String {
-    fn from(hex: Hex) -> Self {
-        hex.0.to_string()
-    }
-}
-
-impl TryFrom<String> for Hex {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let stamp = u64::from_str_radix(&text, 16);
-        stamp
-            .map(|stamp| Self(Stamp::new(stamp)))
-            .map_err(|_| "a stamp is written in hexadecimal digits")
-    }
-}
 
 /// A new stamp: nobody else makes the same one.
 pub(crate) fn new_stamp() -> Stamp {
@@ -34,8 +11,8 @@ pub(crate) fn new_stamp() -> Stamp {
 }
 
 /// The condition that the value of a key has this stamp: it comes after the first one and before
-/// the second. etcd can compare whole values alone, and this compares the beginning of one: a value
-/// begins with its stamp, and a comma follows.
+/// the second. etcd can compare whole values alone, and this compares the beginning of one: the stamp
+/// is the first field after the format, and a comma follows.
 pub(crate) fn is_stamped(key: &str, stamp: Stamp) -> [Compare; 2] {
     let start = stamped(stamp);
     // The character after the comma.
@@ -48,16 +25,20 @@ pub(crate) fn is_stamped(key: &str, stamp: Stamp) -> [Compare; 2] {
 
 /// What a value with this stamp begins with.
 fn stamped(stamp: Stamp) -> String {
-    format!("{{\"stamp\":\"{stamp}\"")
+    format!("[{FORMAT},\"{stamp}\"")
 }
 
 /// # Errors
-/// `Corrupt` for a value that does not begin with its stamp: no commit would find it as expected.
+/// `Corrupt` for a value that does not begin with its format and its stamp, as they are written: no
+/// commit would find it as expected.
 pub(super) fn check_beginning(key: &[u8], value: &[u8], stamp: Stamp) -> Result<(), Error> {
     if value.starts_with(stamped(stamp).as_bytes()) {
         Ok(())
     } else {
-        Err(corrupt(key, &"it has to begin with its stamp"))
+        Err(corrupt(
+            key,
+            &"it has to begin with its format and its stamp, without spaces",
+        ))
     }
 }
 
@@ -83,7 +64,7 @@ mod tests {
         for other in [0, 1, 0x0123_4567_89ab_cdee, 0x0123_4567_89ab_cdf0, u64::MAX] {
             assert!(!passes(&value, Stamp::new(other)), "{other:x}");
         }
-        let moved = br#"{"version":1,"given_out":7,"stamp":"0123456789abcdef"}"#;
+        let moved = br#"[ 1,"0123456789abcdef",7]"#;
         assert!(!passes(moved, stamp));
         let error = decode_floor(b"k", moved).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");

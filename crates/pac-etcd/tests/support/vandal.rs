@@ -41,9 +41,9 @@ impl Vandal for EtcdVandal {
     async fn damage(&self, repository: &RepositoryKey, harm: Harm) {
         let mut kv = self.client.kv_client();
         let (place, value) = match harm {
-            Harm::CorruptHead => (format!("heads/{repository}"), "{\"version\":1,"),
+            Harm::CorruptHead => (format!("heads/{repository}"), "[1,"),
             Harm::CorruptEntry => (format!("entries/{repository}/"), "\u{0}"),
-            Harm::NewerHead => (format!("heads/{repository}"), "{\"version\":2}"),
+            Harm::NewerHead => (format!("heads/{repository}"), "[2]"),
         };
         let key = format!("{}{place}", self.prefix);
         let options = etcd_client::GetOptions::new().with_prefix().with_limit(1);
