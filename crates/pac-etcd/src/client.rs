@@ -10,6 +10,7 @@ use etcd_client as etcd;
 
 use self::failure::{Cause, Failure};
 pub(crate) use self::open::{SILENCE, Standing};
+use crate::keys::end_of;
 
 /// The largest answer that is accepted, in bytes. Requests ask for pages that stay far below.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
@@ -72,8 +73,17 @@ pub(crate) enum Operation {
         lease: i64,
     },
     Delete(String),
-    DeletePrefix(String),
+    /// All keys from the first one up to the end, exclusive.
+    DeleteRange(Vec<u8>, Vec<u8>),
     Transaction(Transaction),
+}
+
+impl Operation {
+    /// Deletes all keys that start with `prefix`, which ends with a slash.
+    pub(crate) fn delete_under(prefix: String) -> Self {
+        let end = end_of(&prefix).into_bytes();
+        Self::DeleteRange(prefix.into_bytes(), end)
+    }
 }
 
 /// Runs `then` if all conditions of `when` hold, else `otherwise`: all of the steps or none.
@@ -336,9 +346,9 @@ fn operation(operation: &Operation) -> etcd::TxnOp {
             etcd::TxnOp::put(key.as_str(), value.as_slice(), Some(options))
         }
         Operation::Delete(key) => etcd::TxnOp::delete(key.as_str(), None),
-        Operation::DeletePrefix(prefix) => {
-            let options = etcd::DeleteOptions::new().with_prefix();
-            etcd::TxnOp::delete(prefix.as_str(), Some(options))
+        Operation::DeleteRange(start, end) => {
+            let options = etcd::DeleteOptions::new().with_range(end.as_slice());
+            etcd::TxnOp::delete(start.as_slice(), Some(options))
         }
         Operation::Transaction(nested) => etcd::TxnOp::txn(request(nested)),
     }

@@ -9,8 +9,11 @@ use pac_core::{Error, ErrorKind};
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
-use crate::client::{Changes, Client, Operation, Transaction};
-use crate::keys::Keys;
+use crate::client::failure::Failure;
+use crate::client::{Changes, Client, Operation, Range, Transaction};
+use crate::keys::{Keys, after, end_of};
+use crate::store::paced::{STEP, pause_after};
+use crate::store::pages::Pages;
 
 /// About as long as the record of a run.
 const VALUE: [u8; 200] = [b'x'; 200];
@@ -82,12 +85,36 @@ impl RawStore for RawEtcd {
     }
 
     async fn clear(&self) -> Result<(), Error> {
-        let all = Transaction {
-            then: vec![Operation::DeletePrefix(self.keys.prefix().to_owned())],
-            ..Transaction::default()
+        self.delete_all()
+            .await
+            .map_err(|failure| failure.error("clear", Effect::Write))
+    }
+}
+
+impl RawEtcd {
+    /// In steps, with two requests for each. Interrupted at any point, it can be called again.
+    async fn delete_all(&self) -> Result<(), Failure> {
+        let prefix = self.keys.prefix();
+        let range = Range {
+            key: prefix.to_owned().into_bytes(),
+            end: end_of(prefix),
+            limit: STEP,
+            keys_only: true,
+            ..Range::default()
         };
-        let cleared = self.cluster.commit(all, "clear", Effect::Write).await;
-        cleared.map(drop)
+        let mut pages = Pages::of(&self.cluster, range);
+        while let Some(page) = pages.next().await? {
+            let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) else {
+                return Ok(());
+            };
+            let deletion = Transaction {
+                then: vec![Operation::DeleteRange(first.key.clone(), after(&last.key))],
+                ..Transaction::default()
+            };
+            self.cluster.transact(&deletion, Effect::Write).await?;
+            pause_after(page.entries.len()).await;
+        }
+        Ok(())
     }
 }
 

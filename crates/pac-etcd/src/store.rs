@@ -6,6 +6,7 @@ mod entries;
 mod held;
 mod listing;
 mod oddities;
+pub(crate) mod paced;
 pub(crate) mod pages;
 pub(crate) mod recent;
 mod refusal;

@@ -10,12 +10,13 @@ use crate::support;
 
 use std::time::Duration;
 
+use etcd_client::{EventType, WatchOptions, WatchStream};
 use pac_conformance::{durable, ephemeral, queued, repository, started};
 use pac_core::Limit;
 use pac_core::driver::{Driver, Retention, SessionTtl};
 use pac_core::state::RunOutcome;
 use pac_etcd::EtcdOptions;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 const DONE: RunOutcome = RunOutcome::Completed;
 
@@ -36,6 +37,81 @@ async fn keys(options: &EtcdOptions) -> Vec<String> {
         key.strip_prefix(&options.prefix).unwrap().to_owned()
     };
     found.kvs().iter().map(key).collect()
+}
+
+/// The largest number of keys under the prefix that one revision deletes, until nothing has been
+/// deleted for a while.
+async fn deleted_at_once(mut changes: WatchStream) -> usize {
+    let (mut most, mut at, mut deleted) = (0, 0, 0);
+    while let Ok(Some(told)) = timeout(Duration::from_secs(2), changes.message())
+        .await
+        .unwrap_or(Ok(None))
+    {
+        for event in told.events() {
+            if event.event_type() == EventType::Delete {
+                let revision = event.kv().unwrap().mod_revision();
+                deleted = if revision == at { deleted + 1 } else { 1 };
+                at = revision;
+                most = most.max(deleted);
+            }
+        }
+    }
+    most
+}
+
+async fn changes(options: &EtcdOptions) -> WatchStream {
+    let mut client = support::raw(options.endpoints.first().unwrap()).await;
+    let all = WatchOptions::new().with_prefix();
+    client
+        .watch(options.prefix.as_str(), Some(all))
+        .await
+        .unwrap()
+}
+
+/// A delete of many keys at once leaves etcd slow for all of its clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_finished_runs_are_deleted_in_steps() {
+    let options = on_the_oldest();
+    let manager = support::manager(&options).await;
+    let web = repository("web");
+    manager
+        .set_limit(&web, Limit::new(400), None)
+        .await
+        .unwrap();
+    let ends = (0..400).map(|n| {
+        let (manager, web) = (manager.clone(), web.clone());
+        tokio::spawn(async move {
+            let lease = started(&manager, &web, durable(&format!("run-{n}"))).await;
+            manager.release(lease, DONE).await.unwrap();
+        })
+    });
+    for end in ends.collect::<Vec<_>>() {
+        end.await.unwrap();
+    }
+    let changes = changes(&options).await;
+    manager.remove_repository(&web).await.unwrap();
+    let most = deleted_at_once(changes).await;
+    assert!((1..=50).contains(&most), "{most} keys at once");
+    let left = keys(&options).await;
+    assert!(left.iter().all(|key| !key.contains("web")), "{left:?}");
+    manager.close().await.unwrap();
+}
+
+#[cfg(feature = "bench")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_measurement_has_written_is_deleted_in_steps() {
+    use pac_core::raw::RawStore;
+
+    let options = on_the_oldest();
+    let raw = pac_etcd::RawEtcd::connect(&options).await.unwrap();
+    for writer in 0..600 {
+        raw.write(writer).await.unwrap();
+    }
+    let changes = changes(&options).await;
+    raw.clear().await.unwrap();
+    let most = deleted_at_once(changes).await;
+    assert!((100..=250).contains(&most), "{most} keys at once");
+    assert_eq!(keys(&options).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

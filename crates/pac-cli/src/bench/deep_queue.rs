@@ -35,10 +35,8 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
     let measured = Measurement::of_rounds("deep_queue", &rounds.ours, "µs");
     let measured = measured.against(rounds.raw()).goal(Goal::AtMost(1.5));
     // The result matters more than leftover repositories, so errors are ignored.
-    for queue in [deep, empty] {
-        let _ = manager.remove_repository(&queue.repository).await;
-    }
-    let _ = manager.close().await;
+    let repositories = [deep.repository, empty.repository];
+    let _ = place.leave(manager, &repositories).await;
     drop(reader);
     Ok(vec![measured])
 }

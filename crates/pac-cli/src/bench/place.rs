@@ -106,6 +106,25 @@ impl Place {
         }
     }
 
+    /// Closes a manager, and removes repositories in which many runs may wait. Nobody else uses the
+    /// place meanwhile.
+    pub(super) async fn leave(
+        &self,
+        manager: ConcurrencyManager,
+        repositories: &[RepositoryKey],
+    ) -> Result<(), Failure> {
+        if self.driver() == DriverKind::Etcd {
+            manager.close().await?;
+            // A removal deletes all waiting runs at once, which leaves etcd slow for all of its
+            // clients. The place is cleared in steps.
+            return self.clear().await;
+        }
+        for repository in repositories {
+            manager.remove_repository(repository).await?;
+        }
+        Ok(manager.close().await?)
+    }
+
     /// Deletes everything that was written to this place.
     pub(super) async fn clear(&self) -> Result<(), Failure> {
         match self.raw().await? {

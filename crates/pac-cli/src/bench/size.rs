@@ -291,8 +291,7 @@ pub(super) async fn queue(
         asked.answer(&each(before, grow(entries).await?, entries))?;
     }
     // Otherwise the manager that cleans up after this session would read the whole queue.
-    manager.remove_repository(&key).await?;
-    Ok(manager.close().await?)
+    place.leave(manager, &[key]).await
 }
 
 fn each(before: usize, after: usize, number: usize) -> f64 {

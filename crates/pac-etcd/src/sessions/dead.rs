@@ -312,7 +312,7 @@ impl Store {
             then: vec![
                 Operation::Delete(self.keys.record(id)),
                 Operation::Delete(self.keys.sign(id)),
-                Operation::DeletePrefix(self.keys.held_by(id)),
+                Operation::delete_under(self.keys.held_by(id)),
             ],
             otherwise: Vec::new(),
         }

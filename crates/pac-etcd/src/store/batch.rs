@@ -326,7 +326,8 @@ fn size_of(transaction: &Transaction) -> usize {
     let operations = operations.map(|operation| match operation {
         Operation::Get(range) => range.key.len() + range.end.len(),
         Operation::Put { key, value, .. } => key.len() + value.len(),
-        Operation::Delete(key) | Operation::DeletePrefix(key) => 2 * key.len(),
+        Operation::Delete(key) => key.len(),
+        Operation::DeleteRange(start, end) => start.len() + end.len(),
         Operation::Transaction(nested) => size_of(nested),
     });
     compares.chain(operations).map(|size| size + OVERHEAD).sum()

@@ -6,10 +6,11 @@ use pac_core::driver::{CommitOutcome, RepositoryCommit};
 use pac_core::effect::Effect;
 
 use crate::client::failure::Failure;
-use crate::client::{Compare, Operation, Range, Transaction};
+use crate::client::{Compare, KeyValue, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
 use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};
 use crate::store::batch::may_be_written;
+use crate::store::paced::STEP;
 use crate::store::refusal::is_at;
 use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision_of};
 
@@ -19,8 +20,9 @@ const ATTEMPTS: usize = 5;
 
 impl Store {
     /// Deletes everything that belongs to a repository. Two requests, and two more for every
-    /// removal of another repository at the same moment. If a request failed, its failure is
-    /// returned beside the outcome.
+    /// removal of another repository at the same moment. Many finished runs are deleted before, in
+    /// steps. Those that wait or run go with the head, which counts them. If a request failed, its
+    /// failure is returned beside the outcome.
     pub(crate) async fn remove(
         &self,
         session: SessionId,
@@ -49,10 +51,17 @@ impl Store {
         commit: &RepositoryCommit,
     ) -> Result<Option<CommitOutcome>, (Failure, Effect)> {
         let (repository, changes) = (&commit.repository, &commit.changes);
-        let sessions = self.keys.sessions();
+        let (entries, sessions) = (self.keys.entries(repository), self.keys.sessions());
         let mut look = Transaction {
             then: vec![
                 Operation::Get(one(self.keys.floor())),
+                Operation::Get(one(self.keys.head(repository))),
+                Operation::Get(Range {
+                    end: end_of(&entries),
+                    key: entries.into_bytes(),
+                    count_only: true,
+                    ..Range::default()
+                }),
                 Operation::Get(Range {
                     end: end_of(&sessions),
                     key: sessions.into_bytes(),
@@ -68,14 +77,15 @@ impl Store {
             // Foreign keys among those of the sessions are too long. What sessions have noted of
             // this repository is then left over, and deleted after they are dead.
             Err(failure) if failure.is_too_large() => {
-                look.then.truncate(1);
+                look.then.pop();
                 self.cluster.transact(&look, Effect::Read).await
             }
             read => read,
         };
         let mut pages =
             all_pages(read.map_err(|failure| (failure, Effect::Read))?.steps).into_iter();
-        let Some(floor) = pages.next() else {
+        let (Some(floor), Some(head), Some(entries)) = (pages.next(), pages.next(), pages.next())
+        else {
             return Ok(Some(CommitOutcome::Failed(malformed())));
         };
         let sessions = pages.next().unwrap_or_default();
@@ -85,6 +95,12 @@ impl Store {
             Ok(before) => before.map_or(0, |(given_out, _)| given_out),
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
+        let is_expected = |head: &KeyValue| is_at(head, changes.expected);
+        if entries.count > STEP && head.entries.first().is_some_and(is_expected) {
+            // Nobody decides anything by them, so that this is no part of the commit.
+            let deleted = self.delete_finished(repository, 0).await;
+            deleted.map_err(|failure| (failure, Effect::Read))?;
+        }
         let head = &changes.head;
         let given_out = before
             .max(head.last_ticket.get())
@@ -98,7 +114,7 @@ impl Store {
         let head = self.keys.head(repository);
         let mut then = vec![
             Operation::Delete(head.clone()),
-            Operation::DeletePrefix(self.keys.entries(repository)),
+            Operation::delete_under(self.keys.entries(repository)),
             Operation::Put {
                 key: self.keys.floor(),
                 value,

@@ -20,6 +20,7 @@ use crate::client::failure::{Cause, Failure};
 use crate::client::{Client, Compare, KeyValue, Operation, Range, Transaction};
 use crate::keys::end_of;
 use crate::store::entries::Latest;
+use crate::store::paced::pause_after;
 use crate::store::pages::Pages;
 use crate::store::{LONGEST_TTL, Store, one};
 
@@ -312,11 +313,22 @@ impl Store {
         }
     }
 
+    async fn tidy_one(&self, repository: &RepositoryKey) -> Result<(), Failure> {
+        let kept = self.finished.retention().per_repository;
+        let left = self.delete_finished(repository, kept).await?;
+        self.finished.tidied(repository, left);
+        Ok(())
+    }
+
     /// Reads the keys of all entries, and deletes those of finished runs as soon as later ones than
     /// are kept have been met: what is done when the time is over stays done. An entry of a finished
-    /// run is on a lease, and no other is.
-    async fn tidy_one(&self, repository: &RepositoryKey) -> Result<(), Failure> {
-        let mut latest = Latest::of(self.finished.retention().per_repository);
+    /// run is on a lease, and no other is. Returns how many entries are left.
+    pub(super) async fn delete_finished(
+        &self,
+        repository: &RepositoryKey,
+        kept: usize,
+    ) -> Result<usize, Failure> {
+        let mut latest = Latest::of(kept);
         let mut live = 0_usize;
         let mut outdated = Vec::new();
         let prefix = self.keys.entries(repository);
@@ -338,8 +350,8 @@ impl Store {
             }
             self.delete(&mut outdated, DELETED_AT_ONCE).await?;
         }
-        self.finished.tidied(repository, live + latest.len());
-        self.delete(&mut outdated, 1).await
+        self.delete(&mut outdated, 1).await?;
+        Ok(live + latest.len())
     }
 
     /// Deletes entries that are still as they were read, for as long as there are so many.
@@ -360,11 +372,14 @@ impl Store {
                     otherwise: Vec::new(),
                 }))
             });
+            let then: Vec<_> = deletions.collect();
+            let deleted = then.len();
             let transaction = Transaction {
-                then: deletions.collect(),
+                then,
                 ..Transaction::default()
             };
             self.cluster.transact(&transaction, Effect::Write).await?;
+            pause_after(deleted).await;
         }
         Ok(())
     }
