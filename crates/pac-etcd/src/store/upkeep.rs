@@ -14,7 +14,7 @@ use crate::client::{Client, Compare, Operation, Range, Standing, Transaction};
 use crate::store::{Store, all_pages, one_key};
 
 /// An etcd that still has its first revision, and so many more, has never been compacted. Its
-/// default quota is full after some 4 million revisions of this driver.
+/// default quota is full after some 6 million revisions of this driver.
 const MANY: i64 = 20_000;
 
 /// An etcd that still has all of so many revisions is compacted too seldom, or not any more.
