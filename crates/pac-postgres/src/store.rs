@@ -5,6 +5,7 @@ mod commits;
 mod retention;
 mod statement;
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -57,25 +58,24 @@ impl Store {
         key: &RepositoryKey,
         since: Option<Version>,
     ) -> Result<Snapshot, Error> {
-        let snapshot = self.load_once(key, since).await?;
-        let finished = snapshot.entries.iter().filter(|entry| entry.is_finished());
-        if finished.count() <= self.most_finished() {
-            return Ok(snapshot);
+        let loaded = self.load_once(key, since).await?;
+        if loaded.ends <= self.most_finished() {
+            return Ok(loaded.snapshot);
         }
         self.note_too_many(key);
-        if snapshot.since.is_none() {
-            return Ok(snapshot);
+        if loaded.snapshot.since.is_none() {
+            return Ok(loaded.snapshot);
         }
         // What was left out may be the end of a run that the caller takes for queued or started. A
         // whole snapshot does not need it.
-        self.load_once(key, None).await
+        Ok(self.load_once(key, None).await?.snapshot)
     }
 
     async fn load_once(
         &self,
         key: &RepositoryKey,
         since: Option<Version>,
-    ) -> Result<Snapshot, Error> {
+    ) -> Result<Loaded, Error> {
         let (name, at) = (key.as_str(), self.places.get(key));
         let most = i64::try_from(self.most_finished()).unwrap_or(i64::MAX - 1);
         let known = since.map(|since| saturated(since.revision.get()));
@@ -91,9 +91,9 @@ impl Store {
             .client
             .query("load", Effect::Read, Sql::Often(&self.load), &params)
             .await?;
-        let (snapshot, at) = snapshot(&rows, 0, since).map_err(|error| error.in_repository(key))?;
-        self.places.note(key, at.as_deref());
-        Ok(snapshot)
+        let loaded = loaded(&rows, 0, since).map_err(|error| error.in_repository(key))?;
+        self.places.note(key, loaded.at.as_deref());
+        Ok(loaded)
     }
 
     pub(crate) async fn server_version(&self) -> Result<String, Error> {
@@ -161,13 +161,19 @@ impl Store {
     }
 }
 
-/// The snapshot in the rows of `load_repository`, which was called with the version `since`, from the
-/// column `at` on; and the place of the head.
-fn snapshot(
-    rows: &[Row],
-    at: usize,
-    since: Option<Version>,
-) -> Result<(Snapshot, Option<String>), Error> {
+/// What a read has found.
+#[derive(Debug)]
+struct Loaded {
+    snapshot: Snapshot,
+    /// Where the head is.
+    at: Option<String>,
+    /// How many ends of runs there were. With more than are asked for, there may be others.
+    ends: usize,
+}
+
+/// What is in the rows of `load_repository`, which was called with the version `since`, from the column
+/// `at` on.
+fn loaded(rows: &[Row], at: usize, since: Option<Version>) -> Result<Loaded, Error> {
     /// The floor comes first, then whether the entries are a part, and the place of the head.
     const HEAD_AT: usize = 3;
     const ENTRY_AT: usize = HEAD_AT + HEAD_COLUMNS;
@@ -191,24 +197,30 @@ fn snapshot(
             );
             return Err(Error::new(ErrorKind::Corrupt, "load", message));
         }
-        return Ok((Snapshot::absent(record::floor(floor)?), None));
+        return Ok(Loaded {
+            snapshot: Snapshot::absent(record::floor(floor)?),
+            at: None,
+            ends: 0,
+        });
     };
-    without_former_ends(&mut entries);
+    let ends = entries.iter().filter(|entry| entry.is_finished()).count();
+    if ends > 0 {
+        without_former_ends(&mut entries);
+    }
     let snapshot = Snapshot {
         since: since.filter(|_| part),
         exists: true,
         head: record::head(row, at + HEAD_AT)?,
         entries,
     };
-    Ok((snapshot, cell(row, at + 2)?))
+    let at = cell(row, at + 2)?;
+    Ok(Loaded { snapshot, at, ends })
 }
 
-/// Leaves out how runs ended whose names were used again since: the history keeps it. Those that wait
-/// or run come first in `entries`, then the ends, latest first.
+/// Leaves out how runs ended whose names were used again since: the history keeps it.
 fn without_former_ends(entries: &mut Vec<Arc<Entry>>) {
-    if !entries.iter().any(|entry| entry.is_finished()) {
-        return;
-    }
+    // Those that wait or run first, then the ends, latest first.
+    entries.sort_by_key(|entry| (entry.is_finished(), Reverse(entry.revision)));
     let mut seen: HashSet<PipelineRunKey> = HashSet::with_capacity(entries.len());
     // Two that wait or run are left to be reported.
     entries.retain(|entry| seen.insert(entry.run.clone()) || !entry.is_finished());

@@ -102,6 +102,8 @@ async fn every_example_of_the_guide_prints_what_it_shows_to_a_role_that_may_only
             "SELECT FROM pac.repositories",
             "UPDATE pac.ended SET priority = 1",
             "SELECT pac.open_session(1000, 1000)",
+            // By it, an operator of its own would be called by others.
+            "CREATE FUNCTION pg_temp.f(a pac.counter) RETURNS integer LANGUAGE sql RETURN 1",
         ] {
             let (success, _, error) = asked(sql);
             assert!(!success, "{sql}");

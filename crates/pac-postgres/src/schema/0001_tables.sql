@@ -26,6 +26,9 @@ CREATE DOMAIN run_uid AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 128);
 CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
 -- 0 completed, 1 failed, 2 cancelled, 3 expired.
 CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 3);
+-- Who may use a domain may make an operator for it, which would fit better than the one that is meant.
+REVOKE USAGE ON DOMAIN counter, session_number, commit_stamp, run_count, moment, ttl, record_format,
+  namespaced_name, run_uid, run_kind, run_outcome FROM PUBLIC;
 
 CREATE TABLE meta (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -156,9 +159,10 @@ CREATE TABLE slots (
 CREATE INDEX slots_changed ON slots (repository, revision);
 CREATE INDEX slots_session ON slots (session);
 
--- The ends of runs. Never updated. A run whose name is used again has a row for each of its ends; the
--- latest counts, and none of them while there is a row in the queue or a slot. What is too old lies
--- side by side, and its index holds a few bytes for each hundred pages.
+-- The ends of runs. Never updated. A run whose name is used again may have several; the latest counts,
+-- and none of them while there is a row in the queue or a slot. What is too old is found by the second
+-- index, which grows at its end. (One by ranges of pages would be smaller, but a range that was used
+-- again after a deletion keeps its oldest time for ever.)
 CREATE TABLE history (
   ticket counter NOT NULL,
   revision counter NOT NULL,
@@ -176,7 +180,7 @@ CREATE TABLE history (
   uid run_uid NOT NULL
 );
 CREATE INDEX history_changed ON history (repository, revision);
-CREATE INDEX history_ended ON history USING brin (finished_at);
+CREATE INDEX history_ended ON history (finished_at);
 
 -- A number for a session: the time in seconds, and 31 random bits. A sequence would give the same
 -- numbers out again after the database was restored from an older copy, while processes of before

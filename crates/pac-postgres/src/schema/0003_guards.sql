@@ -1,8 +1,8 @@
 -- The limit is enforced here a second time: no writer, however broken, can start a run beyond it.
 -- Only runs that the head's latest commit has adopted may be beyond it.
 --
--- A guard locks the head first and counts in a later statement, which sees what was committed
--- before the guard had the lock. That is so at READ COMMITTED alone, so the guard refuses all else.
+-- The head is locked first, by the commit that has written it or else by the guard, and the slots are
+-- counted in a later statement, which sees what was committed before that. That is so at READ COMMITTED alone, so the guard refuses all else.
 
 -- Counts the slots of a repository, for a row that takes one. The row says where the commit has put
 -- the head. Where this transaction has written the head it holds its lock, so the slots are counted
@@ -19,6 +19,7 @@ DECLARE
   v_place tid := new.head;
   v_own xid := pg_current_xact_id()::xid;
   v_limit bigint;
+  v_revision bigint;
   v_from bigint;
   v_held bigint;
   v_earliest bigint;
@@ -29,8 +30,8 @@ BEGIN
   END IF;
   LOOP
     -- IS TRUE keeps the planner from a search by key.
-    SELECT r.run_limit, r.slots_from, t.held, t.earliest
-      INTO v_limit, v_from, v_held, v_earliest
+    SELECT r.run_limit, r.revision, r.slots_from, t.held, t.earliest
+      INTO v_limit, v_revision, v_from, v_held, v_earliest
       FROM repositories r, LATERAL (SELECT min(s.revision) AS earliest,
           count(*) FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)) AS held
         FROM slots s WHERE s.repository = r.repository AND s.revision >= r.slots_from) t
@@ -46,9 +47,9 @@ BEGIN
       FOR NO KEY UPDATE;
     v_own := NULL;
   END LOOP;
-  IF v_from > new.revision THEN
-    RAISE EXCEPTION 'a run was to be started in % at a revision of the past', new.repository
-      USING ERRCODE = 'PAC01';
+  IF new.revision NOT BETWEEN v_from AND v_revision THEN
+    RAISE EXCEPTION 'a run was to be started in % at a revision of the past or the future',
+      new.repository USING ERRCODE = 'PAC01';
   END IF;
   IF v_limit > 0 AND v_held > v_limit THEN
     RAISE EXCEPTION 'more runs were to be started in % than its limit admits', new.repository

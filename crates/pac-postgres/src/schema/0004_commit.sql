@@ -294,12 +294,12 @@ BEGIN
     DELETE FROM queue q USING changed c
       WHERE c.was > 0 AND q.repository = c.repository AND q.revision = c.was AND q.run = c.run
         AND q.format = 1
-      RETURNING 1),
+      RETURNING c.e),
   left_slots AS (
     DELETE FROM slots t USING changed c
       WHERE c.was > 0 AND NOT c.goes_on AND t.repository = c.repository AND t.revision = c.was
         AND t.run = c.run AND t.format = 1
-      RETURNING 1),
+      RETURNING c.e),
   kept AS (
     UPDATE slots t SET revision = c.revision, uid = p_uid[c.e], kind = p_kind[c.e],
         priority = p_priority[c.e], ticket = p_ticket[c.e], token = p_token[c.e],
@@ -330,8 +330,11 @@ BEGIN
           p_priority[c.e], 1, p_kind[c.e], p_outcome[c.e], p_abandoned[c.e], c.repository, c.run,
           p_uid[c.e]
         FROM changed c WHERE p_state[c.e] = 2)
-    SELECT (SELECT count(*) FROM changed c WHERE c.was > 0) = (SELECT count(*) FROM waited)
-          + (SELECT count(*) FROM left_slots) + (SELECT count(*) FROM kept),
+    -- One row for each.
+    SELECT (SELECT count(*) = count(DISTINCT f.e)
+            AND count(*) = (SELECT count(*) FROM changed c WHERE c.was > 0)
+          FROM (SELECT e FROM waited UNION ALL SELECT e FROM left_slots
+            UNION ALL SELECT e FROM kept) f),
         array_agg(h.n), array_agg(h.place)
       INTO v_as_they_were, v_kept, v_at
       FROM held h;

@@ -21,7 +21,7 @@ BEGIN
             -- Records that must stay must not take the place of records that can go.
             AND EXISTS (SELECT FROM repositories k
               WHERE k.repository = e.repository AND k.format = 1)
-          LIMIT p_most) o)
+          ORDER BY e.finished_at LIMIT p_most) o)
       ORDER BY r.repository FOR NO KEY UPDATE SKIP LOCKED) h;
   IF v_heads IS NULL THEN
     RETURN 0;
@@ -29,7 +29,8 @@ BEGIN
   WITH gone AS (
     DELETE FROM history e
       WHERE e.ctid = ANY (ARRAY(SELECT o.ctid FROM history o
-        WHERE o.finished_at < v_before AND o.repository = ANY (v_heads) LIMIT p_most))
+        WHERE o.finished_at < v_before AND o.repository = ANY (v_heads)
+        ORDER BY o.finished_at LIMIT p_most))
       RETURNING e.repository, e.revision),
   upto AS (SELECT g.repository, max(g.revision) AS revision, count(*) AS gone
     FROM gone g GROUP BY g.repository),

@@ -5,7 +5,7 @@
 -- What is a number of milliseconds in a table is a time here. A moment out of the range that times have
 -- (see the domain) is none.
 CREATE FUNCTION at_time(moment bigint) RETURNS timestamptz
-LANGUAGE sql IMMUTABLE PARALLEL SAFE
+LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN moment BETWEEN 0 AND 253402300799999
   THEN 'epoch'::timestamptz + moment * interval '1 millisecond' END;
 
@@ -23,7 +23,8 @@ COMMENT ON VIEW running IS 'the runs that hold a slot; run_limit is null where t
 -- The runs that wait, each with its position in the queue of its repository, from 1 on.
 CREATE VIEW waiting AS
   SELECT q.repository::text AS repository, q.run::text AS run, q.uid::text AS uid,
-      row_number() OVER (PARTITION BY q.repository ORDER BY q.priority DESC, q.ticket) AS position,
+      -- By the column as it is shown: then a condition on it is looked up in the index first.
+      row_number() OVER (PARTITION BY q.repository::text ORDER BY q.priority DESC, q.ticket) AS position,
       q.session::bigint AS session, at_time(q.queued_at) AS queued_at, q.priority AS priority,
       CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind
     FROM queue q;

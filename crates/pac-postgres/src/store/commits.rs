@@ -8,7 +8,7 @@ use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, SessionId, Stamp, Timestamp};
 
 use super::batch::{self, Batch};
-use super::{Store, snapshot};
+use super::{Loaded, Store, loaded};
 use crate::client::{Effect, Row, Sql, Type};
 use crate::record::{cell, saturated};
 
@@ -227,22 +227,21 @@ impl Store {
         }
         let expected = commit.changes.expected;
         // What cannot be read is found by the one who reads it next.
-        let Ok((now, place)) = snapshot(&rows, SNAPSHOT_AT, Some(expected)) else {
+        let Ok(now) = loaded(&rows, SNAPSHOT_AT, Some(expected)) else {
             return Ok(Attempt::Over(CommitOutcome::Conflict(None)));
         };
+        let Loaded {
+            snapshot: now,
+            at: place,
+            ends,
+        } = now;
         self.places.note(&commit.repository, place.as_deref());
-        let is_whole = now
-            .entries
-            .iter()
-            .filter(|entry| entry.is_finished())
-            .count()
-            <= most;
         Ok(match place {
             Some(place) if now.head.version() == expected && place != at => {
                 Attempt::Elsewhere(place)
             }
             Some(_) if now.head.version() != expected => {
-                Attempt::Over(CommitOutcome::Conflict(is_whole.then_some(now)))
+                Attempt::Over(CommitOutcome::Conflict((ends <= most).then_some(now)))
             }
             _ => Attempt::Unclear,
         })

@@ -17,11 +17,12 @@ use crate::clock::AT_COMMIT;
 use crate::record::saturated;
 
 /// With more entries than this, a commit goes to `commit_batch`: its arrays cost less than a part of
-/// a statement for each, and there would be too many shapes.
-const MOST: usize = 3;
+/// a statement for each, and there would be too many shapes. With two there are 36.
+const MOST: usize = 2;
 
-/// How long the statement waits for another transaction that has locked the head or a session. Those
-/// of this software take as long as a write to the disk; anybody else's is not waited for.
+/// How long the statement waits for another transaction that has locked the head or a session. A commit
+/// takes as long as a write to the disk. What takes longer, as a deletion of many finished runs or
+/// somebody else's transaction, is left to `commit_batch`, which does not wait for heads.
 const PATIENCE: &str = "50ms";
 
 /// What becomes of one entry. In the order of a shape.
@@ -187,7 +188,7 @@ struct Text<'a> {
     sql: String,
     /// The number of the last argument that was used.
     last: usize,
-    /// The parts that each delete or change the row that an entry takes the place of.
+    /// For each entry that takes the place of a row: how many rows its parts have found.
     found: Vec<String>,
 }
 
@@ -219,7 +220,6 @@ impl<'a> Text<'a> {
     }
 
     fn finish(mut self, shape: &[Part]) -> String {
-        let replaced = shape.iter().filter(|(_, replaces)| *replaces).count();
         for (number, (becomes, replaces)) in shape.iter().enumerate() {
             self.entry(number, *becomes, *replaces);
         }
@@ -227,14 +227,10 @@ impl<'a> Text<'a> {
         let as_it_was = match self.found.as_slice() {
             [] => "true".to_owned(),
             found => {
-                let counts = found
-                    .iter()
-                    .map(|part| format!("(SELECT pg_catalog.count(*) FROM {part})"));
-                let counts: Vec<_> = counts.collect();
+                let one_each: Vec<_> = found.iter().map(|rows| format!("{rows} = 1")).collect();
                 format!(
-                    "CASE WHEN h.place IS NULL OR {} = {replaced} THEN true \
-                     ELSE {schema}.refuse() END",
-                    counts.join(" + ")
+                    "CASE WHEN h.place IS NULL OR {} THEN true ELSE {schema}.refuse() END",
+                    one_each.join(" AND ")
                 )
             }
         };
@@ -276,6 +272,7 @@ impl<'a> Text<'a> {
             "x.repository = $1 AND x.revision = {was} AND x.run = {run} AND x.format = 1 \
              AND EXISTS (SELECT FROM held)"
         );
+        let mut found = Vec::new();
         if replaces {
             let mut tables = vec!["queue"];
             if becomes != Becomes::GoesOn {
@@ -286,7 +283,7 @@ impl<'a> Text<'a> {
                 self.add(format_args!(
                     ", {name} AS (DELETE FROM {schema}.{table} x WHERE {its_row} RETURNING 1)"
                 ));
-                self.found.push(name);
+                found.push(name);
             }
         }
         match becomes {
@@ -313,7 +310,7 @@ impl<'a> Text<'a> {
                          FROM held h WHERE {its_row} RETURNING 1)"
                     ));
                     unless = format!(" WHERE NOT EXISTS (SELECT FROM {name})");
-                    self.found.push(name);
+                    found.push(name);
                 }
                 self.add(format_args!(
                     ", taken_{number} AS (INSERT INTO {schema}.slots (ticket, token, revision, \
@@ -336,6 +333,13 @@ impl<'a> Text<'a> {
                        {priority}, 1, {kind}, {outcome}, {abandoned}, $1, {run}, {uid} FROM held h)"
                 ));
             }
+        }
+        let found = found.into_iter();
+        let counts: Vec<_> = found
+            .map(|part| format!("(SELECT pg_catalog.count(*) FROM {part})"))
+            .collect();
+        if !counts.is_empty() {
+            self.found.push(counts.join(" + "));
         }
     }
 }
