@@ -108,7 +108,6 @@ fn circumstances(root: &Path) -> Result<String> {
 }
 
 fn table(measured: &[Value]) -> String {
-    let text = |line: &Value, field: &str| line[field].as_str().unwrap_or_default().to_owned();
     let mut table = String::new();
     let Some(first) = measured.first() else {
         return table;
@@ -123,30 +122,80 @@ fn table(measured: &[Value]) -> String {
          | measurement | value | against | ratio | to reach | reached | p50 / p99 µs | spread |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |"
     );
-    for line in measured {
-        let number = |field: &str| line[field].as_f64().map(figure).unwrap_or_default();
-        let times = match (line["p50_us"].as_f64(), line["p99_us"].as_f64()) {
-            (Some(p50), Some(p99)) => format!("{} / {}", figure(p50), figure(p99)),
-            _ => String::new(),
-        };
+    let (peers, rows): (Vec<_>, Vec<_>) =
+        measured.iter().partition(|line| line["peer"].is_object());
+    for line in rows {
         let reached = match line["reached"].as_bool() {
             Some(true) => "yes",
             Some(false) => "**no**",
             None => "",
         };
+        let goal = match line["goal_of"].as_str() {
+            Some("value") => format!("{} {}", number(line, "goal"), text(line, "unit")),
+            _ => number(line, "goal"),
+        };
         let _ = writeln!(
             table,
-            "| `{}` | {} {} | {} | {} | {} | {reached} | {times} | {} |",
+            "| `{}` | {} {} | {} | {} | {goal} | {reached} | {} | {} |",
             text(line, "name"),
-            number("value"),
+            number(line, "value"),
             text(line, "unit"),
-            number("raw"),
-            number("ratio"),
-            number("goal"),
-            number("spread"),
+            number(line, "raw"),
+            number(line, "ratio"),
+            times(line),
+            number(line, "spread"),
+        );
+    }
+    if !peers.is_empty() {
+        table.push_str(&table_of_peers(&peers));
+    }
+    table
+}
+
+/// The limits that were kept in several ways, side by side.
+fn table_of_peers(peers: &[&Value]) -> String {
+    let mut table = "\n| limit | kept by | cycles/s | ratio to the fastest other | overtaken by | \
+                     to wake p50 / p99 µs | next after kill -9 |\n\
+                     | --- | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for line in peers {
+        let kept = &line["peer"];
+        let exceeded = match line["violations"].as_u64() {
+            None | Some(0) => String::new(),
+            Some(times) => format!(" (limit exceeded {times} times)"),
+        };
+        let next = match (kept["after_kill_s"].as_f64(), kept["leaked"].as_bool()) {
+            (Some(seconds), _) => format!("{seconds:.2} s"),
+            (None, Some(true)) => "**never**".to_owned(),
+            (None, _) => String::new(),
+        };
+        let _ = writeln!(
+            table,
+            "| {} | {}{exceeded} | {} | {} | {} | {} | {next} |",
+            kept["limit"],
+            text(kept, "by"),
+            number(line, "value"),
+            number(line, "ratio"),
+            kept["overtaken"],
+            times(line),
         );
     }
     table
+}
+
+fn text(line: &Value, field: &str) -> String {
+    line[field].as_str().unwrap_or_default().to_owned()
+}
+
+fn number(line: &Value, field: &str) -> String {
+    line[field].as_f64().map(figure).unwrap_or_default()
+}
+
+fn times(line: &Value) -> String {
+    match (line["p50_us"].as_f64(), line["p99_us"].as_f64()) {
+        (Some(p50), Some(p99)) => format!("{} / {}", figure(p50), figure(p99)),
+        _ => String::new(),
+    }
 }
 
 /// Formats a value with three significant digits.
@@ -192,6 +241,7 @@ mod tests {
             "driver": "etcd", "server": "etcd 3.5.1", "name": "hot", "value": 4312.4,
             "unit": "cycles/s", "raw": 878.0, "ratio": 4.91, "goal": 4.0, "reached": true,
             "p50_us": 5296.0, "p99_us": null, "rounds": 5, "spread": 0.25, "violations": null,
+            "goal_of": "ratio", "peer": null,
         });
         let table = table(&[line]);
         let row = "| `hot` | 4,312 cycles/s | 878 | 4.91 | 4.00 | yes |  | 0.25 |";
@@ -199,5 +249,40 @@ mod tests {
             table.contains("### etcd 3.5.1") && table.ends_with(&format!("{row}\n")),
             "{table}"
         );
+    }
+    #[test]
+    fn a_goal_for_the_value_has_the_unit() {
+        let line = json!({
+            "name": "wal", "value": 744.0, "unit": "bytes a commit", "raw": 391.0, "ratio": 1.9,
+            "goal": 600.0, "goal_of": "value", "reached": false,
+        });
+        let row = "| `wal` | 744 bytes a commit | 391 | 1.90 | 600 bytes a commit | **no** |  |  |";
+        assert!(table(&[line]).ends_with(&format!("{row}\n")));
+    }
+
+    #[test]
+    fn ways_to_keep_a_limit_have_a_table_of_their_own() {
+        let way = |by: &str, ratio: Option<f64>, after: Option<f64>, leaked: Option<bool>| {
+            json!({
+                "server": "PostgreSQL 15.18", "name": "peers", "value": 700.0, "ratio": ratio,
+                "p50_us": 4000.0, "p99_us": 9000.0, "violations": 0,
+                "peer": {
+                    "by": by, "limit": 1, "overtaken": 7, "after_kill_s": after, "leaked": leaked,
+                },
+            })
+        };
+        let table = table(&[
+            way("pac", Some(2.0), Some(3.5), Some(false)),
+            way("row counter", None, None, Some(true)),
+        ]);
+        let rows = [
+            "| 1 | pac | 700 | 2.00 | 7 | 4,000 / 9,000 | 3.50 s |",
+            "| 1 | row counter | 700 |  | 7 | 4,000 / 9,000 | **never** |",
+        ];
+        assert!(
+            table.ends_with(&format!("{}\n", rows.join("\n"))),
+            "{table}"
+        );
+        assert!(!table.contains("`peers`"), "{table}");
     }
 }

@@ -153,6 +153,22 @@ impl Client {
         written.map(drop).map_err(failed)
     }
 
+    /// Waits for a lock of etcd's own lock service, as long as the lease lives. Returns the key
+    /// that stands for holding it.
+    #[cfg(feature = "bench")]
+    pub(crate) async fn lock(&self, name: &str, lease: i64) -> Result<Vec<u8>, Failure> {
+        let options = etcd::LockOptions::new().with_lease(lease);
+        let held = self.0.lock_client().lock(name, Some(options)).await;
+        held.map(|held| held.key().to_vec()).map_err(failed)
+    }
+
+    /// Gives a lock back, by its key.
+    #[cfg(feature = "bench")]
+    pub(crate) async fn unlock(&self, key: Vec<u8>) -> Result<(), Failure> {
+        let unlocked = self.0.lock_client().unlock(key).await;
+        unlocked.map(drop).map_err(failed)
+    }
+
     /// Grants a lease of this many seconds, or more if the server's minimum is higher. Returns its
     /// id and its TTL in seconds.
     pub(crate) async fn grant(&self, seconds: i64) -> Result<(i64, i64), Failure> {

@@ -1,10 +1,12 @@
 //! Plain writes and watches of etcd, without the protocol, for `pac bench`.
 
+mod peers;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use pac_core::effect::Effect;
-use pac_core::raw::{RawListener, RawStore};
+use pac_core::raw::{Gauges, Peer, RawListener, RawPlace, RawStore};
 use pac_core::{Error, ErrorKind};
 
 use crate::EtcdOptions;
@@ -37,6 +39,15 @@ impl RawEtcd {
         })
     }
 
+    fn key_of(&self, writer: usize) -> String {
+        format!("{}raw/{writer}", self.keys.prefix())
+    }
+
+    /// The lock service keeps its queue below this and a slash.
+    fn lock_name(&self) -> String {
+        format!("{}raw-lock", self.keys.prefix())
+    }
+
     fn announcements(&self) -> String {
         format!("{}raw-announcements", self.keys.prefix())
     }
@@ -61,8 +72,24 @@ impl RawStore for RawEtcd {
     }
 
     async fn write(&self, writer: usize) -> Result<(), Error> {
-        self.put(format!("{}raw/{writer}", self.keys.prefix()))
-            .await
+        self.put(self.key_of(writer)).await
+    }
+
+    async fn read(&self, writer: usize) -> Result<(), Error> {
+        let range = Range {
+            key: self.key_of(writer).into_bytes(),
+            ..Range::default()
+        };
+        self.cluster.range(range, "measure").await.map(drop)
+    }
+
+    async fn gauges(&self) -> Result<Gauges, Error> {
+        let standing = self.cluster.standing().await;
+        let standing = standing.map_err(|failure| failed(&failure))?;
+        Ok(Gauges {
+            stored: Some(standing.in_use),
+            ..Gauges::default()
+        })
     }
 
     async fn announce(&self) -> Result<(), Error> {
@@ -88,6 +115,28 @@ impl RawStore for RawEtcd {
         self.delete_all()
             .await
             .map_err(|failure| failure.error("clear", Effect::Write))
+    }
+
+    fn peers(&self) -> &'static [Peer] {
+        &peers::ALL
+    }
+
+    async fn prepare(&self, _: Peer, _: u32) -> Result<(), Error> {
+        // A process that has ended stays in the queue until its leases are over.
+        let queued = Transaction {
+            then: vec![Operation::delete_under(&format!("{}/", self.lock_name()))],
+            ..Transaction::default()
+        };
+        let deleted = self.cluster.commit(queued, "measure", Effect::Write).await;
+        deleted.map(drop)
+    }
+
+    async fn place(&self, _: Peer, _: u32) -> Result<Box<dyn RawPlace>, Error> {
+        let client = self.cluster.member(self.cluster.current()).await;
+        let client = client.map_err(|failure| failed(&failure))?;
+        let lock = peers::Lock::new(client, self.lock_name()).await;
+        let lock = lock.map_err(|failure| failed(&failure))?;
+        Ok(Box::new(lock))
     }
 }
 

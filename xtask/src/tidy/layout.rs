@@ -36,7 +36,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 61] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 63] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -146,8 +146,16 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 61] = [
         "what the store does by itself, which `pac bench` compares with",
     ),
     (
+        "crates/pac-etcd/src/raw/peers.rs",
+        "what people use on this store instead, which `pac bench` compares with",
+    ),
+    (
         "crates/pac-postgres/src/raw.rs",
         "what the store does by itself, which `pac bench` compares with",
+    ),
+    (
+        "crates/pac-postgres/src/raw/peers.rs",
+        "what people use on this store instead, which `pac bench` compares with",
     ),
     (
         "crates/pac-postgres/src/schema/trust.rs",

@@ -24,9 +24,9 @@ const LIMIT: u32 = 5;
 /// The time during which a slot was held, by a clock that all processes of the machine share, in
 /// nanoseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Held {
-    from: u64,
-    to: u64,
+pub(super) struct Held {
+    pub(super) from: u64,
+    pub(super) to: u64,
 }
 
 /// The work of one process in one round.
@@ -83,7 +83,7 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
 }
 
 /// Counts how often more than `limit` slots were held at once.
-fn violations_in(held: &[Held], limit: usize) -> usize {
+pub(super) fn violations_in(held: &[Held], limit: usize) -> usize {
     let taken = held.iter().map(|held| (held.from, true));
     let given_back = held.iter().map(|held| (held.to, false));
     let mut steps: Vec<_> = taken.chain(given_back).collect();

@@ -1,9 +1,7 @@
-//! The results of measurements, and how they are printed.
+//! The result of a measurement.
 
 use std::io::{self, Write};
 
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
 use pac_concurrency::DriverKind;
 use serde::Serialize;
 
@@ -23,10 +21,12 @@ pub(crate) struct Measurement {
     pub(super) raw: Option<f64>,
     /// `value` as a multiple of `raw`.
     pub(super) ratio: Option<f64>,
-    /// The target: for `ratio` if there is one, else for `value`.
+    /// The target.
     pub(super) goal: Option<f64>,
+    /// What the target is for: `ratio` or `value`.
+    pub(super) goal_of: Option<&'static str>,
     pub(super) reached: Option<bool>,
-    /// The time of a single operation.
+    /// The time of a single operation; for a peer, from a release until the next task runs.
     pub(super) p50_us: Option<f64>,
     pub(super) p99_us: Option<f64>,
     pub(super) rounds: Option<usize>,
@@ -34,6 +34,28 @@ pub(crate) struct Measurement {
     pub(super) spread: Option<f64>,
     /// How often a limit was exceeded.
     pub(super) violations: Option<usize>,
+    /// How the limit was kept, where several ways are compared.
+    pub(super) peer: Option<Kept>,
+}
+
+/// A limit, and one of the ways to keep it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Kept {
+    /// `pac`, or what people use instead.
+    pub(super) by: &'static str,
+    pub(super) limit: u32,
+    /// The most tasks that asked later than another one and ran before it.
+    pub(super) overtaken: usize,
+    /// The time from kill -9 of a process that runs until the next task runs. Null where that was
+    /// not measured, or where none ran.
+    pub(super) after_kill_s: Option<f64>,
+    /// Whether none ran after that.
+    pub(super) leaked: Option<bool>,
+}
+
+impl Kept {
+    /// The name of this project's own way.
+    pub(super) const OURS: &'static str = "pac";
 }
 
 /// The condition under which a goal is reached.
@@ -69,13 +91,26 @@ impl Measurement {
         self
     }
 
-    pub(super) fn goal(mut self, goal: Goal) -> Self {
-        let measured = self.ratio.unwrap_or(self.value);
+    /// Sets a goal for the ratio if there is one, else for the value.
+    pub(super) fn goal(self, goal: Goal) -> Self {
+        match self.ratio {
+            Some(ratio) => self.judged("ratio", ratio, goal),
+            None => self.goal_of_value(goal),
+        }
+    }
+
+    pub(super) fn goal_of_value(self, goal: Goal) -> Self {
+        let value = self.value;
+        self.judged("value", value, goal)
+    }
+
+    fn judged(mut self, of: &'static str, measured: f64, goal: Goal) -> Self {
         let (figure, reached) = match goal {
             Goal::AtLeast(least) => (least, measured >= least),
             Goal::AtMost(most) => (most, measured <= most),
         };
         self.goal = Some(figure);
+        self.goal_of = Some(of);
         self.reached = Some(reached && self.violations.unwrap_or_default() == 0);
         self
     }
@@ -92,82 +127,15 @@ impl Measurement {
         self
     }
 
+    /// Whether this project let more runs in than the limit permits.
+    pub(super) fn exceeds_a_limit(&self) -> bool {
+        let ours = self.peer.is_none_or(|kept| kept.by == Kept::OURS);
+        ours && self.violations.is_some_and(|violations| violations > 0)
+    }
+
     pub(super) fn json(&self, out: &mut dyn Write) -> io::Result<()> {
         serde_json::to_writer(&mut *out, self)?;
         writeln!(out)
-    }
-}
-
-/// All measurements.
-#[derive(Debug, Default)]
-pub(super) struct Measurements(Vec<Measurement>);
-
-const HEADER: [&str; 10] = [
-    "measurement",
-    "value",
-    "unit",
-    "against",
-    "ratio",
-    "goal",
-    "reached",
-    "p50 µs",
-    "p99 µs",
-    "spread",
-];
-
-impl Measurements {
-    pub(super) fn push(&mut self, measurement: Measurement) {
-        self.0.push(measurement);
-    }
-
-    pub(super) fn a_limit_was_exceeded(&self) -> bool {
-        self.0
-            .iter()
-            .any(|measured| measured.violations.is_some_and(|violations| violations > 0))
-    }
-
-    pub(super) fn table(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(UTF8_BORDERS_ONLY).set_header(HEADER);
-        for measured in &self.0 {
-            let number = |value: Option<f64>| value.map(figure).unwrap_or_default();
-            let reached = match (measured.reached, measured.violations.unwrap_or_default()) {
-                (_, violations @ 1..) => format!("limit exceeded {violations} times"),
-                (Some(true), _) => "yes".to_owned(),
-                (Some(false), _) => "no".to_owned(),
-                (None, _) => String::new(),
-            };
-            table.add_row([
-                measured.name.to_owned(),
-                figure(measured.value),
-                measured.unit.to_owned(),
-                number(measured.raw),
-                number(measured.ratio),
-                number(measured.goal),
-                reached,
-                number(measured.p50_us),
-                number(measured.p99_us),
-                number(measured.spread),
-            ]);
-        }
-        for column in [1, 3, 4, 5, 7, 8, 9] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let server = self.0.first().and_then(|first| first.server.clone());
-        let driver = self.0.first().map(|first| first.driver.clone());
-        let what = server.or(driver).unwrap_or_default();
-        format!("{what}\n{table}\n")
-    }
-}
-
-/// Formats a value with three significant digits.
-fn figure(value: f64) -> String {
-    match value.abs() {
-        large if large >= 100.0 => format!("{value:.0}"),
-        middle if middle >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
     }
 }
 
@@ -195,12 +163,14 @@ mod tests {
             "raw",
             "ratio",
             "goal",
+            "goal_of",
             "reached",
             "p50_us",
             "p99_us",
             "rounds",
             "spread",
             "violations",
+            "peer",
         ];
         let line = json(&measured);
         let keys: Vec<_> = line.as_object().unwrap().keys().collect();
@@ -227,5 +197,39 @@ mod tests {
             ..measured
         };
         assert_eq!(exceeded.goal(Goal::AtLeast(0.8)).reached, Some(false));
+    }
+
+    #[test]
+    fn a_goal_can_be_for_the_value_although_there_is_a_ratio() {
+        let measured = Measurement::new("wal", 590.0, "bytes a commit").against(390.0);
+        let reached = measured.clone().goal_of_value(Goal::AtMost(600.0));
+        assert_eq!(
+            (reached.goal_of, reached.reached),
+            (Some("value"), Some(true))
+        );
+        let missed = measured.goal(Goal::AtMost(1.5));
+        assert_eq!(
+            (missed.goal_of, missed.reached),
+            (Some("ratio"), Some(false))
+        );
+    }
+
+    #[test]
+    fn only_a_limit_of_our_own_that_was_exceeded_counts() {
+        let by = |by| Kept {
+            by,
+            limit: 1,
+            overtaken: 0,
+            after_kill_s: None,
+            leaked: None,
+        };
+        let exceeded = |peer| Measurement {
+            violations: Some(1),
+            peer,
+            ..Measurement::new("peers", 1.0, "cycles/s")
+        };
+        assert!(exceeded(None).exceeds_a_limit());
+        assert!(exceeded(Some(by(Kept::OURS))).exceeds_a_limit());
+        assert!(!exceeded(Some(by("row counter"))).exceeds_a_limit());
     }
 }

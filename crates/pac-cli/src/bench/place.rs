@@ -21,8 +21,16 @@ const NAMESPACE: &str = "bench";
 const ROUND: Duration = Duration::from_millis(500);
 const QUICK_ROUND: Duration = Duration::from_millis(150);
 
+/// How long finished runs are kept at a place that forgets them, and how many of each repository.
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+const KEPT_FOR: Duration = Duration::from_secs(2);
+#[cfg(any(feature = "etcd", feature = "postgres"))]
+const KEPT: usize = 50;
+
 /// See the module.
 pub(super) struct Place {
+    /// The settings before names were changed.
+    given: Settings,
     settings: Settings,
     tag: String,
     raw: OnceCell<Option<Arc<dyn RawStore>>>,
@@ -34,12 +42,49 @@ impl Place {
         Self::of(settings, &format!("{:012x}", fastrand::u64(..1 << 48)))
     }
 
+    /// Another place of the same store, also empty, with connections of its own.
+    pub(super) fn another(&self) -> Self {
+        Self::new(self.given.clone())
+    }
+
+    /// Another place, whose drivers forget finished runs as soon as they may.
+    pub(super) fn another_that_forgets(&self) -> Self {
+        #[cfg_attr(
+            not(any(feature = "etcd", feature = "postgres")),
+            allow(unused_mut, reason = "memory is not shared, and is not asked")
+        )]
+        let mut other = self.another();
+        #[cfg(feature = "etcd")]
+        {
+            other.settings.etcd.retention.age = KEPT_FOR;
+            other.settings.etcd.retention.per_repository = KEPT;
+        }
+        #[cfg(feature = "postgres")]
+        {
+            other.settings.postgres.retention.age = KEPT_FOR;
+            other.settings.postgres.retention.per_repository = KEPT;
+        }
+        other
+    }
+
+    /// Does work at the place, and deletes everything that was written to it, also when the work
+    /// has failed.
+    pub(super) async fn cleared_after<T>(
+        self,
+        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let done = work(&self).await;
+        let cleared = self.clear().await;
+        done.and_then(|done| cleared.map(|()| done))
+    }
+
     /// The place of another process of this bench.
     #[cfg_attr(
         not(any(feature = "etcd", feature = "postgres")),
         allow(unused_mut, reason = "memory has no names to be kept apart")
     )]
-    pub(super) fn of(mut settings: Settings, tag: &str) -> Self {
+    pub(super) fn of(given: Settings, tag: &str) -> Self {
+        let mut settings = given.clone();
         #[cfg(feature = "etcd")]
         {
             settings.etcd.prefix = format!("{}bench-{tag}/", settings.etcd.prefix);
@@ -49,6 +94,7 @@ impl Place {
             settings.postgres.schema = format!("pac_bench_{tag}");
         }
         Self {
+            given,
             settings,
             tag: tag.to_owned(),
             raw: OnceCell::new(),

@@ -2,7 +2,7 @@
 
 use super::place::Place;
 use super::worker::{Asked, Task, Work};
-use super::{contended, size, wakeup};
+use super::{contended, peers, size, wakeup};
 use crate::exit::Failure;
 
 /// Does the task, until the other process closes this one's standard input.
@@ -13,6 +13,9 @@ pub(super) async fn run(place: &Place, task: &Task) -> Result<(), Failure> {
             contended::take_part(place, number, round, &mut asked).await
         }
         Work::Wait => wakeup::take_part(place, &mut asked).await,
+        Work::Keep { peer, limit, tasks } => {
+            peers::take_part(place, peer, limit, tasks, &mut asked).await
+        }
         Work::Populate { repositories } => size::populate(place, repositories, &mut asked).await,
         Work::Queue { ref tag, entries } => size::queue(place, tag, entries, &mut asked).await,
         Work::Know {

@@ -29,7 +29,11 @@ pub(super) async fn sequential(place: &Place, quick: bool) -> Result<Vec<Measure
         writers: 1,
         writes: 2.0,
     };
-    let goal = place.is_shared().then_some(Goal::AtLeast(0.85));
+    let goal = match place.driver() {
+        DriverKind::Etcd => Some(Goal::AtLeast(0.8)),
+        DriverKind::Postgresql => Some(Goal::AtLeast(0.55)),
+        _ => None,
+    };
     shape.measure(place, quick, goal).await
 }
 
@@ -43,8 +47,8 @@ pub(super) async fn spread(place: &Place, quick: bool) -> Result<Vec<Measurement
         writes: 1.0,
     };
     let goal = match place.driver() {
-        DriverKind::Etcd => Goal::AtLeast(0.7),
-        DriverKind::Postgresql => Goal::AtLeast(1.0),
+        DriverKind::Etcd => Goal::AtLeast(0.8),
+        DriverKind::Postgresql => Goal::AtLeast(0.7),
         _ => Goal::AtLeast(1_000_000.0),
     };
     shape.measure(place, quick, Some(goal)).await
@@ -59,7 +63,11 @@ pub(super) async fn hot(place: &Place, quick: bool) -> Result<Vec<Measurement>, 
         writers: 1,
         writes: 1.0,
     };
-    let goal = place.is_shared().then_some(Goal::AtLeast(4.0));
+    let goal = match place.driver() {
+        DriverKind::Etcd => Some(Goal::AtLeast(9.0)),
+        DriverKind::Postgresql => Some(Goal::AtLeast(7.0)),
+        _ => None,
+    };
     shape.measure(place, quick, goal).await
 }
 

@@ -26,6 +26,12 @@ pub(super) enum Work {
     Contend { number: usize, round: Duration },
     /// Waits for a slot, or for a notification of the store.
     Wait,
+    /// Keeps a limit in one of several ways: that of the store's peer of this number, or ours.
+    Keep {
+        peer: Option<usize>,
+        limit: u32,
+        tasks: usize,
+    },
     /// Has a run in each of this many repositories.
     Populate { repositories: usize },
     /// Measures its own memory while it queues runs.
@@ -123,6 +129,13 @@ impl Worker {
             Ok(1..) => serde_json::from_str(&line).map_err(bug),
             _ => Err(bug("a process that takes part has ended")),
         }
+    }
+}
+
+impl Worker {
+    /// Kills the worker with SIGKILL, so that it can tell nobody.
+    pub(super) fn kill(mut self) -> Result<(), Failure> {
+        self.child.kill().map_err(bug)
     }
 }
 
