@@ -124,7 +124,7 @@ impl RawStore for RawEtcd {
     async fn prepare(&self, _: Peer, _: u32) -> Result<(), Error> {
         // A process that has ended stays in the queue until its leases are over.
         let queued = Transaction {
-            then: vec![Operation::delete_under(&format!("{}/", self.lock_name()))],
+            then: vec![Operation::delete_under(format!("{}/", self.lock_name()))],
             ..Transaction::default()
         };
         let deleted = self.cluster.commit(queued, "measure", Effect::Write).await;
