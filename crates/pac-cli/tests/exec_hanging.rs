@@ -28,7 +28,7 @@ const SIGNALS: [(&str, i32); 2] = [("TERM", 15), ("INT", 2)];
 /// answer: reading the limit waits for the first lock, the admission for the second.
 const QUESTIONS: [(&str, &str); 2] = [
     ("repositories", "ACCESS EXCLUSIVE"),
-    ("entries", "SHARE ROW EXCLUSIVE"),
+    ("slots", "SHARE ROW EXCLUSIVE"),
 ];
 
 #[test]
@@ -87,7 +87,7 @@ fn postgres_a_waiter_ends_in_time_although_the_store_hangs() {
     for (name, number) in SIGNALS {
         let mut waiter = start(&store, &[]);
         store.wait_for_counts(1, 1);
-        let lock = Lock::take(&store, "entries", "SHARE ROW EXCLUSIVE");
+        let lock = Lock::take(&store, "queue", "SHARE ROW EXCLUSIVE");
         waiter.signal(name);
         ends_at_once(waiter, Instant::now(), 128 + number);
         // Without a lock the place goes with the session, as that of a killed process does.
@@ -97,7 +97,7 @@ fn postgres_a_waiter_ends_in_time_although_the_store_hangs() {
     let began = Instant::now();
     let waiter = start(&store, &["--wait-timeout", "5s"]);
     store.wait_for_counts(1, 1);
-    let lock = Lock::take(&store, "entries", "SHARE ROW EXCLUSIVE");
+    let lock = Lock::take(&store, "queue", "SHARE ROW EXCLUSIVE");
     ends_at_once(waiter, began + Duration::from_secs(5), 75);
     drop(lock);
     std::fs::write(&go, "").unwrap();
