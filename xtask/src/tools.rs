@@ -22,11 +22,11 @@ pub(crate) struct Tool {
 
 #[derive(Debug)]
 enum Install {
-    /// Installed by this program from the registry, in the version that CI uses, and with the features
-    /// that its program needs.
+    /// Installed by this program from the registry, in the version that CI uses, and with these arguments
+    /// of `cargo install`.
     Cargo {
         version: &'static str,
-        features: &'static [&'static str],
+        args: &'static [&'static str],
     },
     /// Installed from the system's packages if this runs as root; otherwise the crate from the
     /// registry is built below `target`, and its program is used in place of the tool.
@@ -54,7 +54,8 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     probe: "cargo deny --version",
     install: Install::Cargo {
         version: "0.20.2",
-        features: &[],
+        // To optimise it takes minutes, and it runs for seconds.
+        args: &["--debug"],
     },
 };
 
@@ -64,7 +65,7 @@ pub(crate) const CARGO_AUDITABLE: Tool = Tool {
     probe: "cargo auditable --version",
     install: Install::Cargo {
         version: "0.7.7",
-        features: &[],
+        args: &[],
     },
 };
 
@@ -74,7 +75,7 @@ pub(crate) const CARGO_ABOUT: Tool = Tool {
     probe: "cargo about --version",
     install: Install::Cargo {
         version: "0.9.3",
-        features: &["cli"],
+        args: &["--features", "cli"],
     },
 };
 
@@ -145,12 +146,12 @@ pub(crate) fn ensure(root: &Path, tool: &Tool) -> Result<()> {
                 .arg(*instead)
                 .run(root)
         }
-        (Install::Cargo { version, features }, None) => {
+        (Install::Cargo { version, args }, None) => {
             println!(
                 "{} is missing; installing it, which takes minutes",
                 tool.name
             );
-            from_the_registry(tool.name, version, features).run(root)
+            from_the_registry(tool.name, version, args).run(root)
         }
     }
 }
@@ -161,13 +162,13 @@ fn is_another(name: &str, found: &str, version: &str) -> bool {
     own.is_some_and(|own| own.trim() != version)
 }
 
-fn from_the_registry(name: &str, version: &str, features: &[&str]) -> CommandLine {
+fn from_the_registry(name: &str, version: &str, args: &[&str]) -> CommandLine {
     let install = CommandLine::new("cargo install --locked")
         .arg(name)
         .arg("--version")
         .arg(version);
-    let of_each = |install: CommandLine, feature: &&str| install.arg("--features").arg(*feature);
-    features.iter().fold(install, of_each)
+    let args = args.iter();
+    args.fold(install, |install, arg| install.arg(*arg))
 }
 
 #[cfg(test)]
@@ -192,14 +193,14 @@ mod tests {
 
     #[test]
     fn a_crate_is_installed_in_its_version_and_with_what_its_program_needs() {
-        for (features, line) in [
+        for (args, line) in [
             (&[][..], "cargo install --locked a --version 1.2.3"),
             (
-                &["cli"],
+                &["--features", "cli"],
                 "cargo install --locked a --version 1.2.3 --features cli",
             ),
         ] {
-            assert_eq!(from_the_registry("a", "1.2.3", features).to_string(), line);
+            assert_eq!(from_the_registry("a", "1.2.3", args).to_string(), line);
         }
     }
 
