@@ -4,19 +4,20 @@
 -- The head is locked first, by the commit that has written it or else by the guard, and the slots are
 -- counted in a later statement, which sees what was committed before that. That is so at READ COMMITTED alone, so the guard refuses all else.
 
--- Counts the slots of a repository, for a row that takes one. The row says where the commit has put
--- the head. Where this transaction has written the head it holds its lock, so the slots are counted
--- at once, and the head is not searched for by key: while a transaction elsewhere in the database
--- keeps an old snapshot, such a search goes through all old versions of it. For the same reason the
--- count begins at the column `slots_from`.
-CREATE FUNCTION guard_slot() RETURNS trigger
+-- Counts the slots of a repository, for rows that take some at revisions from `p_lowest` to `p_highest`.
+-- The rows say where the commit has put the head. Where this transaction has written the head it holds
+-- its lock, so the slots are counted at once, and the head is not searched for by key: while a
+-- transaction elsewhere in the database keeps an old snapshot, such a search goes through all old
+-- versions of it. For the same reason the count begins at the column `slots_from`.
+CREATE FUNCTION guard_limit(p_repository text, p_lowest bigint, p_highest bigint, p_head tid)
+RETURNS void
 LANGUAGE plpgsql SET search_path FROM CURRENT
 SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   -- How many revisions `slots_from` may be behind before it is set anew, which costs a write.
   c_behind CONSTANT bigint := 100;
-  v_place tid := new.head;
+  v_place tid := p_head;
   v_own xid := pg_current_xact_id()::xid;
   v_limit bigint;
   v_revision bigint;
@@ -35,7 +36,7 @@ BEGIN
       FROM repositories r, LATERAL (SELECT min(s.revision) AS earliest,
           count(*) FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)) AS held
         FROM slots s WHERE s.repository = r.repository AND s.revision >= r.slots_from) t
-      WHERE r.ctid = v_place AND (r.repository = new.repository) IS TRUE
+      WHERE r.ctid = v_place AND (r.repository = p_repository) IS TRUE
         AND (v_own IS NULL OR r.xmin = v_own);
     EXIT WHEN FOUND;
     IF v_own IS NULL THEN
@@ -43,31 +44,51 @@ BEGIN
         USING ERRCODE = 'PAC01';
     END IF;
     -- Not the commit of a process that writes the head too: it is locked here.
-    SELECT r.ctid INTO v_place FROM repositories r WHERE r.repository = new.repository
+    SELECT r.ctid INTO v_place FROM repositories r WHERE r.repository = p_repository
       FOR NO KEY UPDATE;
     v_own := NULL;
   END LOOP;
-  IF new.revision NOT BETWEEN v_from AND v_revision THEN
+  IF p_lowest < v_from OR p_highest > v_revision THEN
     RAISE EXCEPTION 'a run was to be started in % at a revision of the past or the future',
-      new.repository USING ERRCODE = 'PAC01';
+      p_repository USING ERRCODE = 'PAC01';
   END IF;
   IF v_limit > 0 AND v_held > v_limit THEN
-    RAISE EXCEPTION 'more runs were to be started in % than its limit admits', new.repository
+    RAISE EXCEPTION 'more runs were to be started in % than its limit admits', p_repository
       USING ERRCODE = 'PAC01';
   END IF;
   -- Whoever commits next finds that the head has moved.
   IF v_earliest > v_from + c_behind THEN
     UPDATE repositories r SET slots_from = v_earliest WHERE r.ctid = v_place;
   END IF;
+END
+$$;
+
+-- Once for each repository, however many of its slots a statement takes.
+CREATE FUNCTION guard_inserted() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT
+AS $$
+BEGIN
+  PERFORM guard_limit(t.repository, min(t.revision), max(t.revision), (array_agg(t.head))[1])
+    FROM taken t WHERE NOT t.adopted GROUP BY t.repository;
   RETURN NULL;
 END
 $$;
 
 CREATE TRIGGER guard_inserted AFTER INSERT ON slots
-  FOR EACH ROW WHEN (NOT new.adopted) EXECUTE FUNCTION guard_slot();
+  REFERENCING NEW TABLE AS taken
+  FOR EACH STATEMENT EXECUTE FUNCTION guard_inserted();
+
+CREATE FUNCTION guard_updated() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT
+AS $$
+BEGIN
+  PERFORM guard_limit(new.repository, new.revision, new.revision, new.head);
+  RETURN NULL;
+END
+$$;
 
 -- A slot that goes on with another token, session or revision is the same one.
 CREATE TRIGGER guard_updated AFTER UPDATE ON slots
   FOR EACH ROW WHEN (NOT new.adopted AND (new.repository <> old.repository OR new.run <> old.run
     OR new.revision < old.revision))
-  EXECUTE FUNCTION guard_slot();
+  EXECUTE FUNCTION guard_updated();
