@@ -2,7 +2,8 @@
 -- Only runs that the head's latest commit has adopted may be beyond it.
 --
 -- The head is locked first, by the commit that has written it or else by the guard, and the slots are
--- counted in a later statement, which sees what was committed before that. That is so at READ COMMITTED alone, so the guard refuses all else.
+-- counted in a later statement, which sees what was committed before that. That is so at READ
+-- COMMITTED alone, so the guard refuses all else.
 
 -- Counts the slots of a repository, for rows that take some at revisions from `p_lowest` to `p_highest`.
 -- The rows say where the commit has put the head. Where this transaction has written the head it holds
