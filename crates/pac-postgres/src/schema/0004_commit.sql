@@ -33,6 +33,16 @@ CREATE FUNCTION new_stamp(revision bigint) RETURNS bigint
 LANGUAGE sql VOLATILE
 RETURN lineage(revision) << 31 | floor(random() * 2147483648)::bigint;
 
+-- A row of what a read has found: the head with what comes before it, or an entry with nulls before it.
+CREATE TYPE loaded AS (
+  floor bigint, part boolean, at text,
+  format smallint, revision bigint, stamp bigint, run_limit bigint, limit_version bigint,
+  last_ticket bigint, last_token bigint, queued bigint, started bigint,
+  run_format smallint, run text, uid text, kind smallint, priority integer, ticket bigint,
+  state smallint, token bigint, session bigint, orphaned boolean, outcome smallint,
+  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint);
+REVOKE USAGE ON TYPE loaded FROM PUBLIC;
+
 -- Returns first the head with the floor, and whether what follows is a part; then the entries that
 -- changed after the revision `p_known` with the stamp `p_stamp`. All entries, if that is null, or is
 -- not known to belong to the history of what is there, or records of runs that changed later may
@@ -41,19 +51,13 @@ RETURN lineage(revision) << 31 | floor(random() * 2147483648)::bigint;
 -- when the calling statement began.
 CREATE FUNCTION load_repository(
   p_repository text, p_known bigint, p_stamp bigint, p_at text, p_finished bigint)
-RETURNS TABLE (
-  floor bigint, part boolean, at text,
-  format smallint, revision bigint, stamp bigint, run_limit bigint, limit_version bigint,
-  last_ticket bigint, last_token bigint, queued bigint, started bigint,
-  run_format smallint, run text, uid text, kind smallint, priority integer, ticket bigint,
-  state smallint, token bigint, session bigint, orphaned boolean, outcome smallint,
-  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint)
+RETURNS SETOF loaded
 LANGUAGE plpgsql STABLE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
 SET plan_cache_mode = force_generic_plan
 AS $$
-#variable_conflict use_column
 DECLARE
+  v_head loaded;
   v_after bigint := -1;
   v_purged bigint;
   v_slots_from bigint;
@@ -61,8 +65,9 @@ BEGIN
   SELECT f.value, r.ctid, r.purged, counted(r.slots_from, 4611686018427387904), r.format,
       r.revision, r.stamp, r.run_limit, r.limit_version, r.last_ticket, r.last_token, r.queued,
       r.started
-    INTO floor, at, v_purged, v_slots_from, format, revision, stamp, run_limit, limit_version,
-      last_ticket, last_token, queued, started
+    INTO v_head.floor, v_head.at, v_purged, v_slots_from, v_head.format, v_head.revision,
+      v_head.stamp, v_head.run_limit, v_head.limit_version, v_head.last_ticket,
+      v_head.last_token, v_head.queued, v_head.started
     FROM floor f LEFT JOIN LATERAL (
       SELECT k.ctid, k.* FROM repositories k
         WHERE k.ctid = p_at::tid AND (k.repository = p_repository) IS TRUE
@@ -72,11 +77,11 @@ BEGIN
   IF NOT FOUND THEN
     RETURN;
   END IF;
-  part := CASE WHEN format IS NULL THEN NULL ELSE coalesce(p_known >= v_purged AND CASE p_known
-    WHEN revision THEN p_stamp = stamp
-    ELSE p_known < revision AND p_stamp >> 31 = lineage(p_known) END, false) END;
-  RETURN NEXT;
-  IF part THEN
+  v_head.part := CASE WHEN v_head.format IS NULL THEN NULL
+    ELSE coalesce(p_known >= v_purged AND CASE p_known WHEN v_head.revision THEN p_stamp = v_head.stamp
+      ELSE p_known < v_head.revision AND p_stamp >> 31 = lineage(p_known) END, false) END;
+  RETURN NEXT v_head;
+  IF v_head.part THEN
     v_after := p_known;
   END IF;
   -- The types have to be those of the result, not domains.
@@ -111,13 +116,7 @@ $$;
 -- locks that were taken meanwhile are given back.
 CREATE FUNCTION reload(
   p_repository text, p_known bigint, p_stamp bigint, p_at text, p_finished bigint)
-RETURNS TABLE (
-  floor bigint, part boolean, at text,
-  format smallint, revision bigint, stamp bigint, run_limit bigint, limit_version bigint,
-  last_ticket bigint, last_token bigint, queued bigint, started bigint,
-  run_format smallint, run text, uid text, kind smallint, priority integer, ticket bigint,
-  state smallint, token bigint, session bigint, orphaned boolean, outcome smallint,
-  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint)
+RETURNS SETOF loaded
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
