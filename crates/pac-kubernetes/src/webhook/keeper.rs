@@ -158,7 +158,7 @@ impl Secret {
             configuration.as_ref().map_err(Clone::clone)?;
         }
         let kept = mended.unwrap_or(kept);
-        if kept.is_usable(&secret.terms, now) {
+        if !served.is_there() && kept.is_usable(&secret.terms, now) {
             show_first(served, &kept);
         }
         let mut told = secret.tell(&configuration, &kept.authorities).await;
