@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pac_concurrency::DriverKind;
 use pac_concurrency::raw::{Gauges, RawStore};
-use pac_concurrency::{DriverKind, Limit};
 use tokio::time::sleep;
 
 use super::load::{Length, Load, Names};
 use super::measurement::{Goal, Measurement};
-use super::place::{Place, repository};
+use super::place::{Place, repositories};
 use super::rounds::Rounds;
 use crate::exit::Failure;
 use crate::output::note;
@@ -79,16 +79,12 @@ async fn rounds(
     (name, tasks, cycles): (&str, usize, usize),
     figure: fn(&Gauges) -> Option<u64>,
 ) -> Result<Rounds, Failure> {
-    let mut keys = Vec::new();
+    let name = format!("{name}{tasks}");
     let manager = place.manager().await?;
-    for number in 0..tasks {
-        let key = repository(&format!("{name}{tasks}-{number}"))?;
-        manager.set_limit(&key, Limit::new(5), None).await?;
-        keys.push(key);
-    }
+    let keys = repositories(&manager, &name, tasks, 5).await?;
     manager.close().await?;
     drop(manager);
-    let names = Names::new(&format!("{name}{tasks}"));
+    let names = Names::new(&name);
     let each = |growth: u64| growth as f64 / cycles as f64;
     Rounds::alternate(
         3,

@@ -1,12 +1,10 @@
 //! Whether what the store keeps, and the speed, stay as they are over many cycles when finished runs
 //! are forgotten: old versions of rows that nobody clears away would show.
 
-use pac_concurrency::Limit;
-
 use super::costs::settled;
 use super::load::{Length, Load, Names};
 use super::measurement::{Goal, Measurement};
-use super::place::{Place, repository};
+use super::place::{Place, repositories};
 use crate::exit::Failure;
 use crate::output::note;
 
@@ -55,12 +53,7 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
 /// The states after the first part of the cycles, and after the last one.
 async fn run(place: &Place, cycles: usize) -> Result<(State, State), Failure> {
     let manager = place.manager().await?;
-    let mut keys = Vec::new();
-    for number in 0..REPOSITORIES {
-        let key = repository(&format!("flat-{number}"))?;
-        manager.set_limit(&key, Limit::new(5), None).await?;
-        keys.push(key);
-    }
+    let keys = repositories(&manager, "flat", REPOSITORIES, 5).await?;
     manager.close().await?;
     let names = Names::new("flat");
     let part = async |rounds| {

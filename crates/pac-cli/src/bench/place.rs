@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pac_concurrency::raw::RawStore;
 use pac_concurrency::{
-    ConcurrencyManager, DriverKind, PipelineRunKey, RepositoryKey, RunRequest, Settings,
+    ConcurrencyManager, DriverKind, Limit, PipelineRunKey, RepositoryKey, RunRequest, Settings,
 };
 use tokio::sync::OnceCell;
 
@@ -199,6 +199,22 @@ impl Pace {
 /// The key of a repository with a name.
 pub(super) fn repository(name: &str) -> Result<RepositoryKey, Failure> {
     RepositoryKey::new(NAMESPACE, name).map_err(bug)
+}
+
+/// Makes this many repositories with a limit, named alike.
+pub(super) async fn repositories(
+    manager: &ConcurrencyManager,
+    name: &str,
+    number: usize,
+    limit: u32,
+) -> Result<Vec<RepositoryKey>, Failure> {
+    let mut keys = Vec::with_capacity(number);
+    for number in 0..number {
+        let key = repository(&format!("{name}-{number}"))?;
+        manager.set_limit(&key, Limit::new(limit), None).await?;
+        keys.push(key);
+    }
+    Ok(keys)
 }
 
 /// A request for a run with a name, which is its uid too.

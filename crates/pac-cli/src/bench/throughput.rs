@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pac_concurrency::DriverKind;
 use pac_concurrency::raw::RawStore;
-use pac_concurrency::{DriverKind, Limit};
 
 use tokio::task::JoinSet;
 
 use super::load::{Length, Load, Names};
 use super::measurement::{Goal, Measurement};
-use super::place::{Pace, Place, bug, rate, repository};
+use super::place::{Pace, Place, bug, rate, repositories};
 use super::rounds::Rounds;
 use crate::exit::Failure;
 
@@ -90,17 +90,10 @@ impl Shape {
         goal: Option<Goal>,
     ) -> Result<Vec<Measurement>, Failure> {
         let manager = place.manager().await?;
-        let mut repositories = Vec::new();
-        for number in 0..self.repositories {
-            let key = repository(&format!("{}-{number}", self.name))?;
-            manager
-                .set_limit(&key, Limit::new(self.limit), None)
-                .await?;
-            repositories.push(key);
-        }
+        let keys = repositories(&manager, self.name, self.repositories, self.limit).await?;
         let pace = Pace::new(quick);
         let names = Names::new(self.name);
-        let mut load = Load::new(manager.clone(), repositories, self.tasks, names);
+        let mut load = Load::new(manager.clone(), keys, self.tasks, names);
         let raw = place.raw().await?;
         let length = if place.is_shared() {
             Length::Time(pace.round)

@@ -130,9 +130,7 @@ impl Worker {
             _ => Err(bug("a process that takes part has ended")),
         }
     }
-}
 
-impl Worker {
     /// Kills the worker with SIGKILL, so that it can tell nobody.
     pub(super) fn kill(mut self) -> Result<(), Failure> {
         self.child.kill().map_err(bug)
