@@ -117,7 +117,7 @@ pub use connect::{
 pub use pac_core::file;
 pub use pac_core::manager::{
     Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
-    KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, QueuedRun,
+    KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, Permits, QueuedRun,
     RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus, RunningRun, Turn, Update,
     WaitReason, Waiter,
 };

@@ -74,6 +74,8 @@ macro_rules! conformance {
                 Nothing s28_giving_up_outlives_the_session giving_up_outlives_the_session;
                 Nothing s29_dropped_admissions_leak_nothing dropped_admissions_leak_nothing;
                 Nothing s30_places_can_be_read_and_watched places_can_be_read_and_watched;
+                Nothing slots_of_several_repositories_come_together
+                    slots_of_several_repositories_come_together;
             }
             leases_and_crashes {
                 Nothing s31_long_runs_keep_their_slots long_runs_keep_their_slots;

@@ -51,6 +51,12 @@
 //! [losing a lease](super::losing). Nothing leaks: dropping any of these futures at any moment
 //! gives back what it had.
 //!
+//! # Several at once
+//!
+//! [`acquire_all`] holds a slot of each of several repositories. It takes them in the order of
+//! their names, whatever the order in which you give them, so that two who ask for the same ones
+//! never wait for each other; and it gives back what it had when it fails or is dropped.
+//!
 //! The name of the run behind a permit is made up. It is *ephemeral*: it ends with this process.
 //! To name runs yourself, or to have them outlive the process, see [waiting](super::waiting) and
 //! [controllers](super::controllers).
@@ -58,6 +64,7 @@
 //! [`with_slot`]: crate::ConcurrencyManager::with_slot
 //! [`acquire`]: crate::ConcurrencyManager::acquire
 //! [`acquire_timeout`]: crate::ConcurrencyManager::acquire_timeout
+//! [`acquire_all`]: crate::ConcurrencyManager::acquire_all
 //! [`try_acquire`]: crate::ConcurrencyManager::try_acquire
 //! [`Permit`]: crate::Permit
 //! [`Permit::lost`]: crate::Permit::lost

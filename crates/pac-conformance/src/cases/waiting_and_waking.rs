@@ -1,11 +1,13 @@
 //! Waiting and waking.
 
 mod giving_up;
+mod together;
 
 pub use giving_up::{
     a_waiter_that_gives_up_leaves_nothing, dropped_admissions_leak_nothing,
     giving_up_outlives_the_session,
 };
+pub use together::slots_of_several_repositories_come_together;
 
 use std::time::Duration;
 

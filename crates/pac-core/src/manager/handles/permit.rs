@@ -111,7 +111,7 @@ fn release_of(lease: &Lease, outcome: RunOutcome) -> Command {
 }
 
 /// What is told when a slot was lost before the work was done.
-fn lost_at_work(why: LeaseLoss) -> Error {
+pub(super) fn lost_at_work(why: LeaseLoss) -> Error {
     let kind = match why {
         LeaseLoss::Ended(_) | LeaseLoss::TakenOver => ErrorKind::RunEnded,
         LeaseLoss::NotRenewed | LeaseLoss::SessionLost => ErrorKind::SessionLost,

@@ -1,0 +1,162 @@
+//! Slots of several repositories at once.
+
+use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::permit::{Permit, lost_at_work};
+use crate::error::{Error, ErrorKind};
+use crate::event::LeaseLoss;
+use crate::manager::ConcurrencyManager;
+use crate::name::RepositoryKey;
+use crate::state::RunOutcome;
+
+/// A slot of each of several repositories, all given back when this is dropped: see [`Permit`].
+#[derive(Debug, Default)]
+#[must_use = "dropping permits gives the slots back"]
+pub struct Permits(Vec<Permit>);
+
+impl Permits {
+    /// The permits, in the order of the names of their repositories.
+    pub fn iter(&self) -> impl Iterator<Item = &Permit> {
+        self.0.iter()
+    }
+
+    /// The permit of a repository, if it is one of these.
+    #[must_use = "the permit only shows what is held"]
+    pub fn of(&self, repository: &RepositoryKey) -> Option<&Permit> {
+        self.iter()
+            .find(|permit| permit.lease().repository() == repository)
+    }
+
+    /// Whether this process may still act as the holder of all: see [`ConcurrencyManager::holds`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.iter().all(Permit::is_held)
+    }
+
+    /// Waits until the first of the slots is no longer held, and says which and why: see
+    /// [`Lease::lost`](super::lease::Lease::lost). Without any slot it waits for ever. Cancel-safe.
+    pub fn lost(&self) -> impl Future<Output = (RepositoryKey, LeaseLoss)> + Send + use<> {
+        let lost = self
+            .iter()
+            .map(|permit| (permit.lease().repository().clone(), permit.lost()));
+        let mut lost: Vec<_> = lost.collect();
+        poll_fn(move |cx| {
+            for (repository, lost) in &mut lost {
+                if let Poll::Ready(why) = Pin::new(lost).poll(cx) {
+                    return Poll::Ready((repository.clone(), why));
+                }
+            }
+            Poll::Pending
+        })
+    }
+
+    /// How the work ended, as the history of every repository is to show it. *Completed* unless this
+    /// is called.
+    pub fn set_outcome(&mut self, outcome: RunOutcome) {
+        for permit in &mut self.0 {
+            permit.set_outcome(outcome);
+        }
+    }
+
+    /// Gives all slots back, one commit for each.
+    ///
+    /// Dropped before it is ready, it is carried out in the background.
+    ///
+    /// # Errors
+    /// The first of those of [`Permit::release`]. All slots are given back in the background all
+    /// the same.
+    pub async fn release(self) -> Result<(), Error> {
+        let mut all = Ok(());
+        for permit in self.0 {
+            let released = permit.release().await.map(drop);
+            all = all.and(released);
+        }
+        all
+    }
+}
+
+impl ConcurrencyManager {
+    /// Waits for a slot of each of these repositories, for as long as it takes, and holds all until
+    /// the permits are dropped. No repository is given twice.
+    ///
+    /// The slots are taken one after the other in the order of the repositories' names, so that of
+    /// all who ask in this way nobody waits for one who waits for him. Those that came first are
+    /// held while the others are waited for. It is no commit of its own: each slot costs what
+    /// [`acquire`](Self::acquire) does.
+    ///
+    /// Dropped before it is ready, it leaves nothing behind.
+    ///
+    /// # Errors
+    /// Those of [`acquire`](Self::acquire), and that of [`with_slot`](Self::with_slot) when a slot
+    /// was lost while another one was waited for; `InvalidInput` when a repository is there twice.
+    /// What was held is given back.
+    pub async fn acquire_all<'a>(
+        &self,
+        repositories: impl IntoIterator<Item = &'a RepositoryKey>,
+    ) -> Result<Permits, Error> {
+        let mut permits = Permits::default();
+        for repository in in_order(repositories)? {
+            permits
+                .0
+                .push(permits.beside(self.acquire(repository)).await?);
+        }
+        Ok(permits)
+    }
+
+    /// The same, but waits in the queues no longer than until `timeout` after this call, for all
+    /// together; `None` when not all slots had come by then.
+    ///
+    /// # Errors
+    /// As [`acquire_all`](Self::acquire_all) and [`acquire_timeout`](Self::acquire_timeout).
+    pub async fn acquire_all_timeout<'a>(
+        &self,
+        repositories: impl IntoIterator<Item = &'a RepositoryKey>,
+        timeout: Duration,
+    ) -> Result<Option<Permits>, Error> {
+        let since = Instant::now();
+        let mut permits = Permits::default();
+        for repository in in_order(repositories)? {
+            let left = timeout.saturating_sub(since.elapsed());
+            let taken = permits
+                .beside(self.acquire_timeout(repository, left))
+                .await?;
+            let Some(permit) = taken else {
+                return Ok(None);
+            };
+            permits.0.push(permit);
+        }
+        Ok(Some(permits))
+    }
+}
+
+impl Permits {
+    /// What is waited for while these are held: it is given up when one of them is lost.
+    async fn beside<T>(&self, waiting: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            (repository, why) = self.lost() => Err(lost_at_work(why).in_repository(&repository)),
+            waited = waiting => waited,
+        }
+    }
+}
+
+/// The repositories in the order in which all who ask take them.
+fn in_order<'a>(
+    repositories: impl IntoIterator<Item = &'a RepositoryKey>,
+) -> Result<BTreeSet<&'a RepositoryKey>, Error> {
+    let mut ordered = BTreeSet::new();
+    for repository in repositories {
+        if !ordered.insert(repository) {
+            let message = "the repository is there twice; a slot of each is held at most once";
+            let error = Error::new(ErrorKind::InvalidInput, "acquire", message.to_owned());
+            return Err(error.in_repository(repository));
+        }
+    }
+    Ok(ordered)
+}
