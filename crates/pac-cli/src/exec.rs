@@ -7,24 +7,29 @@ mod family;
 #[cfg(not(target_os = "linux"))]
 #[path = "exec/elsewhere.rs"]
 mod family;
+mod grace;
 pub(crate) mod guarded;
+mod held;
 mod name;
 mod patience;
 mod processes;
 mod queue;
 mod renewals;
 mod signals;
+mod slots;
 mod terminal;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::future::pending;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::value_parser;
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Ended, Error, ErrorKind, Lease, Limit, ManagerOptions,
-    PipelineRunKey, Priority, RepositoryKey, RunOutcome, RunRequest, Settings, Turn,
+    ConcurrencyManager, Error, ErrorKind, ManagerOptions, PipelineRunKey, RepositoryKey,
+    RunOutcome, Settings,
 };
 use tokio::time::{Instant, sleep};
 
@@ -33,8 +38,8 @@ use crate::output::note;
 use crate::store;
 use child::{Child, Over, Start};
 use family::Family;
+use held::{Held, Outer};
 use patience::{Patience, Stop, until};
-use queue::{Queue, Waited};
 use signals::Signals;
 
 const AFTER_HELP: &str = "\
@@ -45,9 +50,17 @@ The command's standard streams are its own. In its environment it finds, beside 
   PAC_LEASE          the session that holds it, as `pac status` shows it
   PAC_FENCING_TOKEN  a number that grows with every grant of the repository: hand it to
                      what the command writes to, and have smaller ones refused there
+  PAC_HELD           all slots that it runs in, as NS/NAME=NS/RUN#TOKEN with spaces between;
+                     the four above are of the repository that was named first
 and not the passwords of the store: PAC_POSTGRESQL_URL, PAC_POSTGRESQL_PASSWORD, PAC_ETCD_PASSWORD
 and ETCD_PASSWORD are taken out. A command that runs `pac` itself needs --keep-credentials, or
 settings in files.
+
+Several repositories: their slots are taken in the order of the names, whatever the order in which
+they are given, so that no two commands wait for each other; all are given back when one is not had.
+What is held is said while the rest is waited for.
+A `pac exec` inside a command that holds a slot of the same repository would wait for itself. It is
+refused, or with --reentrant runs within that slot, as long as the store says that it is held.
 
 Limit: without --limit the one in force is used. With it, the limit is set if it is another,
 unless a controller has announced it from a Repository: that one holds.
@@ -56,8 +69,11 @@ Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command
 starts, they end the waiting for a slot. At a terminal, what is typed (Ctrl-C) reaches the
 command from the terminal alone. Without one, the command has a process group of its own, and
 signals reach all of it.
-If the lease is lost (the store was away for longer than the TTL, `pac` was stopped, the run was
-cancelled) the command gets SIGTERM, and ten seconds later SIGKILL.
+If the session cannot be renewed, the command gets SIGTERM when no more than --kill-grace is left of
+the TTL, and SIGKILL before it is over, so that it has ended before anybody else may start. If the
+lease is lost at once (`pac` was stopped for longer than that, the run was cancelled), the command
+gets SIGTERM then, and SIGKILL after --kill-grace: for so long it may run beside the next one, and
+what it writes to is guarded by the fencing token.
 Should `pac` itself be killed, the command is killed at once (on Linux; what the command has
 started is not), and the next waiter starts within the TTL plus two seconds.
 
@@ -79,9 +95,6 @@ Exit codes: the command's own, or 128 + the signal that ended it; and
  126  the command cannot be run
  127  there is no such command";
 
-/// The time between SIGTERM and SIGKILL when the lease is lost.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// How long the store may take to be told of the end when a signal or `--wait-timeout` asks for
 /// it. What it has not heard by then ends with the session.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
@@ -93,11 +106,11 @@ const FULL: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// The repository whose slots are shared
-    #[arg(short, long, value_name = "NS/NAME")]
-    repository: RepositoryKey,
+    /// The repository whose slots are shared; given several times, a slot of each is held
+    #[arg(short, long = "repository", value_name = "NS/NAME", required = true)]
+    repositories: Vec<RepositoryKey>,
 
-    /// How many may run at once, 1 or more
+    /// How many may run at once, 1 or more; for one repository alone
     #[arg(short, long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     limit: Option<u32>,
 
@@ -118,6 +131,15 @@ pub(crate) struct Args {
     /// [default: concurrency-session-ttl of the settings]
     #[arg(long, value_name = "DURATION", value_parser = session_ttl)]
     ttl: Option<Duration>,
+
+    /// Between SIGTERM and SIGKILL if the slot is lost, a third of the TTL at most
+    /// [default: a fifth of the TTL, and no more than 10s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
+    kill_grace: Option<Duration>,
+
+    /// Inside a command that holds a slot of the same repository, run within that slot
+    #[arg(long)]
+    reentrant: bool,
 
     /// Do not wait for a slot
     #[arg(long, conflicts_with = "wait_timeout")]
@@ -142,29 +164,29 @@ pub(crate) struct Args {
 
 /// Waits for a slot, runs the command while holding it, and gives the slot back.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<ExitCode, Failure> {
-    let settings = args.settings(settings.clone())?;
+    let (settings, times) = args.settings(settings.clone())?;
     // On this thread: the kernel kills the command when the *thread* that started it ends.
-    store::block_on(exec(args, &settings)).map(ExitCode::from)
+    store::block_on(exec(args, &settings, times)).map(ExitCode::from)
 }
 
-async fn exec(args: &Args, settings: &Settings) -> Result<u8, Failure> {
+async fn exec(args: &Args, settings: &Settings, times: Times) -> Result<u8, Failure> {
     if args.contain {
         // What is missing is said before the wait.
         Family::gather()?;
     }
+    let outer = Outer::of_environment()?;
     let mut patience = Patience {
         signals: Signals::install()?,
         deadline: args.deadline(),
     };
     let ended = match args.connected(settings, &mut patience).await {
         Ok(manager) => {
-            let ttl = settings.manager.session_ttl;
-            let ended = with_slot(args, &manager, ttl, &mut patience).await;
+            let ended = with_slots(args, &outer, &manager, times, &mut patience).await;
             let in_haste = matches!(
                 ended,
-                Err(Stop::Signal(_) | Stop::TimedOut | Stop::Unanswered)
+                Err(Stop::Signal(_) | Stop::TimedOut(_) | Stop::Unanswered)
             );
-            close(&manager, in_haste.then_some(TOLD_WITHIN), ttl).await;
+            close(&manager, in_haste.then_some(TOLD_WITHIN), times.ttl).await;
             ended
         }
         Err(stop) => Err(stop),
@@ -172,8 +194,7 @@ async fn exec(args: &Args, settings: &Settings) -> Result<u8, Failure> {
     match ended {
         Ok(code) => Ok(code),
         Err(Stop::Signal(signal)) => Ok(signals::exit_code(signal)),
-        Err(Stop::TimedOut) if args.no_wait => Err(args.no_slot("--no-wait")),
-        Err(Stop::TimedOut) => Err(args.no_slot("--wait-timeout")),
+        Err(Stop::TimedOut(repository)) => Err(args.no_slot(&repository)),
         Err(Stop::Unanswered) => Err(args.unanswered()),
         Err(Stop::Failed(failure)) => Err(failure),
     }
@@ -193,75 +214,39 @@ async fn close(manager: &ConcurrencyManager, within: Option<Duration>, ttl: Dura
     }
 }
 
-async fn with_slot(
+async fn with_slots(
     args: &Args,
+    outer: &Outer,
     manager: &ConcurrencyManager,
-    ttl: Duration,
+    times: Times,
     patience: &mut Patience,
 ) -> Result<u8, Stop> {
-    let may_start = patience.ask(args.announce_limit(manager)).await?;
-    if args.no_wait && !may_start {
-        return Err(args.no_slot("--no-wait").into());
-    }
-    let mut queue = Queue::new(
-        &args.repository,
-        if args.no_wait {
-            Some(Instant::now())
-        } else {
-            patience.deadline
-        },
-        manager.events(),
-    );
-    let mut rewinds = manager.health().rewinds;
-    let mut again = false;
-    loop {
-        if std::mem::replace(&mut again, true) {
-            // A store that has lost the place may have lost the limit too.
-            patience.ask(args.announce_limit(manager)).await?;
-        }
-        let waiter = match patience.ask(args.admit(manager)).await? {
-            Admission::Started(lease) => {
-                return Ok(args
-                    .hold(manager, lease, ttl, &mut patience.signals)
-                    .await?);
-            }
-            Admission::Queued(waiter) => waiter,
-            Admission::Finished(outcome) => {
-                let message = format!("the run {outcome} before");
-                return Err(Failure::new(Exit::NoSlot, message).into());
-            }
-        };
-        let waited = queue.wait(waiter, &mut patience.signals).await;
-        queue.finish();
-        match waited? {
-            Waited::Turn(Turn::Started(lease)) => {
-                return Ok(args
-                    .hold(manager, lease, ttl, &mut patience.signals)
-                    .await?);
-            }
-            // An outage in which the store keeps the session costs no place: the waiter waits on.
-            Waited::Turn(Turn::Ended(RunOutcome::Expired)) | Waited::PlaceLost => {
-                note("the store has ended this session: the place is lost, queueing again");
-            }
-            Waited::Turn(Turn::Ended(outcome)) => {
-                let message = format!("somebody ended the run while it waited: {outcome}");
-                return Err(Failure::new(Exit::NoSlot, message).into());
-            }
-            Waited::Turn(Turn::Gone) if manager.health().rewinds != rewinds => {
-                rewinds = manager.health().rewinds;
-                note("the store has gone back in time and lost the place: queueing again");
-            }
-            Waited::Turn(Turn::Gone | Turn::TakenOver) => {
-                let message = format!("{} was removed while the run waited", args.repository);
-                return Err(Failure::new(Exit::NoSlot, message).into());
-            }
-        }
-    }
+    let held = slots::take(args, outer, manager, patience).await?;
+    Ok(args
+        .hold(manager, held, outer, times, &mut patience.signals)
+        .await?)
+}
+
+/// The times of the session that is held.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    ttl: Duration,
+    /// Between SIGTERM and SIGKILL.
+    grace: Duration,
 }
 
 impl Args {
     /// The settings, with the changes that the arguments ask for.
-    fn settings(&self, mut settings: Settings) -> Result<Settings, Failure> {
+    fn settings(&self, mut settings: Settings) -> Result<(Settings, Times), Failure> {
+        self.check_repositories()?;
+        if let Some(ttl) = self.ttl {
+            settings.manager.session_ttl = ttl;
+            // Has no effect on runs that end with the session, but must not be below the session
+            // TTL.
+            settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
+        }
+        let ttl = settings.manager.session_ttl;
+        let grace = grace::kill_grace(self.kill_grace, ttl)?;
         if settings.is_in_process() {
             return Err(Failure::new(
                 Exit::Config,
@@ -273,12 +258,6 @@ impl Args {
                 ),
             ));
         }
-        if let Some(ttl) = self.ttl {
-            settings.manager.session_ttl = ttl;
-            // Has no effect on runs that end with the session, but must not be below the session
-            // TTL.
-            settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
-        }
         #[cfg(feature = "postgres")]
         {
             // Many of these run at once: each needs one connection beside the one that keeps its
@@ -289,7 +268,25 @@ impl Args {
                 settings.postgres.full_server_timeout = Duration::ZERO;
             }
         }
-        Ok(settings)
+        Ok((settings, Times { ttl, grace }))
+    }
+
+    fn check_repositories(&self) -> Result<(), Failure> {
+        let wrong = |message| Err(Failure::new(Exit::Usage, message));
+        let mut known = BTreeSet::new();
+        if let Some(twice) = self.repositories.iter().find(|one| !known.insert(*one)) {
+            return wrong(format!(
+                "--repository {twice} is there twice; a command has one slot of each"
+            ));
+        }
+        if self.limit.is_some() && known.len() > 1 {
+            return wrong(
+                "--limit with several repositories does not say whose it is: set the limits with \
+                 `pac limit NS/NAME N`"
+                    .to_owned(),
+            );
+        }
+        Ok(())
     }
 
     /// Connects; waits for a store that has no room for another client as long as for a slot.
@@ -325,75 +322,37 @@ impl Args {
         Instant::now().checked_add(self.wait_timeout?)
     }
 
-    /// Sets the limit if necessary. Returns whether a run that arrived now would start at once.
-    async fn announce_limit(&self, manager: &ConcurrencyManager) -> Result<bool, Failure> {
-        let status = manager.status(&self.repository).await?;
-        let running = u32::try_from(status.running.len()).unwrap_or(u32::MAX);
-        let mut in_force = status.limit;
-        match self.limit.map(Limit::new) {
-            None if in_force == Limit::UNLIMITED => {
-                let message = format!(
-                    "{} has no limit; say --limit N, or set one with `pac limit {} N`",
-                    self.repository, self.repository
-                );
-                return Err(Failure::new(Exit::Usage, message));
-            }
-            Some(limit) if limit != in_force && status.limit_version.is_some() => {
-                note(format_args!(
-                    "the limit of {} is {in_force}, as a controller announced it; --limit {limit} \
-                     is ignored",
-                    self.repository
-                ));
-            }
-            Some(limit) if limit != in_force => {
-                manager.set_limit(&self.repository, limit, None).await?;
-                if status.exists {
-                    note(format_args!(
-                        "the limit of {} was {in_force} and is {limit} now",
-                        self.repository
-                    ));
-                }
-                in_force = limit;
-            }
-            None | Some(_) => {}
-        }
-        Ok(status.queued.is_empty() && in_force.admits(running))
-    }
-
-    /// Asks for a slot. After a lost place this is never refused for what the run had before: the
-    /// manager ends the entries of its own former session.
-    async fn admit(&self, manager: &ConcurrencyManager) -> Result<Admission, Failure> {
-        let run = match &self.run {
-            Some(run) => run.clone(),
-            None => name::unique(self.repository.namespace())?,
-        };
-        let request =
-            RunRequest::ephemeral(run, name::uid()?).with_priority(Priority::new(self.priority));
-        Ok(manager.admit(&self.repository, request).await?)
-    }
-
-    /// Runs the command while holding the slot.
+    /// Runs the command while holding the slots.
     async fn hold(
         &self,
         manager: &ConcurrencyManager,
-        lease: Lease,
-        ttl: Duration,
+        held: Held,
+        outer: &Outer,
+        Times { ttl, grace }: Times,
         signals: &mut Signals,
     ) -> Result<u8, Failure> {
         let renewals = renewals::tell(manager.events());
         let start = Start {
             command: &self.command,
-            environment: &environment(&lease),
+            environment: &held.environment(self.first(), outer),
             keeps_credentials: self.keep_credentials,
             family: self.contain.then(Family::gather).transpose()?,
         };
+        let has_slots = !held.is_empty();
+        let expiring = async {
+            match has_slots {
+                true => grace::expiring(manager, ttl, grace).await,
+                // Those are of the `pac exec` around this one, which ends it if it has to.
+                false => pending().await,
+            }
+        };
         let over = match Child::start(start) {
             Ok(child) => tokio::select! {
-                over = child.run(lease.lost(), signals) => over,
+                over = child.run(held.lost(), expiring, grace, signals) => over,
                 never = renewals => match never {},
             },
             Err(failure) => {
-                manager.release(lease, RunOutcome::Cancelled).await?;
+                held.release(manager, RunOutcome::Cancelled).await?;
                 return Err(failure);
             }
         };
@@ -404,9 +363,9 @@ impl Args {
                 } else {
                     RunOutcome::Failed
                 };
-                match manager.release(lease, outcome).await {
-                    Ok(ending) if ending.ended == Ended::Done => Ok(code),
-                    Ok(_) => Err(lost("somebody ended the run, or gave its slot to another")),
+                match held.release(manager, outcome).await {
+                    Ok(true) => Ok(code),
+                    Ok(false) => Err(lost("somebody ended the run, or gave its slot to another")),
                     Err(error) => {
                         note(format_args!("{error}; the slot is freed within {ttl:?}"));
                         Ok(code)
@@ -417,11 +376,28 @@ impl Args {
         }
     }
 
-    fn no_slot(&self, why: &str) -> Failure {
-        let message = format!(
-            "no slot of {} was free ({why}); the command did not run",
-            self.repository
-        );
+    /// The repository that was named first.
+    fn first(&self) -> Option<&RepositoryKey> {
+        self.repositories.first()
+    }
+
+    /// The repositories as they are told.
+    fn names(&self) -> String {
+        let names: Vec<_> = self
+            .repositories
+            .iter()
+            .map(RepositoryKey::to_string)
+            .collect();
+        names.join(" and ")
+    }
+
+    fn no_slot(&self, repository: &RepositoryKey) -> Failure {
+        let why = if self.no_wait {
+            "--no-wait"
+        } else {
+            "--wait-timeout"
+        };
+        let message = format!("no slot of {repository} was free ({why}); the command did not run");
         Failure::new(Exit::NoSlot, message)
     }
 
@@ -432,7 +408,7 @@ impl Args {
                 Exit::NoSlot,
                 format!(
                     "no slot of {} was had within --wait-timeout: {why}; the command did not run",
-                    self.repository
+                    self.names()
                 ),
             )),
             None => Stop::Unanswered,
@@ -443,7 +419,7 @@ impl Args {
         let message = format!(
             "no slot of {} was had: the store did not answer within --wait-timeout; the command \
              did not run",
-            self.repository
+            self.names()
         );
         Failure::new(Exit::NoSlot, message)
     }
@@ -470,13 +446,4 @@ fn session_ttl(text: &str) -> Result<Duration, String> {
 
 fn lost(reason: impl Display) -> Failure {
     Failure::new(Exit::LeaseLost, format!("the lease was lost: {reason}"))
-}
-
-fn environment(lease: &Lease) -> [(&'static str, String); 4] {
-    [
-        ("PAC_REPOSITORY", lease.repository().to_string()),
-        ("PAC_RUN", lease.run().to_string()),
-        ("PAC_LEASE", lease.session().to_string()),
-        ("PAC_FENCING_TOKEN", lease.token().to_string()),
-    ]
 }

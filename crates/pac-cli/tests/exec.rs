@@ -100,9 +100,11 @@ fn the_command_gets_its_own_streams_environment_and_exit_code(store: &Store) {
     assert_eq!(finished.code, 42);
     assert_eq!(finished.stderr, "to stderr\n");
     let lines: Vec<_> = finished.stdout.lines().collect();
-    let [token, lease, repository, run, stdin] = lines[..] else {
+    let [token, held, lease, repository, run, stdin] = lines[..] else {
         panic!("{finished:?}");
     };
+    let shown = token.replace("PAC_FENCING_TOKEN=", "PAC_HELD=ci/web=ci/one#");
+    assert_eq!(held, shown);
     assert!(number(token, "PAC_FENCING_TOKEN=") > 0 && number(lease, "PAC_LEASE=") > 0);
     assert_eq!(
         [repository, run, stdin],
@@ -249,6 +251,19 @@ fn wrong_arguments_are_named() {
         (
             &["--repository", "ci/web", "--ttl", "5", "--", "true"],
             "from 100ms to 24h, such as 15s",
+        ),
+        (
+            &[
+                "-r",
+                "ci/web",
+                "--kill-grace",
+                "6s",
+                "--ttl",
+                "15s",
+                "--",
+                "true",
+            ],
+            "--kill-grace 6.0s is more than a third",
         ),
         (&["--repository", "ci/web"], "COMMAND"),
         (

@@ -81,9 +81,10 @@ fn postgres_a_store_that_is_away_for_longer_than_the_ttl_costs_the_lease() {
         "before anybody else may start: {told:?}"
     );
     let killed = ended_at(stubborn, at);
+    assert!(killed >= told, "{killed:?} after {told:?}");
     assert!(
-        killed >= told + Duration::from_secs(9),
-        "{killed:?} after {told:?}"
+        killed <= Duration::from_secs(5),
+        "SIGKILL comes before the TTL is over: {killed:?}"
     );
     server.start_again();
     assert_eq!(polite.wait().code, 71);
@@ -105,7 +106,7 @@ fn ended_at(mut running: Running, since: Instant) -> Duration {
     let finished = running.wait();
     assert_eq!(finished.code, 71, "{finished:?}");
     assert!(
-        finished.stderr.contains("did not end within 10 s"),
+        finished.stderr.contains("did not end within 600ms"),
         "{finished:?}"
     );
     killed

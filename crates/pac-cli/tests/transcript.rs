@@ -70,26 +70,5 @@ fn transcript(store: &Store) -> String {
 #[test]
 fn postgres_the_transcript_in_the_readme_is_what_happens() {
     let happened = transcript(&Store::postgres());
-    documents::holds(README, "transcript", shape, &happened);
-}
-
-/// The text without what differs each time: numbers, times, durations, and the widths that
-/// follow.
-fn shape(text: &str) -> Vec<String> {
-    let word = |word: &str| {
-        let number = word.starts_with(|c: char| c.is_ascii_digit());
-        let rule = word.starts_with(['─', '═', '┌', '└', '╞']);
-        match (number, rule) {
-            (true, _) => "0".to_owned(),
-            (_, true) => "-".to_owned(),
-            _ => word.to_owned(),
-        }
-    };
-    let line = |line: &str| {
-        line.split_whitespace()
-            .map(word)
-            .collect::<Vec<_>>()
-            .join(" ")
-    };
-    text.lines().map(line).collect()
+    documents::holds(README, "transcript.rs", documents::shape, &happened);
 }

@@ -2,22 +2,26 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
+use std::pin::pin;
 use std::process::ExitStatus;
+use std::time::Duration;
 
+use pac_concurrency::LeaseLoss;
 use pac_concurrency::settings::Key;
-use pac_concurrency::{LeaseLoss, Lost};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::family::{Family, KILLED_WITHIN, LOOK};
+use super::held::AnyLost;
 use super::processes::{self, Process};
 use super::signals::{self, Signals};
 use super::terminal::Terminal;
-use super::{GRACE, contained, guarded};
+use super::{contained, guarded};
 use crate::exit::{Exit, Failure};
 use crate::output::note;
+use crate::time::humanise;
 
 /// What is started, and how.
 #[derive(Debug)]
@@ -105,19 +109,41 @@ impl Child {
         self.pid
     }
 
-    /// Waits for the command's end and passes signals on, until the slot is `lost`.
-    pub(crate) async fn run(mut self, mut lost: Lost, signals: &mut Signals) -> Over {
+    /// Waits for the command's end and passes signals on, until a slot is `lost`, or will be soon:
+    /// `expiring`. Then the command has `grace` to end by itself.
+    pub(crate) async fn run(
+        mut self,
+        mut lost: AnyLost,
+        expiring: impl Future<Output = ()>,
+        grace: Duration,
+        signals: &mut Signals,
+    ) -> Over {
+        let mut expiring = pin!(expiring);
         loop {
             tokio::select! {
                 biased;
-                why = &mut lost => return self.end(why).await,
+                (_, why) = lost.lost() => {
+                    note(format_args!("the lease was lost ({why}); ending the command"));
+                    return self.end(why, grace).await;
+                }
+                () = &mut expiring => {
+                    note(format_args!(
+                        "the session is not renewed, and the lease is lost in {}; ending the \
+                         command before anybody else may start",
+                        humanise(grace)
+                    ));
+                    return self.end(LeaseLoss::NotRenewed, grace).await;
+                }
                 // After this process was stopped and resumed, check first whether it still holds
                 // the slot.
                 signal = signals.next_or_woken() => if let Some(signal) = signal {
                     self.pass_on(signal);
                 },
                 over = self.wait() => return match lost.reason() {
-                    Some(why) => self.end(why).await,
+                    Some(why) => {
+                        note(format_args!("the lease was lost ({why})"));
+                        self.end(why, grace).await
+                    }
                     None => self.with_what_it_left(over).await,
                 },
             }
@@ -169,11 +195,8 @@ impl Child {
         }
     }
 
-    /// Ends the command because the slot was lost.
-    async fn end(mut self, why: LeaseLoss) -> Over {
-        note(format_args!(
-            "the lease was lost ({why}); ending the command"
-        ));
+    /// Ends the command because the slot is lost, or will be after `grace`.
+    async fn end(mut self, why: LeaseLoss, grace: Duration) -> Over {
         // A stopped process receives the signal only after it is continued.
         let mut refused = None;
         for signal in [Signal::TERM, Signal::CONT] {
@@ -184,10 +207,13 @@ impl Child {
                 "SIGTERM does not reach the command, which may have changed its user: {error}"
             ));
         }
-        let deadline = Instant::now() + GRACE;
+        let deadline = Instant::now() + grace;
         tokio::select! {
             _ = self.process.wait() => {}
-            () = sleep_until(deadline) => note("the command did not end within 10 s; killing it"),
+            () = sleep_until(deadline) => note(format_args!(
+                "the command did not end within {}; killing it",
+                humanise(grace)
+            )),
         }
         while !self.living().is_empty() && Instant::now() < deadline {
             sleep(LOOK).await;

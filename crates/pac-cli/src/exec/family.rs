@@ -14,13 +14,16 @@ use rustix::process::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::GRACE;
 use super::processes::{self, Process};
 use crate::exit::{Exit, Failure};
 
 /// How long killed processes may take to be gone. The kernel ends them at once, but for those that
 /// wait for a disk.
 pub(super) const KILLED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long what a command leaves behind when it ends may take to end after SIGTERM. Its slot is
+/// held meanwhile.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
 /// Between two looks at who is left.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
@@ -98,7 +101,7 @@ impl Family {
         }
         self.signal(Signal::TERM, None);
         self.signal(Signal::CONT, None);
-        let deadline = Instant::now() + GRACE;
+        let deadline = Instant::now() + LEFT_BEHIND;
         while !self.is_gone() && Instant::now() < deadline {
             sleep(LOOK).await;
         }

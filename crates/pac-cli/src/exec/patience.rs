@@ -2,7 +2,7 @@
 
 use std::future::pending;
 
-use pac_concurrency::Error;
+use pac_concurrency::{Error, RepositoryKey};
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
@@ -21,8 +21,8 @@ pub(crate) struct Patience {
 #[derive(Debug)]
 pub(crate) enum Stop {
     Signal(Signal),
-    /// The deadline came while the run was in the queue.
-    TimedOut,
+    /// The deadline came while the run was in the queue of this repository.
+    TimedOut(RepositoryKey),
     /// The deadline came before the store had answered.
     Unanswered,
     Failed(Failure),

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use pac_concurrency::{
-    Error, ErrorKind, Event, Events, Heard, RepositoryKey, Turn, WaitReason, Waiter,
+    Error, ErrorKind, Event, Events, Heard, LeaseLoss, RepositoryKey, Turn, WaitReason, Waiter,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::held::Held;
 use super::patience::{Stop, until};
 use super::renewals;
 use super::signals::Signals;
@@ -26,11 +27,11 @@ const LINE: Duration = Duration::from_secs(1);
 /// at the latest with the session.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(2);
 
-/// The wait of one invocation, which may need several places in the queue.
+/// The wait of one invocation, which may need several places, one after the other.
 #[derive(Debug)]
-pub(crate) struct Queue<'a> {
-    repository: &'a RepositoryKey,
-    deadline: Option<Instant>,
+pub(crate) struct Queue {
+    /// Where it waits, as it is shown.
+    place: String,
     since: Instant,
     shown: Option<(usize, WaitReason)>,
     shown_at: Option<Instant>,
@@ -44,17 +45,14 @@ pub(crate) enum Waited {
     Turn(Turn),
     /// The store has ended the session while the run waited.
     PlaceLost,
+    /// A slot that was held meanwhile, of this repository, is lost.
+    HeldLost(RepositoryKey, LeaseLoss),
 }
 
-impl<'a> Queue<'a> {
-    pub(crate) fn new(
-        repository: &'a RepositoryKey,
-        deadline: Option<Instant>,
-        events: Events,
-    ) -> Self {
+impl Queue {
+    pub(crate) fn new(events: Events) -> Self {
         Self {
-            repository,
-            deadline,
+            place: String::new(),
             since: Instant::now(),
             shown: None,
             shown_at: None,
@@ -63,22 +61,30 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Waits in this place. At the end the place is given up or has become a slot; after a signal,
-    /// or if the store does not confirm it in time, it is being given up.
+    /// Waits in a place of `repository`, while `held` are held. At the end the place is given up or
+    /// has become a slot; after a signal, or if the store does not confirm it in time, it is being
+    /// given up.
     pub(crate) async fn wait(
         &mut self,
+        repository: &RepositoryKey,
         mut waiter: Waiter,
+        held: &Held,
+        deadline: Option<Instant>,
         signals: &mut Signals,
     ) -> Result<Waited, Stop> {
+        self.place = place(repository, held);
+        self.shown = None;
+        let mut lost = held.lost();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 biased;
-                turn = &mut waiter => return of(turn),
                 // Dropped, the waiter gives up its place, and a slot granted at this moment.
+                (held, why) = lost.lost() => return Ok(Waited::HeldLost(held, why)),
+                turn = &mut waiter => return of(turn),
                 signal = signals.next() => return Err(Stop::Signal(signal)),
-                () = until(self.deadline) => return give_up(waiter).await,
+                () = until(deadline) => return give_up(waiter, repository).await,
                 Some(heard) = self.events.next() => self.tell(&heard),
                 _ = look.tick() => {
                     if let (Some(position), Some(reason)) = (waiter.position(), waiter.reason()) {
@@ -122,7 +128,7 @@ impl<'a> Queue<'a> {
         if io::stderr().is_terminal() {
             let spinner = self.spinner.get_or_insert_with(spinner);
             if news {
-                spinner.set_message(describe(self.repository, position, reason));
+                spinner.set_message(describe(&self.place, position, reason));
             }
             spinner.tick();
         } else if news && self.shown_at.is_none_or(|at| at.elapsed() >= LINE) {
@@ -134,7 +140,7 @@ impl<'a> Queue<'a> {
             };
             note(format_args!(
                 "{}{since}",
-                describe(self.repository, position, reason)
+                describe(&self.place, position, reason)
             ));
             self.shown_at = Some(Instant::now());
         } else {
@@ -144,7 +150,16 @@ impl<'a> Queue<'a> {
     }
 }
 
-fn describe(repository: &RepositoryKey, position: usize, reason: WaitReason) -> String {
+/// Where a run waits, and what it holds meanwhile.
+fn place(repository: &RepositoryKey, held: &Held) -> String {
+    let held: Vec<_> = held.repositories().map(RepositoryKey::to_string).collect();
+    match held.is_empty() {
+        true => format!("queued in {repository}"),
+        false => format!("holding {}, queued in {repository}", held.join(" and ")),
+    }
+}
+
+fn describe(place: &str, position: usize, reason: WaitReason) -> String {
     let why = match reason {
         WaitReason::LimitReached { limit, running } => {
             format!("{running} running of at most {limit}")
@@ -152,7 +167,7 @@ fn describe(repository: &RepositoryKey, position: usize, reason: WaitReason) -> 
         WaitReason::Behind { ahead } => format!("{ahead} ahead"),
         _ => "next".to_owned(),
     };
-    format!("queued in {repository} at position {position} ({why})")
+    format!("{place} at position {position} ({why})")
 }
 
 fn spinner() -> ProgressBar {
@@ -170,10 +185,10 @@ fn of(turn: Result<Turn, Error>) -> Result<Waited, Stop> {
 }
 
 /// Gives the place up, unless the turn has come at this moment.
-async fn give_up(waiter: Waiter) -> Result<Waited, Stop> {
+async fn give_up(waiter: Waiter, repository: &RepositoryKey) -> Result<Waited, Stop> {
     match timeout(CONFIRM_WITHIN, waiter.wait_for(Duration::ZERO)).await {
         Ok(Ok(Some(turn))) => Ok(Waited::Turn(turn)),
-        Ok(Ok(None)) | Err(_) => Err(Stop::TimedOut),
+        Ok(Ok(None)) | Err(_) => Err(Stop::TimedOut(repository.clone())),
         Ok(Err(error)) => Err(error.into()),
     }
 }

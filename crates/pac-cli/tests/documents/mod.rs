@@ -8,20 +8,24 @@
 )]
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The variable that has the documents written anew.
 const REWRITE: &str = "PAC_WRITE_TRANSCRIPT";
 
 /// Fails unless the transcript in a document of the repository is what happened, as far as `shape`
-/// keeps it. Where [`REWRITE`] is set, writes what happened into the document instead.
+/// keeps it. Where [`REWRITE`] is set, writes what happened into the document instead. A test with
+/// several transcripts names each after itself: `queues.rs, nested`.
 pub(crate) fn holds<S: PartialEq>(
     document: &str,
     test: &str,
     shape: impl Fn(&str) -> S,
     happened: &str,
 ) {
-    let begin =
-        format!("<!-- transcript: written by crates/pac-cli/tests/{test}.rs -->\n```text\n");
+    // Others must not read or write a part of what is being written.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let begin = format!("<!-- transcript: written by crates/pac-cli/tests/{test} -->\n```text\n");
     let end = "```\n<!-- transcript: end -->";
     let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join(document);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -38,4 +42,26 @@ pub(crate) fn holds<S: PartialEq>(
         "the transcript in {document} is out of date; write it anew with\n    {REWRITE}=1 cargo \
          xtask test -- transcript\nThis is what happened:\n{happened}"
     );
+}
+
+/// The text without what differs each time: numbers, times, durations, and the widths that
+/// follow.
+#[allow(dead_code, reason = "each test program uses its part of this")]
+pub(crate) fn shape(text: &str) -> Vec<String> {
+    let word = |word: &str| {
+        let number = word.starts_with(|c: char| c.is_ascii_digit());
+        let rule = word.starts_with(['─', '═', '┌', '└', '╞']);
+        match (number, rule) {
+            (true, _) => "0".to_owned(),
+            (_, true) => "-".to_owned(),
+            _ => word.to_owned(),
+        }
+    };
+    let line = |line: &str| {
+        line.split_whitespace()
+            .map(word)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    text.lines().map(line).collect()
 }

@@ -103,7 +103,7 @@ fn postgres_the_transcript_of_an_installation_is_what_happens() {
     let happened = transcript(&mut cluster);
     documents::holds(
         "docs/kubernetes.md",
-        "kubernetes_transcript/main",
+        "kubernetes_transcript/main.rs",
         str::to_owned,
         &happened,
     );

@@ -1,0 +1,147 @@
+//! The transcripts in docs/queues.md are what happens.
+
+#![cfg(all(unix, feature = "postgres"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use crate::documents;
+use crate::servers;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use servers::own::OwnServer;
+use servers::{Running, Store, eventually};
+
+const DOCUMENT: &str = "docs/queues.md";
+
+/// A shell in which `pac` finds the store, and what was typed and answered in it.
+struct Shell {
+    store: Store,
+    said: String,
+}
+
+impl Shell {
+    fn new(store: Store) -> Self {
+        let settings = store.settings().iter();
+        let settings: Vec<_> = settings
+            .map(|(key, value)| format!("--set '{key}={value}'"))
+            .collect();
+        let pac = env!("CARGO_BIN_EXE_pac");
+        let script = format!("#!/bin/sh\nexec '{pac}' {} \"$@\"\n", settings.join(" "));
+        let itself = store.file("pac");
+        fs::write(&itself, script).unwrap();
+        fs::set_permissions(&itself, fs::Permissions::from_mode(0o755)).unwrap();
+        Self {
+            store,
+            said: String::new(),
+        }
+    }
+
+    /// What is typed, with both outputs in one, as at a terminal.
+    fn command(&self, line: &str) -> Command {
+        let directory = self.store.file("pac").parent().unwrap().to_owned();
+        let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
+        let mut sh = Command::new("setsid");
+        sh.args(["--wait", "sh", "-c", &format!("exec 2>&1; {line}")])
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        sh
+    }
+
+    fn say(&mut self, line: &str) {
+        self.said.push_str(line);
+        self.said.push('\n');
+    }
+
+    /// Types a line, and waits for its end. Returns the exit code.
+    fn types(&mut self, line: &str) -> i32 {
+        self.say(&format!("$ {line}"));
+        let ended = Running::start(self.command(line)).wait();
+        self.said.push_str(&ended.stdout);
+        ended.code
+    }
+
+    /// Types a line that goes on in the background.
+    fn starts(&mut self, line: &str) -> Running {
+        self.say(&format!("$ {line} &"));
+        Running::start(self.command(line))
+    }
+
+    fn wait_for_runs(&self, repository: &str, running: usize, queued: usize) {
+        eventually("the runs", || {
+            let status = self.store.json(&["status", repository]);
+            let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
+            (count("running"), count("queued")) == (running, queued)
+        });
+    }
+
+    /// The document says the same in the part of this name.
+    fn as_documented(&self, part: &str) {
+        let test = format!("queues.rs, {part}");
+        documents::holds(DOCUMENT, &test, documents::shape, &self.said);
+    }
+}
+
+#[test]
+fn postgres_the_transcript_of_several_repositories_is_what_happens() {
+    let mut shell = Shell::new(Store::postgres());
+    shell.types("pac limit ci/website 1");
+    shell.types("pac limit shared/staging 1");
+    let holder = shell.starts("pac exec -r shared/staging --run shared/smoke-test -- sleep 3");
+    shell.wait_for_runs("shared/staging", 1, 0);
+    let line = "pac exec -r shared/staging -r ci/website --run ci/deploy -- sh -c 'echo $PAC_HELD'";
+    assert_eq!(shell.types(line), 0);
+    assert_eq!(holder.wait().code, 0);
+    shell.as_documented("several");
+}
+
+#[test]
+fn postgres_the_transcript_of_a_command_in_itself_is_what_happens() {
+    let mut shell = Shell::new(Store::postgres());
+    shell.types("pac limit ci/website 1");
+    let nested = |inner: &str| {
+        format!("pac exec -r ci/website --run ci/release -- pac exec -r ci/website {inner}")
+    };
+    assert_eq!(shell.types(&nested("-- ./deploy")), 2);
+    assert_eq!(
+        shell.types(&nested("--reentrant -- echo in the same slot")),
+        0
+    );
+    shell.as_documented("nested");
+}
+
+#[test]
+fn postgres_the_transcript_of_a_command_that_does_not_end_is_what_happens() {
+    let mut server = OwnServer::start("PAC_TEST_POSTGRES", "", "");
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
+    let mut shell = Shell::new(store);
+    shell.types("pac limit ci/website 1");
+    let line = "pac exec -r ci/website --ttl 6s -- sh -c \"trap '' TERM; exec sleep 60\"";
+    let deaf = shell.starts(line);
+    shell.wait_for_runs("ci/website", 1, 0);
+    server.kill_9();
+    let ended = deaf.wait();
+    assert_eq!(ended.code, 71, "{ended:?}");
+    shell.say("… the store goes away …");
+    // What cannot be given back to a server that is away is told in its own words, too.
+    let told = |line: &&str| !line.contains("what this process still has at the store");
+    for line in ended.stdout.lines().filter(told) {
+        // What the system says of a connection that is cut differs from time to time.
+        let cause = line
+            .find("trying again: ")
+            .map(|at| at + "trying again: ".len());
+        match cause {
+            Some(at) => shell.say(&format!("{}…", &line[..at])),
+            None => shell.say(line),
+        }
+    }
+    shell.as_documented("grace");
+}
