@@ -41,6 +41,15 @@ pub trait RawStore: fmt::Debug + Send + Sync {
     /// The store's own. A figure that the role may not read is none.
     async fn gauges(&self) -> Result<Gauges, Error>;
 
+    /// Has the store do at once what it does by itself now and then to clear away old versions. A store
+    /// that does none of it has nothing to do.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn upkeep(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Makes one small durable write that listeners are notified of, in the cheapest way there
     /// is.
     ///

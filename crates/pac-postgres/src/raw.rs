@@ -36,6 +36,10 @@ const STORED: &str = "SELECT pg_catalog.sum(pg_catalog.pg_total_relation_size(c.
 const VERSIONS: &str = "SELECT pg_catalog.sum(n_live_tup + n_dead_tup)::bigint
     FROM pg_catalog.pg_stat_all_tables WHERE schemaname = $1";
 
+/// `VACUUM` of all tables of a schema.
+const UPKEEP: &str = "SELECT 'VACUUM ' || pg_catalog.string_agg(pg_catalog.format('%I.%I', schemaname, tablename), ', ')
+    FROM pg_catalog.pg_tables WHERE schemaname = $1";
+
 /// One-row inserts, each of them a transaction, and notifications.
 #[derive(Debug)]
 pub struct RawPostgres {
@@ -134,6 +138,22 @@ impl RawStore for RawPostgres {
             stored: self.figure(STORED, &of_schema).await?,
             versions: self.figure(VERSIONS, &of_schema).await?,
         })
+    }
+
+    /// Autovacuum comes once a minute.
+    async fn upkeep(&self) -> Result<(), Error> {
+        let schema = &self.client.options().schema;
+        let params = [(schema as _, Type::TEXT)];
+        let rows = self.client.query("measure", Effect::Read, UPKEEP, &params);
+        let rows = rows.await?;
+        let vacuum: Option<String> = rows.first().and_then(|row| row.try_get(0).ok());
+        match vacuum {
+            Some(vacuum) => {
+                let session = self.client.connect("measure").await?;
+                session.batch("measure", &vacuum).await
+            }
+            None => Ok(()),
+        }
     }
 
     async fn announce(&self) -> Result<(), Error> {

@@ -9,8 +9,10 @@ use crate::exit::Failure;
 use crate::output::note;
 
 const CYCLES: usize = 1_000_000;
-const QUICK_CYCLES: usize = 20_000;
-/// The first of so many parts of the cycles comes before the state that the end is compared with.
+/// Long enough that some of the first part's runs are forgotten within it.
+const QUICK_CYCLES: usize = 200_000;
+/// After each of so many parts the store does its upkeep. The state after the first one is compared
+/// with that after the last.
 const PARTS: usize = 10;
 
 const TASKS: usize = 64;
@@ -56,19 +58,23 @@ async fn run(place: &Place, cycles: usize) -> Result<(State, State), Failure> {
     let keys = repositories(&manager, "flat", REPOSITORIES, 5).await?;
     manager.close().await?;
     let names = Names::new("flat");
-    let part = async |rounds| {
+    let part = async || {
         // A connection that ends has told the server all that it has written.
         let manager = place.manager().await?;
         let mut load = Load::new(manager.clone(), keys.clone(), TASKS, names.clone());
-        let mut rate = 0.0;
-        for _ in 0..rounds {
-            rate = load.round(Length::Cycles(cycles / PARTS / TASKS)).await?;
-        }
+        let rate = load.round(Length::Cycles(cycles / PARTS / TASKS)).await?;
         manager.close().await?;
         drop((load, manager));
+        if let Some(raw) = place.raw().await? {
+            raw.upkeep().await?;
+        }
         state(place, rate).await
     };
-    Ok((part(1).await?, part(PARTS - 1).await?))
+    let first = part().await?;
+    for _ in 2..PARTS {
+        part().await?;
+    }
+    Ok((first, part().await?))
 }
 
 async fn state(place: &Place, cycles_per_second: f64) -> Result<State, Failure> {
