@@ -85,7 +85,7 @@ enum Command {
     Top(With<top::Args>),
     /// Show the runs that have ended, with their waits.
     History(With<history::Args>),
-    /// Set the limit of a repository.
+    /// Show or set the limit of a repository.
     Limit(With<limit::Args>),
     /// End a run that waits or runs.
     Cancel(With<cancel::Args>),

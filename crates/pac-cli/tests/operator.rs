@@ -201,7 +201,28 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
         set,
         json!({"repository": WEB, "limit": 2, "promoted": ["ci/r1"]})
     );
-    let set = store.run(&["limit", WEB, "0"]);
+    let shown = store.run(&["limit", WEB]);
+    assert_eq!(shown.stdout, "the limit of ci/web is 2\n");
+    assert_eq!(
+        store.json(&["limit", WEB]),
+        json!({"repository": WEB, "limit": 2})
+    );
+    let unknown = store.run(&["limit", "ci/wep"]);
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    let asked = store.run(&["limit", WEB, "0"]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    assert!(
+        asked
+            .stderr
+            .contains("0 is no limit: start what waits in ci/web (1)"),
+        "{asked:?}"
+    );
+    assert_eq!(
+        store.json(&["limit", WEB])["limit"],
+        2,
+        "nothing was changed"
+    );
+    let set = store.run(&["limit", WEB, "0", "--yes"]);
     assert_eq!(set.stdout, "the limit of ci/web is none; started: ci/r2\n");
 }
 
