@@ -3,6 +3,7 @@
 
 mod callers_api;
 mod callers_lost;
+mod in_process;
 mod manager;
 mod reader;
 mod worst_night_callers;

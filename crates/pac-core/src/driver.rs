@@ -46,7 +46,9 @@ pub use finding::{Finding, Level};
 /// current-thread runtime; tasks spawned there end with that thread. A call to
 /// [`commit`](Self::commit) of a store in this process, and the first poll of
 /// [`load`](Self::load), may come from the thread on which the manager is called. Everything is
-/// polled with the runtime entered that the manager was opened on.
+/// polled with the runtime entered that the manager was opened on. `commit` of a store in this
+/// process is called under the lock of the repository in the manager: it does not wait, and does not
+/// call that manager.
 ///
 /// # What a driver decides, and what not
 ///

@@ -91,9 +91,15 @@ impl Queue {
 
     /// Removes and returns the entry with this rank, if there is one.
     pub(crate) fn remove(&mut self, rank: Rank) -> Option<Arc<Entry>> {
-        let index = self.chunk_of(rank);
+        let first = self.chunks.front().and_then(VecDeque::front);
+        let is_first = first.is_some_and(|first| first.rank == rank);
+        let index = if is_first { 0 } else { self.chunk_of(rank) };
         let chunk = self.chunks.get_mut(index)?;
-        let at = chunk.binary_search_by_key(&rank, |place| place.rank).ok()?;
+        let at = if is_first {
+            0
+        } else {
+            chunk.binary_search_by_key(&rank, |place| place.rank).ok()?
+        };
         let place = chunk.remove(at)?;
         if chunk.is_empty() {
             self.chunks.remove(index);

@@ -20,12 +20,24 @@ use crate::value::{SessionId, Version};
 /// the manager's goes on with them.
 const COURTESY: usize = 16;
 
+/// How far a repository of a store without round trips has come under its lock.
+#[derive(Debug)]
+pub(in crate::manager) enum Step {
+    /// This is to be done next.
+    Then(Action),
+    /// A commit in the name of this session was answered, and not with plain success: the outcome
+    /// for the repository, or the failure of the batch.
+    Answered(SessionId, Result<Option<CommitOutcome>, Error>),
+    /// The answer to such a commit comes later.
+    Sent(SessionId, Commit),
+}
+
 impl Engine {
     /// Sees to a repository: as far as nothing has to be waited for at once and in the caller's
     /// own time, then in a task of the manager's, which no caller can drop.
     pub(in crate::manager) fn attend(self: &Arc<Self>, token: Token) {
         if self.store.is_in_process() {
-            self.drive(token, Action::Plan, None);
+            self.drive(token, Step::Then(Action::Plan), None);
             return;
         }
         let first = token
@@ -51,18 +63,19 @@ impl Engine {
         }
     }
 
-    /// Sees to a repository of a store without round trips. The answers to `asking`, whose
-    /// caller this is, are put there; those that take longer get a channel.
+    /// Sees to a repository of a store without round trips, after a first `step`. The answers to
+    /// `asking`, whose caller this is, are put there; those that take longer get a channel.
     pub(in crate::manager) fn drive(
         self: &Arc<Self>,
         token: Token,
-        mut action: Action,
+        mut step: Step,
         mut asking: Option<&mut dyn Caller>,
     ) {
         let mut courtesy = 0;
         while let Some(cell) = token.cell() {
-            let (session, commit) = match action {
-                Action::Plan => {
+            step = match step {
+                Step::Then(Action::Rest) => return token.done(),
+                Step::Then(Action::Plan) => {
                     if asking.as_ref().is_none_or(|asking| asking.is_answered()) {
                         courtesy += 1;
                     }
@@ -70,37 +83,51 @@ impl Engine {
                         self.attend_later(token);
                         return;
                     }
-                    action = self.plan_for(cell, again(&mut asking));
-                    continue;
+                    let step = |input: &mut Input<'_>| self.step(input);
+                    self.input_for(cell, Time::Now, step, again(&mut asking))
                 }
-                Action::Commit(session, commit) => (session, commit),
-                Action::Rest => return token.done(),
-                action => {
-                    // From here on the answers come by another way.
-                    if let Some(asking) = asking {
-                        asking.listen(cell);
-                    }
-                    self.resume(token, &action);
-                    return;
+                Step::Answered(session, mut answer) => {
+                    self.heard(session, answer.as_ref().err());
+                    let outcome = answer.as_mut().map(Option::take).map_err(|error| &*error);
+                    Step::Then(self.settle_one(session, cell, outcome, again(&mut asking)))
+                }
+                Step::Sent(session, commit) => {
+                    listen_from_here(asking, cell);
+                    return self.follow(session, token, commit);
+                }
+                Step::Then(action) => {
+                    listen_from_here(asking, cell);
+                    return self.resume(token, &action);
                 }
             };
-            let commit: Box<[RepositoryCommit]> = commit;
-            match self.store.commit(session, commit.into_vec()) {
-                Commit::Done(answer) => {
-                    self.store.contact.heard(&answer);
-                    let outcome = self.heard(session, checked(answer, 1));
-                    let mut outcome = outcome.map(|mut outcomes| outcomes.pop());
-                    let outcome = outcome.as_mut().map(Option::take).map_err(|error| &*error);
-                    action = self.settle_one(session, cell, outcome, again(&mut asking));
+        }
+    }
+
+    /// Plans for a repository of a store without round trips, commits, and takes the answer in,
+    /// all under the repository's lock, so that no other thread finds it busy: to hand a request
+    /// over and be woken with the answer costs several times as much as the command.
+    ///
+    /// Whatever is no plain success is left to the caller, to be dealt with after the lock is
+    /// released.
+    pub(in crate::manager) fn step(&self, input: &mut Input<'_>) -> Step {
+        let (env, effects) = (input.env, &mut *input.effects);
+        let (session, commit) = match input.machine.plan(env, effects) {
+            Action::Commit(session, commit) => (session, commit as Box<[RepositoryCommit]>),
+            action => return Step::Then(action),
+        };
+        let answer = match self.store.commit(session, commit.into_vec()) {
+            Commit::Done(answer) => answer,
+            commit @ Commit::Pending(_) => return Step::Sent(session, commit),
+        };
+        self.store.contact.heard(&answer);
+        match checked(answer, 1) {
+            Ok(mut outcomes) => match outcomes.pop() {
+                Some(outcome @ CommitOutcome::Committed(_)) => {
+                    Step::Then(input.machine.on_commit(env, session, outcome, effects))
                 }
-                commit @ Commit::Pending(_) => {
-                    if let Some(asking) = asking {
-                        asking.listen(cell);
-                    }
-                    self.follow(session, token, commit);
-                    return;
-                }
-            }
+                outcome => Step::Answered(session, Ok(outcome)),
+            },
+            Err(error) => Step::Answered(session, Err(error)),
         }
     }
 
@@ -117,22 +144,14 @@ impl Engine {
 
     /// Plans for a repository.
     pub(super) fn plan(self: &Arc<Self>, cell: &Arc<Cell>) -> Action {
-        self.plan_for(cell, None)
+        self.input(cell, |input| input.machine.plan(input.env, input.effects))
     }
 
-    fn plan_for(self: &Arc<Self>, cell: &Arc<Cell>, asking: Option<&mut dyn Caller>) -> Action {
-        let plan = |input: &mut Input<'_>| input.machine.plan(input.env, input.effects);
-        self.input_for(cell, Time::Now, plan, asking)
-    }
-
-    /// Takes notice of what the answer to a batch says of the session.
-    fn heard(&self, session: SessionId, answer: BatchOutcome) -> BatchOutcome {
-        if let Err(error) = &answer
-            && error.kind() == ErrorKind::SessionLost
-        {
+    /// Takes notice of what the failure of a batch, if it failed, says of the session.
+    fn heard(&self, session: SessionId, failure: Option<&Error>) {
+        if failure.is_some_and(|error| error.kind() == ErrorKind::SessionLost) {
             self.fence.lose(session);
         }
-        answer
     }
 
     /// Brings the answer to a batch back to its repositories, and gives each one's token to
@@ -144,7 +163,8 @@ impl Engine {
         answer: BatchOutcome,
         mut next: impl FnMut(Token, Action),
     ) {
-        let mut outcomes = self.heard(session, answer).map(Vec::into_iter);
+        self.heard(session, answer.as_ref().err());
+        let mut outcomes = answer.map(Vec::into_iter);
         for token in leaving {
             let Some(cell) = token.cell() else {
                 continue;
@@ -212,6 +232,13 @@ impl Engine {
                 self.executor.run(holding);
             }
         }
+    }
+}
+
+/// From here on the answers come by another way.
+fn listen_from_here(asking: Option<&mut dyn Caller>, cell: &Cell) {
+    if let Some(asking) = asking {
+        asking.listen(cell);
     }
 }
 

@@ -28,6 +28,38 @@ impl Token {
     }
 }
 
+/// The right, while its repository is still locked. It takes no [`Token`] where the call has given
+/// it back before the lock is released; a panic in between fails all requests, as with a token.
+#[derive(Debug)]
+pub(in crate::manager) struct Claim<'a> {
+    cell: &'a Arc<Cell>,
+    pub(in crate::manager) is_granted: bool,
+}
+
+impl<'a> Claim<'a> {
+    pub(in crate::manager) fn on(cell: &'a Arc<Cell>) -> Self {
+        Self {
+            cell,
+            is_granted: false,
+        }
+    }
+
+    /// The right, if it was given and not given back.
+    pub(in crate::manager) fn token(mut self) -> Option<Token> {
+        let granted = std::mem::take(&mut self.is_granted);
+        granted.then(|| Token::new(Arc::clone(self.cell)))
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if self.is_granted {
+            // A panic under the lock, which is released by now.
+            drop(Token::new(Arc::clone(self.cell)));
+        }
+    }
+}
+
 impl Drop for Token {
     fn drop(&mut self) {
         let Some(cell) = self.0.take() else {

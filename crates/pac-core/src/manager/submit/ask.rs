@@ -8,11 +8,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::refusal;
 use crate::error::{Error, ErrorKind};
-use crate::manager::commit::token::Token;
+use crate::manager::commit::drive::Step;
+use crate::manager::commit::token::Claim;
 use crate::manager::engine::Engine;
 use crate::manager::notify::dispatch::{Caller, Input, Time};
 use crate::manager::registry::{AnswerReceiver, Cell, Channels};
-use crate::manager::repository::effects::{Action, AnswerResult, Reply};
+use crate::manager::repository::effects::{Action, Answer as Answered, AnswerResult, Reply};
 use crate::manager::repository::request::{Listener, Request, RequestId};
 use crate::protocol::Command;
 
@@ -44,8 +45,8 @@ impl Engine {
     /// fails, whether or not its answer is awaited; only an admission that nobody awaits any
     /// more is taken back.
     ///
-    /// On a store without round trips, and at a repository that nobody else is at, the answers
-    /// are there when this returns: they need neither a task nor a channel.
+    /// On a store without round trips the answers are there when this returns, unless something
+    /// has to be waited for at the repository: they need neither a task nor a channel.
     pub(in crate::manager) fn ask<'a>(
         self: &'a Arc<Self>,
         cell: &'a Arc<Cell>,
@@ -59,19 +60,18 @@ impl Engine {
             deadline: None,
         };
         let in_process = self.store.is_in_process();
-        let (slots, deadline) = (&mut asking.slots, &mut asking.deadline);
         let time = if in_process {
             Time::NoMatter
         } else {
             Time::Now
         };
+        let mut claim = Claim::on(cell);
         let submit = |input: &mut Input<'_>| {
             let env = input.env;
-            let machine = &mut *input.machine;
-            let at_once = in_process && !machine.is_busy();
+            let at_once = in_process && !input.machine.is_busy();
             if !at_once {
                 let now = if in_process { Instant::now() } else { env.now };
-                *deadline = now.checked_add(env.command_timeout);
+                asking.deadline = now.checked_add(env.command_timeout);
             }
             let requests = commands.map(|command| {
                 let (listener, slot) = if at_once {
@@ -80,23 +80,24 @@ impl Engine {
                     let (asker, answer) = oneshot::channel();
                     (Listener::Channel(asker), Slot::Coming(answer))
                 };
-                slots.push(slot);
-                Request::new(command, listener, *deadline)
+                asking.slots.push(slot);
+                Request::new(command, listener, asking.deadline)
             });
-            let (first, lead) = machine.submit(env, requests, input.effects);
-            let action = if lead && at_once {
-                machine.plan(env, input.effects)
-            } else {
-                Action::Plan
-            };
-            (first, lead, action)
+            let (first, lead) = input.machine.submit(env, requests, input.effects);
+            asking.first = first;
+            claim.is_granted = lead;
+            if !(lead && at_once) {
+                return Step::Then(Action::Plan);
+            }
+            let step = self.step(input);
+            claim.is_granted = !matches!(step, Step::Then(Action::Rest));
+            asking.collect(&mut input.effects.replies);
+            step
         };
-        let (first, lead, action) = self.input_for(cell, time, submit, None);
-        asking.first = first;
-        if lead {
-            let token = Token::new(Arc::clone(cell));
+        let step = self.input_for(cell, time, submit, None);
+        if let Some(token) = claim.token() {
             if in_process {
-                self.drive(token, action, Some(&mut asking));
+                self.drive(token, step, Some(&mut asking));
             } else {
                 self.attend(token);
             }
@@ -145,6 +146,19 @@ impl Caller for Asking<'_> {
 }
 
 impl Asking<'_> {
+    /// Takes the answers in that are for this call.
+    fn collect(&mut self, answers: &mut SmallVec<[Answered<Channels>; 1]>) {
+        for mut answer in std::mem::take(answers) {
+            if answer.asker.is_none() {
+                match self.put(answer.request, answer.result) {
+                    None => continue,
+                    Some(result) => answer.result = result,
+                }
+            }
+            answers.push(answer);
+        }
+    }
+
     /// Waits until an answer is there to be taken, but no longer than the command timeout since
     /// the request was submitted.
     ///
