@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, DriverKind, Limit, PipelineRunKey, RepositoryKey, RunOutcome,
-    RunRequest,
+    Admission, ConcurrencyManager, DriverKind, Grants, Limit, PipelineRunKey, RepositoryKey,
+    RunOutcome, RunRequest,
 };
-use tokio::task::JoinSet;
+use tokio::sync::Mutex;
 
 use super::load::Names;
 use super::measurement::{Goal, Measurement};
@@ -23,14 +23,17 @@ const TOGETHER: usize = 50;
 
 pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measurement>, Failure> {
     let manager = place.manager().await?;
-    let reader = read_grants(&manager)?;
+    // Without a reader the slots of detached runs would be given back, and the runs that wait would
+    // not start.
+    let grants = manager.grants();
+    let grants = Mutex::new(grants.ok_or_else(|| bug("something else reads the grants"))?);
     let mut deep = Deep::fill(&manager, "deep", if quick { QUICK_DEPTH } else { DEPTH }).await?;
     let mut empty = Deep::fill(&manager, "empty", 0).await?;
     let pace = Pace::new(quick);
     let rounds = Rounds::alternate(
         pace.rounds,
-        async |_| deep.round(&manager, pace.round).await,
-        async |_| empty.round(&manager, pace.round).await,
+        async |_| deep.round(&manager, &grants, pace.round).await,
+        async |_| empty.round(&manager, &grants, pace.round).await,
     )
     .await?;
     let measured = Measurement::of_rounds("deep_queue", &rounds.ours, "µs");
@@ -42,19 +45,8 @@ pub(super) async fn measure(place: &Place, quick: bool) -> Result<Vec<Measuremen
     // The result matters more than leftover repositories, so errors are ignored.
     let repositories = [deep.repository, empty.repository];
     let _ = place.leave(manager, &repositories).await;
-    drop(reader);
+    drop(grants);
     Ok(vec![measured])
-}
-
-/// Reads the leases of detached runs until the result is dropped. Without it their slots would be
-/// given back, and the runs that wait would not start.
-fn read_grants(manager: &ConcurrencyManager) -> Result<JoinSet<()>, Failure> {
-    let grants = manager.grants();
-    let mut grants = grants.ok_or_else(|| bug("something else reads the grants"))?;
-    let mut reader = JoinSet::new();
-    // A durable run goes on without its lease.
-    reader.spawn(async move { while grants.next().await.is_some() {} });
-    Ok(reader)
 }
 
 /// A repository where one run holds the only slot, and many wait.
@@ -84,18 +76,26 @@ impl Deep {
     async fn round(
         &mut self,
         manager: &ConcurrencyManager,
+        grants: &Mutex<Grants>,
         length: Duration,
     ) -> Result<f64, Failure> {
+        let mut grants = grants.lock().await;
         let (start, mut cycles) = (Instant::now(), 0);
         while start.elapsed() < length {
-            self.cycle(manager).await?;
+            self.cycle(manager, &mut grants).await?;
             cycles += 1;
         }
         Ok(micros(start.elapsed()) / f64::from(cycles))
     }
 
-    /// Queues one run, and releases the running one so that the next starts.
-    async fn cycle(&mut self, manager: &ConcurrencyManager) -> Result<(), Failure> {
+    /// Queues one run, and releases the running one so that the next starts. Reads the lease of that
+    /// one here: a task that does so may fall behind on a busy machine, and leases that lie unread in
+    /// numbers are given back.
+    async fn cycle(
+        &mut self,
+        manager: &ConcurrencyManager,
+        grants: &mut Grants,
+    ) -> Result<(), Failure> {
         let request = self.names.next()?;
         match manager.admit(&self.repository, request).await? {
             Admission::Queued(waiter) => waiter.detach(),
@@ -108,7 +108,9 @@ impl Deep {
             .await?;
         let next = ending.promoted.into_iter().next();
         self.running = next.ok_or_else(|| bug("many wait, but none has started"))?;
-        Ok(())
+        // A durable run goes on without its lease.
+        let lease = grants.next().await;
+        lease.map(drop).ok_or_else(|| bug("the grants have ended"))
     }
 }
 
