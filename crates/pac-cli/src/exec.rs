@@ -38,7 +38,7 @@ use crate::output::note;
 use crate::store;
 use child::{Child, Over, Start};
 use family::Family;
-use held::{Held, Outer};
+use held::{Held, Slot};
 use patience::{Patience, Stop, until};
 use signals::Signals;
 
@@ -57,10 +57,13 @@ and ETCD_PASSWORD are taken out. A command that runs `pac` itself needs --keep-c
 settings in files.
 
 Several repositories: their slots are taken in the order of the names, whatever the order in which
-they are given, so that no two commands wait for each other; all are given back when one is not had.
-What is held is said while the rest is waited for.
-A `pac exec` inside a command that holds a slot of the same repository would wait for itself. It is
-refused, or with --reentrant runs within that slot, as long as the store says that it is held.
+they are given, so that of those who name all that they need nobody waits for one who waits for him; all
+are given back when one is not had. What is held is said while the rest is waited for.
+A `pac exec` inside a command that holds a slot of the same repository could wait for itself, and is
+refused; so is one that waits without end for a repository whose name comes before one that is held.
+With --reentrant it runs within the slots that are held, if the store says so when it starts. What has
+slots of its own inside another `pac exec` has a process group of its own: say --contain to the outer
+one, so that it ends with it in any case.
 
 Limit: without --limit the one in force is used. With it, the limit is set if it is another,
 unless a controller has announced it from a Repository: that one holds.
@@ -69,8 +72,8 @@ Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command
 starts, they end the waiting for a slot. At a terminal, what is typed (Ctrl-C) reaches the
 command from the terminal alone. Without one, the command has a process group of its own, and
 signals reach all of it.
-If the session cannot be renewed, the command gets SIGTERM when no more than --kill-grace is left of
-the TTL, and SIGKILL before it is over, so that it has ended before anybody else may start. If the
+If the session cannot be renewed, the command gets SIGTERM when no more than --kill-grace and a tenth
+of the TTL are left of it, and SIGKILL before it is over, so that it has ended before anybody else may start. If the
 lease is lost at once (`pac` was stopped for longer than that, the run was cancelled), the command
 gets SIGTERM then, and SIGKILL after --kill-grace: for so long it may run beside the next one, and
 what it writes to is guarded by the fencing token.
@@ -132,7 +135,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = session_ttl)]
     ttl: Option<Duration>,
 
-    /// Between SIGTERM and SIGKILL if the slot is lost, a third of the TTL at most
+    /// Between SIGTERM and SIGKILL if the slot is lost, a quarter of the TTL at most
     /// [default: a fifth of the TTL, and no more than 10s]
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     kill_grace: Option<Duration>,
@@ -174,14 +177,14 @@ async fn exec(args: &Args, settings: &Settings, times: Times) -> Result<u8, Fail
         // What is missing is said before the wait.
         Family::gather()?;
     }
-    let outer = Outer::of_environment()?;
+    let listed = held::listed()?;
     let mut patience = Patience {
         signals: Signals::install()?,
         deadline: args.deadline(),
     };
     let ended = match args.connected(settings, &mut patience).await {
         Ok(manager) => {
-            let ended = with_slots(args, &outer, &manager, times, &mut patience).await;
+            let ended = with_slots(args, &listed, &manager, times, &mut patience).await;
             let in_haste = matches!(
                 ended,
                 Err(Stop::Signal(_) | Stop::TimedOut(_) | Stop::Unanswered)
@@ -192,7 +195,8 @@ async fn exec(args: &Args, settings: &Settings, times: Times) -> Result<u8, Fail
         Err(stop) => Err(stop),
     };
     match ended {
-        Ok(code) => Ok(code),
+        Ok(Done::Ran(code)) => Ok(code),
+        Ok(Done::Within(held)) => Ok(args.become_the_command(&held)),
         Err(Stop::Signal(signal)) => Ok(signals::exit_code(signal)),
         Err(Stop::TimedOut(repository)) => Err(args.no_slot(&repository)),
         Err(Stop::Unanswered) => Err(args.unanswered()),
@@ -216,15 +220,26 @@ async fn close(manager: &ConcurrencyManager, within: Option<Duration>, ttl: Dura
 
 async fn with_slots(
     args: &Args,
-    outer: &Outer,
+    listed: &[Slot],
     manager: &ConcurrencyManager,
     times: Times,
     patience: &mut Patience,
-) -> Result<u8, Stop> {
-    let held = slots::take(args, outer, manager, patience).await?;
-    Ok(args
-        .hold(manager, held, outer, times, &mut patience.signals)
-        .await?)
+) -> Result<Done, Stop> {
+    let held = slots::take(args, listed, manager, patience).await?;
+    if held.own.is_empty() && !args.contain {
+        return Ok(Done::Within(held));
+    }
+    let signals = &mut patience.signals;
+    Ok(Done::Ran(args.hold(manager, held, times, signals).await?))
+}
+
+/// What an invocation has come to.
+enum Done {
+    /// Its command has ended with this code.
+    Ran(u8),
+    /// All its slots are held by the `pac exec` around it, which sees to it that the command ends
+    /// with them: the command is yet to run in place of this process.
+    Within(Held),
 }
 
 /// The times of the session that is held.
@@ -327,18 +342,17 @@ impl Args {
         &self,
         manager: &ConcurrencyManager,
         held: Held,
-        outer: &Outer,
         Times { ttl, grace }: Times,
         signals: &mut Signals,
     ) -> Result<u8, Failure> {
         let renewals = renewals::tell(manager.events());
         let start = Start {
             command: &self.command,
-            environment: &held.environment(self.first(), outer),
+            environment: &held.environment(self.first()),
             keeps_credentials: self.keep_credentials,
             family: self.contain.then(Family::gather).transpose()?,
         };
-        let has_slots = !held.is_empty();
+        let has_slots = !held.own.is_empty();
         let expiring = async {
             match has_slots {
                 true => grace::expiring(manager, ttl, grace).await,
@@ -373,7 +387,25 @@ impl Args {
                 }
             }
             Over::Lost(why) => Err(lost(why)),
+            Over::InTime => Err(Failure::new(
+                Exit::LeaseLost,
+                "the command was ended: the session was not renewed in time to be sure of its lease",
+            )),
         }
+    }
+
+    /// Runs the command in place of this process: then what ends the command around it, ends it too.
+    fn become_the_command(&self, held: &Held) -> u8 {
+        let taken_out = match self.keep_credentials {
+            true => Vec::new(),
+            false => child::credentials().collect(),
+        };
+        guarded::become_it(&self.command, &taken_out, &held.environment(self.first()))
+    }
+
+    /// Whether it waits for a slot for as long as it takes.
+    fn waits_without_end(&self) -> bool {
+        !self.no_wait && self.wait_timeout.is_none()
     }
 
     /// The repository that was named first.

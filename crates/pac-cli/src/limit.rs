@@ -9,7 +9,7 @@ use crate::store::{self, confirm};
 
 const AFTER_HELP: &str = "\
 Without N the limit in force is shown, and nothing is changed. 0 is no limit: all that waits starts at
-once, so it asks first.
+once, so it asks first where something waits.
 
 The limit holds until another is set, or a controller announces one from a Repository that was
 changed since. Raising it starts who may start now; lowering it evicts nobody.

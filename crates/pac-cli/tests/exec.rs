@@ -263,7 +263,7 @@ fn wrong_arguments_are_named() {
                 "--",
                 "true",
             ],
-            "--kill-grace 6.0s is more than a third",
+            "--kill-grace 6.0s is more than a quarter",
         ),
         (&["--repository", "ci/web"], "COMMAND"),
         (

@@ -11,12 +11,11 @@
 
 use crate::servers;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{sleep, spawn};
-use std::time::Duration;
+use std::thread::spawn;
 
 use servers::{Finished, Running, Store, WEB, on_every_store, read, variable, wait_for_text};
 
@@ -65,22 +64,22 @@ fn several_slots_are_held_together_and_what_is_held_is_said(store: &Store) {
     );
     let holder = exec(store, &[GPU], &["--run", "shared/first"], &script);
     wait_for_text(&up, "up");
-    let both = exec(
+    let mut both = exec(
         store,
         &[GPU, WEB],
         &["--run", "ci/both"],
         "echo $PAC_REPOSITORY; echo $PAC_FENCING_TOKEN; echo $PAC_HELD",
     );
-    servers::eventually("the second place", || counts(store, GPU) == (1, 1));
+    let mut stderr = BufReader::new(both.child().stderr.take().unwrap());
+    let mut said = String::new();
+    stderr.read_line(&mut said).unwrap();
+    let place = "holding ci/web, queued in shared/gpu at position 1";
+    assert!(said.contains(place), "{said}");
     assert_eq!(counts(store, WEB), (1, 0), "the first of both is held");
-    // The line of its place, which it says within a second.
-    sleep(Duration::from_secs(1));
     std::fs::write(&go, "").unwrap();
     assert_eq!(holder.wait().code, 0);
     let both = both.wait();
     assert_eq!(both.code, 0, "{both:?}");
-    let said = "holding ci/web, queued in shared/gpu at position 1";
-    assert!(both.stderr.contains(said), "{both:?}");
     let lines: Vec<_> = both.stdout.lines().collect();
     let [repository, token, held] = lines[..] else {
         panic!("{both:?}");
@@ -120,7 +119,7 @@ fn what_is_held_is_given_back_when_the_rest_is_not_had(store: &Store) {
     wait_for_text(&up, "up");
     let ran = store.file("ran");
     let script = format!("echo ran > {}", ran.display());
-    for impatient in [&["--no-wait"][..], &["--wait-timeout", "1s"]] {
+    for impatient in [&["--no-wait"][..], &["--wait-timeout", "5s"]] {
         let refused = exec(store, &[WEB, GPU], impatient, &script).wait();
         assert_eq!(refused.code, 75, "{refused:?}");
         assert!(
@@ -166,6 +165,11 @@ fn a_command_that_would_wait_for_itself_is_refused(store: &Store) {
     for part in ["slot of ci/web already", "--reentrant", "unset PAC_HELD"] {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
+    // Two that take them in another order would wait for each other.
+    let script = "$INNER -- true; echo $?; $INNER --wait-timeout 60s -- true; echo $?";
+    let refused = nested(store, &[GPU], script);
+    assert_eq!(refused.stdout, "2\n0\n", "{refused:?}");
+    assert!(refused.stderr.contains("name both in one"), "{refused:?}");
     // The variable that outlives its command says nothing.
     let held = nested(store, &[WEB], "echo $PAC_HELD");
     let mut later = store.pac_itself(&["exec", "-r", WEB, "--", "true"]);
@@ -193,10 +197,54 @@ fn within_the_slot_that_is_held_a_command_runs_at_once(store: &Store) {
     assert_eq!((zero, nine), ("0", "9"), "{ran:?}");
     assert!(both.starts_with(&format!("{outer} shared/gpu=")), "{ran:?}");
     assert!(outer.ends_with(&format!("#{token}")), "{ran:?}");
+    // The variables are those of the repository that is named first, whoever took its slot.
+    let script = "$INNER -r shared/gpu --reentrant -- sh -c 'echo $PAC_REPOSITORY $PAC_FENCING_TOKEN'; \
+                  echo $PAC_FENCING_TOKEN";
+    let ran = nested(store, &[WEB], script);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    let [inner, outer] = lines[..] else {
+        panic!("{ran:?}");
+    };
+    assert_eq!(inner, format!("ci/web {outer}"));
     // Without a slot around it, it takes one as always.
     let alone = exec(store, &[WEB], &["--reentrant"], "echo $PAC_HELD").wait();
     assert!(alone.stdout.starts_with("ci/web=ci/exec-"), "{alone:?}");
     is_left_alone(store);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_an_outage_costs_who_holds_one_of_two_slots_no_more_than_his_place() {
+    let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
+    limited(&store);
+    let (up, go) = (store.file("up"), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.1; done",
+        up.display(),
+        go.display()
+    );
+    let holder = exec(&store, &[GPU], &["--ttl", "60s"], &script);
+    wait_for_text(&up, "up");
+    let mut both = exec(&store, &[WEB, GPU], &["--ttl", "2s"], "echo ran");
+    let mut stderr = BufReader::new(both.child().stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("holding ci/web"), "{line}");
+    server.kill_9();
+    while !line.contains("what was held is lost, queueing again") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it goes on");
+    }
+    server.start_again();
+    servers::eventually("both again", || {
+        counts(&store, WEB) == (1, 0) && counts(&store, GPU) == (1, 1)
+    });
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(holder.wait().code, 0);
+    let both = both.wait();
+    assert_eq!((both.code, both.stdout.as_str()), (0, "ran\n"), "{both:?}");
+    is_left_alone(&store);
 }
 
 #[cfg(feature = "postgres")]

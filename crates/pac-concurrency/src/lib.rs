@@ -116,10 +116,10 @@ pub use connect::{
 #[doc(hidden)]
 pub use pac_core::file;
 pub use pac_core::manager::{
-    Admission, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health, Heard,
-    KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, Permits, QueuedRun,
-    RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus, RunningRun, Turn, Update,
-    WaitReason, Waiter,
+    Admission, AnyLost, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health,
+    Heard, KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, Permits,
+    QueuedRun, RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus, RunningRun, Turn,
+    Update, WaitReason, Waiter,
 };
 pub use pac_core::protocol::{Ended, RunRequest};
 #[cfg(feature = "bench")]

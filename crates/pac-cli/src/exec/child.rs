@@ -6,15 +6,14 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use pac_concurrency::LeaseLoss;
 use pac_concurrency::settings::Key;
+use pac_concurrency::{AnyLost, LeaseLoss};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::family::{Family, KILLED_WITHIN, LOOK};
-use super::held::AnyLost;
 use super::processes::{self, Process};
 use super::signals::{self, Signals};
 use super::terminal::Terminal;
@@ -65,6 +64,8 @@ pub(crate) enum Over {
     Ended { code: u8, success: bool },
     /// The slot was lost, so the command was ended.
     Lost(LeaseLoss),
+    /// The command was ended before the slot was lost.
+    InTime,
 }
 
 impl Child {
@@ -122,9 +123,12 @@ impl Child {
         loop {
             tokio::select! {
                 biased;
-                (_, why) = lost.lost() => {
-                    note(format_args!("the lease was lost ({why}); ending the command"));
-                    return self.end(why, grace).await;
+                (repository, why) = &mut lost => {
+                    note(format_args!(
+                        "the lease of {repository} was lost ({why}); ending the command"
+                    ));
+                    self.end(grace).await;
+                    return Over::Lost(why);
                 }
                 () = &mut expiring => {
                     note(format_args!(
@@ -132,7 +136,9 @@ impl Child {
                          command before anybody else may start",
                         humanise(grace)
                     ));
-                    return self.end(LeaseLoss::NotRenewed, grace).await;
+                    self.end(grace).await;
+                    let why = lost.reason().map(|(_, why)| why);
+                    return why.map_or(Over::InTime, Over::Lost);
                 }
                 // After this process was stopped and resumed, check first whether it still holds
                 // the slot.
@@ -140,9 +146,10 @@ impl Child {
                     self.pass_on(signal);
                 },
                 over = self.wait() => return match lost.reason() {
-                    Some(why) => {
-                        note(format_args!("the lease was lost ({why})"));
-                        self.end(why, grace).await
+                    Some((repository, why)) => {
+                        note(format_args!("the lease of {repository} was lost ({why})"));
+                        self.end(grace).await;
+                        Over::Lost(why)
                     }
                     None => self.with_what_it_left(over).await,
                 },
@@ -196,7 +203,7 @@ impl Child {
     }
 
     /// Ends the command because the slot is lost, or will be after `grace`.
-    async fn end(mut self, why: LeaseLoss, grace: Duration) -> Over {
+    async fn end(&mut self, grace: Duration) {
         // A stopped process receives the signal only after it is continued.
         let mut refused = None;
         for signal in [Signal::TERM, Signal::CONT] {
@@ -222,7 +229,6 @@ impl Child {
         if !left.is_empty() {
             note(goes_on(&left));
         }
-        Over::Lost(why)
     }
 
     /// Kills the command with what belongs to it. Returns what cannot be killed.
@@ -321,7 +327,7 @@ pub(super) fn goes_on(processes: &[Process]) -> String {
 }
 
 /// The variables in which the settings look for a password, or for a URL that may have one in it.
-fn credentials() -> impl Iterator<Item = String> {
+pub(super) fn credentials() -> impl Iterator<Item = String> {
     let secrets = Key::all().iter().filter(|key| key.is_secret());
     secrets.flat_map(|key| key.variables())
 }

@@ -14,9 +14,9 @@ const USUAL_PART: u32 = 5;
 const USUAL_MOST: Duration = Duration::from_secs(10);
 
 /// The largest part of the TTL. A session is renewed once a third of its TTL, and counts for nine
-/// tenths of it: with a grace of a third, one renewal may fail and be tried again for almost a
-/// quarter of the TTL before the command is told to end.
-const LARGEST_PART: u32 = 3;
+/// tenths of it: with a grace of a quarter, a renewal may take almost a third of the TTL, or be refused
+/// and tried again for so long, before the command is told to end.
+const LARGEST_PART: u32 = 4;
 
 /// How often it is asked whether the session was renewed, in parts of the TTL: a machine that was
 /// suspended does not run timers meanwhile.
@@ -33,7 +33,7 @@ pub(super) fn kill_grace(asked: Option<Duration>, ttl: Duration) -> Result<Durat
         Some(asked) => Err(Failure::new(
             Exit::Usage,
             format!(
-                "--kill-grace {} is more than a third of the TTL, which is {}: SIGKILL comes \
+                "--kill-grace {} is more than a quarter of the TTL, which is {}: SIGKILL comes \
                  before the TTL is over, and SIGTERM not before a renewal has failed for a while; \
                  say --ttl {} or more, or a shorter grace",
                 humanise(asked),
@@ -67,9 +67,9 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(kill_grace(None, TTL).unwrap(), seconds(3));
         assert_eq!(kill_grace(None, seconds(3_600)).unwrap(), seconds(10));
-        assert_eq!(kill_grace(Some(seconds(5)), TTL).unwrap(), seconds(5));
+        assert_eq!(kill_grace(Some(TTL / 4), TTL).unwrap(), TTL / 4);
         let refused = kill_grace(Some(seconds(6)), TTL).unwrap_err();
-        for part in ["--kill-grace 6.0s", "15.0s", "--ttl 18.0s"] {
+        for part in ["--kill-grace 6.0s", "15.0s", "--ttl 24.0s"] {
             assert!(refused.to_string().contains(part), "{refused}");
         }
     }

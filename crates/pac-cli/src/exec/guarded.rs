@@ -31,15 +31,30 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             "the command outlives a `pac` that is killed: {error}"
         ));
     }
-    let Some((program, arguments)) = args.command.split_first() else {
-        return ExitCode::from(127);
+    ExitCode::from(become_it(&args.command, &[], &[]))
+}
+
+/// Replaces this process by the command, without the variables in `taken_out` and with those in
+/// `environment`. Returns the exit code where the command cannot be run.
+pub(super) fn become_it(
+    command: &[OsString],
+    taken_out: &[String],
+    environment: &[(&str, String)],
+) -> u8 {
+    let Some((program, arguments)) = command.split_first() else {
+        return 127;
     };
-    let error = Command::new(program).args(arguments).exec();
+    let mut command = Command::new(program);
+    for name in taken_out {
+        command.env_remove(name);
+    }
+    let variables = environment.iter().map(|(name, value)| (name, value));
+    let error = command.args(arguments).envs(variables).exec();
     note(format_args!("{}: {error}", program.display()));
-    ExitCode::from(match error.kind() {
+    match error.kind() {
         io::ErrorKind::NotFound => 127,
         _ => 126,
-    })
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -2,14 +2,11 @@
 
 use std::env::{self, VarError};
 use std::fmt;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::str::FromStr;
-use std::task::Poll;
 
 use pac_concurrency::{
-    ConcurrencyManager, Ended, Error, FencingToken, Lease, LeaseLoss, Lost, PipelineRunKey,
-    RepositoryKey, RunOutcome, RunStatus,
+    AnyLost, ConcurrencyManager, Ended, Error, FencingToken, Lease, PipelineRunKey, RepositoryKey,
+    RunOutcome, RunStatus, SessionId,
 };
 
 use crate::exit::{Exit, Failure};
@@ -19,10 +16,20 @@ pub(super) const HELD: &str = "PAC_HELD";
 
 /// One slot in [`HELD`]: `ci/website=ci/deploy-1#17`. No name has one of these signs in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Slot {
-    repository: RepositoryKey,
-    run: PipelineRunKey,
+pub(super) struct Slot {
+    pub(super) repository: RepositoryKey,
+    pub(super) run: PipelineRunKey,
     token: FencingToken,
+}
+
+impl Slot {
+    fn of(lease: &Lease) -> Self {
+        Self {
+            repository: lease.repository().clone(),
+            run: lease.run().clone(),
+            token: lease.token(),
+        }
+    }
 }
 
 impl fmt::Display for Slot {
@@ -45,49 +52,21 @@ impl FromStr for Slot {
     }
 }
 
-/// The slots of the `pac exec` that this one runs in, if it does.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Outer(Vec<Slot>);
-
-impl Outer {
-    /// From the environment.
-    ///
-    /// # Errors
-    /// If somebody else has written the variable.
-    pub(super) fn of_environment() -> Result<Self, Failure> {
-        match env::var(HELD) {
-            Ok(text) => Self::parse(&text),
-            Err(VarError::NotPresent) => Ok(Self::default()),
-            Err(VarError::NotUnicode(_)) => Err(not_ours()),
-        }
+/// The slots of the `pac exec` that this one runs in, as the environment lists them.
+///
+/// # Errors
+/// If somebody else has written the variable.
+pub(super) fn listed() -> Result<Vec<Slot>, Failure> {
+    match env::var(HELD) {
+        Ok(text) => parse(&text),
+        Err(VarError::NotPresent) => Ok(Vec::new()),
+        Err(VarError::NotUnicode(_)) => Err(not_ours()),
     }
+}
 
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let slots = text.split_whitespace().map(str::parse);
-        slots
-            .collect::<Result<_, ()>>()
-            .map(Self)
-            .map_err(|()| not_ours())
-    }
-
-    /// The run that this process runs in and that holds a slot of `repository`; `None` where the
-    /// store says that it does not hold it any more: the variable has outlived its command.
-    ///
-    /// # Errors
-    /// Those of reading from the store.
-    pub(super) async fn holder(
-        &self,
-        repository: &RepositoryKey,
-        manager: &ConcurrencyManager,
-    ) -> Result<Option<&PipelineRunKey>, Error> {
-        let mut slots = self.0.iter();
-        let Some(slot) = slots.find(|slot| slot.repository == *repository) else {
-            return Ok(None);
-        };
-        let status = manager.run_status(repository, &slot.run).await?;
-        let is_held = matches!(status, RunStatus::Started(run) if run.token == slot.token);
-        Ok(is_held.then_some(&slot.run))
-    }
+fn parse(text: &str) -> Result<Vec<Slot>, Failure> {
+    let slots = text.split_whitespace().map(str::parse);
+    slots.collect::<Result<_, ()>>().map_err(|()| not_ours())
 }
 
 fn not_ours() -> Failure {
@@ -98,99 +77,83 @@ fn not_ours() -> Failure {
     Failure::new(Exit::Usage, message)
 }
 
-/// The slots that an invocation holds itself.
+/// Those of the slots that are held, as the store says, each with the session that holds it: the
+/// variable may have outlived its command. One read for each.
+///
+/// # Errors
+/// Those of reading from the store.
+pub(super) async fn still_held(
+    listed: &[Slot],
+    manager: &ConcurrencyManager,
+) -> Result<Vec<(Slot, SessionId)>, Error> {
+    let mut held = Vec::new();
+    for slot in listed {
+        match manager.run_status(&slot.repository, &slot.run).await? {
+            RunStatus::Started(run) if run.token == slot.token => {
+                held.push((slot.clone(), run.session));
+            }
+            _ => {}
+        }
+    }
+    Ok(held)
+}
+
+/// The slots that a command runs in.
 #[derive(Debug, Default)]
-pub(super) struct Held(Vec<Lease>);
+pub(super) struct Held {
+    /// Of the `pac exec` around this one.
+    pub(super) around: Vec<(Slot, SessionId)>,
+    /// Of this one.
+    pub(super) own: Vec<Lease>,
+}
 
 impl Held {
-    pub(super) fn add(&mut self, lease: Lease) {
-        self.0.push(lease);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn repositories(&self) -> impl Iterator<Item = &RepositoryKey> {
-        self.0.iter().map(Lease::repository)
-    }
-
+    /// The loss of the first of its own.
     pub(super) fn lost(&self) -> AnyLost {
-        let lost = |lease: &Lease| (lease.repository().clone(), lease.lost());
-        AnyLost(self.0.iter().map(lost).collect())
+        AnyLost::of(&self.own)
     }
 
     /// What the command finds in its environment. The slot of `first` is told in variables of its
-    /// own where it is one of these; else any of them.
-    pub(super) fn environment(
-        &self,
-        first: Option<&RepositoryKey>,
-        outer: &Outer,
-    ) -> Vec<(&'static str, String)> {
-        let told = self
-            .0
+    /// own.
+    pub(super) fn environment(&self, first: Option<&RepositoryKey>) -> Vec<(&'static str, String)> {
+        let own = self
+            .own
             .iter()
-            .find(|lease| Some(lease.repository()) == first);
-        let Some(told) = told.or(self.0.first()) else {
-            return Vec::new();
-        };
-        let own = self.0.iter().map(|lease| Slot {
-            repository: lease.repository().clone(),
-            run: lease.run().clone(),
-            token: lease.token(),
-        });
-        let own: Vec<_> = own.collect();
-        let is_own = |slot: &&Slot| own.iter().any(|own| own.repository == slot.repository);
-        let outer = outer.0.iter().filter(|slot| !is_own(slot));
-        let all: Vec<_> = outer.chain(&own).map(Slot::to_string).collect();
-        vec![
-            ("PAC_REPOSITORY", told.repository().to_string()),
-            ("PAC_RUN", told.run().to_string()),
-            ("PAC_LEASE", told.session().to_string()),
-            ("PAC_FENCING_TOKEN", told.token().to_string()),
-            (HELD, all.join(" ")),
-        ]
+            .map(|lease| (Slot::of(lease), lease.session()));
+        let all: Vec<_> = self.around.iter().cloned().chain(own).collect();
+        let listed: Vec<_> = all.iter().map(|(slot, _)| slot.to_string()).collect();
+        let mut variables = vec![(HELD, listed.join(" "))];
+        if let Some((slot, session)) = all.iter().find(|(slot, _)| Some(&slot.repository) == first)
+        {
+            variables.extend([
+                ("PAC_REPOSITORY", slot.repository.to_string()),
+                ("PAC_RUN", slot.run.to_string()),
+                ("PAC_LEASE", session.to_string()),
+                ("PAC_FENCING_TOKEN", slot.token.to_string()),
+            ]);
+        }
+        variables
     }
 
-    /// Gives all slots back. Returns whether all were still held.
+    /// Gives its own slots back. Returns whether all were still held.
     ///
     /// # Errors
-    /// The first one of the store's; what was not given back ends with the session.
+    /// The first one of the store's, if all others were; what was not given back ends with the
+    /// session.
     pub(super) async fn release(
         self,
         manager: &ConcurrencyManager,
         outcome: RunOutcome,
     ) -> Result<bool, Error> {
-        let mut all = Ok(true);
-        for lease in self.0 {
-            let ending = manager.release(lease, outcome).await;
-            all = all.and_then(|all| Ok(ending?.ended == Ended::Done && all));
-        }
-        all
-    }
-}
-
-/// The loss of the first of several slots. Without any it never comes.
-#[derive(Debug)]
-pub(super) struct AnyLost(Vec<(RepositoryKey, Lost)>);
-
-impl AnyLost {
-    /// Waits for it. Cancel-safe.
-    pub(super) async fn lost(&mut self) -> (RepositoryKey, LeaseLoss) {
-        poll_fn(|cx| {
-            for (repository, lost) in &mut self.0 {
-                if let Poll::Ready(why) = Pin::new(lost).poll(cx) {
-                    return Poll::Ready((repository.clone(), why));
-                }
+        let mut failure = None;
+        for lease in self.own {
+            match manager.release(lease, outcome).await {
+                Ok(ending) if ending.ended == Ended::Done => {}
+                Ok(_) => return Ok(false),
+                Err(error) => failure = failure.or(Some(error)),
             }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Whether it has come.
-    pub(super) fn reason(&self) -> Option<LeaseLoss> {
-        self.0.iter().find_map(|(_, lost)| lost.reason())
+        }
+        failure.map_or(Ok(true), Err)
     }
 }
 
@@ -201,10 +164,10 @@ mod tests {
     #[test]
     fn slots_are_read_as_they_are_written() {
         let text = "ci/web=ci/exec-01#17 shared/gpu.a=ci/b#18446744073709551615";
-        let outer = Outer::parse(text).unwrap();
-        let written: Vec<_> = outer.0.iter().map(Slot::to_string).collect();
+        let slots = parse(text).unwrap();
+        let written: Vec<_> = slots.iter().map(Slot::to_string).collect();
         assert_eq!(written.join(" "), text);
-        assert!(Outer::parse("").unwrap().0.is_empty());
+        assert!(parse("").unwrap().is_empty());
     }
 
     #[test]
@@ -216,7 +179,7 @@ mod tests {
             "ci/web=ci/a#x",
             "web=ci/a#1",
         ] {
-            let refused = Outer::parse(text).unwrap_err();
+            let refused = parse(text).unwrap_err();
             assert!(
                 refused.to_string().contains("unset it"),
                 "{text}: {refused}"

@@ -72,7 +72,11 @@ impl Queue {
         deadline: Option<Instant>,
         signals: &mut Signals,
     ) -> Result<Waited, Stop> {
-        self.place = place(repository, held);
+        let place = place(repository, held);
+        if place != self.place {
+            self.place = place;
+            self.since = Instant::now();
+        }
         self.shown = None;
         let mut lost = held.lost();
         let mut look = interval(LOOK);
@@ -81,7 +85,7 @@ impl Queue {
             tokio::select! {
                 biased;
                 // Dropped, the waiter gives up its place, and a slot granted at this moment.
-                (held, why) = lost.lost() => return Ok(Waited::HeldLost(held, why)),
+                (held, why) = &mut lost => return Ok(Waited::HeldLost(held, why)),
                 turn = &mut waiter => return of(turn),
                 signal = signals.next() => return Err(Stop::Signal(signal)),
                 () = until(deadline) => return give_up(waiter, repository).await,
@@ -152,7 +156,8 @@ impl Queue {
 
 /// Where a run waits, and what it holds meanwhile.
 fn place(repository: &RepositoryKey, held: &Held) -> String {
-    let held: Vec<_> = held.repositories().map(RepositoryKey::to_string).collect();
+    let held = held.own.iter().map(|lease| lease.repository().to_string());
+    let held: Vec<_> = held.collect();
     match held.is_empty() {
         true => format!("queued in {repository}"),
         false => format!("holding {}, queued in {repository}", held.join(" and ")),

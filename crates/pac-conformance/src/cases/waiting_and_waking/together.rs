@@ -5,11 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pac_core::manager::{ConcurrencyManager, Permit, Permits, RepositoryStatus};
+use pac_core::state::RunOutcome;
 use pac_core::{Error, ErrorKind, Limit, RepositoryKey};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::{Fixture, repository};
+
+/// How many ask at once.
+const CROWD: usize = 12;
 
 /// Those who ask for the same ones in another order do not wait for each other; what comes first is
 /// held while the rest is waited for, and given back when the caller gives up, when the time is
@@ -58,6 +62,13 @@ pub async fn slots_of_several_repositories_come_together(fixture: &Fixture) {
     the_holder(fixture, near, &first).await;
     taken.release().await.unwrap();
     let permits = fixture.soon("both", waiting).await.unwrap().unwrap();
+    let before = near.status(&first).await.unwrap();
+    let outcomes: Vec<_> = before.finished.iter().map(|run| run.outcome).collect();
+    assert_eq!(
+        outcomes[CROWD..],
+        [RunOutcome::Cancelled; 3],
+        "no work had begun"
+    );
     assert!(permits.is_held());
     let names: Vec<_> = permits
         .iter()
@@ -84,7 +95,7 @@ async fn all_of_a_crowd_come(
 ) {
     let at_work = Arc::new(AtomicUsize::new(0));
     let mut crowd = JoinSet::new();
-    for n in 0..12 {
+    for n in 0..CROWD {
         let manager = managers[n / 2 % 2].clone();
         let (first, second) = (first.clone(), second.clone());
         let at_work = Arc::clone(&at_work);

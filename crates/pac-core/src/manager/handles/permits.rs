@@ -1,13 +1,13 @@
 //! Slots of several repositories at once.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lease::{Lease, Lost};
 use super::permit::{Permit, lost_at_work};
 use crate::error::{Error, ErrorKind};
 use crate::event::LeaseLoss;
@@ -39,21 +39,10 @@ impl Permits {
         self.iter().all(Permit::is_held)
     }
 
-    /// Waits until the first of the slots is no longer held, and says which and why: see
-    /// [`Lease::lost`](super::lease::Lease::lost). Without any slot it waits for ever. Cancel-safe.
-    pub fn lost(&self) -> impl Future<Output = (RepositoryKey, LeaseLoss)> + Send + use<> {
-        let lost = self
-            .iter()
-            .map(|permit| (permit.lease().repository().clone(), permit.lost()));
-        let mut lost: Vec<_> = lost.collect();
-        poll_fn(move |cx| {
-            for (repository, lost) in &mut lost {
-                if let Poll::Ready(why) = Pin::new(lost).poll(cx) {
-                    return Poll::Ready((repository.clone(), why));
-                }
-            }
-            Poll::Pending
-        })
+    /// What is ready as soon as the first of the slots is no longer held.
+    #[must_use]
+    pub fn lost(&self) -> AnyLost {
+        AnyLost::of(self.iter().map(Permit::lease))
     }
 
     /// How the work ended, as the history of every repository is to show it. *Completed* unless this
@@ -81,6 +70,41 @@ impl Permits {
     }
 }
 
+/// The loss of the first of several leases: a future that says which and why. Without any lease it is
+/// never ready.
+///
+/// Does not keep the manager. May be polled again after it was ready.
+#[derive(Debug, Clone, Default)]
+pub struct AnyLost(Vec<(RepositoryKey, Lost)>);
+
+impl AnyLost {
+    /// Of these leases: see [`Lease::lost`].
+    pub fn of<'a>(leases: impl IntoIterator<Item = &'a Lease>) -> Self {
+        let lost = |lease: &Lease| (lease.repository().clone(), lease.lost());
+        Self(leases.into_iter().map(lost).collect())
+    }
+
+    /// The first that is lost already, and why: see [`Lost::reason`].
+    #[must_use]
+    pub fn reason(&self) -> Option<(&RepositoryKey, LeaseLoss)> {
+        let mut lost = self.0.iter();
+        lost.find_map(|(repository, lost)| Some((repository, lost.reason()?)))
+    }
+}
+
+impl Future for AnyLost {
+    type Output = (RepositoryKey, LeaseLoss);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        for (repository, lost) in &mut self.get_mut().0 {
+            if let Poll::Ready(why) = Pin::new(lost).poll(cx) {
+                return Poll::Ready((repository.clone(), why));
+            }
+        }
+        Poll::Pending
+    }
+}
+
 impl ConcurrencyManager {
     /// Waits for a slot of each of these repositories, for as long as it takes, and holds all until
     /// the permits are dropped. No repository is given twice.
@@ -90,12 +114,12 @@ impl ConcurrencyManager {
     /// held while the others are waited for. It is no commit of its own: each slot costs what
     /// [`acquire`](Self::acquire) does.
     ///
-    /// Dropped before it is ready, it leaves nothing behind.
+    /// Dropped before it is ready, it gives back what it had.
     ///
     /// # Errors
     /// Those of [`acquire`](Self::acquire), and that of [`with_slot`](Self::with_slot) when a slot
     /// was lost while another one was waited for; `InvalidInput` when a repository is there twice.
-    /// What was held is given back.
+    /// What was held is given back, and its run is *cancelled* in the history.
     pub async fn acquire_all<'a>(
         &self,
         repositories: impl IntoIterator<Item = &'a RepositoryKey>,
@@ -129,13 +153,24 @@ impl ConcurrencyManager {
             let Some(permit) = taken else {
                 return Ok(None);
             };
-            permits.0.push(permit);
+            permits.take(permit);
         }
-        Ok(Some(permits))
+        Ok(Some(permits.complete()))
     }
 }
 
 impl Permits {
+    /// Holds one more. Until all are there, no work has begun.
+    fn take(&mut self, mut permit: Permit) {
+        permit.set_outcome(RunOutcome::Cancelled);
+        self.0.push(permit);
+    }
+
+    fn complete(mut self) -> Self {
+        self.set_outcome(RunOutcome::Completed);
+        self
+    }
+
     /// What is waited for while these are held: it is given up when one of them is lost.
     async fn beside<T>(&self, waiting: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::select! {
