@@ -189,10 +189,14 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
 }
 
 fn session(id: &str) -> Option<SessionId> {
+    hexadecimal(id).map(SessionId::new)
+}
+
+/// A number as it is written in keys and values: 16 digits, in lower case.
+pub(crate) fn hexadecimal(text: &str) -> Option<u64> {
     let plain = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let well_formed = id.len() == 16 && id.bytes().all(plain);
-    let id = well_formed.then(|| u64::from_str_radix(id, 16).ok())??;
-    Some(SessionId::new(id))
+    let well_formed = text.len() == 16 && text.bytes().all(plain);
+    well_formed.then(|| u64::from_str_radix(text, 16).ok())?
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ mod entry;
 mod fields;
 mod stamp;
 
+use std::fmt::Display;
+
 use pac_core::state::Head;
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, Revision, SessionId, Stamp,
@@ -40,11 +42,14 @@ use stamp::check_beginning;
 pub(crate) use stamp::{is_stamped, new_stamp};
 
 /// The format that this software writes and reads.
-const FORMAT: u32 = 1;
+const FORMAT: u64 = 1;
 
 /// The longest value that is read, in bytes. This software writes less than 2 KiB, and newer
 /// versions of it may write more.
 const MAX_BYTES: usize = 64 * 1024;
+
+/// The cure for a record of one repository.
+const OF_REPOSITORY: &str = "repair it, or remove the keys of the repository";
 
 /// Most bytes of a key that a message shows.
 const SHOWN: usize = 200;
@@ -83,7 +88,7 @@ impl StoredHead {
     /// `Corrupt` or `Incompatible`, naming the key.
     pub(crate) fn decode(key: &[u8], value: &[u8], revision: Revision) -> Result<Self, Error> {
         let mut stored: Self = decode(key, value)?;
-        check_beginning(key, value, stored.head.stamp)?;
+        check_beginning::<Self>(key, value, stored.head.stamp)?;
         stored.head.revision = revision;
         Ok(stored)
     }
@@ -142,6 +147,8 @@ struct FloorRecord {
 
 impl Record for FloorRecord {
     const NAME: &'static str = "floor";
+    const CURE: &'static str = "write [1,\"<16 hexadecimal digits>\",<number>] there, with the \
+        largest fencing token that is known; never delete it, or fencing tokens come twice";
 
     fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
         Ok(Self {
@@ -155,7 +162,7 @@ impl Record for FloorRecord {
 /// stamp of the removal.
 pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<(u64, Stamp), Error> {
     let record: FloorRecord = decode(key, value)?;
-    check_beginning(key, value, record.stamp)?;
+    check_beginning::<FloorRecord>(key, value, record.stamp)?;
     if record.given_out > MAX_COUNTER {
         let message = format!(
             "key {} says that new repositories count on from {}, which must be at most \
@@ -182,9 +189,10 @@ fn decode<T: Record>(key: &[u8], value: &[u8]) -> Result<T, Error> {
             "it has {} bytes, and must have at most {MAX_BYTES}",
             value.len()
         );
-        return Err(corrupt(key, &reason));
+        return Err(corrupt_record::<T>(key, &reason));
     }
-    match serde_json::from_slice(value).map_err(|error| corrupt(key, &error))? {
+    let read = serde_json::from_slice(value);
+    match read.map_err(|error| corrupt_record::<T>(key, &error))? {
         Read::Known(record) => Ok(record),
         Read::Newer(format) => {
             let message = format!(
@@ -196,10 +204,18 @@ fn decode<T: Record>(key: &[u8], value: &[u8]) -> Result<T, Error> {
     }
 }
 
-pub(crate) fn corrupt(key: &[u8], reason: &dyn std::fmt::Display) -> Error {
+/// The error for a key of one repository.
+pub(crate) fn corrupt(key: &[u8], reason: &dyn Display) -> Error {
+    corrupt_with(key, reason, OF_REPOSITORY)
+}
+
+fn corrupt_record<T: Record>(key: &[u8], reason: &dyn Display) -> Error {
+    corrupt_with(key, reason, T::CURE)
+}
+
+fn corrupt_with(key: &[u8], reason: &dyn Display, cure: &str) -> Error {
     let message = format!(
-        "the value of key {} is not what this software writes ({reason}); repair it, or remove \
-         the keys of the repository",
+        "the value of key {} is not what this software writes ({reason}); {cure}",
         shown(key)
     );
     Error::new(ErrorKind::Corrupt, "read", message)
@@ -335,6 +351,57 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_are_new_within_a_state_are_passed_over() {
+        let (token, session) = (FencingToken::new(7), SessionId::new(0xab));
+        let started = |orphaned| EntryState::Started {
+            token,
+            session,
+            orphaned,
+        };
+        let finished = |token, abandoned| EntryState::Finished {
+            outcome: RunOutcome::Failed,
+            token,
+            abandoned,
+        };
+        for (state, expected) in [
+            (r#"{"started":[7,"00000000000000ab",9]}"#, started(false)),
+            (r#"{"orphaned":[7,"00000000000000ab",{}]}"#, started(true)),
+            (r#"{"failed":[7,false,9]}"#, finished(Some(token), false)),
+            (r#"{"failed":[null,true,"x",9]}"#, finished(None, true)),
+        ] {
+            let value = format!(r#"[1,"uid",{state},1]"#);
+            let run = "ns/run".parse().unwrap();
+            let read = decode_entry(run, b"k", value.as_bytes(), Revision::new(9));
+            assert_eq!(read.unwrap().state, expected, "{state}");
+        }
+        for state in [
+            r#"{"started":[7]}"#,
+            r#"{"started":["00000000000000ab",7]}"#,
+            r#"{"failed":[]}"#,
+            r#"{"failed":[7,9]}"#,
+        ] {
+            let value = format!(r#"[1,"uid",{state},1]"#);
+            let run = "ns/run".parse().unwrap();
+            let refused = decode_entry(run, b"k", value.as_bytes(), Revision::new(9));
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Corrupt, "{state}");
+        }
+    }
+
+    /// Without the floor, new repositories would count from 0 again.
+    #[test]
+    fn a_damaged_floor_is_not_to_be_deleted() {
+        let spaced = br#"[1, "00000000000000ab",7]"#;
+        for value in [&b"x"[..], b"[1]", spaced, &[b' '; MAX_BYTES + 1]] {
+            let error = decode_floor(b"/pac/v1/floor", value).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains("never delete it"), "{said}");
+            assert!(!said.contains("keys of the repository"), "{said}");
+        }
+        let head = StoredHead::decode(b"k", b"x", Revision::new(1)).unwrap_err();
+        assert!(head.to_string().contains(OF_REPOSITORY), "{head}");
+    }
+
+    #[test]
     fn broken_and_newer_values_are_told_apart_and_name_their_key() {
         for (value, kind) in [
             (&b""[..], ErrorKind::Corrupt),
@@ -348,9 +415,12 @@ mod tests {
             (br#"[1,"00000000000000ab",7]]"#, ErrorKind::Corrupt),
             (br#"[1,"1",7]"#, ErrorKind::Corrupt),
             (br#"[1,"x",7]"#, ErrorKind::Corrupt),
+            (br#"[1,"+0000000000000ab",7]"#, ErrorKind::Corrupt),
+            (br#"[1,"00000000000000AB",7]"#, ErrorKind::Corrupt),
             (br#"{"version":1}"#, ErrorKind::Corrupt),
             (b"[2]", ErrorKind::Incompatible),
             (br#"[2,"x",[]]"#, ErrorKind::Incompatible),
+            (b"[4294967297]", ErrorKind::Incompatible),
         ] {
             let error = decode_floor(b"/pac/v1/floor\n", value).unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");

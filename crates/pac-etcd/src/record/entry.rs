@@ -5,29 +5,61 @@ use pac_core::{
     Error, FencingToken, PipelineRunKey, Priority, Revision, SessionId, Ticket, Timestamp,
 };
 use serde::de::SeqAccess;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::fields::{Fields, Hex, Record, Writer};
+use super::fields::{Fields, Hex, Record, Writer, array};
 use super::{corrupt, decode, encoded};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum StateRecord {
     Queued(Option<Hex>),
-    Started(u64, Hex),
-    Orphaned(u64, Hex),
+    Started(Slot),
+    Orphaned(Slot),
     Completed(End),
     Failed(End),
     Cancelled(End),
     Expired(End),
 }
 
+/// The token of a run that has started, and the session that it belongs to.
+#[derive(Serialize)]
+struct Slot(u64, Hex);
+
+impl Record for Slot {
+    const NAME: &'static str = "run that has started";
+
+    fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
+        Ok(Self(fields.next("token")?, fields.next("session")?))
+    }
+}
+
+impl<'de> Deserialize<'de> for Slot {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        array(deserializer)
+    }
+}
+
 /// The token of a run that has ended, and whether its asker gave it up.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct End(
     Option<u64>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")] bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")] bool,
 );
+
+impl Record for End {
+    const NAME: &'static str = "run that has ended";
+
+    fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
+        Ok(Self(fields.next("token")?, fields.next_or_default()?))
+    }
+}
+
+impl<'de> Deserialize<'de> for End {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        array(deserializer)
+    }
+}
 
 impl StateRecord {
     fn of(state: EntryState) -> Self {
@@ -38,11 +70,11 @@ impl StateRecord {
                 session,
                 orphaned,
             } => {
-                let (token, session) = (token.get(), Hex(session.get()));
+                let slot = Slot(token.get(), Hex(session.get()));
                 if orphaned {
-                    Self::Orphaned(token, session)
+                    Self::Orphaned(slot)
                 } else {
-                    Self::Started(token, session)
+                    Self::Started(slot)
                 }
             }
             EntryState::Finished {
@@ -62,7 +94,7 @@ impl StateRecord {
     }
 
     fn state(self) -> EntryState {
-        let started = |token, session: Hex, orphaned| EntryState::Started {
+        let started = |Slot(token, session), orphaned| EntryState::Started {
             token: FencingToken::new(token),
             session: SessionId::new(session.0),
             orphaned,
@@ -76,8 +108,8 @@ impl StateRecord {
             Self::Queued(owner) => EntryState::Queued {
                 owner: owner.map(|owner| SessionId::new(owner.0)),
             },
-            Self::Started(token, session) => started(token, session, false),
-            Self::Orphaned(token, session) => started(token, session, true),
+            Self::Started(slot) => started(slot, false),
+            Self::Orphaned(slot) => started(slot, true),
             Self::Completed(end) => finished(RunOutcome::Completed, end),
             Self::Failed(end) => finished(RunOutcome::Failed, end),
             Self::Cancelled(end) => finished(RunOutcome::Cancelled, end),

@@ -6,12 +6,15 @@ use std::marker::PhantomData;
 use serde::de::{Error as _, IgnoredAny, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::FORMAT;
+use super::{FORMAT, OF_REPOSITORY};
+use crate::keys::hexadecimal;
 
-/// A record that can be read.
+/// A record that can be read, or an array in one.
 pub(super) trait Record: Sized {
     /// What an error calls it.
     const NAME: &'static str;
+    /// What to do about one that cannot be understood.
+    const CURE: &'static str = OF_REPOSITORY;
 
     fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error>;
 }
@@ -19,7 +22,7 @@ pub(super) trait Record: Sized {
 /// A record of a known format, or of a newer one.
 pub(super) enum Read<T> {
     Known(T),
-    Newer(u32),
+    Newer(u64),
 }
 
 impl<'de, T: Record> Deserialize<'de> for Read<T> {
@@ -44,8 +47,29 @@ impl<'de, T: Record> Visitor<'de> for OfRecord<T> {
             FORMAT => Read::Known(T::read(&mut fields)?),
             newer => Read::Newer(newer),
         };
-        // Further fields of the same format are those of a newer software.
-        while fields.0.next_element::<IgnoredAny>()?.is_some() {}
+        fields.pass_over_the_rest()?;
+        Ok(read)
+    }
+}
+
+/// Reads an array in a record.
+pub(super) fn array<'de, D: Deserializer<'de>, T: Record>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_seq(OfArray(PhantomData))
+}
+
+struct OfArray<T>(PhantomData<T>);
+
+impl<'de, T: Record> Visitor<'de> for OfArray<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the array of a {}", T::NAME)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<T, A::Error> {
+        let mut fields = Fields(seq);
+        let read = T::read(&mut fields)?;
+        fields.pass_over_the_rest()?;
         Ok(read)
     }
 }
@@ -70,6 +94,12 @@ impl<'de, A: SeqAccess<'de>> Fields<A> {
         T: Deserialize<'de> + Default,
     {
         Ok(self.0.next_element()?.unwrap_or_default())
+    }
+
+    /// Further fields of the same format are those of a newer software.
+    fn pass_over_the_rest(&mut self) -> Result<(), A::Error> {
+        while self.0.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
     }
 }
 
@@ -140,11 +170,11 @@ impl Visitor<'_> for OfHex {
     type Value = Hex;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("up to 16 hexadecimal digits")
+        f.write_str("16 hexadecimal digits, in lower case")
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hex, E> {
-        let number = u64::from_str_radix(text, 16).map(Hex);
-        number.map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+        let number = hexadecimal(text).map(Hex);
+        number.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
     }
 }

@@ -2,7 +2,8 @@
 
 use pac_core::{Error, Stamp};
 
-use super::{FORMAT, corrupt};
+use super::fields::Record;
+use super::{FORMAT, corrupt_record};
 use crate::client::Compare;
 
 /// A new stamp: nobody else makes the same one.
@@ -31,11 +32,15 @@ fn stamped(stamp: Stamp) -> String {
 /// # Errors
 /// `Corrupt` for a value that does not begin with its format and its stamp, as they are written: no
 /// commit would find it as expected.
-pub(super) fn check_beginning(key: &[u8], value: &[u8], stamp: Stamp) -> Result<(), Error> {
+pub(super) fn check_beginning<T: Record>(
+    key: &[u8],
+    value: &[u8],
+    stamp: Stamp,
+) -> Result<(), Error> {
     if value.starts_with(stamped(stamp).as_bytes()) {
         Ok(())
     } else {
-        Err(corrupt(
+        Err(corrupt_record::<T>(
             key,
             &"it has to begin with its format and its stamp, without spaces",
         ))
