@@ -85,8 +85,8 @@ impl Store {
         }
     }
 
-    /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each
-    /// [`LARGE_PAGE`] beyond. With `since`, a request for the head comes first and is mostly
+    /// Reads a repository: one request for up to [`PAGE`] entries, and one more for each larger page
+    /// beyond. With `since`, a request for the head comes first and is mostly
     /// enough: the stream of changes has told the rest. If it has not, the server looks at all
     /// entries to find those that changed.
     pub(crate) async fn load(
@@ -122,10 +122,10 @@ impl Store {
         let Some(kv) = head.entries.first() else {
             return Ok(None);
         };
-        let at = revision(kv.modified);
-        if at == since.revision {
-            let head = decode_head(kv)?.head;
-            return Ok((head.version() == since).then(|| Snapshot {
+        let head = decode_head(kv)?.head;
+        let to = head.version();
+        if to.revision == since.revision {
+            return Ok((to == since).then(|| Snapshot {
                 since: Some(since),
                 exists: true,
                 head,
@@ -136,7 +136,7 @@ impl Store {
             return Ok(None);
         }
         let until = Instant::now() + recent::TELLS_WITHIN;
-        Ok(self.recent.between(repository, since, at, until).await)
+        Ok(self.recent.between(repository, since, to, until).await)
     }
 
     /// `None` when what changed since cannot be told.

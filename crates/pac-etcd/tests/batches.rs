@@ -146,6 +146,32 @@ async fn no_repository_of_a_batch_is_written_for_a_session_that_is_over() {
     }
 }
 
+/// The removal of any repository refuses what is created at that moment. Nobody contends for that
+/// repository.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_elsewhere_makes_no_repository_contested() {
+    let member = Member::single(&[]);
+    let mut others = Committer::of(&member, "/test/", 1).await;
+    assert_eq!(conflicts(&others.admit("others", 0..1).await), NONE);
+    let mut ours = Committer::of(&member, "/test/", 3).await;
+    let (key, known) = &others.known[0];
+    let removal = planned::removal(others.session, key, known);
+    let removed = planned::commit(&others.driver, others.session, vec![removal]).await;
+    assert_eq!(conflicts(&removed), NONE);
+    assert_eq!(conflicts(&ours.admit("created", 1..3).await), [0, 1]);
+    for n in 1..3 {
+        ours.known[n].1 = ours.driver.load(&ours.known[n].0, None).await.unwrap();
+    }
+    assert_eq!(conflicts(&ours.admit("created", 1..3).await), NONE);
+    // As they are sent together, the one that loses costs another request.
+    let mut faster = Committer::of(&member, "/test/", 3).await;
+    assert_eq!(conflicts(&faster.admit("faster", 2..3).await), NONE);
+    let before = member.answered("Txn");
+    assert_eq!(conflicts(&ours.admit("late", 1..3).await), [1]);
+    let read = 1;
+    assert_eq!(member.answered("Txn") - before - read, 2);
+}
+
 /// What a session has noted of a repository goes with it. After that was created again, the next
 /// commit there writes the note again, and none beside it is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pac_core::hints::merged;
 use pac_core::state::Snapshot;
-use pac_core::{RepositoryKey, Revision, Version};
+use pac_core::{RepositoryKey, Version};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
@@ -22,7 +22,8 @@ const KEPT: usize = 512;
 /// tells of it about when the commit is answered.
 pub(super) const TELLS_WITHIN: Duration = Duration::from_millis(50);
 
-/// For how many commits a repository counts as contested after another commit was faster.
+/// For how many commits in batches of several a repository counts as contested after another commit
+/// was faster.
 const WARY: u8 = 64;
 
 /// Most repositories that are remembered as contested.
@@ -59,8 +60,8 @@ impl Recent {
         contested.insert(repository.clone(), WARY);
     }
 
-    /// Whether the repository is contested, so that the commit that is about to be sent should not
-    /// share its conditions with others. Counts that commit.
+    /// Whether the repository is contested, so that the commit that is about to be sent together with
+    /// others should not share its conditions with them. Counts that commit.
     pub(super) fn expects_conflict(&self, repository: &RepositoryKey) -> bool {
         let mut contested = self.contested();
         let Some(left) = contested.get_mut(repository) else {
@@ -106,26 +107,25 @@ impl Recent {
         });
     }
 
-    /// What changed in a repository after `since`, up to the revision `at` or a later one; `None`
-    /// if the stream has not told all of it. Waits for the stream to come to `at`, no longer than
-    /// `until`.
+    /// What changed in a repository after `since`, up to `to` or a later version; `None` if the
+    /// stream has not told all of it, or has told of another state at the revision of `to`: one that
+    /// a restored store has lost. Waits for the stream to come to `to`, no longer than `until`.
     pub(super) async fn between(
         &self,
         repository: &RepositoryKey,
         since: Version,
-        at: Revision,
+        to: Version,
         until: Instant,
     ) -> Option<Snapshot> {
-        let at = revision_of(at);
+        let at = revision_of(to.revision);
         let mut told = self.told.subscribe();
         let far_enough = told.wait_for(|told| told.is_none_or(|told| told >= at));
         (*timeout_at(until, far_enough).await.ok()?.ok()?)?;
         let links = self.links(repository, since)?;
-        let found = links
-            .into_iter()
-            .map(Some)
-            .reduce(|a, b| merged(a?, b?))??;
-        (revision_of(found.head.revision) >= at).then_some(found)
+        if !links.iter().any(|link| link.head.version() == to) {
+            return None;
+        }
+        links.into_iter().map(Some).reduce(|a, b| merged(a?, b?))?
     }
 
     /// The commits after `since`; `None` if one is missing. The first must have been planned at
@@ -157,8 +157,8 @@ impl Recent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pac_core::Stamp;
     use pac_core::state::Head;
+    use pac_core::{Revision, Stamp};
 
     fn change(since: u64, to: u64) -> Snapshot {
         Snapshot {
@@ -174,7 +174,7 @@ mod tests {
 
     async fn between(recent: &Recent, since: u64, at: u64) -> Option<(u64, u64)> {
         let since = Version::new(Revision::new(since), Stamp::default());
-        let at = Revision::new(at);
+        let at = Version::new(Revision::new(at), Stamp::default());
         let until = Instant::now() + TELLS_WITHIN;
         let found = recent.between(&web(), since, at, until).await?;
         Some((found.since?.revision.get(), found.head.revision.get()))
@@ -206,6 +206,22 @@ mod tests {
         }
         assert_eq!(recent.changes().len(), KEPT);
         assert_eq!(between(&recent, 11, 12).await, None, "too long ago");
+    }
+
+    /// A store that was restored from an older copy comes to the same revisions again.
+    #[tokio::test(start_paused = true)]
+    async fn what_another_history_had_at_the_same_revision_is_not_told() {
+        let recent = Recent::default();
+        recent.begin(4);
+        recent.add(&web(), &change(4, 6));
+        recent.told(6);
+        let since = Version::new(Revision::new(4), Stamp::default());
+        let until = Instant::now() + TELLS_WITHIN;
+        for (stamp, is_told) in [(Stamp::default(), true), (Stamp::new(7), false)] {
+            let to = Version::new(Revision::new(6), stamp);
+            let found = recent.between(&web(), since, to, until).await;
+            assert_eq!(found.is_some(), is_told, "{stamp}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

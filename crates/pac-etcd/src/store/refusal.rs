@@ -39,11 +39,11 @@ impl Store {
         // If the repository was removed and created again since, the caller has to read all of it.
         let head =
             head.filter(|head| commit.absent || revision(head.created) <= commit.expected.revision);
-        let changes = match head {
-            Some(head) => {
-                let at = revision(head.modified);
+        let to = head.and_then(|head| decode_head(&head).ok());
+        let changes = match to.map(|stored| stored.head.version()) {
+            Some(to) => {
                 let (repository, since) = (&commit.repository, commit.expected);
-                self.recent.between(repository, since, at, until).await
+                self.recent.between(repository, since, to, until).await
             }
             None => None,
         };
@@ -74,7 +74,11 @@ impl Store {
                 Refusal::For(Verdict::PrepareAgain)
             }
             _ => {
-                self.recent.note_conflict(&commit.repository);
+                // The removal of any repository refuses what was to be created at that moment: that
+                // one does not contend.
+                if !(commit.absent && unchanged) {
+                    self.recent.note_conflict(&commit.repository);
+                }
                 Refusal::Overtaken(head)
             }
         }

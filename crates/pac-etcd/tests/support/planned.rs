@@ -14,6 +14,24 @@ pub(crate) fn admission(
     at: &Snapshot,
     name: &str,
 ) -> RepositoryCommit {
+    plan(session, repository, at, &Command::Admit(durable(name)))
+}
+
+/// The removal of a repository, planned at a state.
+pub(crate) fn removal(
+    session: SessionId,
+    repository: &RepositoryKey,
+    at: &Snapshot,
+) -> RepositoryCommit {
+    plan(session, repository, at, &Command::RemoveRepository)
+}
+
+fn plan(
+    session: SessionId,
+    repository: &RepositoryKey,
+    at: &Snapshot,
+    command: &Command,
+) -> RepositoryCommit {
     let whole = Snapshot {
         since: None,
         ..at.clone()
@@ -23,10 +41,9 @@ pub(crate) fn admission(
         session,
         takes_ownerless: false,
     };
-    let admit = Command::Admit(durable(name));
     RepositoryCommit {
         repository: repository.clone(),
-        changes: apply(&state, issuer, &admit).1.unwrap(),
+        changes: apply(&state, issuer, command).1.unwrap(),
     }
 }
 
