@@ -11,7 +11,6 @@ use pac_core::effect::Effect;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
-use tokio::time::timeout;
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
@@ -21,16 +20,13 @@ use crate::keys::{Keys, end_of};
 use crate::options::Access;
 use crate::sessions::Sessions;
 use crate::store::Store;
+use crate::store::chores::Chores;
 use crate::store::retention::Finished;
 use crate::store::upkeep::{Upkeep, tell};
 use crate::watch::Watches;
 
 /// The default of the setting `etcd-lease-ttl`.
 const LEASE_TTL: Duration = Duration::from_secs(60 * 60);
-
-/// How long one call of `dead_sessions` may spend on deleting finished runs, and how long on the
-/// upkeep of the store.
-const TIDY_FOR: Duration = Duration::from_secs(1);
 
 /// How many repositories are looked at for foreign keys and values.
 const LOOKED_AT: usize = 10_000;
@@ -45,6 +41,7 @@ pub struct EtcdDriver {
     store: Arc<Store>,
     sessions: Sessions,
     watches: Watches,
+    chores: Chores,
 }
 
 impl EtcdDriver {
@@ -102,6 +99,7 @@ impl EtcdDriver {
             store: Arc::new(store),
             sessions: Sessions::default(),
             watches: Watches::default(),
+            chores: Chores::default(),
         })
     }
 }
@@ -132,10 +130,7 @@ impl Driver for EtcdDriver {
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         let died = |id| self.sessions.forget(&self.store, id);
         let dead = self.store.dead_sessions(died).await?;
-        // Runs that are not deleted in time are deleted after more runs of their repository have
-        // ended.
-        let _ = timeout(TIDY_FOR, self.store.tidy()).await;
-        let _ = timeout(TIDY_FOR, self.store.keep_up()).await;
+        self.chores.begin(&self.store).await;
         Ok(dead)
     }
 

@@ -58,6 +58,7 @@ fn fuzz_keys() {
             Place::Lease(id) => keys.lease(*id),
             Place::Sign(id) => keys.sign(*id),
             Place::Held(id, repository) => keys.held(*id, repository),
+            Place::Removed(repository) => keys.removed(repository),
             Place::Floor => keys.floor(),
         };
         assert_eq!(same.as_bytes(), key, "{place:?}");

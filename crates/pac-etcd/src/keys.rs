@@ -9,6 +9,7 @@
 //! | `sessions/<id>/lease` | empty, on an etcd lease; exists while durable runs keep slots |
 //! | `signs/<id>` | empty; written anew about once per session TTL by the process of the session |
 //! | `held/<id>/<namespace>/<name>` | empty; the session may have runs in that repository |
+//! | `removed/<namespace>/<name>` | up to which ticket runs of a removed repository are left behind; there until they are deleted |
 //! | `floor` | the highest ticket or token of any removed repository; new ones count on from it |
 //! | `migrated/<layout>` | empty; the state of an older layout was brought along |
 //! | `finished` | how many runs were put on the etcd lease that it is on, which takes more |
@@ -36,6 +37,7 @@ pub(crate) enum Place {
     Lease(SessionId),
     Sign(SessionId),
     Held(SessionId, RepositoryKey),
+    Removed(RepositoryKey),
     Floor,
 }
 
@@ -122,6 +124,16 @@ impl Keys {
         format!("{}held/{:016x}/", self.prefix, session.get())
     }
 
+    /// Says that runs of a removed repository are left behind.
+    pub(crate) fn removed(&self, repository: &RepositoryKey) -> String {
+        format!("{}removed/{repository}", self.prefix)
+    }
+
+    /// What the keys of all these start with.
+    pub(crate) fn all_removed(&self) -> String {
+        format!("{}removed/", self.prefix)
+    }
+
     pub(crate) fn floor(&self) -> String {
         format!("{}floor", self.prefix)
     }
@@ -167,6 +179,7 @@ impl Keys {
                     _ => None,
                 }
             }
+            "removed" => Some(Place::Removed(rest.parse().ok()?)),
             "signs" => Some(Place::Sign(session(rest)?)),
             "held" => {
                 let (id, repository) = rest.split_once('/')?;
@@ -236,6 +249,8 @@ mod tests {
         for name in NAMES {
             let repository: RepositoryKey = name.parse().unwrap();
             check(keys.head(&repository), Place::Head(repository.clone()));
+            let removed = Place::Removed(repository.clone());
+            check(keys.removed(&repository), removed);
             let id = SessionId::new(7);
             check(
                 keys.held(id, &repository),
@@ -293,6 +308,7 @@ mod tests {
             "/pac/v1/heads/a",
             "/pac/v1/heads/a/b/c",
             "/pac/v1/heads/A/b",
+            "/pac/v1/removed/a",
             "/pac/v1/entries/a/b",
             "/pac/v1/entries/a/b/c",
             "/pac/v1/entries/a/b/c/d/e",

@@ -14,7 +14,7 @@ use crate::client::cluster::Cluster;
 use crate::client::failure::Failure;
 use crate::client::{Changes, Client, Operation, Range, Transaction};
 use crate::keys::{Keys, after, end_of};
-use crate::store::paced::{STEP, pause_after};
+use crate::store::paced::{Pace, STEP};
 use crate::store::pages::Pages;
 
 /// About as long as the record of a run.
@@ -156,12 +156,13 @@ impl RawEtcd {
             let (Some(first), Some(last)) = (page.entries.first(), page.entries.last()) else {
                 return Ok(());
             };
+            let pace = Pace::begin();
             let deletion = Transaction {
                 then: vec![Operation::DeleteRange(first.key.clone(), after(&last.key))],
                 ..Transaction::default()
             };
             self.cluster.transact(&deletion, Effect::Write).await?;
-            pause_after(page.entries.len()).await;
+            pace.keep(page.entries.len()).await;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! | run | uid; state; ticket; when it was queued, started and finished; priority; whether it is ephemeral |
 //! | session | session TTL; lease TTL; in seconds, as etcd granted them |
 //! | floor | stamp; the highest ticket or token of any removed repository |
+//! | removed | the highest ticket or token of any removed repository, this one included |
 //!
 //! Stamps and sessions are written in 16 hexadecimal digits, the latter as in the keys. A run was
 //! queued so many milliseconds after the Unix epoch, and started and finished so many after that;
@@ -174,6 +175,34 @@ pub(crate) fn decode_floor(key: &[u8], value: &[u8]) -> Result<(u64, Stamp), Err
         return Err(Error::new(ErrorKind::Corrupt, "read", message));
     }
     Ok((record.given_out, record.stamp))
+}
+
+/// What says that runs of a removed repository are left behind: with which tickets at most.
+pub(crate) fn encode_removed(given_out: u64) -> Result<Vec<u8>, Error> {
+    let write = || Ok(Writer::new().field(&given_out)?.end());
+    encoded(write())
+}
+
+struct RemovedRecord {
+    given_out: u64,
+}
+
+impl Record for RemovedRecord {
+    const NAME: &'static str = "removal";
+    const CURE: &'static str = "write [1,<number>] there, with the largest fencing token or ticket \
+        that was known when the repository was removed";
+
+    fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
+        Ok(Self {
+            given_out: fields.next("number given out")?,
+        })
+    }
+}
+
+/// The highest ticket that a run may have which the removal of its repository has left behind.
+pub(crate) fn decode_removed(key: &[u8], value: &[u8]) -> Result<Ticket, Error> {
+    let record: RemovedRecord = decode(key, value)?;
+    Ok(Ticket::new(record.given_out))
 }
 
 fn encoded(written: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8>, Error> {

@@ -2,8 +2,11 @@
 //! share.
 
 mod batch;
+pub(crate) mod chores;
+mod due;
 mod entries;
 mod held;
+pub(crate) mod left_behind;
 mod listing;
 mod oddities;
 pub(crate) mod paced;
@@ -29,6 +32,7 @@ use pac_core::{Error, ErrorKind, RepositoryKey, Revision, Stamp, Version};
 use tokio::time::Instant;
 
 use held::Held;
+use left_behind::{LeftBehind, Removal};
 
 use crate::client::cluster::Cluster;
 use crate::client::failure::Cause;
@@ -53,6 +57,7 @@ pub(crate) struct Store {
     pub(crate) keys: Keys,
     pub(crate) finished: Finished,
     pub(crate) held: Held,
+    pub(crate) left_behind: LeftBehind,
     pub(crate) max_operations: usize,
     pub(crate) max_bytes: usize,
     pub(crate) recent: Recent,
@@ -75,6 +80,7 @@ impl Store {
             keys,
             finished,
             held: Held::default(),
+            left_behind: LeftBehind::default(),
             max_operations,
             max_bytes,
             recent: Recent::default(),
@@ -153,7 +159,8 @@ impl Store {
         // from an older copy may have come to the same revision with other content.
         let then = at.map(|at| Range { at, ..head.clone() });
         let answer = loop {
-            let now = [head.clone(), range.clone(), one(self.keys.floor())];
+            let removed = one(self.keys.removed(repository));
+            let now = [head.clone(), range.clone(), one(self.keys.floor()), removed];
             let transaction = Transaction {
                 then: now
                     .into_iter()
@@ -183,10 +190,17 @@ impl Store {
         let at = answer.revision;
         let mut pages = all_pages(answer.steps);
         let then = since.and_then(|_| pages.pop());
-        let [head, page, floor]: [Page; 3] = pages.try_into().map_err(|_| malformed())?;
+        let [head, page, floor, removed]: [Page; 4] = pages.try_into().map_err(|_| malformed())?;
+        let removal = removed.entries.first().map(Removal::decode).transpose()?;
         let Some(head) = head.entries.first() else {
-            if let Some(entry) = page.entries.first() {
-                return Err(corrupt(&entry.key, &"it is of a repository without a head"));
+            for kv in &page.entries {
+                let entry = removal.map(|removal| (removal, self.entry(repository, kv)));
+                let left = entry.is_some_and(|(removal, entry)| {
+                    entry.is_ok_and(|entry| removal.has_left(&entry))
+                });
+                if !left {
+                    return Err(corrupt(&kv.key, &"it is of a repository without a head"));
+                }
             }
             return self.absent(floor.entries.first()).map(Some);
         };
@@ -201,12 +215,17 @@ impl Store {
         }
         let stored = decode_head(head)?;
         let whole = Range { at, ..range };
-        let mut entries = if since.is_none() && self.has_too_many(&page, &stored.head) {
+        // What is left behind is no part of what the head counts.
+        let many = removal.is_none() && since.is_none() && self.has_too_many(&page, &stored.head);
+        let mut entries = if many {
             self.entries_of_many(repository, whole, &stored.head)
                 .await?
         } else {
             self.entries(repository, page, whole).await?
         };
+        if let Some(removal) = removal {
+            entries.retain(|entry| !removal.has_left(entry));
+        }
         // An entry that was repaired by hand has a newer revision than the last commit.
         for entry in entries
             .iter_mut()

@@ -319,8 +319,14 @@ impl Hub {
                 Some(Place::Alive(_) | Place::Lease(_)) => {
                     session_died |= change.value.is_none();
                 }
-                Some(Place::Record(_) | Place::Sign(_) | Place::Held(..) | Place::Floor) | None => {
-                }
+                Some(
+                    Place::Record(_)
+                    | Place::Sign(_)
+                    | Place::Held(..)
+                    | Place::Removed(_)
+                    | Place::Floor,
+                )
+                | None => {}
             }
         }
         self.changed(store, told);

@@ -70,7 +70,7 @@ async fn changes(options: &EtcdOptions) -> WatchStream {
 
 /// A delete of many keys at once leaves etcd slow for all of its clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_finished_runs_are_deleted_in_steps() {
+async fn many_runs_are_deleted_in_steps() {
     let options = on_the_oldest();
     let manager = support::manager(&options).await;
     let web = repository("web");
@@ -82,7 +82,9 @@ async fn many_finished_runs_are_deleted_in_steps() {
         let (manager, web) = (manager.clone(), web.clone());
         tokio::spawn(async move {
             let lease = started(&manager, &web, durable(&format!("run-{n}"))).await;
-            manager.release(lease, DONE).await.unwrap();
+            if n % 4 > 0 {
+                manager.release(lease, DONE).await.unwrap();
+            }
         })
     });
     for end in ends.collect::<Vec<_>>() {
@@ -90,6 +92,7 @@ async fn many_finished_runs_are_deleted_in_steps() {
     }
     let changes = changes(&options).await;
     manager.remove_repository(&web).await.unwrap();
+    assert!(!manager.status(&web).await.unwrap().exists);
     let most = deleted_at_once(changes).await;
     assert!((1..=50).contains(&most), "{most} keys at once");
     let left = keys(&options).await;

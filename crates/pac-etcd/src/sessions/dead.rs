@@ -119,7 +119,11 @@ impl Store {
                     sessions.entry(id).or_default().lease = Some((key.lease, key.modified));
                 }
                 Place::Sign(id) => sessions.entry(id).or_default().sign = key.modified,
-                Place::Head(_) | Place::Entry(..) | Place::Held(..) | Place::Floor => {}
+                Place::Head(_)
+                | Place::Entry(..)
+                | Place::Held(..)
+                | Place::Removed(_)
+                | Place::Floor => {}
             }
         }
         Ok(sessions)

@@ -10,6 +10,7 @@ use pac_core::effect::Effect;
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Version};
+use tokio::time::Instant;
 
 use crate::client::failure::{Cause, Failure};
 use crate::client::{Compare, Operation, Transaction};
@@ -19,6 +20,18 @@ use crate::store::{Store, malformed, revision_of};
 
 /// The most bytes that etcd's encoding adds to a key and its value.
 const OVERHEAD: usize = 32;
+
+/// The part of the time of a request after which the removals of a batch end.
+const REMOVALS_UNTIL: f64 = 0.75;
+
+/// A commit to one repository, ready to be prepared.
+struct Ready {
+    /// Its place in the batch.
+    index: usize,
+    commit: RepositoryCommit,
+    /// See [`Prepared::apart`].
+    apart: bool,
+}
 
 /// A commit to one repository, ready to be sent.
 pub(super) struct Prepared {
@@ -59,48 +72,50 @@ pub(super) enum Verdict {
 
 impl Store {
     /// Commits a batch with one request for all that fits into one. After a conflict with another
-    /// commit, what was sent together with the one that lost takes one more. A removal has
-    /// requests of its own.
+    /// commit, what was sent together with the one that lost takes one more. Removals have requests
+    /// of their own, and come last: none of the others waits for them before it is sent. Those for
+    /// which there is no time fail as `Unavailable`.
+    ///
+    /// # Errors
+    /// `SessionLost`; and what all commits failed with, if that is of one kind.
     pub(crate) async fn commit(
         &self,
         session: SessionId,
         batch: Vec<RepositoryCommit>,
     ) -> BatchOutcome {
+        let begun = Instant::now();
         let mut outcomes: Vec<Option<CommitOutcome>> = batch.iter().map(|_| None).collect();
         let mut put = |index: usize, outcome: CommitOutcome| {
             if let Some(place) = outcomes.get_mut(index) {
                 *place = Some(outcome);
             }
         };
-        let mut requests = 0;
-        let mut failed = None;
-        let mut ready = Vec::new();
-        for (index, commit) in batch.into_iter().enumerate() {
-            if commit.changes.remove {
-                requests += 1;
-                let (outcome, failure) = self.remove(session, commit).await;
-                failed = failure.or(failed);
-                put(index, outcome);
-            } else {
-                ready.push((index, commit));
-            }
-        }
+        let batch = batch.into_iter().enumerate();
+        let (removals, others): (Vec<_>, Vec<_>) =
+            batch.partition(|(_, commit)| commit.changes.remove);
+        let is_shared = others.len() > 1;
+        let ready = others.into_iter().map(|(index, commit)| Ready {
+            index,
+            apart: is_shared && self.recent.expects_conflict(&commit.repository),
+            commit,
+        });
+        let mut ready: Vec<_> = ready.collect();
         let mut prepared = Vec::with_capacity(ready.len());
         while !(ready.is_empty() && prepared.is_empty()) {
-            for (index, commit) in ready.drain(..) {
-                match self.prepare(index, session, commit).await {
+            for commit in ready.drain(..) {
+                let index = commit.index;
+                match self.prepare(session, commit).await {
                     Ok(commit) => prepared.push(commit),
                     Err(refused) => put(index, refused),
                 }
             }
             for request in self.requests(std::mem::take(&mut prepared)) {
-                requests += 1;
                 match self.send(request, session).await {
                     Ok(verdicts) => {
                         for (commit, verdict) in verdicts {
                             match verdict {
                                 Verdict::Outcome(outcome) => put(commit.index, outcome),
-                                Verdict::PrepareAgain => ready.push((commit.index, commit.again())),
+                                Verdict::PrepareAgain => ready.push(commit.again()),
                                 Verdict::SendApart => prepared.push(commit.apart()),
                             }
                         }
@@ -110,38 +125,27 @@ impl Store {
                             let error = failure.error("commit", Effect::Write);
                             put(commit.index, CommitOutcome::Failed(error));
                         }
-                        failed = Some(failure);
                     }
                 }
             }
         }
-        if let (1, Some(failure)) = (requests, failed) {
-            return Err(failure.error("commit", Effect::Write));
+        // The others' outcomes come with the same answer, which has to come in time.
+        let until = begun + self.cluster.request_timeout().mul_f64(REMOVALS_UNTIL);
+        for (index, commit) in removals {
+            put(index, self.remove(session, &commit, until).await);
         }
         let outcomes: Option<Vec<_>> = outcomes.into_iter().collect();
         let outcomes = outcomes.ok_or_else(malformed)?;
-        let is_dead =
-            |o: &CommitOutcome| matches!(o, CommitOutcome::SessionDead(id) if *id == session);
-        let is_written =
-            |o: &CommitOutcome| matches!(o, CommitOutcome::Committed(_) | CommitOutcome::Failed(_));
-        if outcomes.iter().any(is_dead) && !outcomes.iter().any(is_written) {
+        if is_over(&outcomes, session) {
             self.held.forget(session);
             return Err(Error::session_lost("commit", session));
         }
-        Ok(outcomes)
+        all_failed(outcomes)
     }
 
-    async fn prepare(
-        &self,
-        index: usize,
-        session: SessionId,
-        commit: RepositoryCommit,
-    ) -> Result<Prepared, CommitOutcome> {
-        let RepositoryCommit {
-            repository,
-            changes,
-        } = commit;
-        if let Err(refused) = may_be_written(&changes) {
+    async fn prepare(&self, session: SessionId, ready: Ready) -> Result<Prepared, CommitOutcome> {
+        let changes = &ready.commit.changes;
+        if let Err(refused) = may_be_written(changes) {
             return Err(CommitOutcome::Refused(refused));
         }
         let ended = changes.entries.iter().filter(|e| e.is_finished()).count();
@@ -152,7 +156,7 @@ impl Store {
                 CommitOutcome::Failed(failure.error("commit", Effect::Read))
             })?,
         };
-        let prepared = self.ready(index, session, repository, changes, (lease, ended));
+        let prepared = self.prepared(session, ready, (lease, ended));
         let prepared = prepared.map_err(CommitOutcome::Refused)?;
         if prepared.bytes > self.max_bytes {
             let failure = Failure::new(Cause::TooLarge, "");
@@ -162,14 +166,21 @@ impl Store {
         Ok(prepared)
     }
 
-    fn ready(
+    fn prepared(
         &self,
-        index: usize,
         session: SessionId,
-        repository: RepositoryKey,
-        changes: Changes,
+        ready: Ready,
         (lease, ended): (i64, usize),
     ) -> Result<Prepared, Error> {
+        let Ready {
+            index,
+            commit,
+            apart,
+        } = ready;
+        let RepositoryCommit {
+            repository,
+            changes,
+        } = commit;
         let Changes {
             expected,
             mut head,
@@ -261,7 +272,7 @@ impl Store {
             writes_held,
             relies_on_held: relied_on.is_some(),
             ended,
-            apart: self.recent.expects_conflict(&repository),
+            apart,
             transaction,
             repository,
         })
@@ -271,7 +282,7 @@ impl Store {
         if commit.writes_held {
             self.held.note_written(session, &commit.repository, at);
         }
-        self.finished.note(&commit.repository, commit.ended);
+        self.finished.due.note(&commit.repository, commit.ended);
         let mut snapshot = std::mem::replace(&mut commit.snapshot, Snapshot::absent(0));
         snapshot.head.revision = at;
         for entry in &mut snapshot.entries {
@@ -290,18 +301,46 @@ impl Prepared {
     }
 
     /// The commit as it was before it was prepared.
-    fn again(self) -> RepositoryCommit {
-        RepositoryCommit {
-            changes: Changes {
-                expected: self.expected,
-                head: self.snapshot.head,
-                entries: self.snapshot.entries,
-                alive: self.alive.into_iter().skip(1).collect(),
-                adopted: Vec::new(),
-                remove: false,
+    fn again(self) -> Ready {
+        let changes = Changes {
+            expected: self.expected,
+            head: self.snapshot.head,
+            entries: self.snapshot.entries,
+            alive: self.alive.into_iter().skip(1).collect(),
+            adopted: Vec::new(),
+            remove: false,
+        };
+        Ready {
+            index: self.index,
+            commit: RepositoryCommit {
+                repository: self.repository,
+                changes,
             },
-            repository: self.repository,
+            apart: self.apart,
         }
+    }
+}
+
+/// Whether the committing session is dead, and nothing was or may be written for it.
+fn is_over(outcomes: &[CommitOutcome], session: SessionId) -> bool {
+    let is_dead = |o: &CommitOutcome| matches!(o, CommitOutcome::SessionDead(id) if *id == session);
+    let is_written =
+        |o: &CommitOutcome| matches!(o, CommitOutcome::Committed(_) | CommitOutcome::Failed(_));
+    outcomes.iter().any(is_dead) && !outcomes.iter().any(is_written)
+}
+
+/// The outcomes; or their error, if all of them are failures of one kind: a store that gives no
+/// answer at all is told by the answer to the batch.
+fn all_failed(mut outcomes: Vec<CommitOutcome>) -> BatchOutcome {
+    let kind_of = |outcome: &CommitOutcome| match outcome {
+        CommitOutcome::Failed(error) => Some(error.kind()),
+        _ => None,
+    };
+    let kind = outcomes.first().and_then(kind_of);
+    let is_alike = kind.is_some() && outcomes.iter().all(|outcome| kind_of(outcome) == kind);
+    match outcomes.pop_if(|_| is_alike) {
+        Some(CommitOutcome::Failed(error)) => Err(error),
+        _ => Ok(outcomes),
     }
 }
 

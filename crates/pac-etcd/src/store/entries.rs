@@ -132,7 +132,7 @@ impl Store {
                 return Err(corrupt(key.as_bytes(), &reason));
             }
         }
-        self.finished.mark_due(repository);
+        self.finished.due.mark(repository);
         tracing::warn!(
             %repository,
             finished,

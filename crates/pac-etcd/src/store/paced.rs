@@ -13,17 +13,30 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 /// Most keys that one request deletes. etcd's buffer has room for 512 from the beginning.
 pub(crate) const STEP: usize = 250;
 
-/// How long to wait after a request that deleted so many: not more than two steps fall into one of
-/// etcd's intervals.
+/// How much time has to pass for so many: from two steps to about 5,000 keys a second.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-/// The pause after a request that deleted this many keys.
-pub(crate) async fn pause_after(deleted: usize) {
-    let part = deleted as f64 / STEP as f64;
-    sleep(PAUSE.mul_f64(part)).await;
+/// One step of a deletion in many.
+pub(crate) struct Pace {
+    begun: Instant,
+}
+
+impl Pace {
+    /// A request that deletes keys begins.
+    pub(crate) fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+        }
+    }
+
+    /// Waits until the next request may begin, after this one has deleted so many keys.
+    pub(crate) async fn keep(self, deleted: usize) {
+        let part = deleted as f64 / STEP as f64;
+        sleep_until(self.begun + PAUSE.mul_f64(part)).await;
+    }
 }

@@ -1,14 +1,17 @@
 //! Removes a repository in a transaction of its own, so that no head is ever written at the
 //! revision of the floor.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pac_core::SessionId;
 use pac_core::driver::{CommitOutcome, RepositoryCommit};
 use pac_core::effect::Effect;
+use tokio::time::{Instant, timeout_at};
 
 use crate::client::failure::Failure;
-use crate::client::{Compare, KeyValue, Operation, Range, Transaction};
+use crate::client::{Compare, Operation, Range, Transaction};
 use crate::keys::{Place, end_of};
-use crate::record::{decode_floor, encode_floor, is_stamped, new_stamp};
+use crate::record::{decode_floor, encode_floor, encode_removed, is_stamped, new_stamp};
 use crate::store::batch::may_be_written;
 use crate::store::paced::STEP;
 use crate::store::refusal::is_at;
@@ -19,49 +22,69 @@ use crate::store::{Store, all_pages, malformed, one, one_key, revision, revision
 const ATTEMPTS: usize = 5;
 
 impl Store {
-    /// Deletes everything that belongs to a repository. Two requests, and two more for every
-    /// removal of another repository at the same moment. Many finished runs are deleted before, in
-    /// steps. Those that wait or run go with the head, which counts them. If a request failed, its
-    /// failure is returned beside the outcome.
-    pub(crate) async fn remove(
+    /// Removes a repository with all that belongs to it. Two requests, and two more for every
+    /// removal of another repository at the same moment. The runs are deleted in the same
+    /// transaction, or left behind if they are many: what a removal costs does not grow with them.
+    /// It ends at `until`, and is not begun after that.
+    pub(super) async fn remove(
         &self,
         session: SessionId,
-        commit: RepositoryCommit,
-    ) -> (CommitOutcome, Option<Failure>) {
+        commit: &RepositoryCommit,
+        until: Instant,
+    ) -> CommitOutcome {
         if let Err(refused) = may_be_written(&commit.changes) {
-            return (CommitOutcome::Refused(refused), None);
+            return CommitOutcome::Refused(refused);
         }
-        for _ in 0..ATTEMPTS {
-            match self.try_remove(session, &commit).await {
-                Ok(Some(outcome)) => return (outcome, None),
-                Ok(None) => {}
-                Err((failure, effect)) => {
-                    let error = failure.error("commit", effect);
-                    return (CommitOutcome::Failed(error), Some(failure));
+        let is_sent = AtomicBool::new(false);
+        let trying = async {
+            for _ in 0..ATTEMPTS {
+                match self.try_remove(session, commit, &is_sent).await {
+                    Ok(Some(outcome)) => return Ok(outcome),
+                    // That one was not applied.
+                    Ok(None) => is_sent.store(false, Ordering::Relaxed),
+                    Err(failure) => return Err(failure),
                 }
             }
-        }
-        (CommitOutcome::Conflict(None), None)
+            Ok(CommitOutcome::Conflict(None))
+        };
+        let tried = if Instant::now() < until {
+            timeout_at(until, trying).await.ok()
+        } else {
+            None
+        };
+        let failure = match tried {
+            Some(Ok(outcome)) => return outcome,
+            Some(Err(failure)) => failure,
+            None => Failure::unanswered(),
+        };
+        let effect = if is_sent.load(Ordering::Relaxed) {
+            Effect::Write
+        } else {
+            Effect::Read
+        };
+        CommitOutcome::Failed(failure.error("commit", effect))
     }
 
-    /// `None` when another repository was removed after the floor was read.
+    /// `None` when another repository was removed after the floor was read. Says in `is_sent` that
+    /// the request that removes the repository is sent.
     async fn try_remove(
         &self,
         session: SessionId,
         commit: &RepositoryCommit,
-    ) -> Result<Option<CommitOutcome>, (Failure, Effect)> {
+        is_sent: &AtomicBool,
+    ) -> Result<Option<CommitOutcome>, Failure> {
         let (repository, changes) = (&commit.repository, &commit.changes);
         let (entries, sessions) = (self.keys.entries(repository), self.keys.sessions());
         let mut look = Transaction {
             then: vec![
                 Operation::Get(one(self.keys.floor())),
-                Operation::Get(one(self.keys.head(repository))),
                 Operation::Get(Range {
                     end: end_of(&entries),
                     key: entries.into_bytes(),
                     count_only: true,
                     ..Range::default()
                 }),
+                Operation::Get(one_key(self.keys.removed(repository))),
                 Operation::Get(Range {
                     end: end_of(&sessions),
                     key: sessions.into_bytes(),
@@ -82,9 +105,9 @@ impl Store {
             }
             read => read,
         };
-        let mut pages =
-            all_pages(read.map_err(|failure| (failure, Effect::Read))?.steps).into_iter();
-        let (Some(floor), Some(head), Some(entries)) = (pages.next(), pages.next(), pages.next())
+        let mut pages = all_pages(read?.steps).into_iter();
+        let (Some(floor), Some(entries), Some(removed)) =
+            (pages.next(), pages.next(), pages.next())
         else {
             return Ok(Some(CommitOutcome::Failed(malformed())));
         };
@@ -95,29 +118,36 @@ impl Store {
             Ok(before) => before.map_or(0, |(given_out, _)| given_out),
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
-        let is_expected = |head: &KeyValue| is_at(head, changes.expected);
-        if entries.count > STEP && head.entries.first().is_some_and(is_expected) {
-            // Nobody decides anything by them, so that this is no part of the commit.
-            let deleted = self.delete_finished(repository, 0).await;
-            deleted.map_err(|failure| (failure, Effect::Read))?;
-        }
+        // Those that an earlier removal has left are there, too.
+        let leaves_runs = entries.count > STEP || !removed.entries.is_empty();
         let head = &changes.head;
         let given_out = before
             .max(head.last_ticket.get())
             .max(head.last_token.get());
         let stamp = new_stamp();
-        let value = match encode_floor(given_out, stamp) {
-            Ok(value) => value,
+        let values = encode_floor(given_out, stamp)
+            .and_then(|floor| Ok((floor, encode_removed(given_out)?)));
+        let (floor, left) = match values {
+            Ok(values) => values,
             Err(error) => return Ok(Some(CommitOutcome::Refused(error))),
         };
 
         let head = self.keys.head(repository);
+        let entries = if leaves_runs {
+            Operation::Put {
+                key: self.keys.removed(repository),
+                value: left,
+                lease: 0,
+            }
+        } else {
+            Operation::delete_under(self.keys.entries(repository))
+        };
         let mut then = vec![
             Operation::Delete(head.clone()),
-            Operation::delete_under(self.keys.entries(repository)),
+            entries,
             Operation::Put {
                 key: self.keys.floor(),
-                value,
+                value: floor,
                 lease: 0,
             },
         ];
@@ -147,10 +177,13 @@ impl Store {
                 Operation::Get(one_key(self.keys.alive(session))),
             ],
         };
-        let answer = self.cluster.transact(&transaction, Effect::Write).await;
-        let answer = answer.map_err(|failure| (failure, Effect::Write))?;
+        is_sent.store(true, Ordering::Relaxed);
+        let answer = self.cluster.transact(&transaction, Effect::Write).await?;
         if answer.succeeded {
             self.held.note_deleted(session, repository);
+            if leaves_runs {
+                self.left_behind.note(repository);
+            }
             let absent = self.absent_at(revision(answer.revision), stamp, given_out);
             return Ok(Some(CommitOutcome::Committed(absent)));
         }

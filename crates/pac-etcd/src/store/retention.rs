@@ -1,11 +1,12 @@
 //! Deletes finished runs. Those that are too old go with etcd leases, even if no process lives;
-//! those beyond the number that is kept are deleted by the processes that end runs.
+//! those beyond the number that is kept are deleted by the processes that end runs. Several that end
+//! runs of the same repository may tidy it at the same time: each deletes what is still there.
 //!
 //! The processes share these leases: one that ends few runs, as `pac exec` does, would need one of
 //! its own otherwise, and etcd would have as many as there were processes within the retention age.
 //! The key `finished` is on the lease that takes more, and counts what was taken of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,13 +15,14 @@ use pac_core::RepositoryKey;
 use pac_core::driver::Retention;
 use pac_core::effect::Effect;
 use pac_core::state::Entry;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::client::failure::{Cause, Failure};
 use crate::client::{Client, Compare, KeyValue, Operation, Range, Transaction};
 use crate::keys::end_of;
+use crate::store::due::Due;
 use crate::store::entries::Latest;
-use crate::store::paced::pause_after;
+use crate::store::paced::Pace;
 use crate::store::pages::Pages;
 use crate::store::{LONGEST_TTL, Store, one};
 
@@ -37,17 +39,8 @@ const FIRST_TAKEN: usize = 8;
 const TAKEN_TIMES: usize = 8;
 const MOST_TAKEN: usize = 256;
 
-/// Most repositories for which the ends of runs are counted. Beyond that all counts are dropped:
-/// those repositories are tidied later.
-const COUNTED: usize = 10_000;
-
-/// A repository is due for tidying when the number of finished runs that it keeps, divided by this,
-/// has ended there since it was last tidied.
-const LOOK_AFTER: usize = 4;
-
-/// Tidying reads all entries of the repository, those of waiting runs too. It waits until it reads
-/// at most this many for each run that ended since the last time.
-const READ_PER_END: usize = 16;
+/// How long the tidying of one repository may take, before others have their turn.
+const TURN: Duration = Duration::from_secs(5);
 
 /// How many keys of entries are read with one request.
 const KEYS_AT_ONCE: usize = 10_000;
@@ -61,16 +54,8 @@ pub(crate) struct Finished {
     lease: Mutex<Option<AgeLease>>,
     /// How many keys to take of a lease the next time.
     next_taken: AtomicUsize,
-    ended: Mutex<HashMap<RepositoryKey, Ended>>,
-}
-
-/// What happened in a repository since it was last tidied.
-#[derive(Debug, Default)]
-struct Ended {
-    /// Runs that ended.
-    runs: usize,
-    /// Entries that were left then; 0 if there were too few to matter.
-    entries: usize,
+    /// The repositories that have more finished runs than are kept.
+    pub(super) due: Due,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,16 +75,12 @@ impl Finished {
             retention: Retention::new(age, retention.per_repository),
             lease: Mutex::default(),
             next_taken: AtomicUsize::new(FIRST_TAKEN),
-            ended: Mutex::default(),
+            due: Due::new(retention.per_repository),
         }
     }
 
     pub(crate) fn retention(&self) -> Retention {
         self.retention
-    }
-
-    fn ended(&self) -> MutexGuard<'_, HashMap<RepositoryKey, Ended>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lease(&self) -> MutexGuard<'_, Option<AgeLease>> {
@@ -114,63 +95,11 @@ impl Finished {
         if finished <= most {
             return;
         }
-        self.mark_due(repository);
+        self.due.mark(repository);
         let excess = finished - most;
         let outdated = oldest(entries, excess);
         let outdated: HashSet<_> = outdated.iter().map(|entry| &entry.run).collect();
         entries.retain(|entry| !outdated.contains(&entry.run));
-    }
-
-    /// Notes that runs of a repository have ended.
-    pub(crate) fn note(&self, repository: &RepositoryKey, ended: usize) {
-        if ended > 0 {
-            let mut all = self.ended();
-            make_room(&mut all, repository);
-            all.entry(repository.clone()).or_default().runs += ended;
-        }
-    }
-
-    /// The repositories that are due for tidying. They count as tidied from now on.
-    fn due(&self) -> Vec<RepositoryKey> {
-        let enough = self.enough();
-        let mut due = Vec::new();
-        self.ended().retain(|repository, ended| {
-            if ended.runs < enough.max(ended.entries / READ_PER_END) {
-                return true;
-            }
-            due.push(repository.clone());
-            ended.runs = 0;
-            // The number of entries is kept in case there is no time to finish the tidying.
-            ended.entries > 0
-        });
-        due
-    }
-
-    /// Makes a repository due for tidying at once.
-    pub(super) fn mark_due(&self, repository: &RepositoryKey) {
-        let ended = Ended {
-            runs: self.enough(),
-            entries: 0,
-        };
-        let mut all = self.ended();
-        make_room(&mut all, repository);
-        all.insert(repository.clone(), ended);
-    }
-
-    /// How many runs of a repository have to end before it is due for tidying.
-    fn enough(&self) -> usize {
-        (self.retention.per_repository / LOOK_AFTER).max(1)
-    }
-
-    /// Notes that a repository was tidied and has this many entries left.
-    fn tidied(&self, repository: &RepositoryKey, entries: usize) {
-        let mut ended = self.ended();
-        if entries / READ_PER_END > self.enough() {
-            make_room(&mut ended, repository);
-            ended.entry(repository.clone()).or_default().entries = entries;
-        } else if let Some(ended) = ended.get_mut(repository) {
-            ended.entries = 0;
-        }
     }
 
     /// Forgets the lease: it was revoked from outside.
@@ -204,12 +133,6 @@ impl Finished {
         });
         let more = taken.saturating_mul(TAKEN_TIMES).min(MOST_TAKEN);
         self.next_taken.store(more, Ordering::Relaxed);
-    }
-}
-
-fn make_room(ended: &mut HashMap<RepositoryKey, Ended>, repository: &RepositoryKey) {
-    if ended.len() >= COUNTED && !ended.contains_key(repository) {
-        ended.clear();
     }
 }
 
@@ -304,31 +227,29 @@ impl Store {
     }
 
     /// Deletes the finished runs beyond the number that is kept, in the repositories that are due.
-    pub(crate) async fn tidy(&self) {
-        for repository in self.finished.due() {
-            if let Err(failure) = self.tidy_one(&repository).await {
-                tracing::debug!(%repository, %failure, "finished runs are not tidied yet");
-                self.finished.mark_due(&repository);
+    /// Begins with none after `until`. May be dropped at any point: what is deleted stays deleted,
+    /// and what is not done is still due.
+    pub(crate) async fn tidy(&self, until: Instant) {
+        let round = self.finished.due.begin_round();
+        while Instant::now() < until
+            && let Some((repository, counted)) = self.finished.due.next(round)
+        {
+            match timeout(TURN, self.delete_outdated(&repository)).await {
+                Ok(Ok(left)) => self.finished.due.tidied(&repository, counted, left),
+                Ok(Err(failure)) => {
+                    tracing::debug!(%repository, %failure, "finished runs are not tidied yet");
+                    self.finished.due.note_unfinished(&repository, round);
+                }
+                Err(_) => self.finished.due.note_unfinished(&repository, round),
             }
         }
-    }
-
-    async fn tidy_one(&self, repository: &RepositoryKey) -> Result<(), Failure> {
-        let kept = self.finished.retention().per_repository;
-        let left = self.delete_finished(repository, kept).await?;
-        self.finished.tidied(repository, left);
-        Ok(())
     }
 
     /// Reads the keys of all entries, and deletes those of finished runs as soon as later ones than
     /// are kept have been met: what is done when the time is over stays done. An entry of a finished
     /// run is on a lease, and no other is. Returns how many entries are left.
-    pub(super) async fn delete_finished(
-        &self,
-        repository: &RepositoryKey,
-        kept: usize,
-    ) -> Result<usize, Failure> {
-        let mut latest = Latest::of(kept);
+    async fn delete_outdated(&self, repository: &RepositoryKey) -> Result<usize, Failure> {
+        let mut latest = Latest::of(self.finished.retention().per_repository);
         let mut live = 0_usize;
         let mut outdated = Vec::new();
         let prefix = self.keys.entries(repository);
@@ -355,13 +276,14 @@ impl Store {
     }
 
     /// Deletes entries that are still as they were read, for as long as there are so many.
-    async fn delete(
+    pub(super) async fn delete(
         &self,
         outdated: &mut Vec<(i64, Vec<u8>)>,
         least: usize,
     ) -> Result<(), Failure> {
         let most = DELETED_AT_ONCE.min(self.max_operations / 2).max(1);
         while outdated.len() >= least.max(1) {
+            let pace = Pace::begin();
             let from = outdated.len().saturating_sub(most);
             let deletions = outdated.drain(from..).filter_map(|(modified, key)| {
                 let key = String::from_utf8(key).ok()?;
@@ -379,7 +301,7 @@ impl Store {
                 ..Transaction::default()
             };
             self.cluster.transact(&transaction, Effect::Write).await?;
-            pause_after(deleted).await;
+            pace.keep(deleted).await;
         }
         Ok(())
     }
@@ -412,28 +334,5 @@ mod tests {
         assert!(lasts <= LONGEST_TTL, "{lasts:?}");
         finished.go_on_with(7, (8, 1), Duration::MAX);
         assert_eq!(finished.take(7), Some(7));
-    }
-
-    #[test]
-    fn no_number_of_repositories_is_counted_for_ever() {
-        let finished = Finished::new(Retention::new(Duration::from_secs(60), 40));
-        for n in 0..=COUNTED {
-            let repository = format!("ns/repository-{n}").parse().unwrap();
-            finished.note(&repository, 1);
-        }
-        assert_eq!(finished.ended().len(), 1);
-    }
-
-    #[test]
-    fn the_more_entries_there_are_the_more_ends_are_worth_a_look() {
-        let finished = Finished::new(Retention::new(Duration::from_secs(60), 40));
-        let [web, api] = ["team/web", "team/api"].map(|key| key.parse::<RepositoryKey>().unwrap());
-        finished.tidied(&web, 3_200);
-        finished.tidied(&api, 100);
-        for (ends, due) in [(9, 0), (1, 1), (180, 1), (9, 0), (1, 2)] {
-            finished.note(&web, ends);
-            finished.note(&api, ends);
-            assert_eq!(finished.due().len(), due, "after {ends} more");
-        }
     }
 }

@@ -10,7 +10,7 @@ use pac_core::manager::{
     Admission, ConcurrencyManager, KeepAliveOn, ManagerOptions, RunStatus, Turn,
 };
 use pac_core::state::RunOutcome;
-use pac_core::{ErrorKind, Limit, SessionId};
+use pac_core::{Error, ErrorKind, Limit, SessionId};
 use pac_etcd::{EtcdDriver, EtcdOptions};
 use pac_etcd_mock::{Fault, MockEtcd, Operation};
 use tokio::time::sleep;
@@ -82,7 +82,15 @@ async fn the_lost_answer_to_a_second_request_leaves_its_commits_unknown() {
         let first = Fault::Delayed(Duration::ZERO);
         etcd.faults().inject([Operation::Txn], 1, first);
         let cut = etcd.faults().inject([Operation::Txn], 1, fault);
-        let outcomes = planned::commit(&driver, session, batch).await.unwrap();
+        let outcomes = match planned::commit(&driver, session, batch).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                let failed = || Error::new(error.kind(), "commit", "as all of them");
+                keys.iter()
+                    .map(|_| CommitOutcome::Failed(failed()))
+                    .collect()
+            }
+        };
         assert_eq!((cut.hits(), outcomes.len()), (1, 3), "{name}");
         for (key, outcome) in keys.iter().zip(outcomes) {
             let now = driver.load(key, None).await.unwrap();

@@ -8,6 +8,7 @@
 )]
 
 mod faults;
+mod removal;
 #[path = "../support/mod.rs"]
 mod support;
 mod upkeep;

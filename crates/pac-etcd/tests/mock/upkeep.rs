@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pac_conformance::{durable, repository, started};
 use pac_core::Limit;
-use pac_core::driver::{Driver, Level, SessionTtl, WatchEvent};
+use pac_core::driver::{Driver, Level, Retention, SessionTtl, WatchEvent};
 use pac_core::manager::{ConcurrencyManager, KeepAliveOn, ManagerOptions};
 use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, SessionId};
@@ -85,8 +85,8 @@ async fn one_process_compacts_what_is_old_enough() {
     assert!(!can_be_read(&etcd, young - 1).await);
 }
 
-/// A full store is compacted again and again, to a later revision each time; and a compaction for
-/// which one call has no time is made up for by the next.
+/// A full store is compacted again and again, to a later revision each time; and a compaction that
+/// was not answered is made up for by the next round.
 #[tokio::test(start_paused = true)]
 async fn a_full_store_and_a_slow_one_are_compacted_too() {
     let etcd = mock().await;
@@ -108,7 +108,7 @@ async fn a_full_store_and_a_slow_one_are_compacted_too() {
     assert!(!can_be_read(&etcd, deleted - 1).await, "it stands still");
 
     etcd.faults().exceed_quota(false);
-    let slow = Fault::AnsweredLate(Duration::from_secs(2));
+    let slow = Fault::AnsweredLate(Duration::from_secs(20));
     let failing = Fault::Refused("etcdserver: request timed out".to_owned());
     for fault in [slow, failing] {
         let injected = etcd.faults().inject([Operation::Compact], 1, fault);
@@ -122,6 +122,64 @@ async fn a_full_store_and_a_slow_one_are_compacted_too() {
         sweep(2).await;
         assert_eq!(asked(&etcd, Operation::Compact), times + 1, "made up for");
     }
+}
+
+/// Upkeep that takes long keeps nobody from hearing of dead sessions.
+#[tokio::test(start_paused = true)]
+async fn dead_sessions_are_told_while_the_store_is_tidied_and_compacted() {
+    let etcd = mock().await;
+    let driver = compacting(&etcd).await;
+    let slow = Fault::Delayed(Duration::from_secs(4));
+    let injected = etcd.faults().inject([Operation::Compact], 1, slow);
+    let longest = async |sweeps: u32| {
+        let mut longest = Duration::ZERO;
+        for _ in 0..sweeps {
+            written(&etcd, 10).await;
+            let begun = Instant::now();
+            driver.dead_sessions().await.unwrap();
+            longest = longest.max(begun.elapsed());
+            sleep(Duration::from_secs(1)).await;
+        }
+        longest
+    };
+    let longest = longest(12 * 60).await;
+    assert_eq!(injected.hits(), 1);
+    assert!(longest < Duration::from_millis(100), "{longest:?}");
+    assert!(asked(&etcd, Operation::Compact) > 1, "one after the other");
+}
+
+/// What is due in many repositories at once is done for all of them, also if it takes long.
+#[tokio::test(start_paused = true)]
+async fn every_repository_is_tidied_also_by_a_slow_store() {
+    let etcd = mock().await;
+    let mut options = EtcdOptions::default();
+    options.retention = Retention::new(60 * MINUTE, 8);
+    let driver = EtcdDriver::connect_over(&options, etcd.channel()).await;
+    let driver = Arc::new(driver.unwrap());
+    let manager = ConcurrencyManager::open(
+        Arc::clone(&driver) as Arc<dyn Driver>,
+        ManagerOptions::default()
+            .with_keep_alive_on(KeepAliveOn::Task)
+            .with_sweep_interval(60 * MINUTE),
+    );
+    let manager = manager.await.unwrap();
+    for n in 0..20 {
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            let run = durable(&format!("run-{n}"));
+            let lease = started(&manager, &repository(name), run).await;
+            manager.release(lease, RunOutcome::Completed).await.unwrap();
+        }
+    }
+    let slow = Fault::Delayed(Duration::from_millis(700));
+    etcd.faults().inject([Operation::Txn], 6, slow);
+    for _ in 0..10 {
+        driver.dead_sessions().await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let mut client = etcd.client().await.unwrap();
+    let prefix = etcd_client::GetOptions::new().with_prefix();
+    let left = client.get("/pac/v1/entries/", Some(prefix)).await.unwrap();
+    assert_eq!(left.count(), 6 * 8);
 }
 
 /// A watch that has not heard of the latest changes yet can still be resumed.
