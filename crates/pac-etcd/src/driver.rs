@@ -130,7 +130,10 @@ impl Driver for EtcdDriver {
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         let died = |id| self.sessions.forget(&self.store, id);
         let dead = self.store.dead_sessions(died).await?;
-        self.chores.begin(&self.store).await;
+        let store = Arc::clone(&self.store);
+        self.chores
+            .begin(async move { store.do_chores().await })
+            .await;
         Ok(dead)
     }
 
