@@ -161,8 +161,8 @@ impl Place {
     ) -> Result<(), Failure> {
         if self.driver() == DriverKind::Etcd {
             manager.close().await?;
-            // A removal deletes all waiting runs at once, which leaves etcd slow for all of its
-            // clients. The place is cleared in steps.
+            // A removal would leave the waiting runs for sweeps to delete. The place is cleared now, in
+            // steps.
             return self.clear().await;
         }
         for repository in repositories {
