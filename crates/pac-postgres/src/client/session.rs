@@ -129,7 +129,8 @@ impl Statements {
 /// statement anew at first, and would keep reading a whole table that was small then. A proxy gives
 /// such connections to nobody else without a reset.
 const PLANS: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
-                     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+                     SET enable_bitmapscan = off; SET enable_hashjoin = off; \
+                     SET enable_mergejoin = off; SET jit = off";
 
 /// Runs a prepared statement. If this connection does not know it yet, prepares it first, which is
 /// one more round trip, and two for the first statement.

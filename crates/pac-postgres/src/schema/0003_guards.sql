@@ -5,6 +5,11 @@
 -- counted in a later statement, which sees what was committed before that. That is so at READ
 -- COMMITTED alone, so the guard refuses all else.
 
+-- Whether `slots_from` has to be set anew, which costs a write. Can be inlined.
+CREATE FUNCTION is_far_behind(slots_from bigint, earliest bigint) RETURNS boolean
+LANGUAGE sql IMMUTABLE
+RETURN earliest > slots_from + 100;
+
 -- Counts the slots of a repository, for rows that take some at revisions from `p_lowest` to `p_highest`.
 -- The rows say where the commit has put the head. Where this transaction has written the head it holds
 -- its lock, so the slots are counted at once, and the head is not searched for by key: while a
@@ -16,8 +21,6 @@ LANGUAGE plpgsql SET search_path FROM CURRENT
 SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
-  -- How many revisions `slots_from` may be behind before it is set anew, which costs a write.
-  c_behind CONSTANT bigint := 100;
   v_place tid := p_head;
   v_own xid := pg_current_xact_id()::xid;
   v_limit bigint;
@@ -58,19 +61,34 @@ BEGIN
       USING ERRCODE = 'PAC01';
   END IF;
   -- Whoever commits next finds that the head has moved.
-  IF v_earliest > v_from + c_behind THEN
+  IF is_far_behind(v_from, v_earliest) THEN
     UPDATE repositories r SET slots_from = v_earliest WHERE r.ctid = v_place;
   END IF;
 END
 $$;
 
--- Once for each repository, however many of its slots a statement takes.
+-- Once for each repository, however many of its slots a statement takes. One query looks at all of
+-- them, and finds nothing to do where this transaction has written the head, it is where the rows say,
+-- and they are within the limit: a call for each would cost as much as all else in a commit.
 CREATE FUNCTION guard_inserted() RETURNS trigger
 LANGUAGE plpgsql SET search_path FROM CURRENT
 AS $$
 BEGIN
-  PERFORM guard_limit(t.repository, min(t.revision), max(t.revision), (array_agg(t.head))[1])
-    FROM taken t WHERE NOT t.adopted GROUP BY t.repository;
+  PERFORM guard_limit(t.repository, t.lowest, t.highest, t.head)
+    FROM (SELECT n.repository, min(n.revision) AS lowest, max(n.revision) AS highest,
+        (array_agg(n.head))[1] AS head
+      FROM taken n WHERE NOT n.adopted GROUP BY n.repository) t
+    WHERE current_setting('transaction_isolation') <> 'read committed'
+      OR NOT EXISTS (SELECT FROM repositories r, LATERAL (
+          SELECT min(s.revision) AS earliest,
+              count(*) FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)) AS held
+            FROM slots s WHERE s.repository = r.repository AND s.revision >= r.slots_from
+            OFFSET 0) c
+        WHERE r.ctid = t.head AND (r.repository = t.repository) IS TRUE
+          AND r.xmin = pg_current_xact_id()::xid
+          AND t.lowest >= r.slots_from AND t.highest <= r.revision
+          AND (r.run_limit = 0 OR c.held <= r.run_limit)
+          AND NOT is_far_behind(r.slots_from, c.earliest));
   RETURN NULL;
 END
 $$;

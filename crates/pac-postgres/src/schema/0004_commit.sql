@@ -113,11 +113,11 @@ $$;
 
 -- The same as of now, and not as of when the calling statement began: for a commit that has waited
 -- for another one, and has lost to it. Nothing was written, so nothing need be on the disk before the
--- locks that were taken meanwhile are given back.
+-- locks that were taken meanwhile are given back. STRICT: it does nothing where no repository is named.
 CREATE FUNCTION reload(
   p_repository text, p_known bigint, p_stamp bigint, p_at text, p_finished bigint)
 RETURNS SETOF loaded
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
+LANGUAGE plpgsql STRICT VOLATILE SET search_path FROM CURRENT
 AS $$
 BEGIN
   PERFORM set_config('synchronous_commit', 'off', true);
@@ -141,9 +141,13 @@ LANGUAGE sql IMMUTABLE
 RETURN CASE WHEN number BETWEEN 0 AND most THEN number ELSE 0 END;
 
 -- Locks first and reads later: every statement of this function sees what was committed before that
--- statement began, and a row that it locks as it is then. Sessions and heads are locked in the order
--- of their keys, sessions first, and a head that another transaction has locked is a conflict and not
--- waited for. So there is no deadlock.
+-- statement began, and a row that it locks as it is then. Sessions are locked first, in the order of
+-- their keys; a head that another transaction has locked is a conflict and not waited for. So there is
+-- no deadlock.
+--
+-- What it changes it finds by the places of the rows, and those from within a LATERAL that the planner
+-- cannot turn into another join: a plan that was made while a table was empty, and is kept, must not
+-- read all of it later.
 --
 -- Returns an outcome for each repository: 0 committed, at `moment`, with the stamp of the new head and
 -- the place `at` which it is (unless a guard has moved it since), or with the new floor in `about` if
@@ -151,23 +155,24 @@ RETURN CASE WHEN number BETWEEN 0 AND most THEN number ELSE 0 END;
 -- committing session is dead, and nothing was committed.
 CREATE FUNCTION commit_batch(
   p_session bigint,
-  -- One for each repository. `p_at` is where its head was last seen, or null.
+  -- One for each repository. `p_at` is where its head was last seen, or null; `p_last` the number of
+  -- the last of its entries, or of the one before it if it has none.
   p_repository text[], p_expected bigint[], p_stamp bigint[], p_at text[], p_remove boolean[],
   p_limit bigint[],
   p_limit_version bigint[], p_last_ticket bigint[], p_last_token bigint[], p_queued bigint[],
-  p_started bigint[],
+  p_started bigint[], p_last integer[],
   -- One for each session that has to live, with the number of its repository.
   p_alive_of integer[], p_alive bigint[],
-  -- One for each entry, with the number of its repository. `p_was` is the revision of the row that it
-  -- takes the place of, or 0. The smallest time stands for that of the commit.
-  p_of integer[], p_was bigint[], p_run text[], p_uid text[], p_kind smallint[],
+  -- One for each entry, in the order of their repositories. `p_was` is the revision of the row that
+  -- it takes the place of, or 0. The smallest time stands for that of the commit.
+  p_was bigint[], p_run text[], p_uid text[], p_kind smallint[],
   p_priority integer[], p_ticket bigint[], p_state smallint[], p_token bigint[], p_owner bigint[],
   p_orphaned boolean[], p_outcome smallint[], p_abandoned boolean[], p_adopted boolean[],
   p_queued_at bigint[], p_started_at bigint[], p_finished_at bigint[]
 ) RETURNS TABLE (number integer, outcome smallint, moment bigint, about bigint, stamp bigint, at text)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
-SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+SET enable_mergejoin = off SET jit = off SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -183,25 +188,15 @@ DECLARE
   v_held integer[];
   -- Where those heads are.
   v_places tid[];
-  -- Whether v_held holds all of them. Then no row is searched for in it, which would copy the array
-  -- for each row.
-  v_all boolean;
-  -- The stamps of the new heads.
-  v_stamps bigint[];
-  -- The numbers of the repositories whose heads were written, and where those are.
-  v_kept integer[];
-  v_at tid[];
   v_removes boolean := false;
   v_missing boolean := false;
   v_floor bigint;
   v_moment bigint;
-  v_as_they_were boolean;
 BEGIN
   -- Nearly always there is one session.
   IF p_alive <> '{}' THEN
     v_sessions := ARRAY(SELECT p_session UNION SELECT unnest(p_alive) ORDER BY 1);
   END IF;
-  v_stamps := ARRAY(SELECT new_stamp(e + 1) FROM unnest(p_expected) e);
   v_living := ARRAY(SELECT k.id::bigint FROM sessions k
     WHERE k.id = ANY (v_sessions)
       AND lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline)
@@ -227,13 +222,13 @@ BEGIN
   IF cardinality(v_held) < cardinality(p_repository) - cardinality(v_with_dead) THEN
     SELECT v_held || coalesce(array_agg(h.number), '{}'),
         v_places || coalesce(array_agg(h.place), '{}')
-      INTO v_held, v_places FROM (
-      SELECT n AS number, r.ctid AS place FROM generate_subscripts(p_repository, 1) n
-        JOIN repositories r ON r.repository = p_repository[n]
-        WHERE r.revision = p_expected[n] AND r.stamp = p_stamp[n] AND r.format = 1
-          AND n <> ALL (v_with_dead) AND n <> ALL (v_held)
-        ORDER BY r.repository
-        FOR NO KEY UPDATE OF r SKIP LOCKED) h;
+      INTO v_held, v_places
+      FROM generate_subscripts(p_repository, 1) n, LATERAL (
+        SELECT n AS number, r.ctid AS place FROM repositories r
+          WHERE r.repository = p_repository[n]
+            AND r.revision = p_expected[n] AND r.stamp = p_stamp[n] AND r.format = 1
+          FOR NO KEY UPDATE SKIP LOCKED) h
+      WHERE n <> ALL (v_with_dead) AND n <> ALL (v_held);
   END IF;
   IF true = ANY (p_remove) THEN
     v_removes := EXISTS (SELECT FROM unnest(v_held) h (number) WHERE p_remove[h.number]);
@@ -268,78 +263,86 @@ BEGIN
         FROM unnest(p_repository) WITH ORDINALITY t (repository, number)
         JOIN created c ON c.repository = t.repository;
   END IF;
-  v_all := cardinality(v_held) = cardinality(p_repository);
-
   v_moment := now_millis();
-  WITH held AS (
-    UPDATE repositories r SET revision = p_expected[p.n] + 1, stamp = v_stamps[p.n],
+  RETURN QUERY WITH held AS (
+    UPDATE repositories r SET revision = p_expected[p.n] + 1, stamp = new_stamp(p_expected[p.n] + 1),
         run_limit = p_limit[p.n], limit_version = p_limit_version[p.n],
         last_ticket = p_last_ticket[p.n], last_token = p_last_token[p.n],
         queued = p_queued[p.n], started = p_started[p.n]
       FROM unnest(v_places, v_held) p (place, n)
       WHERE r.ctid = p.place AND NOT p_remove[p.n]
-      RETURNING p.n, r.ctid AS place),
+      RETURNING p.n, r.ctid AS place, r.stamp::bigint),
   changed AS MATERIALIZED (
     -- A slot that was taken before this commit goes on; see guard_updated.
-    SELECT e, p_repository[p_of[e]] AS repository, p_was[e] AS was, p_run[e] AS run,
-        p_expected[p_of[e]] + 1 AS revision,
+    SELECT e, h.place AS head, p_repository[h.n] AS repository, p_expected[h.n] + 1 AS revision,
+        p_was[e] AS was, p_run[e] AS run, p_state[e] AS state,
         p_was[e] > 0 AND p_state[e] = 1 AND p_started_at[e] IS DISTINCT FROM c_now AS goes_on,
         CASE p_queued_at[e] WHEN c_now THEN v_moment ELSE p_queued_at[e] END AS queued_at,
         CASE p_started_at[e] WHEN c_now THEN v_moment ELSE p_started_at[e] END AS started_at,
         CASE p_finished_at[e] WHEN c_now THEN v_moment ELSE p_finished_at[e] END AS finished_at
-      FROM generate_subscripts(p_of, 1) e
-      WHERE v_all OR p_of[e] = ANY (v_held)),
+      FROM held h, LATERAL generate_series(coalesce(p_last[h.n - 1], 0) + 1, p_last[h.n]) e),
+  -- The rows that they take the place of. All of one revision are read at once.
+  there AS MATERIALIZED (
+    SELECT d.repository, d.was, o.run, o.waits, o.place
+      FROM (SELECT DISTINCT repository, was FROM changed WHERE was > 0) d CROSS JOIN LATERAL (
+        SELECT q.run::text, true AS waits, q.ctid AS place FROM queue q
+          WHERE q.repository = d.repository AND q.revision = d.was AND q.format = 1
+        UNION ALL
+        SELECT t.run, false, t.ctid FROM slots t
+          WHERE t.repository = d.repository AND t.revision = d.was AND t.format = 1
+        OFFSET 0) o),
+  -- One for each entry that takes the place of a row; `fits` where there is that one row. To group both
+  -- sides together is a join by hash.
+  found AS MATERIALIZED (
+    SELECT max(b.e) AS e, bool_or(b.goes_on) AS goes_on, bool_or(b.waits) AS waits,
+        max(b.place) AS place, count(b.e) = 1 AND count(b.place) = 1 AS fits
+      FROM (SELECT c.repository, c.was, c.run, c.e, c.goes_on, NULL::boolean AS waits,
+            NULL::tid AS place FROM changed c WHERE c.was > 0
+        UNION ALL
+        SELECT t.repository, t.was, t.run, NULL, NULL, t.waits, t.place FROM there t) b
+      GROUP BY b.run, b.was, b.repository HAVING count(b.e) > 0),
   waited AS (
-    DELETE FROM queue q USING changed c
-      WHERE c.was > 0 AND q.repository = c.repository AND q.revision = c.was AND q.run = c.run
-        AND q.format = 1
-      RETURNING c.e),
+    DELETE FROM queue q WHERE q.ctid = ANY (ARRAY(SELECT f.place FROM found f WHERE f.waits))
+      RETURNING 1),
   left_slots AS (
-    DELETE FROM slots t USING changed c
-      WHERE c.was > 0 AND NOT c.goes_on AND t.repository = c.repository AND t.revision = c.was
-        AND t.run = c.run AND t.format = 1
-      RETURNING c.e),
+    DELETE FROM slots t
+      WHERE t.ctid = ANY (ARRAY(SELECT f.place FROM found f WHERE NOT f.waits AND NOT f.goes_on))
+      RETURNING 1),
   kept AS (
-    UPDATE slots t SET revision = c.revision, uid = p_uid[c.e], kind = p_kind[c.e],
-        priority = p_priority[c.e], ticket = p_ticket[c.e], token = p_token[c.e],
-        session = p_owner[c.e], orphaned = p_orphaned[c.e], adopted = p_adopted[c.e],
-        queued_at = c.queued_at, started_at = c.started_at
-      FROM changed c
-      WHERE c.goes_on AND t.repository = c.repository AND t.revision = c.was AND t.run = c.run
-        AND t.format = 1
-      RETURNING c.e),
+    UPDATE slots t SET (revision, uid, kind, priority, ticket, token, session, orphaned, adopted,
+          queued_at, started_at) =
+        (SELECT c.revision, p_uid[c.e], p_kind[c.e], p_priority[c.e], p_ticket[c.e], p_token[c.e],
+            p_owner[c.e], p_orphaned[c.e], p_adopted[c.e], c.queued_at, c.started_at
+          FROM found f JOIN changed c ON c.e = f.e WHERE NOT f.waits AND f.place = t.ctid)
+      WHERE t.ctid = ANY (ARRAY(SELECT f.place FROM found f WHERE NOT f.waits AND f.goes_on))
+      RETURNING 1),
   queued AS (
     INSERT INTO queue (ticket, revision, session, queued_at, priority, format, kind, repository,
         run, uid)
       SELECT p_ticket[c.e], c.revision, p_owner[c.e], c.queued_at, p_priority[c.e], 1,
           p_kind[c.e], c.repository, c.run, p_uid[c.e]
-        FROM changed c WHERE p_state[c.e] = 0),
+        FROM changed c WHERE c.state = 0),
   taken AS (
     INSERT INTO slots (ticket, token, revision, session, queued_at, started_at, head, priority,
         format, kind, orphaned, adopted, repository, run, uid)
       SELECT p_ticket[c.e], p_token[c.e], c.revision, p_owner[c.e], c.queued_at, c.started_at,
-          (SELECT h.place FROM held h WHERE h.n = p_of[c.e]), p_priority[c.e], 1, p_kind[c.e],
-          p_orphaned[c.e], p_adopted[c.e], c.repository, c.run, p_uid[c.e]
-        FROM changed c WHERE p_state[c.e] = 1
-          AND NOT (c.goes_on AND EXISTS (SELECT FROM kept k WHERE k.e = c.e))),
+          c.head, p_priority[c.e], 1, p_kind[c.e], p_orphaned[c.e], p_adopted[c.e], c.repository,
+          c.run, p_uid[c.e]
+        FROM changed c WHERE c.state = 1
+          AND NOT (c.goes_on AND EXISTS (SELECT FROM found f WHERE f.e = c.e AND NOT f.waits))),
   ended AS (
     INSERT INTO history (ticket, revision, token, queued_at, started_at, finished_at, priority,
         format, kind, outcome, abandoned, repository, run, uid)
       SELECT p_ticket[c.e], c.revision, p_token[c.e], c.queued_at, c.started_at, c.finished_at,
           p_priority[c.e], 1, p_kind[c.e], p_outcome[c.e], p_abandoned[c.e], c.repository, c.run,
           p_uid[c.e]
-        FROM changed c WHERE p_state[c.e] = 2)
-    -- One row for each.
-    SELECT (SELECT count(*) = count(DISTINCT f.e)
-            AND count(*) = (SELECT count(*) FROM changed c WHERE c.was > 0)
-          FROM (SELECT e FROM waited UNION ALL SELECT e FROM left_slots
-            UNION ALL SELECT e FROM kept) f),
-        array_agg(h.n), array_agg(h.place)
-      INTO v_as_they_were, v_kept, v_at
-      FROM held h;
-  IF NOT v_as_they_were THEN
-    PERFORM refuse();
-  END IF;
+        FROM changed c WHERE c.state = 2),
+  as_they_were AS (
+    SELECT coalesce(bool_and(f.fits), true) AND count(*) = (SELECT count(*) FROM waited)
+          + (SELECT count(*) FROM left_slots) + (SELECT count(*) FROM kept) AS all_of_them
+      FROM found f)
+    SELECT h.n, 0::smallint, v_moment, NULL::bigint, h.stamp, h.place::text FROM held h
+      WHERE CASE WHEN (SELECT a.all_of_them FROM as_they_were a) THEN true ELSE refuse() END;
 
   IF v_removes THEN
     DELETE FROM queue q USING unnest(v_held) h (number)
@@ -357,37 +360,27 @@ BEGIN
     UPDATE floor f SET value = v_floor;
   END IF;
 
-  IF v_all THEN
-    FOR v_number IN 1 .. cardinality(p_repository) LOOP
-      number := v_number;
-      outcome := 0;
-      moment := v_moment;
-      about := v_floor;
-      stamp := v_stamps[number];
-      at := v_at[array_position(v_kept, number)];
-      RETURN NEXT;
-    END LOOP;
-    RETURN;
+  IF cardinality(v_held) < cardinality(p_repository) OR true = ANY (p_remove) THEN
+    -- To remove a repository that does not exist counts as committed.
+    RETURN QUERY SELECT t.number::integer,
+        CASE
+          WHEN t.number = ANY (v_held) OR t.remove AND t.expected = v_floor AND NOT v_removes
+            AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
+            THEN 0
+          WHEN t.number = ANY (v_with_dead) THEN 2
+          ELSE 1
+        END::smallint,
+        v_moment,
+        CASE
+          WHEN t.number = ANY (v_with_dead) THEN (SELECT min(a.id)
+            FROM unnest(p_alive_of, p_alive) a (number, id)
+            WHERE a.number = t.number AND a.id = ANY (v_dead))
+          ELSE v_floor
+        END,
+        NULL::bigint, NULL::text
+      FROM unnest(p_repository, p_expected, p_remove)
+        WITH ORDINALITY t (repository, expected, remove, number)
+      WHERE t.remove OR t.number <> ALL (v_held);
   END IF;
-  -- To remove a repository that does not exist counts as committed.
-  RETURN QUERY SELECT t.number::integer,
-      CASE
-        WHEN t.number = ANY (v_held) OR t.remove AND t.expected = v_floor AND NOT v_removes
-          AND NOT EXISTS (SELECT FROM repositories r WHERE r.repository = t.repository)
-          THEN 0
-        WHEN t.number = ANY (v_with_dead) THEN 2
-        ELSE 1
-      END::smallint,
-      v_moment,
-      CASE
-        WHEN t.number = ANY (v_with_dead) THEN (SELECT min(a.id)
-          FROM unnest(p_alive_of, p_alive) a (number, id)
-          WHERE a.number = t.number AND a.id = ANY (v_dead))
-        ELSE v_floor
-      END,
-      v_stamps[t.number],
-      v_at[array_position(v_kept, t.number::integer)]::text
-    FROM unnest(p_repository, p_expected, p_remove)
-      WITH ORDINALITY t (repository, expected, remove, number);
 END
 $$;

@@ -141,6 +141,8 @@ pub(super) struct Batch<'a> {
     last_token: Vec<i64>,
     queued: Vec<i64>,
     started: Vec<i64>,
+    /// How many entries there are up to this repository.
+    last: Vec<i32>,
     alive_of: Vec<i32>,
     alive: Vec<i64>,
     entries: Entries<'a>,
@@ -148,7 +150,6 @@ pub(super) struct Batch<'a> {
 
 #[derive(Debug, Default)]
 struct Entries<'a> {
-    of: Vec<i32>,
     was: Vec<i64>,
     run: Vec<&'a str>,
     uid: Vec<&'a str>,
@@ -180,7 +181,7 @@ impl<'a> Batch<'a> {
     ) -> Result<(), Error> {
         check(commit)?;
         let changes = &commit.changes;
-        let number = i32::try_from(self.repository.len() + 1).unwrap_or(i32::MAX);
+        let number = counted(self.repository.len() + 1);
         self.repository.push(commit.repository.as_str());
         self.expected
             .push(saturated(changes.expected.revision.get()));
@@ -200,8 +201,9 @@ impl<'a> Batch<'a> {
             self.alive.push(saturated(session.get()));
         }
         for columns in Columns::of(commit) {
-            self.entries.push(number, &columns);
+            self.entries.push(&columns);
         }
+        self.last.push(counted(self.entries.was.len()));
         Ok(())
     }
 
@@ -220,9 +222,9 @@ impl<'a> Batch<'a> {
             (&self.last_token, Type::INT8_ARRAY),
             (&self.queued, Type::INT8_ARRAY),
             (&self.started, Type::INT8_ARRAY),
+            (&self.last, Type::INT4_ARRAY),
             (&self.alive_of, Type::INT4_ARRAY),
             (&self.alive, Type::INT8_ARRAY),
-            (&e.of, Type::INT4_ARRAY),
             (&e.was, Type::INT8_ARRAY),
             (&e.run, Type::TEXT_ARRAY),
             (&e.uid, Type::TEXT_ARRAY),
@@ -244,8 +246,7 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Entries<'a> {
-    fn push(&mut self, of: i32, columns: &Columns<'a>) {
-        self.of.push(of);
+    fn push(&mut self, columns: &Columns<'a>) {
         self.was.push(columns.was);
         self.run.push(columns.run);
         self.uid.push(columns.uid);
@@ -263,4 +264,9 @@ impl<'a> Entries<'a> {
         self.started_at.push(columns.started_at);
         self.finished_at.push(columns.finished_at);
     }
+}
+
+/// A number as the server takes it. No batch is so large that it does not fit.
+fn counted(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
 }

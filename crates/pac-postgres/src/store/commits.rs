@@ -205,6 +205,10 @@ impl Store {
         let rows = match rows {
             // Another transaction has locked the head for longer than the statement waits.
             Err(failure) if failure.is_locked() => return Ok(Attempt::Unclear),
+            // A run is not where its entry shows it to be.
+            Err(failure) if failure.error.kind() == ErrorKind::Incompatible => {
+                return Ok(Attempt::Unclear);
+            }
             rows => rows.map_err(|failure| failure.error)?,
         };
         let Some(first) = rows.first() else {
@@ -221,8 +225,8 @@ impl Store {
             };
             return self.outcome(commit, &answer).map(Attempt::Over);
         }
-        let living = cell::<i64>(first, 3)?;
-        if usize::try_from(living).is_ok_and(|living| living < statement.sessions()) {
+        let all_live = cell::<bool>(first, 3)?;
+        if !all_live {
             return Ok(Attempt::Unclear);
         }
         let expected = commit.changes.expected;

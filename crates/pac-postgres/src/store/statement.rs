@@ -17,7 +17,7 @@ use crate::clock::AT_COMMIT;
 use crate::record::saturated;
 
 /// With more entries than this, a commit goes to `commit_batch`: its arrays cost less than a part of
-/// a statement for each, and there would be too many shapes. With two there are 36.
+/// a statement for each, and there would be too many shapes.
 const MOST: usize = 2;
 
 /// How long the statement waits for another transaction that has locked the head or a session. A commit
@@ -36,25 +36,50 @@ enum Becomes {
     Ended,
 }
 
-/// What becomes of one entry, and whether there is a row that it takes the place of.
-type Part = (Becomes, bool);
+/// Where the row is that an entry takes the place of. Each place to look costs as much as a row that is
+/// written, so there is one where the entry shows which. Where it shows the wrong one, as when a run
+/// was given back and started anew in one commit, the row is missing, and `commit_batch` finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Replaces {
+    Nothing,
+    Waiting,
+    Running,
+    Either,
+}
+
+/// What becomes of one entry, and what it takes the place of.
+type Part = (Becomes, Replaces);
 
 fn part(columns: &Columns<'_>) -> Part {
-    let replaces = columns.was > 0;
-    let becomes = match columns.state {
-        0 => Becomes::Waiting,
-        1 if replaces && columns.started_at != Some(AT_COMMIT) => Becomes::GoesOn,
-        1 => Becomes::Running,
-        _ => Becomes::Ended,
+    let ran = columns.started_at.is_some_and(|at| at != AT_COMMIT);
+    let replaces = |replaces| match columns.was {
+        ..=0 => Replaces::Nothing,
+        _ => replaces,
     };
-    (becomes, replaces)
+    match columns.state {
+        0 => (Becomes::Waiting, replaces(Replaces::Either)),
+        1 if columns.was > 0 && columns.started_at != Some(AT_COMMIT) => {
+            (Becomes::GoesOn, Replaces::Running)
+        }
+        1 => (Becomes::Running, replaces(Replaces::Waiting)),
+        _ if ran => (Becomes::Ended, replaces(Replaces::Running)),
+        _ => (Becomes::Ended, replaces(Replaces::Waiting)),
+    }
+}
+
+/// The form of a commit, for which there is one statement.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    /// Whether other sessions than its own have to live.
+    others: bool,
+    parts: Vec<Part>,
 }
 
 /// The statements that were needed so far.
 #[derive(Debug)]
 pub(super) struct Statements {
     schema: String,
-    known: Mutex<HashMap<Vec<Part>, Arc<str>>>,
+    known: Mutex<HashMap<Shape, Arc<str>>>,
 }
 
 /// The arguments of a statement that are there once.
@@ -64,7 +89,8 @@ struct Fixed<'a> {
     at: &'a str,
     expected: i64,
     stamp: i64,
-    sessions: Vec<i64>,
+    session: i64,
+    others: Vec<i64>,
     head: HeadColumns,
     most_finished: i64,
 }
@@ -97,11 +123,16 @@ impl Statements {
         }
         let mut entries: Vec<_> = Columns::of(commit).map(|one| (part(&one), one)).collect();
         entries.sort_by_key(|(part, _)| *part);
-        let shape: Vec<Part> = entries.iter().map(|(part, _)| *part).collect();
-        let mut sessions = vec![session];
-        sessions.extend(changes.alive.iter().map(|alive| saturated(alive.get())));
-        sessions.sort_unstable();
-        sessions.dedup();
+        let mut others: Vec<_> = changes
+            .alive
+            .iter()
+            .map(|alive| saturated(alive.get()))
+            .collect();
+        others.retain(|other| *other != session);
+        let shape = Shape {
+            others: !others.is_empty(),
+            parts: entries.iter().map(|(part, _)| *part).collect(),
+        };
         let entries = entries.into_iter();
         Some(Statement {
             text: self.text(shape),
@@ -110,7 +141,8 @@ impl Statements {
                 at,
                 expected: saturated(changes.expected.revision.get()),
                 stamp: saturated(changes.expected.stamp.get()),
-                sessions,
+                session,
+                others,
                 head: HeadColumns::of(&changes.head),
                 most_finished: i64::try_from(most_finished).unwrap_or(i64::MAX - 1),
             },
@@ -118,21 +150,16 @@ impl Statements {
         })
     }
 
-    fn text(&self, shape: Vec<Part>) -> Arc<str> {
+    fn text(&self, shape: Shape) -> Arc<str> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let text = known
             .entry(shape)
-            .or_insert_with_key(|shape| Text::new(&self.schema).finish(shape).into());
+            .or_insert_with_key(|shape| Text::new(&self.schema, shape).finish(shape).into());
         Arc::clone(text)
     }
 }
 
 impl Statement<'_> {
-    /// How many sessions have to live.
-    pub(super) fn sessions(&self) -> usize {
-        self.fixed.sessions.len()
-    }
-
     /// The arguments, in the order in which [`Text`] numbers them.
     pub(super) fn params(&self) -> Vec<Param<'_>> {
         let (fixed, head) = (&self.fixed, &self.fixed.head);
@@ -141,7 +168,7 @@ impl Statement<'_> {
             (&fixed.at, Type::TEXT),
             (&fixed.expected, Type::INT8),
             (&fixed.stamp, Type::INT8),
-            (&fixed.sessions, Type::INT8_ARRAY),
+            (&fixed.session, Type::INT8),
             (&head.limit, Type::INT8),
             (&head.limit_version, Type::INT8),
             (&head.last_ticket, Type::INT8),
@@ -150,6 +177,9 @@ impl Statement<'_> {
             (&head.started, Type::INT8),
             (&fixed.most_finished, Type::INT8),
         ];
+        if !fixed.others.is_empty() {
+            params.push((&fixed.others, Type::INT8_ARRAY));
+        }
         for (becomes, one) in &self.entries {
             params.extend::<[Param<'_>; 7]>([
                 (&one.run, Type::TEXT),
@@ -188,42 +218,56 @@ struct Text<'a> {
     sql: String,
     /// The number of the last argument that was used.
     last: usize,
+    /// Whether all sessions live.
+    all_live: &'static str,
     /// For each entry that takes the place of a row: how many rows its parts have found.
     found: Vec<String>,
 }
 
 impl<'a> Text<'a> {
-    /// With the parts that all have. The session is locked before the head, and both for as long as the
-    /// transaction takes; see 0002_sessions.sql. The setting holds before the first lock is asked for.
-    fn new(schema: &'a str) -> Self {
+    /// With the parts that all have. Sessions are locked before the head, in the order of their
+    /// numbers, and both for as long as the transaction takes; see 0002_sessions.sql. The setting
+    /// holds before the first lock is asked for.
+    fn new(schema: &'a str, shape: &Shape) -> Self {
+        // One session needs neither to be sorted nor to be counted.
+        let (last, which, order, all_live) = if shape.others {
+            (
+                13,
+                "= ANY ($5 || $13)",
+                "ORDER BY k.id",
+                "(SELECT pg_catalog.count(*) FROM living) = 1 + pg_catalog.cardinality($13)",
+            )
+        } else {
+            (12, "= $5", "", "EXISTS (SELECT FROM living)")
+        };
         let sql = format!(
             "WITH living AS ( \
                SELECT k.id, pg_catalog.set_config('lock_timeout', '{PATIENCE}', true) \
-                 FROM {schema}.sessions k WHERE k.id = ANY ($5) \
+                 FROM {schema}.sessions k WHERE k.id {which} \
                  AND {schema}.lives(k.dead, k.session_ttl, k.lease_ttl, k.deadline) \
-                 ORDER BY k.id FOR KEY SHARE), \
+                 {order} FOR KEY SHARE), \
              held AS ( \
                UPDATE {schema}.repositories r SET revision = $3 + 1, \
                  stamp = {schema}.new_stamp($3 + 1), run_limit = $6, limit_version = $7, \
                  last_ticket = $8, last_token = $9, queued = $10, started = $11 \
                WHERE r.ctid = $2::pg_catalog.tid AND (r.repository = $1) IS TRUE \
-                 AND r.revision = $3 AND r.stamp = $4 AND r.format = 1 \
-                 AND (SELECT pg_catalog.count(*) FROM living) = pg_catalog.cardinality($5) \
+                 AND r.revision = $3 AND r.stamp = $4 AND r.format = 1 AND {all_live} \
                RETURNING r.ctid AS place, r.stamp, {schema}.now_millis() AS moment)"
         );
         Self {
             schema,
             sql,
-            last: 12,
+            last,
+            all_live,
             found: Vec::new(),
         }
     }
 
-    fn finish(mut self, shape: &[Part]) -> String {
-        for (number, (becomes, replaces)) in shape.iter().enumerate() {
+    fn finish(mut self, shape: &Shape) -> String {
+        for (number, (becomes, replaces)) in shape.parts.iter().enumerate() {
             self.entry(number, *becomes, *replaces);
         }
-        let schema = self.schema;
+        let (schema, all_live) = (self.schema, self.all_live);
         let as_it_was = match self.found.as_slice() {
             [] => "true".to_owned(),
             found => {
@@ -234,14 +278,12 @@ impl<'a> Text<'a> {
                 )
             }
         };
-        // Without the OFFSET the condition would be one of the join, and the function would be called for
-        // each commit.
+        // The last function does nothing where no repository is named.
         self.add(format_args!(
-            " SELECT h.place::pg_catalog.text, h.stamp, h.moment, \
-               (SELECT pg_catalog.count(*) FROM living), {as_it_was}, l.* \
+            " SELECT h.place::pg_catalog.text, h.stamp, h.moment, {all_live}, {as_it_was}, l.* \
              FROM (VALUES (1)) one LEFT JOIN held h ON true \
-             LEFT JOIN LATERAL (SELECT now.* FROM {schema}.reload($1, $3, $4, $2, $12) now \
-               WHERE h.place IS NULL OFFSET 0) l ON true"
+             LEFT JOIN LATERAL {schema}.reload( \
+               CASE WHEN h.place IS NULL THEN $1 END, $3, $4, $2, $12) l ON true"
         ));
         self.sql
     }
@@ -263,7 +305,7 @@ impl<'a> Text<'a> {
         format!("CASE {next} WHEN {AT_COMMIT} THEN h.moment ELSE {next} END")
     }
 
-    fn entry(&mut self, number: usize, becomes: Becomes, replaces: bool) {
+    fn entry(&mut self, number: usize, becomes: Becomes, replaces: Replaces) {
         let (run, was) = (self.next(), self.next());
         let (uid, kind, priority, ticket) = (self.next(), self.next(), self.next(), self.next());
         let queued_at = self.next_time();
@@ -273,18 +315,19 @@ impl<'a> Text<'a> {
              AND EXISTS (SELECT FROM held)"
         );
         let mut found = Vec::new();
-        if replaces {
-            let mut tables = vec!["queue"];
-            if becomes != Becomes::GoesOn {
-                tables.push("slots");
-            }
-            for table in tables {
-                let name = format!("left_{table}_{number}");
-                self.add(format_args!(
-                    ", {name} AS (DELETE FROM {schema}.{table} x WHERE {its_row} RETURNING 1)"
-                ));
-                found.push(name);
-            }
+        let tables: &[_] = match replaces {
+            _ if becomes == Becomes::GoesOn => &[],
+            Replaces::Nothing => &[],
+            Replaces::Waiting => &["queue"],
+            Replaces::Running => &["slots"],
+            Replaces::Either => &["queue", "slots"],
+        };
+        for table in tables {
+            let name = format!("left_{table}_{number}");
+            self.add(format_args!(
+                ", {name} AS (DELETE FROM {schema}.{table} x WHERE {its_row} RETURNING 1)"
+            ));
+            found.push(name);
         }
         match becomes {
             Becomes::Waiting => {
@@ -299,7 +342,6 @@ impl<'a> Text<'a> {
             Becomes::Running | Becomes::GoesOn => {
                 let (session, token, started_at) = (self.next(), self.next(), self.next_time());
                 let (orphaned, adopted) = (self.next(), self.next());
-                let mut unless = String::new();
                 if becomes == Becomes::GoesOn {
                     let name = format!("goes_on_{number}");
                     self.add(format_args!(
@@ -309,17 +351,17 @@ impl<'a> Text<'a> {
                            adopted = {adopted}, queued_at = {queued_at}, started_at = {started_at} \
                          FROM held h WHERE {its_row} RETURNING 1)"
                     ));
-                    unless = format!(" WHERE NOT EXISTS (SELECT FROM {name})");
                     found.push(name);
+                } else {
+                    self.add(format_args!(
+                        ", taken_{number} AS (INSERT INTO {schema}.slots (ticket, token, \
+                           revision, session, queued_at, started_at, head, priority, format, \
+                           kind, orphaned, adopted, repository, run, uid) \
+                         SELECT {ticket}, {token}, $3 + 1, {session}, {queued_at}, {started_at}, \
+                           h.place, {priority}, 1, {kind}, {orphaned}, {adopted}, $1, {run}, {uid} \
+                         FROM held h)"
+                    ));
                 }
-                self.add(format_args!(
-                    ", taken_{number} AS (INSERT INTO {schema}.slots (ticket, token, revision, \
-                       session, queued_at, started_at, head, priority, format, kind, orphaned, \
-                       adopted, repository, run, uid) \
-                     SELECT {ticket}, {token}, $3 + 1, {session}, {queued_at}, {started_at}, \
-                       h.place, {priority}, 1, {kind}, {orphaned}, {adopted}, $1, {run}, {uid} \
-                     FROM held h{unless})"
-                ));
             }
             Becomes::Ended => {
                 let (token, started_at, finished_at) =
