@@ -126,11 +126,10 @@ impl ConcurrencyManager {
     ) -> Result<Permits, Error> {
         let mut permits = Permits::default();
         for repository in in_order(repositories)? {
-            permits
-                .0
-                .push(permits.beside(self.acquire(repository)).await?);
+            let permit = permits.beside(self.acquire(repository)).await?;
+            permits.take(permit);
         }
-        Ok(permits)
+        Ok(permits.complete())
     }
 
     /// The same, but waits in the queues no longer than until `timeout` after this call, for all
