@@ -21,6 +21,8 @@ struct Worker {
     engine: Arc<Engine>,
     /// It was polled: a task that is dropped before has found no runtime to run on.
     polled: bool,
+    /// It takes what is ready.
+    gathers: bool,
     rests: bool,
 }
 
@@ -29,7 +31,7 @@ impl Drop for Worker {
         if self.rests {
             return;
         }
-        if !self.engine.queue.worker_died() {
+        if !self.engine.queue.worker_died(self.gathers) {
             return;
         }
         if self.polled && std::thread::panicking() {
@@ -46,28 +48,36 @@ pub(super) fn start(engine: &Arc<Engine>) {
     let worker = Worker {
         engine: Arc::clone(engine),
         polled: false,
+        gathers: true,
         rests: false,
     };
     engine.executor.spawn(async move {
         // Moves all of it in here: of a `Copy` field alone, the task would have a copy.
         let mut worker = worker;
         worker.polled = true;
-        work(&worker.engine).await;
+        work(&mut worker).await;
         worker.rests = true;
     });
 }
 
 /// Carries batches until nothing is left.
-async fn work(engine: &Arc<Engine>) {
+async fn work(worker: &mut Worker) {
+    let engine = Arc::clone(&worker.engine);
     loop {
-        let gathered = gather(engine).await;
+        let gathered = gather(&engine).await;
         if gathered.is_empty() {
             if engine.queue.rest() {
                 return;
             }
             continue;
         }
-        carry(engine, gathered).await;
+        worker.gathers = false;
+        if engine.queue.leave() {
+            start(&engine);
+        }
+        carry(&engine, gathered).await;
+        engine.queue.come_back();
+        worker.gathers = true;
     }
 }
 

@@ -17,6 +17,8 @@ pub(in crate::manager) struct CommitQueue {
 #[derive(Debug, Default)]
 struct Inner {
     workers: usize,
+    /// Those of them that take what is ready, and are not on their way.
+    gathering: usize,
     ready: VecDeque<Token>,
 }
 
@@ -28,12 +30,31 @@ impl CommitQueue {
         }
     }
 
-    /// Adds a repository. True when the caller has to start a worker.
+    /// Adds a repository. True when the caller has to start a worker: none takes what is ready. A
+    /// second one would only split the batch, and wake a thread for it.
     pub(super) fn push(&self, token: Token) -> bool {
         let mut inner = self.inner();
         inner.ready.push_back(token);
-        let starts = inner.workers < self.most_workers;
+        self.starts(&mut inner)
+    }
+
+    /// A worker leaves with what it has. True when it has to start another one for the rest.
+    pub(super) fn leave(&self) -> bool {
+        let mut inner = self.inner();
+        inner.gathering -= 1;
+        !inner.ready.is_empty() && self.starts(&mut inner)
+    }
+
+    /// A worker is back, and takes what is ready.
+    pub(super) fn come_back(&self) {
+        self.inner().gathering += 1;
+    }
+
+    /// Counts a worker that is to be started, if one is needed and there may be one more.
+    fn starts(&self, inner: &mut Inner) -> bool {
+        let starts = inner.gathering == 0 && inner.workers < self.most_workers;
         inner.workers += usize::from(starts);
+        inner.gathering += usize::from(starts);
         starts
     }
 
@@ -54,15 +75,16 @@ impl CommitQueue {
         let mut inner = self.inner();
         let rests = inner.ready.is_empty();
         inner.workers -= usize::from(rests);
+        inner.gathering -= usize::from(rests);
         rests
     }
 
     /// A worker has died. True when the caller has to start another one in its place.
-    pub(super) fn worker_died(&self) -> bool {
+    pub(super) fn worker_died(&self, gathered: bool) -> bool {
         let mut inner = self.inner();
-        let goes_on = !inner.ready.is_empty();
-        inner.workers -= usize::from(!goes_on);
-        goes_on
+        inner.workers -= 1;
+        inner.gathering -= usize::from(gathered);
+        !inner.ready.is_empty() && self.starts(&mut inner)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
