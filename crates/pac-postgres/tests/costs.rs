@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::Limit;
-use pac_core::driver::{Driver, ListFilter, RepositoryCommit, Retention, SessionTtl};
+use pac_core::driver::{
+    Commit, CommitOutcome, Driver, ListFilter, RepositoryCommit, Retention, SessionTtl,
+};
 use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions};
-use pac_core::protocol::{Command, Issuer, apply};
+use pac_core::protocol::{Command, Death, Issuer, Plan, apply};
 use pac_core::state::{RepositoryState, RunOutcome};
 use pac_postgres::PostgresDriver;
 use support::own::OwnServer;
@@ -74,7 +76,13 @@ async fn admission_and_release_are_one_round_trip_and_one_durable_commit_each() 
     // Each statement of the driver is one packet, so this shows all that it has sent. A purge is due
     // after some seconds, which a busy machine can need for the cycles; and a commit that comes
     // before the connection of the last one is given back gets a new connection, which asks this.
-    let expected = [COMMIT, "pg_notify", "purge_old", "transaction_read_only"];
+    let expected = [
+        COMMIT,
+        "pg_notify",
+        "purge_old",
+        "transaction_read_only",
+        "plan_cache_mode",
+    ];
     let others = proxy.requests_without(&expected);
     assert!(others.is_empty(), "{others:?}");
     tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -397,4 +405,62 @@ async fn ten_thousand_finished_runs_leave_the_size_flat() {
     }
     let (early, late) = (sizes[2], sizes[9]);
     assert!(late <= early + early / 4, "it grows: {sizes:?}");
+}
+
+/// A controller with thousands of runs has died: all are marked in one statement, which does not look
+/// at all of them again for each.
+#[tokio::test]
+async fn thousands_of_slots_that_go_on_are_changed_by_one_batch() {
+    const REPOSITORIES: usize = 64;
+    const RUNS: usize = 150;
+    let options = options(port(SYSTEM));
+    let schema = options.schema.clone();
+    let driver = PostgresDriver::connect(options).await.unwrap();
+    let ttl = SessionTtl::new(Duration::from_secs(600), Duration::from_secs(600));
+    let dead = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl).await.unwrap();
+    let keys: Vec<_> = (0..REPOSITORIES).map(|n| key(&format!("r{n}"))).collect();
+    let mut states = vec![RepositoryState::absent(0); REPOSITORIES];
+    let admissions = (0..RUNS).map(|n| Command::Admit(durable(&format!("run-{n}"))));
+    let admissions: Vec<_> = admissions.collect();
+    let end = Command::Expire {
+        session: dead,
+        death: Death::Session,
+    };
+    for (session, commands) in [(dead, &admissions[..]), (session, &[end])] {
+        let issuer = Issuer {
+            session,
+            takes_ownerless: false,
+        };
+        let planned = keys.iter().zip(&states).map(|(key, state)| {
+            let mut plan = Plan::new(state, issuer, usize::MAX);
+            for command in commands {
+                plan.apply(command);
+            }
+            RepositoryCommit {
+                repository: key.clone(),
+                changes: plan.finish().unwrap(),
+            }
+        });
+        let batch: Vec<_> = planned.collect();
+        assert!(
+            batch
+                .iter()
+                .all(|commit| commit.changes.entries.len() == RUNS)
+        );
+        let Commit::Pending(answer) = driver.commit(session, batch) else {
+            panic!("it is sent");
+        };
+        let outcomes = answer.await.unwrap();
+        for (state, outcome) in states.iter_mut().zip(outcomes) {
+            let CommitOutcome::Committed(delta) = outcome else {
+                panic!("{outcome:?}");
+            };
+            state.absorb(&delta, |_, _| ()).unwrap();
+        }
+    }
+    let client = raw(port(SYSTEM)).await;
+    let orphans = format!("SELECT count(*) FROM {schema}.slots WHERE orphaned");
+    let orphans: i64 = value(&client, &orphans).await;
+    assert_eq!(usize::try_from(orphans).unwrap(), REPOSITORIES * RUNS);
 }

@@ -295,11 +295,15 @@ BEGIN
   -- sides together is a join by hash.
   found AS MATERIALIZED (
     SELECT max(b.e) AS e, bool_or(b.goes_on) AS goes_on, bool_or(b.waits) AS waits,
-        max(b.place) AS place, count(b.e) = 1 AND count(b.place) = 1 AS fits
+        max(b.place) AS place, b.run, b.was, max(b.revision) AS revision,
+        max(b.queued_at) AS queued_at, max(b.started_at) AS started_at,
+        count(b.e) = 1 AND count(b.place) = 1 AS fits
       FROM (SELECT c.repository, c.was, c.run, c.e, c.goes_on, NULL::boolean AS waits,
-            NULL::tid AS place FROM changed c WHERE c.was > 0
+            NULL::tid AS place, c.revision, c.queued_at, c.started_at
+          FROM changed c WHERE c.was > 0
         UNION ALL
-        SELECT t.repository, t.was, t.run, NULL, NULL, t.waits, t.place FROM there t) b
+        SELECT t.repository, t.was, t.run, NULL, NULL, t.waits, t.place, NULL, NULL, NULL
+          FROM there t) b
       GROUP BY b.run, b.was, b.repository HAVING count(b.e) > 0),
   waited AS (
     DELETE FROM queue q WHERE q.ctid = ANY (ARRAY(SELECT f.place FROM found f WHERE f.waits))
@@ -309,12 +313,12 @@ BEGIN
       WHERE t.ctid = ANY (ARRAY(SELECT f.place FROM found f WHERE NOT f.waits AND NOT f.goes_on))
       RETURNING 1),
   kept AS (
-    UPDATE slots t SET (revision, uid, kind, priority, ticket, token, session, orphaned, adopted,
-          queued_at, started_at) =
-        (SELECT c.revision, p_uid[c.e], p_kind[c.e], p_priority[c.e], p_ticket[c.e], p_token[c.e],
-            p_owner[c.e], p_orphaned[c.e], p_adopted[c.e], c.queued_at, c.started_at
-          FROM found f JOIN changed c ON c.e = f.e WHERE NOT f.waits AND f.place = t.ctid)
-      WHERE t.ctid = ANY (ARRAY(SELECT f.place FROM found f WHERE NOT f.waits AND f.goes_on))
+    UPDATE slots t SET revision = f.revision, uid = p_uid[f.e], kind = p_kind[f.e],
+        priority = p_priority[f.e], ticket = p_ticket[f.e], token = p_token[f.e],
+        session = p_owner[f.e], orphaned = p_orphaned[f.e], adopted = p_adopted[f.e],
+        queued_at = f.queued_at, started_at = f.started_at
+      FROM found f
+      WHERE f.goes_on AND NOT f.waits AND t.ctid = f.place AND t.revision = f.was AND t.run = f.run
       RETURNING 1),
   queued AS (
     INSERT INTO queue (ticket, revision, session, queued_at, priority, format, kind, repository,
@@ -329,7 +333,8 @@ BEGIN
           c.head, p_priority[c.e], 1, p_kind[c.e], p_orphaned[c.e], p_adopted[c.e], c.repository,
           c.run, p_uid[c.e]
         FROM changed c WHERE c.state = 1
-          AND NOT (c.goes_on AND EXISTS (SELECT FROM found f WHERE f.e = c.e AND NOT f.waits))),
+          -- Hashed once, where an EXISTS would read all that is found for each entry.
+          AND NOT (c.goes_on AND c.e IN (SELECT f.e FROM found f WHERE f.goes_on AND NOT f.waits))),
   ended AS (
     INSERT INTO history (ticket, revision, token, queued_at, started_at, finished_at, priority,
         format, kind, outcome, abandoned, repository, run, uid)
