@@ -1,6 +1,6 @@
 //! `pac limit`: shows and sets a limit.
 
-use pac_concurrency::{Limit, PipelineRunKey, RepositoryKey, RepositoryStatus, Settings};
+use pac_concurrency::{Limit, PipelineRunKey, RepositoryKey, Settings};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -78,22 +78,17 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// What is to be answered before all that waits is started; `None` where nothing is.
-fn question(status: &RepositoryStatus, limit: Limit) -> Option<String> {
-    let waiting = status.queued.len();
-    (limit == Limit::UNLIMITED && waiting > 0).then(|| {
-        format!(
-            "0 is no limit: start what waits in {} ({waiting}), and all that comes?",
-            status.repository
-        )
-    })
-}
-
 fn set(args: &Args, limit: Limit, settings: &Settings) -> Result<Exit, Failure> {
     let change = store::block_on(store::with_manager(settings, async |manager| {
-        let status = manager.status(&args.repository).await?;
-        if let Some(question) = question(&status, limit) {
-            confirm(&question, args.yes)?;
+        if limit == Limit::UNLIMITED {
+            let repository = &args.repository;
+            let waiting = manager.status(repository).await?.queued.len();
+            if waiting > 0 {
+                let question = format!(
+                    "0 is no limit: start what waits in {repository} ({waiting}), and all that comes?"
+                );
+                confirm(&question, args.yes)?;
+            }
         }
         Ok(manager.set_limit(&args.repository, limit, None).await?)
     }))?;

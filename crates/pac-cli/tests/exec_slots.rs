@@ -42,15 +42,9 @@ fn exec(store: &Store, repositories: &[&str], args: &[&str], script: &str) -> Ru
     Running::start(store.pac_itself(&[&exec, args, &["--", "sh", "-c", script]].concat()))
 }
 
-fn counts(store: &Store, repository: &str) -> (usize, usize) {
-    let status = store.json(&["status", repository]);
-    let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
-    (count("running"), count("queued"))
-}
-
 fn is_left_alone(store: &Store) {
     for repository in [WEB, GPU] {
-        assert_eq!(counts(store, repository), (0, 0), "{repository}");
+        assert_eq!(store.counts_of(repository), (0, 0), "{repository}");
     }
 }
 
@@ -75,7 +69,7 @@ fn several_slots_are_held_together_and_what_is_held_is_said(store: &Store) {
     stderr.read_line(&mut said).unwrap();
     let place = "holding ci/web, queued in shared/gpu at position 1";
     assert!(said.contains(place), "{said}");
-    assert_eq!(counts(store, WEB), (1, 0), "the first of both is held");
+    assert_eq!(store.counts(), (1, 0), "the first of both is held");
     std::fs::write(&go, "").unwrap();
     assert_eq!(holder.wait().code, 0);
     let both = both.wait();
@@ -126,7 +120,7 @@ fn what_is_held_is_given_back_when_the_rest_is_not_had(store: &Store) {
             refused.stderr.contains("no slot of shared/gpu"),
             "{refused:?}"
         );
-        assert_eq!(counts(store, WEB), (0, 0), "given back");
+        assert_eq!(store.counts(), (0, 0), "given back");
     }
     assert!(!ran.exists());
     holder.child().kill().unwrap();
@@ -238,7 +232,7 @@ fn postgres_an_outage_costs_who_holds_one_of_two_slots_no_more_than_his_place() 
     }
     server.start_again();
     servers::eventually("both again", || {
-        counts(&store, WEB) == (1, 0) && counts(&store, GPU) == (1, 1)
+        store.counts() == (1, 0) && store.counts_of(GPU) == (1, 1)
     });
     std::fs::write(&go, "").unwrap();
     assert_eq!(holder.wait().code, 0);

@@ -83,12 +83,9 @@ impl Shell {
         Running::start(self.command(line))
     }
 
-    fn wait_for_runs(&self, repository: &str, running: usize, queued: usize) {
-        eventually("the runs", || {
-            let status = self.store.json(&["status", repository]);
-            let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
-            (count("running"), count("queued")) == (running, queued)
-        });
+    /// Waits until one run runs there.
+    fn wait_for_run(&self, repository: &str) {
+        eventually("the run", || self.store.counts_of(repository) == (1, 0));
     }
 
     /// The document says the same in the part of this name.
@@ -116,7 +113,7 @@ fn postgres_the_transcript_of_several_repositories_is_what_happens() {
     );
     shell.has_a_program("smoke-test", &wait);
     let holder = shell.starts("pac exec -r shared/staging --run shared/test -- ./smoke-test");
-    shell.wait_for_runs("shared/staging", 1, 0);
+    shell.wait_for_run("shared/staging");
     let line = "pac exec -r shared/staging -r ci/website --run ci/deploy -- sh -c 'echo $PAC_HELD'";
     let mut both = shell.starts(line);
     let mut said = BufReader::new(both.child().stdout.take().unwrap());
@@ -155,7 +152,7 @@ fn postgres_the_transcript_of_a_command_that_does_not_end_is_what_happens() {
     shell.types("pac limit ci/website 1");
     let line = "pac exec -r ci/website --ttl 6s -- sh -c \"trap '' TERM; exec sleep 60\"";
     let deaf = shell.starts(line);
-    shell.wait_for_runs("ci/website", 1, 0);
+    shell.wait_for_run("ci/website");
     server.kill_9();
     let ended = deaf.wait();
     assert_eq!(ended.code, 71, "{ended:?}");

@@ -188,7 +188,12 @@ impl Store {
 
     /// The numbers of running and waiting runs.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let status = self.json(&["status", WEB]);
+        self.counts_of(WEB)
+    }
+
+    /// The same of another repository.
+    pub(crate) fn counts_of(&self, repository: &str) -> (usize, usize) {
+        let status = self.json(&["status", repository]);
         let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
         (count("running"), count("queued"))
     }
