@@ -88,7 +88,7 @@ fn disowned<'a>(
     let snapshot = Snapshot {
         since: None,
         exists: state.exists(),
-        head: *state.head(),
+        head: state.head().clone(),
         entries: state.entries().map(disown).collect(),
     };
     Cow::Owned(RepositoryState::from_snapshot(&snapshot).unwrap())

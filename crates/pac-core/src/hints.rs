@@ -260,11 +260,11 @@ mod tests {
         Snapshot {
             since: Some(Version::new(Revision::new(since), Stamp::default())),
             exists: true,
-            head,
             entries: vec![Arc::new(Entry {
                 revision: head.revision,
                 ..queued(1, 0)
             })],
+            head,
         }
     }
 

@@ -220,6 +220,65 @@ impl fmt::Debug for Uid {
     }
 }
 
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $most:literal, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidValue;
+
+            fn from_str(text: &str) -> Result<Self, InvalidValue> {
+                let is_plain = text.chars().all(crate::text::is_plain);
+                if text.trim() != text || text.is_empty() || text.len() > $most || !is_plain {
+                    return Err(InvalidValue::new($what, text, $rule));
+                }
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// The group of a run within its repository: a branch, a pull request. Runs of a group can
+    /// supersede one another, and be cancelled together.
+    ///
+    /// 1 to 253 bytes of characters that show themselves, without a space at its ends. Cloning is
+    /// cheap.
+    Group, "group", 253,
+    "must be 1 to 253 bytes of visible characters, without a space at its ends"
+}
+
+words! {
+    /// Why an operator did something, for people to read.
+    ///
+    /// 1 to 500 bytes of characters that show themselves, without a space at its ends. Cloning is
+    /// cheap.
+    Reason, "reason", 500,
+    "must be one line of 1 to 500 bytes of visible characters, without a space at its ends"
+}
+
 /// A text that is not what it was to be parsed into: the thing, the text and the rule broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 // Debug escapes what a terminal or a log file would act on.

@@ -31,6 +31,13 @@ impl Limit {
     pub fn admits(self, running: u32) -> bool {
         self.0.is_none_or(|limit| running < limit.get())
     }
+
+    /// Whether `more` slots are left while `taken` are taken.
+    #[must_use]
+    pub fn admits_all(self, taken: u32, more: u32) -> bool {
+        let left = |limit: NonZeroU32| limit.get().saturating_sub(taken) >= more;
+        self.0.is_none_or(left)
+    }
 }
 
 impl fmt::Display for Limit {

@@ -44,6 +44,7 @@ mod tests {
             queued: Moment::At(at(50)),
             started: Moment::AtCommit,
             finished: Moment::Never,
+            terms: None,
             revision: Revision::new(1),
         });
         assert_eq!(not_before(&[Arc::clone(&entry)], at(40)), at(50));

@@ -56,7 +56,7 @@ const OF_REPOSITORY: &str = "repair it, or remove the keys of the repository";
 const SHOWN: usize = 200;
 
 /// A head as it is stored.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct StoredHead {
     pub(crate) head: Head,
     /// The version that it was planned at.
@@ -118,6 +118,7 @@ impl Record for StoredHead {
                 limit_version: fields
                     .next_or_default::<Option<_>>()?
                     .map(LimitVersion::new),
+                policy: None,
             },
             previous,
             by,
@@ -275,6 +276,7 @@ mod tests {
             queued: Moment::At(Timestamp::from_unix_millis(-1)),
             started: Moment::At(Timestamp::from_unix_millis(i64::MAX)),
             finished: Moment::Never,
+            terms: None,
             revision: Revision::new(9),
         }
     }
@@ -328,7 +330,7 @@ mod tests {
                 ..Head::absent(3)
             };
             let stored = StoredHead {
-                head,
+                head: head.clone(),
                 previous: Version::new(Revision::new(2), Stamp::new(u64::MAX)),
                 by: session,
             };

@@ -345,7 +345,7 @@ impl Hub {
             let Some(head) = told.head else {
                 continue;
             };
-            let by = head.map(|head| head.by).unwrap_or_default();
+            let by = head.as_ref().map(|head| head.by).unwrap_or_default();
             // Mostly the only subscriber made the change itself, and needs no hint.
             if !self.listening().subscribers.others_than(by) {
                 continue;
@@ -356,11 +356,11 @@ impl Hub {
                 Some(entry.map(Arc::new))
             });
             let entries: Result<Vec<_>, _> = entries.collect();
-            let snapshot = match (head, entries) {
+            let snapshot = match (&head, entries) {
                 (Some(head), Ok(entries)) => Some(Snapshot {
                     since: Some(head.previous),
                     exists: true,
-                    head: head.head,
+                    head: head.head.clone(),
                     entries,
                 }),
                 _ => None,

@@ -126,7 +126,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     assert_eq!((read.since, read.entries.len()), (Some(known_at), 2));
     assert_eq!(counter.since(), (0, 1), "the head alone");
     let again = driver.load(&web, Some(read.head.version())).await.unwrap();
-    assert_eq!((again.head, again.entries.len()), (read.head, 0));
+    assert_eq!((&again.head, again.entries.len()), (&read.head, 0));
     assert_eq!(counter.since(), (0, 1), "the head alone");
     // What it conflicts with comes with the answer, and what that changed by the stream.
     match admit_at(&driver, session, &web, &known).await {

@@ -123,7 +123,7 @@ impl Store {
             }
             Slot::Occupied(mut slot) => {
                 let repository = slot.get_mut();
-                let head = *repository.state.head();
+                let head = repository.state.head();
                 if !changes.remove || changes.expected != head.version() {
                     return repository.commit(changes, terms, self.retention);
                 }
@@ -179,7 +179,7 @@ impl Store {
             if full && page.last_key_value().is_none_or(|(last, _)| key >= last) {
                 continue;
             }
-            page.insert(key.clone(), *head);
+            page.insert(key.clone(), head.clone());
             if full {
                 page.pop_last();
             }
@@ -220,21 +220,8 @@ impl Repository {
     }
 
     fn write(&mut self, changes: Changes, now: Timestamp, log: bool) -> CommitOutcome {
-        let Version { revision, stamp } = after(changes.expected.revision);
-        let mut entries = changes.entries;
-        for entry in &mut entries {
-            Arc::make_mut(entry).stamp(revision, now);
-        }
-        let snapshot = Snapshot {
-            since: Some(changes.expected),
-            exists: true,
-            head: Head {
-                revision,
-                stamp,
-                ..changes.head
-            },
-            entries,
-        };
+        let version = after(changes.expected.revision);
+        let snapshot = changes.written(version, now);
         if let Err(reason) = self.state.check(&snapshot) {
             return refused(reason);
         }
@@ -244,7 +231,7 @@ impl Repository {
                     self.remember(&snapshot.entries);
                 } else {
                     self.log.clear();
-                    self.log_start = revision;
+                    self.log_start = version.revision;
                 }
                 CommitOutcome::Committed(snapshot)
             }
@@ -286,7 +273,7 @@ impl Repository {
         Snapshot {
             since,
             exists: true,
-            head: *self.state.head(),
+            head: self.state.head().clone(),
             entries,
         }
     }

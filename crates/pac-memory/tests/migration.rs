@@ -220,11 +220,11 @@ async fn a_target_with_a_history_of_its_own_is_left_alone() {
     let manager = manager(&to).await;
     manager.remove_repository(&web()).await.unwrap();
     let _other = manager.admit(&web(), durable("ci/other")).await.unwrap();
-    let before = *state(&to).await.head();
+    let before = state(&to).await.head().clone();
     let report = copy_state(&*from, &*to).await.unwrap();
     assert!(!report.is_complete());
     assert!(report.repositories[0].problems[0].contains("pac cleanup ci/web"));
-    assert_eq!(*state(&to).await.head(), before);
+    assert_eq!(state(&to).await.head(), &before);
     assert!(remove_copied(&*from, &report).await.is_err());
     manager.close().await.unwrap();
 }

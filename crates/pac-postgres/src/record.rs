@@ -41,6 +41,7 @@ pub(crate) fn head(row: &impl Cells, at: usize) -> Result<Head, Error> {
         last_token: FencingToken::new(counter(row, at + 6)?),
         queued: narrow("queued", cell::<i64>(row, at + 7)?)?,
         started: narrow("started", cell::<i64>(row, at + 8)?)?,
+        policy: None,
     })
 }
 
@@ -95,6 +96,7 @@ pub(crate) fn entry(row: &impl Cells, at: usize) -> Result<Entry, Error> {
         queued: clock::stored(cell(row, at + 12)?),
         started: clock::stored(cell(row, at + 13)?),
         finished: clock::stored(cell(row, at + 14)?),
+        terms: None,
         revision: Revision::new(counter(row, at + 15)?),
     })
 }

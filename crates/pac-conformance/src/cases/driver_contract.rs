@@ -106,7 +106,7 @@ pub async fn a_removal_answers_with_what_is_left(fixture: &Fixture) {
     let admit = Command::Admit(durable("a"));
     let admitted = commits(fixture, &repository, session, &admit, &[]).await;
     assert!(matches!(admitted, Ok(CommitOutcome::Committed(_))));
-    let before = *state(fixture, &repository).await.head();
+    let before = state(fixture, &repository).await.head().clone();
     let removal = Command::RemoveRepository;
     let removed = commits(fixture, &repository, session, &removal, &[]).await;
     let Ok(CommitOutcome::Committed(left)) = removed else {
@@ -115,7 +115,7 @@ pub async fn a_removal_answers_with_what_is_left(fixture: &Fixture) {
     assert_eq!((left.since, left.exists), (None, false), "{left:?}");
     assert!(left.entries.is_empty() && left.head.revision > before.revision);
     assert!(left.head.last_token >= before.last_token, "{left:?}");
-    assert_eq!(left.head, *state(fixture, &repository).await.head());
+    assert_eq!(&left.head, state(fixture, &repository).await.head());
 }
 
 async fn lives(fixture: &Fixture) -> SessionId {

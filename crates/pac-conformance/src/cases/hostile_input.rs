@@ -381,7 +381,7 @@ fn left_alone(before: &View, after: &View, way: Way) {
         };
         let head = Head {
             revision: revision(view.head.revision),
-            ..view.head
+            ..view.head.clone()
         };
         let entry = |entry: &Arc<Entry>| Entry {
             revision: revision(entry.revision),

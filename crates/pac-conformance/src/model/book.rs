@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foldhash::quality::FixedState;
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, Snapshot};
-use pac_core::{PipelineRunKey, Revision, SessionId, Timestamp, Version};
+use pac_core::{PipelineRunKey, Revision, SessionId, Stamp, Timestamp, Version};
 
 /// A version of the repository. Cheap to clone; equal when all that the store holds is.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Book {
         Snapshot {
             since,
             exists: self.0.state.exists(),
-            head: *self.head(),
+            head: self.head().clone(),
             entries,
         }
     }
@@ -136,20 +136,11 @@ impl Book {
 
 /// What a commit writes to a repository that is at revision `at`.
 pub(super) fn stamped(changes: &Changes, at: Revision, since: Option<Version>) -> Snapshot {
-    let revision = at.next();
-    let mut entries = changes.entries.clone();
-    for entry in &mut entries {
-        Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));
-    }
-    Snapshot {
-        since,
-        exists: true,
-        head: Head {
-            revision,
-            ..changes.head
-        },
-        entries,
-    }
+    let version = Version::new(at.next(), Stamp::default());
+    let written = changes
+        .clone()
+        .written(version, Timestamp::from_unix_millis(0));
+    Snapshot { since, ..written }
 }
 
 impl PartialEq for Book {

@@ -165,7 +165,7 @@ impl Controller {
             (Variant::AnswersFromTheCache, Some(state)) if since.is_some() => Snapshot {
                 since,
                 exists: state.exists(),
-                head: *state.head(),
+                head: state.head().clone(),
                 entries: Vec::new(),
             },
             _ => scene.book.snapshot(since),

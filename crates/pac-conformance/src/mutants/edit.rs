@@ -29,7 +29,7 @@ impl<'a> Edit<'a> {
             },
             None => Self {
                 base,
-                head: *base.head(),
+                head: base.head().clone(),
                 entries: Vec::new(),
                 alive: Vec::new(),
                 adopted: Vec::new(),

@@ -12,7 +12,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, RepositoryState, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Timestamp, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
 use tokio::time::Instant;
 
 use super::store_layer::{BrokenStore, Store, Wrong, commit_to};
@@ -115,7 +115,7 @@ impl Wrong for WithoutComparing {
                 started,
                 last_ticket: changes.head.last_ticket.max(now.head.last_ticket),
                 last_token: changes.head.last_token.max(now.head.last_token),
-                ..changes.head
+                ..changes.head.clone()
             };
         }
         commit_to(store, session, batch).await
@@ -188,23 +188,11 @@ impl Wrong for Lost {
             return commit_to(store, session, batch).await;
         }
         let written = batch.into_iter().map(|commit| {
-            let mut changes = commit.changes;
-            let revision = changes.expected.revision.next();
-            for entry in &mut changes.entries {
-                let now = Timestamp::from_unix_millis(0);
-                std::sync::Arc::make_mut(entry).stamp(revision, now);
-            }
+            let changes = commit.changes;
+            let version = Version::new(changes.expected.revision.next(), Stamp::default());
             CommitOutcome::Committed(match changes.remove {
                 true => Snapshot::absent(changes.head.floor_after_removal()),
-                false => Snapshot {
-                    since: Some(changes.expected),
-                    exists: true,
-                    head: Head {
-                        revision,
-                        ..changes.head
-                    },
-                    entries: changes.entries,
-                },
+                false => changes.written(version, Timestamp::from_unix_millis(0)),
             })
         });
         Ok(written.collect())

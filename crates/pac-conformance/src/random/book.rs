@@ -1,10 +1,8 @@
 //! A repository under the rules under check, committed as a store does; every commit is judged.
 
-use std::sync::Arc;
-
-use pac_core::Timestamp;
 use pac_core::protocol::{Changes, Outcome};
-use pac_core::state::{Absorb, Head, RepositoryState, Snapshot};
+use pac_core::state::{Absorb, RepositoryState, Snapshot};
+use pac_core::{Stamp, Timestamp, Version};
 
 use super::check::Check;
 use super::edge;
@@ -95,7 +93,7 @@ impl<'a> Book<'a> {
 
     /// Commits as a store does.
     fn commit(&mut self, changes: Changes) -> Option<()> {
-        let head = *self.state.head();
+        let head = self.state.head();
         if changes.expected != head.version() {
             self.found(Check::Records, "planned at a revision that is not there");
             return None;
@@ -103,20 +101,8 @@ impl<'a> Book<'a> {
         let snapshot = if changes.remove {
             Snapshot::absent(head.floor_after_removal())
         } else {
-            let revision = changes.expected.revision.next();
-            let mut entries = changes.entries;
-            for entry in &mut entries {
-                Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));
-            }
-            Snapshot {
-                since: Some(changes.expected),
-                exists: true,
-                head: Head {
-                    revision,
-                    ..changes.head
-                },
-                entries,
-            }
+            let version = Version::new(changes.expected.revision.next(), Stamp::default());
+            changes.written(version, Timestamp::from_unix_millis(0))
         };
         if snapshot.exists
             && let Err(reason) = self.state.check(&snapshot)

@@ -10,7 +10,7 @@ use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Changes;
-use crate::state::{Entry, EntryState, Head, RepositoryState, RunKind};
+use crate::state::{Entry, EntryState, Head, Policy, RepositoryState, RunKind};
 use crate::value::{FencingToken, SessionId, Ticket, Timestamp};
 
 /// How many repositories are listed at once.
@@ -129,19 +129,19 @@ async fn carry_floor(from: &dyn Driver, writer: &mut Writer<'_>) -> Result<(), E
     let scratch = scratch()?;
     let floor = load(from, &scratch).await?.head().last_token;
     let change = |state: &RepositoryState| {
-        let head = *state.head();
+        let head = state.head();
         if state.exists() {
-            return Ok(Some(removal(&head)));
+            return Ok(Some(removal(head)));
         }
         let reached = Head {
             last_token: floor,
             last_ticket: Ticket::new(floor.get()),
-            ..head
+            ..head.clone()
         };
         Ok((floor > head.last_token).then(|| Changes {
             head: reached,
             remove: false,
-            ..removal(&head)
+            ..removal(head)
         }))
     };
     writer.write(&scratch, change).await.map(drop)
@@ -154,7 +154,7 @@ fn scratch() -> Result<RepositoryKey, Error> {
 fn removal(head: &Head) -> Changes {
     Changes {
         expected: head.version(),
-        head: *head,
+        head: head.clone(),
         entries: Vec::new(),
         alive: Vec::new(),
         adopted: Vec::new(),
@@ -319,12 +319,20 @@ fn head_of(source: &RepositoryState, target: &RepositoryState) -> Head {
     } else {
         from
     };
+    let surplus = to.policy.as_ref().map_or(0, |policy| policy.surplus);
+    let policy = limits.policy.as_deref().or(to.policy.as_deref());
     Head {
         limit: limits.limit,
         limit_version: limits.limit_version,
         last_ticket: from.last_ticket.max(to.last_ticket),
         last_token: from.last_token.max(to.last_token),
-        ..*to
+        policy: policy.map(|policy| {
+            Arc::new(Policy {
+                surplus,
+                ..policy.clone()
+            })
+        }),
+        ..to.clone()
     }
 }
 
@@ -345,8 +353,10 @@ fn changes(
     let mut written = Vec::new();
     let mut adopted: Vec<PipelineRunKey> = Vec::new();
     for entry in entries {
-        count(&mut head, target.entry(&entry.run), -1);
-        count(&mut head, Some(*entry), 1);
+        if let Some(before) = target.entry(&entry.run) {
+            head.discount(before);
+        }
+        head.count(entry);
         if entry.is_started() {
             adopted.push(entry.run.clone());
         }
@@ -363,14 +373,6 @@ fn changes(
         remove: false,
         ..removal(target.head())
     })
-}
-
-fn count(head: &mut Head, entry: Option<&Arc<Entry>>, by: i32) {
-    match entry.map(|entry| entry.state) {
-        Some(EntryState::Queued { .. }) => head.queued = head.queued.saturating_add_signed(by),
-        Some(EntryState::Started { .. }) => head.started = head.started.saturating_add_signed(by),
-        Some(EntryState::Finished { .. }) | None => {}
-    }
 }
 
 /// The sessions of the source are none in the target.

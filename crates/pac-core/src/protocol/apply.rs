@@ -117,6 +117,7 @@ impl Plan<'_> {
             queued: Moment::AtCommit,
             started: Moment::Never,
             finished: Moment::Never,
+            terms: None,
             revision: self.base.live_revision(&request.run),
         }
     }

@@ -9,8 +9,9 @@ use super::overlay::Overlay;
 use crate::name::PipelineRunKey;
 use crate::state::{
     Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunKind, RunOutcome,
+    Snapshot,
 };
-use crate::value::{FencingToken, SessionId, Ticket, Version};
+use crate::value::{FencingToken, SessionId, Ticket, Timestamp, Version};
 
 /// The process that issues commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +45,23 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// What a commit of this writes, which is not a removal: with the version of the new head, and
+    /// the time of the commit in place of [`Moment::AtCommit`].
+    #[must_use]
+    pub fn written(self, version: Version, now: Timestamp) -> Snapshot {
+        let (mut head, mut entries) = (self.head, self.entries);
+        head.stamp(version, now);
+        for entry in &mut entries {
+            Arc::make_mut(entry).stamp(version.revision, now);
+        }
+        Snapshot {
+            since: Some(self.expected),
+            exists: true,
+            head,
+            entries,
+        }
+    }
+
     /// Checks that the counters are such as a store may hold: no commit takes one beyond
     /// [`MAX_COUNTER`](crate::MAX_COUNTER), and no removal the floor of the store beyond
     /// [`MAX_FLOOR`](crate::MAX_FLOOR). For managers before they commit, and for drivers that refuse
@@ -93,7 +111,7 @@ impl<'a> Plan<'a> {
         Self {
             base,
             issuer,
-            head: *base.head(),
+            head: base.head().clone(),
             overlay: Overlay::default(),
             removed: false,
             alive: Vec::new(),
@@ -183,7 +201,7 @@ impl<'a> Plan<'a> {
         let counters = Head {
             last_ticket: after.last_ticket,
             last_token: after.last_token,
-            ..*before
+            ..before.clone()
         };
         *after != counters
     }
@@ -208,13 +226,9 @@ impl<'a> Plan<'a> {
 
     /// Adds an entry that the queue and the counts of the head do not include yet.
     pub(super) fn put_new(&mut self, entry: Entry) {
-        match entry.state {
-            EntryState::Queued { .. } => {
-                self.head.queued = self.head.queued.saturating_add(1);
-                self.arrivals.insert(Rank::of(&entry), entry.run.clone());
-            }
-            EntryState::Started { .. } => self.head.started = self.head.started.saturating_add(1),
-            EntryState::Finished { .. } => {}
+        self.head.count(&entry);
+        if entry.is_queued() {
+            self.arrivals.insert(Rank::of(&entry), entry.run.clone());
         }
         self.overlay.put(entry);
     }
@@ -222,13 +236,9 @@ impl<'a> Plan<'a> {
     /// Replaces `entry` by `change(entry)`, and keeps the counts of the head and the order of
     /// the queue right.
     pub(super) fn change(&mut self, entry: Entry, change: impl FnOnce(Entry) -> Entry) {
-        match entry.state {
-            EntryState::Queued { .. } => {
-                self.head.queued = self.head.queued.saturating_sub(1);
-                self.arrivals.remove(&Rank::of(&entry));
-            }
-            EntryState::Started { .. } => self.head.started = self.head.started.saturating_sub(1),
-            EntryState::Finished { .. } => {}
+        self.head.discount(&entry);
+        if entry.is_queued() {
+            self.arrivals.remove(&Rank::of(&entry));
         }
         self.put_new(change(entry));
     }

@@ -1,11 +1,11 @@
 //! The protocol, command by command, on a state that is committed after each.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::name::PipelineRunKey;
 use crate::state::{Absorb, EntryState, RunKind, RunOutcome, Snapshot};
-use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket, Timestamp};
+use crate::value::{
+    FencingToken, Limit, LimitVersion, Priority, SessionId, Stamp, Ticket, Timestamp, Version,
+};
 
 mod deaths;
 
@@ -65,21 +65,9 @@ impl Book {
                 .unwrap();
             return outcome;
         }
-        let revision = changes.expected.revision.next();
-        let mut entries = changes.entries;
-        for entry in &mut entries {
-            Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(0));
-        }
-        let head = crate::state::Head {
-            revision,
-            ..changes.head
-        };
-        let snapshot = Snapshot {
-            since: Some(changes.expected),
-            exists: true,
-            head,
-            entries,
-        };
+        let version = Version::new(changes.expected.revision.next(), Stamp::default());
+        let snapshot = changes.written(version, Timestamp::from_unix_millis(0));
+        let head = snapshot.head.clone();
         assert_eq!(self.state.absorb(&snapshot, |_, _| ()), Ok(Absorb::Applied));
         assert!(head.last_token >= self.last_token, "tokens never go back");
         self.last_token = head.last_token;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::name::{PipelineRunKey, Uid};
+use super::terms::{Terms, Weight};
+use crate::name::{Group, PipelineRunKey, Uid};
 use crate::protocol::RunRequest;
 use crate::value::{FencingToken, Priority, Revision, SessionId, Ticket, Timestamp};
 
@@ -91,7 +92,7 @@ impl Moment {
         }
     }
 
-    fn stamp(&mut self, now: Timestamp) {
+    pub(super) fn stamp(&mut self, now: Timestamp) {
         if matches!(self, Self::AtCommit) {
             *self = Self::At(now);
         }
@@ -119,6 +120,8 @@ pub struct Entry {
     pub started: Moment,
     /// When it ended.
     pub finished: Moment,
+    /// What it asked for beyond a slot, and what was asked of it since; `None` where that is nothing.
+    pub terms: Option<Box<Terms>>,
     /// The commit that last changed this record.
     pub revision: Revision,
 }
@@ -132,6 +135,9 @@ impl Entry {
         self.queued.stamp(now);
         self.started.stamp(now);
         self.finished.stamp(now);
+        if let Some(terms) = &mut self.terms {
+            terms.stamp(now);
+        }
     }
 
     /// The request that would admit this run again.
@@ -142,6 +148,31 @@ impl Entry {
             kind: self.kind,
             ..request.with_priority(self.priority)
         }
+    }
+
+    /// What it asked for beyond a slot, and what was asked of it since.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        self.terms.as_deref().unwrap_or(&Terms::NONE)
+    }
+
+    /// The same run with other terms.
+    #[must_use]
+    pub fn with_terms(self, terms: Terms) -> Self {
+        let terms = (terms != Terms::NONE).then(|| Box::new(terms));
+        Self { terms, ..self }
+    }
+
+    /// How many slots it takes while it runs.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.terms().weight
+    }
+
+    /// The group that it belongs to.
+    #[must_use]
+    pub fn group(&self) -> Option<&Group> {
+        self.terms().group.as_ref()
     }
 
     /// Whether it waits.

@@ -1,12 +1,18 @@
 //! The head: a small record per repository that every commit compares and replaces.
 
+use std::sync::Arc;
+
+use super::entry::{Entry, EntryState};
+use super::policy::{Owner, Pause, Policy, Rules};
+use super::terms::Weight;
 use crate::value::{
-    FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Revision, Stamp, Ticket, Version,
+    FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Revision, Stamp, Ticket, Timestamp,
+    Version,
 };
 
 /// The limit of a repository, the counters that tickets and tokens are taken from, and the
 /// number of its runs. Every commit is conditional on the head's version and replaces the head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Head {
     /// The revision of the commit that wrote this head.
     pub revision: Revision,
@@ -24,6 +30,8 @@ pub struct Head {
     pub queued: u32,
     /// How many runs hold a slot, orphans among them.
     pub started: u32,
+    /// What the repository has beside a limit; `None` where that is nothing, and never was anything.
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Head {
@@ -43,7 +51,113 @@ impl Head {
             last_token: FencingToken::new(floor),
             queued: 0,
             started: 0,
+            policy: None,
         }
+    }
+
+    /// Puts in what the commit that writes this head gives it: its version, and the store's time in
+    /// place of [`Moment::AtCommit`](super::Moment::AtCommit).
+    pub fn stamp(&mut self, version: Version, now: Timestamp) {
+        self.revision = version.revision;
+        self.stamp = version.stamp;
+        if let Some(policy) = &mut self.policy
+            && policy.pause.is_some()
+        {
+            Arc::make_mut(policy).stamp(now);
+        }
+    }
+
+    /// The pause, while nothing is started.
+    #[must_use]
+    pub fn pause(&self) -> Option<&Pause> {
+        self.policy.as_ref()?.pause.as_ref()
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        let policy = self.policy.as_deref();
+        Rules::limit(self.limit).with_max_queued(policy.and_then(|policy| policy.max_queued))
+    }
+
+    /// Who has set the rules in force; `None` if nobody ever did.
+    #[must_use]
+    pub fn owner(&self) -> Option<Owner> {
+        let told = self.policy.as_ref().and_then(|policy| policy.owner);
+        told.or(match self.limit_version {
+            Some(_) => Some(Owner::Announced),
+            None => self.limit.get().map(|_| Owner::Set),
+        })
+    }
+
+    /// How many slots the runs that hold some take beyond one each.
+    #[must_use]
+    pub fn surplus(&self) -> u32 {
+        self.policy.as_ref().map_or(0, |policy| policy.surplus)
+    }
+
+    /// How many slots are taken.
+    #[must_use]
+    pub fn slots(&self) -> u32 {
+        self.started.saturating_add(self.surplus())
+    }
+
+    /// Whether one more run of this weight may start: nothing is paused, and there are as many slots
+    /// left.
+    #[must_use]
+    pub fn admits(&self, weight: Weight) -> bool {
+        match &self.policy {
+            None => self.limit.admits_all(self.started, weight.get().into()),
+            Some(policy) => {
+                policy.pause.is_none() && self.limit.admits_all(self.slots(), weight.get().into())
+            }
+        }
+    }
+
+    /// Whether the first waiting run that can be started may start.
+    #[must_use]
+    pub fn could_start(&self) -> bool {
+        let needs = self.policy.as_ref().map_or(0, |policy| policy.needs);
+        let pause = self.pause();
+        let taken = self.slots().saturating_add(needs);
+        self.queued > 0 && pause.is_none() && self.limit.admits(taken)
+    }
+
+    /// Counts a run that this head is to count.
+    pub(crate) fn count(&mut self, entry: &Entry) {
+        match entry.state {
+            EntryState::Queued { .. } => self.queued = self.queued.saturating_add(1),
+            EntryState::Started { .. } => {
+                self.started = self.started.saturating_add(1);
+                self.count_surplus(entry, u32::saturating_add);
+            }
+            EntryState::Finished { .. } => {}
+        }
+    }
+
+    /// Takes back that a run was counted.
+    pub(crate) fn discount(&mut self, entry: &Entry) {
+        match entry.state {
+            EntryState::Queued { .. } => self.queued = self.queued.saturating_sub(1),
+            EntryState::Started { .. } => {
+                self.started = self.started.saturating_sub(1);
+                self.count_surplus(entry, u32::saturating_sub);
+            }
+            EntryState::Finished { .. } => {}
+        }
+    }
+
+    fn count_surplus(&mut self, entry: &Entry, count: impl FnOnce(u32, u32) -> u32) {
+        let surplus = entry.weight().surplus();
+        if surplus > 0 {
+            let policy = self.policy_mut();
+            policy.surplus = count(policy.surplus, surplus);
+        }
+    }
+
+    /// The policy, to be changed; an empty one if there was none.
+    pub(crate) fn policy_mut(&mut self) -> &mut Policy {
+        Arc::make_mut(self.policy.get_or_insert_default())
     }
 
     /// The version of the state that this head is part of.

@@ -3,12 +3,18 @@
 
 mod entry;
 mod head;
+mod json;
+mod policy;
 mod queue;
 mod repository;
+mod terms;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use entry::{Entry, EntryState, Moment, RunKind, RunOutcome};
 pub use head::Head;
+pub use json::UnreadablePart;
+pub use policy::{Owner, Pause, Policy, Rules};
 pub(crate) use queue::{Iter as QueueIter, Rank};
 pub use repository::{Absorb, RepositoryState, Snapshot};
+pub use terms::{Terms, Weight};

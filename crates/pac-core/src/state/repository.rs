@@ -87,6 +87,8 @@ pub struct RepositoryState {
     entries: HashSet<ByRun>,
     queue: Queue,
     started: usize,
+    /// How many slots those take beyond one each.
+    surplus: u64,
     /// Finished entries, oldest first; some may have been replaced since, by a newer record or
     /// by a new run of their name.
     finished: VecDeque<Arc<Entry>>,
@@ -104,6 +106,7 @@ impl RepositoryState {
             entries: HashSet::default(),
             queue: Queue::default(),
             started: 0,
+            surplus: 0,
             finished: VecDeque::new(),
             finished_count: 0,
         }
@@ -202,7 +205,14 @@ impl RepositoryState {
                 });
             }
             Some(_) => {
-                for entry in &snapshot.entries {
+                // A run that waits may have taken the place of one that ended with the same commit.
+                let takes_a_place =
+                    |entry: &&Arc<Entry>| entry.is_queued() && entry.group().is_some();
+                let others = snapshot
+                    .entries
+                    .iter()
+                    .filter(|entry| !takes_a_place(entry));
+                for entry in others.chain(snapshot.entries.iter().filter(takes_a_place)) {
                     let before = self.put(entry, &snapshot.head)?;
                     changed(before.as_ref(), Some(entry));
                 }
@@ -211,6 +221,7 @@ impl RepositoryState {
                 let mut known = mem::take(&mut self.entries);
                 self.queue = Queue::default();
                 self.started = 0;
+                self.surplus = 0;
                 self.finished.clear();
                 self.finished_count = 0;
                 for entry in &snapshot.entries {
@@ -228,17 +239,22 @@ impl RepositoryState {
             }
         }
         self.exists = snapshot.exists;
-        self.head = snapshot.head;
-        let counts = (self.queue.len(), self.started);
-        let expected = (self.head.queued as usize, self.head.started as usize);
+        self.head = snapshot.head.clone();
+        let counts = self.counts();
+        let expected = (
+            self.head.queued as usize,
+            self.head.started as usize,
+            u64::from(self.head.surplus()),
+        );
         if counts == expected {
             Ok(Absorb::Applied)
         } else if snapshot.since.is_some() {
             Ok(Absorb::Incomplete)
         } else {
             Err(format!(
-                "the head counts {} queued and {} started runs, but there are {} and {}",
-                expected.0, expected.1, counts.0, counts.1
+                "the head counts {} queued and {} started runs, which take {} slots more, but there \
+                 are {} and {}, which take {} more",
+                expected.0, expected.1, expected.2, counts.0, counts.1, counts.2
             ))
         }
     }
@@ -251,23 +267,34 @@ impl RepositoryState {
     pub fn check(&self, delta: &Snapshot) -> Result<(), String> {
         let mut queued = i128::from(delta.head.queued) - self.queue.len() as i128;
         let mut started = i128::from(delta.head.started) - self.started as i128;
+        let mut surplus = i128::from(delta.head.surplus()) - i128::from(self.surplus);
         for entry in &delta.entries {
-            for (state, sign) in [
-                (self.entry(&entry.run).map(|before| before.state), 1),
-                (Some(entry.state), -1),
-            ] {
-                match state {
-                    Some(EntryState::Queued { .. }) => queued += sign,
-                    Some(EntryState::Started { .. }) => started += sign,
-                    Some(EntryState::Finished { .. }) | None => {}
+            let before = self.entry(&entry.run);
+            for (entry, sign) in before
+                .map(|before| (before, 1))
+                .into_iter()
+                .chain([(entry, -1)])
+            {
+                match entry.state {
+                    EntryState::Queued { .. } => queued += sign,
+                    EntryState::Started { .. } => {
+                        started += sign;
+                        surplus += sign * i128::from(entry.weight().surplus());
+                    }
+                    EntryState::Finished { .. } => {}
                 }
             }
         }
-        if (queued, started) == (0, 0) {
+        if (queued, started, surplus) == (0, 0, 0) {
             Ok(())
         } else {
             Err("the head does not count the runs that are there".to_owned())
         }
+    }
+
+    /// How many runs wait and hold slots, and how many slots the latter take beyond one each.
+    fn counts(&self) -> (usize, usize, u64) {
+        (self.queue.len(), self.started, self.surplus)
     }
 
     fn put(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Option<Arc<Entry>>, String> {
@@ -292,7 +319,10 @@ impl RepositoryState {
             Some((before, EntryState::Queued { .. })) => {
                 self.queue.remove(Rank::of(before));
             }
-            Some((_, EntryState::Started { .. })) => self.started -= 1,
+            Some((before, EntryState::Started { .. })) => {
+                self.started -= 1;
+                self.surplus -= u64::from(before.weight().surplus());
+            }
             Some((_, EntryState::Finished { .. })) => self.finished_count -= 1,
             None => {}
         }
@@ -302,7 +332,10 @@ impl RepositoryState {
                     return Err(format!("two runs wait in the place of run {}", entry.run));
                 }
             }
-            EntryState::Started { .. } => self.started += 1,
+            EntryState::Started { .. } => {
+                self.started += 1;
+                self.surplus += u64::from(entry.weight().surplus());
+            }
             EntryState::Finished { .. } => {
                 self.finished_count += 1;
                 self.finished.push_back(Arc::clone(entry));

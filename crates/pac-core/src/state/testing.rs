@@ -17,6 +17,7 @@ pub(crate) fn queued(ticket: u64, priority: i32) -> Entry {
         queued: Moment::At(Timestamp::from_unix_millis(0)),
         started: Moment::Never,
         finished: Moment::Never,
+        terms: None,
         revision: Revision::new(1),
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use pac_core::driver::Retention;
 use pac_core::protocol::{Changes, Death};
-use pac_core::state::{Absorb, Entry, EntryState, Head, RepositoryState, RunKind, Snapshot};
-use pac_core::{Revision, SessionId, Timestamp, Version};
+use pac_core::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, Snapshot};
+use pac_core::{Revision, SessionId, Stamp, Timestamp, Version};
 
 /// Long enough for all that a test does.
 pub(crate) const RETENTION: Retention = Retention::new(Duration::from_secs(1_000_000), usize::MAX);
@@ -99,7 +99,7 @@ impl Store {
         Snapshot {
             since,
             exists: self.state.exists(),
-            head: *self.state.head(),
+            head: self.state.head().clone(),
             entries: entries.cloned().collect(),
         }
     }
@@ -143,21 +143,10 @@ impl Store {
     }
 
     fn stamped(&mut self, changes: &Changes) -> Snapshot {
-        let revision = self.revision().next();
+        let version = Version::new(self.revision().next(), Stamp::default());
         self.clock += 1;
-        let mut entries = changes.entries.clone();
-        for entry in &mut entries {
-            Arc::make_mut(entry).stamp(revision, Timestamp::from_unix_millis(self.clock));
-        }
-        Snapshot {
-            since: Some(self.state.head().version()),
-            exists: true,
-            head: Head {
-                revision,
-                ..changes.head
-            },
-            entries,
-        }
+        let now = Timestamp::from_unix_millis(self.clock);
+        changes.clone().written(version, now)
     }
 
     /// Nothing is started beyond the limit, but for what was running already.

@@ -195,6 +195,7 @@ pub(crate) fn decode_entry(
         queued: moment(record.queued),
         started: since(record.started),
         finished: since(record.finished),
+        terms: None,
         revision,
     })
 }

@@ -215,7 +215,7 @@ impl Store {
 
         head.stamp = new_stamp();
         let stored = StoredHead {
-            head,
+            head: head.clone(),
             previous: expected,
             by: session,
         };

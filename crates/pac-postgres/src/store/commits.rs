@@ -1,11 +1,10 @@
 //! Commits: one repository's by itself, and those of several together.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
-use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, SessionId, Stamp, Timestamp};
+use pac_core::state::Snapshot;
+use pac_core::{Error, ErrorKind, SessionId, Stamp, Timestamp, Version};
 
 use super::batch::{self, Batch};
 use super::{Loaded, Store, loaded};
@@ -121,22 +120,12 @@ impl Store {
             } => {
                 let revision = changes.expected.revision.next();
                 self.places.note(&commit.repository, at.as_deref());
-                let now = Timestamp::from_unix_millis(*now);
-                let mut entries = changes.entries.clone();
-                for entry in &mut entries {
-                    Arc::make_mut(entry).stamp(revision, now);
-                }
-                self.note_ended(&commit.repository, &entries);
-                CommitOutcome::Committed(Snapshot {
-                    since: Some(changes.expected),
-                    exists: true,
-                    head: Head {
-                        revision,
-                        stamp: Stamp::new(*stamp),
-                        ..changes.head
-                    },
-                    entries,
-                })
+                let version = Version::new(revision, Stamp::new(*stamp));
+                let written = changes
+                    .clone()
+                    .written(version, Timestamp::from_unix_millis(*now));
+                self.note_ended(&commit.repository, &written.entries);
+                CommitOutcome::Committed(written)
             }
             Answer { outcome: 1, .. } => CommitOutcome::Conflict(None),
             Answer {

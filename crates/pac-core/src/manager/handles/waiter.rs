@@ -111,7 +111,7 @@ impl Waiter {
     #[must_use]
     pub fn queue(&self) -> Option<RepositorySummary> {
         let inner = self.cell.lock();
-        let head = *inner.machine.state()?.head();
+        let head = inner.machine.state()?.head().clone();
         Some(RepositorySummary::of((self.cell.key().clone(), head)))
     }
 

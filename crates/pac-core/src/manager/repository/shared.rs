@@ -169,6 +169,7 @@ mod tests {
             queued: Moment::Never,
             started: Moment::Never,
             finished: Moment::Never,
+            terms: None,
             revision: Revision::default(),
         }
     }
