@@ -349,14 +349,21 @@ fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
         if is_dead {
             "its process is dead; it is about to be seen to".to_owned()
         } else {
-            reason(run.reason)
+            reason(&run.reason)
         },
     ]
 }
 
 /// Why a run waits, in words.
-pub(crate) fn reason(reason: WaitReason) -> String {
+pub(crate) fn reason(reason: &WaitReason) -> String {
     match reason {
+        WaitReason::Paused(pause) => match &pause.reason {
+            Some(reason) => format!("paused: {reason}"),
+            None => "paused".to_owned(),
+        },
+        WaitReason::TooHeavy { weight, limit } => {
+            format!("needs {weight} slots, and the limit is {limit}")
+        }
         WaitReason::LimitReached { limit, running } => {
             format!("next; {running} running of at most {limit}")
         }

@@ -57,8 +57,8 @@ pub use finding::{Finding, Level};
 ///
 /// - a head that does not count the queued and started entries that there would be
 ///   ([`RepositoryState::check`](crate::state::RepositoryState::check));
-/// - more started entries than the limit of the head admits, but for those that were started
-///   before and those of [`Changes::adopted`];
+/// - more started entries than the limit of the head admits, by their weights, but for those that
+///   were started before and those of [`Changes::adopted`];
 /// - an entry that is there twice, or a repository that is there twice in a batch;
 /// - counters that nobody counted ([`Changes::check_counters`]): they would reach the other
 ///   repositories through the floor of the store.
@@ -198,8 +198,9 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
 pub enum ListFilter {
     /// All.
     All,
-    /// Those where runs wait although the limit admits one more: rare, and short-lived unless
-    /// all that wait there have lost their owners.
+    /// Those where the next run waits although nothing is paused and there are as many slots left as it
+    /// needs ([`Head::could_start`]): rare, and short-lived unless all that wait there have lost their
+    /// owners.
     Startable,
 }
 
@@ -209,7 +210,7 @@ impl ListFilter {
     pub fn passes(self, head: &Head) -> bool {
         match self {
             Self::All => true,
-            Self::Startable => head.queued > 0 && head.limit.admits(head.started),
+            Self::Startable => head.could_start(),
         }
     }
 }

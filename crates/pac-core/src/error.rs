@@ -24,6 +24,10 @@ pub enum ErrorKind {
     NameInUse,
     /// Another process has ended the run while it waited or ran, or removed its repository.
     RunEnded,
+    /// As many runs wait as may: ask again later.
+    QueueFull,
+    /// Others wait or run, and the request asked to be dropped then.
+    Skipped,
     /// The store rejected the credentials, or does not permit the operation.
     Unauthorised,
     /// The store could not be reached or did not accept the request; certainly nothing changed.
@@ -55,6 +59,8 @@ impl fmt::Display for ErrorKind {
             Self::InvalidInput => "invalid input",
             Self::NameInUse => "name in use",
             Self::RunEnded => "run ended",
+            Self::QueueFull => "queue full",
+            Self::Skipped => "skipped",
             Self::Unauthorised => "not authorised",
             Self::Unavailable => "store unavailable",
             Self::TooManyClients => "too many clients",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::state::RunOutcome;
-use crate::value::{SessionId, Version};
+use crate::value::{FencingToken, SessionId, Version};
 
 /// Something that happened to runs or sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,16 @@ pub enum Event {
         run: PipelineRunKey,
         /// How; `None` when its repository was removed with it, or a new run took its name.
         outcome: Option<RunOutcome>,
+    },
+    /// A run that holds a slot was asked to end. Its holder hears of it from
+    /// [`Lease::cancel_requested`](crate::manager::Lease::cancel_requested) as well.
+    CancelRequested {
+        /// The repository.
+        repository: RepositoryKey,
+        /// The run.
+        run: PipelineRunKey,
+        /// The token of its slot.
+        token: FencingToken,
     },
     /// A renewal of this manager's session has failed, and is tried again: told once an outage.
     /// [`Renewed`](Self::Renewed) or [`LeasesLost`](Self::LeasesLost) follows, unless the session

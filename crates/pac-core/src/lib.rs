@@ -33,7 +33,7 @@ pub mod text;
 mod value;
 
 pub use error::{Error, ErrorKind};
-pub use name::{Group, InvalidValue, PipelineRunKey, Reason, RepositoryKey, Uid};
+pub use name::{Group, InvalidValue, PipelineRunKey, Reason, RepositoryKey, SlotName, Uid};
 pub use value::{
     FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Priority, Revision, SessionId,
     Stamp, Ticket, Timestamp, Version,

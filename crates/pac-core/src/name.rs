@@ -196,8 +196,7 @@ impl FromStr for Uid {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
-        if text.is_empty() || text.len() > MAX_UID || !text.bytes().all(allowed) {
+        if text.is_empty() || text.len() > MAX_UID || !text.bytes().all(is_of_uid) {
             return Err(InvalidValue::new(
                 "uid",
                 text,
@@ -206,6 +205,10 @@ impl FromStr for Uid {
         }
         Ok(Self(text.into()))
     }
+}
+
+fn is_of_uid(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"-_.:".contains(&b)
 }
 
 impl fmt::Display for Uid {
@@ -268,6 +271,41 @@ words! {
     /// cheap.
     Group, "group", 253,
     "must be 1 to 253 bytes of visible characters, without a space at its ends"
+}
+
+/// The name of a slot of a repository, as that of a device or an account.
+///
+/// 1 to 63 ASCII letters, digits, `-`, `_`, `.` or `:`. Cloning is cheap.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotName(Arc<str>);
+
+impl SlotName {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SlotName {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        if text.is_empty() || text.len() > MAX_NAMESPACE || !text.bytes().all(is_of_uid) {
+            return Err(InvalidValue::new(
+                "name of a slot",
+                text,
+                "must be 1 to 63 ASCII letters, digits, '-', '_', '.' or ':'",
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 words! {

@@ -1,7 +1,9 @@
 //! What can be read of a repository.
 
-use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::state::{Entry, EntryState, Head, RepositoryState, RunKind, RunOutcome};
+use crate::name::{PipelineRunKey, Reason, RepositoryKey, Uid};
+use crate::state::{
+    Entry, EntryState, Head, Owner, RepositoryState, Rules, RunKind, RunOutcome, Terms, Weight,
+};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, Revision, SessionId, Timestamp};
 
 /// A repository at one revision.
@@ -18,12 +20,41 @@ pub struct RepositoryStatus {
     pub limit: Limit,
     /// The newest announcement of a limit, if there ever was one.
     pub limit_version: Option<LimitVersion>,
+    /// Who has set the rules in force; `None` if nobody did.
+    pub owner: Option<Owner>,
+    /// The rules in force, the limit among them.
+    pub rules: Rules,
+    /// What is in force once the rules are unpinned, and who has set it.
+    pub beneath: Option<(Rules, Owner)>,
+    /// Nothing is started at present.
+    pub pause: Option<Paused>,
+    /// How many slots are taken: as many as run, unless a run takes several.
+    pub slots_taken: u32,
     /// Who holds a slot, in the order of their grants.
     pub running: Vec<RunningRun>,
     /// Who waits, next first.
     pub queued: Vec<QueuedRun>,
     /// Who ended lately, oldest first.
     pub finished: Vec<FinishedRun>,
+}
+
+/// Nothing is started in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Paused {
+    /// Since when, by the store's clock.
+    pub since: Option<Timestamp>,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+impl Paused {
+    pub(crate) fn of(head: &Head) -> Option<Self> {
+        head.pause().map(|pause| Self {
+            since: pause.since.at(),
+            reason: pause.reason.clone(),
+        })
+    }
 }
 
 /// A run that holds a slot.
@@ -42,6 +73,8 @@ pub struct RunningRun {
     pub session: SessionId,
     /// That session is dead: the slot is kept until the lease TTL has passed.
     pub orphaned: bool,
+    /// What it asked for beyond a slot, which slots it has, and when it was asked to end.
+    pub terms: Terms,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock.
@@ -64,6 +97,8 @@ pub struct QueuedRun {
     pub priority: Priority,
     /// The session that its grant goes to; none when that session died.
     pub owner: Option<SessionId>,
+    /// What it asked for beyond a slot.
+    pub terms: Terms,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// Why it waits.
@@ -82,6 +117,8 @@ pub struct FinishedRun {
     pub outcome: RunOutcome,
     /// It was only given up: nothing says that it must not run, and it may be admitted again.
     pub abandoned: bool,
+    /// What it asked for beyond a slot, and when it was asked to end.
+    pub terms: Terms,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock; never, if it ended in the queue.
@@ -91,14 +128,24 @@ pub struct FinishedRun {
 }
 
 /// Why a run waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// It is next, but as many run as may.
+    /// Nothing is started in the repository.
+    Paused(Paused),
+    /// It needs more slots than there are, since the limit was lowered: others pass it until it is
+    /// raised again.
+    TooHeavy {
+        /// How many it needs.
+        weight: Weight,
+        /// The limit in force.
+        limit: Limit,
+    },
+    /// It is next, but there are not as many slots left as it needs.
     LimitReached {
         /// The limit in force.
         limit: Limit,
-        /// How many run.
+        /// How many slots are taken.
         running: u32,
     },
     /// Others are before it.
@@ -138,6 +185,14 @@ pub struct RepositorySummary {
     pub running: u32,
     /// How many wait.
     pub queued: u32,
+    /// How many slots are taken: as many as run, unless a run takes several.
+    pub slots_taken: u32,
+    /// Who has set the limit; `None` if nobody did.
+    pub owner: Option<Owner>,
+    /// How many runs may wait; any number where there is none.
+    pub max_queued: Option<u32>,
+    /// Nothing is started at present.
+    pub pause: Option<Paused>,
 }
 
 impl RepositorySummary {
@@ -148,6 +203,10 @@ impl RepositorySummary {
             limit: head.limit,
             running: head.started,
             queued: head.queued,
+            slots_taken: head.slots(),
+            owner: head.owner(),
+            max_queued: head.rules().max_queued,
+            pause: Paused::of(&head),
         }
     }
 }
@@ -159,12 +218,18 @@ impl RepositoryStatus {
         let mut finished: Vec<_> = state.entries().filter_map(|e| finished_run(e)).collect();
         finished.sort_by(|a, b| (a.finished_at, &a.run).cmp(&(b.finished_at, &b.run)));
         let queue = state.queue().enumerate();
+        let beneath = state.head().policy.as_deref();
         Self {
             repository: repository.clone(),
             exists: state.exists(),
             revision: state.head().revision,
             limit: state.head().limit,
             limit_version: state.head().limit_version,
+            owner: state.head().owner(),
+            rules: state.head().rules(),
+            beneath: beneath.and_then(|policy| policy.beneath.clone()),
+            pause: Paused::of(state.head()),
+            slots_taken: state.head().slots(),
             running,
             queued: queue
                 .filter_map(|(at, entry)| queued_run(state, entry, at))
@@ -207,6 +272,7 @@ pub(crate) fn running_run(entry: &Entry) -> Option<RunningRun> {
         kind: entry.kind,
         session,
         orphaned,
+        terms: entry.terms().clone(),
         queued_at: entry.queued.at(),
         started_at: entry.started.at(),
     })
@@ -227,8 +293,9 @@ pub(crate) fn queued_run(
         position: ahead + 1,
         priority: entry.priority,
         owner,
+        terms: entry.terms().clone(),
         queued_at: entry.queued.at(),
-        reason: wait_reason(state, owner, ahead),
+        reason: wait_reason(state, entry, ahead),
     })
 }
 
@@ -241,26 +308,30 @@ pub(crate) fn finished_run(entry: &Entry) -> Option<FinishedRun> {
         uid: entry.uid.clone(),
         outcome,
         abandoned: entry.is_abandoned(),
+        terms: entry.terms().clone(),
         queued_at: entry.queued.at(),
         started_at: entry.started.at(),
         finished_at: entry.finished.at(),
     })
 }
 
-pub(crate) fn wait_reason(
-    state: &RepositoryState,
-    owner: Option<SessionId>,
-    ahead: usize,
-) -> WaitReason {
-    let head = state.head();
+pub(crate) fn wait_reason(state: &RepositoryState, entry: &Entry, ahead: usize) -> WaitReason {
+    let (head, weight) = (state.head(), entry.weight());
+    if let Some(pause) = Paused::of(head) {
+        return WaitReason::Paused(pause);
+    }
+    if !head.limit.admits_all(0, weight.get().into()) {
+        let limit = head.limit;
+        return WaitReason::TooHeavy { weight, limit };
+    }
     if ahead > 0 {
         WaitReason::Behind { ahead }
-    } else if owner.is_none() && head.limit.admits(head.started) {
+    } else if entry.owner().is_none() && head.admits(weight) {
         WaitReason::NoOwner
     } else {
         WaitReason::LimitReached {
             limit: head.limit,
-            running: head.started,
+            running: head.slots(),
         }
     }
 }

@@ -17,7 +17,7 @@
 //! | --- | --- |
 //! | queued | `{"queued":"<owner>"}`, or `{"queued":null}` without one |
 //! | started | `{"started":[<token>,"<session>"]}`; `orphaned` instead if that session is dead |
-//! | finished | `{"completed":[<token>]}`, or `failed`, `cancelled`, `expired`; `null` for a run that never started; a second field `true` for one that its asker gave up |
+//! | finished | `{"completed":[<token>]}`, or `failed`, `cancelled`, `expired`, `superseded`, `timed-out`, `queue-full`; `null` for a run that never started; a second field `true` for one that its asker gave up |
 //!
 //! ```text
 //! [1,"a5484a1c1abeb497","72c8a22bc183d846",46317,"2916393cc5624eeb",2,1,1,1,1]
@@ -302,6 +302,9 @@ mod tests {
             RunOutcome::Failed,
             RunOutcome::Cancelled,
             RunOutcome::Expired,
+            RunOutcome::Superseded,
+            RunOutcome::TimedOut,
+            RunOutcome::QueueFull,
         ] {
             for (token, abandoned) in [(None, true), (Some(token), false)] {
                 states.push(EntryState::Finished {

@@ -44,6 +44,12 @@ pub enum RunState {
     Cancelled,
     /// It held a slot, and no controller has looked after it for longer than the lease TTL.
     Expired,
+    /// It waited, and a newer run of its group took its place.
+    Superseded,
+    /// It waited, or held its slot, for longer than it was allowed to.
+    TimedOut,
+    /// It was refused: as many runs waited as may.
+    QueueFull,
 }
 
 /// A run as the store has it.
@@ -224,6 +230,9 @@ impl RunState {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+            Self::Superseded => "superseded",
+            Self::TimedOut => "timed-out",
+            Self::QueueFull => "queue-full",
         }
     }
 
@@ -232,7 +241,13 @@ impl RunState {
     pub fn is_final(self) -> bool {
         match self {
             Self::Unknown | Self::Queued | Self::Started => false,
-            Self::Completed | Self::Failed | Self::Cancelled | Self::Expired => true,
+            Self::Completed
+            | Self::Failed
+            | Self::Cancelled
+            | Self::Expired
+            | Self::Superseded
+            | Self::TimedOut
+            | Self::QueueFull => true,
         }
     }
 }
@@ -250,6 +265,9 @@ impl From<RunOutcome> for RunState {
             RunOutcome::Failed => Self::Failed,
             RunOutcome::Cancelled => Self::Cancelled,
             RunOutcome::Expired => Self::Expired,
+            RunOutcome::Superseded => Self::Superseded,
+            RunOutcome::TimedOut => Self::TimedOut,
+            RunOutcome::QueueFull => Self::QueueFull,
         }
     }
 }

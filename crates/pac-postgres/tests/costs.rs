@@ -195,10 +195,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
             session,
             takes_ownerless: false,
         };
-        let limit_of_four = Command::SetLimit {
-            limit: Limit::new(4),
-            version: None,
-        };
+        let limit_of_four = Command::limit(Limit::new(4), None);
         let (_, changes) = apply(&state, issuer, &limit_of_four);
         let changes = changes.unwrap();
         assert_eq!(changes.entries.len(), 3);
@@ -218,17 +215,11 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         let before = settle().await;
         let known = driver.load(&web, Some(known.head.version())).await;
         assert_eq!(known.unwrap().entries.len(), 0);
-        let limit = Command::SetLimit {
-            limit: Limit::new(1),
-            version: None,
-        };
+        let limit = Command::limit(Limit::new(1), None);
         for name in ["new-1", "new-2", "new-3"] {
             command(&driver, session, &key(name), &Command::Admit(durable(name))).await;
             command(&driver, session, &key(name), &limit).await;
-            let cancel = Command::Cancel {
-                run: durable(name).run,
-                uid: None,
-            };
+            let cancel = Command::cancel(durable(name).run, None);
             command(&driver, session, &key(name), &cancel).await;
             command(&driver, session, &key(name), &Command::RemoveRepository).await;
         }

@@ -194,10 +194,7 @@ async fn round(shared: &Shared) {
 async fn end_all(driver: &PostgresDriver, session: SessionId) {
     for name in ["web", "api"] {
         for run in ["c", "b", "a"] {
-            let cancel = Command::Cancel {
-                run: durable(run).run,
-                uid: None,
-            };
+            let cancel = Command::cancel(durable(run).run, None);
             command(driver, session, &key(name), &cancel).await;
         }
     }

@@ -35,7 +35,7 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
         command(&driver, session, &key("web"), &admit).await;
         if name == "ended" {
             let run = durable(name).run;
-            let cancel = Command::Cancel { run, uid: None };
+            let cancel = Command::cancel(run, None);
             command(&driver, session, &key("web"), &cancel).await;
         }
     }

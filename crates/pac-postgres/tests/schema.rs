@@ -263,10 +263,7 @@ async fn finished_runs_whose_deletion_failed_are_deleted_later() {
             &Command::Admit(durable(name)),
         )
         .await;
-        let cancel = Command::Cancel {
-            run: durable(name).run,
-            uid: None,
-        };
+        let cancel = Command::cancel(durable(name).run, None);
         command(&driver, session, &key("web"), &cancel).await;
     }
     let client = raw(port(SYSTEM)).await;

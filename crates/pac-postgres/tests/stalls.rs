@@ -129,10 +129,7 @@ async fn a_stall_gives_every_session_one_ttl_of_grace() {
         session: commit.kept,
         takes_ownerless: false,
     };
-    let release = Command::SetLimit {
-        limit: Limit::new(2),
-        version: None,
-    };
+    let release = Command::limit(Limit::new(2), None);
     let (_, changes) = pac_core::protocol::apply(&state, issuer, &release);
     let changes = changes.unwrap();
     assert_eq!(changes.alive, [commit.silent]);
@@ -289,10 +286,7 @@ async fn a_dead_session_with_nothing_left_is_forgotten_at_once() {
     for (session, name) in [(done, "a"), (started, "b")] {
         command(&driver, session, &key(name), &Command::Admit(durable(name))).await;
     }
-    let end = Command::Cancel {
-        run: durable("a").run,
-        uid: None,
-    };
+    let end = Command::cancel(durable("a").run, None);
     command(&driver, done, &key("a"), &end).await;
     let dies = async {
         while driver.dead_sessions().await.unwrap() != [(started, Death::Session)] {

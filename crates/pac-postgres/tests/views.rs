@@ -33,10 +33,7 @@ async fn fill(driver: &PostgresDriver, session: SessionId) {
         command(driver, session, &website, &Command::Admit(run(name))).await;
     }
     let key = |name: &str| -> PipelineRunKey { format!("ci/{name}").parse().unwrap() };
-    let cancel = Command::Cancel {
-        run: key("five"),
-        uid: None,
-    };
+    let cancel = Command::cancel(key("five"), None);
     command(driver, session, &website, &cancel).await;
     let end = Command::Release {
         run: key("one"),

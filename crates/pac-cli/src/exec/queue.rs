@@ -15,6 +15,7 @@ use super::patience::{Stop, until};
 use super::renewals;
 use super::signals::Signals;
 use crate::output::note;
+use crate::status;
 use crate::time::humanise;
 
 /// How often the position is checked for a change.
@@ -128,11 +129,12 @@ impl Queue {
     }
 
     fn show(&mut self, position: usize, reason: WaitReason) {
-        let news = self.shown != Some((position, reason));
+        let known = self.shown.as_ref();
+        let news = known.is_none_or(|(at, why)| (*at, why) != (position, &reason));
         if io::stderr().is_terminal() {
             let spinner = self.spinner.get_or_insert_with(spinner);
             if news {
-                spinner.set_message(describe(&self.place, position, reason));
+                spinner.set_message(describe(&self.place, position, &reason));
             }
             spinner.tick();
         } else if news && self.shown_at.is_none_or(|at| at.elapsed() >= LINE) {
@@ -144,7 +146,7 @@ impl Queue {
             };
             note(format_args!(
                 "{}{since}",
-                describe(&self.place, position, reason)
+                describe(&self.place, position, &reason)
             ));
             self.shown_at = Some(Instant::now());
         } else {
@@ -164,12 +166,13 @@ fn place(repository: &RepositoryKey, held: &Held) -> String {
     }
 }
 
-fn describe(place: &str, position: usize, reason: WaitReason) -> String {
+fn describe(place: &str, position: usize, reason: &WaitReason) -> String {
     let why = match reason {
         WaitReason::LimitReached { limit, running } => {
             format!("{running} running of at most {limit}")
         }
         WaitReason::Behind { ahead } => format!("{ahead} ahead"),
+        WaitReason::Paused(_) | WaitReason::TooHeavy { .. } => status::reason(reason),
         _ => "next".to_owned(),
     };
     format!("{place} at position {position} ({why})")

@@ -258,7 +258,7 @@ fn runs_already(place: usize, limit: LimitOf<'_>) -> (Fate, String) {
 }
 
 fn waits(run: &QueuedRun) -> (Fate, String) {
-    (Fate::Queued(run.position), status::reason(run.reason))
+    (Fate::Queued(run.position), status::reason(&run.reason))
 }
 
 /// A run that has neither a slot nor a place.

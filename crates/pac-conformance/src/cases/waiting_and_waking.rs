@@ -286,7 +286,7 @@ pub async fn places_can_be_read_and_watched(fixture: &Fixture) {
     let waits: Vec<_> = status
         .queued
         .iter()
-        .map(|run| (run.run.name(), run.owner, run.reason))
+        .map(|run| (run.run.name(), run.owner, run.reason.clone()))
         .collect();
     assert_eq!(waits, [("d", None, reached(3))]);
     manager.set_limit(&web, Limit::new(4), None).await.unwrap();

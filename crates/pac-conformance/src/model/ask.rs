@@ -107,8 +107,8 @@ impl Ask {
 
     fn limit_was_replaced(&self, told: &Outcome) -> bool {
         match (&self.command, told) {
-            (Command::SetLimit { limit: asked, .. }, Outcome::LimitSet { limit, .. }) => {
-                asked != limit
+            (Command::SetLimit { rules, .. }, Outcome::LimitSet { limit, .. }) => {
+                rules.limit != Some(*limit)
             }
             _ => false,
         }

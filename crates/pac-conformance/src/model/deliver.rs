@@ -7,7 +7,7 @@ use pac_core::ErrorKind;
 use pac_core::manager::machine::{
     Answer, Asked, Effects, EndOfWaiting, Grant, Place, Reply, Turn, TurnMessage, WaiterId, abandon,
 };
-use pac_core::protocol::{Command, Ended, Outcome};
+use pac_core::protocol::{Claim, Command, Ended, Outcome};
 use pac_core::state::{Entry, EntryState, RunKind};
 
 use super::ask::{Ask, Reader};
@@ -347,9 +347,12 @@ impl Controller {
     /// Whether a later announcement, or what came after a removal, was left as it is.
     fn is_another_now(&self, ask: &Ask, reply: &Reply<ModelPort>) -> bool {
         match (&ask.command, &reply.outcome) {
-            (Command::SetLimit { version: None, .. }, Outcome::LimitSet { accepted, .. }) => {
-                !accepted
-            }
+            (
+                Command::SetLimit {
+                    claim: Claim::Set, ..
+                },
+                Outcome::LimitSet { accepted, .. },
+            ) => !accepted,
             (Command::RemoveRepository, Outcome::Removed(ended)) => {
                 !ended.is_empty()
                     && self

@@ -221,6 +221,8 @@ impl Deed<'_> {
                 let ends = matches!(command, Command::Cancel { .. } | Command::Abandon { .. });
                 ends && command.run() == Some(&known.run)
             }),
+            // No scenario asks for what ends a run so.
+            RunOutcome::Superseded | RunOutcome::TimedOut | RunOutcome::QueueFull => false,
             RunOutcome::Completed | RunOutcome::Failed => self.has(|command| {
                 matches!(command, Command::Release { .. }) && command.run() == Some(&known.run)
             }),

@@ -25,10 +25,7 @@ impl World {
             store.open(controller.session);
         }
         let session = controllers[0].session;
-        let limit = Command::SetLimit {
-            limit: scenario.limit(),
-            version: None,
-        };
+        let limit = Command::limit(scenario.limit(), None);
         write(&mut store, session, &limit);
         if scenario.orphan {
             let gone = next_session(scenario.controllers, None);

@@ -56,16 +56,10 @@ impl World {
         let command = match event {
             Event::Admit(run) => Command::Admit(request(run)),
             Event::Adopt(run) => Command::Adopt(request(run)),
-            Event::Cancel(run) => Command::Cancel {
-                run: request(run).run,
-                uid: None,
-            },
+            Event::Cancel(run) => Command::cancel(request(run).run, None),
             Event::Release(run, token) => release(request(run), Some(FencingToken::new(token))),
             Event::Force(run) => release(request(run), None),
-            Event::SetLimit(limit) => Command::SetLimit {
-                limit: Limit::new(limit),
-                version: None,
-            },
+            Event::SetLimit(limit) => Command::limit(Limit::new(limit), None),
             Event::Remove => Command::RemoveRepository,
             Event::Requeue(run) => {
                 let RunRequest { run, uid, .. } = request(run);

@@ -2,7 +2,9 @@
 
 use std::cmp::Reverse;
 
-use pac_core::protocol::{Admitted, Changes, Command, Death, Issuer, Outcome, RunRequest, apply};
+use pac_core::protocol::{
+    Admitted, Changes, Claim, Command, Death, Issuer, Outcome, RunRequest, apply,
+};
 use pac_core::state::{Entry, EntryState, Moment, RepositoryState};
 use pac_core::{PipelineRunKey, SessionId};
 
@@ -306,15 +308,18 @@ fn granted_again(asked: &Asked<'_>) -> Answered {
 }
 
 fn older_limit_holds(asked: &Asked<'_>) -> Answered {
-    let Command::SetLimit { limit, version } = asked.command else {
+    let Command::SetLimit { rules, claim } = asked.command else {
         return asked.honest();
     };
+    let (rules, claim) = (rules.clone(), *claim);
     let at_once = Command::SetLimit {
-        limit: *limit,
-        version: None,
+        rules,
+        claim: Claim::Set,
     };
     asked.to(&at_once).edited(|edit| {
-        edit.head.limit_version = version.or(edit.head.limit_version);
+        if let Claim::Announce(version) = claim {
+            edit.head.limit_version = Some(version);
+        }
     })
 }
 

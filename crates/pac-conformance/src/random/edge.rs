@@ -58,10 +58,7 @@ pub(crate) fn command(ask: &Ask) -> Command {
             token: token.map(FencingToken::new),
             outcome: outcome(how),
         },
-        Ask::Cancel { name, uid: number } => Command::Cancel {
-            run: key(name),
-            uid: number.map(uid),
-        },
+        Ask::Cancel { name, uid: number } => Command::cancel(key(name), number.map(uid)),
         Ask::Requeue { name, token } => Command::Requeue {
             run: key(name),
             // The token decides.
@@ -90,10 +87,9 @@ pub(crate) fn command(ask: &Ask) -> Command {
             ticket: Ticket::new(ticket),
             token: token.map(FencingToken::new),
         },
-        Ask::SetLimit { limit, version } => Command::SetLimit {
-            limit: Limit::new(limit),
-            version: version.map(LimitVersion::new),
-        },
+        Ask::SetLimit { limit, version } => {
+            Command::limit(Limit::new(limit), version.map(LimitVersion::new))
+        }
         Ask::Expire { session, lease_too } => Command::Expire {
             session: SessionId::new(session),
             death: if lease_too {
@@ -136,6 +132,7 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
             limit,
             accepted,
             promoted,
+            ..
         } => Answer::Limit(limit.get().unwrap_or(0), *accepted, numbers(promoted)),
         Outcome::Swept { affected, promoted } => {
             Answer::Swept(numbers(affected), numbers(promoted))
@@ -202,6 +199,9 @@ pub(crate) fn outcome(how: How) -> RunOutcome {
         How::Failed => RunOutcome::Failed,
         How::Cancelled => RunOutcome::Cancelled,
         How::Expired => RunOutcome::Expired,
+        How::Superseded => RunOutcome::Superseded,
+        How::TimedOut => RunOutcome::TimedOut,
+        How::QueueFull => RunOutcome::QueueFull,
     }
 }
 
@@ -211,6 +211,9 @@ pub(crate) fn how(outcome: RunOutcome) -> How {
         RunOutcome::Failed => How::Failed,
         RunOutcome::Cancelled => How::Cancelled,
         RunOutcome::Expired => How::Expired,
+        RunOutcome::Superseded => How::Superseded,
+        RunOutcome::TimedOut => How::TimedOut,
+        RunOutcome::QueueFull => How::QueueFull,
     }
 }
 

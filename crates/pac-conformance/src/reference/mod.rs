@@ -81,6 +81,12 @@ pub(crate) enum How {
     Cancelled,
     /// Its session died, and no other took it over in time.
     Expired,
+    /// It waited, and a newer run of its group took its place.
+    Superseded,
+    /// It waited or ran for too long.
+    TimedOut,
+    /// As many waited as may.
+    QueueFull,
 }
 
 /// The session that issues a command.

@@ -11,6 +11,7 @@ mod health;
 mod lifecycle;
 mod log;
 mod notify;
+mod operate;
 mod options;
 mod registry;
 mod repository;
@@ -36,6 +37,7 @@ pub use handles::waiter::Waiter;
 pub use handles::watch::{RepositoryWatch, Update};
 pub use health::Health;
 pub use notify::events::{Events, Heard};
+pub use operate::{LimitChange, PauseChange, Swept};
 pub use options::{KeepAliveOn, ManagerOptions};
 
 /// The state machine of one repository, for the model check and the tests of this workspace
@@ -164,10 +166,7 @@ impl ConcurrencyManager {
                 ),
             ));
         }
-        let announcement = limit.map(|(limit, version)| Command::SetLimit {
-            limit,
-            version: Some(version),
-        });
+        let announcement = limit.map(|(limit, version)| Command::limit(limit, Some(version)));
         let announced = usize::from(announcement.is_some());
         let cell = self.find(repository, "admit")?;
         let admissions = requests.into_iter().map(Command::Admit);
@@ -278,25 +277,6 @@ impl ConcurrencyManager {
             .await
     }
 
-    /// Ends a run, waiting or running, whoever admitted it. Without a uid, whichever run bears
-    /// the name.
-    ///
-    /// # Errors
-    /// Those common to all commands.
-    pub async fn cancel(
-        &self,
-        repository: &RepositoryKey,
-        run: &PipelineRunKey,
-        uid: Option<&Uid>,
-    ) -> Result<Ending, Error> {
-        let command = Command::Cancel {
-            run: run.clone(),
-            uid: uid.cloned(),
-        };
-        self.end(&self.find(repository, "cancel")?, command, "cancel")
-            .await
-    }
-
     /// Takes a run that certainly did not begin to work out of the queue or out of its slot,
     /// whoever admitted it. It may be admitted again, under the same uid, and is then the last.
     /// [`Ended::Unknown`] when the store has no run of this name and uid, and when it has changed
@@ -319,36 +299,6 @@ impl ConcurrencyManager {
         };
         let command = machine::abandon(&entry, self.session());
         Ok(self.end(&cell, command, "give up").await?.ended)
-    }
-
-    /// Announces a limit. Of two announcements the one with the higher version holds, whenever
-    /// it comes. Without a version the limit is set until a newer announcement.
-    ///
-    /// # Errors
-    /// Those common to all commands.
-    pub async fn set_limit(
-        &self,
-        repository: &RepositoryKey,
-        limit: Limit,
-        version: Option<LimitVersion>,
-    ) -> Result<LimitChange, Error> {
-        let command = Command::SetLimit { limit, version };
-        match self
-            .ask(&self.find(repository, "set limit")?, command)
-            .await?
-            .outcome
-        {
-            Outcome::LimitSet {
-                limit,
-                accepted,
-                promoted,
-            } => Ok(LimitChange {
-                limit,
-                accepted,
-                promoted,
-            }),
-            outcome => Err(unexpected("set limit", &outcome)),
-        }
     }
 
     /// Forgets a repository: its limit, its queue and all its runs, which are returned. Nothing
@@ -481,16 +431,4 @@ impl ConcurrencyManager {
     fn engine(&self) -> &Arc<Engine> {
         &self.handle.engine
     }
-}
-
-/// What came of announcing a limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LimitChange {
-    /// The limit in force.
-    pub limit: Limit,
-    /// Whether this announcement was the newest; false when it was ignored.
-    pub accepted: bool,
-    /// The runs that started because of it, in order.
-    pub promoted: Vec<PipelineRunKey>,
 }

@@ -16,7 +16,8 @@ use super::session::fence::Fence;
 use crate::error::Error;
 use crate::event::LeaseLoss;
 use crate::hash::RandomState;
-use crate::name::RepositoryKey;
+use crate::name::{PipelineRunKey, RepositoryKey};
+use crate::value::FencingToken;
 
 /// Shards of the map of repositories, a power of two. Many more than cores, so that two
 /// repositories in use at the same moment seldom share one.
@@ -89,8 +90,36 @@ pub(super) struct Inner {
     pub(super) machine: Repository<Channels>,
     /// Counts the states that watchers could have seen; `None` until somebody watches.
     pub(super) steps: Option<watch::Sender<u64>>,
+    /// Holders that wait to be asked to end.
+    pub(super) asked: Vec<(FencingToken, oneshot::Sender<()>)>,
     /// Why the streams of steps have ended, if the records could not be understood then.
     pub(super) unreadable: Option<Arc<Error>>,
+}
+
+impl Inner {
+    /// Ready when the run that holds this slot is asked to end; `None` if it was already. Never ready
+    /// for a slot that is lost.
+    pub(super) fn await_asked(
+        &mut self,
+        run: &PipelineRunKey,
+        token: FencingToken,
+    ) -> Option<oneshot::Receiver<()>> {
+        if self.machine.is_asked_to_end(run, token) {
+            return None;
+        }
+        let (tell, told) = oneshot::channel();
+        self.asked.retain(|(_, known)| !known.is_closed());
+        self.asked.push((token, tell));
+        Some(told)
+    }
+
+    pub(super) fn tell_asked(&mut self, token: FencingToken) {
+        let holders = self.asked.extract_if(.., |(holds, _)| *holds == token);
+        for (_, tell) in holders {
+            // Whoever waited may have gone.
+            let _ = tell.send(());
+        }
+    }
 }
 
 impl Cell {
@@ -156,6 +185,7 @@ impl Registry {
                 inner: Mutex::new(Inner {
                     machine,
                     steps: None,
+                    asked: Vec::new(),
                     unreadable: None,
                 }),
                 delivery: Mutex::default(),

@@ -169,9 +169,9 @@ impl<'a> Decided<'a> {
             |(_, _, action): &&(_, _, Action)| matches!(action, Action::Adopt | Action::Enqueue);
         self.runs.iter().find(todo)?;
         let mut plan = Plan::new(state, issuer, usize::MAX);
-        let (limit, version) = (self.limit(state).0, None);
+        let limit = self.limit(state).0;
         if limit != state.head().limit {
-            plan.apply(&Command::SetLimit { limit, version });
+            plan.apply(&Command::limit(limit, None));
         }
         for (run, does, _) in self.runs.iter().filter(todo) {
             if plan.len() >= budget {

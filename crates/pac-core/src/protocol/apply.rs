@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::command::{Admitted, Command, Death, Ended, Outcome, RunRequest};
+use super::admit::is_spared;
+use super::command::{Admitted, Command, Death, Ended, Outcome};
 use super::plan::Plan;
+use super::request::RunRequest;
 use crate::name::{PipelineRunKey, Uid};
 use crate::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
-use crate::value::{FencingToken, Limit, LimitVersion, SessionId, Ticket};
+use crate::value::{FencingToken, SessionId, Ticket};
 
 impl Plan<'_> {
     /// Applies a command to the state as all commands applied before have left it.
@@ -19,7 +21,9 @@ impl Plan<'_> {
                 token,
                 outcome,
             } => self.release(run, uid, *token, *outcome),
-            Command::Cancel { run, uid } => self.cancel(run, uid.as_ref()),
+            Command::Cancel { run, uid, how } => self.cancel(run, uid.as_ref(), *how),
+            Command::CancelAll { which, how } => self.cancel_all(which, *how),
+            Command::Bump { run, uid, to } => self.bump(run, uid.as_ref(), *to),
             Command::Abandon {
                 run,
                 uid,
@@ -35,7 +39,11 @@ impl Plan<'_> {
                 running,
             } => self.disown(run, *token, *running),
             Command::Adopt(request) => self.adopt(request),
-            Command::SetLimit { limit, version } => self.set_limit(*limit, *version),
+            Command::SetLimit { rules, claim } => self.set_rules(rules, *claim),
+            Command::Unpin => self.unpin(),
+            Command::Pause { reason } => self.pause(reason.clone()),
+            Command::Resume => self.resume(),
+            Command::TimeOut { now } => self.time_out(*now),
             Command::Expire { session, death } => self.expire(*session, *death),
             Command::Promote => Outcome::Swept {
                 affected: Vec::new(),
@@ -45,104 +53,7 @@ impl Plan<'_> {
         }
     }
 
-    fn admit(&mut self, request: &RunRequest) -> Outcome {
-        let issuer = self.issuer.session;
-        let entry = match self.current(&request.run) {
-            None => return self.enqueue(request),
-            Some(other) if other.uid != request.uid => {
-                if let Some(holder) = keeps_its_name(other, request, issuer) {
-                    return known_as(Admitted::HeldElsewhere(holder));
-                }
-                self.supersede(&request.run);
-                return self.enqueue(request);
-            }
-            Some(entry) if entry.is_abandoned() => return self.enqueue(request),
-            Some(entry) => entry,
-        };
-        let ephemeral = entry.kind == RunKind::Ephemeral;
-        match entry.state {
-            EntryState::Finished { outcome, .. } => known_as(Admitted::Finished(outcome)),
-            EntryState::Started {
-                orphaned: true,
-                session,
-                ..
-            } if session != issuer => {
-                let entry = Entry::clone(entry);
-                self.start(entry, issuer);
-                self.standing(&request.run, false)
-            }
-            EntryState::Started { session, .. } if ephemeral && session != issuer => {
-                known_as(Admitted::HeldElsewhere(session))
-            }
-            EntryState::Started { .. } => self.standing(&request.run, false),
-            EntryState::Queued { owner: Some(owner) } if ephemeral && owner != issuer => {
-                known_as(Admitted::HeldElsewhere(owner))
-            }
-            EntryState::Queued { owner } => {
-                if owner != Some(issuer) || entry.priority != request.priority {
-                    let entry = Entry::clone(entry);
-                    self.change(entry, |entry| Entry {
-                        state: EntryState::Queued {
-                            owner: Some(issuer),
-                        },
-                        priority: request.priority,
-                        ..entry
-                    });
-                    self.promote();
-                }
-                self.standing(&request.run, false)
-            }
-        }
-    }
-
-    fn enqueue(&mut self, request: &RunRequest) -> Outcome {
-        let entry = self.arrival(request);
-        self.arrive(entry);
-        self.standing(&request.run, true)
-    }
-
-    /// A new queue entry for `request`, with the next ticket: last among its priority.
-    fn arrival(&mut self, request: &RunRequest) -> Entry {
-        let ticket = self.head.last_ticket.next();
-        self.head.last_ticket = ticket;
-        Entry {
-            run: request.run.clone(),
-            uid: request.uid.clone(),
-            kind: request.kind,
-            priority: request.priority,
-            ticket,
-            state: EntryState::Queued {
-                owner: Some(self.issuer.session),
-            },
-            queued: Moment::AtCommit,
-            started: Moment::Never,
-            finished: Moment::Never,
-            terms: None,
-            revision: self.base.live_revision(&request.run),
-        }
-    }
-
-    /// Queues a run last, without an owner, and starts nothing: any process that can start it
-    /// will.
-    pub(crate) fn enlist(&mut self, request: &RunRequest) {
-        self.supersede(&request.run);
-        let entry = Entry {
-            state: EntryState::Queued { owner: None },
-            ..self.arrival(request)
-        };
-        self.put_new(entry);
-    }
-
-    /// Ends a live run whose name now belongs to a run with another uid: the cluster can hold
-    /// only one object of a name.
-    fn supersede(&mut self, run: &PipelineRunKey) {
-        if let Some(old) = self.current(run).filter(|old| !old.is_finished()) {
-            let old = Entry::clone(old);
-            self.end(old, RunOutcome::Cancelled);
-        }
-    }
-
-    fn standing(&self, run: &PipelineRunKey, created: bool) -> Outcome {
+    pub(super) fn standing(&self, run: &PipelineRunKey, created: bool) -> Outcome {
         let admitted = self
             .current(run)
             .map_or(Admitted::NotHeld, |entry| Admitted::of(entry));
@@ -169,22 +80,6 @@ impl Plan<'_> {
                 EntryState::Started { .. } => {
                     let entry = Entry::clone(entry);
                     self.end(entry, outcome);
-                    Ended::Done
-                }
-            },
-        };
-        self.ended(ended)
-    }
-
-    fn cancel(&mut self, run: &PipelineRunKey, uid: Option<&Uid>) -> Outcome {
-        let same = |entry: &&Arc<Entry>| uid.is_none_or(|uid| entry.uid == *uid);
-        let ended = match self.current(run).filter(same) {
-            None => Ended::Unknown,
-            Some(entry) => match entry.state {
-                EntryState::Finished { outcome, .. } => Ended::Before(outcome),
-                EntryState::Queued { .. } | EntryState::Started { .. } => {
-                    let entry = Entry::clone(entry);
-                    self.end(entry, RunOutcome::Cancelled);
                     Ended::Done
                 }
             },
@@ -225,7 +120,7 @@ impl Plan<'_> {
         self.ended(ended)
     }
 
-    fn ended(&mut self, ended: Ended) -> Outcome {
+    pub(super) fn ended(&mut self, ended: Ended) -> Outcome {
         let promoted = match ended {
             Ended::Done => self.promote(),
             _ => Vec::new(),
@@ -247,7 +142,7 @@ impl Plan<'_> {
         self.change(entry, |entry| Entry {
             state: EntryState::Queued { owner },
             started: Moment::Never,
-            ..entry
+            ..entry.at_rest()
         });
         self.promote();
         self.standing(run, false)
@@ -276,7 +171,7 @@ impl Plan<'_> {
             self.change(entry, |entry| Entry {
                 state: EntryState::Queued { owner: None },
                 started: Moment::Never,
-                ..entry
+                ..entry.at_rest()
             });
             self.promote();
         }
@@ -312,8 +207,8 @@ impl Plan<'_> {
                 if let Some(holder) = other.and_then(|other| is_spared(other, request, issuer)) {
                     return known_as(Admitted::HeldElsewhere(holder));
                 }
-                self.supersede(&request.run);
-                let entry = self.arrival(request);
+                self.take_name(&request.run);
+                let entry = self.arrival(request, None);
                 self.record_adoption(&request.run);
                 self.start_new(entry, issuer);
                 return self.standing(&request.run, true);
@@ -345,19 +240,6 @@ impl Plan<'_> {
         }
         self.start(entry, issuer);
         self.standing(&request.run, true)
-    }
-
-    fn set_limit(&mut self, limit: Limit, version: Option<LimitVersion>) -> Outcome {
-        let accepted = version.is_none() || version > self.head.limit_version;
-        if accepted {
-            self.head.limit = limit;
-            self.head.limit_version = version.or(self.head.limit_version);
-        }
-        Outcome::LimitSet {
-            limit: self.head.limit,
-            accepted,
-            promoted: if accepted { self.promote() } else { Vec::new() },
-        }
     }
 
     fn expire(&mut self, session: SessionId, death: Death) -> Outcome {
@@ -396,32 +278,7 @@ impl Plan<'_> {
     }
 }
 
-/// The session of a live run that a request of the same name and another uid must not end; `None`
-/// when the request may replace `other`. A process that asks for its own ephemeral run cannot know
-/// that another process's run is over. For a durable run a new uid proves it: the cluster has
-/// replaced the object. A request whose uid proves nothing says what it replaces.
-fn keeps_its_name(other: &Entry, request: &RunRequest, issuer: SessionId) -> Option<SessionId> {
-    let is_own = request.kind == RunKind::Ephemeral;
-    let anothers = || holder_of(other).filter(|holder| is_own && *holder != issuer);
-    is_spared(other, request, issuer).or_else(anothers)
-}
-
-/// The session of a live run that a request does not replace; the issuer's where it has none.
-fn is_spared(other: &Entry, request: &RunRequest, issuer: SessionId) -> Option<SessionId> {
-    let is_spared = !other.is_finished() && !request.replaces.includes(&other.uid);
-    is_spared.then(|| holder_of(other).unwrap_or(issuer))
-}
-
-/// The session that a live run waits for or holds its slot under, as an orphan too.
-fn holder_of(entry: &Entry) -> Option<SessionId> {
-    match entry.state {
-        EntryState::Started { session, .. } => Some(session),
-        EntryState::Queued { owner } => owner,
-        EntryState::Finished { .. } => None,
-    }
-}
-
-fn known_as(admitted: Admitted) -> Outcome {
+pub(super) fn known_as(admitted: Admitted) -> Outcome {
     Outcome::Admitted {
         admitted,
         created: false,

@@ -1,84 +1,9 @@
 //! The commands for one repository, and their outcomes.
 
-use crate::name::{PipelineRunKey, Uid};
-use crate::state::{Entry, EntryState, RunKind, RunOutcome};
-use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket};
-
-/// A request for a slot.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct RunRequest {
-    /// The run that needs the slot.
-    pub run: PipelineRunKey,
-    /// Tells it apart from other runs of the same name.
-    pub uid: Uid,
-    /// Whether the run outlives the session that owns it.
-    pub kind: RunKind,
-    /// Its urgency. Admitting a waiting run again with another priority moves it in the queue.
-    pub priority: Priority,
-    /// Which live run of its name, with another uid, it ends. Default: any.
-    pub replaces: Replaces,
-}
-
-/// Which live run of its name, with another uid, a request ends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum Replaces {
-    /// Any: of two runs of one name, the one that asks is the one that is there.
-    #[default]
-    Any,
-    /// The run with this uid, or none. Where another one is live by the time at which the request
-    /// reaches the store, that one is the newer, and the request is
-    /// [refused](Admitted::HeldElsewhere).
-    Only(Option<Uid>),
-}
-
-impl Replaces {
-    /// Whether the run with this uid is ended.
-    pub(super) fn includes(&self, uid: &Uid) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(one) => one.as_ref() == Some(uid),
-        }
-    }
-}
-
-impl RunRequest {
-    /// A request for a run that the cluster executes, of default priority.
-    #[must_use]
-    pub fn durable(run: PipelineRunKey, uid: Uid) -> Self {
-        Self {
-            run,
-            uid,
-            kind: RunKind::Durable,
-            priority: Priority::default(),
-            replaces: Replaces::default(),
-        }
-    }
-
-    /// A request for a run that the asking process executes itself, of default priority.
-    #[must_use]
-    pub fn ephemeral(run: PipelineRunKey, uid: Uid) -> Self {
-        Self {
-            kind: RunKind::Ephemeral,
-            ..Self::durable(run, uid)
-        }
-    }
-
-    /// The same request with another priority.
-    #[must_use]
-    pub fn with_priority(self, priority: Priority) -> Self {
-        Self { priority, ..self }
-    }
-
-    /// The same request, which ends no other live run of its name than `known`: the one that its
-    /// asker knows to be there, and older.
-    #[must_use]
-    pub fn replacing(self, known: Option<Uid>) -> Self {
-        let replaces = Replaces::Only(known);
-        Self { replaces, ..self }
-    }
-}
+use super::request::RunRequest;
+use crate::name::{Group, PipelineRunKey, Reason, Uid};
+use crate::state::{Entry, EntryState, Owner, RulesChange, RunOutcome, Weight};
+use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket, Timestamp};
 
 /// How long a session has been dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +12,88 @@ pub enum Death {
     Session,
     /// Its lease TTL has passed too: the slots that it still held are freed.
     Lease,
+}
+
+/// Who sets the rules of a repository, and what that holds against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Claim {
+    /// A caller that needs some limit: only where nobody has set one, or another proposal is in force
+    /// and no run waits or runs.
+    Propose,
+    /// A program: until a newer announcement, but not against a pin.
+    Set,
+    /// A controller: one not newer than the last announcement changes nothing. While rules are
+    /// pinned, it is what will be in force afterwards.
+    Announce(LimitVersion),
+    /// An operator: against everybody, until it is [taken back](Command::Unpin).
+    Pin,
+}
+
+/// Which runs are ended together. A condition that is `None` holds for all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub struct Which {
+    /// Those of this group.
+    pub group: Option<Group>,
+    /// Those that were queued before this time, by the store's clock.
+    pub queued_before: Option<Timestamp>,
+}
+
+impl Which {
+    /// All runs of the repository.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Those of them that are of this group.
+    #[must_use]
+    pub fn of_group(self, group: Group) -> Self {
+        let group = Some(group);
+        Self { group, ..self }
+    }
+
+    /// Those of them that were queued before this time, by the store's clock.
+    #[must_use]
+    pub fn queued_before(self, time: Timestamp) -> Self {
+        let queued_before = Some(time);
+        Self {
+            queued_before,
+            ..self
+        }
+    }
+
+    pub(super) fn includes(&self, entry: &Entry) -> bool {
+        let of_group = |group| entry.group() == Some(group);
+        let before = |time| entry.queued.at().is_some_and(|queued| queued < time);
+        self.group.as_ref().is_none_or(of_group) && self.queued_before.is_none_or(before)
+    }
+}
+
+/// How a run is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[non_exhaustive]
+pub enum Cancellation {
+    /// It ends at once, waiting or running: its slot is free, whatever its process still does.
+    #[default]
+    AtOnce,
+    /// It ends if it waits; one that has started goes on.
+    IfWaiting,
+    /// It ends if it waits; one that has started is asked to end, and keeps its slot until then.
+    Ask,
+}
+
+/// Where a waiting run is moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Bump {
+    /// Before all others that wait.
+    First,
+    /// Among those of this priority, in the order of arrival.
+    To(Priority),
+    /// Back to the priority that its owner admits it with.
+    Back,
 }
 
 /// A command for one repository.
@@ -107,13 +114,39 @@ pub enum Command {
         /// How it ended.
         outcome: RunOutcome,
     },
-    /// End a run, waiting or running.
+    /// End a run, or ask it to end.
     Cancel {
         /// The run.
         run: PipelineRunKey,
         /// The uid of the run; `None` cancels whichever run has the name.
         uid: Option<Uid>,
+        /// How.
+        how: Cancellation,
     },
+    /// End many runs, or ask them to end, in the order of their arrival.
+    CancelAll {
+        /// Which.
+        which: Which,
+        /// How.
+        how: Cancellation,
+    },
+    /// Move a waiting run within the queue. It stays there when its owner admits it again.
+    Bump {
+        /// The run.
+        run: PipelineRunKey,
+        /// The uid of the run; `None` moves whichever run has the name.
+        uid: Option<Uid>,
+        /// Where to.
+        to: Bump,
+    },
+    /// Start nothing from now on, whatever the limit: what runs goes on, and what comes is queued.
+    /// Where it is paused already, only the reason is replaced.
+    Pause {
+        /// Why, for people to read.
+        reason: Option<Reason>,
+    },
+    /// End a pause.
+    Resume,
     /// Give the slot of a started run back and restore its place in the queue: its work
     /// certainly did not begin.
     Requeue {
@@ -126,14 +159,22 @@ pub enum Command {
     },
     /// Record a run that is running already, even if that exceeds the limit.
     Adopt(RunRequest),
-    /// Set the limit of the repository.
+    /// Set the limit of the repository, and the rules beside it.
     SetLimit {
-        /// The limit.
-        limit: Limit,
-        /// The version of the announced limit: an announcement not newer than the last one
-        /// changes nothing. `None` sets the limit unconditionally; a later announcement with a
-        /// newer version replaces it.
-        version: Option<LimitVersion>,
+        /// What becomes of them.
+        rules: RulesChange,
+        /// Who sets them.
+        claim: Claim,
+    },
+    /// Take back that the rules are pinned: what was in force before, or was announced since, is in
+    /// force again.
+    Unpin,
+    /// End waiting runs that have waited for as long as they may, ask those to end that have held
+    /// their slots for as long as they may, and end those that were asked to
+    /// [`HOLD_GRACE`](super::HOLD_GRACE) ago.
+    TimeOut {
+        /// The time, by the store's clock.
+        now: Timestamp,
     },
     /// Record that a session died, and free or orphan its runs.
     Expire {
@@ -188,6 +229,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Sets the limit alone: announced, or in the name of a program.
+    #[must_use]
+    pub fn limit(limit: Limit, announced: Option<LimitVersion>) -> Self {
+        Self::SetLimit {
+            rules: RulesChange::limit(limit),
+            claim: announced.map_or(Claim::Set, Claim::Announce),
+        }
+    }
+
+    /// Ends a run at once.
+    #[must_use]
+    pub fn cancel(run: PipelineRunKey, uid: Option<Uid>) -> Self {
+        let how = Cancellation::AtOnce;
+        Self::Cancel { run, uid, how }
+    }
+
     /// The run that the command names, if it names one.
     #[must_use]
     pub fn run(&self) -> Option<&PipelineRunKey> {
@@ -198,8 +255,14 @@ impl Command {
             | Self::Requeue { run, .. }
             | Self::Reclaim { run, .. }
             | Self::Disown { run, .. }
+            | Self::Bump { run, .. }
             | Self::Abandon { run, .. } => Some(run),
             Self::SetLimit { .. }
+            | Self::Unpin
+            | Self::Pause { .. }
+            | Self::Resume
+            | Self::CancelAll { .. }
+            | Self::TimeOut { .. }
             | Self::Expire { .. }
             | Self::Promote
             | Self::RemoveRepository => None,
@@ -217,7 +280,7 @@ impl Command {
             | Self::Requeue { uid, .. }
             | Self::Reclaim { uid, .. }
             | Self::Abandon { uid, .. } => Some(uid),
-            Self::Cancel { uid, .. } => uid.as_ref(),
+            Self::Cancel { uid, .. } | Self::Bump { uid, .. } => uid.as_ref(),
             _ => None,
         }
     }
@@ -248,6 +311,26 @@ pub enum Admitted {
     HeldElsewhere(SessionId),
     /// Refused: no such run, or it is not held with this token, or another session owns it.
     NotHeld,
+    /// Refused: so many wait already, which is as many as may. Kept in the history, and may be
+    /// admitted again.
+    QueueFull {
+        /// How many wait.
+        queued: u32,
+    },
+    /// Refused: it needs more slots than there are.
+    TooHeavy {
+        /// How many it needs.
+        weight: Weight,
+        /// How many there are.
+        limit: Limit,
+    },
+    /// Dropped, as the request asked for: others wait or run.
+    Skipped {
+        /// How many wait.
+        queued: u32,
+        /// How many run.
+        started: u32,
+    },
 }
 
 impl Admitted {
@@ -280,6 +363,11 @@ pub enum Ended {
     Before(RunOutcome),
     /// Nothing changed: the run still waits. Only a started run can be released.
     NotStarted,
+    /// Nothing changed: the run has started with this token, and only a waiting one was meant.
+    Started(FencingToken),
+    /// The run has started, and is asked to end, by this command or an earlier one. It keeps its slot
+    /// until it is released.
+    Asked(FencingToken),
     /// Nothing changed: the run's slot has been granted anew since, with this token.
     Stale(FencingToken),
     /// Nothing changed: no run of this name and uid is known.
@@ -297,6 +385,15 @@ pub enum Outcome {
         /// Whether the run neither waited nor ran before this command.
         created: bool,
     },
+    /// The outcome of `Bump`.
+    Moved {
+        /// The state of the run after the command; [`Admitted::NotHeld`] where no run of the name and
+        /// uid waits.
+        standing: Admitted,
+        /// The runs that start because of it, in order: it may have been held up by the one that is
+        /// behind it now.
+        promoted: Vec<PipelineRunKey>,
+    },
     /// The outcome of `Release`, `Cancel` and `Abandon`.
     Ended {
         /// Whether the command ended the run, and if not, why.
@@ -304,18 +401,28 @@ pub enum Outcome {
         /// The runs that the commit starts in the freed slot, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// The outcome of `SetLimit`.
+    /// The outcome of `SetLimit` and `Unpin`.
     LimitSet {
         /// The limit in force.
         limit: Limit,
-        /// Whether the command set the limit; false when a later announcement was known already.
+        /// Who has set it; `None` if nobody did.
+        owner: Option<Owner>,
+        /// Whether it is in force because of the command; false when a later announcement was known
+        /// already, when another claim holds against this one, and when nothing was pinned.
         accepted: bool,
         /// The runs that a raised limit starts, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// The outcome of `Expire` and `Promote`.
+    /// The outcome of `Pause` and `Resume`.
+    Paused {
+        /// Whether the repository was paused before.
+        before: bool,
+        /// The runs that the end of the pause starts, in order.
+        promoted: Vec<PipelineRunKey>,
+    },
+    /// The outcome of `Expire`, `Promote`, `CancelAll` and `TimeOut`.
     Swept {
-        /// The dead session's runs that ended or lost their owner.
+        /// The runs that ended, were asked to end, or lost their owner, a dead session.
         affected: Vec<PipelineRunKey>,
         /// The runs that the commit starts in freed slots, in order.
         promoted: Vec<PipelineRunKey>,

@@ -2,17 +2,29 @@
 //! I/O, no clock, no randomness. Drivers store what the protocol decides and decide nothing
 //! themselves.
 
+mod admit;
 mod apply;
+mod cancel;
 mod command;
 mod overlay;
 mod plan;
+mod promote;
 mod recognise;
+mod request;
+mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Admitted, Command, Death, Ended, Outcome, Replaces, RunRequest};
+pub use command::{Admitted, Bump, Cancellation, Claim, Command, Death, Ended, Outcome, Which};
 pub use plan::{Changes, Issuer, Plan};
 pub use recognise::recognise;
+pub use request::{Replaces, RunRequest, SkipIf, Supersedes};
+
+/// How long a run that has held its slots for as long as it may, and was asked to end, keeps them
+/// before they are given to others.
+pub const HOLD_GRACE: Duration = Duration::from_secs(30);
+
+use std::time::Duration;
 
 use crate::state::RepositoryState;
 

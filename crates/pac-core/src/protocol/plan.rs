@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::overlay::Overlay;
 use crate::name::PipelineRunKey;
 use crate::state::{
-    Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunKind, RunOutcome,
-    Snapshot,
+    Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunOutcome, Snapshot,
 };
 use crate::value::{FencingToken, SessionId, Ticket, Timestamp, Version};
 
@@ -89,15 +88,15 @@ pub struct Plan<'a> {
     pub(super) head: Head,
     pub(super) overlay: Overlay,
     pub(super) removed: bool,
-    alive: Vec<SessionId>,
+    pub(super) alive: Vec<SessionId>,
     adopted: Vec<PipelineRunKey>,
     /// The queue of `base`, without the waiters at its front that no promotion of this plan
     /// needs to look at again.
-    waiting: Option<Peekable<QueueIter<'a>>>,
+    pub(super) waiting: Option<Peekable<QueueIter<'a>>>,
     /// The waiting runs that this plan queued or moved.
-    arrivals: BTreeMap<Rank, PipelineRunKey>,
+    pub(super) arrivals: BTreeMap<Rank, PipelineRunKey>,
     /// Sessions known to be dead that still own entries.
-    dead: &'a [SessionId],
+    pub(super) dead: &'a [SessionId],
     /// Once this many entries have changed, no further run is started.
     budget: usize,
     more: bool,
@@ -142,6 +141,11 @@ impl<'a> Plan<'a> {
         self
     }
 
+    /// The head, as the commands applied so far have left it.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// How many entries the commit would write so far.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -164,7 +168,8 @@ impl<'a> Plan<'a> {
 
     /// The commit that carries out everything applied so far; `None` when nothing changes.
     #[must_use]
-    pub fn finish(self) -> Option<Changes> {
+    pub fn finish(mut self) -> Option<Changes> {
+        self.note_needs();
         debug_assert!(
             (self.overlay.entries())
                 .all(|entry| entry.revision == self.base.live_revision(&entry.run)),
@@ -253,14 +258,17 @@ impl<'a> Plan<'a> {
     }
 
     fn finish_entry(&mut self, entry: Entry, outcome: RunOutcome, abandoned: bool) {
-        self.change(entry, |entry| Entry {
-            state: EntryState::Finished {
+        self.change(entry, |entry| {
+            let state = EntryState::Finished {
                 outcome,
                 token: entry.token(),
                 abandoned,
-            },
-            finished: Moment::AtCommit,
-            ..entry
+            };
+            Entry {
+                state,
+                finished: Moment::AtCommit,
+                ..entry.without_slots()
+            }
         });
     }
 
@@ -268,121 +276,6 @@ impl<'a> Plan<'a> {
     pub(super) fn record_adoption(&mut self, run: &PipelineRunKey) {
         if !self.adopted.contains(run) {
             self.adopted.push(run.clone());
-        }
-    }
-
-    /// Grants a slot with the next token to `session` for a run that is queued or started.
-    pub(super) fn start(&mut self, entry: Entry, session: SessionId) {
-        let grant = self.grant(session);
-        self.change(entry, grant);
-    }
-
-    /// Like [`Self::start`], for a run that is new to the repository.
-    pub(super) fn start_new(&mut self, entry: Entry, session: SessionId) {
-        let grant = self.grant(session);
-        self.put_new(grant(entry));
-    }
-
-    fn grant(&mut self, session: SessionId) -> impl FnOnce(Entry) -> Entry + use<> {
-        let token = self.head.last_token.next();
-        self.head.last_token = token;
-        if session != self.issuer.session && !self.alive.contains(&session) {
-            self.alive.push(session);
-        }
-        move |entry| Entry {
-            state: EntryState::Started {
-                token,
-                session,
-                orphaned: false,
-            },
-            started: match entry.started {
-                Moment::Never => Moment::AtCommit,
-                // The run is running already; only its owner changes.
-                earlier => earlier,
-            },
-            ..entry
-        }
-    }
-
-    /// Queues a new run, then starts every run that can start.
-    pub(super) fn arrive(&mut self, entry: Entry) {
-        if self.head.queued == 0 && self.head.limit.admits(self.head.started) {
-            // The same result as below, without inserting into the queue and removing again.
-            let session = self.issuer.session;
-            self.start_new(entry, session);
-        } else {
-            self.put_new(entry);
-            self.promote();
-        }
-    }
-
-    /// Starts waiting runs in order while the limit admits more, and returns them.
-    ///
-    /// Every command that may free a slot or add a waiter calls this or [`Self::arrive`], so no
-    /// run can start above the limit or overtake a waiter.
-    pub(super) fn promote(&mut self) -> Vec<PipelineRunKey> {
-        let mut promoted = Vec::new();
-        if self.head.queued == 0 {
-            return promoted;
-        }
-        while self.head.limit.admits(self.head.started) {
-            let Some((next, session)) = self.next_waiter() else {
-                break;
-            };
-            if self.budget_is_spent() {
-                break;
-            }
-            promoted.push(next.run.clone());
-            self.start(next, session);
-        }
-        promoted
-    }
-
-    /// Whether one of the issuer's waiting runs could start at once. Every commit starts all
-    /// runs that can start, up to its budget. So this is true only after a commit that reached
-    /// the budget, or after the owner of an earlier waiter died.
-    pub(crate) fn could_start_own(&mut self) -> bool {
-        let session = self.issuer.session;
-        self.head.queued > 0
-            && self.head.limit.admits(self.head.started)
-            && self
-                .next_waiter()
-                .is_some_and(|(_, owner)| owner == session)
-    }
-
-    /// The first waiter that can be granted a slot, and the session to grant it to. A durable
-    /// run without a live owner goes to the issuer if the issuer can start it; else it keeps its
-    /// place until a process that can start it issues a command.
-    fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
-        let (issuer, dead) = (self.issuer, self.dead);
-        let grantee = |entry: &Entry| match entry.state {
-            EntryState::Queued { owner: Some(owner) } if !dead.contains(&owner) => Some(owner),
-            EntryState::Queued { .. } => {
-                let takes = issuer.takes_ownerless && entry.kind == RunKind::Durable;
-                takes.then_some(issuer.session)
-            }
-            EntryState::Started { .. } | EntryState::Finished { .. } => None,
-        };
-        let arrival = self.arrivals.iter().find_map(|(rank, run)| {
-            let entry = self.overlay.get(run)?;
-            Some((*rank, &**entry, grantee(entry)?))
-        });
-        // A base entry that this plan changed is in `arrivals` if it still waits.
-        let overlay = &self.overlay;
-        let passed = |entry: &Entry| overlay.get(&entry.run).is_some() || grantee(entry).is_none();
-        let base = self.base;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| base.queue_iter().peekable());
-        while waiting.next_if(|entry| passed(entry)).is_some() {}
-        let waiting = waiting.peek().map(AsRef::as_ref);
-        match (arrival, waiting) {
-            (Some((rank, entry, session)), Some(first)) if rank < Rank::of(first) => {
-                Some((entry.clone(), session))
-            }
-            (Some((_, entry, session)), None) => Some((entry.clone(), session)),
-            (_, Some(first)) => Some((first.clone(), grantee(first)?)),
-            (None, None) => None,
         }
     }
 }

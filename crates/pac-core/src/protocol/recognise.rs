@@ -1,6 +1,7 @@
 //! Recognises a command that an earlier attempt, whose answer was lost, has carried out already.
 
 use super::command::{Admitted, Command, Ended, Outcome};
+use crate::name::PipelineRunKey;
 use crate::state::{Entry, RunOutcome};
 use crate::value::SessionId;
 
@@ -29,13 +30,17 @@ pub fn recognise(
             created,
         },
         (
-            Command::SetLimit { limit: asked, .. },
+            Command::SetLimit { rules, .. },
             Outcome::LimitSet {
                 limit,
                 accepted: false,
                 ..
             },
-        ) if *asked == limit => uncertain.clone(),
+        ) if rules.limit.is_none_or(|asked| asked == limit) => uncertain.clone(),
+        // Those that the earlier attempt has ended are not ended once more.
+        (Command::CancelAll { .. }, Outcome::Swept { affected, promoted }) => {
+            both(uncertain, affected, promoted)
+        }
         (Command::RemoveRepository, Outcome::Removed(now)) if now.is_empty() => uncertain.clone(),
         (Command::Admit(_), Outcome::Admitted { admitted, created }) => Outcome::Admitted {
             admitted,
@@ -65,4 +70,26 @@ fn ended_as(asked: RunOutcome, uncertain: &Outcome, outcome: Outcome) -> Outcome
         },
         (outcome, _) => outcome,
     }
+}
+
+/// Runs that either of two attempts at one sweep was to end.
+fn both(
+    uncertain: &Outcome,
+    mut affected: Vec<PipelineRunKey>,
+    mut promoted: Vec<PipelineRunKey>,
+) -> Outcome {
+    if let Outcome::Swept {
+        affected: before,
+        promoted: started,
+    } = uncertain
+    {
+        let add = |known: &mut Vec<PipelineRunKey>, more: &[PipelineRunKey]| {
+            let new = more.iter().filter(|run| !known.contains(run));
+            let new: Vec<_> = new.cloned().collect();
+            known.splice(0..0, new);
+        };
+        add(&mut affected, before);
+        add(&mut promoted, started);
+    }
+    Outcome::Swept { affected, promoted }
 }

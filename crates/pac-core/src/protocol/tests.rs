@@ -8,6 +8,9 @@ use crate::value::{
 };
 
 mod deaths;
+mod operators;
+mod rules;
+mod wishes;
 
 const A: u64 = 1;
 const B: u64 = 2;
@@ -17,6 +20,8 @@ struct Book {
     state: RepositoryState,
     last_token: FencingToken,
     takes_ownerless: bool,
+    /// What the store's clock shows, in milliseconds.
+    now: i64,
 }
 
 fn run(name: &str) -> PipelineRunKey {
@@ -34,15 +39,10 @@ impl Book {
             state: RepositoryState::absent(0),
             last_token: FencingToken::default(),
             takes_ownerless: true,
+            now: 0,
         };
         let limit = Limit::new(limit);
-        book.apply(
-            A,
-            &Command::SetLimit {
-                limit,
-                version: None,
-            },
-        );
+        book.apply(A, &Command::limit(limit, None));
         book
     }
 
@@ -57,7 +57,7 @@ impl Book {
             return outcome;
         };
         assert_eq!(changes.expected, self.state.head().version());
-        let started_before = self.state.head().started;
+        let slots_before = self.state.head().slots();
         if changes.remove {
             let floor = self.state.head().floor_after_removal();
             self.state
@@ -66,14 +66,14 @@ impl Book {
             return outcome;
         }
         let version = Version::new(changes.expected.revision.next(), Stamp::default());
-        let snapshot = changes.written(version, Timestamp::from_unix_millis(0));
+        let snapshot = changes.written(version, Timestamp::from_unix_millis(self.now));
         let head = snapshot.head.clone();
         assert_eq!(self.state.absorb(&snapshot, |_, _| ()), Ok(Absorb::Applied));
         assert!(head.last_token >= self.last_token, "tokens never go back");
         self.last_token = head.last_token;
         let adopts = matches!(command, Command::Adopt(_));
-        let more = head.started > started_before;
-        let within = head.limit.get().is_none_or(|limit| head.started <= limit);
+        let more = head.slots() > slots_before;
+        let within = head.limit.get().is_none_or(|limit| head.slots() <= limit);
         assert!(adopts || !more || within, "{command:?} exceeded the limit");
         outcome
     }
@@ -123,6 +123,18 @@ impl Book {
         match self.apply(session, command) {
             Outcome::Swept { affected, promoted } => (names(&affected), names(&promoted)),
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Admits a durable run with wishes.
+    fn wish(&mut self, name: &str, wish: impl FnOnce(RunRequest) -> RunRequest) -> Admitted {
+        self.admitted(A, &Command::Admit(wish(request(name, RunKind::Durable))))
+    }
+
+    fn outcome(&self, name: &str) -> Option<RunOutcome> {
+        match self.state.entry(&run(name))?.state {
+            EntryState::Finished { outcome, .. } => Some(outcome),
+            _ => None,
         }
     }
 
@@ -188,10 +200,7 @@ fn a_grant_for_another_session_depends_on_its_life() {
         session: SessionId::new(A),
         takes_ownerless: false,
     };
-    let cancel = Command::Cancel {
-        run: run("a"),
-        uid: None,
-    };
+    let cancel = Command::cancel(run("a"), None);
     let (_, changes) = apply(&book.state, issuer, &cancel);
     assert_eq!(changes.unwrap().alive, [SessionId::new(B)]);
 }
@@ -304,10 +313,7 @@ fn a_request_ends_no_run_of_its_name_but_the_one_that_it_knows() {
     // The one that it knows, it replaces; and what has ended keeps no name.
     let third = Command::Adopt(with("3", Some("2")));
     assert!(book.admitted(B, &third).has_a_place());
-    let cancel = Command::Cancel {
-        run: run("a"),
-        uid: None,
-    };
+    let cancel = Command::cancel(run("a"), None);
     book.apply(A, &cancel);
     let fourth = Command::Admit(with("4", None));
     assert!(book.admitted(B, &fourth).has_a_place());
@@ -320,13 +326,7 @@ fn a_requeued_run_takes_its_old_place() {
     for name in ["a", "b", "c", "d"] {
         book.admit(A, name);
     }
-    book.apply(
-        A,
-        &Command::SetLimit {
-            limit: Limit::new(1),
-            version: None,
-        },
-    );
+    book.apply(A, &Command::limit(Limit::new(1), None));
     let token = book.token("a");
     let requeue = Command::Requeue {
         run: run("a"),
@@ -364,10 +364,8 @@ fn limits_start_waiters_in_order_and_older_announcements_are_ignored() {
     for name in ["a", "b", "c", "d", "e", "f"] {
         book.admit(A, name);
     }
-    let announce = |limit, version| Command::SetLimit {
-        limit: Limit::new(limit),
-        version: Some(LimitVersion::new(version)),
-    };
+    let announce =
+        |limit, version| Command::limit(Limit::new(limit), Some(LimitVersion::new(version)));
     let set = |book: &mut Book, command| match book.apply(B, &command) {
         Outcome::LimitSet {
             accepted, promoted, ..
@@ -413,10 +411,7 @@ fn a_plan_stops_at_its_budget_and_says_so() {
         takes_ownerless: true,
     };
     let mut plan = Plan::new(&book.state, issuer, 4);
-    plan.apply(&Command::SetLimit {
-        limit: Limit::UNLIMITED,
-        version: None,
-    });
+    plan.apply(&Command::limit(Limit::UNLIMITED, None));
     assert!(plan.has_more());
     assert_eq!(plan.finish().unwrap().entries.len(), 4);
     let mut plan = Plan::new(&book.state, issuer, 4);
@@ -437,14 +432,8 @@ fn commands_of_one_plan_see_what_those_before_them_did() {
     for name in ["b", "c", "d"] {
         plan.apply(&Command::Admit(request(name, RunKind::Durable)));
     }
-    plan.apply(&Command::Cancel {
-        run: run("c"),
-        uid: None,
-    });
-    let Outcome::Ended { promoted, .. } = plan.apply(&Command::Cancel {
-        run: run("a"),
-        uid: None,
-    }) else {
+    plan.apply(&Command::cancel(run("c"), None));
+    let Outcome::Ended { promoted, .. } = plan.apply(&Command::cancel(run("a"), None)) else {
         panic!("not ended");
     };
     assert_eq!(names(&promoted), ["d"]);

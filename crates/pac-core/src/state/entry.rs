@@ -28,6 +28,12 @@ pub enum RunOutcome {
     Cancelled,
     /// The process that owned it died, and no other took it over before the lease TTL passed.
     Expired,
+    /// It waited, and a newer run of its group took its place.
+    Superseded,
+    /// It waited, or held its slot, for longer than it was allowed to.
+    TimedOut,
+    /// It was refused: as many runs waited as may.
+    QueueFull,
 }
 
 impl fmt::Display for RunOutcome {
@@ -37,6 +43,9 @@ impl fmt::Display for RunOutcome {
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
             Self::Expired => "expired",
+            Self::Superseded => "superseded",
+            Self::TimedOut => "timed-out",
+            Self::QueueFull => "queue-full",
         })
     }
 }
@@ -143,17 +152,21 @@ impl Entry {
     /// The request that would admit this run again.
     #[must_use]
     pub fn request(&self) -> RunRequest {
-        let request = RunRequest::durable(self.run.clone(), self.uid.clone());
-        RunRequest {
-            kind: self.kind,
-            ..request.with_priority(self.priority)
-        }
+        let (run, uid) = (self.run.clone(), self.uid.clone());
+        let request = match self.kind {
+            RunKind::Durable => RunRequest::durable(run, uid),
+            RunKind::Ephemeral => RunRequest::ephemeral(run, uid),
+        };
+        request
+            .with_priority(self.admitted_as())
+            .with_terms(self.terms())
     }
 
     /// What it asked for beyond a slot, and what was asked of it since.
     #[must_use]
     pub fn terms(&self) -> &Terms {
-        self.terms.as_deref().unwrap_or(&Terms::NONE)
+        static NONE: Terms = Terms::NONE;
+        self.terms.as_deref().unwrap_or(&NONE)
     }
 
     /// The same run with other terms.
@@ -161,6 +174,41 @@ impl Entry {
     pub fn with_terms(self, terms: Terms) -> Self {
         let terms = (terms != Terms::NONE).then(|| Box::new(terms));
         Self { terms, ..self }
+    }
+
+    /// The priority that its owner admits it with; that in force is another one after an operator has
+    /// moved it.
+    #[must_use]
+    pub fn admitted_as(&self) -> Priority {
+        self.terms().admitted_as.unwrap_or(self.priority)
+    }
+
+    /// The same run without what it has only while it holds slots, or waits for them.
+    #[must_use]
+    pub(crate) fn without_slots(self) -> Self {
+        let terms = self.terms();
+        if terms.slots.is_empty() && terms.passed == 0 {
+            return self;
+        }
+        let terms = Terms {
+            slots: Vec::new(),
+            passed: 0,
+            ..terms.clone()
+        };
+        self.with_terms(terms)
+    }
+
+    /// The same run as it waits again: nobody has asked it to end.
+    #[must_use]
+    pub(crate) fn at_rest(self) -> Self {
+        if self.terms().asked == Moment::Never {
+            return self.without_slots();
+        }
+        let terms = Terms {
+            asked: Moment::Never,
+            ..self.terms().clone()
+        };
+        self.with_terms(terms).without_slots()
     }
 
     /// How many slots it takes while it runs.

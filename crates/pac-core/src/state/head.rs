@@ -76,8 +76,11 @@ impl Head {
     /// The rules in force.
     #[must_use]
     pub fn rules(&self) -> Rules {
-        let policy = self.policy.as_deref();
-        Rules::limit(self.limit).with_max_queued(policy.and_then(|policy| policy.max_queued))
+        let beside = self.policy.as_ref().map(|policy| policy.rules.clone());
+        Rules {
+            limit: self.limit,
+            ..beside.unwrap_or_default()
+        }
     }
 
     /// Who has set the rules in force; `None` if nobody ever did.
@@ -126,12 +129,22 @@ impl Head {
     /// Counts a run that this head is to count.
     pub(crate) fn count(&mut self, entry: &Entry) {
         match entry.state {
-            EntryState::Queued { .. } => self.queued = self.queued.saturating_add(1),
+            EntryState::Queued { .. } => {
+                self.queued = self.queued.saturating_add(1);
+                if entry.weight() != Weight::ONE {
+                    // What the first of them needs has to be put down.
+                    self.policy_mut();
+                }
+            }
             EntryState::Started { .. } => {
                 self.started = self.started.saturating_add(1);
                 self.count_surplus(entry, u32::saturating_add);
             }
-            EntryState::Finished { .. } => {}
+            EntryState::Finished { .. } => return,
+        }
+        if entry.terms().is_timed() {
+            let timed = &mut self.policy_mut().timed;
+            *timed = timed.saturating_add(1);
         }
     }
 
@@ -143,7 +156,11 @@ impl Head {
                 self.started = self.started.saturating_sub(1);
                 self.count_surplus(entry, u32::saturating_sub);
             }
-            EntryState::Finished { .. } => {}
+            EntryState::Finished { .. } => return,
+        }
+        if entry.terms().is_timed() {
+            let timed = &mut self.policy_mut().timed;
+            *timed = timed.saturating_sub(1);
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) mod testing;
 pub use entry::{Entry, EntryState, Moment, RunKind, RunOutcome};
 pub use head::Head;
 pub use json::UnreadablePart;
-pub use policy::{Owner, Pause, Policy, Rules};
+pub use policy::{Owner, Pause, Policy, Rules, RulesChange};
 pub(crate) use queue::{Iter as QueueIter, Rank};
 pub use repository::{Absorb, RepositoryState, Snapshot};
 pub use terms::{Terms, Weight};

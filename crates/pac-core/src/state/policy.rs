@@ -1,8 +1,13 @@
 //! What a repository has beside a limit: who has set it, a pause, a bound of its queue.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use super::entry::Moment;
 use super::json::{Reader, UnreadablePart, Writer};
-use crate::name::Reason;
+use crate::name::{Reason, SlotName};
 use crate::value::{Limit, Timestamp};
 
 /// Who has set the limit of a repository, and the rules beside it.
@@ -35,31 +40,117 @@ impl Owner {
 }
 
 /// The rules of a repository: its limit, and what is set, announced and pinned with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct Rules {
     /// How many slots there are.
     pub limit: Limit,
     /// How many runs may wait; any number where there is none.
     pub max_queued: Option<u32>,
+    /// How many lighter runs may go before one that is the next and does not fit. None: the order is
+    /// strict.
+    pub backfill: Option<NonZeroU32>,
+    /// The names of the slots, in the order of their numbers.
+    pub slots: Option<Arc<[SlotName]>>,
 }
 
 impl Rules {
     /// A limit, and nothing else.
     #[must_use]
-    pub const fn limit(limit: Limit) -> Self {
+    pub fn limit(limit: Limit) -> Self {
         Self {
             limit,
-            max_queued: None,
+            ..Self::default()
         }
     }
 
-    /// The same with a bound of the queue.
+    fn write(&self, fields: &mut Writer) {
+        let names = self.slots.as_deref().unwrap_or_default().iter();
+        let names: Vec<_> = names.map(SlotName::as_str).collect();
+        fields
+            .field("max_queued", self.max_queued)
+            .field("backfill", self.backfill.map(NonZeroU32::get))
+            .field("slots", self.slots.is_some().then_some(names));
+    }
+
+    /// All but the limit, which the head has beside the policy.
+    fn read(fields: &mut Reader) -> Result<Self, UnreadablePart> {
+        let names = fields.take("slots", |value| {
+            let name = |name: &Value| name.as_str()?.parse().ok();
+            value.as_array()?.iter().map(name).collect::<Option<_>>()
+        })?;
+        let backfill = fields.take("backfill", |value| {
+            NonZeroU32::new(u32::try_from(value.as_u64()?).ok()?)
+        })?;
+        Ok(Self {
+            limit: Limit::UNLIMITED,
+            max_queued: fields.take_number("max_queued")?,
+            backfill,
+            slots: names,
+        })
+    }
+}
+
+/// What is to become of the rules of a repository: a field that is `None` stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub struct RulesChange {
+    /// See [`Rules::limit`].
+    pub limit: Option<Limit>,
+    /// See [`Rules::max_queued`].
+    pub max_queued: Option<Option<u32>>,
+    /// See [`Rules::backfill`].
+    pub backfill: Option<Option<NonZeroU32>>,
+    /// See [`Rules::slots`].
+    pub slots: Option<Option<Arc<[SlotName]>>>,
+}
+
+impl RulesChange {
+    /// Another limit.
     #[must_use]
-    pub const fn with_max_queued(self, most: Option<u32>) -> Self {
+    pub fn limit(limit: Limit) -> Self {
         Self {
-            max_queued: most,
+            limit: Some(limit),
+            ..Self::default()
+        }
+    }
+
+    /// And how many runs may wait.
+    #[must_use]
+    pub fn with_max_queued(self, most: Option<u32>) -> Self {
+        Self {
+            max_queued: Some(most),
             ..self
+        }
+    }
+
+    /// And how many lighter runs may go before one that does not fit.
+    #[must_use]
+    pub fn with_backfill(self, most: Option<NonZeroU32>) -> Self {
+        Self {
+            backfill: Some(most),
+            ..self
+        }
+    }
+
+    /// And the names of the slots.
+    #[must_use]
+    pub fn with_slots(self, names: Option<Arc<[SlotName]>>) -> Self {
+        Self {
+            slots: Some(names),
+            ..self
+        }
+    }
+
+    /// The rules that come of these.
+    #[must_use]
+    pub fn apply(&self, rules: &Rules) -> Rules {
+        let slots = self.slots.as_ref().unwrap_or(&rules.slots);
+        Rules {
+            limit: self.limit.unwrap_or(rules.limit),
+            max_queued: self.max_queued.unwrap_or(rules.max_queued),
+            backfill: self.backfill.unwrap_or(rules.backfill),
+            slots: slots.clone(),
         }
     }
 }
@@ -89,14 +180,17 @@ pub struct Policy {
     /// Who has set the rules in force. `None`: whoever the other fields of the head speak of,
     /// [`Head::owner`](super::Head::owner).
     pub owner: Option<Owner>,
-    /// See [`Rules::max_queued`]; the one in force.
-    pub max_queued: Option<u32>,
+    /// The rules in force, but for the limit, which stands in the head; here it is always
+    /// [`Limit::UNLIMITED`].
+    pub rules: Rules,
     /// What is in force again once the limit is unpinned, and who has set it.
     pub beneath: Option<(Rules, Owner)>,
     /// How many slots the runs that hold some take beyond one each.
     pub surplus: u32,
     /// How many slots the first waiting run that can be started needs beyond one.
     pub needs: u32,
+    /// How many runs that wait or hold slots may do so only for some time.
+    pub timed: u32,
 }
 
 impl Policy {
@@ -116,20 +210,21 @@ impl Policy {
                 .moment("paused", pause.since)
                 .field("reason", pause.reason.as_ref().map(Reason::as_str));
         }
-        let beneath = self.beneath.map(|(rules, owner)| {
+        let beneath = self.beneath.as_ref().map(|(rules, owner)| {
             let mut fields = Writer::default();
             fields
                 .field("limit", rules.limit.get())
-                .field("max_queued", rules.max_queued)
                 .field("owner", Some(owner.as_str()));
+            rules.write(&mut fields);
             fields.end()
         });
+        self.rules.write(&mut fields);
         fields
             .field("owner", self.owner.map(Owner::as_str))
-            .field("max_queued", self.max_queued)
             .field("beneath", beneath)
             .field("surplus", (self.surplus > 0).then_some(self.surplus))
-            .field("needs", (self.needs > 0).then_some(self.needs));
+            .field("needs", (self.needs > 0).then_some(self.needs))
+            .field("timed", (self.timed > 0).then_some(self.timed));
         fields.end().to_string()
     }
 
@@ -148,10 +243,11 @@ impl Policy {
         let policy = Self {
             pause: (since != Moment::Never).then_some(Pause { since, reason }),
             owner: read_owner(&mut fields)?,
-            max_queued: fields.take_number("max_queued")?,
+            rules: Rules::read(&mut fields)?,
             beneath,
             surplus: fields.take_number("surplus")?.unwrap_or(0),
             needs: fields.take_number("needs")?.unwrap_or(0),
+            timed: fields.take_number("timed")?.unwrap_or(0),
         };
         fields.end()?;
         Ok(policy)
@@ -166,8 +262,10 @@ fn read_owner(fields: &mut Reader) -> Result<Option<Owner>, UnreadablePart> {
 }
 
 fn read_beneath(mut fields: Reader) -> Result<(Rules, Owner), UnreadablePart> {
-    let limit = fields.take_number("limit")?.unwrap_or(0);
-    let rules = Rules::limit(Limit::new(limit)).with_max_queued(fields.take_number("max_queued")?);
+    let rules = Rules {
+        limit: Limit::new(fields.take_number("limit")?.unwrap_or(0)),
+        ..Rules::read(&mut fields)?
+    };
     let owner = read_owner(&mut fields)?;
     fields.end()?;
     Ok((rules, owner.unwrap_or(Owner::Set)))
@@ -186,10 +284,16 @@ mod tests {
                 reason: Some("the store moves".parse().unwrap()),
             }),
             owner: Some(Owner::Pinned),
-            max_queued: Some(0),
+            rules: Rules {
+                max_queued: Some(0),
+                backfill: NonZeroU32::new(2),
+                slots: Some(Arc::new(["pixel-8".parse().unwrap()])),
+                ..Rules::default()
+            },
             beneath: Some((Rules::limit(Limit::new(u32::MAX)), Owner::Announced)),
             surplus: u32::MAX,
             needs: 3,
+            timed: 1,
         };
         let paused = Policy {
             pause: Some(Pause {
@@ -203,7 +307,7 @@ mod tests {
             (paused, r#"{"paused":null}"#),
             (
                 all,
-                r#"{"beneath":{"limit":4294967295,"owner":"announced"},"max_queued":0,"needs":3,"owner":"pinned","paused":7,"reason":"the store moves","surplus":4294967295}"#,
+                r#"{"backfill":2,"beneath":{"limit":4294967295,"owner":"announced"},"max_queued":0,"needs":3,"owner":"pinned","paused":7,"reason":"the store moves","slots":["pixel-8"],"surplus":4294967295,"timed":1}"#,
             ),
         ] {
             assert_eq!(policy.to_json(), json);
@@ -217,6 +321,8 @@ mod tests {
             (r#"{"owner":"me"}"#, ErrorKind::Corrupt),
             (r#"{"max_queued":-1}"#, ErrorKind::Corrupt),
             (r#"{"beneath":7}"#, ErrorKind::Corrupt),
+            (r#"{"backfill":0}"#, ErrorKind::Corrupt),
+            (r#"{"slots":["a b"]}"#, ErrorKind::Corrupt),
             (r#"{"order":"backfill"}"#, ErrorKind::Incompatible),
             (r#"{"beneath":{"colour":1}}"#, ErrorKind::Incompatible),
         ] {

@@ -2,7 +2,8 @@
 //! to.
 
 use std::borrow::Borrow;
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::mem;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::entry::{Entry, EntryState};
 use super::head::{Head, check_absent};
 use super::queue::{Iter, Queue, Rank};
 use crate::hash::HashSet;
-use crate::name::PipelineRunKey;
+use crate::name::{Group, PipelineRunKey};
 use crate::value::{Revision, Timestamp, Version};
 
 /// The content of one repository in the store at one revision: all of it, or what changed.
@@ -89,6 +90,11 @@ pub struct RepositoryState {
     started: usize,
     /// How many slots those take beyond one each.
     surplus: u64,
+    /// The numbers of the slots of those that know theirs, and how many have each: more than one only
+    /// while a snapshot is taken in.
+    numbers: BTreeMap<u32, usize>,
+    /// The waiting and running runs of each group.
+    groups: BTreeMap<Group, BTreeSet<PipelineRunKey>>,
     /// Finished entries, oldest first; some may have been replaced since, by a newer record or
     /// by a new run of their name.
     finished: VecDeque<Arc<Entry>>,
@@ -107,6 +113,8 @@ impl RepositoryState {
             queue: Queue::default(),
             started: 0,
             surplus: 0,
+            numbers: BTreeMap::new(),
+            groups: BTreeMap::new(),
             finished: VecDeque::new(),
             finished_count: 0,
         }
@@ -156,6 +164,17 @@ impl RepositoryState {
     /// All entries, in no particular order.
     pub fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.iter().map(|entry| &entry.0)
+    }
+
+    /// The numbers of the slots of the runs that know theirs, in order.
+    pub(crate) fn slot_numbers(&self) -> impl Iterator<Item = u32> {
+        self.numbers.keys().copied()
+    }
+
+    /// The waiting and running runs of a group, by name.
+    pub(crate) fn group(&self, group: &Group) -> impl Iterator<Item = &Arc<Entry>> {
+        let runs = self.groups.get(group).into_iter().flatten();
+        runs.filter_map(|run| self.entry(run))
     }
 
     /// The waiting runs in the order in which they start.
@@ -222,6 +241,8 @@ impl RepositoryState {
                 self.queue = Queue::default();
                 self.started = 0;
                 self.surplus = 0;
+                self.numbers.clear();
+                self.groups.clear();
                 self.finished.clear();
                 self.finished_count = 0;
                 for entry in &snapshot.entries {
@@ -315,6 +336,10 @@ impl RepositoryState {
             self.entries.replace(ByRun(Arc::clone(known)));
             return Ok(before);
         }
+        if let Some(before) = &before {
+            self.drop_terms(before);
+        }
+        self.note_terms(entry);
         match before.as_ref().map(|before| (before, before.state)) {
             Some((before, EntryState::Queued { .. })) => {
                 self.queue.remove(Rank::of(before));
@@ -343,6 +368,41 @@ impl RepositoryState {
             }
         }
         Ok(before)
+    }
+
+    fn drop_terms(&mut self, entry: &Entry) {
+        let Some(terms) = entry.terms.as_deref().filter(|_| !entry.is_finished()) else {
+            return;
+        };
+        for number in &terms.slots {
+            if let Slot::Occupied(mut slot) = self.numbers.entry(*number) {
+                *slot.get_mut() -= 1;
+                if *slot.get() == 0 {
+                    slot.remove();
+                }
+            }
+        }
+        if let Some(group) = &terms.group
+            && let Some(runs) = self.groups.get_mut(group)
+        {
+            runs.remove(&entry.run);
+            if runs.is_empty() {
+                self.groups.remove(group);
+            }
+        }
+    }
+
+    fn note_terms(&mut self, entry: &Entry) {
+        let Some(terms) = entry.terms.as_deref().filter(|_| !entry.is_finished()) else {
+            return;
+        };
+        for number in &terms.slots {
+            *self.numbers.entry(*number).or_default() += 1;
+        }
+        if let Some(group) = &terms.group {
+            let runs = self.groups.entry(group.clone()).or_default();
+            runs.insert(entry.run.clone());
+        }
     }
 
     /// Keeps the list of finished entries in proportion to those that are still there.

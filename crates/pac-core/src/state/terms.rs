@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::num::NonZeroU16;
+use std::time::Duration;
+
+use serde_json::Value;
 
 use super::entry::Moment;
 use super::json::{Reader, UnreadablePart, Writer};
@@ -67,6 +70,16 @@ pub struct Terms {
     pub asked: Moment,
     /// The priority that its owner admits it with, where an operator has given it another one.
     pub admitted_as: Option<Priority>,
+    /// How long it may wait, in whole milliseconds, from when it was queued.
+    pub max_wait: Option<Duration>,
+    /// How long it may hold its slots, in whole milliseconds, from when it was started.
+    pub max_hold: Option<Duration>,
+    /// It is to be told which slots it has.
+    pub numbered: bool,
+    /// The numbers of the slots that it has, from 0 on, while it holds some; empty unless `numbered`.
+    pub slots: Vec<u32>,
+    /// How many lighter runs have gone before it while it was the next one, and did not fit.
+    pub passed: u32,
 }
 
 impl Terms {
@@ -76,7 +89,18 @@ impl Terms {
         group: None,
         asked: Moment::Never,
         admitted_as: None,
+        max_wait: None,
+        max_hold: None,
+        numbered: false,
+        slots: Vec::new(),
+        passed: 0,
     };
+
+    /// Whether it may wait, or hold its slots, only for some time.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.max_wait.is_some() || self.max_hold.is_some()
+    }
 
     /// Replaces [`Moment::AtCommit`] by the time of the commit.
     pub(super) fn stamp(&mut self, now: Timestamp) {
@@ -92,7 +116,11 @@ impl Terms {
             .field("weight", weight)
             .field("group", self.group.as_ref().map(Group::as_str))
             .moment("asked", self.asked)
-            .field("admitted_as", self.admitted_as.map(Priority::get));
+            .field("admitted_as", self.admitted_as.map(Priority::get))
+            .field("max_wait", self.max_wait.map(in_millis))
+            .field("max_hold", self.max_hold.map(in_millis))
+            .field("slots", self.numbered.then(|| self.slots.clone()))
+            .field("passed", (self.passed > 0).then_some(self.passed));
         fields.end().to_string()
     }
 
@@ -105,15 +133,32 @@ impl Terms {
         let weight = fields.take("weight", |value| {
             Weight::new(u16::try_from(value.as_u64()?).ok()?)
         })?;
+        let slots = fields.take("slots", |value| {
+            let number = |slot: &Value| u32::try_from(slot.as_u64()?).ok();
+            value.as_array()?.iter().map(number).collect::<Option<_>>()
+        })?;
         let terms = Self {
             weight: weight.unwrap_or_default(),
             group: fields.take_text("group")?,
             asked: fields.take_moment("asked")?,
             admitted_as: fields.take_number("admitted_as")?.map(Priority::new),
+            max_wait: fields.take("max_wait", of_millis)?,
+            max_hold: fields.take("max_hold", of_millis)?,
+            numbered: slots.is_some(),
+            slots: slots.unwrap_or_default(),
+            passed: fields.take_number("passed")?.unwrap_or(0),
         };
         fields.end()?;
         Ok(terms)
     }
+}
+
+fn in_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn of_millis(value: &Value) -> Option<Duration> {
+    value.as_u64().map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -128,6 +173,11 @@ mod tests {
             group: Some("pull/7 \"ü\"".parse().unwrap()),
             asked: Moment::At(Timestamp::from_unix_millis(1_796_034_501_199)),
             admitted_as: Some(Priority::new(i32::MIN)),
+            max_wait: Some(Duration::from_millis(1)),
+            max_hold: Some(Duration::from_secs(3_600)),
+            numbered: true,
+            slots: vec![0, 7],
+            passed: 3,
         };
         let waiting = Terms {
             asked: Moment::AtCommit,
@@ -138,7 +188,7 @@ mod tests {
             (waiting, r#"{"asked":null}"#),
             (
                 all,
-                r#"{"admitted_as":-2147483648,"asked":1796034501199,"group":"pull/7 \"ü\"","weight":65535}"#,
+                r#"{"admitted_as":-2147483648,"asked":1796034501199,"group":"pull/7 \"ü\"","max_hold":3600000,"max_wait":1,"passed":3,"slots":[0,7],"weight":65535}"#,
             ),
         ] {
             assert_eq!(terms.to_json(), json);
@@ -156,6 +206,8 @@ mod tests {
             (r#"{"weight":"2"}"#, ErrorKind::Corrupt),
             (r#"{"group":""}"#, ErrorKind::Corrupt),
             (r#"{"asked":"soon"}"#, ErrorKind::Corrupt),
+            (r#"{"max_wait":-1}"#, ErrorKind::Corrupt),
+            (r#"{"slots":[-1]}"#, ErrorKind::Corrupt),
             (r#"{"weight":2,"colour":"red"}"#, ErrorKind::Incompatible),
         ] {
             assert_eq!(Terms::from_json(text).unwrap_err().kind(), kind, "{text}");

@@ -111,7 +111,7 @@ impl World {
         let Some(run) = node.in_doubt.pop_first() else {
             return false;
         };
-        let command = Command::Cancel { run, uid: None };
+        let command = Command::cancel(run, None);
         node.submit(self.now, vec![command]);
         true
     }

@@ -193,13 +193,7 @@ impl StateMachineTest for Machines {
         for node in &mut world.nodes {
             node.entry_budget = of.entry_budget;
         }
-        world.submit(
-            0,
-            Command::SetLimit {
-                limit: Limit::new(1),
-                version: None,
-            },
-        );
+        world.submit(0, Command::limit(Limit::new(1), None));
         world.settle(0);
         world
     }
@@ -343,10 +337,9 @@ impl World {
                 token: None,
                 outcome: RunOutcome::Failed,
             },
-            Asked::Cancel(which, exactly) => Command::Cancel {
-                run: request(which).run,
-                uid: exactly.then(|| request(which).uid),
-            },
+            Asked::Cancel(which, exactly) => {
+                Command::cancel(request(which).run, exactly.then(|| request(which).uid))
+            }
             Asked::Requeue(which) => {
                 let Some(lease) = self.nodes[at].give_up_lease(which) else {
                     return;
@@ -357,10 +350,9 @@ impl World {
                     token: lease.token,
                 }
             }
-            Asked::SetLimit(limit, version) => Command::SetLimit {
-                limit: Limit::new(limit),
-                version: version.map(LimitVersion::new),
-            },
+            Asked::SetLimit(limit, version) => {
+                Command::limit(Limit::new(limit), version.map(LimitVersion::new))
+            }
             Asked::Remove => Command::RemoveRepository,
         };
         self.submit(at, command);

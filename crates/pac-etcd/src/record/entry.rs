@@ -20,6 +20,11 @@ enum StateRecord {
     Failed(End),
     Cancelled(End),
     Expired(End),
+    Superseded(End),
+    #[serde(rename = "timed-out")]
+    TimedOut(End),
+    #[serde(rename = "queue-full")]
+    QueueFull(End),
 }
 
 /// The token of a run that has started, and the session that it belongs to.
@@ -88,6 +93,9 @@ impl StateRecord {
                     RunOutcome::Failed => Self::Failed(end),
                     RunOutcome::Cancelled => Self::Cancelled(end),
                     RunOutcome::Expired => Self::Expired(end),
+                    RunOutcome::Superseded => Self::Superseded(end),
+                    RunOutcome::TimedOut => Self::TimedOut(end),
+                    RunOutcome::QueueFull => Self::QueueFull(end),
                 }
             }
         }
@@ -114,6 +122,9 @@ impl StateRecord {
             Self::Failed(end) => finished(RunOutcome::Failed, end),
             Self::Cancelled(end) => finished(RunOutcome::Cancelled, end),
             Self::Expired(end) => finished(RunOutcome::Expired, end),
+            Self::Superseded(end) => finished(RunOutcome::Superseded, end),
+            Self::TimedOut(end) => finished(RunOutcome::TimedOut, end),
+            Self::QueueFull(end) => finished(RunOutcome::QueueFull, end),
         }
     }
 }

@@ -24,8 +24,8 @@ CREATE DOMAIN namespaced_name AS text COLLATE "C" CHECK (octet_length(VALUE) BET
 CREATE DOMAIN run_uid AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 128);
 -- 0 durable, 1 ephemeral.
 CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
--- 0 completed, 1 failed, 2 cancelled, 3 expired.
-CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 3);
+-- 0 completed, 1 failed, 2 cancelled, 3 expired, 4 superseded, 5 timed out, 6 queue full.
+CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 6);
 -- Who may use a domain may make an operator for it, which would fit better than the one that is meant.
 REVOKE USAGE ON DOMAIN counter, session_number, commit_stamp, run_count, moment, ttl, record_format,
   namespaced_name, run_uid, run_kind, run_outcome FROM PUBLIC;

@@ -154,9 +154,6 @@ pub(crate) async fn set_limit(
     key: &RepositoryKey,
     limit: u32,
 ) {
-    let limit = Command::SetLimit {
-        limit: Limit::new(limit),
-        version: None,
-    };
+    let limit = Command::limit(Limit::new(limit), None);
     command(driver, session, key, &limit).await;
 }

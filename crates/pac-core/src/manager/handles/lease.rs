@@ -16,7 +16,7 @@ use crate::manager::repository::reply::abandon;
 use crate::manager::session::fence::{Era, Fence};
 use crate::manager::{ConcurrencyManager, log};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::state::RunKind;
+use crate::state::{RunKind, Weight};
 use crate::value::{FencingToken, SessionId, Timestamp};
 
 /// A slot that a run holds.
@@ -97,6 +97,36 @@ impl Lease {
     #[must_use]
     pub fn started_at(&self) -> Option<Timestamp> {
         self.grant.entry.started.at()
+    }
+
+    /// How many slots it is.
+    #[must_use]
+    pub fn weight(&self) -> Weight {
+        self.grant.entry.weight()
+    }
+
+    /// The numbers of its slots, from 0 on, where the run asked to be [told](crate::protocol::RunRequest::numbered);
+    /// else none.
+    #[must_use]
+    pub fn slots(&self) -> &[u32] {
+        &self.grant.entry.terms().slots
+    }
+
+    /// Waits until the run is asked to end: by a run that supersedes it, by an operator, because it
+    /// has held its slots for as long as it may. Ready at once if it was already, and never if nobody
+    /// asks: await it beside the work, and beside [`lost`](Self::lost). The slot stays the lease's
+    /// until it is released.
+    ///
+    /// Cancel-safe. Known as fast as the store tells of changes, and after the poll interval at the
+    /// latest.
+    pub async fn cancel_requested(&self) {
+        let told = self.cell.lock().await_asked(self.run(), self.token());
+        if let Some(told) = told
+            && told.await.is_err()
+        {
+            // The manager is gone, and with it whoever could tell.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// What is ready as soon as the lease is no longer held, as far as its manager knows: with

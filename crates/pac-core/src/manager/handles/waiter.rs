@@ -16,7 +16,7 @@ use crate::manager::registry::{AnswerReceiver, Cell, Channels};
 use crate::manager::repository::effects::{EndOfWaiting, Grant, Place, TurnMessage};
 use crate::manager::session::fence::{Era, session_lost};
 use crate::name::PipelineRunKey;
-use crate::state::{Entry, EntryState};
+use crate::state::Entry;
 use crate::status::{RepositorySummary, WaitReason, wait_reason};
 use crate::value::{Ticket, Timestamp};
 
@@ -100,10 +100,8 @@ impl Waiter {
     pub fn reason(&self) -> Option<WaitReason> {
         let inner = self.cell.lock();
         let state = inner.machine.state()?;
-        let EntryState::Queued { owner } = state.entry(self.run())?.state else {
-            return None;
-        };
-        Some(wait_reason(state, owner, state.position(self.run())?))
+        let entry = state.entry(self.run()).filter(|entry| entry.is_queued())?;
+        Some(wait_reason(state, entry, state.position(self.run())?))
     }
 
     /// The queue that it waits in, as far as this manager knows: the limit in force, and how many

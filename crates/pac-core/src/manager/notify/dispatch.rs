@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
+use crate::event::Event;
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
 use crate::manager::registry::{Cell, Channels, Inner};
@@ -149,9 +150,14 @@ impl Engine {
     fn tell_in_order(
         &self,
         cell: &Arc<Cell>,
-        inner: MutexGuard<'_, Inner>,
+        mut inner: MutexGuard<'_, Inner>,
         effects: &mut Effects<Channels>,
     ) -> Vec<Grant> {
+        for event in &effects.events {
+            if let Event::CancelRequested { token, .. } = event {
+                inner.tell_asked(*token);
+            }
+        }
         let in_order = cell.delivery.lock();
         let in_order = in_order.unwrap_or_else(PoisonError::into_inner);
         drop(inner);

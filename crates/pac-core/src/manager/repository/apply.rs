@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
+use super::Repository;
 use super::effects::{Effects, EndOfWaiting, Grant};
 use super::env::{Env, Port};
+use super::holders::tell_holders;
 use super::request::Planned;
-use super::{Holder, Repository, holds, loss_of};
 use crate::error::Error;
 use crate::event::Event;
 use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Plan};
-use crate::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, Snapshot};
+use crate::state::{Absorb, Entry, EntryState, Moment, RepositoryState, RunKind, Snapshot};
 use crate::value::{SessionId, Ticket, Version};
 
 /// Where a snapshot comes from.
@@ -132,6 +133,7 @@ impl<P: Port> Repository<P> {
             }
             let taken = is_own(before) && read && !is_ended_by(in_flight, &entry.run);
             effects.events.extend(event_of(key, taken, before, after));
+            effects.events.extend(asked_to_end(key, before, after));
         };
         let absorbed = state.absorb(snapshot, |before, after| {
             owned = owned.saturating_sub(usize::from(is_own(before))) + usize::from(is_own(after));
@@ -340,22 +342,6 @@ fn has_another_slot(before: Option<&Arc<Entry>>, after: Option<&Arc<Entry>>) -> 
     }
 }
 
-fn tell_holders<P: Port>(
-    holders: &mut Vec<Holder<P>>,
-    run: &PipelineRunKey,
-    after: Option<&Entry>,
-    effects: &mut Effects<P>,
-) {
-    let lost = |holder: &mut Holder<P>| {
-        let still = after.is_some_and(|entry| holds(entry, holder.token));
-        holder.run == *run && !still
-    };
-    for holder in holders.extract_if(.., lost) {
-        let why = loss_of(after, holder.token);
-        effects.losses.push((holder.loss, why));
-    }
-}
-
 /// What everybody hears of a change; `taken` when another process made it to a run that was this
 /// manager's.
 fn event_of(
@@ -391,4 +377,28 @@ fn event_of(
         None if before.is_some_and(|before| !before.is_finished()) => Some(ended(None)),
         _ => None,
     }
+}
+
+/// What everybody hears when a run is asked to end.
+fn asked_to_end(
+    key: &crate::name::RepositoryKey,
+    before: Option<&Arc<Entry>>,
+    after: Option<&Arc<Entry>>,
+) -> Option<Event> {
+    let after = after.filter(|after| is_asked(after))?;
+    let (EntryState::Started { token, .. }, false) =
+        (after.state, before.is_some_and(|before| is_asked(before)))
+    else {
+        return None;
+    };
+    Some(Event::CancelRequested {
+        repository: key.clone(),
+        run: after.run.clone(),
+        token,
+    })
+}
+
+fn is_asked(entry: &Entry) -> bool {
+    let terms = entry.terms.as_deref().filter(|_| entry.is_started());
+    terms.is_some_and(|terms| terms.asked != Moment::Never)
 }

@@ -6,6 +6,7 @@
 //! and says in an [`Action`] what has to be done next. It does no I/O, knows no engine, channel,
 //! clock or runtime, and is driven by tests exactly as by the manager.
 //!
+//! - [`holders`]: who wants to hear of the loss of a lease.
 //! - [`inbox`]: requests that are pending or in flight.
 //! - [`plan`]: inbox and state → what to do.
 //! - [`apply`]: a snapshot → the new state, and its effects.
@@ -19,6 +20,7 @@ pub(in crate::manager) mod apply;
 pub(in crate::manager) mod canonical;
 pub(in crate::manager) mod effects;
 pub(in crate::manager) mod env;
+pub(in crate::manager) mod holders;
 pub(in crate::manager) mod inbox;
 pub(in crate::manager) mod plan;
 pub(in crate::manager) mod reply;
@@ -33,6 +35,8 @@ use std::sync::Arc;
 
 use effects::{Effects, EndOfWaiting, Grant};
 use env::{Env, Port};
+use holders::Holder;
+pub use holders::HolderId;
 use inbox::Inbox;
 use request::{Listener, Request, RequestId};
 use retry::Retry;
@@ -46,7 +50,7 @@ use crate::event::LeaseLoss;
 use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Command;
-use crate::state::{Entry, EntryState, RepositoryState, RunOutcome};
+use crate::state::{Entry, RepositoryState};
 use crate::value::{FencingToken, Revision, SessionId, Ticket, Version};
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
@@ -100,19 +104,6 @@ pub struct Repository<P: Port> {
     busy: bool,
     /// Why nothing is taken in any more.
     ended: Option<Box<Error>>,
-}
-
-/// Names a holder that wants to hear of its loss to its repository: two may hold one slot, of a
-/// run that was admitted twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HolderId(u64);
-
-#[derive(Debug)]
-struct Holder<P: Port> {
-    id: HolderId,
-    run: PipelineRunKey,
-    token: FencingToken,
-    loss: P::Loss,
 }
 
 impl<P: Port> Repository<P> {
@@ -348,52 +339,6 @@ impl<P: Port> Repository<P> {
         self.former.contains(&session) || (session == env.session && env.session_lost)
     }
 
-    /// Whether the state says, or said when it was forgotten, that this slot is held.
-    #[must_use]
-    pub fn is_held(&self, run: &PipelineRunKey, token: FencingToken) -> bool {
-        let entry = match &self.state {
-            Some(state) => state.entry(run),
-            None => self.forgotten.get(run),
-        };
-        entry.is_some_and(|entry| holds(entry, token))
-    }
-
-    /// Has a holder told when its lease is lost. It is told at once of a lease that is lost
-    /// already.
-    pub fn watch_lease(
-        &mut self,
-        run: &PipelineRunKey,
-        token: FencingToken,
-        loss: P::Loss,
-        effects: &mut Effects<P>,
-    ) -> HolderId {
-        let id = HolderId(self.next_holder);
-        self.next_holder += 1;
-        let reason = match &self.ended {
-            Some(_) => Some(LeaseLoss::Closed),
-            None if self.is_held(run, token) => None,
-            None => {
-                let known = self.state.as_ref().and_then(|state| state.entry(run));
-                Some(loss_of(known.map(AsRef::as_ref), token))
-            }
-        };
-        match reason {
-            Some(reason) => effects.losses.push((loss, reason)),
-            None => self.holders.push(Holder {
-                id,
-                run: run.clone(),
-                token,
-                loss,
-            }),
-        }
-        id
-    }
-
-    /// The holder of a lease that it had watched has gone.
-    pub fn unwatch_lease(&mut self, holder: HolderId) {
-        self.holders.retain(|known| known.id != holder);
-    }
-
     /// Another watcher follows the state. False when the repository has ended.
     pub fn watch(&mut self) -> bool {
         self.watchers += 1;
@@ -473,27 +418,5 @@ impl<P: Port> Repository<P> {
 
     fn corrupt(&self, reason: impl Into<std::borrow::Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Corrupt, "read", reason).in_repository(&self.key)
-    }
-}
-
-/// Whether an entry is a slot with this token.
-fn holds(entry: &Entry, token: FencingToken) -> bool {
-    matches!(entry.state, EntryState::Started { token: now, .. } if now == token)
-}
-
-/// Why the slot with `token` is not held any more, from the run's entry as it is now.
-fn loss_of(entry: Option<&Entry>, token: FencingToken) -> LeaseLoss {
-    match entry.map(|entry| entry.state) {
-        Some(EntryState::Finished {
-            outcome,
-            token: last,
-            ..
-        }) if last == Some(token) => match outcome {
-            // Another controller has noticed the death of the session first.
-            RunOutcome::Expired => LeaseLoss::SessionLost,
-            outcome => LeaseLoss::Ended(Some(outcome)),
-        },
-        None => LeaseLoss::Ended(None),
-        Some(_) => LeaseLoss::TakenOver,
     }
 }

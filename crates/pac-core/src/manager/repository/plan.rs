@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::Repository;
 use super::effects::{Action, Effects, OneCommit};
 use super::env::{Env, Port};
-use super::request::{Basis, Planned, Request, Uncertain};
+use super::request::{Basis, InForce, Planned, Request, Uncertain};
 use crate::driver::RepositoryCommit;
 use crate::error::{Error, ErrorKind};
 use crate::name::Uid;
-use crate::protocol::{Admitted, Command, Death, Ended, Outcome, Plan};
-use crate::state::{Entry, EntryState, RepositoryState, RunKind};
+use crate::protocol::{Admitted, Claim, Command, Death, Ended, Outcome, Plan};
+use crate::state::{Entry, EntryState, Head, RepositoryState, RunKind};
 use crate::value::{Revision, SessionId, Version};
 
 /// How a request goes on whose last attempt may have succeeded.
@@ -95,7 +95,7 @@ impl<P: Port> Repository<P> {
         while let Some(next) = self.inbox.pending.front() {
             let alone = matches!(next.command, Command::RemoveRepository);
             // What a commit grants, it grants under the limit that it writes.
-            let first = alone || matches!(next.command, Command::SetLimit { .. });
+            let first = alone || matches!(next.command, Command::SetLimit { .. } | Command::Unpin);
             let full = plan.len().saturating_add(next.group) > budget || first;
             let follows = together.is_some_and(|last| next.id <= last);
             if !follows && full && !self.inbox.in_flight.is_empty() {
@@ -136,7 +136,7 @@ impl<P: Port> Repository<P> {
             let command = pinned.as_ref().unwrap_or(&request.command);
             // The run that a cancellation by name means.
             let named = match command {
-                Command::Cancel { run, uid: None } => {
+                Command::Cancel { run, uid: None, .. } | Command::Bump { run, uid: None, .. } => {
                     plan.current(run).map(|entry| entry.uid.clone())
                 }
                 _ => None,
@@ -166,7 +166,7 @@ impl<P: Port> Repository<P> {
                 return self.gather(env, effects);
             }
             let takes_over = orphan && is_started(&outcome);
-            let basis = basis(command, &outcome, state, named);
+            let basis = basis(command, &outcome, state, plan.head(), named);
             self.inbox.in_flight.push(Planned {
                 request,
                 outcome,
@@ -231,11 +231,15 @@ fn basis(
     command: &Command,
     outcome: &Outcome,
     base: &RepositoryState,
+    after: &Head,
     named: Option<Uid>,
 ) -> Basis {
     let done = is_done(outcome);
     match command {
-        Command::Cancel { uid: None, .. } if done => named.map_or(Basis::Command, Basis::Run),
+        Command::Cancel { uid: None, .. } if done || is_asked(outcome) => {
+            named.map_or(Basis::Command, Basis::Run)
+        }
+        Command::Bump { uid: None, .. } => named.map_or(Basis::Command, Basis::Run),
         Command::Release {
             run, token: None, ..
         } if done => match base.entry(run).map(|entry| entry.state) {
@@ -247,10 +251,11 @@ fn basis(
             let entry = base.entry(run).filter(|_| outcome.has_a_place());
             Basis::Place(entry.map(|entry| entry.ticket))
         }
-        Command::SetLimit { version: None, .. } => {
-            let head = base.head();
-            Basis::Limit(head.limit, head.limit_version)
+        Command::SetLimit {
+            claim: Claim::Set | Claim::Pin | Claim::Propose,
+            ..
         }
+        | Command::Unpin => Basis::Limit(Box::new([base.head(), after].map(InForce::of))),
         Command::RemoveRepository => {
             let head = base.head();
             Basis::Repository(head.version(), head.last_ticket)
@@ -281,9 +286,15 @@ fn again(
         {
             Again::Known(before.clone())
         }
-        (Basis::Run(uid), Command::Cancel { run, .. }) => Again::ApplyTo(Command::Cancel {
+        (Basis::Run(uid), Command::Cancel { run, how, .. }) => Again::ApplyTo(Command::Cancel {
             run: run.clone(),
             uid: Some(uid.clone()),
+            how: *how,
+        }),
+        (Basis::Run(uid), Command::Bump { run, to, .. }) => Again::ApplyTo(Command::Bump {
+            run: run.clone(),
+            uid: Some(uid.clone()),
+            to: *to,
         }),
         (
             Basis::Slot(token),
@@ -307,16 +318,19 @@ fn again(
                  since; ask again if the run is still there",
             )
         }
-        (Basis::Limit(limit, version), Command::SetLimit { limit: asked, .. }) => {
+        (Basis::Limit(known), Command::SetLimit { .. } | Command::Unpin) => {
             let head = now.head();
-            if (head.limit, head.limit_version) == (*limit, *version) {
+            let [was, wanted] = &**known;
+            let is = InForce::of(head);
+            if is == *was {
                 Again::Apply
-            } else if (head.limit, head.limit_version) == (*asked, *version) {
+            } else if is == *wanted {
                 Again::Known(before.clone())
             } else {
                 // Another announcement is in force since: it holds, whichever came first.
                 Again::Known(Outcome::LimitSet {
                     limit: head.limit,
+                    owner: head.owner(),
                     accepted: false,
                     promoted: Vec::new(),
                 })
@@ -407,11 +421,23 @@ fn is_done(outcome: &Outcome) -> bool {
     )
 }
 
+fn is_asked(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Ended {
+            ended: Ended::Asked(_),
+            ..
+        }
+    )
+}
+
 fn is_a_change(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Admitted { created, .. } => *created,
-        Outcome::Ended { ended, .. } => *ended == Ended::Done,
+        Outcome::Moved { standing, .. } => *standing != Admitted::NotHeld,
+        Outcome::Ended { ended, .. } => matches!(ended, Ended::Done | Ended::Asked(_)),
         Outcome::LimitSet { accepted, .. } => *accepted,
+        Outcome::Paused { before, promoted } => !before || !promoted.is_empty(),
         Outcome::Swept { affected, promoted } => !(affected.is_empty() && promoted.is_empty()),
         Outcome::Removed(ended) => !ended.is_empty(),
     }

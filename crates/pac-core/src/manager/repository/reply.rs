@@ -125,7 +125,7 @@ impl<P: Port> Repository<P> {
         };
         Box::new(Reply {
             asked: request.asked(),
-            waits: self.waits(&outcome, entry.as_ref()),
+            waits: self.waits(&request.command, &outcome, entry.as_ref()),
             outcome,
             entry,
             place,
@@ -151,19 +151,22 @@ impl<P: Port> Repository<P> {
         place
     }
 
-    /// How a run waits that was to be released.
+    /// How a run waits that was to be released, or was moved.
     fn waits(
         &self,
+        command: &Command,
         outcome: &Outcome,
         entry: Option<&Arc<Entry>>,
     ) -> Option<Box<crate::status::QueuedRun>> {
-        let not_started = matches!(
-            outcome,
-            Outcome::Ended {
-                ended: Ended::NotStarted,
-                ..
-            }
-        );
+        let moved = matches!(command, Command::Bump { .. });
+        let not_started = moved
+            || matches!(
+                outcome,
+                Outcome::Ended {
+                    ended: Ended::NotStarted,
+                    ..
+                }
+            );
         let (state, entry) = (self.state.as_ref()?, entry.filter(|_| not_started)?);
         let ahead = state.position(&entry.run)?;
         queued_run(state, entry, ahead).map(Box::new)
@@ -433,7 +436,7 @@ impl<P: Port> Repository<P> {
         };
         let now = state.entry(&given.run);
         now.is_none_or(|now| match given.state {
-            EntryState::Started { token, .. } => !super::holds(now, token),
+            EntryState::Started { token, .. } => !super::holders::holds(now, token),
             _ => now.ticket != given.ticket || now.is_finished(),
         })
     }

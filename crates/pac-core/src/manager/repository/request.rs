@@ -5,8 +5,8 @@ use tokio::time::Instant;
 use super::env::Port;
 use crate::name::Uid;
 use crate::protocol::{Command, Outcome};
-use crate::state::{Entry, RunKind};
-use crate::value::{FencingToken, Limit, LimitVersion, Ticket, Version};
+use crate::state::{Entry, Head, Owner, Rules, RunKind};
+use crate::value::{FencingToken, LimitVersion, Ticket, Version};
 
 /// Names a request to its repository: the number of requests before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -100,10 +100,31 @@ pub enum Basis {
     Slot(FencingToken),
     /// A run with this ticket would be put back into its place; without one, nothing would change.
     Place(Option<Ticket>),
-    /// An announcement without a version would replace this one.
-    Limit(Limit, Option<LimitVersion>),
+    /// The rules as they were, and as they would be after a command that has no version.
+    Limit(Box<[InForce; 2]>),
     /// A removal would remove what is there at this version, with all tickets up to this one.
     Repository(Version, Ticket),
+}
+
+/// The rules of a repository, and what they hold against.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InForce {
+    rules: Rules,
+    owner: Option<Owner>,
+    version: Option<LimitVersion>,
+    beneath: Option<(Rules, Owner)>,
+}
+
+impl InForce {
+    pub(super) fn of(head: &Head) -> Self {
+        let policy = head.policy.as_ref();
+        Self {
+            rules: head.rules(),
+            owner: head.owner(),
+            version: head.limit_version,
+            beneath: policy.and_then(|policy| policy.beneath.clone()),
+        }
+    }
 }
 
 /// A request in the commit that is on its way.

@@ -155,7 +155,7 @@ impl<P: Port> Repository<P> {
     /// other controllers are changing that: a commit for such admissions alone may cost a
     /// conflict to a controller that has a slot to hand on.
     fn may_be_held_back(&self, now: Instant) -> bool {
-        let full = |head: &Head| head.queued > 0 && !head.limit.admits(head.started);
+        let full = |head: &Head| head.queued > 0 && !head.could_start();
         self.retry.is_contended(now)
             && !self.has_to_read()
             && !self.inbox.pending.is_empty()

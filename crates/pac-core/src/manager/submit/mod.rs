@@ -220,6 +220,26 @@ pub(super) fn refusal(repository: &RepositoryKey, reply: &Reply<Channels>) -> Op
                  until that one has ended"
             ),
         ),
+        (Admitted::QueueFull { queued }, _) => Error::new(
+            ErrorKind::QueueFull,
+            "admit",
+            format!("{queued} runs wait already, which is as many as may; ask again later"),
+        ),
+        (Admitted::TooHeavy { weight, limit }, _) => Error::new(
+            ErrorKind::InvalidInput,
+            "admit",
+            format!(
+                "the run takes {weight} slots at once, and the limit of the repository is {limit}: \
+                 raise the limit, or ask for fewer"
+            ),
+        ),
+        (Admitted::Skipped { queued, started }, _) => Error::new(
+            ErrorKind::Skipped,
+            "admit",
+            format!(
+                "{queued} runs wait and {started} hold slots, and nothing was to be queued then"
+            ),
+        ),
         (Admitted::NotHeld | Admitted::Finished(_), _) | (_, Some(_)) => return None,
         (_, None) => Error::new(
             ErrorKind::Contended,

@@ -134,13 +134,7 @@ fn an_ephemeral_request_ends_no_run_of_its_name_that_somebody_else_has() {
         book.admitted(B, &other("b", RunKind::Durable))
             .has_a_place()
     );
-    book.apply(
-        A,
-        &Command::Cancel {
-            run: run("a"),
-            uid: None,
-        },
-    );
+    book.apply(A, &Command::cancel(run("a"), None));
     let again = Command::Admit(request("a", RunKind::Ephemeral));
     assert!(book.admitted(B, &again).has_a_place());
 }

@@ -1,0 +1,157 @@
+//! Runs that others end, ask to end, or move.
+
+use std::sync::Arc;
+
+use super::HOLD_GRACE;
+use super::command::{Admitted, Bump, Cancellation, Ended, Outcome, Which};
+use super::plan::Plan;
+use crate::name::{PipelineRunKey, Uid};
+use crate::state::{Entry, EntryState, Moment, RunOutcome, Terms};
+use crate::value::{Priority, Timestamp};
+
+/// What is done to a run.
+enum Deed {
+    End,
+    Ask,
+}
+
+impl Plan<'_> {
+    pub(super) fn cancel(
+        &mut self,
+        run: &PipelineRunKey,
+        uid: Option<&Uid>,
+        how: Cancellation,
+    ) -> Outcome {
+        let same = |entry: &&Arc<Entry>| uid.is_none_or(|uid| entry.uid == *uid);
+        let ended = match self.current(run).filter(same) {
+            None => Ended::Unknown,
+            Some(entry) => match (entry.state, how) {
+                (EntryState::Finished { outcome, .. }, _) => Ended::Before(outcome),
+                (EntryState::Started { token, .. }, Cancellation::IfWaiting) => {
+                    Ended::Started(token)
+                }
+                (EntryState::Started { token, .. }, Cancellation::Ask) => {
+                    let entry = Entry::clone(entry);
+                    self.ask_to_end(entry);
+                    Ended::Asked(token)
+                }
+                (EntryState::Queued { .. } | EntryState::Started { .. }, _) => {
+                    let entry = Entry::clone(entry);
+                    self.end(entry, RunOutcome::Cancelled);
+                    Ended::Done
+                }
+            },
+        };
+        self.ended(ended)
+    }
+
+    pub(super) fn cancel_all(&mut self, which: &Which, how: Cancellation) -> Outcome {
+        self.sweep(RunOutcome::Cancelled, |entry| {
+            if !which.includes(entry) {
+                return None;
+            }
+            match (entry.state, how) {
+                (EntryState::Finished { .. }, _)
+                | (EntryState::Started { .. }, Cancellation::IfWaiting) => None,
+                (EntryState::Started { .. }, Cancellation::Ask) => {
+                    (entry.terms().asked == Moment::Never).then_some(Deed::Ask)
+                }
+                (EntryState::Queued { .. } | EntryState::Started { .. }, _) => Some(Deed::End),
+            }
+        })
+    }
+
+    pub(super) fn time_out(&mut self, now: Timestamp) -> Outcome {
+        self.sweep(RunOutcome::TimedOut, |entry| {
+            let (state, terms) = (entry.state, entry.terms.as_deref()?);
+            let over = |since: Moment, longest| {
+                let since = since.at();
+                since.is_some_and(|since| since.plus(longest) <= now)
+            };
+            match state {
+                EntryState::Finished { .. } => None,
+                EntryState::Queued { .. } => {
+                    over(entry.queued, terms.max_wait?).then_some(Deed::End)
+                }
+                EntryState::Started { .. } if !over(entry.started, terms.max_hold?) => None,
+                EntryState::Started { .. } if terms.asked == Moment::Never => Some(Deed::Ask),
+                EntryState::Started { .. } => over(terms.asked, HOLD_GRACE).then_some(Deed::End),
+            }
+        })
+    }
+
+    /// Does to each run what is to be done to it, in the order of their arrival.
+    fn sweep(&mut self, outcome: RunOutcome, deed: impl Fn(&Entry) -> Option<Deed>) -> Outcome {
+        let entries = self.current_entries();
+        let mut meant: Vec<_> = entries
+            .filter_map(|entry| Some((Arc::clone(entry), deed(entry)?)))
+            .collect();
+        meant.sort_unstable_by_key(|(entry, _)| entry.ticket);
+        let mut affected = Vec::new();
+        for (entry, deed) in meant {
+            if self.budget_is_spent() {
+                break;
+            }
+            affected.push(entry.run.clone());
+            let entry = Entry::clone(&entry);
+            match deed {
+                Deed::End => self.end(entry, outcome),
+                Deed::Ask => self.ask_to_end(entry),
+            }
+        }
+        Outcome::Swept {
+            affected,
+            promoted: self.promote(),
+        }
+    }
+
+    /// Asks a run that holds its slots to end, once.
+    pub(super) fn ask_to_end(&mut self, entry: Entry) {
+        if entry.terms().asked == Moment::Never {
+            let terms = Terms {
+                asked: Moment::AtCommit,
+                ..entry.terms().clone()
+            };
+            self.change(entry, |entry| entry.with_terms(terms));
+        }
+    }
+
+    pub(super) fn bump(&mut self, run: &PipelineRunKey, uid: Option<&Uid>, to: Bump) -> Outcome {
+        let meant =
+            |entry: &&Arc<Entry>| entry.is_queued() && uid.is_none_or(|uid| entry.uid == *uid);
+        let Some(entry) = self
+            .current(run)
+            .filter(meant)
+            .map(|entry| Entry::clone(entry))
+        else {
+            return Outcome::Moved {
+                standing: Admitted::NotHeld,
+                promoted: Vec::new(),
+            };
+        };
+        let admitted_as = entry.admitted_as();
+        let priority = match to {
+            Bump::To(priority) => priority,
+            Bump::Back => admitted_as,
+            Bump::First => match self.waiters().next() {
+                Some(first) if first.run != entry.run => {
+                    Priority::new(first.priority.get().saturating_add(1))
+                }
+                _ => entry.priority,
+            },
+        };
+        if priority != entry.priority {
+            let terms = Terms {
+                admitted_as: (priority != admitted_as).then_some(admitted_as),
+                ..entry.terms().clone()
+            };
+            self.change(entry, |entry| Entry { priority, ..entry }.with_terms(terms));
+        }
+        let promoted = self.promote();
+        let standing = self.current(run).map(|entry| Admitted::of(entry));
+        Outcome::Moved {
+            standing: standing.unwrap_or(Admitted::NotHeld),
+            promoted,
+        }
+    }
+}

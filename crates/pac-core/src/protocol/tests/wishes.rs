@@ -1,0 +1,355 @@
+//! What few runs ask for: several slots, a group, their numbers, a time.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::*;
+use crate::name::Group;
+use crate::state::{Moment, RulesChange, Terms, Weight};
+
+fn weighing(slots: u16) -> impl FnOnce(RunRequest) -> RunRequest {
+    move |request| request.with_weight(Weight::new(slots).unwrap())
+}
+
+fn group(name: &str) -> Group {
+    name.parse().unwrap()
+}
+
+fn in_group(name: &str, supersedes: Supersedes) -> impl FnOnce(RunRequest) -> RunRequest {
+    let group = group(name);
+    move |request| request.in_group(group).superseding(supersedes)
+}
+
+impl Book {
+    fn terms(&self, name: &str) -> &Terms {
+        self.state.entry(&run(name)).unwrap().terms()
+    }
+
+    fn needs(&self) -> u32 {
+        self.state.head().policy.as_ref().map_or(0, |p| p.needs)
+    }
+}
+
+#[test]
+fn a_heavy_run_is_waited_for_and_gets_all_its_slots_at_once() {
+    let mut book = Book::with_limit(4);
+    book.wish("a", weighing(3));
+    book.wish("b", weighing(2));
+    book.admit(A, "c");
+    assert_eq!(
+        (book.running(), book.waiting()),
+        (vec!["a".into()], vec!["b".into(), "c".into()])
+    );
+    assert_eq!((book.state.head().slots(), book.needs()), (3, 1));
+    assert!(
+        !book.state.head().could_start(),
+        "one slot is left, and two are needed"
+    );
+    let (_, promoted) = book.release(A, "a", None);
+    assert_eq!(promoted, ["b", "c"]);
+    assert_eq!((book.state.head().slots(), book.needs()), (3, 0));
+}
+
+#[test]
+fn a_run_heavier_than_the_limit_is_refused_and_one_that_became_so_is_passed_over() {
+    let mut book = Book::with_limit(4);
+    let refused = book.wish("x", weighing(5));
+    let (weight, limit) = (Weight::new(5).unwrap(), Limit::new(4));
+    assert_eq!(refused, Admitted::TooHeavy { weight, limit });
+    assert!(book.state.entry(&run("x")).is_none());
+    book.wish("a", weighing(4));
+    book.wish("b", weighing(4));
+    book.admit(A, "c");
+    book.apply(A, &Command::limit(Limit::new(2), None));
+    book.release(A, "a", None);
+    assert_eq!(
+        (book.running(), book.waiting()),
+        (vec!["c".into()], vec!["b".into()])
+    );
+    assert!(!book.state.head().could_start());
+    book.apply(A, &Command::limit(Limit::new(5), None));
+    assert_eq!(book.running(), ["c", "b"], "it has kept its place");
+}
+
+#[test]
+fn slots_are_counted_through_requeue_death_and_removal_from_the_queue() {
+    let mut book = Book::with_limit(3);
+    book.wish("a", weighing(2));
+    let token = book.token("a");
+    book.admit(A, "b");
+    book.apply(
+        A,
+        &Command::Requeue {
+            run: run("a"),
+            uid: "uid-a".parse().unwrap(),
+            token,
+        },
+    );
+    assert_eq!(
+        (book.running(), book.state.head().slots()),
+        (vec!["b".into(), "a".into()], 3)
+    );
+    let death = Command::Expire {
+        session: SessionId::new(A),
+        death: Death::Lease,
+    };
+    book.apply(B, &death);
+    assert_eq!(
+        (book.state.head().started, book.state.head().slots()),
+        (0, 0)
+    );
+    let mut again = Book::with_limit(1);
+    again.admit(A, "a");
+    again.apply(A, &Command::limit(Limit::new(2), None));
+    again.wish("b", weighing(2));
+    again.apply(A, &Command::cancel(run("b"), None));
+    assert_eq!(again.needs(), 0);
+}
+
+#[test]
+fn a_run_that_waits_may_ask_for_another_weight_and_keeps_its_place() {
+    let mut book = Book::with_limit(2);
+    book.admit(A, "a");
+    book.wish("b", weighing(2));
+    book.admit(A, "c");
+    book.wish("b", weighing(1));
+    assert_eq!(book.running(), ["a", "b"]);
+    assert_eq!(book.state.head().slots(), 2);
+}
+
+#[test]
+fn a_lighter_run_may_go_before_one_that_does_not_fit_so_many_times() {
+    let mut book = Book::with_limit(2);
+    let rules = RulesChange::default().with_backfill(NonZeroU32::new(2));
+    let claim = Claim::Pin;
+    book.apply(A, &Command::SetLimit { rules, claim });
+    book.admit(A, "a");
+    book.wish("heavy", weighing(2));
+    for (name, starts) in [("b", true), ("c", true), ("d", false)] {
+        let admitted = book.admit(A, name);
+        assert_eq!(
+            matches!(admitted, Admitted::Started { .. }),
+            starts,
+            "{name}"
+        );
+        if starts {
+            book.release(A, name, None);
+        }
+    }
+    assert_eq!(book.terms("heavy").passed, 2);
+    let (_, promoted) = book.release(A, "a", None);
+    assert_eq!(promoted, ["heavy"]);
+    assert_eq!(book.terms("heavy").passed, 2);
+    let (_, promoted) = book.release(A, "heavy", None);
+    assert_eq!(
+        (promoted, book.terms("heavy").passed),
+        (vec!["d".to_owned()], 0)
+    );
+}
+
+#[test]
+fn without_leave_nobody_goes_before_a_heavy_run() {
+    let mut book = Book::with_limit(2);
+    book.admit(A, "a");
+    book.wish("heavy", weighing(2));
+    assert!(matches!(book.admit(A, "b"), Admitted::Queued { .. }));
+}
+
+#[test]
+fn a_newer_run_of_a_group_gets_the_place_of_the_first_that_it_supersedes() {
+    let mut book = Book::with_limit(1);
+    book.admit(A, "a");
+    book.wish("one", in_group("main", Supersedes::None));
+    book.wish("other", in_group("dev", Supersedes::None));
+    book.wish("two", in_group("main", Supersedes::None));
+    let place = book.state.entry(&run("one")).unwrap().ticket;
+    let admitted = book.wish("three", in_group("main", Supersedes::Waiting));
+    assert_eq!(admitted, Admitted::Queued { ticket: place });
+    assert_eq!(book.waiting(), ["three", "other"]);
+    for name in ["one", "two"] {
+        assert_eq!(book.outcome(name), Some(RunOutcome::Superseded));
+    }
+    // Asked for again, it ends nobody.
+    book.wish("four", in_group("main", Supersedes::None));
+    book.wish("three", in_group("main", Supersedes::Waiting));
+    assert_eq!(book.waiting(), ["three", "other", "four"]);
+}
+
+#[test]
+fn to_supersede_all_asks_the_running_ones_to_end_and_waits_for_that() {
+    let mut book = Book::with_limit(1);
+    book.wish("one", in_group("main", Supersedes::None));
+    book.now = 7;
+    book.wish("two", in_group("main", Supersedes::All));
+    let asked = Moment::At(Timestamp::from_unix_millis(7));
+    assert_eq!(
+        (book.running(), book.terms("one").asked),
+        (vec!["one".into()], asked)
+    );
+    book.now = 9;
+    book.wish("three", in_group("main", Supersedes::All));
+    assert_eq!(book.terms("one").asked, asked, "it is asked once");
+    assert_eq!(
+        (book.outcome("two"), book.waiting()),
+        (Some(RunOutcome::Superseded), vec!["three".into()])
+    );
+    let (_, promoted) = book.release(A, "one", None);
+    assert_eq!(
+        (promoted, book.terms("one").asked),
+        (vec!["three".to_owned()], asked)
+    );
+}
+
+#[test]
+fn runs_without_a_group_supersede_nobody() {
+    let mut book = Book::with_limit(1);
+    book.admit(A, "a");
+    book.admit(A, "b");
+    book.wish("c", |request| request.superseding(Supersedes::All));
+    assert_eq!(
+        (book.running(), book.waiting()),
+        (vec!["a".into()], vec!["b".into(), "c".into()])
+    );
+    assert_eq!(book.terms("a").asked, Moment::Never);
+}
+
+#[test]
+fn a_bounded_queue_refuses_what_would_wait_beyond_it_and_remembers_that_once() {
+    let mut book = Book::with_limit(1);
+    let rules = RulesChange::default().with_max_queued(Some(1));
+    let claim = Claim::Set;
+    book.apply(A, &Command::SetLimit { rules, claim });
+    book.admit(A, "a");
+    book.wish("b", in_group("main", Supersedes::None));
+    assert_eq!(book.admit(A, "c"), Admitted::QueueFull { queued: 1 });
+    assert_eq!(book.outcome("c"), Some(RunOutcome::QueueFull));
+    let at = book.state.head().revision;
+    assert_eq!(book.admit(A, "c"), Admitted::QueueFull { queued: 1 });
+    assert_eq!(
+        book.state.head().revision,
+        at,
+        "no commit for each refusal of one run"
+    );
+    // Who takes the place of another one needs none.
+    book.wish("d", in_group("main", Supersedes::Waiting));
+    assert_eq!(book.waiting(), ["d"]);
+    book.release(A, "a", None);
+    assert!(
+        matches!(book.admit(A, "c"), Admitted::Queued { .. }),
+        "there is room again"
+    );
+}
+
+#[test]
+fn a_full_queue_keeps_nobody_from_a_slot_that_is_free() {
+    let mut book = Book::with_limit(1);
+    let rules = RulesChange::default().with_max_queued(Some(0));
+    let claim = Claim::Set;
+    book.apply(A, &Command::SetLimit { rules, claim });
+    assert!(matches!(book.admit(A, "a"), Admitted::Started { .. }));
+    assert_eq!(book.admit(A, "b"), Admitted::QueueFull { queued: 0 });
+}
+
+#[test]
+fn a_request_may_be_dropped_where_others_wait_or_run() {
+    let mut book = Book::with_limit(1);
+    let skip = |condition| move |request: RunRequest| request.skip_if(condition);
+    assert!(matches!(
+        book.wish("a", skip(SkipIf::Running)),
+        Admitted::Started { .. }
+    ));
+    let (queued, started) = (0, 1);
+    assert_eq!(
+        book.wish("b", skip(SkipIf::Running)),
+        Admitted::Skipped { queued, started }
+    );
+    assert!(matches!(
+        book.wish("b", skip(SkipIf::Waiting)),
+        Admitted::Queued { .. }
+    ));
+    let (queued, started) = (1, 1);
+    assert_eq!(
+        book.wish("c", skip(SkipIf::Waiting)),
+        Admitted::Skipped { queued, started }
+    );
+    // A run that has its place already is no newcomer.
+    assert!(matches!(
+        book.wish("b", skip(SkipIf::Waiting)),
+        Admitted::Queued { .. }
+    ));
+    assert!(book.state.entry(&run("c")).is_none());
+}
+
+#[test]
+fn slots_have_the_smallest_numbers_that_are_free() {
+    let mut book = Book::with_limit(4);
+    for name in ["a", "b", "c"] {
+        book.wish(name, RunRequest::numbered);
+    }
+    book.release(A, "b", None);
+    book.wish("d", |request| weighing(2)(request).numbered());
+    let slots = |book: &Book, name: &str| book.terms(name).slots.clone();
+    assert_eq!(
+        (slots(&book, "a"), slots(&book, "c"), slots(&book, "d")),
+        (vec![0], vec![2], vec![1, 3])
+    );
+    assert!(slots(&book, "b").is_empty(), "it has none any more");
+    book.wish("e", RunRequest::numbered);
+    let (_, promoted) = book.release(A, "a", None);
+    assert_eq!(
+        (promoted, slots(&book, "e")),
+        (vec!["e".to_owned()], vec![0])
+    );
+}
+
+#[test]
+fn an_orphan_keeps_the_numbers_of_its_slots() {
+    let mut book = Book::with_limit(2);
+    book.admit(A, "a");
+    book.wish("b", RunRequest::numbered);
+    book.wish("c", RunRequest::numbered);
+    book.release(A, "b", None);
+    let death = Command::Expire {
+        session: SessionId::new(A),
+        death: Death::Session,
+    };
+    book.apply(B, &death);
+    book.admitted(
+        B,
+        &Command::Admit(request("c", RunKind::Durable).numbered()),
+    );
+    assert_eq!(
+        (book.owner("c"), book.terms("c").slots.clone()),
+        (Some(B), vec![0])
+    );
+}
+
+#[test]
+fn times_are_kept_by_the_clock_of_the_store() {
+    let mut book = Book::with_limit(1);
+    let seconds = Duration::from_secs;
+    book.wish("a", |request| request.with_max_hold(seconds(10)));
+    book.wish("b", |request| request.with_max_wait(seconds(5)));
+    book.admit(A, "c");
+    let at = |millis| Command::TimeOut {
+        now: Timestamp::from_unix_millis(millis),
+    };
+    assert_eq!(book.state.head().policy.as_ref().unwrap().timed, 2);
+    assert_eq!(book.swept(A, &at(4_999)), (vec![], vec![]));
+    assert_eq!(book.swept(A, &at(5_000)), (vec!["b".into()], vec![]));
+    assert_eq!(book.outcome("b"), Some(RunOutcome::TimedOut));
+    book.now = 10_000;
+    assert_eq!(book.swept(A, &at(10_000)), (vec!["a".into()], vec![]));
+    assert_eq!(
+        book.running(),
+        ["a"],
+        "it was asked, and has some time left"
+    );
+    assert_eq!(book.swept(A, &at(39_999)), (vec![], vec![]));
+    assert_eq!(
+        book.swept(A, &at(40_000)),
+        (vec!["a".into()], vec!["c".into()])
+    );
+    assert_eq!(book.outcome("a"), Some(RunOutcome::TimedOut));
+    assert_eq!(book.state.head().policy.as_ref().unwrap().timed, 0);
+}
