@@ -18,7 +18,7 @@ use pac_concurrency::driver::{
 };
 use pac_concurrency::{
     ConcurrencyManager, Error, Limit, ManagerOptions, MemoryDriver, MemoryOptions, RepositoryKey,
-    RunOutcome, RunRequest, SessionId, Turn, Version,
+    RunOutcome, RunRequest, SessionId, Timestamp, Turn, Version,
 };
 use pac_conformance::{durable, repository};
 use tokio::task::JoinSet;
@@ -65,6 +65,10 @@ impl Driver for Buggy {
         let panics = self.panics.swap(false, Ordering::SeqCst);
         assert!(!panics, "a bug of the driver");
         self.inner.commit(session, batch)
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.inner.clock().await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

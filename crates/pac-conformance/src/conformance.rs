@@ -109,6 +109,13 @@ macro_rules! conformance {
                 Nothing s47_every_transition_has_its_time every_transition_has_its_time;
                 Nothing s48_all_repositories_can_be_listed all_repositories_can_be_listed;
             }
+            time_limits {
+                Nothing a_run_waits_for_as_long_as_it_may a_run_waits_for_as_long_as_it_may;
+                Nothing a_waiting_run_times_out_without_its_controller
+                    a_waiting_run_times_out_without_its_controller;
+                Nothing a_run_is_asked_to_end_once_it_has_held_its_slot_for_long
+                    a_run_is_asked_to_end_once_it_has_held_its_slot_for_long;
+            }
             recovery {
                 Nothing s52_a_malformed_record_stops_no_recovery
                     a_malformed_record_stops_no_recovery;

@@ -9,7 +9,7 @@ mod finding;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 use crate::name::RepositoryKey;
 use crate::protocol::{Changes, Death};
 use crate::state::{Head, Snapshot};
-use crate::value::{Revision, SessionId, Version};
+use crate::value::{Revision, SessionId, Timestamp, Version};
 
 pub use finding::{Finding, Level};
 
@@ -173,6 +173,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error>;
 
+    /// What the clock shows that the times of entries are taken from: that of the store, or of this
+    /// process where the store tells its clients no time.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        Ok(SystemTime::now().into())
+    }
+
     /// The version of the server's software in its own words, for people to read: `15.8`. `None`
     /// where there is no server, and from drivers that do not tell.
     ///
@@ -202,6 +211,9 @@ pub enum ListFilter {
     /// needs ([`Head::could_start`]): rare, and short-lived unless all that wait there have lost their
     /// owners.
     Startable,
+    /// Those with runs that may wait, or hold their slots, only for some time. Asked for seldom: once
+    /// by each manager, and after a session has died.
+    Timed,
 }
 
 impl ListFilter {
@@ -211,6 +223,7 @@ impl ListFilter {
         match self {
             Self::All => true,
             Self::Startable => head.could_start(),
+            Self::Timed => head.policy.as_ref().is_some_and(|policy| policy.timed > 0),
         }
     }
 }

@@ -141,6 +141,10 @@ impl Driver for MemoryDriver {
         Commit::Done(Ok(outcomes))
     }
 
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        Ok(self.clock.now())
+    }
+
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {
         Ok(self.watches.subscribe(session))
     }

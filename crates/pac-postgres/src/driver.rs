@@ -11,7 +11,7 @@ use pac_core::driver::{
 use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Timestamp, Version};
 use tokio::time::timeout;
 
 use crate::PostgresOptions;
@@ -231,6 +231,10 @@ impl Driver for PostgresDriver {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         self.store.list(filter, after, limit).await
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.store.now().await
     }
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {

@@ -10,7 +10,9 @@ use pac_concurrency::driver::state::{Head, Snapshot};
 use pac_concurrency::driver::{
     Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
 };
-use pac_concurrency::{ConcurrencyManager, Error, Limit, RepositoryKey, SessionId, Version};
+use pac_concurrency::{
+    ConcurrencyManager, Error, Limit, RepositoryKey, SessionId, Timestamp, Version,
+};
 use tokio::time::sleep;
 
 use super::deep_queue::admit;
@@ -116,6 +118,10 @@ impl Driver for Counting {
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         self.driver.commit(session, batch)
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.driver.clock().await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -8,7 +8,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Timestamp, Version};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -182,6 +182,11 @@ impl Driver for Faulty {
             };
             this.pass(Request::Commit, &about, work, conflict).await
         })
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        let work = self.inner.clock();
+        self.send(Request::Clock, work).await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -27,11 +27,13 @@ pub enum Request {
     Watch,
     /// [`Driver::list`].
     List,
+    /// [`Driver::clock`].
+    Clock,
 }
 
 impl Request {
     /// All requests.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OpenSession,
         Self::KeepAlive,
         Self::CloseSession,
@@ -41,6 +43,7 @@ impl Request {
         Self::Commit,
         Self::Watch,
         Self::List,
+        Self::Clock,
     ];
 
     /// The name of the request in errors.
@@ -55,6 +58,7 @@ impl Request {
             Self::Commit => "commit",
             Self::Watch => "watch",
             Self::List => "list",
+            Self::Clock => "read the clock",
         }
     }
 

@@ -9,7 +9,7 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, RepositoryKey, SessionId, Version};
+use pac_core::{Error, RepositoryKey, SessionId, Timestamp, Version};
 
 pub(crate) type Store = Arc<dyn Driver>;
 
@@ -122,6 +122,10 @@ impl<W: Wrong> Driver for BrokenStore<W> {
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let (store, wrong) = (Arc::clone(&self.store), Arc::clone(&self.wrong));
         Commit::pending(async move { wrong.commit(&store, session, batch).await })
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.store.clock().await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -56,6 +56,7 @@ impl ManagerHandle {
             lifecycle: Lifecycle::default(),
             vitals: Vitals::default(),
             session_died: tokio::sync::Notify::new(),
+            timed: tasks::time_limits::Timed::default(),
             executor: Executor::here(),
             opened_at: tokio::time::Instant::now(),
         });

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::HOLD_GRACE;
 use super::command::{Admitted, Bump, Cancellation, Ended, Outcome, Which};
 use super::plan::Plan;
 use crate::name::{PipelineRunKey, Uid};
@@ -63,20 +62,9 @@ impl Plan<'_> {
 
     pub(super) fn time_out(&mut self, now: Timestamp) -> Outcome {
         self.sweep(RunOutcome::TimedOut, |entry| {
-            let (state, terms) = (entry.state, entry.terms.as_deref()?);
-            let over = |since: Moment, longest| {
-                let since = since.at();
-                since.is_some_and(|since| since.plus(longest) <= now)
-            };
-            match state {
-                EntryState::Finished { .. } => None,
-                EntryState::Queued { .. } => {
-                    over(entry.queued, terms.max_wait?).then_some(Deed::End)
-                }
-                EntryState::Started { .. } if !over(entry.started, terms.max_hold?) => None,
-                EntryState::Started { .. } if terms.asked == Moment::Never => Some(Deed::Ask),
-                EntryState::Started { .. } => over(terms.asked, HOLD_GRACE).then_some(Deed::End),
-            }
+            let is_over = entry.deadline()? <= now;
+            let asks = entry.is_started() && entry.terms().asked == Moment::Never;
+            is_over.then_some(if asks { Deed::Ask } else { Deed::End })
         })
     }
 

@@ -93,6 +93,8 @@ pub struct RepositoryState {
     /// The numbers of the slots of those that know theirs, and how many have each: more than one only
     /// while a snapshot is taken in.
     numbers: BTreeMap<u32, usize>,
+    /// The waiting and running runs that may be so only for some time.
+    timed: BTreeSet<PipelineRunKey>,
     /// The waiting and running runs of each group.
     groups: BTreeMap<Group, BTreeSet<PipelineRunKey>>,
     /// Finished entries, oldest first; some may have been replaced since, by a newer record or
@@ -114,6 +116,7 @@ impl RepositoryState {
             started: 0,
             surplus: 0,
             numbers: BTreeMap::new(),
+            timed: BTreeSet::new(),
             groups: BTreeMap::new(),
             finished: VecDeque::new(),
             finished_count: 0,
@@ -175,6 +178,11 @@ impl RepositoryState {
     pub(crate) fn group(&self, group: &Group) -> impl Iterator<Item = &Arc<Entry>> {
         let runs = self.groups.get(group).into_iter().flatten();
         runs.filter_map(|run| self.entry(run))
+    }
+
+    /// The waiting and running runs that may be so only for some time, by name.
+    pub(crate) fn timed(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.timed.iter().filter_map(|run| self.entry(run))
     }
 
     /// The waiting runs in the order in which they start.
@@ -243,6 +251,7 @@ impl RepositoryState {
                 self.surplus = 0;
                 self.numbers.clear();
                 self.groups.clear();
+                self.timed.clear();
                 self.finished.clear();
                 self.finished_count = 0;
                 for entry in &snapshot.entries {
@@ -382,6 +391,9 @@ impl RepositoryState {
                 }
             }
         }
+        if terms.is_timed() {
+            self.timed.remove(&entry.run);
+        }
         if let Some(group) = &terms.group
             && let Some(runs) = self.groups.get_mut(group)
         {
@@ -398,6 +410,9 @@ impl RepositoryState {
         };
         for number in &terms.slots {
             *self.numbers.entry(*number).or_default() += 1;
+        }
+        if terms.is_timed() {
+            self.timed.insert(entry.run.clone());
         }
         if let Some(group) = &terms.group {
             let runs = self.groups.entry(group.clone()).or_default();

@@ -51,7 +51,7 @@ use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Command;
 use crate::state::{Entry, RepositoryState};
-use crate::value::{FencingToken, Revision, SessionId, Ticket, Version};
+use crate::value::{FencingToken, Revision, SessionId, Ticket, Timestamp, Version};
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
 const FORMER_SESSIONS: usize = 16;
@@ -225,6 +225,23 @@ impl<P: Port> Repository<P> {
             || !self.holders.is_empty()
             || !self.forgotten.is_empty()
             || !self.waiters.is_empty()
+            || self.has_timed()
+    }
+
+    fn has_timed(&self) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|state| state.timed().next().is_some())
+    }
+
+    /// The first time at which a run's time is over, and whether that run is this manager's; `None`
+    /// where none has an end.
+    #[must_use]
+    pub fn first_deadline(&self) -> Option<(Timestamp, bool)> {
+        let session = Some(self.session);
+        let timed = self.state.as_ref()?.timed();
+        let deadlines = timed.filter_map(|entry| Some((entry.deadline()?, entry)));
+        let (deadline, first) = deadlines.min_by_key(|(deadline, _)| *deadline)?;
+        Some((deadline, first.owner() == session))
     }
 
     /// Submits requests that are planned together and in this order. True when the caller gets

@@ -61,6 +61,8 @@ pub(super) async fn expire(engine: Arc<Engine>) {
                     tracing::debug!(session = %own, "the store counts the session as dead");
                 }
                 for (session, death) in listed.renew(dead) {
+                    // It may have kept the time limits of runs that it did not own.
+                    engine.timed.look();
                     start(&engine, &listed, session, death);
                 }
             }
