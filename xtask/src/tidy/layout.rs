@@ -142,6 +142,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 66] = [
         "etcd has values in the place of columns: each is an array of fields",
     ),
     (
+        "crates/pac-etcd/src/record/part.rs",
+        "a value of etcd holds the terms of a run, or a policy, within it",
+    ),
+    (
         "crates/pac-etcd/src/record/stamp.rs",
         "etcd compares whole values: a stamp is compared as the beginning of one",
     ),

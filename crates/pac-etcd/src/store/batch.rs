@@ -213,7 +213,8 @@ impl Store {
         let others = alive.iter().skip(1);
         when.extend(others.map(|id| Compare::Exists(self.keys.alive(*id))));
 
-        head.stamp = new_stamp();
+        let now = clock::now(&entries);
+        head.stamp(Version::new(expected.revision, new_stamp()), now);
         let stored = StoredHead {
             head: head.clone(),
             previous: expected,
@@ -224,7 +225,6 @@ impl Store {
             value: stored.encode()?,
             lease: 0,
         }];
-        let now = clock::now(&entries);
         for entry in &mut entries {
             let entry = Arc::make_mut(entry);
             entry.stamp(expected.revision, now);
