@@ -128,6 +128,13 @@ macro_rules! conformance {
                 Nothing a_version_is_compared_as_a_whole a_version_is_compared_as_a_whole;
                 Nothing a_removal_answers_with_what_is_left a_removal_answers_with_what_is_left;
             }
+            terms_and_policies {
+                Nothing terms_and_policies_are_kept_as_they_were_written
+                    terms_and_policies_are_kept_as_they_were_written;
+                Nothing what_could_start_is_listed_by_its_needs
+                    what_could_start_is_listed_by_its_needs;
+                Nothing a_run_of_another_weight_does_not_fit a_run_of_another_weight_does_not_fit;
+            }
             hostile_input {
                 Nothing s57_hostile_keys_are_refused_or_kept_apart
                     hostile_keys_are_refused_or_kept_apart;

@@ -5,6 +5,7 @@
 //! and the sessions that they name are alive*, in one atomic step.
 
 mod finding;
+mod slots;
 
 use std::fmt;
 use std::future::Future;
@@ -20,6 +21,7 @@ use crate::state::{Head, Snapshot};
 use crate::value::{Revision, SessionId, Timestamp, Version};
 
 pub use finding::{Finding, Level};
+pub use slots::check_slots;
 
 /// A store that can keep the state of repositories.
 ///
@@ -58,7 +60,7 @@ pub use finding::{Finding, Level};
 /// - a head that does not count the queued and started entries that there would be
 ///   ([`RepositoryState::check`](crate::state::RepositoryState::check));
 /// - more started entries than the limit of the head admits, by their weights, but for those that
-///   were started before and those of [`Changes::adopted`];
+///   were started before and those of [`Changes::adopted`] ([`check_slots`]);
 /// - an entry that is there twice, or a repository that is there twice in a batch;
 /// - counters that nobody counted ([`Changes::check_counters`]): they would reach the other
 ///   repositories through the floor of the store.

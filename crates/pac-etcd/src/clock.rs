@@ -14,9 +14,14 @@ pub(crate) fn now(entries: &[Arc<Entry>]) -> Timestamp {
 }
 
 fn not_before(entries: &[Arc<Entry>], now: Timestamp) -> Timestamp {
-    let moments = entries
-        .iter()
-        .flat_map(|entry| [entry.queued, entry.started, entry.finished]);
+    let moments = entries.iter().flat_map(|entry| {
+        [
+            entry.queued,
+            entry.started,
+            entry.terms().asked,
+            entry.finished,
+        ]
+    });
     moments
         .filter_map(pac_core::state::Moment::at)
         .fold(now, Timestamp::max)

@@ -3,15 +3,18 @@
 //!
 //! | record | fields after the format |
 //! | --- | --- |
-//! | head | stamp; the session that wrote it; the revision and the stamp of the version that it was planned at; last ticket; last token; queued runs; started runs; limit, 0: none; version of the limit |
-//! | run | uid; state; ticket; when it was queued, started and finished; priority; whether it is ephemeral |
+//! | head | stamp; the session that wrote it; the revision and the stamp of the version that it was planned at; last ticket; last token; queued runs; started runs; limit, 0: none; version of the limit; policy |
+//! | run | uid; state; ticket; when it was queued, started and finished; priority; whether it is ephemeral; terms |
 //! | session | session TTL; lease TTL; in seconds, as etcd granted them |
 //! | floor | stamp; the highest ticket or token of any removed repository |
 //! | removed | the highest ticket or token of any removed repository, this one included |
 //!
 //! Stamps and sessions are written in 16 hexadecimal digits, the latter as in the keys. A run was
 //! queued so many milliseconds after the Unix epoch, and started and finished so many after that;
-//! `null`: never. Its state is one of
+//! `null`: never. Its terms and the policy of a head are JSON objects, as
+//! [`Terms`](pac_core::state::Terms) and [`Policy`](pac_core::state::Policy) write them; most records
+//! have none. Of these, a field that is not known is no field to pass over: what it says may decide
+//! who may run. A run's state is one of
 //!
 //! | state | is written |
 //! | --- | --- |
@@ -22,15 +25,18 @@
 //! ```text
 //! [1,"a5484a1c1abeb497","72c8a22bc183d846",46317,"2916393cc5624eeb",2,1,1,1,1]
 //! [1,"4fd0b1ad-7b7d-4c0d-a2c0-2c7e44a08f3b",{"started":[1,"72c8a22bc183d846"]},1,1796034501199,0]
+//! [1,"9a1d",{"queued":null},2,1796034501203,null,null,0,false,{"group":"pull/7","weight":2}]
 //! ```
 
 mod entry;
 mod fields;
+mod part;
 mod stamp;
 
 use std::fmt::Display;
+use std::sync::Arc;
 
-use pac_core::state::Head;
+use pac_core::state::{Head, Policy};
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, Revision, SessionId, Stamp,
     Ticket, Version,
@@ -39,6 +45,7 @@ use serde::de::SeqAccess;
 
 pub(crate) use entry::{decode_entry, encode_entry};
 use fields::{Fields, Hex, Read, Record, Writer};
+use part::Part;
 use stamp::check_beginning;
 pub(crate) use stamp::{is_stamped, new_stamp};
 
@@ -79,7 +86,8 @@ impl StoredHead {
                 .field_or_default(&head.queued)?
                 .field_or_default(&head.started)?
                 .field_or_default(&head.limit.get().unwrap_or(0))?
-                .field_or_default(&head.limit_version.map(LimitVersion::get))?;
+                .field_or_default(&head.limit_version.map(LimitVersion::get))?
+                .field_or_null(Part::of(head.policy.as_deref().map(Policy::to_json))?.as_ref())?;
             Ok(record.end())
         };
         encoded(write())
@@ -88,14 +96,17 @@ impl StoredHead {
     /// # Errors
     /// `Corrupt` or `Incompatible`, naming the key.
     pub(crate) fn decode(key: &[u8], value: &[u8], revision: Revision) -> Result<Self, Error> {
-        let mut stored: Self = decode(key, value)?;
-        check_beginning::<Self>(key, value, stored.head.stamp)?;
+        let (mut stored, policy): (Self, Option<Part>) = decode(key, value)?;
+        check_beginning::<(Self, Option<Part>)>(key, value, stored.head.stamp)?;
+        let policy = policy.map(|part| part.read(key, "policy", Policy::from_json));
+        stored.head.policy = policy.transpose()?.map(Arc::new);
         stored.head.revision = revision;
         Ok(stored)
     }
 }
 
-impl Record for StoredHead {
+/// With its policy, which is read once it is known which key it is of.
+impl Record for (StoredHead, Option<Part>) {
     const NAME: &'static str = "repository";
 
     fn read<'de, A: SeqAccess<'de>>(fields: &mut Fields<A>) -> Result<Self, A::Error> {
@@ -106,7 +117,7 @@ impl Record for StoredHead {
             previous,
             Stamp::new(fields.next::<Hex>("previous stamp")?.0),
         );
-        Ok(Self {
+        let stored = StoredHead {
             head: Head {
                 revision: Revision::default(),
                 stamp,
@@ -122,7 +133,8 @@ impl Record for StoredHead {
             },
             previous,
             by,
-        })
+        };
+        Ok((stored, fields.next_or_default()?))
     }
 }
 

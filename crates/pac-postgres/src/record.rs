@@ -8,8 +8,11 @@
 mod fuzz;
 
 use std::fmt::Display;
+use std::sync::Arc;
 
-use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
+use pac_core::state::{
+    Entry, EntryState, Head, Policy, RunKind, RunOutcome, Terms, UnreadablePart,
+};
 use pac_core::{
     Error, ErrorKind, FencingToken, Limit, LimitVersion, MAX_COUNTER, Priority, Revision,
     SessionId, Stamp, Ticket,
@@ -23,9 +26,9 @@ const FORMAT: i16 = 1;
 
 /// The columns of a head, as [`head`] reads them.
 pub(crate) const HEAD: &str = "format, revision, stamp, run_limit, limit_version, last_ticket, \
-                               last_token, queued, started";
+                               last_token, queued, started, policy::pg_catalog.text";
 /// How many columns those are.
-pub(crate) const HEAD_COLUMNS: usize = 9;
+pub(crate) const HEAD_COLUMNS: usize = 10;
 
 /// Reads a head from the columns from `at` on.
 pub(crate) fn head(row: &impl Cells, at: usize) -> Result<Head, Error> {
@@ -41,7 +44,7 @@ pub(crate) fn head(row: &impl Cells, at: usize) -> Result<Head, Error> {
         last_token: FencingToken::new(counter(row, at + 6)?),
         queued: narrow("queued", cell::<i64>(row, at + 7)?)?,
         started: narrow("started", cell::<i64>(row, at + 8)?)?,
-        policy: None,
+        policy: part(row, at + 9, Policy::from_json)?.map(Arc::new),
     })
 }
 
@@ -99,9 +102,21 @@ pub(crate) fn entry(row: &impl Cells, at: usize) -> Result<Entry, Error> {
         queued: clock::stored(cell(row, at + 12)?),
         started: clock::stored(cell(row, at + 13)?),
         finished: clock::stored(cell(row, at + 14)?),
-        terms: None,
+        terms: part(row, at + 16, Terms::from_json)?.map(Box::new),
         revision: Revision::new(counter(row, at + 15)?),
     })
+}
+
+/// What a JSON object says, where there is one.
+fn part<T>(
+    row: &impl Cells,
+    at: usize,
+    read: impl FnOnce(&str) -> Result<T, UnreadablePart>,
+) -> Result<Option<T>, Error> {
+    let text: Option<&str> = cell(row, at)?;
+    text.map(read)
+        .transpose()
+        .map_err(|error| error.error("load", format_args!("the {} of a record", row.name(at))))
 }
 
 /// A row, as far as records are read from it.

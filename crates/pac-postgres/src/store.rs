@@ -39,7 +39,7 @@ impl Store {
     pub(crate) fn new(client: Client) -> Self {
         let schema = client.schema();
         let load = format!("SELECT * FROM {schema}.load_repository($1, $2, $3, $4, $5)");
-        let params: Vec<_> = (1..=31).map(|n| format!("${n}")).collect();
+        let params: Vec<_> = (1..=33).map(|n| format!("${n}")).collect();
         let commit = format!("SELECT * FROM {schema}.commit_batch({})", params.join(", "));
         Self {
             load,
@@ -139,13 +139,13 @@ impl Store {
                    FROM waiting w WHERE w.repository IS NOT NULL) \
                  SELECT repository, {HEAD} FROM {schema}.repositories \
                  WHERE repository = ANY (ARRAY(SELECT w.repository FROM waiting w)) \
-                   AND queued > 0 AND (run_limit = 0 OR started < run_limit) \
+                   AND {schema}.could_start(run_limit, queued, started, policy) \
                  ORDER BY repository LIMIT $2"
             ),
             // Asked for seldom, and seldom are there any.
             ListFilter::Timed => format!(
                 "SELECT repository, {HEAD} FROM {schema}.repositories \
-                 WHERE repository > $1 AND policy ? 'timed' ORDER BY repository LIMIT $2"
+                 WHERE repository > $1 AND pg_catalog.jsonb_exists(policy, 'timed') ORDER BY repository LIMIT $2"
             ),
         };
         let mut page = Vec::new();

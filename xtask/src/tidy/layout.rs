@@ -36,7 +36,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 66] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 67] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -140,6 +140,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 66] = [
     (
         "crates/pac-etcd/src/record/fields.rs",
         "etcd has values in the place of columns: each is an array of fields",
+    ),
+    (
+        "crates/pac-etcd/src/record/part.rs",
+        "a value of etcd holds the terms of a run, or a policy, within it",
     ),
     (
         "crates/pac-etcd/src/record/stamp.rs",

@@ -1,6 +1,6 @@
 //! The records of runs.
 
-use pac_core::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
+use pac_core::state::{Entry, EntryState, Moment, RunKind, RunOutcome, Terms};
 use pac_core::{
     Error, FencingToken, PipelineRunKey, Priority, Revision, SessionId, Ticket, Timestamp,
 };
@@ -8,6 +8,7 @@ use serde::de::SeqAccess;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::fields::{Fields, Hex, Record, Writer, array};
+use super::part::Part;
 use super::{corrupt, decode, encoded};
 
 #[derive(Serialize, Deserialize)]
@@ -143,7 +144,8 @@ pub(crate) fn encode_entry(entry: &Entry) -> Result<Vec<u8>, Error> {
             .field_or_default(&since(entry.started))?
             .field_or_default(&since(entry.finished))?
             .field_or_default(&entry.priority.get())?
-            .field_or_default(&(entry.kind == RunKind::Ephemeral))?;
+            .field_or_default(&(entry.kind == RunKind::Ephemeral))?
+            .field_or_null(Part::of(entry.terms.as_deref().map(Terms::to_json))?.as_ref())?;
         Ok(record.end())
     };
     encoded(write())
@@ -158,6 +160,7 @@ struct EntryRecord {
     finished: Option<i64>,
     priority: i32,
     is_ephemeral: bool,
+    terms: Option<Part>,
 }
 
 impl Record for EntryRecord {
@@ -173,6 +176,7 @@ impl Record for EntryRecord {
             finished: fields.next_or_default()?,
             priority: fields.next_or_default()?,
             is_ephemeral: fields.next_or_default()?,
+            terms: fields.next_or_default()?,
         })
     }
 }
@@ -190,6 +194,8 @@ pub(crate) fn decode_entry(
         Some(at) => Moment::At(Timestamp::from_unix_millis(at)),
         None => Moment::Never,
     };
+    let terms = record.terms;
+    let terms = terms.map(|part| part.read(key, "terms", Terms::from_json));
     let queued = record.queued.unwrap_or(0);
     let since = |at: Option<i64>| moment(at.map(|at| at.wrapping_add(queued)));
     Ok(Entry {
@@ -206,7 +212,7 @@ pub(crate) fn decode_entry(
         queued: moment(record.queued),
         started: since(record.started),
         finished: since(record.finished),
-        terms: None,
+        terms: terms.transpose()?.map(Box::new),
         revision,
     })
 }

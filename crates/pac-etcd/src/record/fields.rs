@@ -141,6 +141,18 @@ impl Writer {
         Ok(self)
     }
 
+    /// A field that is left out at the end of the record if there is none.
+    pub(super) fn field_or_null<T>(mut self, value: Option<&T>) -> Result<Self, serde_json::Error>
+    where
+        T: Serialize,
+    {
+        if let Some(value) = value {
+            return self.field(value);
+        }
+        self.bytes.extend_from_slice(b",null");
+        Ok(self)
+    }
+
     pub(super) fn end(mut self) -> Vec<u8> {
         self.bytes.truncate(self.kept);
         self.bytes.push(b']');

@@ -5,7 +5,7 @@ mod request;
 
 use std::sync::Arc;
 
-use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
+use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit, check_slots};
 use pac_core::effect::Effect;
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
@@ -213,7 +213,8 @@ impl Store {
         let others = alive.iter().skip(1);
         when.extend(others.map(|id| Compare::Exists(self.keys.alive(*id))));
 
-        head.stamp = new_stamp();
+        let now = clock::now(&entries);
+        head.stamp(Version::new(expected.revision, new_stamp()), now);
         let stored = StoredHead {
             head: head.clone(),
             previous: expected,
@@ -224,7 +225,6 @@ impl Store {
             value: stored.encode()?,
             lease: 0,
         }];
-        let now = clock::now(&entries);
         for entry in &mut entries {
             let entry = Arc::make_mut(entry);
             entry.stamp(expected.revision, now);
@@ -307,6 +307,7 @@ impl Prepared {
             head: self.snapshot.head,
             entries: self.snapshot.entries,
             alive: self.alive.into_iter().skip(1).collect(),
+            // What is adopted, and what is granted, was judged before; its times stand by now.
             adopted: Vec::new(),
             remove: false,
         };
@@ -345,10 +346,11 @@ fn all_failed(mut outcomes: Vec<CommitOutcome>) -> BatchOutcome {
 }
 
 /// # Errors
-/// `Corrupt` for counters that no store may hold.
+/// `Corrupt` for counters that no store may hold, and for runs that would be started beyond the limit.
 pub(super) fn may_be_written(changes: &Changes) -> Result<(), Error> {
     let refused = |reason| Error::new(ErrorKind::Corrupt, "commit", reason);
-    changes.check_counters().map_err(refused)
+    changes.check_counters().map_err(refused)?;
+    check_slots(changes).map_err(refused)
 }
 
 fn size_of(transaction: &Transaction) -> usize {

@@ -22,10 +22,11 @@ static HEAD: [(&str, Type); super::HEAD_COLUMNS] = [
     ("last_token", Type::INT8),
     ("queued", Type::INT8),
     ("started", Type::INT8),
+    ("policy", Type::TEXT),
 ];
 
 /// Those of an entry.
-static ENTRY: [(&str, Type); 16] = [
+static ENTRY: [(&str, Type); 17] = [
     ("run_format", Type::INT2),
     ("run", Type::TEXT),
     ("uid", Type::TEXT),
@@ -42,6 +43,7 @@ static ENTRY: [(&str, Type); 16] = [
     ("started_at", Type::INT8),
     ("finished_at", Type::INT8),
     ("changed", Type::INT8),
+    ("terms", Type::TEXT),
 ];
 
 /// A row whose cells are lines of a text, and nulls where there is an empty one or none.
@@ -135,6 +137,7 @@ fn head_cells(head: &Head) -> String {
         columns.last_token.to_string(),
         columns.queued.to_string(),
         columns.started.to_string(),
+        or_null(columns.policy),
     ]
     .join("\n")
 }
@@ -158,6 +161,7 @@ fn entry_cells(entry: &Entry) -> String {
         or_null(columns.started_at),
         or_null(columns.finished_at),
         columns.was.to_string(),
+        or_null(columns.terms),
     ]
     .join("\n")
 }

@@ -1,9 +1,22 @@
--- The limit is enforced here a second time: no writer, however broken, can start a run beyond it.
--- Only runs that the head's latest commit has adopted may be beyond it.
+-- The limit is enforced here a second time: no writer, however broken, can start a run beyond it. What
+-- counts is slots: a run takes as many as its weight says. Only runs that the head's latest commit has adopted may be beyond it.
 --
 -- The head is locked first, by the commit that has written it or else by the guard, and the slots are
 -- counted in a later statement, which sees what was committed before that. That is so at READ
 -- COMMITTED alone, so the guard refuses all else.
+
+-- A number in a JSON object; null where there is none of that name. Total: it fails for no object that
+-- anybody could have written.
+CREATE FUNCTION number_in(part jsonb, field text) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN jsonb_typeof(part -> field) = 'number' THEN
+  CASE WHEN (part ->> field)::numeric BETWEEN -9223372036854775808 AND 9223372036854775807
+    THEN (part ->> field)::numeric::bigint END END;
+
+-- How many slots a run with these terms takes.
+CREATE FUNCTION weight_of(terms jsonb) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN least(greatest(coalesce(number_in(terms, 'weight'), 1), 1), 65535)::integer;
 
 -- Whether `slots_from` has to be set anew, which costs a write. Can be inlined.
 CREATE FUNCTION is_far_behind(slots_from bigint, earliest bigint) RETURNS boolean
@@ -38,7 +51,8 @@ BEGIN
     SELECT r.run_limit, r.revision, r.slots_from, t.held, t.earliest
       INTO v_limit, v_revision, v_from, v_held, v_earliest
       FROM repositories r, LATERAL (SELECT min(s.revision) AS earliest,
-          count(*) FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)) AS held
+          coalesce(sum(CASE WHEN s.terms IS NULL THEN 1 ELSE weight_of(s.terms) END)
+            FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)), 0) AS held
         FROM slots s WHERE s.repository = r.repository AND s.revision >= r.slots_from) t
       WHERE r.ctid = v_place AND (r.repository = p_repository) IS TRUE
         AND (v_own IS NULL OR r.xmin = v_own);
@@ -57,7 +71,7 @@ BEGIN
       p_repository USING ERRCODE = 'PAC01';
   END IF;
   IF v_limit > 0 AND v_held > v_limit THEN
-    RAISE EXCEPTION 'more runs were to be started in % than its limit admits', p_repository
+    RAISE EXCEPTION 'more slots were to be taken in % than its limit admits', p_repository
       USING ERRCODE = 'PAC01';
   END IF;
   -- Whoever commits next finds that the head has moved.
@@ -81,7 +95,8 @@ BEGIN
     WHERE current_setting('transaction_isolation') <> 'read committed'
       OR NOT EXISTS (SELECT FROM repositories r, LATERAL (
           SELECT min(s.revision) AS earliest,
-              count(*) FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)) AS held
+              coalesce(sum(CASE WHEN s.terms IS NULL THEN 1 ELSE weight_of(s.terms) END)
+                FILTER (WHERE NOT (s.adopted AND s.revision = r.revision)), 0) AS held
             FROM slots s WHERE s.repository = r.repository AND s.revision >= r.slots_from
             OFFSET 0) c
         WHERE r.ctid = t.head AND (r.repository = t.repository) IS TRUE
@@ -106,8 +121,9 @@ BEGIN
 END
 $$;
 
--- A slot that goes on with another token, session or revision is the same one.
+-- A slot that goes on with another token, session or revision is the same one, unless it takes more.
 CREATE TRIGGER guard_updated AFTER UPDATE ON slots
   FOR EACH ROW WHEN (NOT new.adopted AND (new.repository <> old.repository OR new.run <> old.run
-    OR new.revision < old.revision))
+    OR new.revision < old.revision
+    OR new.terms IS NOT NULL AND weight_of(new.terms) > weight_of(old.terms)))
   EXECUTE FUNCTION guard_updated();

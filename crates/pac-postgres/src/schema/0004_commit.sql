@@ -37,10 +37,11 @@ RETURN lineage(revision) << 31 | floor(random() * 2147483648)::bigint;
 CREATE TYPE loaded AS (
   floor bigint, part boolean, at text,
   format smallint, revision bigint, stamp bigint, run_limit bigint, limit_version bigint,
-  last_ticket bigint, last_token bigint, queued bigint, started bigint,
+  last_ticket bigint, last_token bigint, queued bigint, started bigint, policy text,
   run_format smallint, run text, uid text, kind smallint, priority integer, ticket bigint,
   state smallint, token bigint, session bigint, orphaned boolean, outcome smallint,
-  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint);
+  abandoned boolean, queued_at bigint, started_at bigint, finished_at bigint, changed bigint,
+  terms text);
 REVOKE USAGE ON TYPE loaded FROM PUBLIC;
 
 -- Returns first the head with the floor, and whether what follows is a part; then the entries that
@@ -64,10 +65,10 @@ DECLARE
 BEGIN
   SELECT f.value, r.ctid, r.purged, counted(r.slots_from, 4611686018427387904), r.format,
       r.revision, r.stamp, r.run_limit, r.limit_version, r.last_ticket, r.last_token, r.queued,
-      r.started
+      r.started, r.policy::text
     INTO v_head.floor, v_head.at, v_purged, v_slots_from, v_head.format, v_head.revision,
       v_head.stamp, v_head.run_limit, v_head.limit_version, v_head.last_ticket,
-      v_head.last_token, v_head.queued, v_head.started
+      v_head.last_token, v_head.queued, v_head.started, v_head.policy
     FROM floor f LEFT JOIN LATERAL (
       SELECT k.ctid, k.* FROM repositories k
         WHERE k.ctid = p_at::tid AND (k.repository = p_repository) IS TRUE
@@ -87,25 +88,26 @@ BEGIN
   -- The types have to be those of the result, not domains.
   RETURN QUERY SELECT NULL::bigint, NULL::boolean, NULL::text, NULL::smallint, NULL::bigint,
       NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint,
-      NULL::bigint,
+      NULL::bigint, NULL::text,
       e.format::smallint, e.run::text, e.uid::text, e.kind::smallint, e.priority,
       e.ticket::bigint, e.state, e.token::bigint, e.session::bigint, e.orphaned,
       e.outcome::smallint, e.abandoned, e.queued_at::bigint, e.started_at::bigint,
-      e.finished_at::bigint, e.revision::bigint
+      e.finished_at::bigint, e.revision::bigint, e.terms::text
     FROM (
       SELECT q.format, q.run, q.uid, q.kind, q.priority, q.ticket, 0::smallint AS state,
           NULL::bigint AS token, q.session, false AS orphaned, NULL::smallint AS outcome,
           false AS abandoned, q.queued_at, NULL::bigint AS started_at,
-          NULL::bigint AS finished_at, q.revision
+          NULL::bigint AS finished_at, q.revision, q.terms
         FROM queue q WHERE q.repository = p_repository AND q.revision > v_after
       UNION ALL
       SELECT t.format, t.run, t.uid, t.kind, t.priority, t.ticket, 1::smallint, t.token, t.session,
-          t.orphaned, NULL, false, t.queued_at, t.started_at, NULL, t.revision
+          t.orphaned, NULL, false, t.queued_at, t.started_at, NULL, t.revision, t.terms
         FROM slots t WHERE t.repository = p_repository
           AND t.revision > greatest(v_after, v_slots_from - 1)
       UNION ALL (
         SELECT k.format, k.run, k.uid, k.kind, k.priority, k.ticket, 2::smallint, k.token, NULL,
-            false, k.outcome, k.abandoned, k.queued_at, k.started_at, k.finished_at, k.revision
+            false, k.outcome, k.abandoned, k.queued_at, k.started_at, k.finished_at, k.revision,
+            k.terms
           FROM history k WHERE k.repository = p_repository AND k.revision > v_after
           ORDER BY k.revision DESC LIMIT p_finished + 1)) e;
 END
@@ -140,6 +142,22 @@ CREATE FUNCTION counted(number bigint, most bigint) RETURNS bigint
 LANGUAGE sql IMMUTABLE
 RETURN CASE WHEN number BETWEEN 0 AND most THEN number ELSE 0 END;
 
+-- Terms or a policy as they are to be stored: a field that is null stands for the moment of the
+-- commit. STRICT: most runs have no terms, for which it is not called.
+CREATE FUNCTION at_moment(part text, moment bigint) RETURNS jsonb
+LANGUAGE sql IMMUTABLE STRICT
+RETURN CASE WHEN strpos(part, 'null') = 0 THEN part::jsonb
+  ELSE (SELECT jsonb_object_agg(f.key, CASE WHEN jsonb_typeof(f.value) = 'null' THEN to_jsonb(moment)
+      ELSE f.value END) FROM jsonb_each(part::jsonb) f) END;
+
+-- Whether the first run that waits could start: as `Head::could_start` says.
+CREATE FUNCTION could_start(run_limit bigint, queued bigint, started bigint, policy jsonb)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE
+RETURN queued > 0 AND (policy ? 'paused') IS NOT TRUE
+  AND (run_limit = 0 OR started + coalesce(number_in(policy, 'surplus'), 0)
+    + coalesce(number_in(policy, 'needs'), 0) < run_limit);
+
 -- Locks first and reads later: every statement of this function sees what was committed before that
 -- statement began, and a row that it locks as it is then. Sessions are locked first, in the order of
 -- their keys; a head that another transaction has locked is a conflict and not waited for. So there is
@@ -168,7 +186,10 @@ CREATE FUNCTION commit_batch(
   p_was bigint[], p_run text[], p_uid text[], p_kind smallint[],
   p_priority integer[], p_ticket bigint[], p_state smallint[], p_token bigint[], p_owner bigint[],
   p_orphaned boolean[], p_outcome smallint[], p_abandoned boolean[], p_adopted boolean[],
-  p_queued_at bigint[], p_started_at bigint[], p_finished_at bigint[]
+  p_queued_at bigint[], p_started_at bigint[], p_finished_at bigint[],
+  -- One for each repository, and one for each entry: null where there is none, and null in the place of
+  -- the array where none has any.
+  p_policy text[], p_terms text[]
 ) RETURNS TABLE (number integer, outcome smallint, moment bigint, about bigint, stamp bigint, at text)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
@@ -268,7 +289,8 @@ BEGIN
     UPDATE repositories r SET revision = p_expected[p.n] + 1, stamp = new_stamp(p_expected[p.n] + 1),
         run_limit = p_limit[p.n], limit_version = p_limit_version[p.n],
         last_ticket = p_last_ticket[p.n], last_token = p_last_token[p.n],
-        queued = p_queued[p.n], started = p_started[p.n]
+        queued = p_queued[p.n], started = p_started[p.n],
+        policy = coalesce(at_moment(p_policy[p.n], v_moment), r.policy)
       FROM unnest(v_places, v_held) p (place, n)
       WHERE r.ctid = p.place AND NOT p_remove[p.n]
       RETURNING p.n, r.ctid AS place, r.stamp::bigint),
@@ -316,31 +338,32 @@ BEGIN
     UPDATE slots t SET revision = f.revision, uid = p_uid[f.e], kind = p_kind[f.e],
         priority = p_priority[f.e], ticket = p_ticket[f.e], token = p_token[f.e],
         session = p_owner[f.e], orphaned = p_orphaned[f.e], adopted = p_adopted[f.e],
-        queued_at = f.queued_at, started_at = f.started_at
+        queued_at = f.queued_at, started_at = f.started_at,
+        terms = at_moment(p_terms[f.e], v_moment)
       FROM found f
       WHERE f.goes_on AND NOT f.waits AND t.ctid = f.place AND t.revision = f.was AND t.run = f.run
       RETURNING 1),
   queued AS (
-    INSERT INTO queue (ticket, revision, session, queued_at, priority, format, kind, repository,
-        run, uid)
+    INSERT INTO queue (ticket, revision, session, queued_at, priority, format, kind, terms,
+        repository, run, uid)
       SELECT p_ticket[c.e], c.revision, p_owner[c.e], c.queued_at, p_priority[c.e], 1,
-          p_kind[c.e], c.repository, c.run, p_uid[c.e]
+          p_kind[c.e], at_moment(p_terms[c.e], v_moment), c.repository, c.run, p_uid[c.e]
         FROM changed c WHERE c.state = 0),
   taken AS (
     INSERT INTO slots (ticket, token, revision, session, queued_at, started_at, head, priority,
-        format, kind, orphaned, adopted, repository, run, uid)
+        format, kind, orphaned, adopted, terms, repository, run, uid)
       SELECT p_ticket[c.e], p_token[c.e], c.revision, p_owner[c.e], c.queued_at, c.started_at,
-          c.head, p_priority[c.e], 1, p_kind[c.e], p_orphaned[c.e], p_adopted[c.e], c.repository,
-          c.run, p_uid[c.e]
+          c.head, p_priority[c.e], 1, p_kind[c.e], p_orphaned[c.e], p_adopted[c.e],
+          at_moment(p_terms[c.e], v_moment), c.repository, c.run, p_uid[c.e]
         FROM changed c WHERE c.state = 1
           -- Hashed once, where an EXISTS would read all that is found for each entry.
           AND NOT (c.goes_on AND c.e IN (SELECT f.e FROM found f WHERE f.goes_on AND NOT f.waits))),
   ended AS (
     INSERT INTO history (ticket, revision, token, queued_at, started_at, finished_at, priority,
-        format, kind, outcome, abandoned, repository, run, uid)
+        format, kind, outcome, abandoned, terms, repository, run, uid)
       SELECT p_ticket[c.e], c.revision, p_token[c.e], c.queued_at, c.started_at, c.finished_at,
-          p_priority[c.e], 1, p_kind[c.e], p_outcome[c.e], p_abandoned[c.e], c.repository, c.run,
-          p_uid[c.e]
+          p_priority[c.e], 1, p_kind[c.e], p_outcome[c.e], p_abandoned[c.e],
+          at_moment(p_terms[c.e], v_moment), c.repository, c.run, p_uid[c.e]
         FROM changed c WHERE c.state = 2),
   as_they_were AS (
     SELECT coalesce(bool_and(f.fits), true) AND count(*) = (SELECT count(*) FROM waited)

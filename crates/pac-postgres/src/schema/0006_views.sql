@@ -16,9 +16,12 @@ CREATE VIEW running AS
       at_time(t.queued_at) AS queued_at, at_time(t.started_at) AS started_at,
       t.orphaned AS orphaned, t.priority AS priority,
       CASE t.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
-      nullif(r.run_limit::bigint, 0) AS run_limit
+      nullif(r.run_limit::bigint, 0) AS run_limit,
+      weight_of(t.terms) AS weight, t.terms ->> 'group' AS run_group,
+      at_time(number_in(t.terms, 'asked')) AS asked_at
     FROM slots t LEFT JOIN repositories r ON r.repository = t.repository;
-COMMENT ON VIEW running IS 'the runs that hold a slot; run_limit is null where there is none';
+COMMENT ON VIEW running IS
+  'the runs that hold slots; run_limit is null where there is none, asked_at for those that were not asked to end';
 
 -- The runs that wait, each with its position in the queue of its repository, from 1 on.
 CREATE VIEW waiting AS
@@ -26,7 +29,8 @@ CREATE VIEW waiting AS
       -- By the column as it is shown: then a condition on it is looked up in the index first.
       row_number() OVER (PARTITION BY q.repository::text ORDER BY q.priority DESC, q.ticket) AS position,
       q.session::bigint AS session, at_time(q.queued_at) AS queued_at, q.priority AS priority,
-      CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind
+      CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
+      weight_of(q.terms) AS weight, q.terms ->> 'group' AS run_group
     FROM queue q;
 COMMENT ON VIEW waiting IS 'the runs that wait, and their position in the queue of their repository';
 
@@ -39,6 +43,8 @@ CREATE VIEW ended AS
       k.token::bigint AS token, at_time(k.queued_at) AS queued_at,
       at_time(k.started_at) AS started_at, at_time(k.finished_at) AS finished_at,
       k.priority AS priority,
-      CASE k.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind
+      CASE k.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
+      weight_of(k.terms) AS weight, k.terms ->> 'group' AS run_group,
+      at_time(number_in(k.terms, 'asked')) AS asked_at
     FROM history k;
 COMMENT ON VIEW ended IS 'how runs ended; token is null for those that never had a slot';

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use pac_core::driver::RepositoryCommit;
-use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
+use pac_core::state::{Entry, EntryState, Head, Policy, RunKind, RunOutcome, Terms};
 use pac_core::{Error, ErrorKind, MAX_COUNTER};
 
 use crate::client::{Param, Type};
@@ -36,6 +36,7 @@ pub(crate) struct HeadColumns {
     pub(crate) last_token: i64,
     pub(crate) queued: i64,
     pub(crate) started: i64,
+    pub(crate) policy: Option<String>,
 }
 
 impl HeadColumns {
@@ -50,6 +51,7 @@ impl HeadColumns {
             last_token: saturated(head.last_token.get()),
             queued: i64::from(head.queued),
             started: i64::from(head.started),
+            policy: head.policy.as_deref().map(Policy::to_json),
         }
     }
 }
@@ -71,6 +73,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) outcome: Option<i16>,
     pub(crate) abandoned: bool,
     pub(crate) adopted: bool,
+    pub(crate) terms: Option<String>,
     pub(crate) queued_at: Option<i64>,
     pub(crate) started_at: Option<i64>,
     pub(crate) finished_at: Option<i64>,
@@ -123,6 +126,7 @@ impl<'a> Columns<'a> {
             }),
             abandoned,
             adopted,
+            terms: entry.terms.as_deref().map(Terms::to_json),
             queued_at: clock::written(entry.queued),
             started_at: clock::written(entry.started),
             finished_at: clock::written(entry.finished),
@@ -144,6 +148,7 @@ pub(super) struct Batch<'a> {
     last_token: Vec<i64>,
     queued: Vec<i64>,
     started: Vec<i64>,
+    policy: Parts,
     /// How many entries there are up to this repository.
     last: Vec<i32>,
     alive_of: Vec<i32>,
@@ -169,6 +174,26 @@ struct Entries<'a> {
     queued_at: Vec<Option<i64>>,
     started_at: Vec<Option<i64>>,
     finished_at: Vec<Option<i64>>,
+    terms: Parts,
+}
+
+/// The JSON objects of a batch, one for each of its repositories or entries. No array where none has any.
+#[derive(Debug, Default)]
+struct Parts(Option<Vec<Option<String>>>);
+
+impl Parts {
+    /// Adds that of the next one, before which there were so many.
+    fn push(&mut self, before: usize, part: Option<String>) {
+        match &mut self.0 {
+            Some(parts) => parts.push(part),
+            None if part.is_none() => {}
+            None => {
+                let mut parts = vec![None; before];
+                parts.push(part);
+                self.0 = Some(parts);
+            }
+        }
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -199,19 +224,20 @@ impl<'a> Batch<'a> {
         self.last_token.push(head.last_token);
         self.queued.push(head.queued);
         self.started.push(head.started);
+        self.policy.push(self.repository.len() - 1, head.policy);
         for session in &changes.alive {
             self.alive_of.push(number);
             self.alive.push(saturated(session.get()));
         }
         for columns in Columns::of(commit) {
-            self.entries.push(&columns);
+            self.entries.push(columns);
         }
         self.last.push(counted(self.entries.was.len()));
         Ok(())
     }
 
     /// The arguments.
-    pub(super) fn params(&self) -> [Param<'_>; 30] {
+    pub(super) fn params(&self) -> [Param<'_>; 32] {
         let e = &self.entries;
         [
             (&self.repository, Type::TEXT_ARRAY),
@@ -244,12 +270,15 @@ impl<'a> Batch<'a> {
             (&e.queued_at, Type::INT8_ARRAY),
             (&e.started_at, Type::INT8_ARRAY),
             (&e.finished_at, Type::INT8_ARRAY),
+            (&self.policy.0, Type::TEXT_ARRAY),
+            (&e.terms.0, Type::TEXT_ARRAY),
         ]
     }
 }
 
 impl<'a> Entries<'a> {
-    fn push(&mut self, columns: &Columns<'a>) {
+    fn push(&mut self, columns: Columns<'a>) {
+        self.terms.push(self.was.len(), columns.terms);
         self.was.push(columns.was);
         self.run.push(columns.run);
         self.uid.push(columns.uid);

@@ -47,10 +47,15 @@ enum Replaces {
     Either,
 }
 
-/// What becomes of one entry, and what it takes the place of.
-type Part = (Becomes, Replaces);
+/// What becomes of one entry, what it takes the place of, and whether it has terms.
+type Part = (Becomes, Replaces, bool);
 
 fn part(columns: &Columns<'_>) -> Part {
+    let (becomes, replaces) = place(columns);
+    (becomes, replaces, columns.terms.is_some())
+}
+
+fn place(columns: &Columns<'_>) -> (Becomes, Replaces) {
     let ran = columns.started_at.is_some_and(|at| at != AT_COMMIT);
     let replaces = |replaces| match columns.was {
         ..=0 => Replaces::Nothing,
@@ -72,6 +77,8 @@ fn part(columns: &Columns<'_>) -> Part {
 struct Shape {
     /// Whether other sessions than its own have to live.
     others: bool,
+    /// Whether the repository has a policy.
+    policy: bool,
     parts: Vec<Part>,
 }
 
@@ -129,8 +136,10 @@ impl Statements {
             .map(|alive| saturated(alive.get()))
             .collect();
         others.retain(|other| *other != session);
+        let head = HeadColumns::of(&changes.head);
         let shape = Shape {
             others: !others.is_empty(),
+            policy: head.policy.is_some(),
             parts: entries.iter().map(|(part, _)| *part).collect(),
         };
         let entries = entries.into_iter();
@@ -143,10 +152,10 @@ impl Statements {
                 stamp: saturated(changes.expected.stamp.get()),
                 session,
                 others,
-                head: HeadColumns::of(&changes.head),
+                head,
                 most_finished: i64::try_from(most_finished).unwrap_or(i64::MAX - 1),
             },
-            entries: entries.map(|((becomes, _), one)| (becomes, one)).collect(),
+            entries: entries.map(|((becomes, ..), one)| (becomes, one)).collect(),
         })
     }
 
@@ -180,6 +189,9 @@ impl Statement<'_> {
         if !fixed.others.is_empty() {
             params.push((&fixed.others, Type::INT8_ARRAY));
         }
+        if head.policy.is_some() {
+            params.push((&head.policy, Type::TEXT));
+        }
         for (becomes, one) in &self.entries {
             params.extend::<[Param<'_>; 7]>([
                 (&one.run, Type::TEXT),
@@ -190,6 +202,9 @@ impl Statement<'_> {
                 (&one.ticket, Type::INT8),
                 (&one.queued_at, Type::INT8),
             ]);
+            if one.terms.is_some() {
+                params.push((&one.terms, Type::TEXT));
+            }
             match becomes {
                 Becomes::Waiting => params.push((&one.session, Type::INT8)),
                 Becomes::Running | Becomes::GoesOn => params.extend::<[Param<'_>; 5]>([
@@ -240,6 +255,18 @@ impl<'a> Text<'a> {
         } else {
             (12, "= $5", "", "EXISTS (SELECT FROM living)")
         };
+        // The time of the commit is read once: the policy and the answer say the same.
+        let (last, policy, now, moment) = if shape.policy {
+            (
+                last + 1,
+                format!(", policy = {schema}.at_moment(${}, n.moment)", last + 1),
+                format!("FROM (SELECT {schema}.now_millis() AS moment OFFSET 0) n "),
+                "n.moment".to_owned(),
+            )
+        } else {
+            let moment = format!("{schema}.now_millis() AS moment");
+            (last, String::new(), String::new(), moment)
+        };
         let sql = format!(
             "WITH living AS ( \
                SELECT k.id, pg_catalog.set_config('lock_timeout', '{PATIENCE}', true) \
@@ -249,10 +276,10 @@ impl<'a> Text<'a> {
              held AS ( \
                UPDATE {schema}.repositories r SET revision = $3 + 1, \
                  stamp = {schema}.new_stamp($3 + 1), run_limit = $6, limit_version = $7, \
-                 last_ticket = $8, last_token = $9, queued = $10, started = $11 \
-               WHERE r.ctid = $2::pg_catalog.tid AND (r.repository = $1) IS TRUE \
+                 last_ticket = $8, last_token = $9, queued = $10, started = $11{policy} \
+               {now}WHERE r.ctid = $2::pg_catalog.tid AND (r.repository = $1) IS TRUE \
                  AND r.revision = $3 AND r.stamp = $4 AND r.format = 1 AND {all_live} \
-               RETURNING r.ctid AS place, r.stamp, {schema}.now_millis() AS moment)"
+               RETURNING r.ctid AS place, r.stamp, {moment})"
         );
         Self {
             schema,
@@ -264,8 +291,8 @@ impl<'a> Text<'a> {
     }
 
     fn finish(mut self, shape: &Shape) -> String {
-        for (number, (becomes, replaces)) in shape.parts.iter().enumerate() {
-            self.entry(number, *becomes, *replaces);
+        for (number, part) in shape.parts.iter().enumerate() {
+            self.entry(number, *part);
         }
         let (schema, all_live) = (self.schema, self.all_live);
         let as_it_was = match self.found.as_slice() {
@@ -305,11 +332,18 @@ impl<'a> Text<'a> {
         format!("CASE {next} WHEN {AT_COMMIT} THEN h.moment ELSE {next} END")
     }
 
-    fn entry(&mut self, number: usize, becomes: Becomes, replaces: Replaces) {
+    fn entry(&mut self, number: usize, (becomes, replaces, has_terms): Part) {
         let (run, was) = (self.next(), self.next());
         let (uid, kind, priority, ticket) = (self.next(), self.next(), self.next(), self.next());
         let queued_at = self.next_time();
         let schema = self.schema;
+        let terms = has_terms.then(|| format!("{schema}.at_moment({}, h.moment)", self.next()));
+        let (column, terms_too) = match &terms {
+            Some(terms) => (", terms", format!(", {terms}")),
+            None => ("", String::new()),
+        };
+        // A run that goes on may have had some.
+        let terms = terms.as_deref().unwrap_or("NULL");
         let its_row = format!(
             "x.repository = $1 AND x.revision = {was} AND x.run = {run} AND x.format = 1 \
              AND EXISTS (SELECT FROM held)"
@@ -334,9 +368,9 @@ impl<'a> Text<'a> {
                 let session = self.next();
                 self.add(format_args!(
                     ", queued_{number} AS (INSERT INTO {schema}.queue (ticket, revision, session, \
-                       queued_at, priority, format, kind, repository, run, uid) \
+                       queued_at, priority, format, kind, repository, run, uid{column}) \
                      SELECT {ticket}, $3 + 1, {session}, {queued_at}, {priority}, 1, {kind}, $1, \
-                       {run}, {uid} FROM held h)"
+                       {run}, {uid}{terms_too} FROM held h)"
                 ));
             }
             Becomes::Running | Becomes::GoesOn => {
@@ -348,7 +382,8 @@ impl<'a> Text<'a> {
                         ", {name} AS (UPDATE {schema}.slots x SET revision = $3 + 1, uid = {uid}, \
                            kind = {kind}, priority = {priority}, ticket = {ticket}, \
                            token = {token}, session = {session}, orphaned = {orphaned}, \
-                           adopted = {adopted}, queued_at = {queued_at}, started_at = {started_at} \
+                           adopted = {adopted}, queued_at = {queued_at}, \
+                           started_at = {started_at}, terms = {terms} \
                          FROM held h WHERE {its_row} RETURNING 1)"
                     ));
                     found.push(name);
@@ -356,10 +391,10 @@ impl<'a> Text<'a> {
                     self.add(format_args!(
                         ", taken_{number} AS (INSERT INTO {schema}.slots (ticket, token, \
                            revision, session, queued_at, started_at, head, priority, format, \
-                           kind, orphaned, adopted, repository, run, uid) \
+                           kind, orphaned, adopted, repository, run, uid{column}) \
                          SELECT {ticket}, {token}, $3 + 1, {session}, {queued_at}, {started_at}, \
-                           h.place, {priority}, 1, {kind}, {orphaned}, {adopted}, $1, {run}, {uid} \
-                         FROM held h)"
+                           h.place, {priority}, 1, {kind}, {orphaned}, {adopted}, $1, {run}, \
+                           {uid}{terms_too} FROM held h)"
                     ));
                 }
             }
@@ -370,9 +405,10 @@ impl<'a> Text<'a> {
                 self.add(format_args!(
                     ", ended_{number} AS (INSERT INTO {schema}.history (ticket, revision, token, \
                        queued_at, started_at, finished_at, priority, format, kind, outcome, \
-                       abandoned, repository, run, uid) \
+                       abandoned, repository, run, uid{column}) \
                      SELECT {ticket}, $3 + 1, {token}, {queued_at}, {started_at}, {finished_at}, \
-                       {priority}, 1, {kind}, {outcome}, {abandoned}, $1, {run}, {uid} FROM held h)"
+                       {priority}, 1, {kind}, {outcome}, {abandoned}, $1, {run}, {uid}{terms_too} \
+                     FROM held h)"
                 ));
             }
         }
