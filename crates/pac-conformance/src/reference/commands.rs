@@ -165,6 +165,7 @@ impl Repository {
             (_, Some(Place::Running { token: has, .. })) if token.is_some_and(|t| t != has) => {
                 Answer::Stale(has)
             }
+            (Some(other), _) if other != asker.session => self.end(asker, name, How::Expired, true),
             _ => self.end(asker, name, How::Cancelled, true),
         }
     }

@@ -260,7 +260,7 @@ pub(super) fn is_spared(
 }
 
 /// The session that a live run waits for or holds its slot under, as an orphan too.
-fn holder_of(entry: &Entry) -> Option<SessionId> {
+pub(super) fn holder_of(entry: &Entry) -> Option<SessionId> {
     match entry.state {
         EntryState::Started { session, .. } => Some(session),
         EntryState::Queued { owner } => owner,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::admit::is_spared;
+use super::admit::{holder_of, is_spared};
 use super::command::{Admitted, Command, Death, Ended, Outcome};
 use super::plan::Plan;
 use super::request::RunRequest;
@@ -111,8 +111,14 @@ impl Plan<'_> {
                     Ended::Stale(current)
                 }
                 EntryState::Queued { .. } | EntryState::Started { .. } => {
+                    // Of a session that is over, it is not the asker's will that ends it.
+                    let is_lost = holder_of(entry).is_some_and(|holder| holder != issuer);
+                    let outcome = match is_lost {
+                        true => RunOutcome::Expired,
+                        false => RunOutcome::Cancelled,
+                    };
                     let entry = Entry::clone(entry);
-                    self.give_up(entry);
+                    self.give_up(entry, outcome);
                     Ended::Done
                 }
             },
