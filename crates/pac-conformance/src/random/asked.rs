@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use pac_core::manager::{Admission, Ending};
+use pac_core::manager::{Admission, Ending, LimitChange};
 use pac_core::protocol::Outcome;
 use pac_core::{Error, ErrorKind};
 
@@ -20,7 +20,7 @@ pub(super) struct Asked {
 pub(super) enum Seen {
     Admission(u8, Result<Admission, Error>),
     Ending(Result<Ending, Error>),
-    Limit(Result<(u32, bool), Error>),
+    Limit(Result<LimitChange, Error>),
     Removed(Result<Vec<u8>, Error>),
 }
 
@@ -45,7 +45,15 @@ pub(super) fn fits(answer: &Answer, seen: &Seen) -> bool {
             };
             edge::answer(&outcome) == *answer
         }
-        (Answer::Limit(limit, accepted, _), Seen::Limit(Ok(seen))) => (*limit, *accepted) == *seen,
+        (_, Seen::Limit(Ok(change))) => {
+            let outcome = Outcome::LimitSet {
+                limit: change.limit,
+                owner: change.owner,
+                accepted: change.accepted,
+                promoted: change.promoted.clone(),
+            };
+            edge::answer(&outcome) == *answer
+        }
         (Answer::Removed(runs), Seen::Removed(Ok(seen))) => runs == seen,
         _ => false,
     }
@@ -78,7 +86,7 @@ impl fmt::Display for Seen {
                 Ok(ending) => write!(f, "{:?}", ending.ended),
                 Err(error) => write!(f, "{error}"),
             },
-            Self::Limit(limit) => write!(f, "{limit:?}"),
+            Self::Limit(change) => write!(f, "{change:?}"),
             Self::Removed(removed) => write!(f, "{removed:?}"),
         }
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_core::driver::Driver;
-use pac_core::{FencingToken, Limit, LimitVersion, RepositoryKey};
+use pac_core::state::RulesChange;
+use pac_core::{FencingToken, Limit, RepositoryKey};
 use tokio::time::{sleep, timeout};
 
 use super::allowed::{Allowed, Background};
@@ -175,12 +176,12 @@ impl Cluster {
                 let ending = manager.cancel(key, &run, of.as_ref()).await;
                 (Ask::Cancel { name, uid }, Seen::Ending(ending))
             }
-            Deed::SetLimit { limit, version } => {
-                let announced = version.map(LimitVersion::new);
-                let change = manager.set_limit(key, Limit::new(limit), announced).await;
-                let change = change.map(|c| (c.limit.get().unwrap_or(0), c.accepted));
-                (Ask::SetLimit { limit, version }, Seen::Limit(change))
+            Deed::SetLimit { limit, claim } => {
+                let rules = RulesChange::limit(Limit::new(limit));
+                let change = manager.set_rules(key, rules, edge::claim(claim)).await;
+                (Ask::SetLimit { limit, claim }, Seen::Limit(change))
             }
+            Deed::Unpin => (Ask::Unpin, Seen::Limit(manager.unpin(key).await)),
             Deed::Remove => {
                 let ended = manager.remove_repository(key).await;
                 (

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use pac_core::protocol::{Admitted, Command, Death, Ended, Issuer, Outcome, RunRequest};
-use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
+use pac_core::state::{Entry, EntryState, Head, RulesChange, RunKind, RunOutcome};
 use pac_core::{
     FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, SessionId, Ticket, Uid,
 };
+use pac_core::{protocol, state};
 
-use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Run, Wish};
+use crate::reference::{Answer, Ask, Asker, Claim, How, Owner, Place, Repository, Run, Wish};
 
 /// The run with a number.
 pub(crate) fn key(name: u8) -> PipelineRunKey {
@@ -87,9 +88,11 @@ pub(crate) fn command(ask: &Ask) -> Command {
             ticket: Ticket::new(ticket),
             token: token.map(FencingToken::new),
         },
-        Ask::SetLimit { limit, version } => {
-            Command::limit(Limit::new(limit), version.map(LimitVersion::new))
-        }
+        Ask::SetLimit { limit, claim: by } => Command::SetLimit {
+            rules: RulesChange::limit(Limit::new(limit)),
+            claim: claim(by),
+        },
+        Ask::Unpin => Command::Unpin,
         Ask::Expire { session, lease_too } => Command::Expire {
             session: SessionId::new(session),
             death: if lease_too {
@@ -130,10 +133,15 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
         },
         Outcome::LimitSet {
             limit,
+            owner: by,
             accepted,
             promoted,
-            ..
-        } => Answer::Limit(limit.get().unwrap_or(0), *accepted, numbers(promoted)),
+        } => Answer::Limit(
+            limit.get().unwrap_or(0),
+            by.map(owner),
+            *accepted,
+            numbers(promoted),
+        ),
         Outcome::Swept { affected, promoted } => {
             Answer::Swept(numbers(affected), numbers(promoted))
         }
@@ -148,9 +156,12 @@ pub(crate) fn picture<'a>(
     head: &Head,
     entries: impl Iterator<Item = &'a Arc<Entry>>,
 ) -> Repository {
+    let beneath = head.policy.as_ref().and_then(|p| p.beneath.clone());
     Repository {
         exists,
         limit: head.limit.get().unwrap_or(0),
+        owner: head.owner().map(owner),
+        beneath: beneath.map(|(rules, by)| (rules.limit.get().unwrap_or(0), owner(by))),
         announced: head.limit_version.map(LimitVersion::get),
         commits: head.revision.get(),
         tickets: head.last_ticket.get(),
@@ -190,6 +201,25 @@ fn run(entry: &Entry) -> Run {
                 abandoned,
             },
         },
+    }
+}
+
+pub(crate) fn claim(claim: Claim) -> protocol::Claim {
+    match claim {
+        Claim::Propose => protocol::Claim::Propose,
+        Claim::Set => protocol::Claim::Set,
+        Claim::Announce(version) => protocol::Claim::Announce(LimitVersion::new(version)),
+        Claim::Pin => protocol::Claim::Pin,
+    }
+}
+
+pub(crate) fn owner(owner: state::Owner) -> Owner {
+    match owner {
+        state::Owner::Proposed => Owner::Proposed,
+        state::Owner::Set => Owner::Set,
+        state::Owner::Announced => Owner::Announced,
+        state::Owner::Pinned => Owner::Pinned,
+        owner => panic!("the reference model does not know {owner:?}"),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::check::Check;
-use crate::reference::{Ask, Asker, How, Place, Repository, Run, Wish};
+use crate::reference::{Ask, Asker, How, Owner, Place, Repository, Run, Wish};
 
 /// One commit.
 #[derive(Debug)]
@@ -47,15 +47,14 @@ impl Transition<'_> {
             return Some(format!("{running} run within a limit of {limit}"));
         }
         let allowed = match self.ask {
-            Ask::SetLimit { version, .. } => {
-                version.is_none() || self.before.announced.is_none_or(|a| version > Some(a))
-            }
+            Ask::SetLimit { claim, .. } => self.before.gives_way_to(claim),
+            Ask::Unpin => self.before.owner == Some(Owner::Pinned),
             Ask::Remove => true,
             _ => false,
         };
         let (before, now) = (self.before.limit, after.limit);
         (before != now && !allowed)
-            .then(|| format!("the limit went from {before} to {now} without a newer announcement"))
+            .then(|| format!("the limit went from {before} to {now} although another claim holds"))
     }
 
     fn order(&self) -> Option<String> {
@@ -140,7 +139,7 @@ impl Transition<'_> {
                 Place::Over { .. } => true,
             },
             Ask::Remove => true,
-            Ask::Reclaim { .. } | Ask::SetLimit { .. } | Ask::Promote => false,
+            Ask::Reclaim { .. } | Ask::SetLimit { .. } | Ask::Unpin | Ask::Promote => false,
         }
     }
 

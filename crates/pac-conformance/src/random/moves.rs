@@ -5,8 +5,8 @@ use std::fmt;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
-use super::steps::{NAMES, PARTIES, Token, any_end, any_limit, any_uid, any_version, any_wish};
-use crate::reference::{How, Wish};
+use super::steps::{NAMES, PARTIES, Token, any_claim, any_end, any_limit, any_uid, any_wish};
+use crate::reference::{Claim, How, Wish};
 
 /// The most moves of a sequence.
 const MOVES: usize = 20;
@@ -68,8 +68,9 @@ pub(crate) enum Deed {
     },
     SetLimit {
         limit: u32,
-        version: Option<u64>,
+        claim: Claim,
     },
+    Unpin,
     Remove,
 }
 
@@ -111,11 +112,11 @@ fn deed() -> impl Strategy<Value = Deed> {
             .prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
         2 => (name(), proptest::option::of(any_uid()))
             .prop_map(|(name, uid)| Deed::Cancel { name, uid }),
-        5 => (limit, any_version())
-            .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
+        5 => (limit, any_claim())
+            .prop_map(|(limit, claim)| Deed::SetLimit { limit, claim }),
         1 => any::<bool>().prop_map(|remove| match remove {
             true => Deed::Remove,
-            false => Deed::SetLimit { limit: 1, version: None },
+            false => Deed::Unpin,
         }),
     ]
 }
@@ -185,11 +186,8 @@ impl fmt::Display for Deed {
                 name,
                 uid: Some(uid),
             } => write!(f, "cancel run-{name}/{uid}"),
-            Self::SetLimit {
-                limit,
-                version: Some(version),
-            } => write!(f, "announce limit {limit} in version {version}"),
-            Self::SetLimit { limit, .. } => write!(f, "set limit {limit}"),
+            Self::SetLimit { limit, claim } => write!(f, "{claim} limit {limit}"),
+            Self::Unpin => f.write_str("unpin the limit"),
             Self::Remove => f.write_str("remove the repository"),
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
 use proptest::sample::select;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Wish};
+use crate::reference::{Answer, Ask, Asker, Claim, How, Owner, Place, Repository, Wish};
 
 /// The number of parties.
 pub(crate) const PARTIES: usize = 3;
@@ -54,8 +54,9 @@ enum Deed {
     },
     SetLimit {
         limit: u32,
-        version: Option<u64>,
+        claim: Claim,
     },
+    Unpin,
     /// The asker records the death of another party's previous session.
     Expire {
         of: usize,
@@ -185,7 +186,8 @@ impl World {
                     token: token.shown(&self.repository, name),
                 }
             }
-            Deed::SetLimit { limit, version } => Ask::SetLimit { limit, version },
+            Deed::SetLimit { limit, claim } => Ask::SetLimit { limit, claim },
+            Deed::Unpin => Ask::Unpin,
             Deed::Expire { of, lease_too } => Ask::Expire {
                 session: self.session_before(of)?,
                 lease_too,
@@ -303,6 +305,9 @@ fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
     // Prefer low limits: without a limit no run waits, and little happens.
     let limited = (1..NAMES.into()).contains(&world.repository.limit);
     let limit = if limited { 2 } else { 10 };
+    // A pin keeps others from changing the limit: it is taken back soon.
+    let pinned = world.repository.owner == Some(Owner::Pinned);
+    let unpin = if pinned { 5 } else { 1 };
     // Make it likely that the death of a session that still owns runs is recorded soon.
     let unnoticed = world.unnoticed();
     let expire = if unnoticed.is_empty() { 1 } else { 6 };
@@ -318,8 +323,9 @@ fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         2 => cancel.prop_map(|(name, uid)| Deed::Cancel { name, uid }),
         2 => (name(&running), Token::any())
             .prop_map(|(name, token)| Deed::Requeue { name, token }),
-        limit => (any_limit(), any_version())
-            .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
+        limit => (any_limit(), any_claim())
+            .prop_map(|(limit, claim)| Deed::SetLimit { limit, claim }),
+        unpin => Just(Deed::Unpin),
         1 => any_wish().prop_map(Deed::Adopt),
         expire => (of, proptest::bool::weighted(0.3))
             .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
@@ -355,8 +361,13 @@ pub(crate) fn any_limit() -> impl Strategy<Value = u32> {
     prop_oneof![8 => 1..=3_u32, 1 => Just(0), 1 => Just(u32::MAX)]
 }
 
-pub(crate) fn any_version() -> impl Strategy<Value = Option<u64>> {
-    proptest::option::of(0..4_u64)
+pub(crate) fn any_claim() -> impl Strategy<Value = Claim> {
+    prop_oneof![
+        5 => Just(Claim::Set),
+        5 => (0..4_u64).prop_map(Claim::Announce),
+        2 => Just(Claim::Propose),
+        1 => Just(Claim::Pin),
+    ]
 }
 
 pub(crate) fn any_end() -> impl Strategy<Value = How> {

@@ -40,7 +40,8 @@ impl Repository {
                 }
                 self.abandon(asker, (name, uid), owner, token)
             }
-            Ask::SetLimit { limit, version } => self.set_limit(asker, limit, version),
+            Ask::SetLimit { limit, claim } => self.set_limit(asker, limit, claim),
+            Ask::Unpin => self.unpin(asker),
             Ask::Expire { session, lease_too } => self.expire(asker, session, lease_too),
             Ask::Promote => Answer::Swept(Vec::new(), self.start_all(asker)),
             Ask::Remove => self.remove(),
@@ -188,20 +189,6 @@ impl Repository {
         }
     }
 
-    fn set_limit(&mut self, asker: Asker, limit: u32, version: Option<u64>) -> Answer {
-        let newer = match (version, self.announced) {
-            (Some(version), Some(announced)) => version > announced,
-            _ => true,
-        };
-        let mut started = Vec::new();
-        if newer {
-            self.limit = limit;
-            self.announced = version.or(self.announced);
-            started = self.start_all(asker);
-        }
-        Answer::Limit(self.limit, newer, started)
-    }
-
     fn expire(&mut self, asker: Asker, dead: u64, lease_too: bool) -> Answer {
         let mut touched = Vec::new();
         for run in &mut self.runs {
@@ -261,7 +248,7 @@ impl Repository {
 
     /// Starts the waiting runs that can start, first of the queue first; passes over runs that
     /// have no owner and that the asker cannot start.
-    fn start_all(&mut self, asker: Asker) -> Vec<u8> {
+    pub(super) fn start_all(&mut self, asker: Asker) -> Vec<u8> {
         let mut started = Vec::new();
         while self.has_room() {
             let next = self.queue().into_iter().find_map(|run| match run.place {

@@ -3,6 +3,7 @@
 //! that it checks; it is slow on purpose.
 
 mod commands;
+mod rules;
 
 use std::fmt;
 
@@ -13,6 +14,10 @@ pub(crate) struct Repository {
     pub(crate) exists: bool,
     /// The number of runs that may hold a slot at once; 0 means no limit.
     pub(crate) limit: u32,
+    /// The party that has set it.
+    pub(crate) owner: Option<Owner>,
+    /// The limit that is in force again once the present one is unpinned, and its owner.
+    pub(crate) beneath: Option<(u32, Owner)>,
     /// The version of the newest announced limit.
     pub(crate) announced: Option<u64>,
     /// The revision: the number of commits, plus what removals add.
@@ -89,6 +94,28 @@ pub(crate) enum How {
     QueueFull,
 }
 
+/// The party that a limit is set by, and what that holds against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Where nobody has set a limit, or where another proposal is in force and nothing waits or runs.
+    Propose,
+    /// Against everything but a pin.
+    Set,
+    /// Against everything but a pin and a newer announcement.
+    Announce(u64),
+    /// Against everything.
+    Pin,
+}
+
+/// The party that has set the limit in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Proposed,
+    Set,
+    Announced,
+    Pinned,
+}
+
 /// The session that issues a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Asker {
@@ -144,8 +171,9 @@ pub(crate) enum Ask {
     },
     SetLimit {
         limit: u32,
-        version: Option<u64>,
+        claim: Claim,
     },
+    Unpin,
     Expire {
         session: u64,
         lease_too: bool,
@@ -181,8 +209,8 @@ pub(crate) enum Answer {
     Stale(u64),
     /// There is no such run.
     Unknown,
-    /// The limit in force, whether the command set it, and the runs that start.
-    Limit(u32, bool, Vec<u8>),
+    /// The limit in force and its owner, whether the command set it, and the runs that start.
+    Limit(u32, Option<Owner>, bool, Vec<u8>),
     /// The runs affected by the death, and the runs that start.
     Swept(Vec<u8>, Vec<u8>),
     /// The runs that waited or ran.
@@ -230,8 +258,14 @@ impl fmt::Display for Repository {
             0 => f.write_str("no limit")?,
             limit => write!(f, "limit {limit}")?,
         }
+        if let Some(owner) = self.owner {
+            write!(f, " ({owner:?})")?;
+        }
+        if let Some((beneath, owner)) = self.beneath {
+            write!(f, " over {beneath} ({owner:?})")?;
+        }
         if let Some(version) = self.announced {
-            write!(f, " (version {version})")?;
+            write!(f, "; announced version {version}")?;
         }
         let (tickets, tokens) = (self.tickets, self.tokens);
         write!(f, "; last ticket {tickets}, last token {tokens}")?;
@@ -307,17 +341,25 @@ impl fmt::Display for Ask {
                 "abandon run-{name}/{uid} of ticket {ticket} and token {token:?} in the name of \
                  session {owner}"
             ),
-            Self::SetLimit {
-                limit,
-                version: Some(version),
-            } => write!(f, "announce limit {limit} in version {version}"),
-            Self::SetLimit { limit, .. } => write!(f, "set limit {limit}"),
+            Self::SetLimit { limit, claim } => write!(f, "{claim} limit {limit}"),
+            Self::Unpin => f.write_str("unpin the limit"),
             Self::Expire { session, lease_too } => {
                 let ttl = if *lease_too { "lease" } else { "session" };
                 write!(f, "expire session {session} ({ttl} TTL)")
             }
             Self::Promote => f.write_str("promote"),
             Self::Remove => f.write_str("remove the repository"),
+        }
+    }
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Propose => f.write_str("propose"),
+            Self::Set => f.write_str("set"),
+            Self::Announce(version) => write!(f, "announce in version {version}"),
+            Self::Pin => f.write_str("pin"),
         }
     }
 }
