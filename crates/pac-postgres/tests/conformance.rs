@@ -93,7 +93,7 @@ impl PostgresVandal {
                 };
                 let value = match sign {
                     '+' => r#"'{"colour": "red"}'"#,
-                    _ => "NULL",
+                    _ => "''",
                 };
                 (tables, format!("{column} = {value}"))
             }

@@ -17,6 +17,16 @@ use pac_core::protocol::Command;
 use pac_postgres::PostgresDriver;
 use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
 
+/// Terms with weights that no run has, and what is no object.
+const NO_TERMS: [&str; 6] = [
+    "'[]'",
+    "'7'",
+    r#"'{"weight": 0}'"#,
+    r#"'{"weight": 65536}'"#,
+    r#"'{"weight": 1.5}'"#,
+    r#"'{"weight": "2"}'"#,
+];
+
 const MOST: &str = "9223372036854775807";
 
 async fn store() -> (PostgresDriver, String) {
@@ -91,9 +101,22 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
         ("history", "revision", vec!["-1", &beyond]),
         ("history", "queued_at", vec!["-1", MOST]),
         ("history", "token", vec!["-1", &beyond]),
-        ("history", "outcome", vec!["-1", "4"]),
+        ("history", "outcome", vec!["-1", "7"]),
         ("history", "started_at", vec!["-1", MOST]),
         ("history", "finished_at", vec!["-1", MOST]),
+        ("queue", "terms", NO_TERMS.to_vec()),
+        ("slots", "terms", NO_TERMS.to_vec()),
+        ("history", "terms", NO_TERMS.to_vec()),
+        (
+            "repositories",
+            "policy",
+            vec![
+                "'[]'",
+                "'7'",
+                r#"'{"surplus": "2"}'"#,
+                r#"'{"needs": null}'"#,
+            ],
+        ),
         ("sessions", "id", vec!["-1", "0"]),
         (
             "sessions",

@@ -290,7 +290,7 @@ async fn a_read_takes_in_no_more_finished_runs_than_it_says() {
 }
 
 /// What is wrong with each of the spoilt repositories.
-const POISONS: [(&str, &str); 62] = [
+const POISONS: [(&str, &str); 74] = [
     ("repositories", "revision = -1"),
     ("repositories", "revision = 9223372036854775807"),
     ("repositories", "stamp = -1"),
@@ -356,6 +356,27 @@ const POISONS: [(&str, &str); 62] = [
     ("queue", "queued_at = 9223372036854775807"),
     ("history", "outcome = 9, finished_at = -9223372036854775808"),
     ("history", "token = 9223372036854775807"),
+    ("queue", "terms = 'no JSON'"),
+    ("queue", r#"terms = '{"weight": 1e99}'"#),
+    ("slots", "terms = 'no JSON'"),
+    (
+        "slots",
+        r#"terms = '{"weight": 1e99, "asked": 1e99, "group": {}}'"#,
+    ),
+    ("slots", r#"terms = '{"weight": [2]}'"#),
+    ("slots", r#"terms = '{"colour": "red"}'"#),
+    ("history", "terms = '[' || repeat('[', 100000)"),
+    ("history", r#"terms = '{"asked": "soon"}'"#),
+    ("repositories", "policy = 'no JSON'"),
+    (
+        "repositories",
+        r#"policy = '{"needs": 1e99, "surplus": -1e99}'"#,
+    ),
+    (
+        "repositories",
+        r#"policy = '{"surplus": "x", "paused": {}}'"#,
+    ),
+    ("repositories", r#"policy = '{"colour": "red"}'"#),
 ];
 
 #[tokio::test]
@@ -399,6 +420,12 @@ async fn one_spoilt_repository_spoils_no_other() {
         listed.extend(page.into_iter().map(|(key, _)| key));
     }
     assert!(listed.contains(&good));
+    // the views,
+    for view in ["running", "waiting", "ended"] {
+        // A row as a whole is made of all its columns.
+        let read = format!("SELECT count(v::text) FROM pac.{view} v");
+        store.execute(&read).await;
+    }
     // what a session has,
     let of_session = driver.repositories_of(store.session).await.unwrap();
     assert!(of_session.contains(&good));

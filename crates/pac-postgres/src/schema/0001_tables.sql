@@ -26,17 +26,20 @@ CREATE DOMAIN run_uid AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 128);
 CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
 -- 0 completed, 1 failed, 2 cancelled, 3 expired, 4 superseded, 5 timed out, 6 queue full.
 CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 6);
--- What a run asks beside a slot, as the core writes it. A guard adds up the weights: a number of slots
--- from 1 to 65535, and 1 where there is none.
-CREATE DOMAIN run_terms AS jsonb CHECK (jsonb_typeof(VALUE) = 'object'
-  AND CASE jsonb_typeof(VALUE -> 'weight')
-    WHEN 'number' THEN (VALUE ->> 'weight')::numeric BETWEEN 1 AND 65535
-      AND (VALUE ->> 'weight')::numeric % 1 = 0
-    ELSE VALUE -> 'weight' IS NULL END);
--- What a repository has beside a limit, as the core writes it.
-CREATE DOMAIN repository_policy AS jsonb CHECK (jsonb_typeof(VALUE) = 'object'
-  AND coalesce(jsonb_typeof(VALUE -> 'surplus'), 'number') = 'number'
-  AND coalesce(jsonb_typeof(VALUE -> 'needs'), 'number') = 'number');
+-- What a run asks beside a slot: a JSON object as the core writes it, or '' for nothing, which takes one
+-- byte where a null would take eight in each row. A guard adds up the weights: a number of slots from 1
+-- to 65535, and 1 where there is none.
+CREATE DOMAIN run_terms AS text COLLATE "C" CHECK (CASE WHEN VALUE = '' THEN true
+  WHEN jsonb_typeof(VALUE::jsonb) <> 'object' THEN false
+  WHEN jsonb_typeof(VALUE::jsonb -> 'weight') = 'number'
+    THEN (VALUE::jsonb ->> 'weight')::numeric BETWEEN 1 AND 65535
+      AND (VALUE::jsonb ->> 'weight')::numeric % 1 = 0
+  ELSE VALUE::jsonb -> 'weight' IS NULL END);
+-- What a repository has beside a limit, in the same way.
+CREATE DOMAIN repository_policy AS text COLLATE "C" CHECK (CASE WHEN VALUE = '' THEN true
+  ELSE jsonb_typeof(VALUE::jsonb) = 'object'
+    AND coalesce(jsonb_typeof(VALUE::jsonb -> 'surplus'), 'number') = 'number'
+    AND coalesce(jsonb_typeof(VALUE::jsonb -> 'needs'), 'number') = 'number' END);
 -- Who may use a domain may make an operator for it, which would fit better than the one that is meant.
 REVOKE USAGE ON DOMAIN counter, session_number, commit_stamp, run_count, moment, ttl, record_format,
   namespaced_name, run_uid, run_kind, run_outcome, run_terms, repository_policy FROM PUBLIC;
@@ -117,7 +120,7 @@ CREATE TABLE repositories (
   queued run_count NOT NULL,
   started run_count NOT NULL,
   -- Most repositories have none; one that has it keeps it.
-  policy repository_policy
+  policy repository_policy NOT NULL DEFAULT ''
 ) WITH (fillfactor = 50);
 
 -- A run is a row of one table at a time: of `queue` while it waits, of `slots` while it holds a slot;
@@ -141,7 +144,7 @@ CREATE TABLE queue (
   format record_format NOT NULL,
   kind run_kind NOT NULL,
   -- Most runs have none, in all three tables.
-  terms run_terms,
+  terms run_terms NOT NULL DEFAULT '',
   repository namespaced_name NOT NULL,
   run namespaced_name NOT NULL,
   uid run_uid NOT NULL
@@ -167,8 +170,8 @@ CREATE TABLE slots (
   orphaned boolean NOT NULL,
   -- The commit of `revision` recorded a slot that was taken already, not granted.
   adopted boolean NOT NULL,
-  -- Before all that is of different lengths: the guards read it.
-  terms run_terms,
+  -- The guards read it, so it comes before the texts that are longer.
+  terms run_terms NOT NULL DEFAULT '',
   repository namespaced_name NOT NULL,
   run namespaced_name NOT NULL,
   uid run_uid NOT NULL
@@ -192,7 +195,7 @@ CREATE TABLE history (
   kind run_kind NOT NULL,
   outcome run_outcome NOT NULL,
   abandoned boolean NOT NULL,
-  terms run_terms,
+  terms run_terms NOT NULL DEFAULT '',
   repository namespaced_name NOT NULL,
   run namespaced_name NOT NULL,
   uid run_uid NOT NULL
