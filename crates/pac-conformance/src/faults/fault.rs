@@ -17,6 +17,8 @@ pub enum Request {
     CloseSession,
     /// [`Driver::dead_sessions`].
     DeadSessions,
+    /// [`Driver::sessions`].
+    Sessions,
     /// [`Driver::repositories_of`].
     RepositoriesOf,
     /// [`Driver::load`].
@@ -31,11 +33,12 @@ pub enum Request {
 
 impl Request {
     /// All requests.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OpenSession,
         Self::KeepAlive,
         Self::CloseSession,
         Self::DeadSessions,
+        Self::Sessions,
         Self::RepositoriesOf,
         Self::Load,
         Self::Commit,
@@ -50,6 +53,7 @@ impl Request {
             Self::KeepAlive => "keep alive",
             Self::CloseSession => "close session",
             Self::DeadSessions => "look for dead sessions",
+            Self::Sessions => "read sessions",
             Self::RepositoriesOf => "look for a session's repositories",
             Self::Load => "load",
             Self::Commit => "commit",

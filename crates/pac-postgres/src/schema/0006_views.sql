@@ -16,8 +16,12 @@ CREATE VIEW running AS
       at_time(t.queued_at) AS queued_at, at_time(t.started_at) AS started_at,
       t.orphaned AS orphaned, t.priority AS priority,
       CASE t.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
-      nullif(r.run_limit::bigint, 0) AS run_limit
-    FROM slots t LEFT JOIN repositories r ON r.repository = t.repository;
+      nullif(r.run_limit::bigint, 0) AS run_limit,
+      s.program::text AS program, s.host::text AS host,
+      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
+        AS process
+    FROM slots t LEFT JOIN repositories r ON r.repository = t.repository
+      LEFT JOIN sessions s ON s.id = t.session;
 COMMENT ON VIEW running IS 'the runs that hold a slot; run_limit is null where there is none';
 
 -- The runs that wait, each with its position in the queue of its repository, from 1 on.
@@ -26,8 +30,11 @@ CREATE VIEW waiting AS
       -- By the column as it is shown: then a condition on it is looked up in the index first.
       row_number() OVER (PARTITION BY q.repository::text ORDER BY q.priority DESC, q.ticket) AS position,
       q.session::bigint AS session, at_time(q.queued_at) AS queued_at, q.priority AS priority,
-      CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind
-    FROM queue q;
+      CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
+      s.program::text AS program, s.host::text AS host,
+      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
+        AS process
+    FROM queue q LEFT JOIN sessions s ON s.id = q.session;
 COMMENT ON VIEW waiting IS 'the runs that wait, and their position in the queue of their repository';
 
 -- The ends of runs that are still remembered (see the settings for retention).
