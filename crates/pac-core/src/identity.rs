@@ -14,7 +14,7 @@ const PROGRAM: usize = 8;
 /// Who has opened a session: a program of some version, as a process on a host.
 ///
 /// It shows itself as `program@host#pid`. Each part has at most [`LONGEST`](Self::LONGEST) ASCII
-/// letters, digits and `-_.:/@#+`; no arguments, variables or settings of the process are in it
+/// letters, digits and `-_.:/+`; no arguments, variables or settings of the process are in it
 /// but `HOSTNAME`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionIdentity {
@@ -231,8 +231,7 @@ impl Word {
         }
         let allowed = text.chars().all(is_allowed);
         if !allowed || text.is_empty() || text.len() > SessionIdentity::LONGEST {
-            let rule =
-                "must be 1 to 63 ASCII letters, digits, '-', '_', '.', ':', '/', '@', '#' or '+'";
+            let rule = "must be 1 to 63 ASCII letters, digits, '-', '_', '.', ':', '/' or '+'";
             return Err(InvalidValue::new(what, text, rule));
         }
         Ok(Self::cleaned(text))
@@ -259,7 +258,7 @@ impl Word {
 }
 
 fn is_allowed(character: char) -> bool {
-    character.is_ascii_alphanumeric() || "-_.:/@#+".contains(character)
+    character.is_ascii_alphanumeric() || "-_.:/+".contains(character)
 }
 
 fn is_url(text: &str) -> bool {
@@ -304,7 +303,7 @@ mod tests {
     #[test]
     fn a_name_that_cannot_be_shown_is_refused() {
         let longest = "x".repeat(63);
-        for good in ["night-batch", "pac@web-0#1", &longest] {
+        for good in ["night-batch", "batch/web-0:1", &longest] {
             let named = SessionIdentity::named(good).unwrap();
             assert_eq!(named.to_string(), good);
             assert_eq!(
@@ -312,7 +311,16 @@ mod tests {
                 (None, None, None)
             );
         }
-        for bad in ["", "a b", "a\nb", "é", "a\u{1b}", "a=b", &"x".repeat(64)] {
+        for bad in [
+            "",
+            "a b",
+            "a\nb",
+            "é",
+            "a\u{1b}",
+            "me:pw@db",
+            "a=b",
+            &"x".repeat(64),
+        ] {
             let refused = SessionIdentity::named(bad).unwrap_err().to_string();
             assert!(refused.contains("1 to 63 ASCII letters"), "{refused}");
         }

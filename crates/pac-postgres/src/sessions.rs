@@ -125,7 +125,7 @@ impl Sessions {
     ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
         let schema = self.client.schema();
         let sql = format!(
-            "SELECT s.id::bigint, s.program::text, s.version::text, s.host::text, s.pid, \
+            "SELECT s.id::bigint, s.program::text, s.version::text, s.host::text, s.pid::bigint, \
                s.opened_at::bigint, \
                NOT {schema}.lives(s.dead, s.session_ttl, s.lease_ttl, s.deadline) \
              FROM {schema}.sessions s WHERE s.id = ANY ($1)"

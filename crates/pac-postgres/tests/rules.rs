@@ -105,6 +105,11 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
             "lease_ttl",
             vec!["-1", "0", "31622400001", MOST],
         ),
+        ("sessions", "opened_at", vec!["-1", MOST]),
+        ("sessions", "pid", vec!["-1", "4294967296"]),
+        ("sessions", "program", vec!["''", &long]),
+        ("sessions", "version", vec!["''", &long]),
+        ("sessions", "host", vec!["''", &long]),
         ("sessions", "deadline", vec!["-1", MOST]),
         ("sessions", "lease_deadline", vec!["-1", MOST]),
     ] {

@@ -128,7 +128,11 @@ async fn sessions_that_cannot_be_understood_keep_no_others_from_dying() {
         ("9", "1000, 1000, 9223372036854775807, 9223372036854775807"),
     ] {
         store
-            .execute(&format!("INSERT INTO pac.sessions VALUES ({id}, {rest})"))
+            .execute(&format!(
+                "INSERT INTO pac.sessions \
+                   (id, session_ttl, lease_ttl, deadline, lease_deadline, opened_at, program) \
+                 VALUES ({id}, {rest}, 0, 'x')"
+            ))
             .await;
     }
     let short = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(60));

@@ -77,9 +77,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use pac_core::{RepositoryKey, SessionIdentity};
     use pac_core::driver::{Driver, SessionTtl, Watch, WatchEvent};
     use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+    use pac_core::{RepositoryKey, SessionIdentity};
     use pac_memory::{MemoryDriver, MemoryOptions};
     use tokio::time::Instant;
 

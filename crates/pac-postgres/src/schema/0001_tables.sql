@@ -27,10 +27,12 @@ CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
 -- 0 completed, 1 failed, 2 cancelled, 3 expired.
 CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 3);
 -- Of who has opened a session; see open_session().
+CREATE DOMAIN process_number AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
 CREATE DOMAIN identity_part AS text COLLATE "C" CHECK (octet_length(VALUE) BETWEEN 1 AND 63);
 -- Who may use a domain may make an operator for it, which would fit better than the one that is meant.
 REVOKE USAGE ON DOMAIN counter, session_number, commit_stamp, run_count, moment, ttl, record_format,
-  namespaced_name, run_uid, run_kind, run_outcome, identity_part FROM PUBLIC;
+  namespaced_name, run_uid, run_kind, run_outcome, process_number, identity_part
+  FROM PUBLIC;
 
 CREATE TABLE meta (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -199,7 +201,7 @@ CREATE TABLE sessions (
   -- When it was opened, and by whom, for people to read. Renewals write none of it into the write-ahead
   -- log: what they change comes behind it.
   opened_at moment NOT NULL,
-  pid bigint,
+  pid process_number,
   program identity_part NOT NULL,
   version identity_part,
   host identity_part,
