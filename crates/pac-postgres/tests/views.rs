@@ -15,7 +15,7 @@ use std::process::Command as Program;
 use pac_core::driver::Driver;
 use pac_core::protocol::{Command, RunRequest};
 use pac_core::state::RunOutcome;
-use pac_core::{PipelineRunKey, RepositoryKey, SessionId};
+use pac_core::{PipelineRunKey, RepositoryKey, SessionId, SessionIdentity};
 use pac_postgres::PostgresDriver;
 use support::{NEWEST, SYSTEM, TTL, command, options, port, raw, set_limit, unique, value};
 
@@ -69,7 +69,8 @@ async fn every_example_of_the_guide_prints_what_it_shows_to_a_role_that_may_only
         let options = options(port(server));
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
-        let session = driver.open_session(TTL, &support::me()).await.unwrap();
+        let pac = SessionIdentity::cleaned("pac", "0.1.0", "ci-runner-7", Some(4242));
+        let session = driver.open_session(TTL, &pac).await.unwrap();
         fill(&driver, session).await;
         let (grants, _) = GUIDE.split_once("## Examples").unwrap();
         let grants = grants.split("```sql\n").nth(1).unwrap();
