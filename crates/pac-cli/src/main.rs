@@ -27,6 +27,7 @@ mod manifest_files;
 mod migrate;
 mod output;
 mod plan;
+mod process;
 mod release;
 mod replay;
 #[cfg(feature = "postgres")]

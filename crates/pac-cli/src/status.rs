@@ -18,8 +18,9 @@ use serde::Serialize;
 
 use crate::event::EventShape;
 use crate::exit::{Exit, Failure};
-use crate::format::{Format, FormatArg, Printer, table};
+use crate::format::{Format, FormatArg, Printer, fit, table};
 use crate::output::note;
+use crate::process::{ProcessShape, Processes};
 use crate::store;
 use crate::time::{humanise, now, rfc3339};
 use cluster::{ClusterArgs, Origins};
@@ -58,6 +59,8 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         let mut origins = args.cluster.origins().await?;
         let mut view = View::new(args, dead_sessions(&reader).await);
         let exit = each_repository(&reader, args.repository.as_ref(), async |status| {
+            let sessions = view.sessions(&status);
+            view.processes.read(&reader, sessions).await;
             if let Some(origins) = &mut origins {
                 origins.read(&status).await;
             }
@@ -146,6 +149,7 @@ struct Running<'a> {
     run: &'a str,
     token: u64,
     session: String,
+    process: Option<ProcessShape<'a>>,
     started_at: Option<String>,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
@@ -160,6 +164,7 @@ struct Queued<'a> {
     priority: i32,
     queued_at: Option<String>,
     owner: Option<String>,
+    process: Option<ProcessShape<'a>>,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
     #[serde(skip_serializing_if = "EventShape::is_empty")]
@@ -175,6 +180,7 @@ impl<'a> Shape<'a> {
     fn of(
         status: &'a RepositoryStatus,
         dead: &HashSet<SessionId>,
+        processes: &'a Processes,
         origins: Option<&'a Origins>,
     ) -> Self {
         let event = |run: &PipelineRunKey, uid: &Uid| {
@@ -185,6 +191,7 @@ impl<'a> Shape<'a> {
             run: run.run.as_str(),
             token: run.token.get(),
             session: run.session.to_string(),
+            process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
@@ -195,6 +202,7 @@ impl<'a> Shape<'a> {
             priority: run.priority.get(),
             queued_at: run.queued_at.map(rfc3339),
             owner: run.owner.map(|owner| owner.to_string()),
+            process: run.owner.and_then(|owner| processes.shape(owner)),
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
             event: event(&run.run, &run.uid),
         });
@@ -211,6 +219,7 @@ struct View {
     format: Format,
     all: bool,
     dead: HashSet<SessionId>,
+    processes: Processes,
     printer: Printer,
     shown: usize,
     cut: bool,
@@ -223,10 +232,26 @@ impl View {
             format,
             all: args.all,
             dead,
+            processes: Processes::default(),
             printer: Printer::new(format),
             shown: 0,
             cut: false,
         }
+    }
+
+    /// How many of the runs that wait are shown.
+    fn most_queued(&self) -> usize {
+        match self.format {
+            Format::Table if !self.all => QUEUED_SHOWN,
+            _ => usize::MAX,
+        }
+    }
+
+    /// The sessions of the runs that are shown of a repository.
+    fn sessions(&self, status: &RepositoryStatus) -> Vec<SessionId> {
+        let holders = status.running.iter().map(|run| run.session);
+        let queued = status.queued.iter().take(self.most_queued());
+        holders.chain(queued.filter_map(|run| run.owner)).collect()
     }
 
     /// Shows a repository. Returns false once enough have been shown.
@@ -236,7 +261,8 @@ impl View {
         origins: Option<&Origins>,
     ) -> Result<bool, Failure> {
         if self.format != Format::Table {
-            self.printer.item(&Shape::of(status, &self.dead, origins))?;
+            let shape = Shape::of(status, &self.dead, &self.processes, origins);
+            self.printer.item(&shape)?;
             return Ok(true);
         }
         if self.shown == REPOSITORIES_SHOWN && !self.all {
@@ -244,11 +270,56 @@ impl View {
             return Ok(false);
         }
         self.shown += 1;
-        let most = if self.all { usize::MAX } else { QUEUED_SHOWN };
-        let text = describe(status, most, &self.dead, origins, now());
+        let text = self.describe(status, origins, now());
         self.printer.text(&text)?;
         self.printer.flush()?;
         Ok(true)
+    }
+
+    /// Describes a repository in words and a table, with what its runs were made for if that was
+    /// asked.
+    fn describe(
+        &self,
+        status: &RepositoryStatus,
+        origins: Option<&Origins>,
+        now: Timestamp,
+    ) -> String {
+        let mut text = format!(
+            "{}  limit {}, {} running, {} queued\n",
+            status.repository,
+            status.limit,
+            status.running.len(),
+            status.queued.len()
+        );
+        if status.running.is_empty() && status.queued.is_empty() {
+            return text;
+        }
+        let header = ["run", "state", "token", "process", "for", "why it waits"];
+        let mut rows = table(header);
+        if origins.is_some() {
+            rows.set_header(header.into_iter().chain(["event"]));
+        }
+        fit(&mut rows);
+        let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
+        for run in &status.running {
+            let is_dead = self.dead.contains(&run.session);
+            let process = self.processes.cell(run.session);
+            let row = running(run, process, is_dead, now).into_iter();
+            rows.add_row(row.chain(event(&run.run, &run.uid)));
+        }
+        let most = self.most_queued();
+        for run in status.queued.iter().take(most) {
+            let is_dead = run.owner.is_some_and(|owner| self.dead.contains(&owner));
+            let process = run.owner.map(|owner| self.processes.cell(owner));
+            let row = queued(run, process, is_dead, now).into_iter();
+            rows.add_row(row.chain(event(&run.run, &run.uid)));
+        }
+        text.push_str(&format!("{rows}\n"));
+        let more = status.queued.len().saturating_sub(most);
+        if more > 0 {
+            text.push_str(&format!("… and {more} more that wait: --all shows them\n"));
+        }
+        text
     }
 
     fn end(mut self) -> Result<(), Failure> {
@@ -264,59 +335,7 @@ impl View {
     }
 }
 
-/// Describes a repository in words and a table, with what its runs were made for if that was asked.
-fn describe(
-    status: &RepositoryStatus,
-    most: usize,
-    dead: &HashSet<SessionId>,
-    origins: Option<&Origins>,
-    now: Timestamp,
-) -> String {
-    let mut text = format!(
-        "{}  limit {}, {} running, {} queued\n",
-        status.repository,
-        status.limit,
-        status.running.len(),
-        status.queued.len()
-    );
-    if status.running.is_empty() && status.queued.is_empty() {
-        return text;
-    }
-    let mut rows = table(["run", "state", "token", "session", "for", "why it waits"]);
-    if origins.is_some() {
-        rows.set_header([
-            "run",
-            "state",
-            "token",
-            "session",
-            "for",
-            "why it waits",
-            "event",
-        ]);
-    }
-    let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
-    for run in &status.running {
-        let row = running(run, dead.contains(&run.session), now).into_iter();
-        rows.add_row(row.chain(event(&run.run, &run.uid)));
-    }
-    for run in status.queued.iter().take(most) {
-        let is_dead = run.owner.is_some_and(|owner| dead.contains(&owner));
-        let row = queued(run, is_dead, now).into_iter();
-        rows.add_row(row.chain(event(&run.run, &run.uid)));
-    }
-    text.push_str(&format!("{rows}\n"));
-    if let Some(more) = status
-        .queued
-        .len()
-        .checked_sub(most)
-        .filter(|more| *more > 0)
-    {
-        text.push_str(&format!("… and {more} more that wait: --all shows them\n"));
-    }
-    text
-}
-
-fn running(run: &RunningRun, is_dead: bool, now: Timestamp) -> [String; 6] {
+fn running(run: &RunningRun, process: String, is_dead: bool, now: Timestamp) -> [String; 6] {
     let state = if run.orphaned {
         "running, orphaned"
     } else if is_dead {
@@ -328,13 +347,13 @@ fn running(run: &RunningRun, is_dead: bool, now: Timestamp) -> [String; 6] {
         run.run.to_string(),
         state.to_owned(),
         run.token.to_string(),
-        run.session.to_string(),
+        process,
         age(run.started_at, now),
         String::new(),
     ]
 }
 
-fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
+fn queued(run: &QueuedRun, process: Option<String>, is_dead: bool, now: Timestamp) -> [String; 6] {
     let priority = match run.priority.get() {
         0 => String::new(),
         priority => format!(", priority {priority}"),
@@ -343,8 +362,7 @@ fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
         run.run.to_string(),
         format!("queued at {}{priority}", run.position),
         String::new(),
-        run.owner
-            .map_or_else(|| "none".to_owned(), |owner| owner.to_string()),
+        process.unwrap_or_else(|| "none".to_owned()),
         age(run.queued_at, now),
         if is_dead {
             "its process is dead; it is about to be seen to".to_owned()

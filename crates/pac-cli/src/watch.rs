@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use pac_concurrency::{
-    Change, FencingToken, Limit, RepositoryKey, RunChange, RunStep, Settings, Timestamp,
+    Change, FencingToken, Limit, RepositoryKey, RunChange, RunStep, SessionId, Settings, Timestamp,
 };
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer};
 use crate::output::note;
+use crate::process::{ProcessShape, Processes};
 use crate::store;
 use crate::time::{humanise, now, rfc3339};
 
@@ -38,11 +39,16 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         let reader = store::reader(settings).await?;
         let mut watch = reader.watch(args.repository.clone()).await?;
         let mut printer = Printer::new(format);
+        let mut processes = Processes::default();
         loop {
-            let shape = match watch.next().await? {
-                Change::Run(run) => Shape::of_run(&run),
-                Change::Limit { repository, limit } => Shape::of_limit(&repository, limit),
-                Change::Removed(repository) => Shape::new(&repository, "removed", now()),
+            let change = watch.next().await?;
+            let shape = match &change {
+                Change::Run(run) => {
+                    processes.read(&reader, session_of(run)).await;
+                    Shape::of_run(run, &processes)
+                }
+                Change::Limit { repository, limit } => Shape::of_limit(repository, *limit),
+                Change::Removed(repository) => Shape::new(repository, "removed", now()),
                 Change::Unreadable(error) => {
                     note(error);
                     continue;
@@ -70,7 +76,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 
 /// The JSON and YAML output. Fields that do not apply to an event are left out.
 #[derive(Debug, Serialize)]
-struct Shape {
+struct Shape<'a> {
     at: String,
     event: String,
     repository: String,
@@ -80,6 +86,8 @@ struct Shape {
     token: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessShape<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queued_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,12 +101,23 @@ struct Shape {
     #[serde(skip_serializing_if = "Option::is_none")]
     queued: Option<u32>,
     #[serde(skip)]
+    cell: Option<String>,
+    #[serde(skip)]
     waited: Option<Duration>,
     #[serde(skip)]
     ran: Option<Duration>,
 }
 
-impl Shape {
+/// The session that a run has now.
+fn session_of(change: &RunChange) -> Option<SessionId> {
+    match change.step {
+        RunStep::Queued { owner } => owner,
+        RunStep::Started { session, .. } => Some(session),
+        RunStep::Finished(_) => None,
+    }
+}
+
+impl<'a> Shape<'a> {
     fn new(repository: &RepositoryKey, event: impl Into<String>, at: Timestamp) -> Self {
         Self {
             at: rfc3339(at),
@@ -107,12 +126,14 @@ impl Shape {
             run: None,
             token: None,
             session: None,
+            process: None,
             queued_at: None,
             started_at: None,
             finished_at: None,
             limit: None,
             running: None,
             queued: None,
+            cell: None,
             waited: None,
             ran: None,
         }
@@ -125,7 +146,7 @@ impl Shape {
         }
     }
 
-    fn of_run(change: &RunChange) -> Self {
+    fn of_run(change: &RunChange, processes: &'a Processes) -> Self {
         let (event, at, token, session) = match change.step {
             RunStep::Queued { owner } => {
                 let event = if owner.is_some() {
@@ -156,6 +177,8 @@ impl Shape {
             run: Some(change.run.to_string()),
             token: token.map(FencingToken::get),
             session: session.map(|session| session.to_string()),
+            process: session.and_then(|session| processes.shape(session)),
+            cell: session.map(|session| processes.cell(session)),
             queued_at: change.queued_at.map(rfc3339),
             started_at: change.started_at.map(rfc3339),
             finished_at: change.finished_at.map(rfc3339),
@@ -175,6 +198,9 @@ impl Shape {
         }
         if let Some(token) = self.token {
             line.push_str(&format!("  token {token}"));
+        }
+        if let Some(cell) = &self.cell {
+            line.push_str(&format!("  by {cell}"));
         }
         if let Some(waited) = self.waited {
             line.push_str(&format!("  waited {}", humanise(waited)));

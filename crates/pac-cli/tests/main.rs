@@ -34,3 +34,4 @@ mod terminal;
 mod terminal_store;
 mod transcript;
 mod webhook;
+mod who;

@@ -130,7 +130,8 @@ pub use pac_core::state::{RunKind, RunOutcome};
 pub use pac_core::text;
 pub use pac_core::{
     Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
-    RepositoryKey, Revision, SessionId, Stamp, Ticket, Timestamp, Uid, Version,
+    RepositoryKey, Revision, SessionId, SessionIdentity, SessionInfo, Stamp, Ticket, Timestamp,
+    Uid, Version,
 };
 #[cfg(feature = "etcd")]
 pub use pac_etcd::{EtcdDriver, EtcdOptions};

@@ -108,6 +108,7 @@ macro_rules! conformance {
                     finished_states_vanish_by_themselves;
                 Nothing s47_every_transition_has_its_time every_transition_has_its_time;
                 Nothing s48_all_repositories_can_be_listed all_repositories_can_be_listed;
+                Nothing a_session_tells_who_it_is a_session_tells_who_it_is;
             }
             time_limits {
                 Nothing a_run_waits_for_as_long_as_it_may a_run_waits_for_as_long_as_it_may;

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind};
+use crate::identity::{SessionIdentity, SessionInfo};
 use crate::name::RepositoryKey;
 use crate::protocol::{Changes, Death};
 use crate::state::{Head, Snapshot};
@@ -72,11 +73,16 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// What the store can do, in figures. Constant for the life of the driver.
     fn descriptor(&self) -> Descriptor;
 
-    /// Opens a session that lives for `ttl` and can be renewed. Its id is never used again.
+    /// Opens a session that lives for `ttl` and can be renewed. Its id is never used again. Who
+    /// opens it is stored with it, and when, in the same write.
     ///
     /// # Errors
     /// `InvalidInput` when the store cannot keep such a TTL, and the store's own.
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error>;
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error>;
 
     /// Renews both TTLs of a session from now on, by the store's clock.
     ///
@@ -102,6 +108,17 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The store's own.
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error>;
+
+    /// What is known of each of these sessions, in no particular order: alive, or dead and with
+    /// queued or started entries. One that the store does not know, or of which it keeps nothing that
+    /// can be understood, is left out. Changes nothing.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error>;
 
     /// The repositories in which a session has queued or started entries; perhaps also some
     /// in which it had.

@@ -9,10 +9,10 @@
 
 use crate::support;
 
-use pac_core::ErrorKind;
 use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit};
 use pac_core::protocol::{Admitted, Command, Issuer, Outcome, apply};
 use pac_core::state::{RepositoryState, RunOutcome, Weight};
+use pac_core::{ErrorKind, SessionIdentity};
 use pac_postgres::{Password, PostgresDriver};
 use support::proxy::Proxy;
 use support::{
@@ -34,7 +34,7 @@ async fn with_limit_two(port: u16) -> (PostgresDriver, String) {
     let options = options(port);
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 2).await;
     command(&driver, session, &key("web"), &Command::Admit(durable("a"))).await;
     (driver, schema)
@@ -105,7 +105,10 @@ async fn a_broken_client_cannot_start_more_than_the_limit() {
 #[tokio::test]
 async fn slots_are_counted_by_what_a_run_takes() {
     let (driver, schema) = with_limit_two(port(SYSTEM)).await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver
+        .open_session(TTL, &SessionIdentity::of_this_process())
+        .await
+        .unwrap();
     set_limit(&driver, session, &key("web"), 4).await;
     let client = raw(port(SYSTEM)).await;
     let refused = async |sql: String| {
@@ -148,7 +151,10 @@ async fn terms_are_sent_where_there_are_some_and_outlive_their_driver() {
     let proxy = Proxy::to(port(SYSTEM)).await;
     let options = options(proxy.port);
     let driver = PostgresDriver::connect(options.clone()).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver
+        .open_session(TTL, &SessionIdentity::of_this_process())
+        .await
+        .unwrap();
     let web = key("web");
     set_limit(&driver, session, &web, 2).await;
     command(&driver, session, &web, &Command::Admit(durable("first"))).await;
@@ -203,7 +209,7 @@ async fn two_broken_clients_at_once_cannot_either() {
 #[tokio::test]
 async fn one_repository_that_the_database_refuses_spoils_no_other() {
     let (driver, schema) = with_limit_two(port(SYSTEM)).await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let issuer = Issuer {
         session,
         takes_ownerless: false,
@@ -277,7 +283,7 @@ async fn an_outcome_that_nobody_knows_is_not_overlooked() {
 #[tokio::test]
 async fn adoptions_beyond_the_limit_pass_with_what_was_granted_before_them() {
     let (driver, _schema) = with_limit_two(port(SYSTEM)).await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let issuer = Issuer {
         session,
         takes_ownerless: false,
@@ -342,7 +348,7 @@ async fn the_documented_grants_are_enough_and_less_is_said() {
         }
         // and with the grants of the guide it works.
         let driver = PostgresDriver::connect(options.clone()).await.unwrap();
-        let session = driver.open_session(TTL).await.unwrap();
+        let session = driver.open_session(TTL, &support::me()).await.unwrap();
         driver.keep_alive(session).await.unwrap();
         set_limit(&driver, session, &key("web"), 1).await;
         command(&driver, session, &key("web"), &Command::Admit(durable("a"))).await;
@@ -389,7 +395,7 @@ async fn many_start_at_once_and_a_newer_schema_is_refused() {
 async fn old_and_new_repositories_start_runs_together() {
     let proxy = Proxy::to(port(SYSTEM)).await;
     let driver = PostgresDriver::connect(options(proxy.port)).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let both = [key("old"), key("new")];
     for repository in &both {
         set_limit(&driver, session, repository, 1).await;

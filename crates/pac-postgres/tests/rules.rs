@@ -38,7 +38,7 @@ async fn store() -> (PostgresDriver, String) {
 #[tokio::test]
 async fn the_database_takes_no_value_that_no_commit_makes() {
     let (driver, schema) = store().await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 1).await;
     for name in ["ended", "a", "b"] {
         let admit = Command::Admit(durable(name));
@@ -128,6 +128,11 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
             "lease_ttl",
             vec!["-1", "0", "31622400001", MOST],
         ),
+        ("sessions", "opened_at", vec!["-1", MOST]),
+        ("sessions", "pid", vec!["-1", "4294967296"]),
+        ("sessions", "program", vec!["''", &long]),
+        ("sessions", "version", vec!["''", &long]),
+        ("sessions", "host", vec!["''", &long]),
         ("sessions", "deadline", vec!["-1", MOST]),
         ("sessions", "lease_deadline", vec!["-1", MOST]),
     ] {
@@ -160,9 +165,9 @@ async fn a_ttl_that_no_store_keeps_is_refused_with_its_rule() {
         SessionTtl::new(Duration::from_secs(15), longest + Duration::from_secs(1)),
         SessionTtl::new(Duration::ZERO, Duration::from_secs(1)),
     ] {
-        let error = driver.open_session(ttl).await.unwrap_err();
+        let error = driver.open_session(ttl, &support::me()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
     let ttl = SessionTtl::new(longest, longest);
-    driver.open_session(ttl).await.unwrap();
+    driver.open_session(ttl, &support::me()).await.unwrap();
 }

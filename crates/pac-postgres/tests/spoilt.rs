@@ -39,7 +39,7 @@ impl Store {
         options.retention = Retention::new(Duration::from_secs(3_600), 10);
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
-        let session = driver.open_session(TTL).await.unwrap();
+        let session = driver.open_session(TTL, &support::me()).await.unwrap();
         let store = Self {
             driver,
             client: raw(port(SYSTEM)).await,
@@ -128,11 +128,15 @@ async fn sessions_that_cannot_be_understood_keep_no_others_from_dying() {
         ("9", "1000, 1000, 9223372036854775807, 9223372036854775807"),
     ] {
         store
-            .execute(&format!("INSERT INTO pac.sessions VALUES ({id}, {rest})"))
+            .execute(&format!(
+                "INSERT INTO pac.sessions \
+                   (id, session_ttl, lease_ttl, deadline, lease_deadline, opened_at, program) \
+                 VALUES ({id}, {rest}, 0, 'x')"
+            ))
             .await;
     }
     let short = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(60));
-    let silent = driver.open_session(short).await.unwrap();
+    let silent = driver.open_session(short, &support::me()).await.unwrap();
     let web = key("web");
     command(driver, silent, &web, &Command::Admit(durable("a"))).await;
     let dies = async {

@@ -14,7 +14,8 @@ use pac_core::state::{
     Snapshot, Terms,
 };
 use pac_core::{
-    Error, FencingToken, Limit, Priority, RepositoryKey, Revision, SessionId, Ticket, Version,
+    Error, FencingToken, Limit, Priority, RepositoryKey, Revision, SessionId, SessionIdentity,
+    Ticket, Version,
 };
 
 use crate::{Fixture, repository, run, uid};
@@ -185,9 +186,11 @@ impl<'a> Book<'a> {
         let repository = repository(name);
         let loaded = fixture.driver().load(&repository, None).await.unwrap();
         let ttl = SessionTtl::new(lease, lease);
+        let identity = SessionIdentity::of_this_process();
+        let session = fixture.driver().open_session(ttl, &identity).await.unwrap();
         Self {
             fixture,
-            session: fixture.driver().open_session(ttl).await.unwrap(),
+            session,
             state: RepositoryState::from_snapshot(&loaded).unwrap(),
             floor: loaded.head.floor_after_removal(),
             tickets: Cell::default(),

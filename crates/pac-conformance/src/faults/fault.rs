@@ -17,6 +17,8 @@ pub enum Request {
     CloseSession,
     /// [`Driver::dead_sessions`].
     DeadSessions,
+    /// [`Driver::sessions`].
+    Sessions,
     /// [`Driver::repositories_of`].
     RepositoriesOf,
     /// [`Driver::load`].
@@ -33,11 +35,12 @@ pub enum Request {
 
 impl Request {
     /// All requests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OpenSession,
         Self::KeepAlive,
         Self::CloseSession,
         Self::DeadSessions,
+        Self::Sessions,
         Self::RepositoriesOf,
         Self::Load,
         Self::Commit,
@@ -53,6 +56,7 @@ impl Request {
             Self::KeepAlive => "keep alive",
             Self::CloseSession => "close session",
             Self::DeadSessions => "look for dead sessions",
+            Self::Sessions => "read sessions",
             Self::RepositoriesOf => "look for a session's repositories",
             Self::Load => "load",
             Self::Commit => "commit",

@@ -40,9 +40,13 @@ CREATE DOMAIN repository_policy AS text COLLATE "C" CHECK (CASE WHEN VALUE = '' 
   ELSE jsonb_typeof(VALUE::jsonb) = 'object'
     AND coalesce(jsonb_typeof(VALUE::jsonb -> 'surplus'), 'number') = 'number'
     AND coalesce(jsonb_typeof(VALUE::jsonb -> 'needs'), 'number') = 'number' END);
+-- Of who has opened a session; see open_session().
+CREATE DOMAIN process_number AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
+CREATE DOMAIN identity_part AS text COLLATE "C" CHECK (octet_length(VALUE) BETWEEN 1 AND 63);
 -- Who may use a domain may make an operator for it, which would fit better than the one that is meant.
 REVOKE USAGE ON DOMAIN counter, session_number, commit_stamp, run_count, moment, ttl, record_format,
-  namespaced_name, run_uid, run_kind, run_outcome, run_terms, repository_policy FROM PUBLIC;
+  namespaced_name, run_uid, run_kind, run_outcome, run_terms, repository_policy, process_number,
+  identity_part FROM PUBLIC;
 
 CREATE TABLE meta (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -215,6 +219,13 @@ CREATE TABLE sessions (
   id session_number PRIMARY KEY DEFAULT new_session(),
   session_ttl ttl NOT NULL,
   lease_ttl ttl NOT NULL,
+  -- When it was opened, and by whom, for people to read. Renewals write none of it into the write-ahead
+  -- log: what they change comes behind it.
+  opened_at moment NOT NULL,
+  pid process_number,
+  program identity_part NOT NULL,
+  version identity_part,
+  host identity_part,
   deadline moment NOT NULL,
   lease_deadline moment NOT NULL,
   -- Set once, and never taken back.
