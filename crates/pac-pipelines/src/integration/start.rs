@@ -196,7 +196,7 @@ impl Engine {
         let running: Vec<_> = {
             let seen = self.seen();
             let limit = seen.limit(repository).and_then(|l| l.limit.get());
-            let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+            let Some(limit) = limit else {
                 return Ok(false);
             };
             let mode = self.options.mode;
@@ -205,7 +205,9 @@ impl Engine {
                 .filter(|view| view.key != *starting);
             let running = others.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
             let running: Vec<_> = running.map(Arc::clone).collect();
-            if running.len() < limit {
+            let weights = running.iter();
+            let weights = weights.map(|view| seen.policies(repository, view).weight);
+            if weights.map(|weight| u64::from(weight.get())).sum::<u64>() < limit.into() {
                 return Ok(false);
             }
             running
@@ -285,16 +287,31 @@ impl Engine {
 }
 
 /// The right to start a run, which comes back also when the task that starts it panics.
-struct StartClaim<'a> {
+pub(super) struct StartClaim<'a> {
     engine: &'a Engine,
     repository: &'a RepositoryKey,
     run: &'a PipelineRunKey,
     is_open: bool,
 }
 
-impl StartClaim<'_> {
+impl<'a> StartClaim<'a> {
+    /// The right to start a run; `None`, and noted, when it is being started already.
+    pub(super) fn take(
+        engine: &'a Engine,
+        repository: &'a RepositoryKey,
+        run: &'a PipelineRunKey,
+    ) -> Option<Self> {
+        let is_open = engine.claim_start(run);
+        is_open.then_some(Self {
+            engine,
+            repository,
+            run,
+            is_open,
+        })
+    }
+
     /// Gives the right back. True when there was a further reason to start the run meanwhile.
-    fn end(mut self) -> bool {
+    pub(super) fn end(mut self) -> bool {
         self.is_open = false;
         self.engine.end_start(self.run)
     }
