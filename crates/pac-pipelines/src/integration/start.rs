@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::FutureExt;
 use pac_core::manager::{Admission, Lease};
 use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
@@ -124,6 +125,10 @@ impl Engine {
         loop {
             if !self.manager.holds(&lease) {
                 return Left::Open(None);
+            }
+            // Given back to the queue, it would not be asked any more.
+            if !is_ambiguous && lease.cancel_requested().now_or_never().is_some() {
+                return self.end_granted(lease).await;
             }
             let mut outcome = {
                 // Only for as long as the cluster is asked: one that refuses a run for hours, or
@@ -276,6 +281,27 @@ impl Engine {
         self.tell(repository, run, uid, || {
             Some(What::StartedUnprepared { missing })
         });
+    }
+
+    /// Has a run ended that was asked to end and has not started, and frees its slot.
+    async fn end_granted(&self, lease: Lease) -> Left {
+        let (repository, run) = (lease.repository().clone(), lease.run().clone());
+        let seen = self.seen().run(&run).map(Arc::clone);
+        let Some(view) = seen.filter(|view| view.uid == *lease.uid()) else {
+            return Left::Open(None);
+        };
+        match self.end_held(&view).await {
+            Ok(true) => {
+                self.tell_of(&repository, &view, What::AskedToEnd { runs: false });
+                self.give_back(lease).await
+            }
+            // It is looked at anew, as it is by then.
+            Ok(false) => Left::Open(None),
+            Err(error) => {
+                tracing::warn!(%run, %error, "could not have a run ended that was asked to end");
+                Left::Open(None)
+            }
+        }
     }
 
     async fn give_back(&self, lease: Lease) -> Left {
