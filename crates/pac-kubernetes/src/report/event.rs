@@ -127,7 +127,7 @@ impl Told {
                 ("StartedUnprepared", "Start", true, note)
             }
             What::InTwoModes { limited_by } => {
-                let annotation = pac_pipelines::vocabulary::LIMIT;
+                let annotation = vocabulary::LIMIT;
                 let note = if limited_by == repository {
                     format!(
                         "not managed: {repository} has both spec.concurrency_limit and the \
