@@ -145,14 +145,16 @@ fn what_annotations_ask_for_is_planned() {
     ];
     assert_eq!(fates(&planned), expected);
     let paused = [
-        repository(&[("pause", "the registry moves")]),
-        run("a", 1, &[]),
+        repository(&[("pause", "the registry moves"), ("order", "lifo")]),
+        run("a", 1, &[("weight", "none")]),
     ]
     .concat();
     let planned = plan(&[("all.yaml", &paused)], &["-o", "json"]);
     let (_, state, reason) = fates(&planned).remove(0);
     assert_eq!(state, "queued");
     assert!(reason.ends_with("the registry moves"), "{reason}");
+    let warnings = json(&planned)["warnings"].as_array().unwrap().len();
+    assert_eq!((planned.code, warnings), (0, 2), "{planned:?}");
 }
 
 #[test]

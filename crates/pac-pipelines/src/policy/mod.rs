@@ -89,6 +89,21 @@ impl Policies {
         policies
     }
 
+    /// The values on a Repository that break the rule of their annotation, and count as absent for
+    /// all of its runs.
+    #[must_use]
+    pub fn faults(repository: &RepositoryView) -> Vec<ModelError> {
+        let mut policies = Self::default();
+        for policy in POLICIES {
+            let values = Marks::on_repository(repository);
+            policy.read(values, &mut policies, |policies| &mut policies.invalid);
+        }
+        policies
+            .invalid
+            .extend(QueuePolicies::of(repository).invalid);
+        policies.invalid
+    }
+
     /// A request for a run that is treated so.
     #[must_use]
     pub(crate) fn put_into(&self, request: RunRequest) -> RunRequest {
@@ -356,6 +371,10 @@ mod tests {
             .insert(vocabulary::MAX_QUEUED.to_owned(), "x".to_owned());
         let policies = Policies::of(&view, Some(&owner));
         assert_eq!(policies.invalid.len(), 6, "{:?}", policies.invalid);
+        owner
+            .annotations
+            .insert(vocabulary::WEIGHT.to_owned(), "0".to_owned());
+        assert_eq!(Policies::faults(&owner).len(), 2);
         let request = RunRequest::durable(view.key.clone(), view.uid.clone());
         assert_eq!(policies.put_into(request.clone()), request);
     }
