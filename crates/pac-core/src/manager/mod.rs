@@ -25,7 +25,8 @@ use std::sync::Arc;
 
 pub use crate::event::{Event, LeaseLoss};
 pub use crate::status::{
-    FinishedRun, QueuedRun, RepositoryStatus, RepositorySummary, RunStatus, RunningRun, WaitReason,
+    FinishedRun, Paused, QueuedRun, RepositoryStatus, RepositorySummary, RunStatus, RunningRun,
+    WaitReason,
 };
 pub use handles::admission::{Admission, Ending};
 pub use handles::grants::Grants;
