@@ -1,18 +1,33 @@
-//! `pac cancel`: ends a run that waits or runs.
+//! `pac cancel`: ends runs that wait or run, or asks them to end.
 
-use pac_concurrency::{PipelineRunKey, RepositoryKey, Settings};
+use std::time::Duration;
+
+use pac_concurrency::{
+    Cancellation, ConcurrencyManager, Group, PipelineRunKey, RepositoryKey, Settings, Swept, Which,
+};
+use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
-use crate::format::FormatArg;
+use crate::format::{FormatArg, print_result};
+use crate::limit::started;
 use crate::release::report;
-use crate::store;
+use crate::store::{self, confirm};
+use crate::time::{now, parse_duration};
 
 const AFTER_HELP: &str = "\
 A run that waits leaves the queue; one that runs loses its slot, and the next starts. A command
 under `pac exec` is ended with it. For a PipelineRun, its controller asks the cluster to end it,
 with its next comparison of both: within minutes.
 
-Exit codes: 0 also when it had ended before, 1 when there is no such run.";
+With --ask, a run that runs keeps its slot until it has ended: `pac exec` sends its command SIGTERM, and
+SIGKILL after its grace. With --waiting, one that has started goes on, also one that starts in this
+instant: the store judges that with the change itself.
+
+Without RUN, all that are meant are ended together: those of --group, those that were queued longer ago
+than --older-than, by the clock of this machine; or all of them, and then it asks first.
+
+Exit codes: 0 when something ended or was asked to, and when RUN had ended before; 1 when there was
+nothing to end: no such run, or it has started and only a waiting one was meant.";
 
 /// The arguments of `pac cancel`.
 #[derive(Debug, clap::Args)]
@@ -23,18 +38,140 @@ pub(crate) struct Args {
     repository: RepositoryKey,
 
     /// The run
-    #[arg(value_name = "RUN-NS/RUN-NAME")]
-    run: PipelineRunKey,
+    #[arg(
+        value_name = "RUN-NS/RUN-NAME",
+        required_unless_present_any = ["group", "older_than", "all", "waiting"],
+        conflicts_with_all = ["group", "older_than", "all"]
+    )]
+    run: Option<PipelineRunKey>,
+
+    /// Only what waits; by itself, all that waits
+    #[arg(long, conflicts_with = "ask")]
+    waiting: bool,
+
+    /// Ask what runs to end, and leave it its slot until then
+    #[arg(long)]
+    ask: bool,
+
+    /// The runs of this group
+    #[arg(long, value_name = "G")]
+    group: Option<Group>,
+
+    /// The runs that were queued longer ago
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    older_than: Option<Duration>,
+
+    /// All runs of the repository
+    #[arg(long)]
+    all: bool,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
 
     #[command(flatten)]
     output: FormatArg,
 }
 
-/// Ends the run.
+/// The JSON and YAML output where many are ended.
+#[derive(Serialize)]
+struct Shape<'a> {
+    repository: &'a str,
+    result: &'static str,
+    runs: Vec<&'a str>,
+    promoted: Vec<&'a str>,
+}
+
+/// Ends the run, or the runs.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
-    let answer = store::block_on(store::with_manager(settings, async |manager| {
-        let ending = manager.cancel(&args.repository, &args.run, None).await?;
-        Ok(ending.into())
-    }))?;
-    report(args.output.format, &args.repository, &args.run, &answer)
+    match &args.run {
+        Some(run) => {
+            let answer = store::block_on(store::with_manager(settings, async |manager| {
+                let how = args.how();
+                let cancelled = manager.cancel_as(&args.repository, run, None, how);
+                Ok(cancelled.await?.into())
+            }))?;
+            report(args.output.format, &args.repository, run, &answer)
+        }
+        None => {
+            let swept = store::block_on(store::with_manager(settings, async |manager| {
+                args.cancel_all(manager).await
+            }))?;
+            args.report_all(&swept)
+        }
+    }
+}
+
+impl Args {
+    fn how(&self) -> Cancellation {
+        match (self.waiting, self.ask) {
+            (true, _) => Cancellation::IfWaiting,
+            (false, true) => Cancellation::Ask,
+            (false, false) => Cancellation::AtOnce,
+        }
+    }
+
+    async fn cancel_all(&self, manager: &ConcurrencyManager) -> Result<Swept, Failure> {
+        let repository = &self.repository;
+        let mut which = Which::all();
+        if let Some(group) = &self.group {
+            which = which.of_group(group.clone());
+        }
+        if let Some(age) = self.older_than {
+            which = which.queued_before(now().minus(age));
+        }
+        if self.group.is_none() && self.older_than.is_none() {
+            let status = manager.status(repository).await?;
+            let (running, queued) = (status.running.len(), status.queued.len());
+            let question = match self.waiting {
+                true => format!("End all {queued} runs that wait in {repository}?"),
+                false => {
+                    format!("End all {running} running and {queued} queued runs of {repository}?")
+                }
+            };
+            if queued > 0 || (running > 0 && !self.waiting) {
+                confirm(&question, self.yes)?;
+            }
+        }
+        Ok(manager.cancel_all(repository, &which, self.how()).await?)
+    }
+
+    fn report_all(&self, swept: &Swept) -> Result<Exit, Failure> {
+        let names = |runs: &'_ [PipelineRunKey]| -> Vec<String> {
+            runs.iter().map(PipelineRunKey::to_string).collect()
+        };
+        let (ended, promoted) = (names(&swept.affected), names(&swept.promoted));
+        let shape = Shape {
+            repository: self.repository.as_str(),
+            result: match (ended.is_empty(), self.ask) {
+                (true, _) => "nothing",
+                (false, true) => "asked",
+                (false, false) => "ended",
+            },
+            runs: ended.iter().map(String::as_str).collect(),
+            promoted: promoted.iter().map(String::as_str).collect(),
+        };
+        let (sentence, exit) = match ended.len() {
+            0 => ("nothing to end".to_owned(), Exit::Negative),
+            count => {
+                let did = if self.ask {
+                    "ended, or asked to"
+                } else {
+                    "ended"
+                };
+                let runs = if count == 1 {
+                    "1 run"
+                } else {
+                    &format!("{count} runs")
+                };
+                let started = started(&shape.promoted);
+                (
+                    format!("{runs} {did}: {}{started}", ended.join(", ")),
+                    Exit::Success,
+                )
+            }
+        };
+        print_result(self.output.format, &sentence, &shape)?;
+        Ok(exit)
+    }
 }

@@ -1,6 +1,14 @@
-//! `pac limit`: shows and sets a limit.
+//! `pac limit`: shows and pins a limit, and the rules beside it.
 
-use pac_concurrency::{Limit, PipelineRunKey, RepositoryKey, Settings};
+pub(crate) mod rules;
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use pac_concurrency::{
+    Claim, ConcurrencyManager, Limit, Owner, PipelineRunKey, RepositoryKey, Rules, RulesChange,
+    Settings, SlotName,
+};
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
@@ -8,11 +16,13 @@ use crate::format::{FormatArg, print_result};
 use crate::store::{self, confirm};
 
 const AFTER_HELP: &str = "\
-Without N the limit in force is shown, and nothing is changed. 0 is no limit: all that waits starts at
-once, so it asks first where something waits.
+Without N and options the rules in force are shown, who has set them, and what is beneath a pin; nothing
+is changed. 0 is no limit: all that waits starts at once, so it asks first where something waits. To
+start nothing, `pac pause`.
 
-The limit holds until another is set, or a controller announces one from a Repository that was
-changed since. Raising it starts who may start now; lowering it evicts nobody.
+What is set here is pinned: the limit with the rules beside it, until --unpin, against controllers that
+announce a limit and callers that propose one. What they announce meanwhile is in force afterwards.
+Raising a limit starts who may start now; lowering it evicts nobody.
 
 Exit codes: 1 when the answer was no, or the store knows nothing of a repository whose limit is to be
 shown.";
@@ -25,16 +35,61 @@ pub(crate) struct Args {
     #[arg(value_name = "NS/NAME")]
     repository: RepositoryKey,
 
-    /// How many may run at once; 0 for no limit
+    /// How many slots there are; 0 for no limit
     #[arg(value_name = "N")]
     limit: Option<u32>,
 
+    /// How many runs may wait; more are refused as queue full
+    #[arg(long, value_name = "N|none", value_parser = or_none::<u32>)]
+    max_queued: Option<OrNone<u32>>,
+
+    /// How many lighter runs may go before one that does not fit
+    #[arg(long, value_name = "K|none", value_parser = or_none::<NonZeroU32>)]
+    backfill: Option<OrNone<NonZeroU32>>,
+
+    /// The names of the slots, in the order of their numbers; without N there are as many
+    #[arg(long, value_name = "NAME,…|none", value_parser = names)]
+    slots: Option<OrNone<Arc<[SlotName]>>>,
+
+    /// Take a pin back: what was announced or set beneath it is in force again
+    #[arg(long, conflicts_with_all = ["limit", "max_queued", "backfill", "slots"])]
+    unpin: bool,
+
     /// Do not ask before all that waits is started
-    #[arg(long, requires = "limit")]
+    #[arg(long)]
     yes: bool,
 
     #[command(flatten)]
     output: FormatArg,
+}
+
+/// A value, or the word `none`.
+#[derive(Debug, Clone)]
+struct OrNone<T>(Option<T>);
+
+fn or_none<T: std::str::FromStr>(text: &str) -> Result<OrNone<T>, String> {
+    match text {
+        "none" => Ok(OrNone(None)),
+        text => match text.parse() {
+            Ok(value) => Ok(OrNone(Some(value))),
+            Err(_) => Err("must be a number, or none".to_owned()),
+        },
+    }
+}
+
+fn names(text: &str) -> Result<OrNone<Arc<[SlotName]>>, String> {
+    if text == "none" {
+        return Ok(OrNone(None));
+    }
+    let names = text.split(',').map(str::parse);
+    let names: Vec<SlotName> = names
+        .collect::<Result<_, _>>()
+        .map_err(|error: pac_concurrency::InvalidValue| error.to_string())?;
+    let mut known = std::collections::BTreeSet::new();
+    if let Some(twice) = names.iter().find(|name| !known.insert(*name)) {
+        return Err(format!("{twice} is there twice"));
+    }
+    Ok(OrNone(Some(names.into())))
 }
 
 /// The JSON and YAML output where a limit is set.
@@ -42,21 +97,50 @@ pub(crate) struct Args {
 struct Shape<'a> {
     repository: &'a str,
     limit: u32,
+    owner: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unpinned: Option<bool>,
     promoted: Vec<&'a str>,
-}
-
-/// The JSON and YAML output where a limit is shown.
-#[derive(Serialize)]
-struct Shown<'a> {
-    repository: &'a str,
-    limit: u32,
 }
 
 /// Shows or sets the limit.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
-    match args.limit {
-        Some(limit) => set(args, Limit::new(limit), settings),
+    match args.change() {
+        _ if args.unpin => unpin(args, settings),
+        Some(change) => pin(args, &change, settings),
         None => show(args, settings),
+    }
+}
+
+impl Args {
+    /// What is to become of the rules; `None` where nothing is.
+    fn change(&self) -> Option<RulesChange> {
+        let mut change = RulesChange::default();
+        if let Some(OrNone(most)) = self.max_queued {
+            change = change.with_max_queued(most);
+        }
+        if let Some(OrNone(most)) = self.backfill {
+            change = change.with_backfill(most);
+        }
+        if let Some(OrNone(names)) = &self.slots {
+            change = change.with_slots(names.clone());
+        }
+        let named = change.slots.iter().flatten();
+        let count = |names: &Arc<[SlotName]>| u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let limit = self.limit.or_else(|| named.map(count).next());
+        change.limit = limit.map(Limit::new);
+        (change != RulesChange::default()).then_some(change)
+    }
+
+    fn confirm_no_limit(&self, waiting: usize) -> Result<(), Failure> {
+        if waiting == 0 {
+            return Ok(());
+        }
+        let question = format!(
+            "0 is no limit: start what waits in {} ({waiting}), and all that comes?",
+            self.repository
+        );
+        confirm(&question, self.yes)
     }
 }
 
@@ -69,43 +153,70 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         let message = format!("the store knows nothing of {}", args.repository);
         return Err(Failure::new(Exit::Negative, message));
     }
-    let sentence = format!("the limit of {} is {}", args.repository, status.limit);
-    let shape = Shown {
-        repository: args.repository.as_str(),
-        limit: status.limit.get().unwrap_or(0),
+    let shape = rules::Shape::of(&status);
+    print_result(args.output.format, &rules::describe(&status), &shape)?;
+    Ok(Exit::Success)
+}
+
+fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, Failure> {
+    let repository = &args.repository;
+    let done = store::block_on(store::with_manager(settings, async |manager| {
+        if change.limit == Some(Limit::UNLIMITED) {
+            let waiting = manager.status(repository).await?.queued.len();
+            args.confirm_no_limit(waiting)?;
+        }
+        let pinned = manager.set_rules(repository, change.clone(), Claim::Pin);
+        Ok(pinned.await?)
+    }))?;
+    let promoted: Vec<_> = done.promoted.iter().map(PipelineRunKey::as_str).collect();
+    let mut parts = vec![rules::limit_is(repository, done.limit, done.owner)];
+    parts.extend(rules::beside(&change.apply(&Rules::default())));
+    let sentence = format!("{}{}", parts.join("; "), started(&promoted));
+    let shape = Shape {
+        repository: repository.as_str(),
+        limit: done.limit.get().unwrap_or(0),
+        owner: done.owner.map(Owner::as_str),
+        unpinned: None,
+        promoted,
     };
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)
 }
 
-fn set(args: &Args, limit: Limit, settings: &Settings) -> Result<Exit, Failure> {
-    let change = store::block_on(store::with_manager(settings, async |manager| {
-        if limit == Limit::UNLIMITED {
-            let repository = &args.repository;
-            let waiting = manager.status(repository).await?.queued.len();
-            if waiting > 0 {
-                let question = format!(
-                    "0 is no limit: start what waits in {repository} ({waiting}), and all that comes?"
-                );
-                confirm(&question, args.yes)?;
-            }
-        }
-        Ok(manager.set_limit(&args.repository, limit, None).await?)
+fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
+    let repository = &args.repository;
+    let done = store::block_on(store::with_manager(settings, async |manager| {
+        args.confirm_unpinned(manager).await?;
+        Ok(manager.unpin(repository).await?)
     }))?;
-    let promoted: Vec<_> = change.promoted.iter().map(PipelineRunKey::as_str).collect();
-    let sentence = format!(
-        "the limit of {} is {}{}",
-        args.repository,
-        change.limit,
-        started(&promoted)
-    );
+    let promoted: Vec<_> = done.promoted.iter().map(PipelineRunKey::as_str).collect();
+    let limit = format!("{}, {}", done.limit, rules::set_by(done.owner));
+    let sentence = match done.accepted {
+        true => format!("the limit of {repository} is {limit}{}", started(&promoted)),
+        false => format!("nothing is pinned: the limit of {repository} is {limit}"),
+    };
     let shape = Shape {
-        repository: args.repository.as_str(),
-        limit: change.limit.get().unwrap_or(0),
+        repository: repository.as_str(),
+        limit: done.limit.get().unwrap_or(0),
+        owner: done.owner.map(Owner::as_str),
+        unpinned: Some(done.accepted),
         promoted,
     };
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)
+}
+
+impl Args {
+    /// Asks where nothing is beneath the pin that would hold back what waits.
+    async fn confirm_unpinned(&self, manager: &ConcurrencyManager) -> Result<(), Failure> {
+        let status = manager.status(&self.repository).await?;
+        let beneath = status.beneath.map(|(rules, _)| rules.limit);
+        let pinned = status.owner == Some(Owner::Pinned);
+        if pinned && beneath.unwrap_or(Limit::UNLIMITED) == Limit::UNLIMITED {
+            self.confirm_no_limit(status.queued.len())?;
+        }
+        Ok(())
+    }
 }
 
 /// The runs that started, as the end of a sentence.
@@ -113,5 +224,28 @@ pub(crate) fn started(promoted: &[&str]) -> String {
     match promoted {
         [] => String::new(),
         runs => format!("; started: {}", runs.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_slots_are_told_apart_and_may_be_taken_back() {
+        let OrNone(two) = names("pixel-8,pixel-9").unwrap();
+        assert_eq!(two.unwrap().len(), 2);
+        assert!(names("none").unwrap().0.is_none());
+        for wrong in ["", "a,,b", "a,b,a", "a b"] {
+            assert!(names(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_or_none() {
+        assert_eq!(or_none::<u32>("0").unwrap().0, Some(0));
+        assert_eq!(or_none::<u32>("none").unwrap().0, None);
+        assert!(or_none::<NonZeroU32>("0").is_err());
+        assert!(or_none::<u32>("no").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! `pac`: per-repository concurrency limits from a shell.
 
 mod bench;
+mod bump;
 mod cancel;
 mod checked;
 mod cleanup;
@@ -24,8 +25,10 @@ mod history;
 mod kubernetes;
 mod limit;
 mod manifest_files;
+mod many;
 mod migrate;
 mod output;
+mod pause;
 mod plan;
 mod process;
 mod release;
@@ -86,10 +89,16 @@ enum Command {
     Top(With<top::Args>),
     /// Show the runs that have ended, with their waits.
     History(With<history::Args>),
-    /// Show or set the limit of a repository.
+    /// Show or pin the limit of a repository, and what is beside it.
     Limit(With<limit::Args>),
-    /// End a run that waits or runs.
+    /// Start nothing in a repository, or in many, until `pac resume`.
+    Pause(With<pause::PauseArgs>),
+    /// End a pause.
+    Resume(With<pause::ResumeArgs>),
+    /// End runs that wait or run, or ask them to end.
     Cancel(With<cancel::Args>),
+    /// Move a waiting run within its queue.
+    Bump(With<bump::Args>),
     /// Give the slot of a run back.
     Release(With<release::Args>),
     /// Forget a repository and all its runs.
@@ -224,7 +233,10 @@ fn run(Cli { sources, command }: Cli) -> Result<ExitCode, Failure> {
         Command::Top(with) => with.run(sources, top::run),
         Command::History(with) => with.run(sources, history::run),
         Command::Limit(with) => with.run(sources, limit::run),
+        Command::Pause(with) => with.run(sources, pause::pause),
+        Command::Resume(with) => with.run(sources, pause::resume),
         Command::Cancel(with) => with.run(sources, cancel::run),
+        Command::Bump(with) => with.run(sources, bump::run),
         Command::Release(with) => with.run(sources, release::run),
         Command::Cleanup(with) => with.run(sources, cleanup::run),
         Command::Plan(with) => {

@@ -170,6 +170,15 @@ pub(crate) fn report(
             let sentence = format!("{run} waits and has no slot; `pac cancel` takes it out");
             ("not-started", sentence, Exit::Negative)
         }
+        Ended::Started(token) => {
+            let sentence = format!("{run} does not wait: it has started with token {token}");
+            ("started", sentence, Exit::Negative)
+        }
+        Ended::Asked(token) => {
+            let sentence =
+                format!("{run} is asked to end, and keeps its slot (token {token}) until then");
+            ("asked", sentence, Exit::Success)
+        }
         Ended::Stale(token) => {
             let sentence = format!("the token is out of date: {run} holds its slot with {token}");
             ("stale-token", sentence, Exit::Negative)

@@ -216,13 +216,22 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
     let set = store.json(&["limit", WEB, "2"]);
     assert_eq!(
         set,
-        json!({"repository": WEB, "limit": 2, "promoted": ["ci/r1"]})
+        json!({"repository": WEB, "limit": 2, "owner": "pinned", "promoted": ["ci/r1"]})
     );
     let shown = store.run(&["limit", WEB]);
-    assert_eq!(shown.stdout, "the limit of ci/web is 2\n");
+    assert_eq!(
+        shown.stdout,
+        "the limit of ci/web is 2, pinned by an operator\nbeneath the pin: limit 1, set by a program\n"
+    );
+    let nothing = json!({
+        "limit": 1, "owner": "set", "max_queued": null, "backfill": null, "slots": null,
+    });
     assert_eq!(
         store.json(&["limit", WEB]),
-        json!({"repository": WEB, "limit": 2})
+        json!({
+            "repository": WEB, "limit": 2, "owner": "pinned", "max_queued": null,
+            "backfill": null, "slots": null, "beneath": nothing,
+        })
     );
     let unknown = store.run(&["limit", "ci/wep"]);
     assert_eq!(unknown.code, 1, "{unknown:?}");
@@ -240,7 +249,10 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
         "nothing was changed"
     );
     let set = store.run(&["limit", WEB, "0", "--yes"]);
-    assert_eq!(set.stdout, "the limit of ci/web is none; started: ci/r2\n");
+    assert_eq!(
+        set.stdout,
+        "the limit of ci/web is none (pinned); started: ci/r2\n"
+    );
 }
 
 fn a_slot_is_released_with_its_token_or_by_force(store: &Store) {

@@ -117,21 +117,23 @@ pub use connect::{
 pub use pac_core::file;
 pub use pac_core::manager::{
     Admission, AnyLost, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health,
-    Heard, KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, Permit, Permits,
-    QueuedRun, RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus, RunningRun, Turn,
-    Update, WaitReason, Waiter,
+    Heard, KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, PauseChange, Paused,
+    Permit, Permits, QueuedRun, RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus,
+    RunningRun, Swept, Turn, Update, WaitReason, Waiter,
 };
-pub use pac_core::protocol::{Ended, RunRequest};
+pub use pac_core::protocol::{
+    Bump, Cancellation, Claim, Ended, HOLD_GRACE, Replaces, RunRequest, SkipIf, Supersedes, Which,
+};
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub use pac_core::raw;
 pub use pac_core::reader::{Change, RunChange, RunStep, StoreReader, StoreWatch};
-pub use pac_core::state::{RunKind, RunOutcome};
+pub use pac_core::state::{Moment, Owner, Rules, RulesChange, RunKind, RunOutcome, Terms, Weight};
 pub use pac_core::text;
 pub use pac_core::{
-    Error, ErrorKind, FencingToken, InvalidValue, Limit, LimitVersion, PipelineRunKey, Priority,
-    RepositoryKey, Revision, SessionId, SessionIdentity, SessionInfo, Stamp, Ticket, Timestamp,
-    Uid, Version,
+    Error, ErrorKind, FencingToken, Group, InvalidValue, Limit, LimitVersion, PipelineRunKey,
+    Priority, Reason, RepositoryKey, Revision, SessionId, SessionIdentity, SessionInfo, SlotName,
+    Stamp, Ticket, Timestamp, Uid, Version,
 };
 #[cfg(feature = "etcd")]
 pub use pac_etcd::{EtcdDriver, EtcdOptions};

@@ -1,0 +1,222 @@
+//! `pac pause` and `pac resume`: nothing is started meanwhile.
+
+use pac_concurrency::{
+    ConcurrencyManager, PauseChange, Paused, PipelineRunKey, Reason, RepositoryKey,
+    RepositorySummary, Settings,
+};
+use serde::Serialize;
+
+use crate::exit::{Exit, Failure};
+use crate::format::{Format, FormatArg, print_result};
+use crate::limit::started;
+use crate::many::{self, Which};
+use crate::output::note;
+use crate::store::{self, confirm};
+
+const AFTER_PAUSE_HELP: &str = "\
+While a repository is paused nothing is started in it, whatever its limit: what runs goes on, what comes is
+queued in order, and who waits hears that it is paused, and why. Paused again, it gets the new reason.
+
+--namespace and --all ask first, and leave those that are paused already as they are. They are for the
+repositories that the store knows when they are called: one that comes later is not paused by them.
+
+Exit codes: 1 when the answer was no.";
+
+const AFTER_RESUME_HELP: &str = "\
+What waits starts at once, as far as the limit admits. One that was not paused stays as it is.
+
+--namespace and --all ask first; with --reason, they resume those that were paused for that reason.
+
+Exit codes: 1 when the answer was no.";
+
+/// The arguments of `pac pause`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_PAUSE_HELP)]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Why, for those who wait
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<Reason>,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+/// The arguments of `pac resume`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_RESUME_HELP)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    which: Which,
+
+    /// Of many, only those that were paused for this reason
+    #[arg(long, value_name = "TEXT", conflicts_with = "repository")]
+    reason: Option<Reason>,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+
+    #[command(flatten)]
+    output: FormatArg,
+}
+
+/// The JSON and YAML output for one repository.
+#[derive(Serialize)]
+struct One<'a> {
+    repository: &'a str,
+    paused: bool,
+    before: bool,
+    promoted: Vec<&'a str>,
+}
+
+/// The JSON and YAML output for many.
+#[derive(Serialize)]
+struct Many<'a> {
+    paused: bool,
+    repositories: Vec<One<'a>>,
+}
+
+impl<'a> One<'a> {
+    fn of(repository: &'a RepositoryKey, change: &'a PauseChange, paused: bool) -> Self {
+        Self {
+            repository: repository.as_str(),
+            paused,
+            before: change.before,
+            promoted: change.promoted.iter().map(PipelineRunKey::as_str).collect(),
+        }
+    }
+}
+
+/// Pauses.
+pub(crate) fn pause(args: &PauseArgs, settings: &Settings) -> Result<Exit, Failure> {
+    store::block_on(store::with_manager(settings, async |manager| {
+        match &args.which.repository {
+            Some(repository) => args.one(manager, repository).await,
+            None => args.many(manager).await,
+        }
+    }))
+}
+
+impl PauseArgs {
+    async fn one(
+        &self,
+        manager: &ConcurrencyManager,
+        repository: &RepositoryKey,
+    ) -> Result<Exit, Failure> {
+        // A name that was mistyped is paused as well.
+        if !manager.status(repository).await?.exists {
+            note(format_args!(
+                "the store knew nothing of {repository} before; it is kept there, paused, until \
+                 `pac cleanup {repository}`"
+            ));
+        }
+        let change = manager.pause(repository, self.reason.clone()).await?;
+        let already = if change.before { " already" } else { "" };
+        let sentence = format!("{repository} is paused{already}{}", self.why());
+        let shape = One::of(repository, &change, true);
+        print_result(self.output.format, &sentence, &shape)?;
+        Ok(Exit::Success)
+    }
+
+    async fn many(&self, manager: &ConcurrencyManager) -> Result<Exit, Failure> {
+        let meant = self.which.list(manager, |one| one.pause.is_none()).await?;
+        if meant.is_empty() {
+            note(format_args!("nothing to pause {}", self.which.words()));
+        } else {
+            let (count, place) = (meant.len(), self.which.words());
+            let question = format!("Pause {} {place}?", repositories(count));
+            confirm(&question, self.yes)?;
+        }
+        let pause = async |one: &RepositoryKey| manager.pause(one, self.reason.clone()).await;
+        let (done, exit) = many::each(meant, pause).await?;
+        report(self.output.format, &done, true, &self.why())?;
+        Ok(exit)
+    }
+
+    fn why(&self) -> String {
+        let reason = self.reason.as_ref();
+        reason.map_or_else(String::new, |reason| format!(": {reason}"))
+    }
+}
+
+/// Resumes.
+pub(crate) fn resume(args: &ResumeArgs, settings: &Settings) -> Result<Exit, Failure> {
+    store::block_on(store::with_manager(settings, async |manager| {
+        match &args.which.repository {
+            Some(repository) => args.one(manager, repository).await,
+            None => args.many(manager).await,
+        }
+    }))
+}
+
+impl ResumeArgs {
+    async fn one(
+        &self,
+        manager: &ConcurrencyManager,
+        repository: &RepositoryKey,
+    ) -> Result<Exit, Failure> {
+        let change = manager.resume(repository).await?;
+        let shape = One::of(repository, &change, false);
+        let sentence = match change.before {
+            true => format!("{repository} goes on{}", started(&shape.promoted)),
+            false => format!("{repository} was not paused"),
+        };
+        print_result(self.output.format, &sentence, &shape)?;
+        Ok(Exit::Success)
+    }
+
+    async fn many(&self, manager: &ConcurrencyManager) -> Result<Exit, Failure> {
+        let is_meant = |one: &RepositorySummary| {
+            let for_it = |pause: &Paused| self.reason.is_none() || pause.reason == self.reason;
+            one.pause.as_ref().is_some_and(for_it)
+        };
+        let meant = self.which.list(manager, is_meant).await?;
+        if meant.is_empty() {
+            note(format_args!("nothing to resume {}", self.which.words()));
+        } else {
+            let (count, place) = (meant.len(), self.which.words());
+            let question = format!("Resume {} {place}?", repositories(count));
+            confirm(&question, self.yes)?;
+        }
+        let resume = async |one: &RepositoryKey| manager.resume(one).await;
+        let (done, exit) = many::each(meant, resume).await?;
+        report(self.output.format, &done, false, "")?;
+        Ok(exit)
+    }
+}
+
+fn report(
+    format: Format,
+    done: &[(RepositoryKey, PauseChange)],
+    paused: bool,
+    why: &str,
+) -> Result<(), Failure> {
+    let shapes = done
+        .iter()
+        .map(|(one, change)| One::of(one, change, paused));
+    let shape = Many {
+        paused,
+        repositories: shapes.collect(),
+    };
+    let promoted: usize = done.iter().map(|(_, change)| change.promoted.len()).sum();
+    let count = repositories(done.len());
+    let sentence = match (paused, promoted) {
+        (true, _) => format!("{count} paused{why}"),
+        (false, promoted) => format!("{count} resumed; {promoted} runs started"),
+    };
+    print_result(format, &sentence, &shape)
+}
+
+fn repositories(count: usize) -> String {
+    match count {
+        1 => "1 repository".to_owned(),
+        count => format!("{count} repositories"),
+    }
+}
