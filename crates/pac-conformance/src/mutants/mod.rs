@@ -6,6 +6,7 @@
 
 mod catchers;
 mod edit;
+mod forgotten;
 mod rules;
 mod store;
 mod store_layer;

@@ -10,18 +10,19 @@ use async_trait::async_trait;
 use pac_core::driver::{
     BatchOutcome, CommitOutcome, RepositoryCommit, SessionTtl, Watch, WatchEvent,
 };
-use pac_core::protocol::Death;
+use pac_core::protocol::{Changes, Death};
 use pac_core::state::{Head, RepositoryState, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
 use tokio::time::Instant;
 
+use super::forgotten;
 use super::store_layer::{BrokenStore, Store, Wrong, commit_to};
 
 /// Makes a broken store from a good one.
 pub(crate) type Break = fn(Store) -> Store;
 
 /// All stores: name, defect and constructor.
-pub(crate) const ALL: [(&str, &str, Break); 12] = [
+pub(crate) const ALL: [(&str, &str, Break); 16] = [
     (
         "commit-without-comparing",
         "a commit is written whatever revision the repository is at",
@@ -82,7 +83,46 @@ pub(crate) const ALL: [(&str, &str, Break); 12] = [
         "nobody is told of dead sessions",
         |store| BrokenStore::over(store, DeathsUnseen),
     ),
+    (
+        "pauses-are-lost",
+        "a pause is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::pause)),
+    ),
+    (
+        "requests-to-end-are-lost",
+        "that a holder is asked to end is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::request_to_end)),
+    ),
+    (
+        "groups-are-lost",
+        "the group of a run is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::group)),
+    ),
+    (
+        "owners-are-lost",
+        "who has set a limit is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::owner)),
+    ),
 ];
+
+/// Writes a part of what it acknowledges.
+#[derive(Debug)]
+struct Forgets(fn(&mut Changes));
+
+#[async_trait]
+impl Wrong for Forgets {
+    async fn commit(
+        &self,
+        store: &Store,
+        session: SessionId,
+        mut batch: Vec<RepositoryCommit>,
+    ) -> BatchOutcome {
+        for commit in &mut batch {
+            (self.0)(&mut commit.changes);
+        }
+        commit_to(store, session, batch).await
+    }
+}
 
 #[derive(Debug)]
 struct WithoutComparing;

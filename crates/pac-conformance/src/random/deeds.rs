@@ -225,7 +225,7 @@ pub(crate) fn any_bump() -> impl Strategy<Value = Bump> {
 /// Mostly of the limit alone.
 pub(crate) fn any_change() -> impl Strategy<Value = Change> {
     let limit = prop_oneof![8 => any_limit().prop_map(Some), 1 => Just(None)];
-    let most_waiting = prop_oneof![8 => Just(None), 1 => option::of(0..4_u32).prop_map(Some)];
+    let most_waiting = prop_oneof![4 => Just(None), 1 => option::of(0..3_u32).prop_map(Some)];
     let backfill = prop_oneof![6 => Just(None), 1 => (0..=3_u32).prop_map(Some)];
     (limit, most_waiting, backfill).prop_map(|(limit, most_waiting, backfill)| Change {
         limit,
