@@ -13,3 +13,4 @@ pub mod state;
 pub mod terms_and_policies;
 pub mod time_limits;
 pub mod waiting_and_waking;
+pub mod wishes;

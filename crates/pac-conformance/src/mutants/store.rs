@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use pac_core::driver::{
     BatchOutcome, CommitOutcome, RepositoryCommit, SessionTtl, Watch, WatchEvent,
 };
-use pac_core::protocol::Death;
+use pac_core::protocol::{Changes, Death};
 use pac_core::state::{Head, RepositoryState, Snapshot};
 use pac_core::{
     Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Stamp, Timestamp,
@@ -18,13 +18,14 @@ use pac_core::{
 };
 use tokio::time::Instant;
 
+use super::forgotten;
 use super::store_layer::{BrokenStore, Store, Wrong, commit_to};
 
 /// Makes a broken store from a good one.
 pub(crate) type Break = fn(Store) -> Store;
 
 /// All stores: name, defect and constructor.
-pub(crate) const ALL: [(&str, &str, Break); 14] = [
+pub(crate) const ALL: [(&str, &str, Break); 18] = [
     (
         "commit-without-comparing",
         "a commit is written whatever revision the repository is at",
@@ -95,7 +96,46 @@ pub(crate) const ALL: [(&str, &str, Break); 14] = [
         "every session is told to be that of whoever asked first",
         |store| BrokenStore::over(store, OneName::default()),
     ),
+    (
+        "pauses-are-lost",
+        "a pause is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::pause)),
+    ),
+    (
+        "requests-to-end-are-lost",
+        "that a holder is asked to end is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::request_to_end)),
+    ),
+    (
+        "groups-are-lost",
+        "the group of a run is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::group)),
+    ),
+    (
+        "owners-are-lost",
+        "who has set a limit is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::owner)),
+    ),
 ];
+
+/// Writes a part of what it acknowledges.
+#[derive(Debug)]
+struct Forgets(fn(&mut Changes));
+
+#[async_trait]
+impl Wrong for Forgets {
+    async fn commit(
+        &self,
+        store: &Store,
+        session: SessionId,
+        mut batch: Vec<RepositoryCommit>,
+    ) -> BatchOutcome {
+        for commit in &mut batch {
+            (self.0)(&mut commit.changes);
+        }
+        commit_to(store, session, batch).await
+    }
+}
 
 #[derive(Debug)]
 struct WithoutComparing;

@@ -1,9 +1,9 @@
-//! The limit, and who has set it.
+//! The rules, and the party that has set them; pauses.
 
-use super::{Answer, Asker, Claim, Owner, Repository};
+use super::{Answer, Asker, Change, Claim, Owner, Repository, Rules};
 
 impl Repository {
-    pub(super) fn set_limit(&mut self, asker: Asker, limit: u32, claim: Claim) -> Answer {
+    pub(super) fn set_rules(&mut self, asker: Asker, change: Change, claim: Claim) -> Answer {
         let accepted = self.gives_way_to(claim);
         let pinned = self.owner == Some(Owner::Pinned);
         if let Claim::Announce(version) = claim
@@ -11,19 +11,21 @@ impl Repository {
         {
             self.announced = Some(version);
             if pinned {
-                self.beneath = Some((limit, Owner::Announced));
+                let before = self.beneath.map_or(Rules::default(), |(rules, _)| rules);
+                self.beneath = Some((change.of(before), Owner::Announced));
             }
         }
         if accepted {
             if claim == Claim::Pin && !pinned {
-                self.beneath = self.owner.map(|owner| (self.limit, owner));
+                self.beneath = self.owner.map(|owner| (self.rules, owner));
             }
-            self.limit = limit;
+            self.rules = change.of(self.rules);
+            let none = self.rules == Rules::default() && self.announced.is_none();
             self.owner = match claim {
                 Claim::Announce(_) => Some(Owner::Announced),
                 Claim::Pin => Some(Owner::Pinned),
-                // Nobody has to keep that there is no limit.
-                Claim::Set | Claim::Propose if limit == 0 && self.announced.is_none() => None,
+                // Nobody has to keep that there are no rules.
+                Claim::Set | Claim::Propose if none => None,
                 Claim::Set => Some(Owner::Set),
                 Claim::Propose => Some(Owner::Proposed),
             };
@@ -31,8 +33,8 @@ impl Repository {
         self.limit_in_force(asker, accepted)
     }
 
-    /// Whether a limit that is set with this claim would be in force.
-    pub(crate) fn gives_way_to(&self, claim: Claim) -> bool {
+    /// Whether rules that are set with this claim would be in force.
+    fn gives_way_to(&self, claim: Claim) -> bool {
         let pinned = self.owner == Some(Owner::Pinned);
         match claim {
             Claim::Pin => true,
@@ -52,7 +54,7 @@ impl Repository {
         let pinned = self.owner == Some(Owner::Pinned);
         if pinned {
             let beneath = self.beneath.take();
-            self.limit = beneath.map_or(0, |(limit, _)| limit);
+            self.rules = beneath.map_or(Rules::default(), |(rules, _)| rules);
             self.owner = beneath.map(|(_, owner)| owner);
         }
         self.limit_in_force(asker, pinned)
@@ -63,6 +65,19 @@ impl Repository {
             true => self.start_all(asker),
             false => Vec::new(),
         };
-        Answer::Limit(self.limit, self.owner, accepted, started)
+        Answer::Limit(self.rules.limit, self.owner, accepted, started)
+    }
+
+    /// Paused already, it gets another reason.
+    pub(super) fn pause(&mut self, reason: Option<u8>) -> Answer {
+        let before = self.paused;
+        let since = before.map_or(self.clock, |(since, _)| since);
+        self.paused = Some((since, reason));
+        Answer::Paused(before.is_some(), Vec::new())
+    }
+
+    pub(super) fn resume(&mut self, asker: Asker) -> Answer {
+        let before = self.paused.take().is_some();
+        Answer::Paused(before, self.start_all(asker))
     }
 }

@@ -217,8 +217,7 @@ impl Plan<'_> {
 fn asked_again(entry: &Entry, request: &RunRequest) -> Option<Entry> {
     let known = entry.request();
     let wishes = |request: &RunRequest| request.terms().cloned().unwrap_or(Terms::NONE);
-    let asked = request.terms().map(|_| wishes(request));
-    if known.priority == request.priority && known.terms() == asked.as_ref() {
+    if known.priority == request.priority && wishes(&known) == wishes(request) {
         return None;
     }
     let moved = entry.terms().admitted_as.is_some();

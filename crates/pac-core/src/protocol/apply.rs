@@ -217,6 +217,8 @@ impl Plan<'_> {
                 let entry = self.arrival(request, None);
                 self.record_adoption(&request.run);
                 self.start_new(entry, issuer);
+                // The run that had the name may have taken more slots.
+                self.promote();
                 return self.standing(&request.run, true);
             }
             Some(entry) => match entry.state {
