@@ -145,7 +145,9 @@ impl Store {
             // Asked for seldom, and seldom are there any.
             ListFilter::Timed => format!(
                 "SELECT repository, {HEAD} FROM {schema}.repositories \
-                 WHERE repository > $1 AND pg_catalog.jsonb_exists(policy, 'timed') ORDER BY repository LIMIT $2"
+                 WHERE repository > $1 \
+                   AND CASE policy WHEN '' THEN false ELSE {schema}.number_in(policy, 'timed') > 0 END \
+                 ORDER BY repository LIMIT $2"
             ),
         };
         let mut page = Vec::new();
