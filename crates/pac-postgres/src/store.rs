@@ -145,7 +145,8 @@ impl Store {
             // Asked for seldom, and seldom are there any.
             ListFilter::Timed => format!(
                 "SELECT repository, {HEAD} FROM {schema}.repositories \
-                 WHERE repository > $1 AND pg_catalog.strpos(policy, '\"timed\"') > 0 \
+                 WHERE repository > $1 \
+                   AND CASE policy WHEN '' THEN false ELSE {schema}.number_in(policy, 'timed') > 0 END \
                  ORDER BY repository LIMIT $2"
             ),
         };
