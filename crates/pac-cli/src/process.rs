@@ -9,7 +9,7 @@ use crate::output::note;
 use crate::time::rfc3339;
 
 /// How many characters of it a table shows.
-const SHOWN: usize = 32;
+const SHOWN: usize = 48;
 
 /// So many sessions are remembered. Beyond that all are forgotten, and read again where they come up.
 const REMEMBERED: usize = 10_000;

@@ -190,7 +190,7 @@ fn postgres_the_transcript_of_who_holds_it_is_what_happens() {
     let status = shell.store.run(&["status"]);
     shell.said.push_str(&status.stdout);
     let named = "PAC_CONCURRENCY_IDENTITY=night-batch pac exec -r ci/website --run ci/nightly -- \
-                 pac status -o json";
+                 pac status";
     assert_eq!(shell.types(named), 0);
     shell.as_documented("holders");
 }

@@ -85,7 +85,11 @@ impl Sessions {
             then: vec![
                 put(
                     store.keys.record(id),
-                    encode_session((session_ttl, lease_ttl), identity, crate::clock::now(&[]))?,
+                    encode_session(
+                        (session_ttl, lease_ttl),
+                        identity,
+                        Some(crate::clock::now(&[])),
+                    )?,
                     0,
                 ),
                 put(store.keys.alive(id), Vec::new(), session),

@@ -59,7 +59,7 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 69] = [
     ),
     (
         "crates/pac-etcd/src/sessions/info.rs",
-        "etcd has no statement that reads many sessions: their keys are read, and those of the dead",
+        "etcd bounds its answers: what is known of many sessions is read in parts",
     ),
     (
         "crates/pac-etcd/src/sessions/witness.rs",
@@ -151,7 +151,7 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 69] = [
     ),
     (
         "crates/pac-etcd/src/record/session.rs",
-        "etcd has values in the place of columns: a session is one",
+        "etcd keeps a session as one value, in the place of columns",
     ),
     (
         "crates/pac-etcd/src/record/stamp.rs",

@@ -59,7 +59,7 @@ fn of_store(open: OpenStore<'_>) -> BTreeSet<String> {
 
 /// The cases that may catch a broken store: those in which several managers depend on the store,
 /// or a session dies. Running them shows which of them do.
-const CASES: [Case; 23] = candidates! {
+const CASES: [Case; 24] = candidates! {
     driver_contract::a_dead_session_does_nothing_more,
     driver_contract::nothing_is_granted_to_the_dead,
     driver_contract::a_commit_is_of_its_revision,
@@ -83,6 +83,7 @@ const CASES: [Case; 23] = candidates! {
     wishes::superseding_all_asks_the_holders,
     wishes::a_holder_is_asked_and_keeps_its_slot,
     wishes::a_bumped_run_keeps_its_place_and_goes_back,
+    state::a_session_tells_who_it_is,
 };
 
 /// A case's name, and a function that tells whether the case fails over a store.

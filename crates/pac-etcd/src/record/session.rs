@@ -9,7 +9,7 @@ use super::{decode, encoded};
 pub(crate) fn encode_session(
     (session_ttl, lease_ttl): (i64, i64),
     identity: &SessionIdentity,
-    opened_at: Timestamp,
+    opened_at: Option<Timestamp>,
 ) -> Result<Vec<u8>, Error> {
     let write = || {
         let record = Writer::new()
@@ -19,7 +19,7 @@ pub(crate) fn encode_session(
             .field(&identity.version().unwrap_or_default())?
             .field(&identity.host().unwrap_or_default())?
             .field(&identity.pid().unwrap_or(0))?
-            .field(&opened_at.as_unix_millis())?;
+            .field_or_default(&opened_at.map(Timestamp::as_unix_millis))?;
         Ok(record.end())
     };
     encoded(write())
@@ -70,7 +70,7 @@ mod tests {
     fn a_session_says_who_has_opened_it_whatever_a_record_holds() {
         let at = Timestamp::from_unix_millis(1_796_034_501_199);
         let identity = SessionIdentity::cleaned("pac", "0.1.0", "web-0", Some(7));
-        let value = encode_session((15, 3_600), &identity, at).unwrap();
+        let value = encode_session((15, 3_600), &identity, Some(at)).unwrap();
         let text = std::str::from_utf8(&value).unwrap();
         assert_eq!(text, r#"[1,15,3600,"pac","0.1.0","web-0",7,1796034501199]"#);
         assert_eq!(decode_session(b"k", &value).unwrap(), (identity, Some(at)));
