@@ -172,7 +172,7 @@ fn token(run: &Run) -> Option<u64> {
 fn given_up(run: &Run) -> bool {
     match run.place {
         Place::Over { how, abandoned, .. } => {
-            abandoned && matches!(how, How::Cancelled | How::QueueFull)
+            abandoned && matches!(how, How::Cancelled | How::Expired | How::QueueFull)
         }
         Place::Waiting { .. } | Place::Running { .. } => false,
     }
