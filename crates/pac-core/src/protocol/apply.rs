@@ -145,13 +145,22 @@ impl Plan<'_> {
             return known_as(Admitted::NotHeld);
         };
         let owner = Some(self.issuer.session);
-        self.change(entry, |entry| Entry {
-            state: EntryState::Queued { owner },
-            started: Moment::Never,
-            ..entry.at_rest()
-        });
-        self.promote();
+        self.give_back(entry, owner);
         self.standing(run, false)
+    }
+
+    /// Puts a run back into its place; one that was asked to end has ended with that.
+    fn give_back(&mut self, entry: Entry, owner: Option<SessionId>) {
+        if entry.terms().asked == Moment::Never {
+            self.change(entry, |entry| Entry {
+                state: EntryState::Queued { owner },
+                started: Moment::Never,
+                ..entry.without_slots()
+            });
+        } else {
+            self.end(entry, RunOutcome::Cancelled);
+        }
+        self.promote();
     }
 
     fn disown(&mut self, run: &PipelineRunKey, token: FencingToken, running: bool) -> Outcome {
@@ -174,12 +183,7 @@ impl Plan<'_> {
                 ..entry
             });
         } else {
-            self.change(entry, |entry| Entry {
-                state: EntryState::Queued { owner: None },
-                started: Moment::Never,
-                ..entry.at_rest()
-            });
-            self.promote();
+            self.give_back(entry, None);
         }
         self.standing(run, false)
     }

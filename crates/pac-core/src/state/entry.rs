@@ -198,19 +198,6 @@ impl Entry {
         self.with_terms(terms)
     }
 
-    /// The same run as it waits again: nobody has asked it to end.
-    #[must_use]
-    pub(crate) fn at_rest(self) -> Self {
-        if self.terms().asked == Moment::Never {
-            return self.without_slots();
-        }
-        let terms = Terms {
-            asked: Moment::Never,
-            ..self.terms().clone()
-        };
-        self.with_terms(terms).without_slots()
-    }
-
     /// How many slots it takes while it runs.
     #[must_use]
     pub fn weight(&self) -> Weight {

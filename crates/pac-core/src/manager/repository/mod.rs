@@ -225,23 +225,20 @@ impl<P: Port> Repository<P> {
             || !self.holders.is_empty()
             || !self.forgotten.is_empty()
             || !self.waiters.is_empty()
-            || self.has_timed()
     }
 
-    fn has_timed(&self) -> bool {
+    /// Whether the time of a run has an end.
+    fn has_deadlines(&self) -> bool {
         let state = self.state.as_ref();
-        state.is_some_and(|state| state.timed().next().is_some())
+        state.is_some_and(|state| state.deadlines().next().is_some())
     }
 
     /// The first time at which a run's time is over, and whether that run is this manager's; `None`
     /// where none has an end.
     #[must_use]
     pub fn first_deadline(&self) -> Option<(Timestamp, bool)> {
-        let session = Some(self.session);
-        let timed = self.state.as_ref()?.timed();
-        let deadlines = timed.filter_map(|entry| Some((entry.deadline()?, entry)));
-        let (deadline, first) = deadlines.min_by_key(|(deadline, _)| *deadline)?;
-        Some((deadline, first.owner() == session))
+        let (deadline, first) = self.state.as_ref()?.deadlines().next()?;
+        Some((deadline, first.owner() == Some(self.session)))
     }
 
     /// Submits requests that are planned together and in this order. True when the caller gets
