@@ -28,18 +28,34 @@ CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
 CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 6);
 -- What a run asks beside a slot: a JSON object as the core writes it, or '' for nothing, which takes one
 -- byte where a null would take eight in each row. A guard adds up the weights: a number of slots from 1
--- to 65535, and 1 where there is none.
-CREATE DOMAIN run_terms AS text COLLATE "C" CHECK (CASE WHEN VALUE = '' THEN true
-  WHEN jsonb_typeof(VALUE::jsonb) <> 'object' THEN false
-  WHEN jsonb_typeof(VALUE::jsonb -> 'weight') = 'number'
-    THEN (VALUE::jsonb ->> 'weight')::numeric BETWEEN 1 AND 65535
-      AND (VALUE::jsonb ->> 'weight')::numeric % 1 = 0
-  ELSE VALUE::jsonb -> 'weight' IS NULL END);
+-- to 65535, and 1 where there is none. The rule is a function that cannot be inlined: each statement
+-- that writes such a column makes the rule's expression ready, and most have nothing to check.
+CREATE FUNCTION are_terms(part text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+  v_part jsonb := part::jsonb;
+BEGIN
+  RETURN jsonb_typeof(v_part) = 'object' AND CASE jsonb_typeof(v_part -> 'weight')
+    WHEN 'number' THEN (v_part ->> 'weight')::numeric BETWEEN 1 AND 65535
+      AND (v_part ->> 'weight')::numeric % 1 = 0
+    ELSE v_part -> 'weight' IS NULL END;
+END
+$$;
+CREATE DOMAIN run_terms AS text COLLATE "C" CHECK (VALUE = '' OR are_terms(VALUE));
 -- What a repository has beside a limit, in the same way.
-CREATE DOMAIN repository_policy AS text COLLATE "C" CHECK (CASE WHEN VALUE = '' THEN true
-  ELSE jsonb_typeof(VALUE::jsonb) = 'object'
-    AND coalesce(jsonb_typeof(VALUE::jsonb -> 'surplus'), 'number') = 'number'
-    AND coalesce(jsonb_typeof(VALUE::jsonb -> 'needs'), 'number') = 'number' END);
+CREATE FUNCTION is_policy(part text) RETURNS boolean
+LANGUAGE plpgsql IMMUTABLE SET search_path FROM CURRENT
+AS $$
+DECLARE
+  v_part jsonb := part::jsonb;
+BEGIN
+  RETURN jsonb_typeof(v_part) = 'object'
+    AND coalesce(jsonb_typeof(v_part -> 'surplus'), 'number') = 'number'
+    AND coalesce(jsonb_typeof(v_part -> 'needs'), 'number') = 'number';
+END
+$$;
+CREATE DOMAIN repository_policy AS text COLLATE "C" CHECK (VALUE = '' OR is_policy(VALUE));
 -- Of who has opened a session; see open_session().
 CREATE DOMAIN process_number AS bigint CHECK (VALUE BETWEEN 0 AND 4294967295);
 CREATE DOMAIN identity_part AS text COLLATE "C" CHECK (octet_length(VALUE) BETWEEN 1 AND 63);
