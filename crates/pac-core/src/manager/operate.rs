@@ -197,8 +197,9 @@ impl ConcurrencyManager {
             .await
     }
 
-    /// Ends many runs of a repository, or asks them to end: those that are there when each of the
-    /// commits is judged. One commit, unless they are more than fit into it.
+    /// Ends many runs of a repository, or asks them to end: those that are there when the commit is
+    /// judged. One commit, unless they are more than fit into it: then those that come meanwhile are
+    /// ended too.
     ///
     /// # Errors
     /// Those common to all commands; a part of the runs may have ended then.
@@ -209,17 +210,19 @@ impl ConcurrencyManager {
         how: Cancellation,
     ) -> Result<Swept, Error> {
         let cell = self.find(repository, "cancel")?;
+        let most = self.engine().store.entry_budget();
         let mut swept = Swept::default();
         for _ in 0..ROUNDS {
             let which = which.clone();
             let command = Command::CancelAll { which, how };
             match self.ask(&cell, command).await?.outcome {
                 Outcome::Swept { affected, promoted } => {
-                    if affected.is_empty() {
-                        break;
-                    }
+                    let is_full = affected.len() >= most;
                     swept.affected.extend(affected);
                     swept.promoted.extend(promoted);
+                    if !is_full {
+                        break;
+                    }
                 }
                 outcome => return Err(unexpected("cancel", &outcome)),
             }
