@@ -95,9 +95,6 @@ impl Cluster {
                 self.comes_to(allowed).await
             }
             Move::Both((one, _), (other, _)) if one == other => Ok(()),
-            // It takes several commits, between which the other one may come.
-            Move::Both((_, Deed::CancelAll { .. }), _)
-            | Move::Both(_, (_, Deed::CancelAll { .. })) => Ok(()),
             Move::Both((one, deed), (other, second)) => {
                 let (a, b) = tokio::join!(self.does(one, deed), self.does(other, second));
                 let before = || Allowed::only(self.known.clone());
