@@ -49,6 +49,11 @@ pub(super) enum Deed {
         name: u8,
         token: Token,
     },
+    Disown {
+        name: u8,
+        token: Token,
+        running: bool,
+    },
     /// Names the party's previous session as the former owner.
     Reclaim {
         name: u8,
@@ -144,6 +149,8 @@ pub(super) fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         1 => timed(any_wish()).prop_map(Deed::Adopt),
         expire => (of, proptest::bool::weighted(0.3))
             .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
+        1 => (name(&running), Token::any(), any::<bool>())
+            .prop_map(|(name, token, running)| Deed::Disown { name, token, running }),
         1 => (name(&known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
         2 => (name(&known), any_uid(), 0..PARTIES, proptest::bool::weighted(0.2), Token::any())
             .prop_map(|(name, uid, owner, former, token)| {
