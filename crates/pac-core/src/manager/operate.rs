@@ -198,8 +198,8 @@ impl ConcurrencyManager {
     }
 
     /// Ends many runs of a repository, or asks them to end: those that are there when the commit is
-    /// judged. One commit, unless they are more than fit into it: then those that come meanwhile are
-    /// ended too.
+    /// judged. One commit, unless they are more than fit into it: then those that are there when each
+    /// is.
     ///
     /// # Errors
     /// Those common to all commands; a part of the runs may have ended then.
@@ -210,17 +210,17 @@ impl ConcurrencyManager {
         how: Cancellation,
     ) -> Result<Swept, Error> {
         let cell = self.find(repository, "cancel")?;
-        let most = self.engine().store.entry_budget();
         let mut swept = Swept::default();
         for _ in 0..ROUNDS {
             let which = which.clone();
             let command = Command::CancelAll { which, how };
             match self.ask(&cell, command).await?.outcome {
                 Outcome::Swept { affected, promoted } => {
-                    let is_full = affected.len() >= most;
+                    // Else it was all of them, and what comes from now on was not meant.
+                    let more = affected.len() >= self.engine().store.entry_budget();
                     swept.affected.extend(affected);
                     swept.promoted.extend(promoted);
-                    if !is_full {
+                    if !more {
                         break;
                     }
                 }

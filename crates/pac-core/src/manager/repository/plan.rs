@@ -94,11 +94,13 @@ impl<P: Port> Repository<P> {
         let mut together = None;
         while let Some(next) = self.inbox.pending.front() {
             let alone = matches!(next.command, Command::RemoveRepository);
-            // What a commit grants, it grants under the limit that it writes.
+            // What a commit grants, it grants under the limit that it writes. Whether many were all
+            // cancelled is told by their number, if nothing else has taken from the budget.
             let first = alone
-                || matches!(next.command, Command::SetLimit { .. } | Command::Unpin)
-                // So that it stops for no other reason than that it has filled the commit.
-                || matches!(next.command, Command::CancelAll { .. });
+                || matches!(
+                    next.command,
+                    Command::SetLimit { .. } | Command::Unpin | Command::CancelAll { .. }
+                );
             let full = plan.len().saturating_add(next.group) > budget || first;
             let follows = together.is_some_and(|last| next.id <= last);
             if !follows && full && !self.inbox.in_flight.is_empty() {
