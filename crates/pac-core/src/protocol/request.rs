@@ -72,7 +72,7 @@ pub enum Replaces {
     Any,
     /// The run with this uid, or none. Where another one is live by the time at which the request
     /// reaches the store, that one is the newer, and the request is
-    /// [refused](Admitted::HeldElsewhere).
+    /// [refused](super::Admitted::HeldElsewhere).
     Only(Option<Uid>),
 }
 
