@@ -180,7 +180,7 @@ async fn an_orderly_end_is_no_warning() {
     };
     assert!(waiter.await.is_err());
     drop(runs);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     drop(manager);
     assert_eq!(log.take(), [""; 0]);
 }
