@@ -7,21 +7,24 @@ mod cluster;
 mod cluster;
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use pac_concurrency::{
-    PipelineRunKey, QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun,
-    SessionId, Settings, StoreReader, Timestamp, Uid, WaitReason,
+    Limit, Owner, PipelineRunKey, QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary,
+    Rules, RunningRun, SessionId, Settings, SlotName, StoreReader, Timestamp, Uid,
 };
 use serde::Serialize;
 
 use crate::event::EventShape;
 use crate::exit::{Exit, Failure};
-use crate::format::{Format, FormatArg, Printer, table};
+use crate::format::{Format, FormatArg, Printer, cell, table};
 use crate::output::note;
 use crate::store;
+use crate::terms::{PauseShape, TermsShape};
 use crate::time::{humanise, now, rfc3339};
+use crate::why::{self, Waiting};
 use cluster::{ClusterArgs, Origins};
 
 /// Repositories per page of the list.
@@ -137,6 +140,16 @@ struct Shape<'a> {
     repository: &'a str,
     /// 0 means no limit.
     limit: u32,
+    owner: Option<&'static str>,
+    slots_taken: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queued: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backfill: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PauseShape<'a>>,
     running: Vec<Running<'a>>,
     queued: Vec<Queued<'a>>,
 }
@@ -147,6 +160,10 @@ struct Running<'a> {
     token: u64,
     session: String,
     started_at: Option<String>,
+    #[serde(flatten)]
+    terms: TermsShape,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slot_names: Vec<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
     #[serde(skip_serializing_if = "EventShape::is_empty")]
@@ -160,6 +177,9 @@ struct Queued<'a> {
     priority: i32,
     queued_at: Option<String>,
     owner: Option<String>,
+    reason: &'static str,
+    #[serde(flatten)]
+    terms: TermsShape,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
     #[serde(skip_serializing_if = "EventShape::is_empty")]
@@ -186,6 +206,8 @@ impl<'a> Shape<'a> {
             token: run.token.get(),
             session: run.session.to_string(),
             started_at: run.started_at.map(rfc3339),
+            terms: TermsShape::of(&run.terms),
+            slot_names: slot_names(run, &status.rules).collect(),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
         });
@@ -195,12 +217,21 @@ impl<'a> Shape<'a> {
             priority: run.priority.get(),
             queued_at: run.queued_at.map(rfc3339),
             owner: run.owner.map(|owner| owner.to_string()),
+            reason: why::word(&run.reason),
+            terms: TermsShape::of(&run.terms),
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
             event: event(&run.run, &run.uid),
         });
+        let names = |names: &'a [SlotName]| names.iter().map(SlotName::as_str).collect();
         Self {
             repository: status.repository.as_str(),
             limit: status.limit.get().unwrap_or(0),
+            owner: status.owner.map(Owner::as_str),
+            slots_taken: status.slots_taken,
+            max_queued: status.rules.max_queued,
+            backfill: status.rules.backfill.map(NonZeroU32::get),
+            slots: status.rules.slots.as_deref().map(names),
+            paused: status.pause.as_ref().map(PauseShape::of),
             running: running.collect(),
             queued: queued.collect(),
         }
@@ -272,13 +303,7 @@ fn describe(
     origins: Option<&Origins>,
     now: Timestamp,
 ) -> String {
-    let mut text = format!(
-        "{}  limit {}, {} running, {} queued\n",
-        status.repository,
-        status.limit,
-        status.running.len(),
-        status.queued.len()
-    );
+    let mut text = heading(status, now);
     if status.running.is_empty() && status.queued.is_empty() {
         return text;
     }
@@ -296,12 +321,12 @@ fn describe(
     }
     let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
     for run in &status.running {
-        let row = running(run, dead.contains(&run.session), now).into_iter();
+        let row = running(run, dead.contains(&run.session), status, now).into_iter();
         rows.add_row(row.chain(event(&run.run, &run.uid)));
     }
     for run in status.queued.iter().take(most) {
         let is_dead = run.owner.is_some_and(|owner| dead.contains(&owner));
-        let row = queued(run, is_dead, now).into_iter();
+        let row = queued(run, is_dead, status, now).into_iter();
         rows.add_row(row.chain(event(&run.run, &run.uid)));
     }
     text.push_str(&format!("{rows}\n"));
@@ -316,7 +341,80 @@ fn describe(
     text
 }
 
-fn running(run: &RunningRun, is_dead: bool, now: Timestamp) -> [String; 6] {
+/// The repository, its limit, how many there are, and whether it is paused.
+fn heading(status: &RepositoryStatus, now: Timestamp) -> String {
+    let owner = match status.owner {
+        Some(owner @ (Owner::Pinned | Owner::Proposed)) => format!(" ({})", owner.as_str()),
+        _ => String::new(),
+    };
+    let (running, queued) = (status.running.len(), status.queued.len());
+    let slots = match by_slots(status) {
+        true => format!(", {} slots taken", status.slots_taken),
+        false => String::new(),
+    };
+    let most = status
+        .rules
+        .max_queued
+        .map(|most| format!(" of at most {most}"));
+    let mut text = format!(
+        "{}  limit {}{owner}, {running} running{slots}, {queued} queued{}\n",
+        status.repository,
+        status.limit,
+        most.unwrap_or_default()
+    );
+    if let Some(pause) = &status.pause {
+        let since = age(pause.since, now);
+        let reason = pause.reason.as_ref().map(|reason| format!(": {reason}"));
+        text.push_str(&format!(
+            "paused for {since}{}\n",
+            reason.unwrap_or_default()
+        ));
+    }
+    text
+}
+
+/// Whether some of its runs take several slots.
+fn by_slots(status: &RepositoryStatus) -> bool {
+    usize::try_from(status.slots_taken).is_ok_and(|taken| taken != status.running.len())
+}
+
+/// The names of the slots of a run, where they have any.
+fn slot_names<'a>(run: &RunningRun, rules: &'a Rules) -> impl Iterator<Item = &'a str> {
+    let names = rules.slots.as_deref().unwrap_or_default();
+    let named = run.terms.slots.iter().map(|slot| {
+        let slot = usize::try_from(*slot).ok()?;
+        names.get(slot).map(SlotName::as_str)
+    });
+    named.flatten()
+}
+
+/// Which slots a run has, where that is not plain.
+fn slots(run: &RunningRun, status: &RepositoryStatus) -> Option<String> {
+    let names: Vec<_> = slot_names(run, &status.rules).collect();
+    let numbers = || {
+        let numbers: Vec<_> = run.terms.slots.iter().map(u32::to_string).collect();
+        numbers.join(", ")
+    };
+    match (names.is_empty(), run.terms.slots.is_empty()) {
+        (false, _) => Some(format!("in {}", names.join(", "))),
+        (true, false) if status.limit != Limit::new(1) => {
+            let slots = if run.terms.slots.len() == 1 {
+                "slot"
+            } else {
+                "slots"
+            };
+            Some(format!("{slots} {}", numbers()))
+        }
+        (true, _) => None,
+    }
+}
+
+fn running(
+    run: &RunningRun,
+    is_dead: bool,
+    status: &RepositoryStatus,
+    now: Timestamp,
+) -> [String; 6] {
     let state = if run.orphaned {
         "running, orphaned"
     } else if is_dead {
@@ -324,9 +422,18 @@ fn running(run: &RunningRun, is_dead: bool, now: Timestamp) -> [String; 6] {
     } else {
         "running"
     };
+    let asked = run.terms.asked.at();
+    let asked = asked.map(|asked| format!("asked to end {} ago", humanise(now.since(asked))));
+    let parts = std::iter::once(state.to_owned())
+        .chain(asked)
+        .chain(slots(run, status))
+        .chain(TermsShape::of(&run.terms).words());
+    // How many it has is plain where they are told one by one.
+    let parts = parts.filter(|words| run.terms.slots.is_empty() || !words.ends_with(" slots"));
+    let state = cell(&parts.collect::<Vec<_>>().join(", "));
     [
         run.run.to_string(),
-        state.to_owned(),
+        state,
         run.token.to_string(),
         run.session.to_string(),
         age(run.started_at, now),
@@ -334,14 +441,28 @@ fn running(run: &RunningRun, is_dead: bool, now: Timestamp) -> [String; 6] {
     ]
 }
 
-fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
+fn queued(
+    run: &QueuedRun,
+    is_dead: bool,
+    status: &RepositoryStatus,
+    now: Timestamp,
+) -> [String; 6] {
+    let waiting = Waiting {
+        weight: run.terms.weight,
+        by_slots: by_slots(status),
+    };
+    let terms: Vec<_> = TermsShape::of(&run.terms).words().collect();
+    let terms = terms
+        .iter()
+        .map(|words| format!(", {words}"))
+        .collect::<String>();
     let priority = match run.priority.get() {
         0 => String::new(),
         priority => format!(", priority {priority}"),
     };
     [
         run.run.to_string(),
-        format!("queued at {}{priority}", run.position),
+        cell(&format!("queued at {}{priority}{terms}", run.position)),
         String::new(),
         run.owner
             .map_or_else(|| "none".to_owned(), |owner| owner.to_string()),
@@ -349,28 +470,9 @@ fn queued(run: &QueuedRun, is_dead: bool, now: Timestamp) -> [String; 6] {
         if is_dead {
             "its process is dead; it is about to be seen to".to_owned()
         } else {
-            reason(&run.reason)
+            why::reason(&run.reason, waiting)
         },
     ]
-}
-
-/// Why a run waits, in words.
-pub(crate) fn reason(reason: &WaitReason) -> String {
-    match reason {
-        WaitReason::Paused(pause) => match &pause.reason {
-            Some(reason) => format!("paused: {reason}"),
-            None => "paused".to_owned(),
-        },
-        WaitReason::TooHeavy { weight, limit } => {
-            format!("needs {weight} slots, and the limit is {limit}")
-        }
-        WaitReason::LimitReached { limit, running } => {
-            format!("next; {running} running of at most {limit}")
-        }
-        WaitReason::Behind { ahead } => format!("{ahead} ahead"),
-        WaitReason::NoOwner => "next; its controller died, no other has taken it yet".to_owned(),
-        _ => "another reason, which a newer `pac` knows".to_owned(),
-    }
 }
 
 fn age(since: Option<Timestamp>, now: Timestamp) -> String {

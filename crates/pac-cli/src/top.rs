@@ -8,7 +8,7 @@ use std::time::Duration;
 use comfy_table::CellAlignment;
 use console::Term;
 use pac_concurrency::text::{lines, one_line};
-use pac_concurrency::{Error, RepositorySummary, Settings, StoreReader};
+use pac_concurrency::{Error, Owner, RepositorySummary, Settings, StoreReader};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -16,7 +16,9 @@ use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer, table};
 use crate::output::note;
 use crate::store;
+use crate::terms::PauseShape;
 use crate::time::{now, parse_duration, rfc3339};
+use crate::why;
 
 /// Repositories per page of the list.
 const PAGE: usize = 1_000;
@@ -113,20 +115,36 @@ impl View {
         // Less the line of totals, three of the table's frame, its header, and one for the
         // cursor.
         let most = most_lines.saturating_sub(6).max(1);
+        let shown = || self.repositories.iter().take(most);
         let mut rows = table(["repository", "limit", "running", "queued"]);
-        for column in rows.column_iter_mut().skip(1) {
+        let with_notes = shown().any(|one| !notes(one).is_empty());
+        if with_notes {
+            rows.set_header(["repository", "limit", "running", "queued", ""]);
+        }
+        for column in rows.column_iter_mut().skip(1).take(3) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        for one in self.repositories.iter().take(most) {
-            rows.add_row([
+        for one in shown() {
+            let mut row = vec![
                 one.repository.to_string(),
                 one.limit.to_string(),
                 one.running.to_string(),
                 one.queued.to_string(),
-            ]);
+            ];
+            row.extend(with_notes.then(|| notes(one)));
+            rows.add_row(row);
         }
         lines(&format!("{}\n{rows}\n", self.totals())).into_owned()
     }
+}
+
+/// What is out of the ordinary in a repository.
+fn notes(one: &RepositorySummary) -> String {
+    let paused = one.pause.as_ref().map(why::paused);
+    let by_slots = one.slots_taken != one.running;
+    let slots = by_slots.then(|| format!("{} slots taken", one.slots_taken));
+    let parts: Vec<_> = [paused, slots].into_iter().flatten().collect();
+    parts.join("; ")
 }
 
 /// The JSON and YAML output: one document per view.
@@ -142,6 +160,12 @@ struct Row<'a> {
     limit: u32,
     running: u32,
     queued: u32,
+    slots_taken: u32,
+    owner: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queued: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PauseShape<'a>>,
 }
 
 impl<'a> Shape<'a> {
@@ -151,6 +175,10 @@ impl<'a> Shape<'a> {
             limit: one.limit.get().unwrap_or(0),
             running: one.running,
             queued: one.queued,
+            slots_taken: one.slots_taken,
+            owner: one.owner.map(Owner::as_str),
+            max_queued: one.max_queued,
+            paused: one.pause.as_ref().map(PauseShape::of),
         });
         Self {
             at: rfc3339(now()),
