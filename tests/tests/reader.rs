@@ -30,7 +30,9 @@ async fn told(watch: &mut StoreWatch) -> String {
             let (run, running, queued) = (run.run.name().to_owned(), run.running, run.queued);
             format!("{run} {step} {running}+{queued}")
         }
-        Change::Limit { repository, limit } => format!("{repository} limit {limit}"),
+        Change::Limit {
+            repository, limit, ..
+        } => format!("{repository} limit {limit}"),
         Change::Removed(repository) => format!("{repository} removed"),
         Change::Unreadable(error) => format!("unreadable {error}"),
         Change::Interrupted(_) => "interrupted".to_owned(),

@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::format::{FormatArg, print_result};
-use crate::status;
 use crate::store;
+use crate::why::{self, Waiting};
 
 const AFTER_HELP: &str = "\
 Without an option, it is --first. A run that was moved stays where it was put, also when its owner asks for it
@@ -73,7 +73,11 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     }))?;
     let (state, sentence, exit) = match &standing {
         RunStatus::Queued(queued) => {
-            let (position, reason) = (queued.position, status::reason(&queued.reason));
+            let waiting = Waiting {
+                weight: queued.terms.weight,
+                by_slots: false,
+            };
+            let (position, reason) = (queued.position, why::reason(&queued.reason, waiting));
             let sentence = format!("{run} is queued at {position} ({reason})");
             ("queued", sentence, Exit::Success)
         }

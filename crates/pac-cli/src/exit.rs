@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use pac_concurrency::text::{lines, one_line};
 use pac_concurrency::{Error, ErrorKind, SettingsError};
 
-/// The exit codes. Those from 65 on are the ones of `sysexits.h`; 2 is also clap's.
+/// The exit codes. Those from 65 to 78 have the numbers of `sysexits.h`, though not all
+/// of its meanings; 2 is also clap's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -16,7 +17,7 @@ pub(crate) enum Exit {
     Success = 0,
     /// The answer is no: a replay exceeded a limit, there is no such run, a token is out of date.
     Negative = 1,
-    /// Wrong arguments, or a name that another live run has.
+    /// Wrong arguments.
     Usage = 2,
     /// The input cannot be read or breaks its rules; nothing was done with it.
     BadInput = 65,
@@ -26,14 +27,20 @@ pub(crate) enum Exit {
     Internal = 70,
     /// A lease was lost.
     LeaseLost = 71,
+    /// Another live run has the name.
+    NameInUse = 73,
     /// Output cannot be written.
     Output = 74,
     /// No slot was to be had.
     NoSlot = 75,
+    /// As many runs wait as may.
+    QueueFull = 76,
     /// The store refuses access.
     Unauthorised = 77,
     /// Wrong settings.
     Config = 78,
+    /// The run was asked to end while its command ran: 128 + SIGTERM, as for a command that was ended.
+    AskedToEnd = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -82,7 +89,10 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let exit = match error.kind() {
             ErrorKind::Config => Exit::Config,
-            ErrorKind::InvalidInput | ErrorKind::NameInUse => Exit::Usage,
+            ErrorKind::InvalidInput => Exit::Usage,
+            ErrorKind::NameInUse => Exit::NameInUse,
+            ErrorKind::QueueFull => Exit::QueueFull,
+            ErrorKind::Skipped => Exit::NoSlot,
             ErrorKind::Unauthorised => Exit::Unauthorised,
             ErrorKind::Unavailable
             | ErrorKind::TooManyClients
@@ -131,7 +141,9 @@ mod tests {
         for (kind, exit) in [
             (ErrorKind::Config, Exit::Config),
             (ErrorKind::InvalidInput, Exit::Usage),
-            (ErrorKind::NameInUse, Exit::Usage),
+            (ErrorKind::NameInUse, Exit::NameInUse),
+            (ErrorKind::QueueFull, Exit::QueueFull),
+            (ErrorKind::Skipped, Exit::NoSlot),
             (ErrorKind::Unavailable, Exit::StoreUnavailable),
             (ErrorKind::TooManyClients, Exit::StoreUnavailable),
             (ErrorKind::Unauthorised, Exit::Unauthorised),

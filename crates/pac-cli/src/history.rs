@@ -10,6 +10,7 @@ use crate::format::{Format, FormatArg, Printer, table};
 use crate::output::note;
 use crate::status::each_repository;
 use crate::store;
+use crate::terms::TermsShape;
 use crate::time::{humanise, rfc3339};
 
 /// Runs of each repository that a table shows, unless all are asked for.
@@ -73,6 +74,8 @@ struct Shape<'a> {
     finished_at: Option<String>,
     wait_s: Option<f64>,
     run_s: Option<f64>,
+    #[serde(flatten)]
+    terms: TermsShape,
 }
 
 impl<'a> Shape<'a> {
@@ -87,6 +90,7 @@ impl<'a> Shape<'a> {
             finished_at: run.finished_at.map(rfc3339),
             wait_s: waited(run).map(seconds),
             run_s: ran(run).map(seconds),
+            terms: TermsShape::of(&run.terms),
         }
     }
 }

@@ -39,11 +39,13 @@ mod schema;
 mod section;
 mod status;
 mod store;
+mod terms;
 mod time;
 mod top;
 mod watch;
 #[cfg(feature = "kubernetes")]
 mod webhook;
+mod why;
 
 use std::borrow::Cow;
 use std::process::ExitCode;

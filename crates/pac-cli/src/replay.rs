@@ -26,14 +26,18 @@ use record::Replay;
 use trace::Trace;
 
 const AFTER_HELP: &str = "\
-Trace: one JSON object per line, of one of three kinds:
+Trace: one JSON object per line, of one of four kinds:
   {\"at\": RFC 3339, \"repository\": \"ns/name\", \"run\": \"ns/name\", \"limit\": N,
    \"duration_s\": seconds, \"priority\": optional integer}
-      a run arrives; from then on the repository's limit is N (0 = none)
+      a run arrives; from then on the repository's limit is N (0 = none). Also, if it asks for that:
+      \"weight\": slots (1), \"group\": \"pr-7\", and \"supersede\": \"waiting\" or \"all\"; a running
+      run that is superseded ends when it is asked to
   {\"at\": …, \"repository\": …, \"set_limit\": N}
       the limit changes
   {\"at\": …, \"repository\": …, \"cancel\": \"ns/name\"}
       a queued or running run ends there
+  {\"at\": …, \"repository\": …, \"pause\": true or false}
+      nothing is started from then on, or again
 Rows are replayed in the order of \"at\", wherever in the file they stand; rows of the same
 moment keep the order of the file. Blank lines are skipped.
 The whole trace is checked before anything is replayed.
@@ -43,7 +47,7 @@ percentile and the maximum are over all runs that started, those that did not wa
 
 Exit codes:
    0  replayed, and no limit was ever exceeded
-   1  replayed, and a limit was exceeded
+   1  replayed, and a limit was exceeded, or a run started during a pause or after it was superseded
    2  wrong arguments
   65  bad trace: it cannot be read, or lines of it break the rules (each is named)
   69  the store is unavailable

@@ -6,13 +6,16 @@ mod cluster;
 #[path = "status/no_cluster.rs"]
 mod cluster;
 
+mod rows;
+
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use pac_concurrency::{
-    PipelineRunKey, QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary, RunningRun,
-    SessionId, Settings, StoreReader, Timestamp, Uid, WaitReason,
+    Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, RepositorySummary, SessionId, Settings,
+    SlotName, StoreReader, Timestamp, Uid,
 };
 use serde::Serialize;
 
@@ -22,7 +25,9 @@ use crate::format::{Format, FormatArg, Printer, fit, table};
 use crate::output::note;
 use crate::process::{ProcessShape, Processes};
 use crate::store;
-use crate::time::{humanise, now, rfc3339};
+use crate::terms::{PauseShape, TermsShape};
+use crate::time::{now, rfc3339};
+use crate::why;
 use cluster::{ClusterArgs, Origins};
 
 /// Repositories per page of the list.
@@ -140,6 +145,16 @@ struct Shape<'a> {
     repository: &'a str,
     /// 0 means no limit.
     limit: u32,
+    owner: Option<&'static str>,
+    slots_taken: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queued: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backfill: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PauseShape<'a>>,
     running: Vec<Running<'a>>,
     queued: Vec<Queued<'a>>,
 }
@@ -151,6 +166,10 @@ struct Running<'a> {
     session: String,
     process: Option<ProcessShape<'a>>,
     started_at: Option<String>,
+    #[serde(flatten)]
+    terms: TermsShape,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    slot_names: Vec<&'a str>,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
     #[serde(skip_serializing_if = "EventShape::is_empty")]
@@ -165,6 +184,9 @@ struct Queued<'a> {
     queued_at: Option<String>,
     owner: Option<String>,
     process: Option<ProcessShape<'a>>,
+    reason: &'static str,
+    #[serde(flatten)]
+    terms: TermsShape,
     #[serde(skip_serializing_if = "is_false")]
     dead: bool,
     #[serde(skip_serializing_if = "EventShape::is_empty")]
@@ -193,6 +215,8 @@ impl<'a> Shape<'a> {
             session: run.session.to_string(),
             process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
+            terms: TermsShape::of(&run.terms),
+            slot_names: rows::slot_names(run, &status.rules).collect(),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
         });
@@ -203,12 +227,21 @@ impl<'a> Shape<'a> {
             queued_at: run.queued_at.map(rfc3339),
             owner: run.owner.map(|owner| owner.to_string()),
             process: run.owner.and_then(|owner| processes.shape(owner)),
+            reason: why::word(&run.reason),
+            terms: TermsShape::of(&run.terms),
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
             event: event(&run.run, &run.uid),
         });
+        let names = |names: &'a [SlotName]| names.iter().map(SlotName::as_str).collect();
         Self {
             repository: status.repository.as_str(),
             limit: status.limit.get().unwrap_or(0),
+            owner: status.owner.map(Owner::as_str),
+            slots_taken: status.slots_taken,
+            max_queued: status.rules.max_queued,
+            backfill: status.rules.backfill.map(NonZeroU32::get),
+            slots: status.rules.slots.as_deref().map(names),
+            paused: status.pause.as_ref().map(PauseShape::of),
             running: running.collect(),
             queued: queued.collect(),
         }
@@ -284,37 +317,31 @@ impl View {
         origins: Option<&Origins>,
         now: Timestamp,
     ) -> String {
-        let mut text = format!(
-            "{}  limit {}, {} running, {} queued\n",
-            status.repository,
-            status.limit,
-            status.running.len(),
-            status.queued.len()
-        );
+        let mut text = rows::heading(status, now);
         if status.running.is_empty() && status.queued.is_empty() {
             return text;
         }
         let header = ["run", "state", "token", "process", "for", "why it waits"];
-        let mut rows = table(header);
+        let mut table = table(header);
         if origins.is_some() {
-            rows.set_header(header.into_iter().chain(["event"]));
+            table.set_header(header.into_iter().chain(["event"]));
         }
-        fit(&mut rows);
+        fit(&mut table);
         let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
         for run in &status.running {
             let is_dead = self.dead.contains(&run.session);
             let process = self.processes.cell(run.session);
-            let row = running(run, process, is_dead, now).into_iter();
-            rows.add_row(row.chain(event(&run.run, &run.uid)));
+            let row = rows::running(run, process, is_dead, status, now).into_iter();
+            table.add_row(row.chain(event(&run.run, &run.uid)));
         }
         let most = self.most_queued();
         for run in status.queued.iter().take(most) {
             let is_dead = run.owner.is_some_and(|owner| self.dead.contains(&owner));
             let process = run.owner.map(|owner| self.processes.cell(owner));
-            let row = queued(run, process, is_dead, now).into_iter();
-            rows.add_row(row.chain(event(&run.run, &run.uid)));
+            let row = rows::queued(run, process, is_dead, status, now).into_iter();
+            table.add_row(row.chain(event(&run.run, &run.uid)));
         }
-        text.push_str(&format!("{rows}\n"));
+        text.push_str(&format!("{table}\n"));
         let more = status.queued.len().saturating_sub(most);
         if more > 0 {
             text.push_str(&format!("… and {more} more that wait: --all shows them\n"));
@@ -333,64 +360,4 @@ impl View {
         }
         self.printer.flush()
     }
-}
-
-fn running(run: &RunningRun, process: String, is_dead: bool, now: Timestamp) -> [String; 6] {
-    let state = if run.orphaned {
-        "running, orphaned"
-    } else if is_dead {
-        "running, process dead"
-    } else {
-        "running"
-    };
-    [
-        run.run.to_string(),
-        state.to_owned(),
-        run.token.to_string(),
-        process,
-        age(run.started_at, now),
-        String::new(),
-    ]
-}
-
-fn queued(run: &QueuedRun, process: Option<String>, is_dead: bool, now: Timestamp) -> [String; 6] {
-    let priority = match run.priority.get() {
-        0 => String::new(),
-        priority => format!(", priority {priority}"),
-    };
-    [
-        run.run.to_string(),
-        format!("queued at {}{priority}", run.position),
-        String::new(),
-        process.unwrap_or_else(|| "none".to_owned()),
-        age(run.queued_at, now),
-        if is_dead {
-            "its process is dead; it is about to be seen to".to_owned()
-        } else {
-            reason(&run.reason)
-        },
-    ]
-}
-
-/// Why a run waits, in words.
-pub(crate) fn reason(reason: &WaitReason) -> String {
-    match reason {
-        WaitReason::Paused(pause) => match &pause.reason {
-            Some(reason) => format!("paused: {reason}"),
-            None => "paused".to_owned(),
-        },
-        WaitReason::TooHeavy { weight, limit } => {
-            format!("needs {weight} slots, and the limit is {limit}")
-        }
-        WaitReason::LimitReached { limit, running } => {
-            format!("next; {running} running of at most {limit}")
-        }
-        WaitReason::Behind { ahead } => format!("{ahead} ahead"),
-        WaitReason::NoOwner => "next; its controller died, no other has taken it yet".to_owned(),
-        _ => "another reason, which a newer `pac` knows".to_owned(),
-    }
-}
-
-fn age(since: Option<Timestamp>, now: Timestamp) -> String {
-    since.map_or_else(String::new, |since| humanise(now.since(since)))
 }

@@ -10,8 +10,8 @@ use comfy_table::CellAlignment;
 use console::Term;
 use pac_concurrency::text::{lines, one_line};
 use pac_concurrency::{
-    Error, RepositoryKey, RepositoryStatus, RepositorySummary, Revision, SessionId, Settings,
-    StoreReader,
+    Error, Owner, RepositoryKey, RepositoryStatus, RepositorySummary, Revision, SessionId,
+    Settings, StoreReader,
 };
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
@@ -21,7 +21,9 @@ use crate::format::{Format, FormatArg, Printer, table};
 use crate::output::note;
 use crate::process::{ProcessShape, Processes};
 use crate::store;
+use crate::terms::PauseShape;
 use crate::time::{now, parse_duration, rfc3339};
+use crate::why;
 
 /// Repositories per page of the list.
 const PAGE: usize = 1_000;
@@ -128,18 +130,26 @@ impl View {
         // Less the line of totals, three of the table's frame, its header, and one for the
         // cursor.
         let most = most_lines.saturating_sub(6).max(1);
-        let mut rows = table(["repository", "limit", "running", "queued", "held by"]);
+        let shown = || self.repositories.iter().take(most);
+        let header = ["repository", "limit", "running", "queued", "held by"];
+        let mut rows = table(header);
+        let with_notes = shown().any(|one| !notes(one).is_empty());
+        if with_notes {
+            rows.set_header(header.into_iter().chain([""]));
+        }
         for column in rows.column_iter_mut().skip(1).take(3) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        for one in self.repositories.iter().take(most) {
-            rows.add_row([
+        for one in shown() {
+            let mut row = vec![
                 one.repository.to_string(),
                 one.limit.to_string(),
                 one.running.to_string(),
                 one.queued.to_string(),
                 holders.cell(&one.repository),
-            ]);
+            ];
+            row.extend(with_notes.then(|| notes(one)));
+            rows.add_row(row);
         }
         lines(&format!("{}\n{rows}\n", self.totals())).into_owned()
     }
@@ -212,6 +222,15 @@ fn holders(status: &RepositoryStatus) -> Vec<SessionId> {
     holders
 }
 
+/// What is out of the ordinary in a repository.
+fn notes(one: &RepositorySummary) -> String {
+    let paused = one.pause.as_ref().map(why::paused);
+    let by_slots = one.slots_taken != one.running;
+    let slots = by_slots.then(|| format!("{} slots taken", one.slots_taken));
+    let parts: Vec<_> = [paused, slots].into_iter().flatten().collect();
+    parts.join("; ")
+}
+
 /// The JSON and YAML output: one document per view.
 #[derive(Serialize)]
 struct Shape<'a> {
@@ -225,6 +244,12 @@ struct Row<'a> {
     limit: u32,
     running: u32,
     queued: u32,
+    slots_taken: u32,
+    owner: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_queued: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paused: Option<PauseShape<'a>>,
     held_by: Option<Vec<Holder<'a>>>,
 }
 
@@ -241,6 +266,10 @@ impl<'a> Shape<'a> {
             limit: one.limit.get().unwrap_or(0),
             running: one.running,
             queued: one.queued,
+            slots_taken: one.slots_taken,
+            owner: one.owner.map(Owner::as_str),
+            max_queued: one.max_queued,
+            paused: one.pause.as_ref().map(PauseShape::of),
             held_by: holders.shapes(&one.repository),
         });
         Self {

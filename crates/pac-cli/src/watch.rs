@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pac_concurrency::{
-    Change, FencingToken, Limit, RepositoryKey, RunChange, RunStep, SessionId, Settings, Timestamp,
+    Change, FencingToken, Limit, Owner, Paused, RepositoryKey, RunChange, RunStep, SessionId,
+    Settings, Timestamp,
 };
 use serde::Serialize;
 
@@ -12,11 +13,12 @@ use crate::format::{Format, FormatArg, Printer};
 use crate::output::note;
 use crate::process::{ProcessShape, Processes};
 use crate::store;
+use crate::terms::TermsShape;
 use crate::time::{humanise, now, rfc3339};
 
 const AFTER_HELP: &str = "\
-One line per event: a run that was queued, started, or ended; a limit that changed; a repository
-that was removed. A run that takes several steps between two looks is shown at the last; its
+One line per event: a run that was queued, started, asked to end, or ended; a limit that changed; a
+repository that was paused, resumed or removed. A run that takes several steps between two looks is shown at the last; its
 times tell the others. When the connection is lost, that goes to stderr, and the watch goes on
 where it was as soon as the store is back. Ends with Ctrl-C, or when nobody reads any more.";
 
@@ -47,7 +49,12 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
                     processes.read(&reader, session_of(run)).await;
                     Shape::of_run(run, &processes)
                 }
-                Change::Limit { repository, limit } => Shape::of_limit(repository, *limit),
+                Change::Limit {
+                    repository,
+                    limit,
+                    owner,
+                } => Shape::of_limit(repository, *limit, *owner),
+                Change::Pause { repository, pause } => Shape::of_pause(repository, pause.clone()),
                 Change::Removed(repository) => Shape::new(repository, "removed", now()),
                 Change::Unreadable(error) => {
                     note(error);
@@ -94,8 +101,14 @@ struct Shape<'a> {
     started_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     finished_at: Option<String>,
+    #[serde(flatten)]
+    terms: TermsShape,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     running: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +143,10 @@ impl<'a> Shape<'a> {
             queued_at: None,
             started_at: None,
             finished_at: None,
+            terms: TermsShape::default(),
+            reason: None,
             limit: None,
+            owner: None,
             running: None,
             queued: None,
             cell: None,
@@ -139,10 +155,21 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn of_limit(repository: &RepositoryKey, limit: Limit) -> Self {
+    fn of_limit(repository: &RepositoryKey, limit: Limit, owner: Option<Owner>) -> Self {
         Self {
             limit: Some(limit.get().unwrap_or(0)),
+            owner: owner.map(Owner::as_str),
             ..Self::new(repository, "limit", now())
+        }
+    }
+
+    fn of_pause(repository: &RepositoryKey, pause: Option<Paused>) -> Self {
+        match pause {
+            None => Self::new(repository, "resumed", now()),
+            Some(pause) => Self {
+                reason: pause.reason.map(|reason| reason.to_string()),
+                ..Self::new(repository, "paused", pause.since.unwrap_or_else(now))
+            },
         }
     }
 
@@ -161,10 +188,15 @@ impl<'a> Shape<'a> {
                 session,
                 orphaned,
             } => {
-                let event = if orphaned { "orphaned" } else { "started" };
+                let asked = change.terms.asked.at();
+                let event = match (orphaned, asked) {
+                    (true, _) => "orphaned",
+                    (false, Some(_)) => "asked-to-end",
+                    (false, None) => "started",
+                };
                 (
                     event.to_owned(),
-                    change.started_at,
+                    asked.filter(|_| !orphaned).or(change.started_at),
                     Some(token),
                     Some(session),
                 )
@@ -182,6 +214,7 @@ impl<'a> Shape<'a> {
             queued_at: change.queued_at.map(rfc3339),
             started_at: change.started_at.map(rfc3339),
             finished_at: change.finished_at.map(rfc3339),
+            terms: TermsShape::of(&change.terms),
             limit: Some(change.limit.get().unwrap_or(0)),
             running: Some(change.running),
             queued: Some(change.queued),
@@ -202,6 +235,12 @@ impl<'a> Shape<'a> {
         if let Some(cell) = &self.cell {
             line.push_str(&format!("  by {cell}"));
         }
+        for words in self.terms.words() {
+            line.push_str(&format!("  {words}"));
+        }
+        if let Some(reason) = &self.reason {
+            line.push_str(&format!(" {reason}"));
+        }
         if let Some(waited) = self.waited {
             line.push_str(&format!("  waited {}", humanise(waited)));
         }
@@ -214,7 +253,10 @@ impl<'a> Shape<'a> {
                 (Some(running), Some(queued)) => line.push_str(&format!(
                     "  ({running} running of {limit}, {queued} queued)"
                 )),
-                _ => line.push_str(&format!(" {limit}")),
+                _ => {
+                    let owner = self.owner.map(|owner| format!(" ({owner})"));
+                    line.push_str(&format!(" {limit}{}", owner.unwrap_or_default()));
+                }
             }
         }
         line.push('\n');

@@ -100,9 +100,10 @@ fn the_command_gets_its_own_streams_environment_and_exit_code(store: &Store) {
     assert_eq!(finished.code, 42);
     assert_eq!(finished.stderr, "to stderr\n");
     let lines: Vec<_> = finished.stdout.lines().collect();
-    let [token, held, lease, repository, run, stdin] = lines[..] else {
+    let [token, held, lease, repository, run, slot, stdin] = lines[..] else {
         panic!("{finished:?}");
     };
+    assert_eq!(slot, "PAC_SLOT=0");
     let shown = token.replace("PAC_FENCING_TOKEN=", "PAC_HELD=ci/web=ci/one#");
     assert_eq!(held, shown);
     assert!(number(token, "PAC_FENCING_TOKEN=") > 0 && number(lease, "PAC_LEASE=") > 0);
@@ -188,7 +189,7 @@ fn a_name_is_taken_while_its_run_lives(store: &Store) {
     let mut holder = store.exec(&["--limit", "2", "--run", "ci/deploy"], "sleep 300");
     store.wait_for_counts(1, 0);
     let refused = store.exec(&["--run", "ci/deploy"], "true").wait();
-    assert_eq!(refused.code, 2);
+    assert_eq!(refused.code, 73);
     assert!(
         refused.stderr.contains("a live run of this name"),
         "{refused:?}"

@@ -20,6 +20,7 @@ mod exec_store;
 mod input_files;
 mod kubernetes;
 mod migrate;
+mod operate;
 mod operator;
 mod plan;
 mod queues;

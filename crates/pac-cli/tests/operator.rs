@@ -117,6 +117,8 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
     let expected = json!([{
         "repository": WEB,
         "limit": 1,
+        "owner": "set",
+        "slots_taken": 1,
         "running": [{
             "run": "ci/r0",
             "token": running["token"].as_u64().unwrap(),
@@ -125,8 +127,8 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
             "started_at": running["started_at"],
         }],
         "queued": [
-            {"run": "ci/r1", "position": 1, "priority": 0, "queued_at": queued[0]["queued_at"], "owner": session, "process": process},
-            {"run": "ci/r2", "position": 2, "priority": 0, "queued_at": queued[1]["queued_at"], "owner": session, "process": process},
+            {"run": "ci/r1", "position": 1, "priority": 0, "queued_at": queued[0]["queued_at"], "owner": session, "process": process, "reason": "limit-reached"},
+            {"run": "ci/r2", "position": 2, "priority": 0, "queued_at": queued[1]["queued_at"], "owner": session, "process": process, "reason": "behind"},
         ],
     }]);
     assert_eq!(status, expected);
@@ -142,7 +144,9 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
     }
     let yaml = store.run(&["status", WEB, "--output", "yaml"]).stdout;
     assert!(
-        yaml.starts_with("- repository: ci/web\n  limit: 1\n  running:\n"),
+        yaml.starts_with(
+            "- repository: ci/web\n  limit: 1\n  owner: set\n  slots_taken: 1\n  running:\n"
+        ),
         "{yaml}"
     );
 
@@ -381,8 +385,8 @@ fn top_shows_the_busiest_first(store: &Store) {
     assert_eq!(
         views[1]["repositories"],
         json!([
-            {"repository": "ci/busy", "limit": 1, "running": 1, "queued": 2, "held_by": held_by},
-            {"repository": "ci/calm", "limit": 1, "running": 1, "queued": 0, "held_by": held_by},
+            {"repository": "ci/busy", "limit": 1, "running": 1, "queued": 2, "slots_taken": 1, "owner": "set", "held_by": held_by},
+            {"repository": "ci/calm", "limit": 1, "running": 1, "queued": 0, "slots_taken": 1, "owner": "set", "held_by": held_by},
         ])
     );
     let top = store.run(&["top", "--count", "1"]).stdout;

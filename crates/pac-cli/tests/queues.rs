@@ -8,13 +8,16 @@
     reason = "a test fails by panicking"
 )]
 
+mod operators;
+mod requests;
+
 use crate::documents;
 use crate::servers;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
 use servers::own::OwnServer;
 use servers::{Running, Store, eventually, signal};
@@ -84,6 +87,62 @@ impl Shell {
         Running::start(self.command(line))
     }
 
+    /// Types a line that goes on in the background, and is heard of later.
+    fn starts_and_listens(&mut self, line: &str) -> Background {
+        let mut running = self.starts(line);
+        let said = BufReader::new(running.child().stdout.take().unwrap());
+        Background { running, said }
+    }
+
+    /// The next line that something in the background says.
+    fn hears(&mut self, background: &mut Background) {
+        let mut line = String::new();
+        background.said.read_line(&mut line).unwrap();
+        // Only a slow machine has it wait before it says so.
+        match line.find(") after ") {
+            Some(at) if line.starts_with("pac: ") => self.say(&line[..=at]),
+            _ => self.say(line.trim_end()),
+        }
+    }
+
+    /// What is left to hear of it until it ends. Returns the exit code.
+    fn hears_the_end_of(&mut self, mut background: Background) -> i32 {
+        background.said.read_to_string(&mut self.said).unwrap();
+        background.running.wait().code
+    }
+
+    /// Types a line and asks for its exit code.
+    fn types_and_asks(&mut self, line: &str) {
+        let code = self.types(line);
+        self.say("$ echo $?");
+        self.say(&code.to_string());
+    }
+
+    /// A run that holds what it has until it is let go, in the background.
+    fn holds(&mut self, exec: &str) -> Running {
+        let (up, go) = (self.store.file("up"), self.store.file("go"));
+        let script = format!(
+            "#!/bin/sh\necho up > '{}'\nuntil [ -e '{}' ]; do sleep 0.1; done\n",
+            up.display(),
+            go.display()
+        );
+        self.has_a_program("smoke-test", &script);
+        let running = self.starts(&format!("pac exec {exec} -- ./smoke-test"));
+        servers::wait_for_text(&up, "up");
+        running
+    }
+
+    fn lets_go(&self) {
+        fs::write(self.store.file("go"), "").unwrap();
+    }
+
+    /// Waits until so many run and wait there.
+    fn wait_for_counts(&self, repository: &str, running: usize, queued: usize) {
+        eventually("the runs", || {
+            self.store.counts_of(repository) == (running, queued)
+        });
+    }
+
     /// Waits until one run runs there.
     fn wait_for_run(&self, repository: &str) {
         eventually("the run", || self.store.counts_of(repository) == (1, 0));
@@ -100,6 +159,12 @@ impl Shell {
         let said: String = lines.flat_map(|line| [line, "\n"]).collect();
         documents::holds(DOCUMENT, &test, documents::shape, &said);
     }
+}
+
+/// What goes on in the background of a shell.
+struct Background {
+    running: Running,
+    said: BufReader<ChildStdout>,
 }
 
 #[test]

@@ -233,3 +233,61 @@ fn a_thousand_years_without_a_run_take_no_time() {
         );
     }
 }
+
+#[test]
+fn groups_weights_and_pauses_are_replayed_whoever_asks() {
+    let trace = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/examples/groups-and-pauses.jsonl"
+    );
+    let mut first = None;
+    for controllers in ["1", "3"] {
+        let args = [
+            "replay",
+            trace,
+            "--output",
+            "json",
+            "--controllers",
+            controllers,
+        ];
+        let ended = pac(&args);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert_eq!(
+            ended.stderr,
+            "limit never exceeded (8 starts checked)\nsuperseded: 1\nstill waiting at the end: 1\n"
+        );
+        let runs = ended.stdout.lines().map(|line| {
+            let run: serde_json::Value = serde_json::from_str(line).unwrap();
+            let text = |field: &str| run[field].as_str().unwrap_or("never").to_owned();
+            let started = text("started_at");
+            let time = started.get(11..19).unwrap_or("never").to_owned();
+            format!("{} {time} {}", text("run"), text("outcome"))
+        });
+        let runs: Vec<_> = runs.collect();
+        let expected = [
+            "ci/main-1 10:00:00 completed",
+            "ci/train 10:00:00 completed",
+            // In the place of the first push, before the other pull request.
+            "ci/pr-7-b 10:01:00 cancelled",
+            "ci/pr-8 10:01:30 completed",
+            "ci/tune 10:01:40 completed",
+            // It fits all the time, and overtakes nobody.
+            "ci/light 10:01:40 completed",
+            "ci/pr-7-c 10:02:30 completed",
+            "ci/main-2 12:00:00 completed",
+            "ci/pr-7-a never superseded",
+            "ci/late never waiting",
+        ];
+        assert_eq!(runs, expected);
+        assert_eq!(
+            first.get_or_insert_with(|| ended.stdout.clone()),
+            &ended.stdout
+        );
+    }
+    let table = pac(&["replay", trace]);
+    assert!(
+        table
+            .stdout
+            .ends_with("superseded: 1\nstill waiting at the end: 1\n")
+    );
+}

@@ -4,6 +4,7 @@
 //! - [`waiting`]: queues, positions, and giving up.
 //! - [`losing`]: what to do when a lease is lost, and what fencing tokens are for.
 //! - [`controllers`]: runs that a cluster executes, which outlive the process that started them.
+//! - [`operating`]: limits and who has set them, pauses, and ending or moving the runs of others.
 //! - [`ending`]: closing a manager, and whether it is healthy.
 //!
 //! The [examples](https://doc.rust-lang.org/cargo/reference/cargo-targets.html#examples) of this
@@ -13,5 +14,6 @@
 pub mod controllers;
 pub mod ending;
 pub mod losing;
+pub mod operating;
 pub mod slots;
 pub mod waiting;

@@ -119,7 +119,7 @@ pub use pac_core::manager::{
     Admission, AnyLost, ConcurrencyManager, Ending, Event, Events, FinishedRun, Grants, Health,
     Heard, KeepAliveOn, Lease, LeaseLoss, LimitChange, Lost, ManagerOptions, PauseChange, Paused,
     Permit, Permits, QueuedRun, RepositoryStatus, RepositorySummary, RepositoryWatch, RunStatus,
-    RunningRun, Swept, Turn, Update, WaitReason, Waiter,
+    RunningRun, Slots, Swept, Turn, Update, WaitReason, Waiter,
 };
 pub use pac_core::protocol::{
     Bump, Cancellation, Claim, Ended, HOLD_GRACE, Replaces, RunRequest, SkipIf, Supersedes, Which,

@@ -7,12 +7,13 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use pac_concurrency::settings::Key;
-use pac_concurrency::{AnyLost, LeaseLoss};
+use pac_concurrency::{AnyLost, LeaseLoss, RepositoryKey};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
 use tokio::process;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::environment::{AS_IT_IS, Environment};
 use super::family::{Family, KILLED_WITHIN, LOOK};
 use super::processes::{self, Process};
 use super::signals::{self, Signals};
@@ -27,7 +28,7 @@ use crate::time::humanise;
 pub(crate) struct Start<'a> {
     pub(crate) command: &'a [OsString],
     /// Variables that are set for it.
-    pub(crate) environment: &'a [(&'static str, String)],
+    pub(crate) environment: &'a Environment,
     /// It finds the passwords of the store in its environment, if they are in this one.
     pub(crate) keeps_credentials: bool,
     /// It is ended together with all that descends from it.
@@ -39,7 +40,7 @@ impl<'a> Start<'a> {
     pub(crate) fn as_it_is(command: &'a [OsString]) -> Self {
         Self {
             command,
-            environment: &[],
+            environment: &AS_IT_IS,
             keeps_credentials: true,
             family: None,
         }
@@ -66,6 +67,11 @@ pub(crate) enum Over {
     Lost(LeaseLoss),
     /// The command was ended before the slot was lost.
     InTime,
+    /// The run was asked to end, so the command was ended.
+    Asked {
+        /// All that belongs to it.
+        all: bool,
+    },
 }
 
 impl Child {
@@ -89,7 +95,11 @@ impl Child {
                 guarded.env_remove(name);
             }
         }
-        guarded.envs(start.environment.iter().map(|(name, value)| (name, value)));
+        for name in start.environment.taken_out {
+            guarded.env_remove(name);
+        }
+        let set = start.environment.set.iter();
+        guarded.envs(set.map(|(name, value)| (name, value)));
         if terminal.is_none() {
             guarded.process_group(0);
         }
@@ -111,15 +121,16 @@ impl Child {
     }
 
     /// Waits for the command's end and passes signals on, until a slot is `lost`, or will be soon:
-    /// `expiring`. Then the command has `grace` to end by itself.
+    /// `expiring`, or the run is `asked` to end. Then the command has `grace` to end by itself.
     pub(crate) async fn run(
         mut self,
         mut lost: AnyLost,
+        asked: impl Future<Output = RepositoryKey>,
         expiring: impl Future<Output = ()>,
         grace: Duration,
         signals: &mut Signals,
     ) -> Over {
-        let mut expiring = pin!(expiring);
+        let (mut expiring, mut asked) = (pin!(expiring), pin!(asked));
         loop {
             tokio::select! {
                 biased;
@@ -139,6 +150,14 @@ impl Child {
                     self.end(grace).await;
                     let why = lost.reason().map(|(_, why)| why);
                     return why.map_or(Over::InTime, Over::Lost);
+                }
+                repository = &mut asked => {
+                    note(format_args!(
+                        "the run of {repository} is asked to end; ending the command"
+                    ));
+                    let all = self.end(grace).await;
+                    let why = lost.reason().map(|(_, why)| why);
+                    return why.map_or(Over::Asked { all }, Over::Lost);
                 }
                 // After this process was stopped and resumed, check first whether it still holds
                 // the slot.
@@ -202,8 +221,9 @@ impl Child {
         }
     }
 
-    /// Ends the command because the slot is lost, or will be after `grace`.
-    async fn end(&mut self, grace: Duration) {
+    /// Ends the command because the slot is lost, or will be after `grace`, or because it is asked to.
+    /// Returns whether all of it has ended.
+    async fn end(&mut self, grace: Duration) -> bool {
         // A stopped process receives the signal only after it is continued.
         let mut refused = None;
         for signal in [Signal::TERM, Signal::CONT] {
@@ -229,6 +249,7 @@ impl Child {
         if !left.is_empty() {
             note(goes_on(&left));
         }
+        left.is_empty()
     }
 
     /// Kills the command with what belongs to it. Returns what cannot be killed.
@@ -367,7 +388,7 @@ mod tests {
         ] {
             assert!(names.iter().any(|known| known == name), "{name}");
         }
-        let help = crate::exec::AFTER_HELP;
+        let help = crate::exec::help::AFTER_HELP;
         assert!(names.iter().all(|name| help.contains(name)), "{names:?}");
         assert!(
             names.iter().all(|name| !name.ends_with("_FILE")),

@@ -67,7 +67,9 @@ async fn contain(args: &Args) -> Result<u8, Failure> {
             over = child.wait() => {
                 let code = match over {
                     Over::Ended { code, .. } => code,
-                    Over::Lost(_) | Over::InTime => Exit::LeaseLost as u8,
+                    Over::Lost(_) | Over::InTime | Over::Asked { .. } => {
+                        Exit::LeaseLost as u8
+                    },
                 };
                 let left_behind = family.end().await;
                 // `pac` looks for itself, and tells; if it was killed meanwhile, nobody else does.

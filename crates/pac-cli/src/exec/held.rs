@@ -2,13 +2,18 @@
 
 use std::env::{self, VarError};
 use std::fmt;
+use std::future::pending;
 use std::str::FromStr;
 
+use std::sync::Arc;
+
+use futures_util::future::select_all;
 use pac_concurrency::{
     AnyLost, ConcurrencyManager, Ended, Error, FencingToken, Lease, PipelineRunKey, RepositoryKey,
-    RunOutcome, RunStatus, SessionId,
+    RunOutcome, RunStatus, SlotName,
 };
 
+use super::environment::{Environment, HeldSlot};
 use crate::exit::{Exit, Failure};
 
 /// The variable that lists the slots that a command runs in.
@@ -29,6 +34,10 @@ impl Slot {
             run: lease.run().clone(),
             token: lease.token(),
         }
+    }
+
+    pub(super) fn token(&self) -> FencingToken {
+        self.token
     }
 }
 
@@ -77,20 +86,24 @@ fn not_ours() -> Failure {
     Failure::new(Exit::Usage, message)
 }
 
-/// Those of the slots that are held, as the store says, each with the session that holds it: the
-/// variable may have outlived its command. One read for each.
+/// Those of the slots that are held, as the store says: the variable may have outlived its command. One
+/// read for each.
 ///
 /// # Errors
 /// Those of reading from the store.
 pub(super) async fn still_held(
     listed: &[Slot],
     manager: &ConcurrencyManager,
-) -> Result<Vec<(Slot, SessionId)>, Error> {
+) -> Result<Vec<HeldSlot>, Error> {
     let mut held = Vec::new();
     for slot in listed {
         match manager.run_status(&slot.repository, &slot.run).await? {
             RunStatus::Started(run) if run.token == slot.token => {
-                held.push((slot.clone(), run.session));
+                held.push(HeldSlot {
+                    slot: slot.clone(),
+                    session: run.session,
+                    numbers: run.terms.slots,
+                });
             }
             _ => {}
         }
@@ -102,9 +115,11 @@ pub(super) async fn still_held(
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// Of the `pac exec` around this one.
-    pub(super) around: Vec<(Slot, SessionId)>,
+    pub(super) around: Vec<HeldSlot>,
     /// Of this one.
     pub(super) own: Vec<Lease>,
+    /// The names of the slots of the repository that was named first.
+    pub(super) names: Option<Arc<[SlotName]>>,
 }
 
 impl Held {
@@ -113,26 +128,39 @@ impl Held {
         AnyLost::of(&self.own)
     }
 
-    /// What the command finds in its environment. The slot of `first` is told in variables of its
-    /// own.
-    pub(super) fn environment(&self, first: Option<&RepositoryKey>) -> Vec<(&'static str, String)> {
-        let own = self
-            .own
-            .iter()
-            .map(|lease| (Slot::of(lease), lease.session()));
-        let all: Vec<_> = self.around.iter().cloned().chain(own).collect();
-        let listed: Vec<_> = all.iter().map(|(slot, _)| slot.to_string()).collect();
-        let mut variables = vec![(HELD, listed.join(" "))];
-        if let Some((slot, session)) = all.iter().find(|(slot, _)| Some(&slot.repository) == first)
-        {
-            variables.extend([
-                ("PAC_REPOSITORY", slot.repository.to_string()),
-                ("PAC_RUN", slot.run.to_string()),
-                ("PAC_LEASE", session.to_string()),
-                ("PAC_FENCING_TOKEN", slot.token.to_string()),
-            ]);
+    /// Waits until one of its own runs is asked to end, for ever without any. Cancel-safe.
+    pub(super) async fn asked(&self) -> RepositoryKey {
+        let asked = self.own.iter().map(|lease| {
+            Box::pin(async move {
+                lease.cancel_requested().await;
+                lease.repository().clone()
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        if asked.is_empty() {
+            return pending().await;
         }
-        variables
+        select_all(asked).await.0
+    }
+
+    /// The slots that the command runs in.
+    pub(super) fn all(&self) -> Vec<HeldSlot> {
+        let own = self.own.iter().map(|lease| HeldSlot {
+            slot: Slot::of(lease),
+            session: lease.session(),
+            numbers: lease.slots().to_vec(),
+        });
+        self.around.iter().cloned().chain(own).collect()
+    }
+
+    /// What the command finds in its environment. The slots of `first` are told in variables of their
+    /// own.
+    pub(super) fn environment(&self, first: Option<&RepositoryKey>) -> Environment {
+        Environment::of(
+            &self.all(),
+            first,
+            self.names.as_deref().unwrap_or_default(),
+        )
     }
 
     /// Gives its own slots back. Returns whether all were still held.

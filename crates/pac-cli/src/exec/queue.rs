@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::io::{self, IsTerminal};
+use std::pin::pin;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use pac_concurrency::{
     Error, ErrorKind, Event, Events, Heard, LeaseLoss, RepositoryKey, Turn, WaitReason, Waiter,
+    Weight,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -15,8 +17,8 @@ use super::patience::{Stop, until};
 use super::renewals;
 use super::signals::Signals;
 use crate::output::note;
-use crate::status;
 use crate::time::humanise;
+use crate::why::{self, Waiting};
 
 /// How often the position is checked for a change.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,6 +50,8 @@ pub(crate) enum Waited {
     PlaceLost,
     /// A slot that was held meanwhile, of this repository, is lost.
     HeldLost(RepositoryKey, LeaseLoss),
+    /// The run that holds a slot of this repository meanwhile was asked to end.
+    HeldAsked(RepositoryKey),
 }
 
 impl Queue {
@@ -62,13 +66,14 @@ impl Queue {
         }
     }
 
-    /// Waits in a place of `repository`, while `held` are held. At the end the place is given up or
+    /// Waits in a place of `repository` for `weight` slots, while `held` are held. At the end the place is given up or
     /// has become a slot; after a signal, or if the store does not confirm it in time, it is being
     /// given up.
     pub(crate) async fn wait(
         &mut self,
         repository: &RepositoryKey,
         mut waiter: Waiter,
+        weight: Weight,
         held: &Held,
         deadline: Option<Instant>,
         signals: &mut Signals,
@@ -79,7 +84,7 @@ impl Queue {
             self.since = Instant::now();
         }
         self.shown = None;
-        let mut lost = held.lost();
+        let (mut lost, mut asked) = (held.lost(), pin!(held.asked()));
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
@@ -88,12 +93,15 @@ impl Queue {
                 // Dropped, the waiter gives up its place, and a slot granted at this moment.
                 (held, why) = &mut lost => return Ok(Waited::HeldLost(held, why)),
                 turn = &mut waiter => return of(turn),
+                held = &mut asked => return Ok(Waited::HeldAsked(held)),
                 signal = signals.next() => return Err(Stop::Signal(signal)),
                 () = until(deadline) => return give_up(waiter, repository).await,
                 Some(heard) = self.events.next() => self.tell(&heard),
                 _ = look.tick() => {
                     if let (Some(position), Some(reason)) = (waiter.position(), waiter.reason()) {
-                        self.show(position, reason);
+                        let queue = waiter.queue();
+                        let by_slots = queue.is_some_and(|all| all.slots_taken != all.running);
+                        self.show(position, reason, Waiting { weight, by_slots });
                     }
                 }
             }
@@ -128,13 +136,13 @@ impl Queue {
         }
     }
 
-    fn show(&mut self, position: usize, reason: WaitReason) {
+    fn show(&mut self, position: usize, reason: WaitReason, waiting: Waiting) {
         let known = self.shown.as_ref();
         let news = known.is_none_or(|(at, why)| (*at, why) != (position, &reason));
         if io::stderr().is_terminal() {
             let spinner = self.spinner.get_or_insert_with(spinner);
             if news {
-                spinner.set_message(describe(&self.place, position, &reason));
+                spinner.set_message(describe(&self.place, position, &reason, waiting));
             }
             spinner.tick();
         } else if news && self.shown_at.is_none_or(|at| at.elapsed() >= LINE) {
@@ -146,7 +154,7 @@ impl Queue {
             };
             note(format_args!(
                 "{}{since}",
-                describe(&self.place, position, &reason)
+                describe(&self.place, position, &reason, waiting)
             ));
             self.shown_at = Some(Instant::now());
         } else {
@@ -166,13 +174,14 @@ fn place(repository: &RepositoryKey, held: &Held) -> String {
     }
 }
 
-fn describe(place: &str, position: usize, reason: &WaitReason) -> String {
+fn describe(place: &str, position: usize, reason: &WaitReason, waiting: Waiting) -> String {
     let why = match reason {
         WaitReason::LimitReached { limit, running } => {
-            format!("{running} running of at most {limit}")
+            why::limit_reached(*limit, *running, waiting)
         }
-        WaitReason::Behind { ahead } => format!("{ahead} ahead"),
-        WaitReason::Paused(_) | WaitReason::TooHeavy { .. } => status::reason(reason),
+        WaitReason::Behind { .. } | WaitReason::Paused(_) | WaitReason::TooHeavy { .. } => {
+            why::reason(reason, waiting)
+        }
         _ => "next".to_owned(),
     };
     format!("{place} at position {position} ({why})")

@@ -1,18 +1,21 @@
 //! Takes the slots that an invocation asks for, one repository after the other.
 
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Error, Lease, LeaseLoss, Limit, Priority, RepositoryKey,
-    RunOutcome, RunRequest, Turn,
+    Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
+    RepositoryKey, RulesChange, RunOutcome, SlotName, Turn,
 };
 use tokio::time::{Instant, sleep};
 
+use super::args::{Args, Wanted};
 use super::held::{Held, Slot, still_held};
 use super::patience::{Patience, Stop};
 use super::queue::{Queue, Waited};
-use super::{Args, name};
 use crate::exit::{Exit, Failure};
+use crate::limit::rules::set_by;
 use crate::output::note;
 
 /// Between two looks whether there is a session again.
@@ -36,33 +39,40 @@ pub(super) async fn take(
     patience: &mut Patience,
 ) -> Result<Held, Stop> {
     let around = patience.ask(still_held(listed, manager)).await?;
-    let slot_of = |one: &RepositoryKey| around.iter().find(|(slot, _)| slot.repository == *one);
+    let slot_of = |one: &RepositoryKey| around.iter().find(|held| held.slot.repository == *one);
     let mut wanted = Vec::new();
-    for repository in &args.repositories {
-        match slot_of(repository) {
-            None => wanted.push(repository),
+    for one in &args.wanted {
+        match slot_of(&one.repository) {
+            None => wanted.push(one),
             Some(_) if args.reentrant => {}
-            Some((slot, _)) => return Err(within_itself(slot).into()),
+            Some(held) => return Err(within_itself(&held.slot).into()),
         }
     }
-    wanted.sort_unstable();
+    wanted.sort_unstable_by_key(|one| &one.repository);
     if let Some(first) = wanted.first()
-        && let Some((later, _)) = around.iter().find(|(slot, _)| slot.repository > **first)
+        && let Some(later) = around
+            .iter()
+            .find(|held| held.slot.repository > first.repository)
         && args.waits_without_end()
     {
-        return Err(out_of_order(first, &later.repository).into());
+        return Err(out_of_order(&first.repository, &later.slot.repository).into());
     }
     let mut taking = Taking {
         args,
         manager,
         queue: Queue::new(manager.events()),
         rewinds: manager.health().rewinds,
+        asked: Vec::new(),
+        told: false,
+        may_be_named: !around.is_empty(),
         held: Held {
             around,
             own: Vec::new(),
+            names: None,
         },
     };
     taking.all(&wanted, patience).await?;
+    taking.held.names = patience.ask(taking.names()).await?;
     Ok(taking.held)
 }
 
@@ -91,25 +101,30 @@ struct Taking<'a> {
     queue: Queue,
     /// How often the store had gone back in time.
     rewinds: u64,
+    /// The repositories in which the run has been queued before.
+    asked: Vec<RepositoryKey>,
+    /// Which limit is in force has been said.
+    told: bool,
+    /// The slots of the repository that was named first may have names.
+    may_be_named: bool,
     held: Held,
 }
 
 impl Taking<'_> {
-    async fn all(
-        &mut self,
-        wanted: &[&RepositoryKey],
-        patience: &mut Patience,
-    ) -> Result<(), Stop> {
+    async fn all(&mut self, wanted: &[&Wanted], patience: &mut Patience) -> Result<(), Stop> {
         'anew: loop {
             // What cannot be had is found out before anything is waited for.
-            for repository in wanted {
-                let may_start = patience.ask(self.announce_limit(repository)).await?;
-                if self.args.no_wait && !may_start {
-                    return Err(self.args.no_slot(repository).into());
+            for one in wanted {
+                let would_wait = patience.ask(self.propose_limit(one)).await?;
+                if let Some(Full(pause)) = would_wait
+                    && self.args.no_wait
+                {
+                    return Err(self.args.no_slot(&one.repository, pause).into());
                 }
             }
-            for repository in wanted {
-                let mut attempt = self.one(repository, patience).await?;
+            for one in wanted {
+                let repository = &one.repository;
+                let mut attempt = self.one(one, patience).await?;
                 // Nobody looked while the store was asked.
                 if let Some((held, why)) = self.held.lost().reason() {
                     attempt = lost_beside(held, why, repository)?;
@@ -129,15 +144,16 @@ impl Taking<'_> {
 
     async fn one(
         &mut self,
-        repository: &RepositoryKey,
+        wanted: &Wanted,
         patience: &mut Patience,
     ) -> Result<Attempt<Lease>, Stop> {
+        let repository = &wanted.repository;
         let deadline = if self.args.no_wait {
             Some(Instant::now())
         } else {
             patience.deadline
         };
-        let waiter = match patience.ask(self.admit(repository)).await? {
+        let waiter = match patience.ask(self.admit(wanted)).await? {
             Admission::Started(lease) => return Ok(Attempt::Had(lease)),
             Admission::Queued(waiter) => waiter,
             Admission::Finished(outcome) => {
@@ -145,8 +161,12 @@ impl Taking<'_> {
                 return Err(Failure::new(Exit::NoSlot, message).into());
             }
         };
+        self.asked.push(repository.clone());
+        self.may_be_named = true;
         let (held, signals) = (&self.held, &mut patience.signals);
-        let waited = self.queue.wait(repository, waiter, held, deadline, signals);
+        let weight = self.args.weight_of(wanted);
+        let queue = &mut self.queue;
+        let waited = queue.wait(repository, waiter, weight, held, deadline, signals);
         let waited = waited.await;
         self.queue.finish();
         match waited? {
@@ -157,6 +177,15 @@ impl Taking<'_> {
                 Ok(Attempt::Again)
             }
             Waited::HeldLost(held, why) => lost_beside(&held, why, repository),
+            Waited::HeldAsked(held) => ended(format!(
+                "the run of {held} was asked to end while {repository} was waited for"
+            )),
+            Waited::Turn(Turn::Ended(RunOutcome::Superseded)) => {
+                ended("superseded: a newer run of its group has taken its place".to_owned())
+            }
+            Waited::Turn(Turn::Ended(RunOutcome::TimedOut)) => {
+                ended(format!("no slot of {repository} was had within --max-wait"))
+            }
             Waited::Turn(Turn::Ended(outcome)) => {
                 ended(format!("somebody ended the run while it waited: {outcome}"))
             }
@@ -171,15 +200,20 @@ impl Taking<'_> {
         }
     }
 
-    /// Sets the limit if necessary: also of a store that has lost a place, and may have lost the
-    /// limit too. Returns whether a run that arrived now would start at once.
-    async fn announce_limit(&self, repository: &RepositoryKey) -> Result<bool, Failure> {
+    /// Proposes the limit if another is in force: also of a store that has lost a place, and may have
+    /// lost the limit too. Returns why a run that arrived now would wait, if it would.
+    async fn propose_limit(&mut self, wanted: &Wanted) -> Result<Option<Full>, Failure> {
+        let repository = &wanted.repository;
         let status = self.manager.status(repository).await?;
-        let running = u32::try_from(status.running.len()).unwrap_or(u32::MAX);
+        if self.args.first() == Some(repository) {
+            self.may_be_named |= status.rules.slots.is_some();
+        }
         let mut in_force = status.limit;
         match self.args.limit.map(Limit::new) {
+            // None is what an operator wants here.
+            None if status.owner == Some(Owner::Pinned) => {}
             None if in_force == Limit::UNLIMITED => {
-                let or = match self.args.repositories.len() {
+                let or = match self.args.wanted.len() {
                     1 => "say --limit N, or ",
                     _ => "",
                 };
@@ -188,38 +222,71 @@ impl Taking<'_> {
                 );
                 return Err(Failure::new(Exit::Usage, message));
             }
-            Some(limit) if limit != in_force && status.limit_version.is_some() => {
-                note(format_args!(
-                    "the limit of {repository} is {in_force}, as a controller announced it; \
-                     --limit {limit} is ignored"
-                ));
-            }
             Some(limit) if limit != in_force => {
-                self.manager.set_limit(repository, limit, None).await?;
-                if status.exists {
-                    note(format_args!(
+                let rules = RulesChange::limit(limit);
+                let proposed = self.manager.set_rules(repository, rules, Claim::Propose);
+                let proposed = proposed.await?;
+                if proposed.limit != limit {
+                    self.tell(format_args!(
+                        "the limit of {repository} is {}, {}; --limit {limit} is not in force",
+                        proposed.limit,
+                        set_by(proposed.owner)
+                    ));
+                } else if status.owner.is_some() {
+                    self.tell(format_args!(
                         "the limit of {repository} was {in_force} and is {limit} now"
                     ));
                 }
-                in_force = limit;
+                in_force = proposed.limit;
             }
             None | Some(_) => {}
         }
-        Ok(status.queued.is_empty() && in_force.admits(running))
+        let weight = self.args.weight_of(wanted).get();
+        let fits = in_force.admits_all(status.slots_taken, weight.into());
+        let may_pass = status.queued.is_empty() || status.rules.backfill.is_some();
+        if status.pause.is_none() && may_pass && fits {
+            return Ok(None);
+        }
+        Ok(Some(Full(status.pause)))
+    }
+
+    /// Says once which limit is in force.
+    fn tell(&mut self, which: impl Display) {
+        if !self.told {
+            note(which);
+        }
+        self.told = true;
     }
 
     /// Asks for a slot. After a lost place this is never refused for what the run had before: the
     /// manager ends the entries of its own former session.
-    async fn admit(&self, repository: &RepositoryKey) -> Result<Admission, Failure> {
-        let run = match &self.args.run {
-            Some(run) => run.clone(),
-            None => name::unique(repository.namespace())?,
-        };
-        let priority = Priority::new(self.args.priority);
-        let request = RunRequest::ephemeral(run, name::uid()?).with_priority(priority);
-        Ok(self.manager.admit(repository, request).await?)
+    async fn admit(&self, wanted: &Wanted) -> Result<Admission, Failure> {
+        let repository = &wanted.repository;
+        let again = self.asked.contains(repository);
+        let request = self.args.request(wanted, again)?;
+        let admitted = self.manager.admit(repository, request).await;
+        admitted.map_err(|error| match error.kind() {
+            ErrorKind::Skipped => did_not_run(Exit::NoSlot, &error),
+            ErrorKind::QueueFull => did_not_run(Exit::QueueFull, &error),
+            _ => error.into(),
+        })
+    }
+
+    /// The names of the slots of the repository that was named first.
+    async fn names(&self) -> Result<Option<Arc<[SlotName]>>, Error> {
+        match self.args.first() {
+            Some(first) if self.may_be_named => Ok(self.manager.status(first).await?.rules.slots),
+            _ => Ok(None),
+        }
     }
 }
+
+fn did_not_run(exit: Exit, error: &Error) -> Failure {
+    Failure::new(exit, format!("{error}; the command did not run"))
+}
+
+/// A run that arrived now would wait: others wait or run, or the repository is paused.
+struct Full(Option<Paused>);
 
 fn ended(how: String) -> Result<Attempt<Lease>, Stop> {
     Err(Failure::new(Exit::NoSlot, how).into())

@@ -12,7 +12,7 @@ use pac_pipelines::{UnreadableObject, vocabulary};
 use super::decision::Decision;
 use super::manifests::{Manifests, Problem, Run};
 use super::order::{self, Order};
-use crate::status;
+use crate::why::{self, Waiting};
 
 /// Everything that is printed.
 #[derive(Debug)]
@@ -326,7 +326,14 @@ fn refused(
 }
 
 fn waits(run: &QueuedRun) -> (Fate, String) {
-    (Fate::Queued(run.position), status::reason(&run.reason))
+    let waiting = Waiting {
+        weight: run.terms.weight,
+        by_slots: false,
+    };
+    (
+        Fate::Queued(run.position),
+        why::reason(&run.reason, waiting),
+    )
 }
 
 /// A run that has neither a slot nor a place.

@@ -34,6 +34,10 @@ impl Idle {
         let Some(first) = trace.rows.first().map(|row| row.at) else {
             return Self::default();
         };
+        // Runs may wait where none runs: how long, only the replay can tell.
+        if trace.rows.iter().any(|row| row.event.may_hold_up()) {
+            return Self::default();
+        }
         let mut over_by: HashMap<&RepositoryKey, Timestamp> = HashMap::new();
         let mut all_over_by = first;
         let mut gaps = Vec::new();

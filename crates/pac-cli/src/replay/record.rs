@@ -1,5 +1,6 @@
 //! The result of a replay: the engine fills it in, report and timeline read it.
 
+use std::fmt;
 use std::time::Duration;
 
 use pac_concurrency::{Limit, PipelineRunKey, Priority, RepositoryKey, Timestamp};
@@ -14,7 +15,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Whether a limit was ever exceeded.
+    /// Whether a run ever started that should not have.
     pub(crate) fn exceeded(&self) -> bool {
         self.repositories.iter().any(|r| !r.exceeded.is_empty())
     }
@@ -26,7 +27,7 @@ pub(crate) struct RepositoryRecord {
     pub(crate) repository: RepositoryKey,
     /// Every announced limit in order; the same limit may repeat.
     pub(crate) limit_changes: Vec<(Timestamp, Limit)>,
-    /// The most runs at once, as counted by the watchdog.
+    /// The most slots taken at once, as counted by the watchdog: one for each run, or its weight.
     pub(crate) peak_running: u32,
     /// The number of starts that the watchdog compared with the limit.
     pub(crate) starts_checked: u64,
@@ -35,15 +36,35 @@ pub(crate) struct RepositoryRecord {
     pub(crate) runs: Vec<RunRecord>,
 }
 
-/// A start that made more runs run than the limit allows.
+/// A start that should not have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Violation {
     /// When the start was granted.
     pub(crate) at: Timestamp,
-    /// The number of running runs, this one included.
+    /// The number of slots taken, those of this one included.
     pub(crate) running: u32,
-    /// The number allowed.
-    pub(crate) limit: u32,
+    pub(crate) rule: Rule,
+}
+
+/// What forbade a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    /// So many slots there were.
+    Limit(u32),
+    /// The repository was paused.
+    Pause,
+    /// A newer run of its group had taken its place.
+    Superseded,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limit(limit) => write!(f, "limit {limit}"),
+            Self::Pause => f.write_str("the repository was paused"),
+            Self::Superseded => f.write_str("the run was superseded"),
+        }
+    }
 }
 
 /// The result of one run.
@@ -74,5 +95,10 @@ impl RunRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunOutcome {
     Completed,
+    /// By a row, or because a run of its group superseded it while it ran.
     Cancelled,
+    /// It waited, and a newer run of its group took its place.
+    Superseded,
+    /// It waits for ever: its repository is paused, or has too few slots for it.
+    Waiting,
 }

@@ -57,7 +57,10 @@ pub(crate) fn table(replay: &Replay) -> String {
 pub(crate) fn verdict(replay: &Replay) -> String {
     let checked: u64 = replay.repositories.iter().map(|r| r.starts_checked).sum();
     if !replay.exceeded() {
-        return format!("limit never exceeded ({checked} starts checked)\n");
+        return format!(
+            "limit never exceeded ({checked} starts checked)\n{}",
+            apart(replay)
+        );
     }
     let violations: Vec<_> = replay
         .repositories
@@ -75,13 +78,30 @@ pub(crate) fn verdict(replay: &Replay) -> String {
     );
     list(&mut text, &violations, |(record, violation)| {
         format!(
-            "  {} {}: {} running, limit {}",
+            "  {} {}: {} running, {}",
             rfc3339(violation.at),
             record.repository,
             violation.running,
-            violation.limit
+            violation.rule
         )
     });
+    text
+}
+
+/// The runs that neither ran to their end nor were cancelled; empty if there are none.
+fn apart(replay: &Replay) -> String {
+    let runs = || replay.repositories.iter().flat_map(|record| &record.runs);
+    let of = |outcome| runs().filter(|run| run.outcome == outcome).count();
+    let mut text = String::new();
+    for (count, what) in [
+        (of(RunOutcome::Superseded), "superseded"),
+        (of(RunOutcome::Waiting), "still waiting at the end"),
+    ] {
+        if count > 0 {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{what}: {count}");
+        }
+    }
     text
 }
 
@@ -134,6 +154,8 @@ impl<'a> From<&'a RunRecord> for JsonRun<'a> {
             outcome: match run.outcome {
                 RunOutcome::Completed => "completed",
                 RunOutcome::Cancelled => "cancelled",
+                RunOutcome::Superseded => "superseded",
+                RunOutcome::Waiting => "waiting",
             },
         }
     }
@@ -167,7 +189,7 @@ fn list<T>(text: &mut String, items: &[T], describe: impl Fn(&T) -> String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::Violation;
+    use super::super::record::{Rule, Violation};
     use super::super::summary::tests::{repository, run};
     use super::*;
 
@@ -248,7 +270,7 @@ mod tests {
             Violation {
                 at,
                 running: 2,
-                limit: 1
+                rule: Rule::Limit(1)
             };
             12
         ];

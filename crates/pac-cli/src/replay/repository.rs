@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, ConcurrencyManager, Ended, Ending, Error, Lease, Limit, LimitVersion,
-    PipelineRunKey, Priority, RepositoryKey, RunRequest, RunStatus, Timestamp, Turn, Waiter,
+    Admission, ConcurrencyManager, Ended, Ending, Error, Group, Lease, Limit, LimitVersion,
+    PipelineRunKey, RepositoryKey, RunRequest, RunStatus, Supersedes, Timestamp, Turn, Waiter,
+    Weight,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,7 +19,7 @@ use super::clock::ReplayClock;
 use super::progress::Progress;
 use super::record::{RepositoryRecord, RunOutcome, RunRecord};
 use super::trace::{Event, Row};
-use super::watchdog::Watchdog;
+use super::watchdog::{Earlier, Watchdog};
 
 /// How long runs may wait for a slot that is free before the replay fails.
 const STUCK: Duration = Duration::from_secs(60);
@@ -52,6 +53,14 @@ struct Run {
     controller: usize,
     /// Present while the run holds its slot.
     lease: Option<Lease>,
+}
+
+/// What a run of the trace asks for.
+struct Wishes {
+    request: RunRequest,
+    weight: Weight,
+    group: Option<Group>,
+    supersedes: Supersedes,
 }
 
 impl RepositoryReplay {
@@ -93,7 +102,14 @@ impl RepositoryReplay {
             let next_row = rows.peek().map(|(_, row)| row.at);
             let next_end = self.ends.peek().map(|Reverse((at, _))| *at);
             let next = match (next_end, next_row) {
-                (None, None) if self.waiting.is_empty() => break,
+                (None, None)
+                    if self
+                        .waiting
+                        .iter()
+                        .all(|run| self.watchdog.is_held_up(*run)) =>
+                {
+                    break;
+                }
                 (None, None) => {
                     self.next_turn().await?;
                     continue;
@@ -112,6 +128,11 @@ impl RepositoryReplay {
                         self.progress.row_done();
                     }
                 }
+            }
+        }
+        for run in &self.waiting {
+            if let Some(run) = self.runs.get_mut(*run) {
+                run.record.outcome = RunOutcome::Waiting;
             }
         }
         let mut record = RepositoryRecord {
@@ -135,7 +156,24 @@ impl RepositoryReplay {
                 limit,
                 duration,
                 priority,
+                weight,
+                group,
+                supersedes,
             } => {
+                let uid = format!("line-{}", row.line).parse()?;
+                let mut request = RunRequest::durable(run.clone(), uid).with_priority(priority);
+                if weight != Weight::ONE {
+                    request = request.with_weight(weight);
+                }
+                if let Some(group) = &group {
+                    request = request.in_group(group.clone()).superseding(supersedes);
+                }
+                let wishes = Wishes {
+                    request,
+                    weight,
+                    group,
+                    supersedes,
+                };
                 let record = RunRecord {
                     line: row.line,
                     repository: self.repository.clone(),
@@ -152,10 +190,11 @@ impl RepositoryReplay {
                     controller,
                     lease: None,
                 };
-                self.arrive(run, (limit, version), priority).await
+                self.arrive(run, (limit, version), wishes).await
             }
             Event::SetLimit(limit) => self.announce(controller, (limit, version)).await,
             Event::Cancel(run) => self.cancel(controller, row.line, run).await,
+            Event::Pause(paused) => self.pause(controller, paused).await,
         }
     }
 
@@ -163,14 +202,17 @@ impl RepositoryReplay {
         &mut self,
         mut run: Run,
         limit: (Limit, LimitVersion),
-        priority: Priority,
+        wishes: Wishes,
     ) -> Result<(), Error> {
-        let uid = format!("line-{}", run.record.line).parse()?;
-        let request = RunRequest::durable(run.record.run.clone(), uid).with_priority(priority);
         let manager = self.manager(run.controller)?;
         self.announce(run.controller, limit).await?;
-        let admitted = manager.admit(&self.repository, request).await?;
+        let earlier = match &wishes.group {
+            Some(group) if wishes.supersedes != Supersedes::None => self.watchdog.supersede(group),
+            _ => Earlier::default(),
+        };
         let index = self.runs.len();
+        self.watchdog.arrived(index, wishes.weight, wishes.group);
+        let admitted = manager.admit(&self.repository, wishes.request).await?;
         self.index.insert(run.record.run.clone(), index);
         match admitted {
             Admission::Started(lease) => {
@@ -185,6 +227,67 @@ impl RepositoryReplay {
             }
             other => return Err(internal(format!("a new run was answered {other:?}"))),
         }
+        self.make_way(&manager, earlier, wishes.supersedes).await
+    }
+
+    /// Waits until the earlier runs of a group have ended: those that wait because they are superseded,
+    /// those that run because they are asked to.
+    async fn make_way(
+        &mut self,
+        manager: &ConcurrencyManager,
+        earlier: Earlier,
+        supersedes: Supersedes,
+    ) -> Result<(), Error> {
+        if !earlier.waiting.is_empty() {
+            for run in &earlier.waiting {
+                while self.waiting.contains(run) {
+                    self.next_turn().await?;
+                }
+            }
+            // Runs that one of them held up have started with the same commit.
+            let status = manager.status(&self.repository).await?;
+            let still: HashSet<_> = status.queued.into_iter().map(|run| run.run).collect();
+            let names = self.waiting.iter().filter_map(|run| self.runs.get(*run));
+            let names = names.map(|run| run.record.run.clone());
+            let started: Vec<_> = names.filter(|name| !still.contains(name)).collect();
+            self.started(&started).await?;
+        }
+        if supersedes == Supersedes::All {
+            for run in earlier.running {
+                self.end_as_asked(run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a run that is asked to, as soon as it hears of it.
+    async fn end_as_asked(&mut self, index: usize) -> Result<(), Error> {
+        let run = self.runs.get_mut(index);
+        let Some((lease, controller)) =
+            run.and_then(|run| Some((run.lease.take()?, run.controller)))
+        else {
+            return Ok(());
+        };
+        if timeout(STUCK, lease.cancel_requested()).await.is_err() {
+            return Err(internal(format!("{} was not asked to end", lease.run())));
+        }
+        self.watchdog.ended(index);
+        let manager = self.manager(controller)?;
+        let cancelled = pac_concurrency::RunOutcome::Cancelled;
+        let ending = manager.release(lease, cancelled).await?;
+        self.ended(index, ending, RunOutcome::Cancelled).await
+    }
+
+    async fn pause(&mut self, controller: usize, paused: bool) -> Result<(), Error> {
+        let manager = self.manager(controller)?;
+        if !paused {
+            // What starts because of it starts after it.
+            self.watchdog.paused(self.clock.now(), false);
+            let resumed = manager.resume(&self.repository).await?;
+            return self.started(&resumed.promoted).await;
+        }
+        manager.pause(&self.repository, None).await?;
+        self.watchdog.paused(self.clock.now(), true);
         Ok(())
     }
 
@@ -249,6 +352,18 @@ impl RepositoryReplay {
         }
         match turn? {
             Turn::Started(lease) => self.start(run, lease),
+            Turn::Ended(pac_concurrency::RunOutcome::Superseded)
+                if self.watchdog.is_superseded(run) =>
+            {
+                self.watchdog.ended(run);
+                let now = self.clock.now();
+                if let Some(run) = self.runs.get_mut(run) {
+                    run.record.completed_at = Some(now);
+                    run.record.outcome = RunOutcome::Superseded;
+                }
+                self.progress.run_done();
+                Ok(())
+            }
             turn => Err(internal(format!("a waiting run was told {turn:?}"))),
         }
     }
@@ -256,7 +371,7 @@ impl RepositoryReplay {
     fn start(&mut self, index: usize, lease: Lease) -> Result<(), Error> {
         let started = self.moment(lease.started_at());
         let at = started.ok_or_else(|| internal("a lease has no start".to_owned()))?;
-        self.watchdog.started(at, self.clock.now());
+        self.watchdog.started(index, at, self.clock.now());
         let run = self
             .runs
             .get_mut(index)
@@ -280,7 +395,7 @@ impl RepositoryReplay {
             return Ok(());
         };
         let controller = run.controller;
-        self.watchdog.ended();
+        self.watchdog.ended(index);
         let manager = self.manager(controller)?;
         let completed = pac_concurrency::RunOutcome::Completed;
         let ending = manager.release(lease, completed).await?;
@@ -299,9 +414,8 @@ impl RepositoryReplay {
             self.unknown_cancels.push((line, name));
             return Ok(());
         };
-        if run.lease.take().is_some() {
-            self.watchdog.ended();
-        }
+        run.lease = None;
+        self.watchdog.ended(index);
         self.waiting.remove(&index);
         let manager = self.manager(controller)?;
         let ending = manager.cancel(&self.repository, &name, None).await?;

@@ -146,7 +146,7 @@ fn legend() -> Group {
 #[cfg(test)]
 mod tests {
     use super::super::record::RunOutcome::{Cancelled, Completed};
-    use super::super::record::Violation;
+    use super::super::record::{Rule, Violation};
     use super::super::summary::tests::{repository, run};
     use super::*;
 
@@ -186,7 +186,7 @@ mod tests {
         replay.repositories[0].exceeded = vec![Violation {
             at: replay.repositories[0].runs[0].started_at.unwrap(),
             running: 2,
-            limit: 1,
+            rule: Rule::Limit(1),
         }];
         assert!(
             draw(&replay)

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use pac_concurrency::text::one_line;
-use pac_concurrency::{Limit, PipelineRunKey, Priority, RepositoryKey, Timestamp};
+use pac_concurrency::{
+    Group, Limit, PipelineRunKey, Priority, RepositoryKey, Supersedes, Timestamp, Weight,
+};
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 1 << 20;
@@ -48,11 +50,27 @@ pub(crate) enum Event {
         /// How long it runs once it started, in whole milliseconds.
         duration: Duration,
         priority: Priority,
+        weight: Weight,
+        group: Option<Group>,
+        supersedes: Supersedes,
     },
     /// The repository's limit changes.
     SetLimit(Limit),
     /// A queued or running run ends. No row needs to have started it.
     Cancel(PipelineRunKey),
+    /// Nothing is started from now on, or again.
+    Pause(bool),
+}
+
+impl Event {
+    /// Whether runs may wait because of it although slots are free and none runs.
+    pub(crate) fn may_hold_up(&self) -> bool {
+        match self {
+            Self::Run { weight, .. } => *weight != Weight::ONE,
+            Self::Pause(paused) => *paused,
+            Self::SetLimit(_) | Self::Cancel(_) => false,
+        }
+    }
 }
 
 impl Trace {

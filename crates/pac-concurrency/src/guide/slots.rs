@@ -57,6 +57,26 @@
 //! their names, whatever the order in which you give them, so that two who ask for the same ones
 //! never wait for each other; and it gives back what it had when it fails or is dropped.
 //!
+//! A run may take several slots of one repository: [`acquire_slots`], and in [`acquire_all`] a pair
+//! of the repository and the [`Weight`](crate::Weight). It gets all in one step, or waits for all.
+//!
+//! ```
+//! # use pac_concurrency::{Error, Limit, RepositoryKey, Settings, Slots, Weight};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! # let manager = pac_concurrency::connect(&Settings::default()).await?;
+//! # let (website, gpu): (RepositoryKey, RepositoryKey) = ("ci/web".parse()?, "shared/gpu".parse()?);
+//! # manager.set_limit(&website, Limit::new(1), None).await?;
+//! # manager.set_limit(&gpu, Limit::new(4), None).await?;
+//! let two = Weight::new(2).unwrap_or_default();
+//! let wanted = [Slots::from(&website), Slots::from((&gpu, two))];
+//! let permits = manager.acquire_all(wanted).await?;
+//! assert_eq!(manager.status(&gpu).await?.slots_taken, 2);
+//! permits.release().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The name of the run behind a permit is made up. It is *ephemeral*: it ends with this process.
 //! To name runs yourself, or to have them outlive the process, see [waiting](super::waiting) and
 //! [controllers](super::controllers).
@@ -64,6 +84,7 @@
 //! [`with_slot`]: crate::ConcurrencyManager::with_slot
 //! [`acquire`]: crate::ConcurrencyManager::acquire
 //! [`acquire_timeout`]: crate::ConcurrencyManager::acquire_timeout
+//! [`acquire_slots`]: crate::ConcurrencyManager::acquire_slots
 //! [`acquire_all`]: crate::ConcurrencyManager::acquire_all
 //! [`try_acquire`]: crate::ConcurrencyManager::try_acquire
 //! [`Permit`]: crate::Permit

@@ -34,7 +34,7 @@ pub use handles::admission::{Admission, Ending};
 pub use handles::grants::Grants;
 pub use handles::lease::{Lease, Lost};
 pub use handles::permit::Permit;
-pub use handles::permits::{AnyLost, Permits};
+pub use handles::permits::{AnyLost, Permits, Slots};
 pub use handles::turn::Turn;
 pub use handles::waiter::Waiter;
 pub use handles::watch::{RepositoryWatch, Update};

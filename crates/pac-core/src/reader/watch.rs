@@ -11,7 +11,8 @@ use crate::driver::{Driver, ListFilter, Watch, WatchEvent};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::pauses::Pauses;
-use crate::state::{Entry, EntryState, Head, RunOutcome, Snapshot};
+use crate::state::{Entry, EntryState, Head, Owner, RunOutcome, Snapshot, Terms};
+use crate::status::Paused;
 use crate::value::{FencingToken, Limit, Priority, SessionId, Timestamp, Version};
 
 /// How often the heads of all watched repositories are compared even if no hint came.
@@ -38,6 +39,15 @@ pub enum Change {
         repository: RepositoryKey,
         /// The limit in force.
         limit: Limit,
+        /// Who has set it; `None` if nobody did.
+        owner: Option<Owner>,
+    },
+    /// A repository was paused, for another reason than before, or goes on.
+    Pause {
+        /// The repository.
+        repository: RepositoryKey,
+        /// The pause; `None` once it is over.
+        pause: Option<Paused>,
     },
     /// A repository was removed, and all its runs with it.
     Removed(RepositoryKey),
@@ -62,6 +72,8 @@ pub struct RunChange {
     pub priority: Priority,
     /// Its state now.
     pub step: RunStep,
+    /// What it asked for beyond a slot, which slots it has, and when it was asked to end.
+    pub terms: Terms,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock.
@@ -99,10 +111,11 @@ pub enum RunStep {
 }
 
 /// The part of a repository's last seen state that tells whether it changed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Known {
     version: Version,
     limit: Limit,
+    pause: Option<Paused>,
 }
 
 impl Known {
@@ -110,6 +123,7 @@ impl Known {
         Self {
             version: head.version(),
             limit: head.limit,
+            pause: Paused::of(head),
         }
     }
 }
@@ -264,8 +278,8 @@ impl StoreWatch {
     }
 
     async fn read(&mut self, repository: &RepositoryKey) -> Result<(), Error> {
-        let known = self.known.get(repository).copied();
-        let since = known.map(|known| known.version);
+        let known = self.known.get(repository).cloned();
+        let since = known.as_ref().map(|known| known.version);
         match self.driver.load(repository, since).await {
             Ok(snapshot) => {
                 self.resumed();
@@ -291,13 +305,22 @@ impl StoreWatch {
             return;
         }
         let head = snapshot.head;
-        self.known.insert(repository.clone(), Known::of(&head));
-        if known.is_none_or(|known| known.limit != head.limit) {
+        let now = Known::of(&head);
+        let before = known.as_ref();
+        if before.is_none_or(|before| before.limit != now.limit) {
             self.untold.push_back(Change::Limit {
                 repository: repository.clone(),
-                limit: head.limit,
+                limit: now.limit,
+                owner: head.owner(),
             });
         }
+        if before.and_then(|before| before.pause.as_ref()) != now.pause.as_ref() {
+            self.untold.push_back(Change::Pause {
+                repository: repository.clone(),
+                pause: now.pause.clone(),
+            });
+        }
+        self.known.insert(repository.clone(), now);
         let mut since = known.map(|known| known.version).unwrap_or_default();
         if snapshot.since.is_none() && head.version().is_rewound_from(since) {
             // The store has gone back in time: which of its runs are news, nobody can tell.
@@ -359,6 +382,7 @@ impl RunChange {
                 },
                 EntryState::Finished { outcome, .. } => RunStep::Finished(outcome),
             },
+            terms: entry.terms().clone(),
             queued_at: entry.queued.at(),
             started_at: entry.started.at(),
             finished_at: entry.finished.at(),

@@ -229,9 +229,9 @@ fn chart(record: &RepositoryRecord, scale: &Scale, top: f64) -> Group {
     for violation in &record.exceeded {
         let x = LEFT + scale.x(violation.at);
         let what = format!(
-            "limit exceeded: {} running, limit {}\n{}",
+            "limit exceeded: {} running, {}\n{}",
             violation.running,
-            violation.limit,
+            violation.rule,
             rfc3339(violation.at)
         );
         let mark = format!("M{} {}l-5 -9h10z", px(x), px(y(violation.running)));
@@ -317,6 +317,8 @@ fn tooltip(run: &RunRecord) -> String {
             (RunOutcome::Completed, _) => "completed",
             (RunOutcome::Cancelled, Some(_)) => "cancelled",
             (RunOutcome::Cancelled, None) => "cancelled while it waited",
+            (RunOutcome::Superseded, _) => "superseded",
+            (RunOutcome::Waiting, _) => "waiting",
         };
         add(format!("{how} {}", rfc3339(at)));
     }

@@ -6,7 +6,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::error::Category;
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 12] = [
     "at",
     "repository",
     "run",
@@ -15,6 +15,10 @@ const FIELDS: [&str; 8] = [
     "priority",
     "set_limit",
     "cancel",
+    "weight",
+    "group",
+    "supersede",
+    "pause",
 ];
 /// The number of characters of a refused value that a message repeats.
 const SHOWN: usize = 60;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use pac_concurrency::{Limit, Priority};
+use pac_concurrency::{Limit, Priority, Supersedes, Weight};
 use serde_json::Value;
 
 use super::fields::{Fields, shown};
@@ -11,7 +11,7 @@ use super::{Event, Row};
 use crate::time::parse_rfc3339;
 
 /// The fields that determine the kind of a row. One of them must be present.
-const KINDS: [&str; 3] = ["run", "set_limit", "cancel"];
+const KINDS: [&str; 4] = ["run", "set_limit", "cancel", "pause"];
 /// Longest duration of a run, in seconds: a leap year.
 const MAX_DURATION_S: f64 = 366.0 * 86_400.0;
 
@@ -21,12 +21,8 @@ pub(super) fn parse(line: usize, text: &[u8]) -> Result<Row, String> {
     let at = parse_rfc3339(&fields.text("at")?).map_err(|why| format!("\"at\" {why}"))?;
     let repository = fields.key("repository")?;
     let event = match fields.kind()? {
-        "run" => Event::Run {
-            run: fields.key("run")?,
-            limit: fields.limit("limit")?,
-            duration: fields.duration()?,
-            priority: fields.priority()?,
-        },
+        "run" => fields.run()?,
+        "pause" => Event::Pause(fields.pause()?),
         "set_limit" => Event::SetLimit(fields.limit("set_limit")?),
         _ => Event::Cancel(fields.key("cancel")?),
     };
@@ -63,11 +59,11 @@ impl Fields {
             (Some(kind), None) => Ok(kind),
             (Some(one), Some(other)) => Err(format!(
                 "{one:?} and {other:?} in one row; a row has exactly one of \"run\", \
-                 \"set_limit\" and \"cancel\""
+                 \"set_limit\", \"cancel\" and \"pause\""
             )),
             (None, _) => Err(
-                "the row says nothing to do; it must have exactly one of \"run\", \"set_limit\" \
-                 and \"cancel\""
+                "the row says nothing to do; it must have exactly one of \"run\", \"set_limit\", \
+                 \"cancel\" and \"pause\""
                     .to_owned(),
             ),
         }
@@ -116,11 +112,74 @@ impl Fields {
         })
     }
 
+    fn run(&mut self) -> Result<Event, String> {
+        let (limit, weight) = (self.limit("limit")?, self.weight()?);
+        if !limit.admits_all(0, weight.get().into()) {
+            return Err(format!(
+                "\"weight\" {weight} is more than the limit, which is {limit}: such a run is refused"
+            ));
+        }
+        let group = match self.has("group") {
+            true => Some(self.key("group")?),
+            false => None,
+        };
+        let supersedes = self.supersedes()?;
+        if supersedes != Supersedes::None && group.is_none() {
+            return Err("\"supersede\" without \"group\" does not say whose runs".to_owned());
+        }
+        Ok(Event::Run {
+            run: self.key("run")?,
+            limit,
+            duration: self.duration()?,
+            priority: self.priority()?,
+            weight,
+            group,
+            supersedes,
+        })
+    }
+
+    fn weight(&mut self) -> Result<Weight, String> {
+        let Some(value) = self.take("weight") else {
+            return Ok(Weight::ONE);
+        };
+        let weight = value.as_u64().and_then(|slots| u16::try_from(slots).ok());
+        weight.and_then(Weight::new).ok_or_else(|| {
+            format!(
+                "\"weight\" must be a whole number of slots from 1 to {}, not {}",
+                u16::MAX,
+                json(&value)
+            )
+        })
+    }
+
+    fn supersedes(&mut self) -> Result<Supersedes, String> {
+        match self.take("supersede") {
+            None => Ok(Supersedes::None),
+            Some(Value::String(which)) if which == "waiting" => Ok(Supersedes::Waiting),
+            Some(Value::String(which)) if which == "all" => Ok(Supersedes::All),
+            Some(other) => Err(format!(
+                "\"supersede\" must be \"waiting\" or \"all\", not {}",
+                json(&other)
+            )),
+        }
+    }
+
+    fn pause(&mut self) -> Result<bool, String> {
+        match self.required("pause")? {
+            Value::Bool(paused) => Ok(paused),
+            other => Err(format!(
+                "\"pause\" must be true or false, not {}",
+                json(&other)
+            )),
+        }
+    }
+
     fn nothing_left(&self, event: &Event) -> Result<(), String> {
         let kind = match event {
             Event::Run { .. } => return Ok(()),
             Event::SetLimit(_) => "set_limit",
             Event::Cancel(_) => "cancel",
+            Event::Pause(_) => "pause",
         };
         match self.any() {
             Some(field) => Err(format!(
@@ -166,12 +225,15 @@ mod tests {
     }
 
     #[test]
-    fn the_three_kinds_of_rows() {
+    fn the_kinds_of_rows() {
         let run = Event::Run {
             run: "ns/a".parse().unwrap(),
             limit: Limit::new(2),
             duration: Duration::from_millis(1_500),
             priority: Priority::new(0),
+            weight: Weight::ONE,
+            group: None,
+            supersedes: Supersedes::None,
         };
         assert_eq!(event(RUN), run);
         assert_eq!(event(&format!("{RUN},\"priority\":null")), run);
@@ -181,6 +243,39 @@ mod tests {
         assert_eq!(
             event(r#""cancel":"ns/a""#),
             Event::Cancel("ns/a".parse().unwrap())
+        );
+    }
+
+    #[test]
+    fn a_run_may_weigh_more_and_supersede_those_of_its_group() {
+        let heavy = event(&format!(
+            r#"{RUN},"weight":2,"group":"pr-7","supersede":"all""#
+        ));
+        let Event::Run {
+            weight,
+            group,
+            supersedes,
+            ..
+        } = heavy
+        else {
+            panic!("{heavy:?}");
+        };
+        assert_eq!((weight.get(), supersedes), (2, Supersedes::All));
+        assert_eq!(group, Some("pr-7".parse().unwrap()));
+        assert_eq!(event(r#""pause":true"#), Event::Pause(true));
+        for (fields, part) in [
+            (r#""weight":0"#, "from 1 to 65535, not 0"),
+            (r#""weight":3"#, "more than the limit, which is 2"),
+            (r#""supersede":"all""#, "does not say whose"),
+            (r#""group":"a","supersede":true"#, "\"waiting\" or \"all\""),
+            (r#""group":7"#, "\"group\" must be a string"),
+        ] {
+            refused(&format!("{RUN},{fields}"), part);
+        }
+        refused(r#""pause":"yes""#, "\"pause\" must be true or false");
+        refused(
+            r#""pause":true,"weight":2"#,
+            "only rows with \"run\" have it",
         );
     }
 

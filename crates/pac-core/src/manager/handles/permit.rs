@@ -13,7 +13,7 @@ use crate::event::LeaseLoss;
 use crate::manager::ConcurrencyManager;
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::protocol::{Command, RunRequest};
-use crate::state::RunOutcome;
+use crate::state::{RunOutcome, Weight};
 use crate::value::FencingToken;
 
 /// A slot of a repository, given back when this is dropped: as *completed*, as *failed* when
@@ -131,7 +131,20 @@ impl ConcurrencyManager {
     /// Those common to all commands, and those of awaiting a [`Waiter`](super::waiter::Waiter);
     /// `RunEnded` when an operator ended the run while it waited, or removed its repository.
     pub async fn acquire(&self, repository: &RepositoryKey) -> Result<Permit, Error> {
-        let admission = self.admit_nameless(repository).await?;
+        self.acquire_slots(repository, Weight::ONE).await
+    }
+
+    /// The same for several slots at once: all in one step, or none. See
+    /// [`RunRequest::with_weight`].
+    ///
+    /// # Errors
+    /// As [`acquire`](Self::acquire); `InvalidInput` when there are not as many slots, taken or not.
+    pub async fn acquire_slots(
+        &self,
+        repository: &RepositoryKey,
+        weight: Weight,
+    ) -> Result<Permit, Error> {
+        let admission = self.admit_nameless(repository, weight).await?;
         self.permit(repository, admission.turn().await?)
     }
 
@@ -146,8 +159,22 @@ impl ConcurrencyManager {
         repository: &RepositoryKey,
         timeout: Duration,
     ) -> Result<Option<Permit>, Error> {
+        self.acquire_slots_timeout(repository, Weight::ONE, timeout)
+            .await
+    }
+
+    /// The same for several slots at once: see [`acquire_slots`](Self::acquire_slots).
+    ///
+    /// # Errors
+    /// As [`acquire_slots`](Self::acquire_slots), and [`Waiter::wait_for`](super::waiter::Waiter::wait_for).
+    pub async fn acquire_slots_timeout(
+        &self,
+        repository: &RepositoryKey,
+        weight: Weight,
+        timeout: Duration,
+    ) -> Result<Option<Permit>, Error> {
         let since = Instant::now();
-        match self.admit_nameless(repository).await? {
+        match self.admit_nameless(repository, weight).await? {
             Admission::Queued(waiter) => match waiter
                 .wait_for(timeout.saturating_sub(since.elapsed()))
                 .await?
@@ -203,15 +230,23 @@ impl ConcurrencyManager {
         Ok(done)
     }
 
-    async fn admit_nameless(&self, repository: &RepositoryKey) -> Result<Admission, Error> {
+    async fn admit_nameless(
+        &self,
+        repository: &RepositoryKey,
+        weight: Weight,
+    ) -> Result<Admission, Error> {
         // Unique at the store: a session's number is never used again.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (session, number) = (self.session(), NEXT.fetch_add(1, Ordering::Relaxed));
         let name = format!("permit-{session}-{number}");
         let run = PipelineRunKey::new(repository.namespace(), &name)?;
         let uid: Uid = name.parse()?;
-        self.admit(repository, RunRequest::ephemeral(run, uid))
-            .await
+        let request = RunRequest::ephemeral(run, uid);
+        let request = match weight {
+            Weight::ONE => request,
+            weight => request.with_weight(weight),
+        };
+        self.admit(repository, request).await
     }
 
     fn permit(&self, repository: &RepositoryKey, turn: Turn) -> Result<Permit, Error> {

@@ -1,6 +1,6 @@
 //! Slots of several repositories at once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,9 +13,30 @@ use crate::error::{Error, ErrorKind};
 use crate::event::LeaseLoss;
 use crate::manager::ConcurrencyManager;
 use crate::name::RepositoryKey;
-use crate::state::RunOutcome;
+use crate::state::{RunOutcome, Weight};
 
-/// A slot of each of several repositories, all given back when this is dropped: see [`Permit`].
+/// Slots of one repository, to be taken together with those of others: one, or with a weight as many
+/// as that, all in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots<'a> {
+    repository: &'a RepositoryKey,
+    weight: Weight,
+}
+
+impl<'a> From<&'a RepositoryKey> for Slots<'a> {
+    fn from(repository: &'a RepositoryKey) -> Self {
+        let weight = Weight::ONE;
+        Self { repository, weight }
+    }
+}
+
+impl<'a> From<(&'a RepositoryKey, Weight)> for Slots<'a> {
+    fn from((repository, weight): (&'a RepositoryKey, Weight)) -> Self {
+        Self { repository, weight }
+    }
+}
+
+/// Slots of several repositories, all given back when this is dropped: see [`Permit`].
 #[derive(Debug, Default)]
 #[must_use = "dropping permits gives the slots back"]
 pub struct Permits(Vec<Permit>);
@@ -106,8 +127,9 @@ impl Future for AnyLost {
 }
 
 impl ConcurrencyManager {
-    /// Waits for a slot of each of these repositories, for as long as it takes, and holds all until
-    /// the permits are dropped. No repository is given twice.
+    /// Waits for a slot of each of these repositories, or for several of one that is given with a
+    /// [`Weight`], for as long as it takes, and holds all until the permits are dropped. No repository
+    /// is given twice.
     ///
     /// The slots are taken one after the other in the order of the repositories' names, so that of
     /// all who ask in this way nobody waits for one who waits for him. Those that came first are
@@ -122,11 +144,12 @@ impl ConcurrencyManager {
     /// What was held is given back, and its run is *cancelled* in the history.
     pub async fn acquire_all<'a>(
         &self,
-        repositories: impl IntoIterator<Item = &'a RepositoryKey>,
+        repositories: impl IntoIterator<Item = impl Into<Slots<'a>>>,
     ) -> Result<Permits, Error> {
         let mut permits = Permits::default();
-        for repository in in_order(repositories)? {
-            let permit = permits.beside(self.acquire(repository)).await?;
+        for (repository, weight) in in_order(repositories)? {
+            let acquired = self.acquire_slots(repository, weight);
+            let permit = permits.beside(acquired).await?;
             permits.take(permit);
         }
         Ok(permits.complete())
@@ -139,16 +162,15 @@ impl ConcurrencyManager {
     /// As [`acquire_all`](Self::acquire_all) and [`acquire_timeout`](Self::acquire_timeout).
     pub async fn acquire_all_timeout<'a>(
         &self,
-        repositories: impl IntoIterator<Item = &'a RepositoryKey>,
+        repositories: impl IntoIterator<Item = impl Into<Slots<'a>>>,
         timeout: Duration,
     ) -> Result<Option<Permits>, Error> {
         let since = Instant::now();
         let mut permits = Permits::default();
-        for repository in in_order(repositories)? {
+        for (repository, weight) in in_order(repositories)? {
             let left = timeout.saturating_sub(since.elapsed());
-            let taken = permits
-                .beside(self.acquire_timeout(repository, left))
-                .await?;
+            let acquired = self.acquire_slots_timeout(repository, weight, left);
+            let taken = permits.beside(acquired).await?;
             let Some(permit) = taken else {
                 return Ok(None);
             };
@@ -182,13 +204,14 @@ impl Permits {
 
 /// The repositories in the order in which all who ask take them.
 fn in_order<'a>(
-    repositories: impl IntoIterator<Item = &'a RepositoryKey>,
-) -> Result<BTreeSet<&'a RepositoryKey>, Error> {
-    let mut ordered = BTreeSet::new();
-    for repository in repositories {
-        if !ordered.insert(repository) {
-            let message = "the repository is there twice; a slot of each is held at most once";
-            let error = Error::new(ErrorKind::InvalidInput, "acquire", message.to_owned());
+    repositories: impl IntoIterator<Item = impl Into<Slots<'a>>>,
+) -> Result<BTreeMap<&'a RepositoryKey, Weight>, Error> {
+    let mut ordered = BTreeMap::new();
+    for slots in repositories {
+        let Slots { repository, weight } = slots.into();
+        if ordered.insert(repository, weight).is_some() {
+            let message = "the repository is there twice; its slots are taken in one step";
+            let error = Error::new(ErrorKind::InvalidInput, "acquire", message);
             return Err(error.in_repository(repository));
         }
     }
