@@ -1,5 +1,6 @@
 //! What becomes of a run that is asked for.
 
+use super::slots::grantee;
 use super::{Answer, Asker, How, Place, Repository, Run, Skip, Supersedes, Wish};
 
 impl Repository {
@@ -25,7 +26,8 @@ impl Repository {
             Place::Running {
                 session, orphaned, ..
             } => {
-                if orphaned {
+                // Given back by the asker itself, it still has it.
+                if orphaned && session != asker.session {
                     self.start(wish.name, asker.session);
                 } else if !run.durable && session != asker.session {
                     return Answer::HeldElsewhere(session);
@@ -36,6 +38,10 @@ impl Repository {
             }
             Place::Waiting { owner } => {
                 let wants = run.wanted.unwrap_or(run.priority);
+                let (weight, was) = (wish.terms.weight, run.terms.weight);
+                if weight > was && !self.has_slots(weight) {
+                    return Answer::TooHeavy(weight, self.rules.limit);
+                }
                 if owner != mine || wants != wish.priority || run.terms != wish.terms {
                     // What an operator has moved stays where it is.
                     let moved = run.wanted.is_some();
@@ -55,14 +61,17 @@ impl Repository {
     }
 
     fn comes_to_the_queue(&mut self, asker: Asker, wish: Wish) -> Answer {
-        if let Some(refusal) = self.refusal(wish) {
+        if let Some(refusal) = self.refusal(asker, wish) {
             if matches!(refusal, Answer::QueueFull(_)) {
                 self.note_refusal(wish);
             }
             return refusal;
         }
         let superseded = self.superseded(wish);
-        let place = superseded.first().map(|run| run.ticket);
+        // It goes before nobody whom it would have come after.
+        let as_urgent = |run: &&Run| run.wanted.unwrap_or(run.priority) >= wish.priority;
+        let places = superseded.iter().filter(as_urgent).map(|run| run.ticket);
+        let place = places.min();
         for run in superseded {
             self.finish(run.name, How::Superseded, false);
         }
@@ -82,7 +91,7 @@ impl Repository {
     }
 
     /// Why a run that would come to the queue is not let in.
-    fn refusal(&self, wish: Wish) -> Option<Answer> {
+    fn refusal(&self, asker: Asker, wish: Wish) -> Option<Answer> {
         if !self.has_slots(wish.terms.weight) {
             return Some(Answer::TooHeavy(wish.terms.weight, self.rules.limit));
         }
@@ -99,7 +108,10 @@ impl Repository {
         if skipped {
             return Some(Answer::Skipped(counted(waiting), counted(running)));
         }
-        let waits = waiting > 0 || !others.has_room(wish.terms.weight);
+        let would_start =
+            |run: &&Run| others.has_slots(run.terms.weight) && grantee(run, asker).is_some();
+        let behind_others = others.queue().iter().any(would_start);
+        let waits = behind_others || !others.has_room(wish.terms.weight);
         let most = self.rules.most_waiting?;
         let full = waits && counted(waiting) >= most && self.superseded(wish).is_empty();
         full.then(|| Answer::QueueFull(counted(waiting)))
@@ -143,7 +155,9 @@ impl Repository {
             return self.stands(wish.name, true);
         };
         let looked_after = match run.place {
-            Place::Running { orphaned, .. } => !orphaned,
+            Place::Running {
+                orphaned, session, ..
+            } => !orphaned || session == asker.session,
             Place::Over { how, .. } => how != How::Expired,
             Place::Waiting { .. } => false,
         };

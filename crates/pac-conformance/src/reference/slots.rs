@@ -88,12 +88,15 @@ impl Repository {
         });
     }
 
-    /// Lets a run that has slots wait again, without them.
+    /// Lets a run that has slots wait again, without them; one that was asked to end ends.
     pub(super) fn put_back(&mut self, name: u8, owner: Option<u64>) {
+        if self.run(name).is_some_and(|run| run.asked.is_some()) {
+            self.finish(name, super::How::Cancelled, false);
+            return;
+        }
         self.change(name, |run| {
             run.slots.clear();
             run.passed = 0;
-            run.asked = None;
             run.started = None;
             run.place = Place::Waiting { owner };
         });
@@ -107,7 +110,7 @@ impl Repository {
 }
 
 /// The session that a slot for this waiting run would be granted to.
-fn grantee(run: &Run, asker: Asker) -> Option<u64> {
+pub(super) fn grantee(run: &Run, asker: Asker) -> Option<u64> {
     match run.place {
         Place::Waiting { owner: Some(owner) } => Some(owner),
         _ if asker.takes_ownerless && run.durable => Some(asker.session),

@@ -78,7 +78,7 @@ impl Plan<'_> {
     }
 
     /// Why a new run is not let in.
-    fn refusal(&mut self, request: &RunRequest) -> Option<Admitted> {
+    fn refusal(&self, request: &RunRequest) -> Option<Admitted> {
         let weight = request.weight();
         let head = &self.head;
         if !head.limit.admits_all(0, weight.get().into()) {
@@ -101,7 +101,7 @@ impl Plan<'_> {
         if skips_if.is_some_and(|condition| condition.applies(queued, started)) {
             return Some(Admitted::Skipped { queued, started });
         }
-        let waits = !head.admits(weight) || (queued > 0 && self.next_waiter().is_some());
+        let waits = !head.admits(weight) || self.somebody_could_wait_before(&request.run);
         let full = waits && most.is_some_and(|most| queued >= most);
         let supersedes = || self.superseded(request).next().is_some();
         (full && !supersedes()).then_some(Admitted::QueueFull { queued })

@@ -144,7 +144,7 @@ impl Plan<'_> {
     /// run without a live owner goes to the issuer if the issuer can start it; else it keeps its
     /// place until a process that can start it issues a command. One that needs more slots than there
     /// are keeps its place until there are as many.
-    pub(super) fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
+    fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
         let grantee = Grantee::of(self);
         let arrival = self.arrivals.iter().find_map(|(rank, run)| {
             let entry = self.overlay.get(run)?;
@@ -169,6 +169,13 @@ impl Plan<'_> {
             (_, Some(first)) => Some((first.clone(), grantee.of_entry(head, first)?)),
             (None, None) => None,
         }
+    }
+
+    /// Whether another run than this waits that would be granted slots as soon as there are any.
+    pub(super) fn somebody_could_wait_before(&self, run: &PipelineRunKey) -> bool {
+        let grantee = Grantee::of(self);
+        let mut others = self.waiters().filter(|entry| entry.run != *run);
+        others.any(|entry| grantee.of_entry(&self.head, entry).is_some())
     }
 
     /// The rules have changed: who was passed over may be the next one now.

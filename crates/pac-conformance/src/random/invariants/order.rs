@@ -52,12 +52,16 @@ impl Transition<'_> {
         })
     }
 
-    /// Whether it has the place of the first of those that it superseded.
+    /// Whether it has the first place of those that it superseded, and that were as urgent.
     fn is_place_of_superseded(&self, run: &Run) -> bool {
+        let Ask::Admit(wish) = self.ask else {
+            return false;
+        };
         let mut queue = self.before.queue();
         queue.retain(|was| self.supersedes(was));
-        let first = queue.first().map(|first| first.ticket);
-        matches!(self.ask, Ask::Admit(wish) if wish.name == run.name) && first == Some(run.ticket)
+        queue.retain(|was| was.wanted.unwrap_or(was.priority) >= wish.priority);
+        let first = queue.iter().map(|was| was.ticket).min();
+        wish.name == run.name && first == Some(run.ticket)
     }
 
     /// Whether the command ends this run for its group's sake.
