@@ -25,7 +25,7 @@ impl Repository {
             Place::Running {
                 session, orphaned, ..
             } => {
-                if orphaned {
+                if orphaned && session != asker.session {
                     self.start(wish.name, asker.session);
                 } else if !run.durable && session != asker.session {
                     return Answer::HeldElsewhere(session);
@@ -143,7 +143,9 @@ impl Repository {
             return self.stands(wish.name, true);
         };
         let looked_after = match run.place {
-            Place::Running { orphaned, .. } => !orphaned,
+            Place::Running {
+                orphaned, session, ..
+            } => !orphaned || session == asker.session,
             Place::Over { how, .. } => how != How::Expired,
             Place::Waiting { .. } => false,
         };
