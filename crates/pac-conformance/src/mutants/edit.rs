@@ -127,7 +127,7 @@ impl<'a> Edit<'a> {
         let new = |entry: &Entry| before(entry).is_none_or(|before| !before.is_started());
         let mut granted = self.changed();
         granted.retain(|entry| entry.is_started() && new(entry));
-        granted.sort_by_key(|entry| entry.token());
+        granted.sort_by_key(Entry::token);
         granted
     }
 

@@ -2,6 +2,7 @@
 
 mod command;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,7 +131,7 @@ fn rules(rules: &state::Rules) -> Rules {
     Rules {
         limit: rules.limit.get().unwrap_or(0),
         most_waiting: rules.max_queued,
-        backfill: rules.backfill.map_or(0, |most| most.get()),
+        backfill: rules.backfill.map_or(0, NonZeroU32::get),
     }
 }
 

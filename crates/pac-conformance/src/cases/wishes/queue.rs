@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pac_core::manager::{Admission, RunStatus, Turn};
+use pac_core::manager::{Admission, RunStatus, Turn, Waiter};
 use pac_core::protocol::{Bump, Claim, SkipIf};
 use pac_core::state::{RulesChange, RunOutcome};
 use pac_core::{ErrorKind, Limit, Priority};
@@ -42,7 +42,7 @@ pub async fn a_bounded_queue_holds_no_more_under_a_crowd(fixture: &Fixture) {
     }
     let waiters = tasks.join_all().await.into_iter().flatten();
     let mut waiters: Vec<_> = waiters.collect();
-    waiters.sort_by_key(|waiter| waiter.ticket());
+    waiters.sort_by_key(Waiter::ticket);
     assert_eq!(waiters.len(), MOST as usize);
     assert_eq!(refused.load(Ordering::SeqCst), crowd - MOST as usize);
     let view = fixture.view(&web).await;

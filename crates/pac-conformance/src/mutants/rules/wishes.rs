@@ -296,7 +296,7 @@ fn backfill_uncounted(asked: &Asked<'_>) -> Answered {
     asked.edited(|edit| {
         for entry in asked.state.entries().filter(|entry| entry.is_queued()) {
             let now = edit.entry(&entry.run).map(|now| Entry::clone(now));
-            let Some(now) = now.filter(|now| now.is_queued()) else {
+            let Some(now) = now.filter(Entry::is_queued) else {
                 continue;
             };
             let mut terms = now.terms().clone();
