@@ -88,6 +88,7 @@ impl Engine {
                 Left::Settled if again => engine.look_at(&repository, run),
                 Left::Settled => {}
                 Left::Queued(admission) => {
+                    let again = again || matches!(admission, Admission::Finished(_));
                     // Only now: its next lease may come at once.
                     engine.admitted(admission);
                     if again {
@@ -126,7 +127,6 @@ impl Engine {
             if !self.manager.holds(&lease) {
                 return Left::Open(None);
             }
-            // Given back to the queue, it would not be asked any more.
             if !is_ambiguous && lease.cancel_requested().now_or_never().is_some() {
                 return self.end_granted(lease).await;
             }
@@ -172,7 +172,8 @@ impl Engine {
                 StartOutcome::StillPending if !is_ambiguous => {
                     let (repository, token) = (lease.repository().clone(), lease.token());
                     let requeued = self.manager.requeue(lease).await;
-                    if let Ok(Some(_)) = &requeued {
+                    // Asked to end meanwhile, it has ended with that, and does not wait.
+                    if let Ok(Some(Admission::Started(_) | Admission::Queued(_))) = &requeued {
                         let given_back = || Some(What::GivenBack { token });
                         self.tell(&repository, &run, &uid, given_back);
                     }
@@ -357,7 +358,7 @@ impl Drop for StartClaim<'_> {
 enum Left {
     /// It runs, or will never.
     Settled,
-    /// It waits again.
+    /// It waits again, or was asked to end and has ended with its slot.
     Queued(Admission),
     /// It has to be looked at again.
     Open(Option<Error>),

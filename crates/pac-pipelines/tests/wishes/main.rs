@@ -9,8 +9,10 @@
 )]
 
 #[macro_use]
+#[path = "../in_memory/mod.rs"]
 mod in_memory;
-#[path = "flows/suite/support.rs"]
+mod random;
+#[path = "../flows/suite/support.rs"]
 mod support;
 
 use std::time::Duration;
