@@ -18,7 +18,7 @@ use pac_concurrency::driver::{
 };
 use pac_concurrency::{
     ConcurrencyManager, Error, Limit, ManagerOptions, MemoryDriver, MemoryOptions, RepositoryKey,
-    RunOutcome, RunRequest, SessionId, Turn, Version,
+    RunOutcome, RunRequest, SessionId, SessionIdentity, SessionInfo, Timestamp, Turn, Version,
 };
 use pac_conformance::{durable, repository};
 use tokio::task::JoinSet;
@@ -37,8 +37,12 @@ impl Driver for Buggy {
         self.inner.descriptor()
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
-        self.inner.open_session(ttl).await
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        self.inner.open_session(ttl, identity).await
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
@@ -53,6 +57,13 @@ impl Driver for Buggy {
         self.inner.dead_sessions().await
     }
 
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        self.inner.sessions(sessions).await
+    }
+
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
         self.inner.repositories_of(session).await
     }
@@ -65,6 +76,10 @@ impl Driver for Buggy {
         let panics = self.panics.swap(false, Ordering::SeqCst);
         assert!(!panics, "a bug of the driver");
         self.inner.commit(session, batch)
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.inner.clock().await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

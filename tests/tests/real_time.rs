@@ -47,7 +47,7 @@ impl Vandal for Scratches {
         let ruin = match harm {
             Harm::CorruptHead => Ruin::Unreadable,
             Harm::CorruptEntry => Ruin::TokenFromNowhere,
-            Harm::NewerHead => Ruin::Newer,
+            Harm::NewerHead | Harm::NewerPolicy | Harm::NewerTerms => Ruin::Newer,
         };
         self.0.ruin(repository, ruin);
     }

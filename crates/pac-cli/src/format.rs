@@ -5,8 +5,8 @@
 use std::io::{self, Stdout, Write};
 
 use clap::ValueEnum;
-use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{ContentArrangement, Table};
 use pac_concurrency::text::{is_plain, one_line};
 use serde::Serialize;
 
@@ -120,6 +120,15 @@ impl<W: Write> Printer<W> {
 /// What others wrote, in a cell of a table: on one line, and of a bounded length.
 pub(crate) fn cell(text: &str) -> String {
     one_line(text).into_owned()
+}
+
+/// Makes a table as wide as the terminal that it goes to, at most: long cells take several lines.
+pub(crate) fn fit(table: &mut Table) {
+    let terminal = console::Term::stdout();
+    if let Some((_, columns)) = terminal.size_checked().filter(|_| terminal.is_term()) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(columns);
+    }
 }
 
 /// A table with this header.

@@ -30,6 +30,7 @@ mod migrate;
 mod output;
 mod pause;
 mod plan;
+mod process;
 mod release;
 mod replay;
 #[cfg(feature = "postgres")]

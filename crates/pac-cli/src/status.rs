@@ -5,6 +5,7 @@ mod cluster;
 #[cfg(not(feature = "kubernetes"))]
 #[path = "status/no_cluster.rs"]
 mod cluster;
+mod rows;
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -12,20 +13,22 @@ use std::num::NonZeroU32;
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use pac_concurrency::{
-    Limit, Owner, PipelineRunKey, QueuedRun, RepositoryKey, RepositoryStatus, RepositorySummary,
-    Rules, RunningRun, SessionId, Settings, SlotName, StoreReader, Timestamp, Uid,
+    Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, RepositorySummary, SessionId, Settings,
+    SlotName, StoreReader, Timestamp, Uid,
 };
 use serde::Serialize;
 
 use crate::event::EventShape;
 use crate::exit::{Exit, Failure};
-use crate::format::{Format, FormatArg, Printer, cell, table};
+use crate::format::{Format, FormatArg, Printer, fit, table};
 use crate::output::note;
+use crate::process::{ProcessShape, Processes};
 use crate::store;
 use crate::terms::{PauseShape, TermsShape};
-use crate::time::{humanise, now, rfc3339};
-use crate::why::{self, Waiting};
+use crate::time::{now, rfc3339};
+use crate::why;
 use cluster::{ClusterArgs, Origins};
+use rows::{heading, queued, running, slot_names};
 
 /// Repositories per page of the list.
 const PAGE: usize = 500;
@@ -61,6 +64,8 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         let mut origins = args.cluster.origins().await?;
         let mut view = View::new(args, dead_sessions(&reader).await);
         let exit = each_repository(&reader, args.repository.as_ref(), async |status| {
+            let sessions = view.sessions(&status);
+            view.processes.read(&reader, sessions).await;
             if let Some(origins) = &mut origins {
                 origins.read(&status).await;
             }
@@ -159,6 +164,7 @@ struct Running<'a> {
     run: &'a str,
     token: u64,
     session: String,
+    process: Option<ProcessShape<'a>>,
     started_at: Option<String>,
     #[serde(flatten)]
     terms: TermsShape,
@@ -177,6 +183,7 @@ struct Queued<'a> {
     priority: i32,
     queued_at: Option<String>,
     owner: Option<String>,
+    process: Option<ProcessShape<'a>>,
     reason: &'static str,
     #[serde(flatten)]
     terms: TermsShape,
@@ -195,6 +202,7 @@ impl<'a> Shape<'a> {
     fn of(
         status: &'a RepositoryStatus,
         dead: &HashSet<SessionId>,
+        processes: &'a Processes,
         origins: Option<&'a Origins>,
     ) -> Self {
         let event = |run: &PipelineRunKey, uid: &Uid| {
@@ -205,6 +213,7 @@ impl<'a> Shape<'a> {
             run: run.run.as_str(),
             token: run.token.get(),
             session: run.session.to_string(),
+            process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
             terms: TermsShape::of(&run.terms),
             slot_names: slot_names(run, &status.rules).collect(),
@@ -217,6 +226,7 @@ impl<'a> Shape<'a> {
             priority: run.priority.get(),
             queued_at: run.queued_at.map(rfc3339),
             owner: run.owner.map(|owner| owner.to_string()),
+            process: run.owner.and_then(|owner| processes.shape(owner)),
             reason: why::word(&run.reason),
             terms: TermsShape::of(&run.terms),
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
@@ -242,6 +252,7 @@ struct View {
     format: Format,
     all: bool,
     dead: HashSet<SessionId>,
+    processes: Processes,
     printer: Printer,
     shown: usize,
     cut: bool,
@@ -254,10 +265,26 @@ impl View {
             format,
             all: args.all,
             dead,
+            processes: Processes::default(),
             printer: Printer::new(format),
             shown: 0,
             cut: false,
         }
+    }
+
+    /// How many of the runs that wait are shown.
+    fn most_queued(&self) -> usize {
+        match self.format {
+            Format::Table if !self.all => QUEUED_SHOWN,
+            _ => usize::MAX,
+        }
+    }
+
+    /// The sessions of the runs that are shown of a repository.
+    fn sessions(&self, status: &RepositoryStatus) -> Vec<SessionId> {
+        let holders = status.running.iter().map(|run| run.session);
+        let queued = status.queued.iter().take(self.most_queued());
+        holders.chain(queued.filter_map(|run| run.owner)).collect()
     }
 
     /// Shows a repository. Returns false once enough have been shown.
@@ -267,7 +294,8 @@ impl View {
         origins: Option<&Origins>,
     ) -> Result<bool, Failure> {
         if self.format != Format::Table {
-            self.printer.item(&Shape::of(status, &self.dead, origins))?;
+            let shape = Shape::of(status, &self.dead, &self.processes, origins);
+            self.printer.item(&shape)?;
             return Ok(true);
         }
         if self.shown == REPOSITORIES_SHOWN && !self.all {
@@ -275,11 +303,50 @@ impl View {
             return Ok(false);
         }
         self.shown += 1;
-        let most = if self.all { usize::MAX } else { QUEUED_SHOWN };
-        let text = describe(status, most, &self.dead, origins, now());
+        let text = self.describe(status, origins, now());
         self.printer.text(&text)?;
         self.printer.flush()?;
         Ok(true)
+    }
+
+    /// Describes a repository in words and a table, with what its runs were made for if that was
+    /// asked.
+    fn describe(
+        &self,
+        status: &RepositoryStatus,
+        origins: Option<&Origins>,
+        now: Timestamp,
+    ) -> String {
+        let mut text = heading(status, now);
+        if status.running.is_empty() && status.queued.is_empty() {
+            return text;
+        }
+        let header = ["run", "state", "token", "process", "for", "why it waits"];
+        let mut rows = table(header);
+        if origins.is_some() {
+            rows.set_header(header.into_iter().chain(["event"]));
+        }
+        fit(&mut rows);
+        let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
+        for run in &status.running {
+            let is_dead = self.dead.contains(&run.session);
+            let process = self.processes.cell(run.session);
+            let row = running(run, process, is_dead, status, now).into_iter();
+            rows.add_row(row.chain(event(&run.run, &run.uid)));
+        }
+        let most = self.most_queued();
+        for run in status.queued.iter().take(most) {
+            let is_dead = run.owner.is_some_and(|owner| self.dead.contains(&owner));
+            let process = run.owner.map(|owner| self.processes.cell(owner));
+            let row = queued(run, process, is_dead, status, now).into_iter();
+            rows.add_row(row.chain(event(&run.run, &run.uid)));
+        }
+        text.push_str(&format!("{rows}\n"));
+        let more = status.queued.len().saturating_sub(most);
+        if more > 0 {
+            text.push_str(&format!("… and {more} more that wait: --all shows them\n"));
+        }
+        text
     }
 
     fn end(mut self) -> Result<(), Failure> {
@@ -293,188 +360,4 @@ impl View {
         }
         self.printer.flush()
     }
-}
-
-/// Describes a repository in words and a table, with what its runs were made for if that was asked.
-fn describe(
-    status: &RepositoryStatus,
-    most: usize,
-    dead: &HashSet<SessionId>,
-    origins: Option<&Origins>,
-    now: Timestamp,
-) -> String {
-    let mut text = heading(status, now);
-    if status.running.is_empty() && status.queued.is_empty() {
-        return text;
-    }
-    let mut rows = table(["run", "state", "token", "session", "for", "why it waits"]);
-    if origins.is_some() {
-        rows.set_header([
-            "run",
-            "state",
-            "token",
-            "session",
-            "for",
-            "why it waits",
-            "event",
-        ]);
-    }
-    let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
-    for run in &status.running {
-        let row = running(run, dead.contains(&run.session), status, now).into_iter();
-        rows.add_row(row.chain(event(&run.run, &run.uid)));
-    }
-    for run in status.queued.iter().take(most) {
-        let is_dead = run.owner.is_some_and(|owner| dead.contains(&owner));
-        let row = queued(run, is_dead, status, now).into_iter();
-        rows.add_row(row.chain(event(&run.run, &run.uid)));
-    }
-    text.push_str(&format!("{rows}\n"));
-    if let Some(more) = status
-        .queued
-        .len()
-        .checked_sub(most)
-        .filter(|more| *more > 0)
-    {
-        text.push_str(&format!("… and {more} more that wait: --all shows them\n"));
-    }
-    text
-}
-
-/// The repository, its limit, how many there are, and whether it is paused.
-fn heading(status: &RepositoryStatus, now: Timestamp) -> String {
-    let owner = match status.owner {
-        Some(owner @ (Owner::Pinned | Owner::Proposed)) => format!(" ({})", owner.as_str()),
-        _ => String::new(),
-    };
-    let (running, queued) = (status.running.len(), status.queued.len());
-    let slots = match by_slots(status) {
-        true => format!(", {} slots taken", status.slots_taken),
-        false => String::new(),
-    };
-    let most = status
-        .rules
-        .max_queued
-        .map(|most| format!(" of at most {most}"));
-    let mut text = format!(
-        "{}  limit {}{owner}, {running} running{slots}, {queued} queued{}\n",
-        status.repository,
-        status.limit,
-        most.unwrap_or_default()
-    );
-    if let Some(pause) = &status.pause {
-        let since = age(pause.since, now);
-        let reason = pause.reason.as_ref().map(|reason| format!(": {reason}"));
-        text.push_str(&format!(
-            "paused for {since}{}\n",
-            reason.unwrap_or_default()
-        ));
-    }
-    text
-}
-
-/// Whether some of its runs take several slots.
-fn by_slots(status: &RepositoryStatus) -> bool {
-    usize::try_from(status.slots_taken).is_ok_and(|taken| taken != status.running.len())
-}
-
-/// The names of the slots of a run, where they have any.
-fn slot_names<'a>(run: &RunningRun, rules: &'a Rules) -> impl Iterator<Item = &'a str> {
-    let names = rules.slots.as_deref().unwrap_or_default();
-    let named = run.terms.slots.iter().map(|slot| {
-        let slot = usize::try_from(*slot).ok()?;
-        names.get(slot).map(SlotName::as_str)
-    });
-    named.flatten()
-}
-
-/// Which slots a run has, where that is not plain.
-fn slots(run: &RunningRun, status: &RepositoryStatus) -> Option<String> {
-    let names: Vec<_> = slot_names(run, &status.rules).collect();
-    let numbers = || {
-        let numbers: Vec<_> = run.terms.slots.iter().map(u32::to_string).collect();
-        numbers.join(", ")
-    };
-    match (names.is_empty(), run.terms.slots.is_empty()) {
-        (false, _) => Some(format!("in {}", names.join(", "))),
-        (true, false) if status.limit != Limit::new(1) => {
-            let slots = if run.terms.slots.len() == 1 {
-                "slot"
-            } else {
-                "slots"
-            };
-            Some(format!("{slots} {}", numbers()))
-        }
-        (true, _) => None,
-    }
-}
-
-fn running(
-    run: &RunningRun,
-    is_dead: bool,
-    status: &RepositoryStatus,
-    now: Timestamp,
-) -> [String; 6] {
-    let state = if run.orphaned {
-        "running, orphaned"
-    } else if is_dead {
-        "running, process dead"
-    } else {
-        "running"
-    };
-    let asked = run.terms.asked.at();
-    let asked = asked.map(|asked| format!("asked to end {} ago", humanise(now.since(asked))));
-    let parts = std::iter::once(state.to_owned())
-        .chain(asked)
-        .chain(slots(run, status))
-        .chain(TermsShape::of(&run.terms).words());
-    // How many it has is plain where they are told one by one.
-    let parts = parts.filter(|words| run.terms.slots.is_empty() || !words.ends_with(" slots"));
-    let state = cell(&parts.collect::<Vec<_>>().join(", "));
-    [
-        run.run.to_string(),
-        state,
-        run.token.to_string(),
-        run.session.to_string(),
-        age(run.started_at, now),
-        String::new(),
-    ]
-}
-
-fn queued(
-    run: &QueuedRun,
-    is_dead: bool,
-    status: &RepositoryStatus,
-    now: Timestamp,
-) -> [String; 6] {
-    let waiting = Waiting {
-        weight: run.terms.weight,
-        by_slots: by_slots(status),
-    };
-    let terms: Vec<_> = TermsShape::of(&run.terms).words().collect();
-    let terms = terms
-        .iter()
-        .map(|words| format!(", {words}"))
-        .collect::<String>();
-    let priority = match run.priority.get() {
-        0 => String::new(),
-        priority => format!(", priority {priority}"),
-    };
-    [
-        run.run.to_string(),
-        cell(&format!("queued at {}{priority}{terms}", run.position)),
-        String::new(),
-        run.owner
-            .map_or_else(|| "none".to_owned(), |owner| owner.to_string()),
-        age(run.queued_at, now),
-        if is_dead {
-            "its process is dead; it is about to be seen to".to_owned()
-        } else {
-            why::reason(&run.reason, waiting)
-        },
-    ]
-}
-
-fn age(since: Option<Timestamp>, now: Timestamp) -> String {
-    since.map_or_else(String::new, |since| humanise(now.since(since)))
 }

@@ -1,6 +1,7 @@
 //! `pac top`: the busiest repositories, live.
 
 use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, IsTerminal};
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -8,13 +9,17 @@ use std::time::Duration;
 use comfy_table::CellAlignment;
 use console::Term;
 use pac_concurrency::text::{lines, one_line};
-use pac_concurrency::{Error, Owner, RepositorySummary, Settings, StoreReader};
+use pac_concurrency::{
+    Error, Owner, RepositoryKey, RepositoryStatus, RepositorySummary, Revision, SessionId,
+    Settings, StoreReader,
+};
 use serde::Serialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer, table};
 use crate::output::note;
+use crate::process::{ProcessShape, Processes};
 use crate::store;
 use crate::terms::PauseShape;
 use crate::time::{now, parse_duration, rfc3339};
@@ -23,8 +28,14 @@ use crate::why;
 /// Repositories per page of the list.
 const PAGE: usize = 1_000;
 
+/// Of so many repositories a view says who holds their slots: each is read, when it has changed.
+const LOOKED_INTO: usize = 10;
+/// Those where more than this wait are not read for that.
+const DEEPEST: u32 = 1_000;
+
 const AFTER_HELP: &str = "\
-Repositories are ordered by how many wait, then by how many run. Ends with Ctrl-C. Where standard
+Repositories are ordered by how many wait, then by how many run. The first ten say who holds their
+slots, unless more than a thousand wait there. Ends with Ctrl-C. Where standard
 output is no terminal, or with JSON or YAML, every view is printed below the one before.";
 
 /// The arguments of `pac top`.
@@ -48,6 +59,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     store::block_on(async {
         let reader = store::reader(settings).await?;
         let mut screen = Screen::new(args.output.format);
+        let mut holders = Holders::default();
         let mut tick = interval(args.every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut left = args.count.map_or(u64::MAX, NonZeroU64::get);
@@ -63,7 +75,10 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
                 }
             }
             match View::read(&reader).await {
-                Ok(view) => screen.show(&view)?,
+                Ok(view) => {
+                    holders.look(&reader, &view).await;
+                    screen.show(&view, &holders)?;
+                }
                 Err(error) if seen && error.is_retryable() => {
                     screen.complain(&error)?;
                 }
@@ -111,15 +126,15 @@ impl View {
     }
 
     /// The view as text of at most `most_lines` lines.
-    fn text(&self, most_lines: usize) -> String {
+    fn text(&self, holders: &Holders, most_lines: usize) -> String {
         // Less the line of totals, three of the table's frame, its header, and one for the
         // cursor.
         let most = most_lines.saturating_sub(6).max(1);
         let shown = || self.repositories.iter().take(most);
-        let mut rows = table(["repository", "limit", "running", "queued"]);
+        let mut rows = table(["repository", "limit", "running", "queued", "held by"]);
         let with_notes = shown().any(|one| !notes(one).is_empty());
         if with_notes {
-            rows.set_header(["repository", "limit", "running", "queued", ""]);
+            rows.set_header(["repository", "limit", "running", "queued", "held by", ""]);
         }
         for column in rows.column_iter_mut().skip(1).take(3) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -130,6 +145,7 @@ impl View {
                 one.limit.to_string(),
                 one.running.to_string(),
                 one.queued.to_string(),
+                holders.cell(&one.repository),
             ];
             row.extend(with_notes.then(|| notes(one)));
             rows.add_row(row);
@@ -145,6 +161,73 @@ fn notes(one: &RepositorySummary) -> String {
     let slots = by_slots.then(|| format!("{} slots taken", one.slots_taken));
     let parts: Vec<_> = [paused, slots].into_iter().flatten().collect();
     parts.join("; ")
+}
+
+/// The sessions that hold the slots of the repositories that a view looks into, oldest grant first.
+#[derive(Default)]
+struct Holders {
+    of: HashMap<RepositoryKey, (Revision, Vec<SessionId>)>,
+    processes: Processes,
+}
+
+impl Holders {
+    /// Reads the first repositories that have changed since the last view, and then the sessions
+    /// that are new, with one request. What cannot be read is left out.
+    async fn look(&mut self, reader: &StoreReader, view: &View) {
+        let mut before = std::mem::take(&mut self.of);
+        for one in view.repositories.iter().take(LOOKED_INTO) {
+            if one.queued > DEEPEST {
+                continue;
+            }
+            let known = before.remove(&one.repository);
+            let known = known.filter(|(revision, _)| *revision == one.revision);
+            let known = match (known, one.running) {
+                (Some(known), _) => known,
+                (None, 0) => (one.revision, Vec::new()),
+                (None, _) => match reader.status(&one.repository).await {
+                    Ok(status) => (status.revision, holders(&status)),
+                    Err(_) => continue,
+                },
+            };
+            self.of.insert(one.repository.clone(), known);
+        }
+        let sessions: Vec<_> = self.of.values().flat_map(|(_, all)| all.clone()).collect();
+        self.processes.read(reader, sessions).await;
+    }
+
+    /// The one with the oldest grant, and how many others there are.
+    fn cell(&self, repository: &RepositoryKey) -> String {
+        let holders = self
+            .of
+            .get(repository)
+            .map(|(_, holders)| holders.as_slice());
+        match holders.unwrap_or_default() {
+            [] => String::new(),
+            [one] => self.processes.cell(*one),
+            [one, others @ ..] => format!("{} +{}", self.processes.cell(*one), others.len()),
+        }
+    }
+
+    fn shapes(&self, repository: &RepositoryKey) -> Option<Vec<Holder<'_>>> {
+        let (_, holders) = self.of.get(repository)?;
+        let shape = |session: &SessionId| Holder {
+            session: session.to_string(),
+            process: self.processes.shape(*session),
+        };
+        Some(holders.iter().map(shape).collect())
+    }
+}
+
+/// Each session that holds a slot, once.
+fn holders(status: &RepositoryStatus) -> Vec<SessionId> {
+    let mut holders: Vec<SessionId> = Vec::new();
+    let mut seen = HashSet::new();
+    for run in &status.running {
+        if seen.insert(run.session) {
+            holders.push(run.session);
+        }
+    }
+    holders
 }
 
 /// The JSON and YAML output: one document per view.
@@ -166,10 +249,17 @@ struct Row<'a> {
     max_queued: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     paused: Option<PauseShape<'a>>,
+    held_by: Option<Vec<Holder<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Holder<'a> {
+    session: String,
+    process: Option<ProcessShape<'a>>,
 }
 
 impl<'a> Shape<'a> {
-    fn of(view: &'a View) -> Self {
+    fn of(view: &'a View, holders: &'a Holders) -> Self {
         let rows = view.repositories.iter().map(|one| Row {
             repository: one.repository.as_str(),
             limit: one.limit.get().unwrap_or(0),
@@ -179,6 +269,7 @@ impl<'a> Shape<'a> {
             owner: one.owner.map(Owner::as_str),
             max_queued: one.max_queued,
             paused: one.pause.as_ref().map(PauseShape::of),
+            held_by: holders.shapes(&one.repository),
         });
         Self {
             at: rfc3339(now()),
@@ -209,22 +300,22 @@ impl Screen {
         }
     }
 
-    fn show(&mut self, view: &View) -> Result<(), Failure> {
+    fn show(&mut self, view: &View, holders: &Holders) -> Result<(), Failure> {
         if let Some(terminal) = &self.terminal {
             let (lines, _) = terminal.size();
             // Overwrite the last view instead of clearing the screen, which would flicker.
             terminal.move_cursor_to(0, 0)?;
-            for line in view.text(usize::from(lines)).lines() {
+            for line in view.text(holders, usize::from(lines)).lines() {
                 terminal.clear_line()?;
                 terminal.write_line(line)?;
             }
             return Ok(terminal.clear_to_end_of_screen()?);
         }
         if self.format == Format::Table {
-            self.printer.text(&view.text(usize::MAX))?;
+            self.printer.text(&view.text(holders, usize::MAX))?;
             return self.printer.flush();
         }
-        self.printer.document(&Shape::of(view))
+        self.printer.document(&Shape::of(view, holders))
     }
 
     fn complain(&self, error: &Error) -> Result<(), Failure> {

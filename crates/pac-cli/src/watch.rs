@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use pac_concurrency::{
-    Change, FencingToken, Limit, Owner, Paused, RepositoryKey, RunChange, RunStep, Settings,
-    Timestamp,
+    Change, FencingToken, Limit, Owner, Paused, RepositoryKey, RunChange, RunStep, SessionId,
+    Settings, Timestamp,
 };
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer};
 use crate::output::note;
+use crate::process::{ProcessShape, Processes};
 use crate::store;
 use crate::terms::TermsShape;
 use crate::time::{humanise, now, rfc3339};
@@ -40,16 +41,21 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         let reader = store::reader(settings).await?;
         let mut watch = reader.watch(args.repository.clone()).await?;
         let mut printer = Printer::new(format);
+        let mut processes = Processes::default();
         loop {
-            let shape = match watch.next().await? {
-                Change::Run(run) => Shape::of_run(&run),
+            let change = watch.next().await?;
+            let shape = match &change {
+                Change::Run(run) => {
+                    processes.read(&reader, session_of(run)).await;
+                    Shape::of_run(run, &processes)
+                }
                 Change::Limit {
                     repository,
                     limit,
                     owner,
-                } => Shape::of_limit(&repository, limit, owner),
-                Change::Pause { repository, pause } => Shape::of_pause(&repository, pause),
-                Change::Removed(repository) => Shape::new(&repository, "removed", now()),
+                } => Shape::of_limit(repository, *limit, *owner),
+                Change::Pause { repository, pause } => Shape::of_pause(repository, pause.as_ref()),
+                Change::Removed(repository) => Shape::new(repository, "removed", now()),
                 Change::Unreadable(error) => {
                     note(error);
                     continue;
@@ -77,7 +83,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 
 /// The JSON and YAML output. Fields that do not apply to an event are left out.
 #[derive(Debug, Serialize)]
-struct Shape {
+struct Shape<'a> {
     at: String,
     event: String,
     repository: String,
@@ -87,6 +93,8 @@ struct Shape {
     token: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<ProcessShape<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queued_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,12 +114,23 @@ struct Shape {
     #[serde(skip_serializing_if = "Option::is_none")]
     queued: Option<u32>,
     #[serde(skip)]
+    cell: Option<String>,
+    #[serde(skip)]
     waited: Option<Duration>,
     #[serde(skip)]
     ran: Option<Duration>,
 }
 
-impl Shape {
+/// The session that a run has now.
+fn session_of(change: &RunChange) -> Option<SessionId> {
+    match change.step {
+        RunStep::Queued { owner } => owner,
+        RunStep::Started { session, .. } => Some(session),
+        RunStep::Finished(_) => None,
+    }
+}
+
+impl<'a> Shape<'a> {
     fn new(repository: &RepositoryKey, event: impl Into<String>, at: Timestamp) -> Self {
         Self {
             at: rfc3339(at),
@@ -120,6 +139,7 @@ impl Shape {
             run: None,
             token: None,
             session: None,
+            process: None,
             queued_at: None,
             started_at: None,
             finished_at: None,
@@ -129,6 +149,7 @@ impl Shape {
             owner: None,
             running: None,
             queued: None,
+            cell: None,
             waited: None,
             ran: None,
         }
@@ -142,17 +163,17 @@ impl Shape {
         }
     }
 
-    fn of_pause(repository: &RepositoryKey, pause: Option<Paused>) -> Self {
+    fn of_pause(repository: &RepositoryKey, pause: Option<&Paused>) -> Self {
         match pause {
             None => Self::new(repository, "resumed", now()),
             Some(pause) => Self {
-                reason: pause.reason.map(|reason| reason.to_string()),
+                reason: pause.reason.as_ref().map(ToString::to_string),
                 ..Self::new(repository, "paused", pause.since.unwrap_or_else(now))
             },
         }
     }
 
-    fn of_run(change: &RunChange) -> Self {
+    fn of_run(change: &RunChange, processes: &'a Processes) -> Self {
         let (event, at, token, session) = match change.step {
             RunStep::Queued { owner } => {
                 let event = if owner.is_some() {
@@ -188,6 +209,8 @@ impl Shape {
             run: Some(change.run.to_string()),
             token: token.map(FencingToken::get),
             session: session.map(|session| session.to_string()),
+            process: session.and_then(|session| processes.shape(session)),
+            cell: session.map(|session| processes.cell(session)),
             queued_at: change.queued_at.map(rfc3339),
             started_at: change.started_at.map(rfc3339),
             finished_at: change.finished_at.map(rfc3339),
@@ -209,7 +232,10 @@ impl Shape {
         if let Some(token) = self.token {
             line.push_str(&format!("  token {token}"));
         }
-        for words in self.terms.words() {
+        if let Some(cell) = &self.cell {
+            line.push_str(&format!("  by {cell}"));
+        }
+        for words in self.terms.words(true) {
             line.push_str(&format!("  {words}"));
         }
         if let Some(reason) = &self.reason {

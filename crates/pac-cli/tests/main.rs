@@ -35,3 +35,4 @@ mod terminal;
 mod terminal_store;
 mod transcript;
 mod webhook;
+mod who;

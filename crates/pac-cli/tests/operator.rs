@@ -13,7 +13,9 @@ use crate::servers;
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use pac_concurrency::{Admission, ConcurrencyManager, Limit, RunRequest, SettingsLoader};
+use pac_concurrency::{
+    Admission, ConcurrencyManager, Limit, RunRequest, SessionIdentity, SettingsLoader,
+};
 use serde_json::{Value, json};
 use servers::{Running, Store, WEB, on_every_store};
 
@@ -80,6 +82,19 @@ impl Controller {
     }
 }
 
+/// The process of this test, since then.
+fn this_process(since: &Value) -> Value {
+    assert!(is_time(since), "{since}");
+    let here = SessionIdentity::of_this_process();
+    json!({
+        "program": here.program(),
+        "version": here.version(),
+        "host": here.host(),
+        "pid": here.pid(),
+        "since": since,
+    })
+}
+
 fn is_time(value: &Value) -> bool {
     value
         .as_str()
@@ -93,6 +108,7 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
     controller.admit(WEB, "r", 3);
     let session = controller.manager.session().to_string();
     let status = store.json(&["status", WEB]);
+    let process = this_process(&status[0]["running"][0]["process"]["since"]);
     let (running, queued) = (&status[0]["running"][0], &status[0]["queued"]);
     assert!(
         is_time(&running["started_at"]) && is_time(&queued[1]["queued_at"]),
@@ -107,11 +123,12 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
             "run": "ci/r0",
             "token": running["token"].as_u64().unwrap(),
             "session": session,
+            "process": process,
             "started_at": running["started_at"],
         }],
         "queued": [
-            {"run": "ci/r1", "position": 1, "priority": 0, "queued_at": queued[0]["queued_at"], "owner": session, "reason": "limit-reached"},
-            {"run": "ci/r2", "position": 2, "priority": 0, "queued_at": queued[1]["queued_at"], "owner": session, "reason": "behind"},
+            {"run": "ci/r1", "position": 1, "priority": 0, "queued_at": queued[0]["queued_at"], "owner": session, "process": process, "reason": "limit-reached"},
+            {"run": "ci/r2", "position": 2, "priority": 0, "queued_at": queued[1]["queued_at"], "owner": session, "process": process, "reason": "behind"},
         ],
     }]);
     assert_eq!(status, expected);
@@ -360,11 +377,16 @@ fn top_shows_the_busiest_first(store: &Store) {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(views.len(), 2);
+    let shown = &views[1]["repositories"][0]["held_by"][0];
+    let held_by = json!([{
+        "session": controller.manager.session().to_string(),
+        "process": this_process(&shown["process"]["since"]),
+    }]);
     assert_eq!(
         views[1]["repositories"],
         json!([
-            {"repository": "ci/busy", "limit": 1, "running": 1, "queued": 2, "slots_taken": 1, "owner": "set"},
-            {"repository": "ci/calm", "limit": 1, "running": 1, "queued": 0, "slots_taken": 1, "owner": "set"},
+            {"repository": "ci/busy", "limit": 1, "running": 1, "queued": 2, "slots_taken": 1, "owner": "set", "held_by": held_by},
+            {"repository": "ci/calm", "limit": 1, "running": 1, "queued": 0, "slots_taken": 1, "owner": "set", "held_by": held_by},
         ])
     );
     let top = store.run(&["top", "--count", "1"]).stdout;

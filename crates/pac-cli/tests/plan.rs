@@ -97,6 +97,67 @@ fn an_empty_directory_is_an_empty_plan() {
 }
 
 #[test]
+fn what_annotations_ask_for_is_planned() {
+    const OURS: &str = "    concurrency.pipelinesascode.tekton.dev";
+    let wishes = |wishes: &[(&str, &str)]| {
+        let lines = wishes.iter();
+        let lines = lines.map(|(name, value)| format!("{OURS}/{name}: '{value}'\n"));
+        lines.collect::<String>()
+    };
+    let repository = |wish: &[(&str, &str)]| {
+        let annotations = wishes(wish);
+        format!(
+            "kind: Repository\nmetadata:\n  name: web\n  namespace: ci\n  annotations:\n\
+             {annotations}    x: x\nspec: {{concurrency_limit: 3}}\n---\n"
+        )
+    };
+    let run = |name: &str, minute: u32, wish: &[(&str, &str)]| {
+        let created = format!("  creationTimestamp: 2026-06-01T10:{minute:02}:00Z");
+        run(name, &(wishes(wish) + &created))
+    };
+    let deploy = [("group", "deploy"), ("supersede", "waiting")];
+    let manifests = [
+        repository(&[("max-queued", "1")]),
+        run("a", 1, &[("weight", "2")]),
+        run("deploy-1", 2, &deploy),
+        run("deploy-2", 3, &deploy),
+        run("heavy", 4, &[("weight", "4")]),
+        run("b", 5, &[]),
+        run("c", 6, &[]),
+    ]
+    .concat();
+    let planned = plan(&[("all.yaml", &manifests)], &["-o", "json"]);
+    assert_eq!(planned.code, 0, "{planned:?}");
+    let fate = |run: &str, state: &str, reason: &str| {
+        (format!("ci/{run}"), state.to_owned(), reason.to_owned())
+    };
+    let expected = [
+        fate("a", "starts", "slots 1 to 2 of 3"),
+        fate("deploy-2", "starts", "slot 3 of 3"),
+        fate("b", "queued", "next; 3 running of at most 3"),
+        fate(
+            "deploy-1",
+            "cancelled",
+            "a newer run of its group takes its place",
+        ),
+        fate("c", "cancelled", "as many wait as may"),
+        fate("heavy", "too-heavy", "takes 4 slots, and the limit is 3"),
+    ];
+    assert_eq!(fates(&planned), expected);
+    let paused = [
+        repository(&[("pause", "the registry moves"), ("order", "lifo")]),
+        run("a", 1, &[("weight", "none")]),
+    ]
+    .concat();
+    let planned = plan(&[("all.yaml", &paused)], &["-o", "json"]);
+    let (_, state, reason) = fates(&planned).remove(0);
+    assert_eq!(state, "queued");
+    assert!(reason.ends_with("the registry moves"), "{reason}");
+    let warnings = json(&planned)["warnings"].as_array().unwrap().len();
+    assert_eq!((planned.code, warnings), (0, 2), "{planned:?}");
+}
+
+#[test]
 fn a_path_that_cannot_be_read_is_named() {
     let ended = pac(&["plan", "/nowhere/at/all"]);
     assert_eq!((ended.code, ended.stdout.as_str()), (65, ""));

@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{ChildStdout, Command, Stdio};
 
 use servers::own::OwnServer;
-use servers::{Running, Store, eventually};
+use servers::{Running, Store, eventually, signal};
 
 const DOCUMENT: &str = "docs/queues.md";
 
@@ -60,6 +60,7 @@ impl Shell {
         let mut sh = Command::new("setsid");
         sh.args(["--wait", "sh", "-c", &format!("exec 2>&1; {line}")])
             .env("PATH", path)
+            .env("HOSTNAME", servers::HOST)
             .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -235,4 +236,26 @@ fn postgres_the_transcript_of_a_command_that_does_not_end_is_what_happens() {
         }
     }
     shell.as_documented("grace");
+}
+
+#[test]
+fn postgres_the_transcript_of_who_holds_it_is_what_happens() {
+    let mut shell = Shell::new(Store::postgres());
+    shell.types("pac limit ci/website 1");
+    let wait = "#!/bin/sh\nexec sleep 30\n";
+    shell.has_a_program("deploy", wait);
+    let _killed = shell.starts("pac exec -r ci/website --run ci/deploy --ttl 3s -- ./deploy");
+    shell.wait_for_run("ci/website");
+    let running = || shell.store.json(&["status", "ci/website"])[0]["running"][0].clone();
+    let pid = running()["process"]["pid"].as_u64().unwrap();
+    signal("KILL", u32::try_from(pid).unwrap());
+    eventually("the death", || running()["dead"] == true);
+    shell.say(&format!("$ kill -9 {pid}"));
+    shell.say("$ sleep 5; pac status");
+    let status = shell.store.run(&["status"]);
+    shell.said.push_str(&status.stdout);
+    let named = "PAC_CONCURRENCY_IDENTITY=night-batch pac exec -r ci/website --run ci/nightly -- \
+                 pac status";
+    assert_eq!(shell.types(named), 0);
+    shell.as_documented("holders");
 }

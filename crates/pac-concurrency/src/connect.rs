@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "postgres")]
+use pac_core::SessionIdentity;
 use pac_core::driver::Driver;
 use pac_core::manager::ConcurrencyManager;
 use pac_core::{Error, ErrorKind};
@@ -145,10 +147,20 @@ async fn open(settings: &Settings) -> Result<Opened, Error> {
         DriverKind::Etcd => open_etcd(settings).await.map(Opened::new),
         #[cfg(feature = "postgres")]
         DriverKind::Postgresql => {
-            let driver = pac_postgres::PostgresDriver::connect(settings.postgres.clone());
+            let driver = pac_postgres::PostgresDriver::connect(postgres_options(settings));
             driver.await.map(Opened::postgresql)
         }
     }
+}
+
+/// The connections are called after who the manager says it is, if not otherwise.
+#[cfg(feature = "postgres")]
+fn postgres_options(settings: &Settings) -> pac_postgres::PostgresOptions {
+    let mut options = settings.postgres.clone();
+    let identity = settings.manager.identity;
+    let identity = identity.map(|identity| identity.within(SessionIdentity::LONGEST));
+    options.application_name = options.application_name.or(identity);
+    options
 }
 
 /// Opens the etcd driver over what its mode says. Each mock is a world of its own.
@@ -206,7 +218,7 @@ pub async fn open_existing_driver(settings: &Settings) -> Result<Option<Arc<dyn 
 async fn open_existing(settings: &Settings) -> Result<Option<Opened>, Error> {
     #[cfg(feature = "postgres")]
     if settings.enabled && settings.driver == DriverKind::Postgresql {
-        let options = settings.postgres.clone();
+        let options = postgres_options(settings);
         let driver = pac_postgres::PostgresDriver::connect_existing(options).await?;
         return Ok(driver.map(Opened::postgresql));
     }

@@ -132,8 +132,8 @@ pub use pac_core::state::{Moment, Owner, Rules, RulesChange, RunKind, RunOutcome
 pub use pac_core::text;
 pub use pac_core::{
     Error, ErrorKind, FencingToken, Group, InvalidValue, Limit, LimitVersion, PipelineRunKey,
-    Priority, Reason, RepositoryKey, Revision, SessionId, SlotName, Stamp, Ticket, Timestamp, Uid,
-    Version,
+    Priority, Reason, RepositoryKey, Revision, SessionId, SessionIdentity, SessionInfo, SlotName,
+    Stamp, Ticket, Timestamp, Uid, Version,
 };
 #[cfg(feature = "etcd")]
 pub use pac_etcd::{EtcdDriver, EtcdOptions};

@@ -103,9 +103,7 @@ impl From<&Values> for Settings {
         Self {
             enabled: values.enabled,
             driver: values.driver,
-            manager: ManagerOptions::default()
-                .with_session_ttl(values.session_ttl)
-                .with_lease_ttl(values.lease_ttl()),
+            manager: manager_options(values),
             migrate_state: values.migrate_state,
             #[cfg(feature = "memory")]
             memory: pac_memory::MemoryOptions::default(),
@@ -121,6 +119,14 @@ impl From<&Values> for Settings {
             },
         }
     }
+}
+
+fn manager_options(values: &Values) -> ManagerOptions {
+    let mut options = ManagerOptions::default()
+        .with_session_ttl(values.session_ttl)
+        .with_lease_ttl(values.lease_ttl());
+    options.identity = values.identity;
+    options
 }
 
 /// The store behind the etcd driver, and how it was chosen.

@@ -10,7 +10,9 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
-use pac_concurrency::{Admission, Limit, RunOutcome, RunRequest, SettingsLoader, Turn};
+use pac_concurrency::{
+    Admission, Limit, RunOutcome, RunRequest, SessionIdentity, SettingsLoader, Turn,
+};
 use tracing_subscriber::fmt::MakeWriter;
 
 #[derive(Clone, Default)]
@@ -60,9 +62,16 @@ async fn starting_queueing_and_waking_are_logged_word_for_word() {
         .load()
         .unwrap();
     let manager = pac_concurrency::connect(&loaded.settings()).await.unwrap();
+    let lines = log.take();
+    let [opened, initialized] = lines.as_slice() else {
+        panic!("{lines:?}");
+    };
+    let identity = SessionIdentity::of_this_process();
+    let said = format!("INFO opened a session session=1 identity={identity} version=\"");
+    assert!(opened.starts_with(&said), "{opened}");
     assert_eq!(
-        log.take(),
-        ["INFO Initialized concurrency system with driver: memory"]
+        initialized,
+        "INFO Initialized concurrency system with driver: memory"
     );
 
     let repository = "namespace/repo".parse().unwrap();

@@ -108,6 +108,42 @@ macro_rules! conformance {
                     finished_states_vanish_by_themselves;
                 Nothing s47_every_transition_has_its_time every_transition_has_its_time;
                 Nothing s48_all_repositories_can_be_listed all_repositories_can_be_listed;
+                Nothing a_session_tells_who_it_is a_session_tells_who_it_is;
+            }
+            time_limits {
+                Nothing a_run_waits_for_as_long_as_it_may a_run_waits_for_as_long_as_it_may;
+                Nothing a_waiting_run_times_out_without_its_controller
+                    a_waiting_run_times_out_without_its_controller;
+                Nothing a_run_is_asked_to_end_once_it_has_held_its_slot_for_long
+                    a_run_is_asked_to_end_once_it_has_held_its_slot_for_long;
+            }
+            wishes {
+                Nothing a_pause_holds_against_everybody_and_is_told
+                    a_pause_holds_against_everybody_and_is_told;
+                Nothing an_adoption_is_no_start an_adoption_is_no_start;
+                Nothing a_pin_holds_against_announcements_and_proposals
+                    a_pin_holds_against_announcements_and_proposals;
+                Nothing a_heavy_run_gets_its_slots_in_one_step
+                    a_heavy_run_gets_its_slots_in_one_step;
+                Nothing a_run_too_heavy_is_refused_or_passed_over
+                    a_run_too_heavy_is_refused_or_passed_over;
+                Nothing lighter_runs_pass_a_heavy_one_so_many_times
+                    lighter_runs_pass_a_heavy_one_so_many_times;
+                Threads slot_numbers_are_unique_under_a_crowd
+                    slot_numbers_are_unique_under_a_crowd;
+                Nothing a_newer_run_takes_the_place_of_those_that_it_supersedes
+                    a_newer_run_takes_the_place_of_those_that_it_supersedes;
+                Nothing superseding_all_asks_the_holders superseding_all_asks_the_holders;
+                Nothing a_holder_is_asked_and_keeps_its_slot a_holder_is_asked_and_keeps_its_slot;
+                Nothing a_conditional_cancellation_ends_nothing_that_has_started
+                    a_conditional_cancellation_ends_nothing_that_has_started;
+                Nothing many_are_cancelled_in_one_commit many_are_cancelled_in_one_commit;
+                Nothing a_bumped_run_keeps_its_place_and_goes_back
+                    a_bumped_run_keeps_its_place_and_goes_back;
+                Threads a_bounded_queue_holds_no_more_under_a_crowd
+                    a_bounded_queue_holds_no_more_under_a_crowd;
+                Nothing a_request_is_skipped_where_others_wait_or_run
+                    a_request_is_skipped_where_others_wait_or_run;
             }
             recovery {
                 Nothing s52_a_malformed_record_stops_no_recovery
@@ -120,6 +156,13 @@ macro_rules! conformance {
                 Nothing a_commit_is_of_its_revision a_commit_is_of_its_revision;
                 Nothing a_version_is_compared_as_a_whole a_version_is_compared_as_a_whole;
                 Nothing a_removal_answers_with_what_is_left a_removal_answers_with_what_is_left;
+            }
+            terms_and_policies {
+                Nothing terms_and_policies_are_kept_as_they_were_written
+                    terms_and_policies_are_kept_as_they_were_written;
+                Nothing what_could_start_is_listed_by_its_needs
+                    what_could_start_is_listed_by_its_needs;
+                Nothing a_run_of_another_weight_does_not_fit a_run_of_another_weight_does_not_fit;
             }
             hostile_input {
                 Nothing s57_hostile_keys_are_refused_or_kept_apart

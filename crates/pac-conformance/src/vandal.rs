@@ -25,4 +25,8 @@ pub enum Harm {
     CorruptEntry,
     /// Its head says that a newer version of this software has written it.
     NewerHead,
+    /// Its policy has a field of a newer version of this software.
+    NewerPolicy,
+    /// The record of one of its runs has terms with such a field.
+    NewerTerms,
 }

@@ -5,21 +5,24 @@
 //! and the sessions that they name are alive*, in one atomic step.
 
 mod finding;
+mod slots;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind};
+use crate::identity::{SessionIdentity, SessionInfo};
 use crate::name::RepositoryKey;
 use crate::protocol::{Changes, Death};
 use crate::state::{Head, Snapshot};
-use crate::value::{Revision, SessionId, Version};
+use crate::value::{Revision, SessionId, Timestamp, Version};
 
 pub use finding::{Finding, Level};
+pub use slots::check_slots;
 
 /// A store that can keep the state of repositories.
 ///
@@ -58,7 +61,7 @@ pub use finding::{Finding, Level};
 /// - a head that does not count the queued and started entries that there would be
 ///   ([`RepositoryState::check`](crate::state::RepositoryState::check));
 /// - more started entries than the limit of the head admits, by their weights, but for those that
-///   were started before and those of [`Changes::adopted`];
+///   were started before and those of [`Changes::adopted`] ([`check_slots`]);
 /// - an entry that is there twice, or a repository that is there twice in a batch;
 /// - counters that nobody counted ([`Changes::check_counters`]): they would reach the other
 ///   repositories through the floor of the store.
@@ -70,11 +73,16 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// What the store can do, in figures. Constant for the life of the driver.
     fn descriptor(&self) -> Descriptor;
 
-    /// Opens a session that lives for `ttl` and can be renewed. Its id is never used again.
+    /// Opens a session that lives for `ttl` and can be renewed. Its id is never used again. Who
+    /// opens it is stored with it, and when, in the same write.
     ///
     /// # Errors
     /// `InvalidInput` when the store cannot keep such a TTL, and the store's own.
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error>;
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error>;
 
     /// Renews both TTLs of a session from now on, by the store's clock.
     ///
@@ -100,6 +108,17 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The store's own.
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error>;
+
+    /// What is known of each of these sessions, in no particular order: alive, or dead and with
+    /// queued or started entries. One that the store does not know, or of which it keeps nothing that
+    /// can be understood, is left out. Changes nothing.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error>;
 
     /// The repositories in which a session has queued or started entries; perhaps also some
     /// in which it had.
@@ -173,6 +192,15 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error>;
 
+    /// What the clock shows that the times of entries are taken from: that of the store, or of this
+    /// process where the store tells its clients no time.
+    ///
+    /// # Errors
+    /// The store's own.
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        Ok(SystemTime::now().into())
+    }
+
     /// The version of the server's software in its own words, for people to read: `15.8`. `None`
     /// where there is no server, and from drivers that do not tell.
     ///
@@ -202,6 +230,9 @@ pub enum ListFilter {
     /// needs ([`Head::could_start`]): rare, and short-lived unless all that wait there have lost their
     /// owners.
     Startable,
+    /// Those with runs that may wait, or hold their slots, only for some time. Asked for seldom: once
+    /// by each manager, and after a session has died.
+    Timed,
 }
 
 impl ListFilter {
@@ -211,6 +242,7 @@ impl ListFilter {
         match self {
             Self::All => true,
             Self::Startable => head.could_start(),
+            Self::Timed => head.policy.as_ref().is_some_and(|policy| policy.timed > 0),
         }
     }
 }

@@ -28,8 +28,9 @@ pub enum Event {
         /// The run.
         run: PipelineRunKey,
     },
-    /// A run that this manager held, waited for or watched over was ended by another process, or
-    /// by another controller's command.
+    /// A run that this manager held, waited for or watched over was ended by another process, by
+    /// another controller's command, because a newer run of its group superseded it, or because its
+    /// time was over.
     Ended {
         /// The repository.
         repository: RepositoryKey,

@@ -18,6 +18,7 @@ mod event;
 pub mod file;
 pub(crate) mod hash;
 pub mod hints;
+mod identity;
 pub mod manager;
 pub mod migration;
 mod name;
@@ -33,6 +34,7 @@ pub mod text;
 mod value;
 
 pub use error::{Error, ErrorKind};
+pub use identity::{SessionIdentity, SessionInfo};
 pub use name::{Group, InvalidValue, PipelineRunKey, Reason, RepositoryKey, SlotName, Uid};
 pub use value::{
     FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Priority, Revision, SessionId,

@@ -2,12 +2,14 @@
 
 mod watch;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use watch::{Change, RunChange, RunStep, StoreWatch};
 
 use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
+use crate::identity::SessionInfo;
 use crate::manager::{RepositoryStatus, RepositorySummary};
 use crate::name::RepositoryKey;
 use crate::state::RepositoryState;
@@ -56,6 +58,25 @@ impl StoreReader {
     ) -> Result<Vec<RepositorySummary>, Error> {
         let page = self.driver.list(ListFilter::All, after, limit).await?;
         Ok(page.into_iter().map(RepositorySummary::of).collect())
+    }
+
+    /// Reads who has opened these sessions, which are those of the runs of a
+    /// [`status`](Self::status), and when. One that the store knows nothing of any more is left out:
+    /// a dead session is known as long as it has runs. One read for all; on etcd, for every 60 or so.
+    ///
+    /// # Errors
+    /// The errors of the store.
+    pub async fn sessions(
+        &self,
+        sessions: impl IntoIterator<Item = SessionId>,
+    ) -> Result<BTreeMap<SessionId, SessionInfo>, Error> {
+        let sessions: BTreeSet<SessionId> = sessions.into_iter().collect();
+        if sessions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let sessions: Vec<SessionId> = sessions.into_iter().collect();
+        let known = self.driver.sessions(&sessions).await?;
+        Ok(known.into_iter().collect())
     }
 
     /// Lists the sessions that are dead but may still own runs. The store may use this call to

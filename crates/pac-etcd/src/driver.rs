@@ -10,7 +10,7 @@ use pac_core::driver::{
 use pac_core::effect::Effect;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Version};
 
 use crate::EtcdOptions;
 use crate::client::cluster::Cluster;
@@ -115,8 +115,12 @@ impl Driver for EtcdDriver {
         self.descriptor
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
-        self.sessions.open(&self.store, ttl).await
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        self.sessions.open(&self.store, ttl, identity).await
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
@@ -135,6 +139,13 @@ impl Driver for EtcdDriver {
             .begin(async move { store.do_chores().await })
             .await;
         Ok(dead)
+    }
+
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        self.store.session_info(sessions).await
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {

@@ -5,7 +5,10 @@ use pac_core::text::is_plain;
 use pac_core::{Error, Revision};
 
 use crate::keys::{Keys, Place};
-use crate::record::{StoredHead, decode_entry, decode_floor, encode_entry, encode_floor};
+use crate::record::{
+    StoredHead, decode_entry, decode_floor, decode_session, encode_entry, encode_floor,
+    encode_session,
+};
 
 const KEY: &[u8] = b"/pac/v1/heads/ns/\x1b[2J";
 
@@ -21,6 +24,10 @@ fn fuzz_records() {
         let floor = |value: &[u8]| decode_floor(KEY, value);
         again(value, floor, |(given_out, stamp)| {
             encode_floor(*given_out, *stamp).unwrap()
+        });
+        let session = |value: &[u8]| decode_session(KEY, value);
+        again(value, session, |(identity, opened_at)| {
+            encode_session((1, 1), identity, *opened_at).unwrap()
         });
     });
 }

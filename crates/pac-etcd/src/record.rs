@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | head | stamp; the session that wrote it; the revision and the stamp of the version that it was planned at; last ticket; last token; queued runs; started runs; limit, 0: none; version of the limit; policy |
 //! | run | uid; state; ticket; when it was queued, started and finished; priority; whether it is ephemeral; terms |
-//! | session | session TTL; lease TTL; in seconds, as etcd granted them |
+//! | session | session TTL; lease TTL; in seconds, as etcd granted them; program; version; host; pid, 0: not known; when it was opened |
 //! | floor | stamp; the highest ticket or token of any removed repository |
 //! | removed | the highest ticket or token of any removed repository, this one included |
 //!
@@ -31,6 +31,7 @@
 mod entry;
 mod fields;
 mod part;
+mod session;
 mod stamp;
 
 use std::fmt::Display;
@@ -46,6 +47,7 @@ use serde::de::SeqAccess;
 pub(crate) use entry::{decode_entry, encode_entry};
 use fields::{Fields, Hex, Read, Record, Writer};
 use part::Part;
+pub(crate) use session::{decode_session, encode_session};
 use stamp::check_beginning;
 pub(crate) use stamp::{is_stamped, new_stamp};
 
@@ -136,14 +138,6 @@ impl Record for (StoredHead, Option<Part>) {
         };
         Ok((stored, fields.next_or_default()?))
     }
-}
-
-pub(crate) fn encode_session(session_ttl: i64, lease_ttl: i64) -> Result<Vec<u8>, Error> {
-    let write = || {
-        let record = Writer::new().field(&session_ttl)?.field(&lease_ttl)?;
-        Ok(record.end())
-    };
-    encoded(write())
 }
 
 pub(crate) fn encode_floor(given_out: u64, stamp: Stamp) -> Result<Vec<u8>, Error> {

@@ -2,6 +2,7 @@
 //! TTL.
 
 mod dead;
+mod info;
 mod witness;
 
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use pac_core::driver::SessionTtl;
 use pac_core::effect::Effect;
-use pac_core::{Error, ErrorKind, SessionId};
+use pac_core::{Error, ErrorKind, SessionId, SessionIdentity};
 use tokio::time::{Instant, timeout};
 
 use crate::client::cluster::Cluster;
@@ -62,7 +63,12 @@ impl Sessions {
     }
 
     /// Opens a session, with three requests.
-    pub(crate) async fn open(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
+    pub(crate) async fn open(
+        &self,
+        store: &Store,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
         let operation = "open session";
         let sent = Instant::now();
         ttl.check(LONGEST_TTL)?;
@@ -79,7 +85,11 @@ impl Sessions {
             then: vec![
                 put(
                     store.keys.record(id),
-                    encode_session(session_ttl, lease_ttl)?,
+                    encode_session(
+                        (session_ttl, lease_ttl),
+                        identity,
+                        Some(crate::clock::now(&[])),
+                    )?,
                     0,
                 ),
                 put(store.keys.alive(id), Vec::new(), session),

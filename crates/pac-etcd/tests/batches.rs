@@ -40,7 +40,7 @@ impl Committer {
         let mut options = support::options([member.endpoint()]);
         prefix.clone_into(&mut options.prefix);
         let driver = support::driver(&options).await;
-        let session = driver.open_session(TTL).await.unwrap();
+        let session = driver.open_session(TTL, &support::me()).await.unwrap();
         let mut known = Vec::new();
         for n in 0..repositories {
             let key = repository(&format!("repository-{n}"));

@@ -291,7 +291,7 @@ async fn a_full_database_is_named_with_its_cure() {
         "{found:?}"
     );
     let ttl = SessionTtl::new(Duration::from_secs(10), Duration::from_secs(10));
-    let error = reads.open_session(ttl).await.unwrap_err();
+    let error = reads.open_session(ttl, &support::me()).await.unwrap_err();
     assert!(error.to_string().contains("NOSPACE"), "{error}");
     reads.dead_sessions().await.unwrap();
 }
@@ -379,7 +379,7 @@ async fn connections_that_another_runtime_was_first_to_use_outlive_it() {
             let attempts = async {
                 // The first attempt may use the old connection, which is broken.
                 for _ in 0..3 {
-                    if shared.open_session(ttl).await.is_ok() {
+                    if shared.open_session(ttl, &support::me()).await.is_ok() {
                         return true;
                     }
                 }

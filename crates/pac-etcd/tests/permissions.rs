@@ -67,7 +67,7 @@ async fn a_user_who_may_only_read_can_connect_and_read() {
         "{found:?}"
     );
     let ttl = SessionTtl::new(Duration::from_secs(10), Duration::from_secs(10));
-    let error = driver.open_session(ttl).await.unwrap_err();
+    let error = driver.open_session(ttl, &support::me()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
 }
 
@@ -79,7 +79,7 @@ async fn a_session_is_lost_when_its_user_may_not_write_any_more() {
     let driver = EtcdDriver::connect(&options).await.unwrap();
     let ttl = SessionTtl::new(Duration::from_secs(3), Duration::from_secs(30));
     let renewal = ttl.session / 3;
-    let session = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
     for _ in 0..4 {
         assert!(lives(&driver, session).await);
         sleep(renewal).await;
@@ -94,10 +94,10 @@ async fn a_session_is_lost_when_its_user_may_not_write_any_more() {
     let after = revoked.elapsed();
     // Three TTLs after the last sign, which was written up to a TTL and a renewal before.
     assert!(after > ttl.session && after < 4 * ttl.session, "{after:?}");
-    let error = driver.open_session(ttl).await.unwrap_err();
+    let error = driver.open_session(ttl, &support::me()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unauthorised, "{error}");
     root.user_grant_role("pac", "pac").await.unwrap();
     assert!(!lives(&driver, session).await, "it never comes back");
-    let next = driver.open_session(ttl).await.unwrap();
+    let next = driver.open_session(ttl, &support::me()).await.unwrap();
     assert!(lives(&driver, next).await);
 }

@@ -155,7 +155,7 @@ async fn a_dead_session_without_runs_is_forgotten_at_once() {
     // This session is never renewed.
     let ttl = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(36_000));
 
-    let dead = driver.open_session(ttl).await.unwrap();
+    let dead = driver.open_session(ttl, &support::me()).await.unwrap();
     let of_the_dead = format!("sessions/{:016x}/", dead.get());
     let begun = Instant::now();
     let is_there = async || {

@@ -101,7 +101,7 @@ async fn what_others_have_changed_is_told_by_the_stream_of_changes() {
     let driver = support::driver(&options).await;
     let minute = Duration::from_secs(60);
     let ttl = SessionTtl::new(minute, minute);
-    let session = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
     let web = repository("web");
     others.set_limit(&web, Limit::new(9), None).await.unwrap();
     let old = driver.load(&web, None).await.unwrap();

@@ -20,8 +20,8 @@ use pac_kubernetes::install::{
 };
 use pac_kubernetes_mock::{ApiServer, Fault, Handle, Requests, Verb};
 use pac_pipelines::vocabulary::{
-    EXECUTION_ORDER, LIMIT, MANAGED_BY, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING, REPOSITORY,
-    STATE, TOKEN,
+    EXECUTION_ORDER, LIMIT, MANAGED_BY, ORDER, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING,
+    REPOSITORY, STATE, TOKEN, WEIGHT,
 };
 use serde_json::{Value, json};
 
@@ -365,6 +365,21 @@ async fn a_repository_in_two_modes_is_named() {
         .unwrap();
     let failure = world.failure(CheckStep::Repositories).await;
     assert!(failure.contains("ci/website have both"), "{failure}");
+}
+
+#[tokio::test]
+async fn annotations_that_are_passed_over_are_named() {
+    let world = World::new().await;
+    let bad = json!({"metadata": {"annotations": {WEIGHT: "none", ORDER: "lifo"}}});
+    world
+        .objects()
+        .merge("repositories", "ci", "website", bad)
+        .unwrap();
+    let failure = world.failure(CheckStep::Repositories).await;
+    for annotation in [WEIGHT, ORDER] {
+        let named = format!("Repository ci/website: metadata.annotations.{annotation}");
+        assert!(failure.contains(&named), "{failure}");
+    }
 }
 
 #[tokio::test]

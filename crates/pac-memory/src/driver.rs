@@ -10,7 +10,7 @@ use pac_core::driver::{
 use pac_core::hints::{Hints, Reached};
 use pac_core::protocol::Death;
 use pac_core::state::{EntryState, Head, Snapshot};
-use pac_core::{Error, RepositoryKey, SessionId, Timestamp, Version};
+use pac_core::{Error, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Timestamp, Version};
 
 use crate::MemoryOptions;
 use crate::clock::Clock;
@@ -61,9 +61,13 @@ impl Driver for MemoryDriver {
             .with_batches_of(1, 10_000)
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
         ttl.check(Duration::MAX)?;
-        Ok(self.sessions.open(ttl, self.clock.now()))
+        Ok(self.sessions.open(ttl, *identity, self.clock.now()))
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
@@ -95,6 +99,15 @@ impl Driver for MemoryDriver {
             !over
         });
         Ok(dead)
+    }
+
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        let now = self.clock.now();
+        let known = |id: &SessionId| Some((*id, self.sessions.info(*id, now)?));
+        Ok(sessions.iter().filter_map(known).collect())
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
@@ -139,6 +152,10 @@ impl Driver for MemoryDriver {
             outcomes.push(outcome);
         }
         Commit::Done(Ok(outcomes))
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        Ok(self.clock.now())
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

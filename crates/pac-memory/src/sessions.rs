@@ -9,11 +9,13 @@ use arc_swap::ArcSwap;
 use foldhash::fast::RandomState;
 use pac_core::driver::SessionTtl;
 use pac_core::protocol::Death;
-use pac_core::{SessionId, Timestamp};
+use pac_core::{SessionId, SessionIdentity, SessionInfo, Timestamp};
 
 #[derive(Debug)]
 struct Session {
     ttl: SessionTtl,
+    identity: SessionIdentity,
+    opened_at: Timestamp,
     /// The session is alive before this time, and dead from then on. In Unix milliseconds.
     deadline: AtomicI64,
     /// Its durable runs keep their slots before this time. In Unix milliseconds.
@@ -45,10 +47,17 @@ impl Sessions {
         self.known.load()
     }
 
-    pub(crate) fn open(&self, ttl: SessionTtl, now: Timestamp) -> SessionId {
+    pub(crate) fn open(
+        &self,
+        ttl: SessionTtl,
+        identity: SessionIdentity,
+        now: Timestamp,
+    ) -> SessionId {
         let id = SessionId::new(self.last.fetch_add(1, Ordering::Relaxed) + 1);
         let session = Arc::new(Session {
             ttl,
+            identity,
+            opened_at: now,
             deadline: AtomicI64::new(now.plus(ttl.session).as_unix_millis()),
             lease_deadline: AtomicI64::new(now.plus(ttl.lease).as_unix_millis()),
         });
@@ -58,6 +67,17 @@ impl Sessions {
             known
         });
         id
+    }
+
+    pub(crate) fn info(&self, id: SessionId, now: Timestamp) -> Option<SessionInfo> {
+        let known = self.known.load();
+        let session = known.0.get(&id)?;
+        let dead = !session.is_alive(now);
+        Some(SessionInfo::new(
+            session.identity,
+            Some(session.opened_at),
+            dead,
+        ))
     }
 
     /// False when the session is dead.
@@ -126,14 +146,15 @@ mod tests {
         let sessions = Sessions::default();
         let at = Timestamp::from_unix_millis;
         let ttl = SessionTtl::new(Duration::from_millis(10), Duration::from_millis(30));
-        let id = sessions.open(ttl, at(0));
+        let identity = SessionIdentity::of_this_process();
+        let id = sessions.open(ttl, identity, at(0));
         let is_alive = |now| sessions.read().is_alive(id, at(now));
         assert!(sessions.renew(id, at(9)) && is_alive(18));
         assert_eq!(sessions.dead(at(18)), []);
         assert!(!is_alive(19) && !sessions.renew(id, at(19)));
         assert_eq!(sessions.dead(at(38)), [(id, Death::Session)]);
         assert_eq!(sessions.dead(at(39)), [(id, Death::Lease)]);
-        let other = sessions.open(ttl, at(40));
+        let other = sessions.open(ttl, identity, at(40));
         sessions.close(other, at(41));
         assert!(other != id && !sessions.renew(other, at(41)));
     }

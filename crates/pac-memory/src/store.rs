@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
 use foldhash::fast::RandomState;
-use pac_core::driver::{CommitOutcome, ListFilter, Retention};
+use pac_core::driver::{CommitOutcome, ListFilter, Retention, check_slots};
 use pac_core::protocol::Changes;
 use pac_core::state::{Absorb, Entry, Head, RepositoryState, Snapshot};
 use pac_core::{Error, ErrorKind, RepositoryKey, Revision, SessionId, Stamp, Timestamp, Version};
@@ -97,7 +97,10 @@ impl Store {
         changes: Changes,
         terms: &Terms<'_>,
     ) -> CommitOutcome {
-        if let Err(reason) = changes.check_counters() {
+        if let Err(reason) = changes
+            .check_counters()
+            .and_then(|()| check_slots(&changes))
+        {
             return refused(reason);
         }
         if !changes.remove

@@ -37,8 +37,13 @@ pub const SHA: &str = "pipelinesascode.tekton.dev/sha";
 /// be merged into. Not kept in views.
 pub const BRANCH: &str = "pipelinesascode.tekton.dev/branch";
 
-/// Annotation and label: the branch that a pull request comes from. Not kept in views.
+/// Annotation and label: the branch that a pull request comes from; of a push, the one that was
+/// pushed.
 pub const SOURCE_BRANCH: &str = "pipelinesascode.tekton.dev/source-branch";
+
+/// Annotation and label: `"true"` on a run that is to end the earlier ones of its Pipeline for the
+/// same pull request or branch. Pipelines-as-Code refuses it where there is a limit.
+pub const CANCEL_IN_PROGRESS: &str = "pipelinesascode.tekton.dev/cancel-in-progress";
 
 /// Annotation: JSON about the controller that made the run; `gRepo` names the global Repository.
 pub const CONTROLLER_INFO: &str = "pipelinesascode.tekton.dev/controller-info";
@@ -73,6 +78,33 @@ pub const LIMIT: &str = "concurrency.pipelinesascode.tekton.dev/limit";
 /// Annotation of ours, on a PipelineRun or a Repository: the priority of the run, or of the
 /// Repository's runs that do not say. A whole number; higher starts first.
 pub const PRIORITY: &str = "concurrency.pipelinesascode.tekton.dev/priority";
+
+/// Annotation of ours, on a PipelineRun or a Repository: how many slots the run takes at once.
+pub const WEIGHT: &str = "concurrency.pipelinesascode.tekton.dev/weight";
+
+/// Annotation of ours, on a PipelineRun or a Repository: the group of the run, `branch`,
+/// `pull-request`, or any other text.
+pub const GROUP: &str = "concurrency.pipelinesascode.tekton.dev/group";
+
+/// Annotation of ours, on a PipelineRun or a Repository: what becomes of the earlier runs of its
+/// group, `none`, `waiting` or `all`.
+pub const SUPERSEDE: &str = "concurrency.pipelinesascode.tekton.dev/supersede";
+
+/// Annotation of ours, on a PipelineRun or a Repository: how long the run may wait.
+pub const MAX_WAIT: &str = "concurrency.pipelinesascode.tekton.dev/max-wait";
+
+/// Annotation of ours, on a PipelineRun or a Repository: how long the run may hold its slots.
+pub const MAX_HOLD: &str = "concurrency.pipelinesascode.tekton.dev/max-hold";
+
+/// Annotation of ours, on a Repository: how many of its runs may wait.
+pub const MAX_QUEUED: &str = "concurrency.pipelinesascode.tekton.dev/max-queued";
+
+/// Annotation of ours, on a Repository: `strict`, or `backfill:K` where up to K lighter runs may go
+/// before one that does not fit.
+pub const ORDER: &str = "concurrency.pipelinesascode.tekton.dev/order";
+
+/// Annotation of ours, on a Repository: none of its runs starts while it is there, and why.
+pub const PAUSE: &str = "concurrency.pipelinesascode.tekton.dev/pause";
 
 /// Annotation of ours, on a run that waits: its position in its queue, 1 is next. Written for
 /// people to see and never acted on; gone once the run has started.
@@ -136,11 +168,30 @@ pub const ANNOTATIONS: &[&str] = &[
     HELD,
     TOKEN,
     PRIORITY,
+    WEIGHT,
+    GROUP,
+    SUPERSEDE,
+    MAX_WAIT,
+    MAX_HOLD,
+    SOURCE_BRANCH,
+    CANCEL_IN_PROGRESS,
     POSITION,
 ];
 
 /// The annotations that a view of a Repository keeps.
-pub const REPOSITORY_ANNOTATIONS: &[&str] = &[LIMIT, PRIORITY, SECTION_LIMITS];
+pub const REPOSITORY_ANNOTATIONS: &[&str] = &[
+    LIMIT,
+    PRIORITY,
+    WEIGHT,
+    GROUP,
+    SUPERSEDE,
+    MAX_WAIT,
+    MAX_HOLD,
+    MAX_QUEUED,
+    ORDER,
+    PAUSE,
+    SECTION_LIMITS,
+];
 
 /// Whether a view of a run keeps an annotation of this name.
 #[must_use]

@@ -70,6 +70,7 @@ fn short(notice: &Notice) -> String {
             running,
             limit,
             again,
+            ..
         } => {
             let again = if *again { " again" } else { "" };
             format!("{run} queued{again} {position}/{of}, {running} of {limit}")

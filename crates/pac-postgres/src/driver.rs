@@ -11,7 +11,9 @@ use pac_core::driver::{
 use pac_core::hints::Reached;
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{
+    Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Timestamp, Version,
+};
 use tokio::time::timeout;
 
 use crate::PostgresOptions;
@@ -34,7 +36,7 @@ const LAST_HINTS: Duration = Duration::from_secs(1);
 /// | operation | round trips | durable writes |
 /// | --- | --- | --- |
 /// | commit of any number of repositories | 1 | 1 |
-/// | load, list, repositories of a session | 1 | none |
+/// | load, list, sessions, repositories of a session | 1 | none |
 /// | open, renew or close a session | 1 | 1 |
 /// | look for dead sessions | 1 | none, unless a session has died |
 ///
@@ -138,8 +140,12 @@ impl Driver for PostgresDriver {
         Descriptor::new("postgresql", placement, lease_ttl, retention).with_batches_of(64, 1_000)
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
-        self.sessions.open(ttl).await
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        self.sessions.open(ttl, identity).await
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
@@ -170,6 +176,13 @@ impl Driver for PostgresDriver {
             tracing::debug!("finished runs are not let go yet");
         }
         Ok(dead)
+    }
+
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        self.sessions.info(sessions).await
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
@@ -231,6 +244,10 @@ impl Driver for PostgresDriver {
         limit: usize,
     ) -> Result<Vec<(RepositoryKey, Head)>, Error> {
         self.store.list(filter, after, limit).await
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.store.now().await
     }
 
     async fn diagnose(&self) -> Result<Vec<Finding>, Error> {

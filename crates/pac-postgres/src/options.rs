@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use pac_core::driver::Retention;
 use pac_core::password::Password;
-use pac_core::{Error, ErrorKind};
+use pac_core::{Error, ErrorKind, SessionIdentity};
+
+/// The most bytes that PostgreSQL keeps of what a connection is called.
+const LONGEST_NAME: usize = 63;
 
 /// Settings of a [`PostgresDriver`](crate::PostgresDriver). Start from the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,10 @@ pub struct PostgresOptions {
     /// What a driver that connects may do about a schema that is missing or old. Default: create it,
     /// and leave an old one alone.
     pub migrate: Migrate,
+    /// What its connections are called at the server, in `pg_stat_activity` and its log: at most 63
+    /// bytes, without control characters. `None`: who this process is, see
+    /// [`SessionIdentity::of_this_process`]. Default: `None`.
+    pub application_name: Option<String>,
     /// Most connections in the pool for requests; one more serves hints and the keep-alive of
     /// sessions. At least 1. Default: 10.
     pub max_connections: usize,
@@ -75,6 +82,7 @@ impl Default for PostgresOptions {
             client_certificate: None,
             schema: "pac".to_owned(),
             migrate: Migrate::default(),
+            application_name: None,
             max_connections: 10,
             connection_timeout: Duration::from_secs(30),
             full_server_timeout: Duration::from_secs(30),
@@ -93,6 +101,12 @@ impl PostgresOptions {
             "the database {:?} has no schema {:?} of this software",
             self.database, self.schema
         )
+    }
+
+    /// What connections are called.
+    pub(crate) fn connection_name(&self) -> String {
+        let own = || SessionIdentity::of_this_process().within(LONGEST_NAME);
+        self.application_name.clone().unwrap_or_else(own)
     }
 
     /// Whether a server's certificate is checked before anything is sent to it.
@@ -135,6 +149,12 @@ impl PostgresOptions {
         {
             return wrong(
                 "neither the database nor the username may be empty or hold a NUL".to_owned(),
+            );
+        }
+        let name = self.application_name.as_deref().unwrap_or("-");
+        if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+            return wrong(
+                "the application name must be 1 to 63 bytes without control characters".to_owned(),
             );
         }
         if self.max_connections == 0 {
@@ -308,6 +328,8 @@ mod tests {
             |o: &mut PostgresOptions| o.hosts.clear(),
             |o: &mut PostgresOptions| o.database.clear(),
             |o: &mut PostgresOptions| o.max_connections = 0,
+            |o: &mut PostgresOptions| o.application_name = Some("x".repeat(64)),
+            |o: &mut PostgresOptions| o.application_name = Some("a\0".to_owned()),
             |o: &mut PostgresOptions| o.statement_timeout = Duration::ZERO,
             |o: &mut PostgresOptions| o.ssl_mode = SslMode::VerifyCa,
             |o: &mut PostgresOptions| {

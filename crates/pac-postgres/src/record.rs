@@ -26,7 +26,7 @@ const FORMAT: i16 = 1;
 
 /// The columns of a head, as [`head`] reads them.
 pub(crate) const HEAD: &str = "format, revision, stamp, run_limit, limit_version, last_ticket, \
-                               last_token, queued, started, policy::pg_catalog.text";
+                               last_token, queued, started, policy";
 /// How many columns those are.
 pub(crate) const HEAD_COLUMNS: usize = 10;
 
@@ -107,14 +107,15 @@ pub(crate) fn entry(row: &impl Cells, at: usize) -> Result<Entry, Error> {
     })
 }
 
-/// What a JSON object says, where there is one.
+/// What a JSON object says; an empty text stands for none.
 fn part<T>(
     row: &impl Cells,
     at: usize,
     read: impl FnOnce(&str) -> Result<T, UnreadablePart>,
 ) -> Result<Option<T>, Error> {
     let text: Option<&str> = cell(row, at)?;
-    text.map(read)
+    text.filter(|text| !text.is_empty())
+        .map(read)
         .transpose()
         .map_err(|error| error.error("load", format_args!("the {} of a record", row.name(at))))
 }

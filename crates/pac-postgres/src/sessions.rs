@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use pac_core::driver::{Finding, SessionTtl};
 use pac_core::protocol::Death;
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId};
+use pac_core::{
+    Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Timestamp,
+};
 
 use crate::client::{Client, Effect, Row, Type};
 use crate::clock::millis;
@@ -44,12 +46,26 @@ impl Sessions {
         }
     }
 
-    pub(crate) async fn open(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
+    pub(crate) async fn open(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
         let operation = "open session";
         ttl.check(LONGEST_TTL)?;
-        let sql = format!("SELECT {}.open_session($1, $2)", self.client.schema());
+        let schema = self.client.schema();
+        let sql = format!("SELECT {schema}.open_session($1, $2, $3, $4, $5, $6)");
         let (session, lease) = (millis(ttl.session), millis(ttl.lease));
-        let params = [(&session as _, Type::INT8), (&lease as _, Type::INT8)];
+        let (program, version) = (identity.program(), identity.version());
+        let (host, pid) = (identity.host(), identity.pid().map(i64::from));
+        let params = [
+            (&session as _, Type::INT8),
+            (&lease as _, Type::INT8),
+            (&program as _, Type::TEXT),
+            (&version as _, Type::TEXT),
+            (&host as _, Type::TEXT),
+            (&pid as _, Type::INT8),
+        ];
         let patience = ttl.session / ATTEMPT;
         self.client.hurry(patience);
         // If the answer was lost, the session may exist all the same. Nothing renews it, so it is
@@ -100,6 +116,31 @@ impl Sessions {
             .query("close session", Effect::Write, &sql, &params)
             .await?;
         Ok(())
+    }
+
+    /// What is known of these sessions. One whose row cannot be understood is left out.
+    pub(crate) async fn info(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        let schema = self.client.schema();
+        let sql = format!(
+            "SELECT s.id::bigint, s.program::text, s.version::text, s.host::text, s.pid::bigint, \
+               s.opened_at::bigint, \
+               NOT {schema}.lives(s.dead, s.session_ttl, s.lease_ttl, s.deadline) \
+             FROM {schema}.sessions s WHERE s.id = ANY ($1)"
+        );
+        let ids: Vec<i64> = sessions.iter().map(|id| saturated(id.get())).collect();
+        let params = [(&ids as _, Type::INT8_ARRAY)];
+        let rows = self
+            .client
+            .query("read sessions", Effect::Read, &sql, &params)
+            .await?;
+        let read = rows.iter().map(info_in).filter_map(|read| {
+            read.inspect_err(|error| tracing::debug!(%error, "a session is not understood"))
+                .ok()
+        });
+        Ok(read.collect())
     }
 
     /// The dead sessions, and whether this call declared any of them dead.
@@ -185,6 +226,15 @@ impl Sessions {
     fn patience(&self) -> MutexGuard<'_, HashMap<SessionId, Duration>> {
         self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn info_in(row: &Row) -> Result<(SessionId, SessionInfo), Error> {
+    let text = |at| cell::<Option<&str>>(row, at).map(Option::unwrap_or_default);
+    let pid = cell::<Option<i64>>(row, 4)?.and_then(|pid| u32::try_from(pid).ok());
+    let identity = SessionIdentity::cleaned(text(1)?, text(2)?, text(3)?, pid);
+    let opened_at = cell::<Option<i64>>(row, 5)?.map(Timestamp::from_unix_millis);
+    let info = SessionInfo::new(identity, opened_at, cell(row, 6)?);
+    Ok((session_in(Some(row), "read sessions")?, info))
 }
 
 fn session_in(row: Option<&Row>, operation: &'static str) -> Result<SessionId, Error> {

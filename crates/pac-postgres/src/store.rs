@@ -13,7 +13,7 @@ use std::time::Instant;
 use pac_core::driver::ListFilter;
 use pac_core::pauses::Seldom;
 use pac_core::state::{Entry, Head, Snapshot};
-use pac_core::{Error, ErrorKind, PipelineRunKey, RepositoryKey, Version};
+use pac_core::{Error, ErrorKind, PipelineRunKey, RepositoryKey, Timestamp, Version};
 
 use self::statement::Statements;
 use crate::client::{Client, Effect, Row, Sql, Type};
@@ -103,6 +103,19 @@ impl Store {
         rows.first().map_or(Ok(String::new()), |row| cell(row, 0))
     }
 
+    pub(crate) async fn now(&self) -> Result<Timestamp, Error> {
+        let sql = format!("SELECT {}.now_millis()", self.client.schema());
+        let client = &self.client;
+        let rows = client
+            .query("read the clock", Effect::Read, &sql, &[])
+            .await?;
+        let row = rows.first().ok_or_else(|| {
+            let message = "the server answered without a row";
+            Error::new(ErrorKind::Internal, "read the clock", message)
+        })?;
+        cell(row, 0).map(Timestamp::from_unix_millis)
+    }
+
     pub(crate) async fn list(
         &self,
         filter: ListFilter,
@@ -127,6 +140,13 @@ impl Store {
                  SELECT repository, {HEAD} FROM {schema}.repositories \
                  WHERE repository = ANY (ARRAY(SELECT w.repository FROM waiting w)) \
                    AND {schema}.could_start(run_limit, queued, started, policy) \
+                 ORDER BY repository LIMIT $2"
+            ),
+            // Asked for seldom, and seldom are there any.
+            ListFilter::Timed => format!(
+                "SELECT repository, {HEAD} FROM {schema}.repositories \
+                 WHERE repository > $1 \
+                   AND CASE policy WHEN '' THEN false ELSE {schema}.number_in(policy, 'timed') > 0 END \
                  ORDER BY repository LIMIT $2"
             ),
         };

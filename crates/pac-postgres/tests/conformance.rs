@@ -81,13 +81,22 @@ impl Vandal for PostgresVandal {
 impl PostgresVandal {
     async fn change(&self, repository: &RepositoryKey, harm: Harm, sign: char) {
         let heads = ["repositories"].as_slice();
+        let runs = ["queue", "slots", "history"].as_slice();
         let (tables, change) = match harm {
             Harm::CorruptHead => (heads, format!("last_token = last_token {sign} -100000")),
-            Harm::CorruptEntry => (
-                ["queue", "slots", "history"].as_slice(),
-                format!("kind = kind {sign} 9::smallint"),
-            ),
+            Harm::CorruptEntry => (runs, format!("kind = kind {sign} 9::smallint")),
             Harm::NewerHead => (heads, format!("format = format {sign} 1::smallint")),
+            Harm::NewerPolicy | Harm::NewerTerms => {
+                let (tables, column) = match harm {
+                    Harm::NewerPolicy => (heads, "policy"),
+                    _ => (runs, "terms"),
+                };
+                let value = match sign {
+                    '+' => r#"'{"colour": "red"}'"#,
+                    _ => "''",
+                };
+                (tables, format!("{column} = {value}"))
+            }
         };
         let client = raw(self.port).await;
         // The database would refuse the damage.

@@ -131,7 +131,7 @@ async fn a_full_server_and_an_exhausted_pool_say_so() {
     // The lock on the table keeps the only connection of the pool waiting.
     let block = format!("BEGIN; LOCK TABLE {}.repositories", options.schema);
     client.batch_execute(&block).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let key = support::key("web");
     let (slow, error) = tokio::join!(
         tokio::time::timeout(Duration::from_secs(2), driver.load(&key, None)),

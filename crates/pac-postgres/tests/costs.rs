@@ -127,7 +127,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         let driver = PostgresDriver::connect(options).await.unwrap();
         // Nobody renews it, and filling the tables may take a while.
         let ttl = SessionTtl::new(Duration::from_secs(600), Duration::from_secs(600));
-        let session = driver.open_session(ttl).await.unwrap();
+        let session = driver.open_session(ttl, &support::me()).await.unwrap();
         let web = key("web");
         set_limit(&driver, session, &web, 1).await;
         command(&driver, session, &web, &Command::Admit(durable("first"))).await;
@@ -225,7 +225,7 @@ async fn every_statement_uses_an_index_however_long_the_queue_is() {
         }
         driver.keep_alive(session).await.unwrap();
         driver.dead_sessions().await.unwrap();
-        let other = driver.open_session(TTL).await.unwrap();
+        let other = driver.open_session(TTL, &support::me()).await.unwrap();
         assert_eq!(driver.repositories_of(other).await.unwrap(), []);
         assert_eq!(
             driver
@@ -327,7 +327,7 @@ async fn as_many_finished_runs_are_kept_as_are_to_be() {
     let options = options(port(SYSTEM));
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 1).await;
     let client = raw(port(SYSTEM)).await;
     let ended = format!(
@@ -408,8 +408,8 @@ async fn thousands_of_slots_that_go_on_are_changed_by_one_batch() {
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
     let ttl = SessionTtl::new(Duration::from_secs(600), Duration::from_secs(600));
-    let dead = driver.open_session(ttl).await.unwrap();
-    let session = driver.open_session(ttl).await.unwrap();
+    let dead = driver.open_session(ttl, &support::me()).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
     let keys: Vec<_> = (0..REPOSITORIES).map(|n| key(&format!("r{n}"))).collect();
     let mut states = vec![RepositoryState::absent(0); REPOSITORIES];
     let admissions = (0..RUNS).map(|n| Command::Admit(durable(&format!("run-{n}"))));

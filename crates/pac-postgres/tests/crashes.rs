@@ -160,8 +160,8 @@ async fn a_restart_gives_every_session_one_ttl_of_grace() {
     let mut server = OwnServer::start(SYSTEM, "", "");
     let driver = PostgresDriver::connect(options(server.port)).await.unwrap();
     let ttl = pac_core::driver::SessionTtl::new(Duration::from_secs(3), Duration::from_secs(4));
-    let session = driver.open_session(ttl).await.unwrap();
-    let silent = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
+    let silent = driver.open_session(ttl, &support::me()).await.unwrap();
     command(&driver, silent, &key("web"), &Command::Admit(durable("a"))).await;
     server.kill_9();
     sleep(Duration::from_secs(5)).await;
@@ -198,7 +198,7 @@ async fn a_fail_over_gives_every_session_one_ttl_of_grace() {
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
     let ttl = pac_core::driver::SessionTtl::new(Duration::from_secs(1), Duration::from_secs(1));
-    let session = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
     let client = raw(port(SYSTEM)).await;
     // A standby that has just been promoted finds another timeline in the table.
     let promoted = format!("UPDATE {schema}.server SET timeline = '00000000', since = 0");
@@ -229,7 +229,7 @@ async fn cut_connections_of_every_kind_are_made_anew() {
             .await
             .unwrap(),
     ];
-    let ephemeral = driver.open_session(TTL).await.unwrap();
+    let ephemeral = driver.open_session(TTL, &support::me()).await.unwrap();
     let mut watch = driver.watch(ephemeral).await.unwrap();
     let web = key("web");
     managers[0]
@@ -354,8 +354,8 @@ async fn a_commit_under_way_keeps_its_session_from_being_declared_dead() {
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
     let ttl = pac_core::driver::SessionTtl::new(Duration::from_secs(2), Duration::from_secs(60));
-    let session = driver.open_session(ttl).await.unwrap();
-    let other = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
+    let other = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, other, &key("web"), 5).await;
     let client = raw(port(SYSTEM)).await;
     // The row that a new repository begins with: a lock of it makes the commit wait after it has found

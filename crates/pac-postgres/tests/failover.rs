@@ -208,7 +208,7 @@ async fn a_watch_is_broken_while_the_server_is_stopped() {
     let mut server = OwnServer::start(SYSTEM, "", "");
     let driver = Arc::new(PostgresDriver::connect(options(server.port)).await.unwrap());
     let ttl = SessionTtl::new(Duration::from_secs(15), Duration::from_secs(60));
-    let session = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
     let mut watch = driver.watch(session).await.unwrap();
     let manager = ConcurrencyManager::open(Arc::clone(&driver) as _, ManagerOptions::default())
         .await

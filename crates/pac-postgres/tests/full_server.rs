@@ -137,9 +137,15 @@ async fn two_connections_are_enough_in_every_state() {
     // Twelve sessions that die with a run each.
     let dying = PostgresDriver::connect(settings.clone()).await.unwrap();
     let short = pac_core::driver::SessionTtl::new(Duration::from_millis(500), TTL.lease);
-    support::set_limit(&dying, dying.open_session(short).await.unwrap(), &web, 20).await;
+    support::set_limit(
+        &dying,
+        dying.open_session(short, &support::me()).await.unwrap(),
+        &web,
+        20,
+    )
+    .await;
     for n in 0..12 {
-        let session = dying.open_session(short).await.unwrap();
+        let session = dying.open_session(short, &support::me()).await.unwrap();
         let admit = pac_core::protocol::Command::Admit(durable(&format!("left-{n}")));
         support::command(&dying, session, &web, &admit).await;
     }
@@ -198,7 +204,12 @@ async fn a_full_server_is_waited_for() {
     assert!(!connecting.is_finished());
     others.truncate(CONNECTIONS - 3);
     let driver = timeout(Duration::from_secs(10), connecting).await.unwrap();
-    driver.unwrap().unwrap().open_session(TTL).await.unwrap();
+    driver
+        .unwrap()
+        .unwrap()
+        .open_session(TTL, &support::me())
+        .await
+        .unwrap();
 }
 
 /// A connection that was lent to a request that came to nothing is not used again, and the pool

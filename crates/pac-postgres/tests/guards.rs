@@ -9,14 +9,15 @@
 
 use crate::support;
 
-use pac_core::ErrorKind;
 use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit};
 use pac_core::protocol::{Admitted, Command, Issuer, Outcome, apply};
-use pac_core::state::{RepositoryState, RunOutcome};
+use pac_core::state::{RepositoryState, RunOutcome, Weight};
+use pac_core::{ErrorKind, SessionIdentity};
 use pac_postgres::{Password, PostgresDriver};
 use support::proxy::Proxy;
 use support::{
-    NEWEST, SYSTEM, TTL, command, committed, durable, key, options, port, raw, set_limit, unique,
+    COMMIT, NEWEST, SYSTEM, TTL, command, committed, durable, key, options, port, raw, set_limit,
+    unique,
 };
 
 /// The statement with which a program that knows nothing of limits would write a started run.
@@ -33,7 +34,7 @@ async fn with_limit_two(port: u16) -> (PostgresDriver, String) {
     let options = options(port);
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 2).await;
     command(&driver, session, &key("web"), &Command::Admit(durable("a"))).await;
     (driver, schema)
@@ -99,6 +100,93 @@ async fn a_broken_client_cannot_start_more_than_the_limit() {
     }
 }
 
+/// What counts is slots, also for a program that knows nothing of them: two runs that take two each do
+/// not fit into three, nor does one that becomes heavier.
+#[tokio::test]
+async fn slots_are_counted_by_what_a_run_takes() {
+    let (driver, schema) = with_limit_two(port(SYSTEM)).await;
+    let session = driver
+        .open_session(TTL, &SessionIdentity::of_this_process())
+        .await
+        .unwrap();
+    set_limit(&driver, session, &key("web"), 4).await;
+    let client = raw(port(SYSTEM)).await;
+    let refused = async |sql: String| {
+        let error = client.batch_execute(&sql).await.unwrap_err();
+        assert_eq!(error.code().unwrap().code(), "PAC01", "{sql}: {error:?}");
+    };
+    let with_weight = |run: &str, weight: u16| {
+        let sql = started(&schema, run, false);
+        let sql = sql.replace("adopted, revision)", "adopted, terms, revision)");
+        let terms = format!(r#"false, false, '{{"weight": {weight}}}', (SELECT"#);
+        sql.replace("false, false, (SELECT", &terms)
+    };
+    // One is taken, and two by this one.
+    client.batch_execute(&with_weight("ns/b", 2)).await.unwrap();
+    refused(with_weight("ns/c", 2)).await;
+    client.batch_execute(&with_weight("ns/c", 1)).await.unwrap();
+    refused(started(&schema, "ns/d", false)).await;
+    let change =
+        |terms: &str| format!("UPDATE {schema}.slots SET terms = '{terms}' WHERE run = 'ns/b'");
+    refused(change(r#"{"weight": 3}"#)).await;
+    for lighter in [
+        r#"{"weight": 2, "asked": 7}"#,
+        "",
+        r#"{"weight": 2}"#,
+        r#"{"group": "g"}"#,
+    ] {
+        client.batch_execute(&change(lighter)).await.unwrap();
+    }
+    client
+        .batch_execute(&started(&schema, "ns/d", false))
+        .await
+        .unwrap();
+    refused(change(r#"{"weight": 2}"#)).await;
+}
+
+/// A commit that asks for nothing but slots sends no more than before; the others are plain statements,
+/// too, and what they wrote is there for a driver that connects anew.
+#[tokio::test]
+async fn terms_are_sent_where_there_are_some_and_outlive_their_driver() {
+    let proxy = Proxy::to(port(SYSTEM)).await;
+    let options = options(proxy.port);
+    let driver = PostgresDriver::connect(options.clone()).await.unwrap();
+    let session = driver
+        .open_session(TTL, &SessionIdentity::of_this_process())
+        .await
+        .unwrap();
+    let web = key("web");
+    set_limit(&driver, session, &web, 2).await;
+    command(&driver, session, &web, &Command::Admit(durable("first"))).await;
+    proxy.clear();
+    command(&driver, session, &web, &Command::Admit(durable("plain"))).await;
+    assert_eq!(
+        (
+            proxy.requests_with(COMMIT),
+            proxy.requests_with("at_moment")
+        ),
+        (1, 0)
+    );
+    let heavy = durable("heavy").with_weight(Weight::new(2).unwrap());
+    command(&driver, session, &web, &Command::Admit(heavy)).await;
+    assert_eq!(
+        (
+            proxy.requests_with(COMMIT),
+            proxy.requests_with("at_moment")
+        ),
+        (2, 1)
+    );
+    assert_eq!(proxy.requests_with("commit_batch"), 0);
+    let known = driver.load(&web, None).await.unwrap();
+    drop(driver);
+    let other = PostgresDriver::connect(options).await.unwrap();
+    let found = other.load(&web, None).await.unwrap();
+    assert_eq!(found, known);
+    assert!(found.head.policy.is_some());
+    let waits = found.entries.iter().find(|entry| entry.is_queued());
+    assert_eq!(waits.unwrap().weight().get(), 2);
+}
+
 #[tokio::test]
 async fn two_broken_clients_at_once_cannot_either() {
     let (_driver, schema) = with_limit_two(port(SYSTEM)).await;
@@ -121,7 +209,7 @@ async fn two_broken_clients_at_once_cannot_either() {
 #[tokio::test]
 async fn one_repository_that_the_database_refuses_spoils_no_other() {
     let (driver, schema) = with_limit_two(port(SYSTEM)).await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let issuer = Issuer {
         session,
         takes_ownerless: false,
@@ -172,7 +260,7 @@ async fn an_outcome_that_nobody_knows_is_not_overlooked() {
              UPDATE {schema}.repositories SET revision = revision + 1"
         );
         client.batch_execute(&update).await.unwrap();
-        for outcome in [-1, 4, i16::MIN, i16::MAX] {
+        for outcome in [-1, 7, i16::MIN, i16::MAX] {
             let update = format!(
                 "DELETE FROM {schema}.history; \
                  INSERT INTO {schema}.history (repository, run, format, uid, kind, priority, \
@@ -195,7 +283,7 @@ async fn an_outcome_that_nobody_knows_is_not_overlooked() {
 #[tokio::test]
 async fn adoptions_beyond_the_limit_pass_with_what_was_granted_before_them() {
     let (driver, _schema) = with_limit_two(port(SYSTEM)).await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let issuer = Issuer {
         session,
         takes_ownerless: false,
@@ -260,7 +348,7 @@ async fn the_documented_grants_are_enough_and_less_is_said() {
         }
         // and with the grants of the guide it works.
         let driver = PostgresDriver::connect(options.clone()).await.unwrap();
-        let session = driver.open_session(TTL).await.unwrap();
+        let session = driver.open_session(TTL, &support::me()).await.unwrap();
         driver.keep_alive(session).await.unwrap();
         set_limit(&driver, session, &key("web"), 1).await;
         command(&driver, session, &key("web"), &Command::Admit(durable("a"))).await;
@@ -307,7 +395,7 @@ async fn many_start_at_once_and_a_newer_schema_is_refused() {
 async fn old_and_new_repositories_start_runs_together() {
     let proxy = Proxy::to(port(SYSTEM)).await;
     let driver = PostgresDriver::connect(options(proxy.port)).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let both = [key("old"), key("new")];
     for repository in &both {
         set_limit(&driver, session, repository, 1).await;

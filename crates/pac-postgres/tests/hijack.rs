@@ -150,8 +150,8 @@ async fn round(shared: &Shared) {
     let driver = PostgresDriver::connect(options.clone()).await.unwrap();
     assert!(driver.is_notified());
     let (one, two) = (
-        driver.open_session(TTL).await.unwrap(),
-        driver.open_session(TTL).await.unwrap(),
+        driver.open_session(TTL, &support::me()).await.unwrap(),
+        driver.open_session(TTL, &support::me()).await.unwrap(),
     );
     let mut watch = driver.watch(two).await.unwrap();
     for name in ["web", "api"] {
@@ -324,7 +324,7 @@ async fn what_every_role_may_do_is_told_and_the_script_of_the_guide_ends_it() {
     for options in [options, least] {
         let driver = PostgresDriver::connect(options).await.unwrap();
         assert_eq!(driver.diagnose().await.unwrap(), []);
-        driver.open_session(TTL).await.unwrap();
+        driver.open_session(TTL, &support::me()).await.unwrap();
     }
 }
 

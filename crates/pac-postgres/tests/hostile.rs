@@ -76,9 +76,9 @@ async fn locks_of_a_foreign_role_stop_no_commit_and_no_look_for_dead_sessions() 
     let options = options(port(SYSTEM));
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 1).await;
-    let silent = driver.open_session(SHORT).await.unwrap();
+    let silent = driver.open_session(SHORT, &support::me()).await.unwrap();
     command(&driver, silent, &key("web"), &Command::Admit(durable("a"))).await;
     let (evil, _hears) = evil(port(SYSTEM)).await;
     for session in [session, silent] {
@@ -111,7 +111,7 @@ async fn a_session_dies_before_or_after_its_commits_and_never_between() {
     let options = options(port(SYSTEM));
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let session = driver.open_session(SHORT).await.unwrap();
+    let session = driver.open_session(SHORT, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 1).await;
     let client = raw(port(SYSTEM)).await;
     let lock = |strength: &str| {
@@ -223,7 +223,7 @@ async fn a_flood_of_real_hints_causes_four_looks_a_second_at_most() {
     proxy.clear();
     let start = Instant::now();
     for _ in 0..200 {
-        let session = other.open_session(TTL).await.unwrap();
+        let session = other.open_session(TTL, &support::me()).await.unwrap();
         // Sends a hint that a session died.
         other.close_session(session).await.unwrap();
     }
@@ -244,7 +244,7 @@ async fn notifications_show_no_names_and_copies_of_them_count_for_nothing() {
     let driver = PostgresDriver::connect(options.clone()).await.unwrap();
     let other = PostgresDriver::connect(options).await.unwrap();
     let mut watch = other.watch(SessionId::new(0)).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     let secret = key("merger-with-acme");
     set_limit(&driver, session, &secret, 1).await;
     for name in ["one", "two"] {

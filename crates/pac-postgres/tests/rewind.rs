@@ -124,7 +124,7 @@ async fn a_restored_head_at_a_known_revision_is_another() {
     let options = options(server.port);
     let driver = PostgresDriver::connect(options.clone()).await.unwrap();
     let web = key("web");
-    let mut sessions = vec![driver.open_session(TTL).await.unwrap()];
+    let mut sessions = vec![driver.open_session(TTL, &support::me()).await.unwrap()];
     set_limit(&driver, sessions[0], &web, 5).await;
     server.stop();
     let copy = server.copy_of_data();
@@ -139,7 +139,7 @@ async fn a_restored_head_at_a_known_revision_is_another() {
         }
     };
     let driver = again(options.clone()).await;
-    sessions.push(driver.open_session(TTL).await.unwrap());
+    sessions.push(driver.open_session(TTL, &support::me()).await.unwrap());
     for name in ["x", "y"] {
         command(&driver, sessions[1], &web, &Command::Admit(durable(name))).await;
     }
@@ -149,7 +149,7 @@ async fn a_restored_head_at_a_known_revision_is_another() {
     server.start_again();
 
     let driver = again(options).await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     assert!(!sessions.contains(&session), "{session} came twice");
     for name in ["p", "q"] {
         command(&driver, session, &web, &Command::Admit(durable(name))).await;

@@ -17,6 +17,16 @@ use pac_core::protocol::Command;
 use pac_postgres::PostgresDriver;
 use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
 
+/// Terms with weights that no run has, and what is no object.
+const NO_TERMS: [&str; 6] = [
+    "'[]'",
+    "'7'",
+    r#"'{"weight": 0}'"#,
+    r#"'{"weight": 65536}'"#,
+    r#"'{"weight": 1.5}'"#,
+    r#"'{"weight": "2"}'"#,
+];
+
 const MOST: &str = "9223372036854775807";
 
 async fn store() -> (PostgresDriver, String) {
@@ -28,7 +38,7 @@ async fn store() -> (PostgresDriver, String) {
 #[tokio::test]
 async fn the_database_takes_no_value_that_no_commit_makes() {
     let (driver, schema) = store().await;
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(&driver, session, &key("web"), 1).await;
     for name in ["ended", "a", "b"] {
         let admit = Command::Admit(durable(name));
@@ -91,9 +101,22 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
         ("history", "revision", vec!["-1", &beyond]),
         ("history", "queued_at", vec!["-1", MOST]),
         ("history", "token", vec!["-1", &beyond]),
-        ("history", "outcome", vec!["-1", "4"]),
+        ("history", "outcome", vec!["-1", "7"]),
         ("history", "started_at", vec!["-1", MOST]),
         ("history", "finished_at", vec!["-1", MOST]),
+        ("queue", "terms", NO_TERMS.to_vec()),
+        ("slots", "terms", NO_TERMS.to_vec()),
+        ("history", "terms", NO_TERMS.to_vec()),
+        (
+            "repositories",
+            "policy",
+            vec![
+                "'[]'",
+                "'7'",
+                r#"'{"surplus": "2"}'"#,
+                r#"'{"needs": null}'"#,
+            ],
+        ),
         ("sessions", "id", vec!["-1", "0"]),
         (
             "sessions",
@@ -105,6 +128,11 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
             "lease_ttl",
             vec!["-1", "0", "31622400001", MOST],
         ),
+        ("sessions", "opened_at", vec!["-1", MOST]),
+        ("sessions", "pid", vec!["-1", "4294967296"]),
+        ("sessions", "program", vec!["''", &long]),
+        ("sessions", "version", vec!["''", &long]),
+        ("sessions", "host", vec!["''", &long]),
         ("sessions", "deadline", vec!["-1", MOST]),
         ("sessions", "lease_deadline", vec!["-1", MOST]),
     ] {
@@ -137,9 +165,9 @@ async fn a_ttl_that_no_store_keeps_is_refused_with_its_rule() {
         SessionTtl::new(Duration::from_secs(15), longest + Duration::from_secs(1)),
         SessionTtl::new(Duration::ZERO, Duration::from_secs(1)),
     ] {
-        let error = driver.open_session(ttl).await.unwrap_err();
+        let error = driver.open_session(ttl, &support::me()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
     let ttl = SessionTtl::new(longest, longest);
-    driver.open_session(ttl).await.unwrap();
+    driver.open_session(ttl, &support::me()).await.unwrap();
 }

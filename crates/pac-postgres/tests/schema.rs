@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 /// Starts a run, and lets a second one wait.
 async fn starts_one(driver: &PostgresDriver) -> SessionId {
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     set_limit(driver, session, &key("web"), 1).await;
     for (name, starts) in [("a", true), ("b", false)] {
         let outcome = command(driver, session, &key("web"), &Command::Admit(durable(name))).await;
@@ -136,7 +136,7 @@ async fn a_schema_of_another_version_is_refused_and_left_alone() {
         }
         assert_eq!(value::<String>(&client, &everything).await, before);
         // A process that is connected goes on: its functions are still there.
-        running.open_session(TTL).await.unwrap();
+        running.open_session(TTL, &support::me()).await.unwrap();
     }
     starts_one(&running).await;
 }
@@ -254,7 +254,7 @@ async fn finished_runs_whose_deletion_failed_are_deleted_later() {
     let schema = options.schema.clone();
     options.retention = Retention::new(Duration::from_secs(24 * 60 * 60), 1);
     let driver = PostgresDriver::connect(options).await.unwrap();
-    let session = driver.open_session(TTL).await.unwrap();
+    let session = driver.open_session(TTL, &support::me()).await.unwrap();
     for name in ["a", "b", "c"] {
         command(
             &driver,

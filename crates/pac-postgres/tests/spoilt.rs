@@ -39,7 +39,7 @@ impl Store {
         options.retention = Retention::new(Duration::from_secs(3_600), 10);
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
-        let session = driver.open_session(TTL).await.unwrap();
+        let session = driver.open_session(TTL, &support::me()).await.unwrap();
         let store = Self {
             driver,
             client: raw(port(SYSTEM)).await,
@@ -128,11 +128,15 @@ async fn sessions_that_cannot_be_understood_keep_no_others_from_dying() {
         ("9", "1000, 1000, 9223372036854775807, 9223372036854775807"),
     ] {
         store
-            .execute(&format!("INSERT INTO pac.sessions VALUES ({id}, {rest})"))
+            .execute(&format!(
+                "INSERT INTO pac.sessions \
+                   (id, session_ttl, lease_ttl, deadline, lease_deadline, opened_at, program) \
+                 VALUES ({id}, {rest}, 0, 'x')"
+            ))
             .await;
     }
     let short = SessionTtl::new(Duration::from_secs(2), Duration::from_secs(60));
-    let silent = driver.open_session(short).await.unwrap();
+    let silent = driver.open_session(short, &support::me()).await.unwrap();
     let web = key("web");
     command(driver, silent, &web, &Command::Admit(durable("a"))).await;
     let dies = async {
@@ -290,7 +294,7 @@ async fn a_read_takes_in_no_more_finished_runs_than_it_says() {
 }
 
 /// What is wrong with each of the spoilt repositories.
-const POISONS: [(&str, &str); 62] = [
+const POISONS: [(&str, &str); 74] = [
     ("repositories", "revision = -1"),
     ("repositories", "revision = 9223372036854775807"),
     ("repositories", "stamp = -1"),
@@ -356,6 +360,27 @@ const POISONS: [(&str, &str); 62] = [
     ("queue", "queued_at = 9223372036854775807"),
     ("history", "outcome = 9, finished_at = -9223372036854775808"),
     ("history", "token = 9223372036854775807"),
+    ("queue", "terms = 'no JSON'"),
+    ("queue", r#"terms = '{"weight": 1e99}'"#),
+    ("slots", "terms = 'no JSON'"),
+    (
+        "slots",
+        r#"terms = '{"weight": 1e99, "asked": 1e99, "group": {}}'"#,
+    ),
+    ("slots", r#"terms = '{"weight": [2]}'"#),
+    ("slots", r#"terms = '{"colour": "red"}'"#),
+    ("history", "terms = '[' || repeat('[', 100000)"),
+    ("history", r#"terms = '{"asked": "soon"}'"#),
+    ("repositories", "policy = 'no JSON'"),
+    (
+        "repositories",
+        r#"policy = '{"needs": 1e99, "surplus": -1e99}'"#,
+    ),
+    (
+        "repositories",
+        r#"policy = '{"surplus": "x", "paused": {}}'"#,
+    ),
+    ("repositories", r#"policy = '{"colour": "red"}'"#),
 ];
 
 #[tokio::test]
@@ -399,6 +424,12 @@ async fn one_spoilt_repository_spoils_no_other() {
         listed.extend(page.into_iter().map(|(key, _)| key));
     }
     assert!(listed.contains(&good));
+    // the views,
+    for view in ["running", "waiting", "ended"] {
+        // A row as a whole is made of all its columns.
+        let read = format!("SELECT count(v::text) FROM pac.{view} v");
+        store.execute(&read).await;
+    }
     // what a session has,
     let of_session = driver.repositories_of(store.session).await.unwrap();
     assert!(of_session.contains(&good));

@@ -42,7 +42,7 @@ impl Three {
         let options = options(server.port);
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
-        let kept = driver.open_session(SHORT).await.unwrap();
+        let kept = driver.open_session(SHORT, &support::me()).await.unwrap();
         set_limit(&driver, kept, &key("web"), 1).await;
         command(
             &driver,
@@ -51,7 +51,7 @@ impl Three {
             &Command::Admit(durable("first")),
         )
         .await;
-        let silent = driver.open_session(SHORT).await.unwrap();
+        let silent = driver.open_session(SHORT, &support::me()).await.unwrap();
         command(
             &driver,
             silent,
@@ -59,7 +59,7 @@ impl Three {
             &Command::Admit(durable("next")),
         )
         .await;
-        let late = driver.open_session(SHORT).await.unwrap();
+        let late = driver.open_session(SHORT, &support::me()).await.unwrap();
         for _ in 0..10 {
             assert_eq!(driver.dead_sessions().await.unwrap(), []);
             sleep(Duration::from_millis(50)).await;
@@ -144,7 +144,11 @@ async fn a_stall_gives_every_session_one_ttl_of_grace() {
     // A process that has just been started comes first.
     let opening = Three::on(&server).await;
     stall(&server).await;
-    opening.driver.open_session(TTL).await.unwrap();
+    opening
+        .driver
+        .open_session(TTL, &support::me())
+        .await
+        .unwrap();
     opening.have_one_ttl().await;
 }
 
@@ -227,7 +231,7 @@ async fn a_short_stall_is_survived_without_grace() {
     let schema = options.schema.clone();
     let driver = PostgresDriver::connect(options).await.unwrap();
     let minute = SessionTtl::new(Duration::from_secs(60), Duration::from_secs(60));
-    let session = driver.open_session(minute).await.unwrap();
+    let session = driver.open_session(minute, &support::me()).await.unwrap();
     let client = raw(server.port).await;
     // From the next note on the only TTL counts, three fifths of it.
     let noted = async {
@@ -255,7 +259,7 @@ async fn dead_sessions_are_found_by_processes_that_look_seldom() {
         .await
         .unwrap();
     let ttl = SessionTtl::new(Duration::from_secs(1), Duration::from_secs(60 * 60));
-    let silent = driver.open_session(ttl).await.unwrap();
+    let silent = driver.open_session(ttl, &support::me()).await.unwrap();
     command(&driver, silent, &key("web"), &Command::Admit(durable("a"))).await;
     let mut looks = 0;
     loop {
@@ -280,8 +284,8 @@ async fn a_dead_session_with_nothing_left_is_forgotten_at_once() {
     let driver = PostgresDriver::connect(options).await.unwrap();
     let ttl = SessionTtl::new(Duration::from_secs(1), Duration::from_secs(60 * 60));
     let (done, started) = (
-        driver.open_session(ttl).await.unwrap(),
-        driver.open_session(ttl).await.unwrap(),
+        driver.open_session(ttl, &support::me()).await.unwrap(),
+        driver.open_session(ttl, &support::me()).await.unwrap(),
     );
     for (session, name) in [(done, "a"), (started, "b")] {
         command(&driver, session, &key(name), &Command::Admit(durable(name))).await;
@@ -312,7 +316,7 @@ async fn a_late_renewal_waits_for_an_earlier_one_that_is_being_committed() {
     let sessions = format!("{}.sessions", options.schema);
     let driver = Arc::new(PostgresDriver::connect(options).await.unwrap());
     let ttl = SessionTtl::new(Duration::from_secs(6), Duration::from_secs(60));
-    let session = driver.open_session(ttl).await.unwrap();
+    let session = driver.open_session(ttl, &support::me()).await.unwrap();
     let earlier = raw(port(SYSTEM)).await;
     let moved = format!(
         "BEGIN; UPDATE {sessions} SET deadline = deadline + 60000 WHERE id = {}",

@@ -15,7 +15,7 @@ use std::process::Command as Program;
 use pac_core::driver::Driver;
 use pac_core::protocol::{Command, RunRequest};
 use pac_core::state::RunOutcome;
-use pac_core::{PipelineRunKey, RepositoryKey, SessionId};
+use pac_core::{PipelineRunKey, RepositoryKey, SessionId, SessionIdentity};
 use pac_postgres::PostgresDriver;
 use support::{NEWEST, SYSTEM, TTL, command, options, port, raw, set_limit, unique, value};
 
@@ -66,7 +66,8 @@ async fn every_example_of_the_guide_prints_what_it_shows_to_a_role_that_may_only
         let options = options(port(server));
         let schema = options.schema.clone();
         let driver = PostgresDriver::connect(options).await.unwrap();
-        let session = driver.open_session(TTL).await.unwrap();
+        let pac = SessionIdentity::cleaned("pac", "0.1.0", "ci-runner-7", Some(4242));
+        let session = driver.open_session(TTL, &pac).await.unwrap();
         fill(&driver, session).await;
         let (grants, _) = GUIDE.split_once("## Examples").unwrap();
         let grants = grants.split("```sql\n").nth(1).unwrap();
@@ -98,7 +99,7 @@ async fn every_example_of_the_guide_prints_what_it_shows_to_a_role_that_may_only
             "SELECT FROM pac.slots",
             "SELECT FROM pac.repositories",
             "UPDATE pac.ended SET priority = 1",
-            "SELECT pac.open_session(1000, 1000)",
+            "SELECT pac.open_session(1000, 1000, 'x', NULL, NULL, NULL)",
             // By it, an operator of its own would be called by others.
             "CREATE FUNCTION pg_temp.f(a pac.counter) RETURNS integer LANGUAGE sql RETURN 1",
         ] {

@@ -36,7 +36,7 @@ const MAX_LINES: usize = 500;
 
 /// Source files that one driver has and the others need not have, with the
 /// reason: `("crates/pac-x/src/file.rs", "why only x needs it")`.
-const EXTRA_DRIVER_FILES: [(&str, &str); 66] = [
+const EXTRA_DRIVER_FILES: [(&str, &str); 69] = [
     (
         "crates/pac-etcd/src/client/open.rs",
         "opens the connection to one member, which a store in this process has none of",
@@ -56,6 +56,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 66] = [
     (
         "crates/pac-etcd/src/sessions/dead.rs",
         "etcd has no statement that finds dead sessions: their keys are read and compared",
+    ),
+    (
+        "crates/pac-etcd/src/sessions/info.rs",
+        "etcd bounds its answers: what is known of many sessions is read in parts",
     ),
     (
         "crates/pac-etcd/src/sessions/witness.rs",
@@ -144,6 +148,10 @@ const EXTRA_DRIVER_FILES: [(&str, &str); 66] = [
     (
         "crates/pac-etcd/src/record/part.rs",
         "a value of etcd holds the terms of a run, or a policy, within it",
+    ),
+    (
+        "crates/pac-etcd/src/record/session.rs",
+        "etcd keeps a session as one value, in the place of columns",
     ),
     (
         "crates/pac-etcd/src/record/stamp.rs",

@@ -10,7 +10,10 @@ use pac_concurrency::driver::state::{Head, Snapshot};
 use pac_concurrency::driver::{
     Commit, Descriptor, Driver, ListFilter, RepositoryCommit, SessionTtl, Watch,
 };
-use pac_concurrency::{ConcurrencyManager, Error, Limit, RepositoryKey, SessionId, Version};
+use pac_concurrency::{
+    ConcurrencyManager, Error, Limit, RepositoryKey, SessionId, SessionIdentity, SessionInfo,
+    Timestamp, Version,
+};
 use tokio::time::sleep;
 
 use super::deep_queue::admit;
@@ -85,8 +88,12 @@ impl Driver for Counting {
         self.driver.descriptor()
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
-        self.driver.open_session(ttl).await
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        self.driver.open_session(ttl, identity).await
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
@@ -100,6 +107,13 @@ impl Driver for Counting {
 
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         self.driver.dead_sessions().await
+    }
+
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        self.driver.sessions(sessions).await
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
@@ -116,6 +130,10 @@ impl Driver for Counting {
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         self.driver.commit(session, batch)
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.driver.clock().await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

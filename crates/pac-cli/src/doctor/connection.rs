@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use pac_concurrency::driver::{Driver, Finding, Level};
 use pac_concurrency::settings::SslMode;
-use pac_concurrency::{ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSettings, Settings};
+use pac_concurrency::{
+    ConcurrencyManager, DriverKind, Error, ErrorKind, LoadedSettings, SessionIdentity, Settings,
+};
 
 use super::report::{Report, Step};
 use crate::exit::{Exit, Failure};
@@ -41,7 +43,9 @@ pub(super) async fn open(
     }
     match ConcurrencyManager::open(Arc::clone(&driver), settings.manager).await {
         Ok(manager) => {
-            report.ok(Step::Session, "opened");
+            let identity = settings.manager.identity;
+            let identity = identity.unwrap_or_else(SessionIdentity::of_this_process);
+            report.ok(Step::Session, format!("opened, as {identity}"));
             Some((driver, manager))
         }
         Err(error) => {

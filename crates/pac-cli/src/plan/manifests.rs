@@ -9,6 +9,7 @@ use pac_pipelines::model::{
     ExecutionOrder, Object, RepositoryView, ResourceVersion, RunManifest, RunView, SpecStatus,
     parse_placed,
 };
+use pac_pipelines::policy::Policies;
 use pac_pipelines::{ModelError, Unreadable, UnreadableObject, vocabulary};
 
 use crate::manifest_files;
@@ -179,6 +180,7 @@ impl Manifests {
         let object = format!("Repository {}", view.key);
         self.take_name(&object, place)?;
         view.version = Some(self.next_version());
+        self.passed_over(&Policies::faults(&view), place);
         self.repositories.insert(view.key.clone(), view);
         Ok(())
     }
@@ -219,6 +221,7 @@ impl Manifests {
                 rule: format!("{:?} is passed over: {}", malformed.entry, malformed.rule),
             });
         }
+        self.passed_over(&Policies::of(&view, None).invalid, place);
         self.runs.push(Run {
             has_time: view.created.is_some(),
             view,
@@ -230,6 +233,12 @@ impl Manifests {
     }
 
     /// The name of a run, made up where the manifest leaves that to the cluster.
+    /// Annotations that break their rules, and count as absent.
+    fn passed_over(&mut self, annotations: &[ModelError], place: &Place) {
+        let warnings = annotations.iter().map(|error| Problem::of(place, error));
+        self.warnings.extend(warnings);
+    }
+
     fn name_of(&mut self, manifest: &RunManifest) -> Result<PipelineRunKey, String> {
         let namespace = manifest.namespace.as_deref().unwrap_or(NAMESPACE);
         let key = |name: &str| {

@@ -1,10 +1,12 @@
 //! The plan in words: what becomes of each run, and why.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use pac_concurrency::{QueuedRun, RepositoryKey, RepositoryStatus, RunOutcome};
+use pac_concurrency::{FinishedRun, QueuedRun, RepositoryKey, RunOutcome, RunningRun};
 use pac_pipelines::integration::{EffectiveLimit, GlobalLimit, Phase};
-use pac_pipelines::model::{RunView, SpecStatus};
+use pac_pipelines::model::{RepositoryView, RunView, SpecStatus};
+use pac_pipelines::policy::Policies;
 use pac_pipelines::{UnreadableObject, vocabulary};
 
 use super::decision::Decision;
@@ -71,6 +73,8 @@ pub(super) enum Fate {
     HeldByUser,
     /// Another controller decides about it.
     LeftAlone,
+    /// It takes more slots than there are: it stays held back.
+    TooHeavy,
     /// Nothing is started while the limit cannot be understood.
     LimitUnknown,
     /// It belongs to no Repository that is known.
@@ -108,7 +112,7 @@ impl<'a> Report<'a> {
             Queue {
                 repository: key.clone(),
                 limit,
-                runs: lines(runs, decision, decision.repositories.get(key), limit),
+                runs: lines(runs, decision, manifests.repositories.get(key), limit),
             }
         });
         Self {
@@ -198,18 +202,20 @@ fn stray(run: &Run, repository: Option<RepositoryKey>) -> Line<'_> {
 fn lines<'a>(
     runs: Vec<&'a Run>,
     decision: &Decision,
-    status: Option<&RepositoryStatus>,
+    repository: Option<&RepositoryView>,
     limit: LimitOf<'_>,
 ) -> Vec<Line<'a>> {
+    let status = repository.and_then(|view| decision.repositories.get(&view.key));
     let limited = !matches!(limit, LimitOf::None);
     let wants_slot = |run: &&Run| Phase::of(&run.view, limited) == Phase::Held;
     let wanting: Vec<_> = runs.iter().copied().filter(wants_slot).collect();
     let mut orders = order::reasons(&wanting);
     let running = status.into_iter().flat_map(|status| &status.running);
     let running: HashMap<_, _> = running
-        .enumerate()
-        .map(|(at, run)| (&run.run, at + 1))
+        .scan(0, |taken, run| Some((&run.run, Slots::after(taken, run))))
         .collect();
+    let finished = status.into_iter().flat_map(|status| &status.finished);
+    let finished: HashMap<_, _> = finished.map(|run| (&run.run, run)).collect();
     let queued = status.into_iter().flat_map(|status| &status.queued);
     let queued: HashMap<_, _> = queued.map(|run| (&run.run, run)).collect();
     let mut lines: Vec<_> = runs
@@ -217,10 +223,11 @@ fn lines<'a>(
         .map(|run| {
             let key = &run.view.key;
             let (fate, reason) = match (running.get(key), queued.get(key)) {
-                (Some(place), _) if decision.has_started(key) => starts(*place, limit),
-                (Some(place), _) => runs_already(*place, limit),
+                (Some(slots), _) if decision.has_started(key) => starts(slots, limit),
+                (Some(slots), _) => runs_already(slots, limit),
                 (None, Some(queued)) => waits(queued),
-                (None, None) => apart(run, limited, decision),
+                (None, None) => refused(&run.view, repository, finished.get(key).copied(), limit)
+                    .unwrap_or_else(|| apart(run, limited, decision)),
             };
             let order = orders
                 .remove(key)
@@ -238,23 +245,84 @@ fn lines<'a>(
     lines
 }
 
-fn starts(place: usize, limit: LimitOf<'_>) -> (Fate, String) {
-    let reason = match limit.runs() {
-        Some(limit) => format!("slot {place} of {limit}"),
-        None => "no limit".to_owned(),
-    };
-    (Fate::Starts(place), reason)
+/// The slots of a run, counted in the order of the grants.
+struct Slots {
+    first: usize,
+    last: usize,
+    /// It was asked to end.
+    asked: bool,
 }
 
-fn runs_already(place: usize, limit: LimitOf<'_>) -> (Fate, String) {
+impl Slots {
+    fn after(taken: &mut usize, run: &RunningRun) -> Self {
+        let first = *taken + 1;
+        *taken += usize::from(run.terms.weight.get());
+        Self {
+            first,
+            last: *taken,
+            asked: run.terms.asked.at().is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, last, .. } = self;
+        if first == last {
+            write!(f, "slot {first}")
+        } else {
+            write!(f, "slots {first} to {last}")
+        }
+    }
+}
+
+fn starts(slots: &Slots, limit: LimitOf<'_>) -> (Fate, String) {
     let reason = match limit.runs() {
-        Some(limit) if u32::try_from(place).is_ok_and(|place| place <= limit) => {
-            format!("counted: slot {place} of {limit}")
+        Some(limit) => format!("{slots} of {limit}"),
+        None => "no limit".to_owned(),
+    };
+    (Fate::Starts(slots.last), reason)
+}
+
+fn runs_already(slots: &Slots, limit: LimitOf<'_>) -> (Fate, String) {
+    let mut reason = match limit.runs() {
+        Some(limit) if u32::try_from(slots.last).is_ok_and(|last| last <= limit) => {
+            format!("counted: {slots} of {limit}")
         }
         Some(limit) => format!("counted, beyond the limit of {limit}"),
         None => "counted".to_owned(),
     };
-    (Fate::Runs(place), reason)
+    if slots.asked {
+        reason.push_str("; a newer run of its group has it cancelled");
+    }
+    (Fate::Runs(slots.last), reason)
+}
+
+/// A run that was ended as it waited, or does not get in.
+fn refused(
+    view: &RunView,
+    repository: Option<&RepositoryView>,
+    finished: Option<&FinishedRun>,
+    limit: LimitOf<'_>,
+) -> Option<(Fate, String)> {
+    match finished.map(|run| (run.outcome, &run.terms.group)) {
+        Some((RunOutcome::Superseded, Some(group))) => {
+            let reason = format!("a newer run of its group {group} takes its place");
+            return Some((Fate::Cancelled, reason));
+        }
+        Some((RunOutcome::QueueFull, _)) => {
+            let reason = "as many wait as may".to_owned();
+            return Some((Fate::Cancelled, reason));
+        }
+        _ => {}
+    }
+    let weight = Policies::of(view, repository).weight;
+    let limit = limit.runs()?;
+    let too_heavy = Phase::of(view, true) == Phase::Held && u32::from(weight.get()) > limit;
+    too_heavy.then(|| {
+        let reason = format!("takes {weight} slots, and the limit is {limit}");
+        (Fate::TooHeavy, reason)
+    })
 }
 
 fn waits(run: &QueuedRun) -> (Fate, String) {
@@ -283,6 +351,10 @@ fn apart(run: &Run, limited: bool, decision: &Decision) -> (Fate, String) {
             (Fate::Cancelled, format!("{status} before its start"))
         }
         Phase::Ending { .. } => (Fate::Cancelled, "deleted before its start".to_owned()),
+        Phase::Held if decision.asked.ended.contains(&view.key) => {
+            let reason = "a newer run of its group takes its place";
+            (Fate::Cancelled, reason.to_owned())
+        }
         Phase::HeldByUser => {
             let reason = "PipelineRunPending, and not marked as queued";
             (Fate::HeldByUser, reason.to_owned())

@@ -191,6 +191,7 @@ fn state(fate: Fate) -> &'static str {
         Fate::Ended => "ended",
         Fate::HeldByUser => "held-by-user",
         Fate::LeftAlone => "left-alone",
+        Fate::TooHeavy => "too-heavy",
         Fate::LimitUnknown => "limit-unknown",
         Fate::NoRepository => "no-repository",
     }

@@ -74,7 +74,7 @@ fn fate(fate: Fate) -> String {
         Fate::Ended => "has ended".to_owned(),
         Fate::HeldByUser => "held by its user".to_owned(),
         Fate::LeftAlone => "left alone".to_owned(),
-        Fate::LimitUnknown => "held back".to_owned(),
+        Fate::TooHeavy | Fate::LimitUnknown => "held back".to_owned(),
         Fate::NoRepository => "left alone".to_owned(),
     }
 }

@@ -44,8 +44,8 @@ pub(crate) fn holds<S: PartialEq>(
     );
 }
 
-/// The text without what differs each time: numbers, times, durations, and the widths that
-/// follow.
+/// The text without what differs each time: numbers, times, durations, processes behind a `#`, and
+/// the widths that follow.
 #[allow(dead_code, reason = "each test program uses its part of this")]
 pub(crate) fn shape(text: &str) -> Vec<String> {
     let word = |word: &str| {
@@ -54,7 +54,10 @@ pub(crate) fn shape(text: &str) -> Vec<String> {
         match (number, rule) {
             (true, _) => "0".to_owned(),
             (_, true) => "-".to_owned(),
-            _ => word.to_owned(),
+            _ => match word.rsplit_once('#') {
+                Some((before, after)) if after.parse::<u64>().is_ok() => format!("{before}#0"),
+                _ => word.to_owned(),
+            },
         }
     };
     let line = |line: &str| {

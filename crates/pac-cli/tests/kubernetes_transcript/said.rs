@@ -8,7 +8,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use crate::cluster::Ran;
 
 /// The columns whose values are times, or names that are new each time.
-const DIFFERS: [&str; 5] = ["session", "for", "ended", "waited", "ran"];
+const DIFFERS: [&str; 5] = ["process", "for", "ended", "waited", "ran"];
 
 /// What stands in their place.
 const LEFT_OUT: &str = "…";

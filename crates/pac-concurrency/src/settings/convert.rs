@@ -46,6 +46,9 @@ impl From<&super::PostgresqlValues> for pac_postgres::PostgresOptions {
             super::Migrate::New => pac_postgres::Migrate::New,
             super::Migrate::Always => pac_postgres::Migrate::Always,
         };
+        options
+            .application_name
+            .clone_from(&values.application_name);
         options.max_connections =
             usize::try_from(values.max_connections.get()).unwrap_or(usize::MAX);
         options.connection_timeout = values.connection_timeout;
@@ -75,6 +78,7 @@ mod tests {
             .set("postgresql-key-file", "/key")
             .set("postgresql-schema", "s")
             .set("postgresql-migrate", "always")
+            .set("postgresql-application-name", "batch")
             .set("postgresql-max-connections", "7")
             .set("postgresql-connection-timeout", "8s")
             .set("postgresql-lease-ttl", "9m")
@@ -92,6 +96,7 @@ mod tests {
         expected.client_certificate = Some(("/crt".into(), "/key".into()));
         expected.schema = "s".to_owned();
         expected.migrate = pac_postgres::Migrate::Always;
+        expected.application_name = Some("batch".to_owned());
         expected.max_connections = 7;
         expected.connection_timeout = std::time::Duration::from_secs(8);
         expected.full_server_timeout = std::time::Duration::from_secs(8);

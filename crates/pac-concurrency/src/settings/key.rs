@@ -108,11 +108,12 @@ impl Key {
     }
 }
 
-static ALL: [&Key; 36] = [
+static ALL: [&Key; 38] = [
     &CONCURRENCY_ENABLED,
     &CONCURRENCY_DRIVER,
     &CONCURRENCY_SESSION_TTL,
     &CONCURRENCY_MIGRATE_STATE,
+    &CONCURRENCY_IDENTITY,
     &POSTGRESQL_URL,
     &POSTGRESQL_HOST,
     &POSTGRESQL_PORT,
@@ -127,6 +128,7 @@ static ALL: [&Key; 36] = [
     &POSTGRESQL_KEY_FILE,
     &POSTGRESQL_SCHEMA,
     &POSTGRESQL_MIGRATE,
+    &POSTGRESQL_APPLICATION_NAME,
     &POSTGRESQL_MAX_CONNECTIONS,
     &POSTGRESQL_CONNECTION_TIMEOUT,
     &POSTGRESQL_LEASE_TTL,
@@ -153,6 +155,9 @@ pub(super) static CONCURRENCY_SESSION_TTL: Key = Key::general("concurrency-sessi
 pub(super) static CONCURRENCY_MIGRATE_STATE: Key =
     Key::general("concurrency-migrate-state").or("true");
 
+/// Without it, it is made of the process.
+pub(super) static CONCURRENCY_IDENTITY: Key = Key::general("concurrency-identity");
+
 /// Stands for several of the others.
 pub(super) static POSTGRESQL_URL: Key = Key::postgresql("postgresql-url").secret();
 pub(super) static POSTGRESQL_HOST: Key = Key::postgresql("postgresql-host");
@@ -170,6 +175,8 @@ pub(super) static POSTGRESQL_CERT_FILE: Key = Key::postgresql("postgresql-cert-f
 pub(super) static POSTGRESQL_KEY_FILE: Key = Key::postgresql("postgresql-key-file");
 pub(super) static POSTGRESQL_SCHEMA: Key = Key::postgresql("postgresql-schema").or("pac");
 pub(super) static POSTGRESQL_MIGRATE: Key = Key::postgresql("postgresql-migrate").or("new");
+/// Without it, it is the identity.
+pub(super) static POSTGRESQL_APPLICATION_NAME: Key = Key::postgresql("postgresql-application-name");
 pub(super) static POSTGRESQL_MAX_CONNECTIONS: Key =
     Key::postgresql("postgresql-max-connections").or("10");
 pub(super) static POSTGRESQL_CONNECTION_TIMEOUT: Key =

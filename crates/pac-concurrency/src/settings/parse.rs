@@ -6,6 +6,8 @@ use std::net::Ipv6Addr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use pac_core::SessionIdentity;
+
 use super::DriverKind;
 use super::duration::{self, DurationError};
 use super::values::{Authentication, EtcdMode, Host, Migrate, SslMode};
@@ -213,6 +215,11 @@ fn endpoint(text: &str) -> Parsed<String> {
     }
 }
 
+/// Who a process says it is.
+pub(super) fn identity(text: &str) -> Parsed<SessionIdentity> {
+    SessionIdentity::named(text).map_err(|refused| refused.rule().into())
+}
+
 /// The name of a database or a user.
 pub(super) fn postgresql_name(text: &str) -> Parsed<String> {
     if text.len() > POSTGRESQL_NAME {
@@ -361,6 +368,9 @@ mod tests {
     fn names() {
         takes!(postgresql_name: ["pac user" => "pac user".to_owned()];
             ["a\nb" => "control"], [&"x".repeat(64) => "63 bytes"]);
+        takes!(identity: ["night-batch" => SessionIdentity::named("night-batch").unwrap()];
+            ["a b" => "1 to 63 ASCII letters"], [&"x".repeat(64) => "1 to 63"],
+            ["postgres://u:p@db" => "not a URL"]);
         takes!(schema: ["pac" => "pac".to_owned()], ["_p1" => "_p1".to_owned()];
             ["1p" => "no digit"], ["Pac" => "lower-case"], ["a-b" => "underscores"],
             ["pg_x" => "itself"], [&"x".repeat(64) => "63"], ["p\"; DROP" => "lower-case"]);

@@ -58,6 +58,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
     let named = reader.value(&key::CONCURRENCY_DRIVER, parse::driver);
     let etcd_enabled = reader.value(&key::ETCD_ENABLED, parse::boolean);
     let migrate_state = reader.value(&key::CONCURRENCY_MIGRATE_STATE, parse::boolean);
+    let identity = reader.value(&key::CONCURRENCY_IDENTITY, parse::identity);
     let etcd = etcd_values(reader);
     let is_named = reader.is_set(&key::CONCURRENCY_DRIVER);
     let chosen = match etcd_enabled {
@@ -82,6 +83,7 @@ fn values(reader: &mut Reader) -> (Values, &'static Key) {
         driver,
         session_ttl: duration(reader, &key::CONCURRENCY_SESSION_TTL, parse::session_ttl),
         migrate_state: migrate_state.unwrap_or(true),
+        identity,
         postgresql: postgresql_values(reader),
         etcd,
         memory_lease_ttl: duration(reader, &key::MEMORY_LEASE_TTL, parse::lease_ttl),
@@ -116,6 +118,7 @@ fn postgresql_values(reader: &mut Reader) -> PostgresqlValues {
             .value(&key::POSTGRESQL_SCHEMA, parse::schema)
             .unwrap_or_default(),
         migrate: migrate.unwrap_or(Migrate::New),
+        application_name: reader.value(&key::POSTGRESQL_APPLICATION_NAME, parse::postgresql_name),
         max_connections: max_connections.unwrap_or(NonZeroU32::MIN),
         connection_timeout: duration(reader, &key::POSTGRESQL_CONNECTION_TIMEOUT, parse::timeout),
         lease_ttl: duration(reader, &key::POSTGRESQL_LEASE_TTL, parse::lease_ttl),
@@ -358,6 +361,12 @@ const OF_THE_SYSTEM: &str = "(the authorities that this system trusts)";
 /// What stands where no authentication is named.
 const OF_THE_SSL_MODE: &str = "(what postgresql-ssl-mode calls for)";
 
+/// What stands where no identity is named.
+const OF_THE_PROCESS: &str = "(the program, host and pid of each process)";
+
+/// What stands where connections have no name of their own.
+const THE_IDENTITY: &str = "(as concurrency-identity)";
+
 fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<EffectiveSetting> {
     let mut effective = Vec::new();
     for key in Key::all() {
@@ -389,6 +398,12 @@ fn effective(reader: &Reader, values: &Values, decided_by: &'static Key) -> Vec<
             () if **key == key::POSTGRESQL_AUTHENTICATION && !reader.is_set(key) => {
                 source = reader.source(&key::POSTGRESQL_SSL_MODE);
                 (OF_THE_SSL_MODE.to_owned(), false)
+            }
+            () if **key == key::CONCURRENCY_IDENTITY && !reader.is_set(key) => {
+                (OF_THE_PROCESS.to_owned(), false)
+            }
+            () if **key == key::POSTGRESQL_APPLICATION_NAME && !reader.is_set(key) => {
+                (THE_IDENTITY.to_owned(), false)
             }
             () if **key == key::ETCD_CA_FILE && !reader.is_set(key) && values.etcd.uses_tls() => {
                 source = reader.source(&key::ETCD_ENDPOINTS);

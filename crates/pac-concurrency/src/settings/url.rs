@@ -8,7 +8,7 @@ use super::key::{self, Key};
 use super::parse::Parsed;
 
 /// The parameters that libpq knows by these names too, and the keys that they stand for.
-const PARAMETERS: [(&str, &Key); 9] = [
+const PARAMETERS: [(&str, &Key); 10] = [
     ("host", &key::POSTGRESQL_HOST),
     ("port", &key::POSTGRESQL_PORT),
     ("dbname", &key::POSTGRESQL_DATABASE),
@@ -18,6 +18,7 @@ const PARAMETERS: [(&str, &Key); 9] = [
     ("sslrootcert", &key::POSTGRESQL_CA_FILE),
     ("sslcert", &key::POSTGRESQL_CERT_FILE),
     ("sslkey", &key::POSTGRESQL_KEY_FILE),
+    ("application_name", &key::POSTGRESQL_APPLICATION_NAME),
 ];
 
 /// Reads `postgres://user:password@host:port,host:port/database?sslmode=verify-full`, as libpq
@@ -75,7 +76,8 @@ pub(super) fn postgresql(text: &str) -> Parsed<Vec<(&'static Key, String)>> {
                 let known = PARAMETERS.iter().find(|(known, _)| *known == name);
                 let (_, key) = known.ok_or(
                     "has a parameter that is not known; those that are: host, port, dbname, user, \
-                     password, sslmode, sslrootcert, sslcert, sslkey, channel_binding, connect_timeout",
+                     password, sslmode, sslrootcert, sslcert, sslkey, application_name, \
+                     channel_binding, connect_timeout",
                 )?;
                 add(&mut parts, key, value)?;
             }
@@ -123,7 +125,7 @@ mod tests {
     fn every_part_goes_to_its_key() {
         let all = "postgres://me:p%40ss%2Fw@a:5433,[::1]:5434/d?sslmode=verify-full\
                    &sslrootcert=/ca.pem&connect_timeout=8&sslcert=c&sslkey=k\
-                   &channel_binding=require";
+                   &channel_binding=require&application_name=batch%201";
         let expected = [
             ("postgresql-host", "a:5433,[::1]:5434"),
             ("postgresql-database", "d"),
@@ -135,6 +137,7 @@ mod tests {
             ("postgresql-cert-file", "c"),
             ("postgresql-key-file", "k"),
             ("postgresql-authentication", "channel-binding"),
+            ("postgresql-application-name", "batch 1"),
         ];
         assert_eq!(
             parts(all),

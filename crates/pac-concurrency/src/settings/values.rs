@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pac_core::SessionIdentity;
+
 use super::{DriverKind, Password};
 
 /// The settings of every driver, checked.
@@ -19,6 +21,8 @@ pub struct Values {
     pub session_ttl: Duration,
     /// `concurrency-migrate-state`.
     pub migrate_state: bool,
+    /// `concurrency-identity`; if not set, the process says what it is.
+    pub identity: Option<SessionIdentity>,
     /// The keys that begin with `postgresql-`.
     pub postgresql: PostgresqlValues,
     /// The keys that begin with `etcd-`.
@@ -79,6 +83,8 @@ pub struct PostgresqlValues {
     pub schema: String,
     /// What controllers and `pac exec` may do about a schema that is missing or old.
     pub migrate: Migrate,
+    /// What connections are called at the server, if not by the identity.
+    pub application_name: Option<String>,
     /// The most connections for requests.
     pub max_connections: NonZeroU32,
     /// How long to wait for a connection.

@@ -7,14 +7,14 @@ use std::time::Duration;
 use pac_concurrency::settings::{
     Authentication, EtcdMode, Key, Migrate, Password, SslMode, Values,
 };
-use pac_concurrency::{DriverKind, SettingsLoader};
+use pac_concurrency::{DriverKind, SessionIdentity, SettingsLoader};
 
 use crate::{map, reads, secs, set, source_of, variables};
 
 /// A key, a value that an operator might write for it, and a check that the value was read.
 type Case = (&'static str, &'static str, fn(&Values) -> bool);
 
-const CASES: [Case; 36] = [
+const CASES: [Case; 38] = [
     ("concurrency-enabled", "false", |v| !v.enabled),
     ("concurrency-driver", "memory", |v| {
         v.driver == DriverKind::Memory
@@ -23,6 +23,9 @@ const CASES: [Case; 36] = [
         v.session_ttl == secs(20)
     }),
     ("concurrency-migrate-state", "false", |v| !v.migrate_state),
+    ("concurrency-identity", "night-batch", |v| {
+        v.identity == SessionIdentity::named("night-batch").ok()
+    }),
     (
         "postgresql-url",
         "postgres://me:hunter2@db:5433/d?sslmode=disable",
@@ -78,6 +81,9 @@ const CASES: [Case; 36] = [
     }),
     ("postgresql-migrate", "always", |v| {
         v.postgresql.migrate == Migrate::Always
+    }),
+    ("postgresql-application-name", "batch", |v| {
+        v.postgresql.application_name.as_deref() == Some("batch")
     }),
     ("postgresql-max-connections", "25", |v| {
         v.postgresql.max_connections.get() == 25

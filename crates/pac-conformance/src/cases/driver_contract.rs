@@ -5,7 +5,7 @@ use std::time::Duration;
 use pac_core::driver::{Commit, CommitOutcome, RepositoryCommit, SessionTtl};
 use pac_core::protocol::{Command, Issuer, apply};
 use pac_core::state::RepositoryState;
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Version};
+use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, Stamp, Version};
 use tokio::time::{Instant, sleep};
 
 use crate::{Fixture, durable, repository};
@@ -124,7 +124,11 @@ async fn lives(fixture: &Fixture) -> SessionId {
         options.session_ttl,
         options.lease_ttl.unwrap_or(options.session_ttl),
     );
-    fixture.driver().open_session(ttl).await.unwrap()
+    fixture
+        .driver()
+        .open_session(ttl, &SessionIdentity::of_this_process())
+        .await
+        .unwrap()
 }
 
 /// Opens a session and lets it die unrenewed. Looks for dead sessions meanwhile, as managers do: a

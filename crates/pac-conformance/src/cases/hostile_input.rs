@@ -170,7 +170,8 @@ pub async fn corrupt_state_is_reported_and_left_alone(fixture: &Fixture) {
 
 /// (59) A record written by a newer version is not overwritten by an older one.
 pub async fn newer_state_is_not_overwritten(fixture: &Fixture) {
-    let ways = [Way::Read(Ruin::Newer), Way::Stored(Harm::NewerHead)];
+    let stored = [Harm::NewerHead, Harm::NewerPolicy, Harm::NewerTerms].map(Way::Stored);
+    let ways = [Way::Read(Ruin::Newer)].into_iter().chain(stored);
     refused_and_left_alone(fixture, ways, ErrorKind::Incompatible).await;
 }
 

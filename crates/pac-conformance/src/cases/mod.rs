@@ -10,4 +10,7 @@ pub mod poisoned_records;
 pub mod recovery;
 pub mod release_cancel_removal;
 pub mod state;
+pub mod terms_and_policies;
+pub mod time_limits;
 pub mod waiting_and_waking;
+pub mod wishes;

@@ -4,7 +4,10 @@
 use pac_core::driver::{Commit, CommitOutcome, RepositoryCommit, SessionTtl};
 use pac_core::protocol::{Changes, Command, Issuer, apply};
 use pac_core::state::{Head, RepositoryState, RunOutcome};
-use pac_core::{Error, ErrorKind, FencingToken, Limit, MAX_COUNTER, MAX_FLOOR, SessionId, Ticket};
+use pac_core::{
+    Error, ErrorKind, FencingToken, Limit, MAX_COUNTER, MAX_FLOOR, SessionId, SessionIdentity,
+    Ticket,
+};
 
 use crate::faults::{Faults, Ruin};
 use crate::{Fixture, durable, queued, repository, started};
@@ -16,7 +19,11 @@ pub async fn counters_at_their_end_stay_in_their_repository(fixture: &Fixture) {
     let options = fixture.options();
     let lease = options.lease_ttl.unwrap_or(options.session_ttl);
     let ttl = SessionTtl::new(options.session_ttl, lease);
-    let session = fixture.driver().open_session(ttl).await.unwrap();
+    let session = fixture
+        .driver()
+        .open_session(ttl, &SessionIdentity::of_this_process())
+        .await
+        .unwrap();
     let admit = Command::Admit(durable("a"));
     let sound = changes(fixture, &admit, session).await;
     let outcome = commit(fixture, session, sound).await.unwrap();

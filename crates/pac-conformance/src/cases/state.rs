@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pac_core::manager::RunStatus;
 use pac_core::state::RunOutcome;
-use pac_core::{Limit, RepositoryKey, Timestamp};
+use pac_core::{Limit, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use crate::faults::Faults;
@@ -81,6 +81,68 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
     // Reading creates nothing.
     assert!(!fixture.view(&repository("unknown")).await.exists);
     drop((lost, queued));
+}
+
+/// A session tells who has opened it and when: while it lives, and as long as a run has it once it
+/// is dead. A manager that opens another one, or is opened anew, says again who it is.
+pub async fn a_session_tells_who_it_is(fixture: &Fixture) {
+    let gate = Faults::none();
+    let name = SessionIdentity::named("night-batch").unwrap();
+    let pod = SessionIdentity::cleaned("reconciler", "1.2.3", "web-0", Some(7));
+    let named = fixture.options().with_identity(name);
+    let manager = fixture.manager_with(named).await;
+    let of_pod = fixture.options().with_identity(pod);
+    let doomed = fixture.manager_behind_with(&gate, of_pod).await;
+    let usual = fixture.manager().await;
+    let web = repository("web");
+    let lost = started(&doomed, &web, durable("a")).await;
+    let (lives, dies, third) = (manager.session(), doomed.session(), usual.session());
+    let here = SessionIdentity::of_this_process();
+    for (session, identity) in [(lives, name), (dies, pod), (third, here)] {
+        let info = told(fixture, session).await.unwrap();
+        assert_eq!((info.identity, info.dead), (identity, false));
+    }
+    let opened = told(fixture, dies).await.unwrap().opened_at;
+    let started_at = fixture.view(&web).await.times("a")[1];
+    assert!(opened.is_some() && opened <= started_at, "{opened:?}");
+    // All in one answer, and without those that nobody has opened.
+    let unknown = SessionId::new(dies.get() ^ (1 << 40));
+    let asked = [lives, unknown, dies, SessionId::default()];
+    let mut known = fixture.driver().sessions(&asked).await.unwrap();
+    known.sort_by_key(|(session, _)| *session != lives);
+    let known: Vec<_> = known.iter().map(|(session, _)| *session).collect();
+    assert_eq!(known, [lives, dies]);
+
+    gate.cut();
+    fixture.outlive_session().await;
+    let orphan = fixture.view(&web).await;
+    assert_eq!(orphan.running_names(), ["a"]);
+    let dead = told(fixture, dies).await.unwrap();
+    let expected = (pod, opened, true);
+    assert_eq!((dead.identity, dead.opened_at, dead.dead), expected);
+    gate.open();
+    let reopened = async {
+        while doomed.session() == dies {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    fixture.soon("another session", reopened).await;
+    let anew = told(fixture, doomed.session()).await.unwrap();
+    assert_eq!((anew.identity, anew.dead), (pod, false));
+    assert!(anew.opened_at > opened, "{anew:?}");
+
+    manager.close().await.unwrap();
+    let restarted = fixture.manager_with(named).await;
+    let session = restarted.session();
+    let info = told(fixture, session).await.unwrap();
+    assert_eq!((info.identity, info.dead), (name, false));
+    assert_ne!(session, lives);
+    drop(lost);
+}
+
+async fn told(fixture: &Fixture, session: SessionId) -> Option<SessionInfo> {
+    let known = fixture.driver().sessions(&[session]).await.unwrap();
+    known.first().map(|(_, info)| *info)
 }
 
 /// (46) Finished states vanish after the retention, by themselves; the store's size stays flat

@@ -8,7 +8,9 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Version};
+use pac_core::{
+    Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Timestamp, Version,
+};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -103,8 +105,12 @@ impl Driver for Faulty {
         self.faults.descriptor(self.inner.descriptor())
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
-        let work = self.inner.open_session(ttl);
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        let work = self.inner.open_session(ttl, identity);
         self.send(Request::OpenSession, work).await
     }
 
@@ -121,6 +127,14 @@ impl Driver for Faulty {
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         let work = self.inner.dead_sessions();
         self.send(Request::DeadSessions, work).await
+    }
+
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        let work = self.inner.sessions(sessions);
+        self.send(Request::Sessions, work).await
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
@@ -182,6 +196,11 @@ impl Driver for Faulty {
             };
             this.pass(Request::Commit, &about, work, conflict).await
         })
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        let work = self.inner.clock();
+        self.send(Request::Clock, work).await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

@@ -17,6 +17,8 @@ pub enum Request {
     CloseSession,
     /// [`Driver::dead_sessions`].
     DeadSessions,
+    /// [`Driver::sessions`].
+    Sessions,
     /// [`Driver::repositories_of`].
     RepositoriesOf,
     /// [`Driver::load`].
@@ -27,20 +29,24 @@ pub enum Request {
     Watch,
     /// [`Driver::list`].
     List,
+    /// [`Driver::clock`].
+    Clock,
 }
 
 impl Request {
     /// All requests.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::OpenSession,
         Self::KeepAlive,
         Self::CloseSession,
         Self::DeadSessions,
+        Self::Sessions,
         Self::RepositoriesOf,
         Self::Load,
         Self::Commit,
         Self::Watch,
         Self::List,
+        Self::Clock,
     ];
 
     /// The name of the request in errors.
@@ -50,11 +56,13 @@ impl Request {
             Self::KeepAlive => "keep alive",
             Self::CloseSession => "close session",
             Self::DeadSessions => "look for dead sessions",
+            Self::Sessions => "read sessions",
             Self::RepositoriesOf => "look for a session's repositories",
             Self::Load => "load",
             Self::Commit => "commit",
             Self::Watch => "watch",
             Self::List => "list",
+            Self::Clock => "read the clock",
         }
     }
 

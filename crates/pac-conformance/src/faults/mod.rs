@@ -77,9 +77,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use pac_core::RepositoryKey;
     use pac_core::driver::{Driver, SessionTtl, Watch, WatchEvent};
     use pac_core::manager::{ConcurrencyManager, ManagerOptions};
+    use pac_core::{RepositoryKey, SessionIdentity};
     use pac_memory::{MemoryDriver, MemoryOptions};
     use tokio::time::Instant;
 
@@ -92,7 +92,10 @@ mod tests {
 
     async fn watch(driver: &dyn Driver) -> Box<dyn Watch> {
         let ttl = SessionTtl::new(Duration::from_secs(60), Duration::from_secs(60));
-        let session = driver.open_session(ttl).await.unwrap();
+        let session = driver
+            .open_session(ttl, &SessionIdentity::of_this_process())
+            .await
+            .unwrap();
         driver.watch(session).await.unwrap()
     }
 

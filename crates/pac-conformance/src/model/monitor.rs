@@ -205,6 +205,7 @@ impl Deed<'_> {
     /// Whether a live run may end so.
     fn may_end(&self, known: &Entry, outcome: RunOutcome) -> bool {
         match outcome {
+            RunOutcome::Expired if self.gives_up_for(known) => true,
             RunOutcome::Expired => {
                 let (holder, needed) = match (known.state, known.kind) {
                     (EntryState::Started { session, .. }, RunKind::Durable) => {
@@ -227,6 +228,16 @@ impl Deed<'_> {
                 matches!(command, Command::Release { .. }) && command.run() == Some(&known.run)
             }),
         }
+    }
+
+    /// Whether a process gives up a run that it had in the name of a former session.
+    fn gives_up_for(&self, known: &Entry) -> bool {
+        self.has(|command| match command {
+            Command::Abandon { run, owner, .. } => {
+                *run == known.run && *owner != self.parcel.session
+            }
+            _ => false,
+        })
     }
 
     /// How long a session has been dead; one that gives back what it has counts as dead.

@@ -59,7 +59,7 @@ fn of_store(open: OpenStore<'_>) -> BTreeSet<String> {
 
 /// The cases that may catch a broken store: those in which several managers depend on the store,
 /// or a session dies. Running them shows which of them do.
-const CASES: [Case; 16] = candidates! {
+const CASES: [Case; 24] = candidates! {
     driver_contract::a_dead_session_does_nothing_more,
     driver_contract::nothing_is_granted_to_the_dead,
     driver_contract::a_commit_is_of_its_revision,
@@ -76,6 +76,14 @@ const CASES: [Case; 16] = candidates! {
     leases_and_crashes::a_crash_frees_what_it_has_to,
     leases_and_crashes::a_stopped_controller_learns_it,
     leases_and_crashes::everybody_restarts,
+    wishes::a_pause_holds_against_everybody_and_is_told,
+    wishes::a_pin_holds_against_announcements_and_proposals,
+    wishes::a_heavy_run_gets_its_slots_in_one_step,
+    wishes::a_newer_run_takes_the_place_of_those_that_it_supersedes,
+    wishes::superseding_all_asks_the_holders,
+    wishes::a_holder_is_asked_and_keeps_its_slot,
+    wishes::a_bumped_run_keeps_its_place_and_goes_back,
+    state::a_session_tells_who_it_is,
 };
 
 /// A case's name, and a function that tells whether the case fails over a store.

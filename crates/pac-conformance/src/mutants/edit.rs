@@ -1,6 +1,7 @@
 //! A commit that a mutant rewrites: changed entries over the state, with counts that stay
 //! correct, so that the mutant breaks only the one thing that it is meant to break.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use pac_core::protocol::{Changes, Issuer};
@@ -65,6 +66,78 @@ impl<'a> Edit<'a> {
             Some(known) => *known = entry,
             None => self.entries.push(entry),
         }
+        self.recount();
+    }
+
+    /// Puts down the slots that are taken beyond one each, what the first waiting run needs, and how
+    /// many have a limited time.
+    fn recount(&mut self) {
+        let surplus = |entry: &Entry| u32::from(entry.weight().get() - 1);
+        let current: Vec<_> = self.current().cloned().collect();
+        let started = current.iter().filter(|entry| entry.is_started());
+        let taken = started.map(|entry| surplus(entry)).sum();
+        let live = current.iter().filter(|entry| !entry.is_finished());
+        let timed = live.filter(|entry| entry.terms().is_timed()).count();
+        let queue = self.queue();
+        let needs = match queue.first() {
+            Some(first) => surplus(first),
+            None if self.head.queued == 0 => 0,
+            None => u32::MAX,
+        };
+        if self.head.policy.is_some() || taken > 0 || timed > 0 || needs > 0 {
+            let policy = Arc::make_mut(self.head.policy.get_or_insert_default());
+            policy.surplus = taken;
+            policy.needs = needs;
+            policy.timed = timed.try_into().unwrap();
+        }
+    }
+
+    /// All entries, as changed so far.
+    fn current(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let untouched = |entry: &&Arc<Entry>| {
+            let mut changed = self.entries.iter();
+            !changed.any(|changed| changed.run == entry.run)
+        };
+        let base = self.base.entries().filter(untouched);
+        base.chain(&self.entries)
+    }
+
+    /// The waiting runs that there are slots enough for, next first.
+    pub(crate) fn queue(&self) -> Vec<Arc<Entry>> {
+        let possible = |entry: &&Arc<Entry>| {
+            let weight = entry.weight().get().into();
+            entry.is_queued() && self.head.limit.admits_all(0, weight)
+        };
+        let mut queue: Vec<_> = self.current().filter(possible).cloned().collect();
+        queue.sort_by_key(|entry| (Reverse(entry.priority), entry.ticket));
+        queue
+    }
+
+    /// What this commit writes so far.
+    pub(crate) fn changed(&self) -> Vec<Entry> {
+        self.entries
+            .iter()
+            .map(|entry| Entry::clone(entry))
+            .collect()
+    }
+
+    /// The runs that get their slots with this commit.
+    pub(crate) fn granted(&self) -> Vec<Entry> {
+        let before = |entry: &Entry| self.base.entry(&entry.run);
+        let new = |entry: &Entry| before(entry).is_none_or(|before| !before.is_started());
+        let mut granted = self.changed();
+        granted.retain(|entry| entry.is_started() && new(entry));
+        granted.sort_by_key(|entry| entry.token());
+        granted
+    }
+
+    /// The numbers of the slots that others have.
+    pub(crate) fn numbers_of_others(&self, run: &PipelineRunKey) -> Vec<u32> {
+        let others = self.current().filter(|entry| entry.run != *run);
+        let holders = others.filter(|entry| entry.is_started());
+        holders
+            .flat_map(|entry| entry.terms().slots.clone())
+            .collect()
     }
 
     fn count(&mut self, state: Option<EntryState>, step: fn(u32, u32) -> u32) {
@@ -84,7 +157,13 @@ impl<'a> Edit<'a> {
         if session != issuer.session && !self.alive.contains(&session) {
             self.alive.push(session);
         }
-        self.put(Entry {
+        let mut terms = entry.terms().clone();
+        if terms.numbered && !entry.is_started() {
+            let used = self.numbers_of_others(run);
+            let free = (0..).filter(|number| !used.contains(number));
+            terms.slots = free.take(terms.weight.get().into()).collect();
+        }
+        let started = Entry {
             state: EntryState::Started {
                 token: self.head.last_token,
                 session,
@@ -92,7 +171,8 @@ impl<'a> Edit<'a> {
             },
             started: Moment::AtCommit,
             ..entry
-        });
+        };
+        self.put(started.with_terms(terms));
     }
 
     /// The runs that waited before and start with this commit, in the order of their tokens.
@@ -143,7 +223,7 @@ impl<'a> Edit<'a> {
                 .entries()
                 .filter_map(|entry| self.entry(&entry.run));
             let next = waiting
-                .filter(|entry| entry.is_queued())
+                .filter(|entry| entry.is_queued() && self.head.admits(entry.weight()))
                 .filter_map(|entry| Some((order(entry), entry.run.clone(), grantee(entry)?)))
                 .min_by(|one, other| one.0.cmp(&other.0));
             let Some((_, run, owner)) = next else { return };

@@ -6,6 +6,7 @@
 
 mod catchers;
 mod edit;
+mod forgotten;
 mod rules;
 mod store;
 mod store_layer;
@@ -54,7 +55,7 @@ impl fmt::Display for Level {
 /// All mutants, in the order of the tables.
 #[must_use]
 pub fn all() -> Vec<Mutant> {
-    let rules = rules::ALL.into_iter().map(|(name, breaks, rules)| Mutant {
+    let rules = rules::all().map(|(name, breaks, rules)| Mutant {
         name,
         breaks,
         level: Level::Rules(Arc::new(rules)),

@@ -10,18 +10,22 @@ use async_trait::async_trait;
 use pac_core::driver::{
     BatchOutcome, CommitOutcome, RepositoryCommit, SessionTtl, Watch, WatchEvent,
 };
-use pac_core::protocol::Death;
+use pac_core::protocol::{Changes, Death};
 use pac_core::state::{Head, RepositoryState, Snapshot};
-use pac_core::{Error, ErrorKind, RepositoryKey, SessionId, Stamp, Timestamp, Version};
+use pac_core::{
+    Error, ErrorKind, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Stamp, Timestamp,
+    Version,
+};
 use tokio::time::Instant;
 
+use super::forgotten;
 use super::store_layer::{BrokenStore, Store, Wrong, commit_to};
 
 /// Makes a broken store from a good one.
 pub(crate) type Break = fn(Store) -> Store;
 
 /// All stores: name, defect and constructor.
-pub(crate) const ALL: [(&str, &str, Break); 12] = [
+pub(crate) const ALL: [(&str, &str, Break); 18] = [
     (
         "commit-without-comparing",
         "a commit is written whatever revision the repository is at",
@@ -82,7 +86,56 @@ pub(crate) const ALL: [(&str, &str, Break); 12] = [
         "nobody is told of dead sessions",
         |store| BrokenStore::over(store, DeathsUnseen),
     ),
+    (
+        "the-dead-have-no-name",
+        "who a session belonged to is not told once it is dead",
+        |store| BrokenStore::over(store, DeadWithoutNames),
+    ),
+    (
+        "one-name-for-all",
+        "every session is told to be that of whoever asked first",
+        |store| BrokenStore::over(store, OneName::default()),
+    ),
+    (
+        "pauses-are-lost",
+        "a pause is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::pause)),
+    ),
+    (
+        "requests-to-end-are-lost",
+        "that a holder is asked to end is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::request_to_end)),
+    ),
+    (
+        "groups-are-lost",
+        "the group of a run is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::group)),
+    ),
+    (
+        "owners-are-lost",
+        "who has set a limit is acknowledged and not written",
+        |store| BrokenStore::over(store, Forgets(forgotten::owner)),
+    ),
 ];
+
+/// Writes a part of what it acknowledges.
+#[derive(Debug)]
+struct Forgets(fn(&mut Changes));
+
+#[async_trait]
+impl Wrong for Forgets {
+    async fn commit(
+        &self,
+        store: &Store,
+        session: SessionId,
+        mut batch: Vec<RepositoryCommit>,
+    ) -> BatchOutcome {
+        for commit in &mut batch {
+            (self.0)(&mut commit.changes);
+        }
+        commit_to(store, session, batch).await
+    }
+}
 
 #[derive(Debug)]
 struct WithoutComparing;
@@ -157,7 +210,11 @@ impl Wrong for ByTheDead {
                 let known = *self.0.lock().unwrap();
                 let immortal = match known {
                     Some(immortal) => immortal,
-                    None => store.open_session(for_good()).await?,
+                    None => {
+                        store
+                            .open_session(for_good(), &SessionIdentity::of_this_process())
+                            .await?
+                    }
                 };
                 *self.0.lock().unwrap() = Some(immortal);
                 commit_to(store, immortal, batch).await
@@ -308,8 +365,13 @@ struct ClientsClock(Mutex<HashMap<SessionId, (Instant, Duration)>>);
 
 #[async_trait]
 impl Wrong for ClientsClock {
-    async fn open_session(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
-        let session = store.open_session(ttl).await?;
+    async fn open_session(
+        &self,
+        store: &Store,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        let session = store.open_session(ttl, identity).await?;
         let mut heard = self.0.lock().unwrap();
         heard.insert(session, (Instant::now(), ttl.session));
         Ok(session)
@@ -355,7 +417,9 @@ impl Wrong for ComesBack {
     async fn keep_alive(&self, store: &Store, session: SessionId) -> Result<(), Error> {
         match store.keep_alive(self.name(session)).await {
             Err(error) if error.kind() == ErrorKind::SessionLost => {
-                let revived = store.open_session(for_good()).await?;
+                let revived = store
+                    .open_session(for_good(), &SessionIdentity::of_this_process())
+                    .await?;
                 self.0.lock().unwrap().insert(session, revived);
                 Ok(())
             }
@@ -398,5 +462,37 @@ struct DeathsUnseen;
 impl Wrong for DeathsUnseen {
     async fn dead_sessions(&self, _store: &Store) -> Result<Vec<(SessionId, Death)>, Error> {
         Ok(Vec::new())
+    }
+}
+
+#[derive(Debug)]
+struct DeadWithoutNames;
+
+#[async_trait]
+impl Wrong for DeadWithoutNames {
+    async fn sessions(
+        &self,
+        store: &Store,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        let mut known = store.sessions(sessions).await?;
+        known.retain(|(_, info)| !info.dead);
+        Ok(known)
+    }
+}
+
+#[derive(Debug, Default)]
+struct OneName(Mutex<Option<SessionIdentity>>);
+
+#[async_trait]
+impl Wrong for OneName {
+    async fn open_session(
+        &self,
+        store: &Store,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        let first = *self.0.lock().unwrap().get_or_insert(*identity);
+        store.open_session(ttl, &first).await
     }
 }

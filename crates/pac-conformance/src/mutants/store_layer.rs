@@ -9,15 +9,20 @@ use pac_core::driver::{
 };
 use pac_core::protocol::Death;
 use pac_core::state::{Head, Snapshot};
-use pac_core::{Error, RepositoryKey, SessionId, Version};
+use pac_core::{Error, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Timestamp, Version};
 
 pub(crate) type Store = Arc<dyn Driver>;
 
 /// The faulty behaviour of a store. Each default method calls the real store.
 #[async_trait]
 pub(crate) trait Wrong: Debug + Send + Sync + 'static {
-    async fn open_session(&self, store: &Store, ttl: SessionTtl) -> Result<SessionId, Error> {
-        store.open_session(ttl).await
+    async fn open_session(
+        &self,
+        store: &Store,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        store.open_session(ttl, identity).await
     }
 
     async fn keep_alive(&self, store: &Store, session: SessionId) -> Result<(), Error> {
@@ -26,6 +31,14 @@ pub(crate) trait Wrong: Debug + Send + Sync + 'static {
 
     async fn dead_sessions(&self, store: &Store) -> Result<Vec<(SessionId, Death)>, Error> {
         store.dead_sessions().await
+    }
+
+    async fn sessions(
+        &self,
+        store: &Store,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        store.sessions(sessions).await
     }
 
     async fn repositories_of(
@@ -91,8 +104,12 @@ impl<W: Wrong> Driver for BrokenStore<W> {
         self.store.descriptor()
     }
 
-    async fn open_session(&self, ttl: SessionTtl) -> Result<SessionId, Error> {
-        self.wrong.open_session(&self.store, ttl).await
+    async fn open_session(
+        &self,
+        ttl: SessionTtl,
+        identity: &SessionIdentity,
+    ) -> Result<SessionId, Error> {
+        self.wrong.open_session(&self.store, ttl, identity).await
     }
 
     async fn keep_alive(&self, session: SessionId) -> Result<(), Error> {
@@ -105,6 +122,13 @@ impl<W: Wrong> Driver for BrokenStore<W> {
 
     async fn dead_sessions(&self) -> Result<Vec<(SessionId, Death)>, Error> {
         self.wrong.dead_sessions(&self.store).await
+    }
+
+    async fn sessions(
+        &self,
+        sessions: &[SessionId],
+    ) -> Result<Vec<(SessionId, SessionInfo)>, Error> {
+        self.wrong.sessions(&self.store, sessions).await
     }
 
     async fn repositories_of(&self, session: SessionId) -> Result<Vec<RepositoryKey>, Error> {
@@ -122,6 +146,10 @@ impl<W: Wrong> Driver for BrokenStore<W> {
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let (store, wrong) = (Arc::clone(&self.store), Arc::clone(&self.wrong));
         Commit::pending(async move { wrong.commit(&store, session, batch).await })
+    }
+
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.store.clock().await
     }
 
     async fn watch(&self, session: SessionId) -> Result<Box<dyn Watch>, Error> {

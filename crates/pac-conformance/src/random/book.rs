@@ -38,6 +38,14 @@ impl<'a> Book<'a> {
         queue.map(|entry| edge::number(&entry.run)).collect()
     }
 
+    /// The slots that are taken, the runs whose time is limited, and whether a waiting run could
+    /// start, as the head of the repository tells them.
+    pub(crate) fn counts(&self) -> (u32, usize, bool) {
+        let head = self.state.head();
+        let timed = head.policy.as_ref().map_or(0, |policy| policy.timed);
+        (head.slots(), timed as usize, head.could_start())
+    }
+
     /// The findings since the last call.
     pub(crate) fn findings(&mut self) -> Findings {
         std::mem::take(&mut self.findings)
@@ -45,9 +53,14 @@ impl<'a> Book<'a> {
 
     /// Applies a command until the store accepts the commit; `None` if the store refuses it for
     /// good.
-    pub(crate) fn ask(&mut self, asker: Asker, ask: &Ask, dead: &[u64]) -> Option<Answer> {
+    pub(crate) fn ask(
+        &mut self,
+        asker: Asker,
+        ask: &Ask,
+        (clock, dead): (u64, &[u64]),
+    ) -> Option<Answer> {
         loop {
-            let (outcome, changes) = self.apply(asker, ask);
+            let (outcome, changes) = self.apply(asker, ask, clock);
             let Some(changes) = changes else {
                 return Some(edge::answer(&outcome));
             };
@@ -57,7 +70,7 @@ impl<'a> Book<'a> {
                 let lease_too = false;
                 let expire = Ask::Expire { session, lease_too };
                 let revision = self.state.head().revision;
-                self.ask(asker, &expire, dead)?;
+                self.ask(asker, &expire, (clock, dead))?;
                 if self.state.head().revision == revision {
                     self.found(
                         Check::LiveOwner,
@@ -69,16 +82,17 @@ impl<'a> Book<'a> {
             }
             let before = self.picture();
             let conditions: Vec<_> = changes.alive.iter().map(|s| s.get()).collect();
-            self.commit(changes)?;
+            self.commit(changes, clock)?;
             self.findings.extend(judge(&Transition {
                 before: &before,
                 after: &self.picture(),
                 asker,
                 ask: *ask,
+                clock,
                 conditions: &conditions,
                 dead,
             }));
-            if self.apply(asker, ask).1.is_some() {
+            if self.apply(asker, ask, clock).1.is_some() {
                 let again = format!("{ask}: once more, and something changes again");
                 self.found(Check::Idempotent, &again);
             }
@@ -86,13 +100,13 @@ impl<'a> Book<'a> {
         }
     }
 
-    fn apply(&self, asker: Asker, ask: &Ask) -> (Outcome, Option<Changes>) {
-        let (issuer, command) = (edge::issuer(asker), edge::command(ask));
+    fn apply(&self, asker: Asker, ask: &Ask, clock: u64) -> (Outcome, Option<Changes>) {
+        let (issuer, command) = (edge::issuer(asker), edge::command(ask, clock));
         self.rules.apply(&self.state, issuer, &command)
     }
 
     /// Commits as a store does.
-    fn commit(&mut self, changes: Changes) -> Option<()> {
+    fn commit(&mut self, changes: Changes, clock: u64) -> Option<()> {
         let head = self.state.head();
         if changes.expected != head.version() {
             self.found(Check::Records, "planned at a revision that is not there");
@@ -102,7 +116,8 @@ impl<'a> Book<'a> {
             Snapshot::absent(head.floor_after_removal())
         } else {
             let version = Version::new(changes.expected.revision.next(), Stamp::default());
-            changes.written(version, Timestamp::from_unix_millis(0))
+            let now = Timestamp::from_unix_millis(clock.try_into().unwrap());
+            changes.written(version, now)
         };
         if snapshot.exists
             && let Err(reason) = self.state.check(&snapshot)

@@ -9,16 +9,26 @@ use std::fmt;
 pub enum Check {
     /// The answer to a command is the one that the reference model gives.
     Answer,
-    /// The store can accept the commit: its counts, tickets and tokens are consistent.
+    /// The state is the one that the reference model reaches.
     State,
     /// The store can take what is written: counts, tickets and tokens add up.
     Records,
-    /// No grant exceeds the limit in force, and only a newer announcement replaces it.
+    /// No grant exceeds the limit in force, in slots, and only a claim that holds against its owner
+    /// replaces it.
     Limit,
-    /// Grants go by priority, then ticket; the commit assigns tickets, and they never change.
+    /// Nothing starts during a pause.
+    Pause,
+    /// Grants go by priority, then ticket; the commit assigns tickets, and they never change. Only
+    /// as many lighter runs as may go before one that does not fit.
     Order,
+    /// No more runs wait than may.
+    Bound,
+    /// Slots have the smallest numbers that were free, and no two holders the same.
+    Numbers,
     /// Runs leave the queue and their slots only for a reason.
     NothingLost,
+    /// Holders are asked to end for a reason, and once.
+    Asked,
     /// A free slot and a waiter with a live owner never coexist.
     NoIdleSlot,
     /// Repeating a command changes nothing.
@@ -39,7 +49,11 @@ impl fmt::Display for Check {
             Self::State => "state",
             Self::Records => "records",
             Self::Limit => "limit",
+            Self::Pause => "pause",
             Self::Order => "order",
+            Self::Bound => "bound",
+            Self::Numbers => "numbers",
+            Self::Asked => "asked",
             Self::NothingLost => "nothing lost",
             Self::NoIdleSlot => "no idle slot",
             Self::Idempotent => "idempotent",

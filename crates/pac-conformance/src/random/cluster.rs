@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pac_core::RepositoryKey;
 use pac_core::driver::Driver;
-use pac_core::{FencingToken, Limit, LimitVersion, RepositoryKey};
 use tokio::time::{sleep, timeout};
 
 use super::allowed::{Allowed, Background};
-use super::asked::{Asked, Seen, fits, may_fit};
+use super::asked::{Asked, Seen, call, fits, may_fit};
 use super::check::Check;
 use super::edge;
 use super::moves::{Deed, Line, Move};
@@ -95,6 +95,9 @@ impl Cluster {
                 self.comes_to(allowed).await
             }
             Move::Both((one, _), (other, _)) if one == other => Ok(()),
+            // It takes several commits, between which the other one may come.
+            Move::Both((_, Deed::CancelAll { .. }), _)
+            | Move::Both(_, (_, Deed::CancelAll { .. })) => Ok(()),
             Move::Both((one, deed), (other, second)) => {
                 let (a, b) = tokio::join!(self.does(one, deed), self.does(other, second));
                 let before = || Allowed::only(self.known.clone());
@@ -141,59 +144,7 @@ impl Cluster {
 
     /// Lets a process make a call that names its run.
     async fn does(&self, party: usize, deed: Deed) -> Asked {
-        let process = &self.processes[party];
-        let (manager, key) = (&process.manager, &self.key);
-        let (ask, seen) = match deed {
-            Deed::Admit(wish) => {
-                let admission = manager.admit(key, edge::request(wish)).await;
-                (Ask::Admit(wish), Seen::Admission(wish.uid, admission))
-            }
-            Deed::Adopt(wish) => {
-                let admission = manager.adopt(key, edge::request(wish)).await;
-                (Ask::Adopt(wish), Seen::Admission(wish.uid, admission))
-            }
-            Deed::Release {
-                name,
-                uid,
-                token,
-                how,
-            } => {
-                let token = token.shown(&self.known, name);
-                let ask = Ask::Release {
-                    name,
-                    uid,
-                    token,
-                    how,
-                };
-                let (run, uid) = (edge::key(name), edge::uid(uid));
-                let (token, how) = (token.map(FencingToken::new), edge::outcome(how));
-                let ending = manager.release_run(key, &run, &uid, token, how).await;
-                (ask, Seen::Ending(ending))
-            }
-            Deed::Cancel { name, uid } => {
-                let (run, of) = (edge::key(name), uid.map(edge::uid));
-                let ending = manager.cancel(key, &run, of.as_ref()).await;
-                (Ask::Cancel { name, uid }, Seen::Ending(ending))
-            }
-            Deed::SetLimit { limit, version } => {
-                let announced = version.map(LimitVersion::new);
-                let change = manager.set_limit(key, Limit::new(limit), announced).await;
-                let change = change.map(|c| (c.limit.get().unwrap_or(0), c.accepted));
-                (Ask::SetLimit { limit, version }, Seen::Limit(change))
-            }
-            Deed::Remove => {
-                let ended = manager.remove_repository(key).await;
-                (
-                    Ask::Remove,
-                    Seen::Removed(ended.map(|runs| edge::numbers(&runs))),
-                )
-            }
-        };
-        Asked {
-            asker: process.asker(),
-            ask,
-            seen,
-        }
+        call(&self.processes[party], &self.key, &self.known, deed).await
     }
 
     fn answered(&mut self, asked: &[&Asked], allowed: &Allowed) -> Verdict {
@@ -227,7 +178,7 @@ impl Cluster {
         sleep(longest).await;
         let seen = self.store.load(&self.key, None).await;
         let seen = seen.map_err(|error| (Check::Records, error.to_string()))?;
-        let seen = edge::picture(seen.exists, &seen.head, seen.entries.iter());
+        let seen = edge::picture(seen.exists, &seen.head, seen.entries.iter()).timeless();
         self.tell(&format!("-> {seen}"));
         allowed.rest(&background).check(&seen)?;
         if seen.tokens < self.known.tokens {

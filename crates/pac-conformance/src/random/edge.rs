@@ -1,14 +1,17 @@
 //! Conversions between the types of the reference model and those of the protocol.
 
+mod command;
+
 use std::sync::Arc;
+use std::time::Duration;
 
-use pac_core::protocol::{Admitted, Command, Death, Ended, Issuer, Outcome, RunRequest};
-use pac_core::state::{Entry, EntryState, Head, RunKind, RunOutcome};
-use pac_core::{
-    FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, SessionId, Ticket, Uid,
-};
+use pac_core::protocol::{Admitted, Ended, Issuer, Outcome};
+use pac_core::state::{self, Entry, EntryState, Head, Moment, RunKind, RunOutcome};
+use pac_core::{FencingToken, LimitVersion, PipelineRunKey, Priority, Reason, SessionId, Uid};
 
-use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Run, Wish};
+pub(crate) use command::{bump, change, claim, command, outcome, reason, request, way, which};
+
+use crate::reference::{Answer, Asker, How, Owner, Place, Repository, Rules, Run, Terms};
 
 /// The run with a number.
 pub(crate) fn key(name: u8) -> PipelineRunKey {
@@ -33,112 +36,63 @@ pub(crate) fn issuer(asker: Asker) -> Issuer {
     }
 }
 
-pub(crate) fn request(wish: Wish) -> RunRequest {
-    let (run, uid) = (key(wish.name), uid(wish.uid));
-    let request = if wish.durable {
-        RunRequest::durable(run, uid)
-    } else {
-        RunRequest::ephemeral(run, uid)
-    };
-    request.with_priority(Priority::new(wish.priority))
-}
-
-pub(crate) fn command(ask: &Ask) -> Command {
-    match *ask {
-        Ask::Admit(wish) => Command::Admit(request(wish)),
-        Ask::Adopt(wish) => Command::Adopt(request(wish)),
-        Ask::Release {
-            name,
-            uid: number,
-            token,
-            how,
-        } => Command::Release {
-            run: key(name),
-            uid: uid(number),
-            token: token.map(FencingToken::new),
-            outcome: outcome(how),
-        },
-        Ask::Cancel { name, uid: number } => Command::cancel(key(name), number.map(uid)),
-        Ask::Requeue { name, token } => Command::Requeue {
-            run: key(name),
-            // The token decides.
-            uid: uid(0),
-            token: FencingToken::new(token),
-        },
-        Ask::Reclaim {
-            name,
-            uid: number,
-            former,
-        } => Command::Reclaim {
-            run: key(name),
-            uid: uid(number),
-            former: SessionId::new(former),
-        },
-        Ask::Abandon {
-            name,
-            uid: number,
-            owner,
-            ticket,
-            token,
-        } => Command::Abandon {
-            run: key(name),
-            uid: uid(number),
-            owner: SessionId::new(owner),
-            ticket: Ticket::new(ticket),
-            token: token.map(FencingToken::new),
-        },
-        Ask::SetLimit { limit, version } => {
-            Command::limit(Limit::new(limit), version.map(LimitVersion::new))
-        }
-        Ask::Expire { session, lease_too } => Command::Expire {
-            session: SessionId::new(session),
-            death: if lease_too {
-                Death::Lease
-            } else {
-                Death::Session
-            },
-        },
-        Ask::Promote => Command::Promote,
-        Ask::Remove => Command::RemoveRepository,
-    }
-}
-
 pub(crate) fn answer(outcome: &Outcome) -> Answer {
     match outcome {
-        Outcome::Admitted { admitted, created } => match *admitted {
-            Admitted::Started { token, session } => Answer::Runs {
-                token: token.get(),
-                session: session.get(),
-                created: *created,
-            },
-            Admitted::Queued { ticket } => Answer::Waits {
-                ticket: ticket.get(),
-                created: *created,
-            },
-            Admitted::Finished(outcome) => Answer::Finished(how(outcome)),
-            Admitted::HeldElsewhere(session) => Answer::HeldElsewhere(session.get()),
-            Admitted::NotHeld => Answer::NotHeld,
-            admitted => panic!("the reference model does not know {admitted:?}"),
-        },
+        Outcome::Admitted { admitted, created } => standing(*admitted, *created),
+        Outcome::Moved {
+            standing: admitted,
+            promoted,
+        } => Answer::Moved(Box::new(standing(*admitted, false)), numbers(promoted)),
+        Outcome::Paused { before, promoted } => Answer::Paused(*before, numbers(promoted)),
         Outcome::Ended { ended, promoted } => match *ended {
             Ended::Done => Answer::Ended(numbers(promoted)),
             Ended::Before(outcome) => Answer::EndedBefore(how(outcome)),
             Ended::NotStarted => Answer::NotStarted,
+            Ended::Started(token) => Answer::Started(token.get()),
+            Ended::Asked(token) => Answer::Asked(token.get()),
             Ended::Stale(token) => Answer::Stale(token.get()),
             Ended::Unknown => Answer::Unknown,
             ended => panic!("the reference model does not know {ended:?}"),
         },
         Outcome::LimitSet {
             limit,
+            owner: by,
             accepted,
             promoted,
-            ..
-        } => Answer::Limit(limit.get().unwrap_or(0), *accepted, numbers(promoted)),
+        } => Answer::Limit(
+            limit.get().unwrap_or(0),
+            by.map(owner),
+            *accepted,
+            numbers(promoted),
+        ),
         Outcome::Swept { affected, promoted } => {
             Answer::Swept(numbers(affected), numbers(promoted))
         }
         Outcome::Removed(ended) => Answer::Removed(numbers(ended)),
         outcome => panic!("the reference model does not know {outcome:?}"),
+    }
+}
+
+fn standing(admitted: Admitted, created: bool) -> Answer {
+    match admitted {
+        Admitted::Started { token, session } => Answer::Runs {
+            token: token.get(),
+            session: session.get(),
+            created,
+        },
+        Admitted::Queued { ticket } => Answer::Waits {
+            ticket: ticket.get(),
+            created,
+        },
+        Admitted::Finished(outcome) => Answer::Finished(how(outcome)),
+        Admitted::HeldElsewhere(session) => Answer::HeldElsewhere(session.get()),
+        Admitted::NotHeld => Answer::NotHeld,
+        Admitted::QueueFull { queued } => Answer::QueueFull(queued),
+        Admitted::TooHeavy { weight, limit } => {
+            Answer::TooHeavy(weight.get().into(), limit.get().unwrap_or(0))
+        }
+        Admitted::Skipped { queued, started } => Answer::Skipped(queued, started),
+        admitted => panic!("the reference model does not know {admitted:?}"),
     }
 }
 
@@ -148,9 +102,21 @@ pub(crate) fn picture<'a>(
     head: &Head,
     entries: impl Iterator<Item = &'a Arc<Entry>>,
 ) -> Repository {
+    let beneath = head.policy.as_deref();
+    let beneath = beneath.and_then(|policy| policy.beneath.as_ref());
     Repository {
         exists,
-        limit: head.limit.get().unwrap_or(0),
+        clock: 0,
+        rules: rules(&head.rules()),
+        owner: head.owner().map(owner),
+        beneath: beneath.map(|(set, by)| (rules(set), owner(*by))),
+        paused: head.pause().map(|pause| {
+            let number = |reason: &Reason| reason.as_str().parse().unwrap();
+            (
+                time(pause.since).unwrap(),
+                pause.reason.as_ref().map(number),
+            )
+        }),
         announced: head.limit_version.map(LimitVersion::get),
         commits: head.revision.get(),
         tickets: head.last_ticket.get(),
@@ -160,13 +126,44 @@ pub(crate) fn picture<'a>(
     .sorted()
 }
 
+fn rules(rules: &state::Rules) -> Rules {
+    Rules {
+        limit: rules.limit.get().unwrap_or(0),
+        most_waiting: rules.max_queued,
+        backfill: rules.backfill.map_or(0, |most| most.get()),
+    }
+}
+
+fn time(moment: Moment) -> Option<u64> {
+    let at = moment.at()?.as_unix_millis();
+    Some(at.try_into().unwrap())
+}
+
 fn run(entry: &Entry) -> Run {
+    let terms = entry.terms();
+    let millis = |time: Duration| time.as_millis().try_into().unwrap();
     Run {
         name: number(&entry.run),
         uid: entry.uid.as_str().parse().unwrap(),
         durable: entry.kind == RunKind::Durable,
         priority: entry.priority.get(),
+        wanted: terms.admitted_as.map(Priority::get),
         ticket: entry.ticket.get(),
+        terms: Terms {
+            weight: terms.weight.get().into(),
+            group: terms
+                .group
+                .as_ref()
+                .map(|group| group.as_str().parse().unwrap()),
+            max_wait: terms.max_wait.map(millis),
+            max_hold: terms.max_hold.map(millis),
+            numbered: terms.numbered,
+        },
+        queued: time(entry.queued).unwrap(),
+        started: time(entry.started),
+        asked: time(terms.asked),
+        passed: terms.passed,
+        slots: terms.slots.clone(),
         place: match entry.state {
             EntryState::Queued { owner } => Place::Waiting {
                 owner: owner.map(SessionId::get),
@@ -193,15 +190,13 @@ fn run(entry: &Entry) -> Run {
     }
 }
 
-pub(crate) fn outcome(how: How) -> RunOutcome {
-    match how {
-        How::Completed => RunOutcome::Completed,
-        How::Failed => RunOutcome::Failed,
-        How::Cancelled => RunOutcome::Cancelled,
-        How::Expired => RunOutcome::Expired,
-        How::Superseded => RunOutcome::Superseded,
-        How::TimedOut => RunOutcome::TimedOut,
-        How::QueueFull => RunOutcome::QueueFull,
+pub(crate) fn owner(owner: state::Owner) -> Owner {
+    match owner {
+        state::Owner::Proposed => Owner::Proposed,
+        state::Owner::Set => Owner::Set,
+        state::Owner::Announced => Owner::Announced,
+        state::Owner::Pinned => Owner::Pinned,
+        owner => panic!("the reference model does not know {owner:?}"),
     }
 }
 

@@ -1,6 +1,10 @@
 //! The invariants of the protocol, judged on one commit from the state before, the command and
 //! the state after. Nothing here uses the protocol's own code.
 
+mod order;
+mod reasons;
+mod slots;
+
 use std::collections::BTreeSet;
 
 use super::check::Check;
@@ -13,6 +17,8 @@ pub(crate) struct Transition<'a> {
     pub(crate) after: &'a Repository,
     pub(crate) asker: Asker,
     pub(crate) ask: Ask,
+    /// The time of the commit.
+    pub(crate) clock: u64,
     /// The other sessions that must be alive for the commit to be accepted.
     pub(crate) conditions: &'a [u64],
     /// The dead sessions.
@@ -26,8 +32,12 @@ pub(crate) type Findings = Vec<(Check, String)>;
 pub(crate) fn judge(transition: &Transition<'_>) -> Findings {
     let judged = [
         (Check::Limit, transition.limit()),
+        (Check::Pause, transition.pause()),
         (Check::Order, transition.order()),
+        (Check::Bound, transition.bound()),
+        (Check::Numbers, transition.numbers()),
         (Check::NothingLost, transition.nothing_lost()),
+        (Check::Asked, transition.asked()),
         (Check::NoIdleSlot, transition.no_idle_slot()),
         (Check::Fencing, transition.fencing()),
         (Check::LiveOwner, transition.live_owner()),
@@ -39,122 +49,6 @@ pub(crate) fn judge(transition: &Transition<'_>) -> Findings {
 }
 
 impl Transition<'_> {
-    fn limit(&self) -> Option<String> {
-        let after = self.after;
-        let started: Vec<_> = self.started().collect();
-        if !started.is_empty() && after.limit > 0 && after.running() > after.limit as usize {
-            let (running, limit) = (after.running(), after.limit);
-            return Some(format!("{running} run within a limit of {limit}"));
-        }
-        let allowed = match self.ask {
-            Ask::SetLimit { version, .. } => {
-                version.is_none() || self.before.announced.is_none_or(|a| version > Some(a))
-            }
-            Ask::Remove => true,
-            _ => false,
-        };
-        let (before, now) = (self.before.limit, after.limit);
-        (before != now && !allowed)
-            .then(|| format!("the limit went from {before} to {now} without a newer announcement"))
-    }
-
-    fn order(&self) -> Option<String> {
-        let rank = |run: &Run| (-i64::from(run.priority), run.ticket);
-        let mut started: Vec<_> = self.started().collect();
-        started.sort_by_key(|run| token(run));
-        if !started.is_sorted_by_key(|run| rank(run)) {
-            return Some(format!("started out of order: {}", list(&started)));
-        }
-        for waiting in self.after.queue() {
-            if let Some(run) = started.iter().find(|run| rank(run) > rank(waiting))
-                && self.grantee(waiting).is_some()
-            {
-                return Some(format!("{run} has overtaken {waiting}"));
-            }
-        }
-        self.after.runs.iter().find_map(|run| match self.was(run) {
-            Some(was) if was.ticket == run.ticket => None,
-            Some(was) if !given_up(was) => {
-                Some(format!("{run} has another ticket than {}", was.ticket))
-            }
-            _ => (run.ticket <= self.before.tickets || run.ticket > self.after.tickets)
-                .then(|| format!("{run} has come with a ticket that is not new")),
-        })
-    }
-
-    fn nothing_lost(&self) -> Option<String> {
-        self.before.runs.iter().find_map(|was| {
-            let now = self.after.run(was.name).filter(|now| now.uid == was.uid);
-            let stays = now.is_some_and(|now| {
-                matches!(
-                    (was.place, now.place),
-                    (Place::Waiting { .. }, Place::Waiting { .. })
-                        | (
-                            Place::Waiting { .. } | Place::Running { .. },
-                            Place::Running { .. }
-                        )
-                )
-            });
-            let over = matches!(was.place, Place::Over { .. });
-            let lost = !(stays || over || self.may_leave(was));
-            let has_left = || format!("{was} has left its place without a reason");
-            lost.then(has_left)
-        })
-    }
-
-    /// Whether the command may end this run or free its slot.
-    fn may_leave(&self, was: &Run) -> bool {
-        let is = |name: u8, uid: Option<u8>| name == was.name && uid.is_none_or(|u| u == was.uid);
-        match self.ask {
-            Ask::Admit(wish) | Ask::Adopt(wish) => wish.name == was.name && wish.uid != was.uid,
-            Ask::Release {
-                name, uid, token, ..
-            } => {
-                let held = holder(was).is_some_and(|(has, _)| token.is_none_or(|t| t == has));
-                held && is(name, Some(uid))
-            }
-            Ask::Cancel { name, uid } => is(name, uid),
-            Ask::Requeue { name, token } => {
-                is(name, None) && holder(was).is_some_and(|(has, _)| has == token)
-            }
-            Ask::Abandon {
-                name,
-                uid,
-                owner,
-                ticket,
-                token,
-            } => {
-                let whose = match was.place {
-                    Place::Waiting { owner } => owner,
-                    Place::Running { session, .. } => Some(session),
-                    Place::Over { .. } => None,
-                };
-                let ours = whose.is_none_or(|of| of == owner || of == self.asker.session);
-                let held = holder(was).map(|(has, _)| has);
-                let granted = token.is_none_or(|token| Some(token) == held);
-                ours && granted && ticket == was.ticket && is(name, Some(uid))
-            }
-            Ask::Expire { session, lease_too } => match was.place {
-                Place::Waiting { owner } => owner == Some(session) && !was.durable,
-                Place::Running { session: of, .. } => of == session && (lease_too || !was.durable),
-                Place::Over { .. } => true,
-            },
-            Ask::Remove => true,
-            Ask::Reclaim { .. } | Ask::SetLimit { .. } | Ask::Promote => false,
-        }
-    }
-
-    fn no_idle_slot(&self) -> Option<String> {
-        let waits_for_a_live_one = |run: &&&Run| match run.place {
-            Place::Waiting { owner: Some(owner) } => !self.dead.contains(&owner),
-            _ => false,
-        };
-        let queue = self.after.queue();
-        let waiting = queue.iter().find(waits_for_a_live_one);
-        let idle = waiting.filter(|_| self.after.has_room());
-        idle.map(|run| format!("a slot is free and {run}"))
-    }
-
     fn fencing(&self) -> Option<String> {
         let (before, after) = (self.before, self.after);
         if after.tokens < before.tokens {
@@ -277,7 +171,9 @@ fn token(run: &Run) -> Option<u64> {
 /// Whether the run was given up, so that it may come again as a new run.
 fn given_up(run: &Run) -> bool {
     match run.place {
-        Place::Over { how, abandoned, .. } => abandoned && how == How::Cancelled,
+        Place::Over { how, abandoned, .. } => {
+            abandoned && matches!(how, How::Cancelled | How::Expired | How::QueueFull)
+        }
         Place::Waiting { .. } | Place::Running { .. } => false,
     }
 }

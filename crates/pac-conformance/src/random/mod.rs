@@ -6,6 +6,7 @@ mod asked;
 mod book;
 mod check;
 mod cluster;
+mod deeds;
 mod edge;
 mod invariants;
 mod manager;

@@ -3,10 +3,14 @@
 use std::fmt;
 
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 
-use super::steps::{NAMES, PARTIES, Token, any_end, any_limit, any_uid, any_version, any_wish};
-use crate::reference::{How, Wish};
+use super::deeds::{
+    NAMES, Token, any_bump, any_change, any_claim, any_end, any_group, any_uid, any_way, any_wish,
+};
+use super::steps::PARTIES;
+use crate::reference::{Bump, Change, Claim, How, Way, Wish};
 
 /// The most moves of a sequence.
 const MOVES: usize = 20;
@@ -65,11 +69,26 @@ pub(crate) enum Deed {
     Cancel {
         name: u8,
         uid: Option<u8>,
+        way: Way,
     },
-    SetLimit {
-        limit: u32,
-        version: Option<u64>,
+    CancelAll {
+        group: Option<u8>,
+        way: Way,
     },
+    Bump {
+        name: u8,
+        uid: Option<u8>,
+        to: Bump,
+    },
+    Pause {
+        reason: Option<u8>,
+    },
+    Resume,
+    SetRules {
+        change: Change,
+        claim: Claim,
+    },
+    Unpin,
     Remove,
 }
 
@@ -103,20 +122,35 @@ fn one_move() -> impl Strategy<Value = Move> {
 
 fn deed() -> impl Strategy<Value = Deed> {
     let name = || 0..NAMES;
-    let limit = prop_oneof![4 => 1..=2_u32, 1 => any_limit()];
+    let low = (1..=2_u32, any_change()).prop_map(|(limit, change)| Change {
+        limit: Some(limit),
+        ..change
+    });
+    let change = prop_oneof![4 => low, 1 => any_change()];
     prop_oneof![
         10 => any_wish().prop_map(Deed::Admit),
         1 => any_wish().prop_map(Deed::Adopt),
         3 => (name(), any_uid(), Token::any(), any_end())
             .prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
-        2 => (name(), proptest::option::of(any_uid()))
-            .prop_map(|(name, uid)| Deed::Cancel { name, uid }),
-        5 => (limit, any_version())
-            .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
+        2 => (name(), option::of(any_uid()), any_way())
+            .prop_map(|(name, uid, way)| Deed::Cancel { name, uid, way }),
+        1 => (name(), option::of(any_uid()), any_bump())
+            .prop_map(|(name, uid, to)| Deed::Bump { name, uid, to }),
+        2 => operation(),
+        5 => (change, any_claim())
+            .prop_map(|(change, claim)| Deed::SetRules { change, claim }),
         1 => any::<bool>().prop_map(|remove| match remove {
             true => Deed::Remove,
-            false => Deed::SetLimit { limit: 1, version: None },
+            false => Deed::Unpin,
         }),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        2 => option::of(0..2_u8).prop_map(|reason| Deed::Pause { reason }),
+        4 => Just(Deed::Resume),
+        1 => (any_group(), any_way()).prop_map(|(group, way)| Deed::CancelAll { group, way }),
     ]
 }
 
@@ -180,16 +214,15 @@ impl fmt::Display for Deed {
                 };
                 write!(f, "release run-{name}/{uid} {token} as {how:?}")
             }
-            Self::Cancel { name, uid: None } => write!(f, "cancel run-{name} of any uid"),
-            Self::Cancel {
-                name,
-                uid: Some(uid),
-            } => write!(f, "cancel run-{name}/{uid}"),
-            Self::SetLimit {
-                limit,
-                version: Some(version),
-            } => write!(f, "announce limit {limit} in version {version}"),
-            Self::SetLimit { limit, .. } => write!(f, "set limit {limit}"),
+            Self::Cancel { name, uid, way } => {
+                write!(f, "cancel run-{name} of uid {uid:?}: {way:?}")
+            }
+            Self::CancelAll { group, way } => write!(f, "cancel all of group {group:?}: {way:?}"),
+            Self::Bump { name, uid, to } => write!(f, "bump run-{name} of uid {uid:?} {to}"),
+            Self::Pause { reason } => write!(f, "pause because of {reason:?}"),
+            Self::Resume => f.write_str("resume"),
+            Self::SetRules { change, claim } => write!(f, "{claim} {change}"),
+            Self::Unpin => f.write_str("unpin the rules"),
             Self::Remove => f.write_str("remove the repository"),
         }
     }

@@ -165,7 +165,7 @@ impl Process {
                 self.leases.push(lease);
             }
         }
-        self.has_heard_of_all(store)
+        self.has_heard_of_all(store).await
     }
 
     fn due(&self, store: &Repository, name: u8, uid: u8) -> Due {
@@ -189,7 +189,7 @@ impl Process {
         self.leases.iter().any(|lease| lease.token().get() == token)
     }
 
-    fn has_heard_of_all(&mut self, store: &Repository) -> Result<(), String> {
+    async fn has_heard_of_all(&mut self, store: &Repository) -> Result<(), String> {
         let mine = self.session();
         let waits = |name: &u8| {
             let place = store.run(*name).map(|run| run.place);
@@ -212,8 +212,16 @@ impl Process {
                     if lease.is_none() && !self.forgotten.contains(&token) {
                         return Err(format!("nobody has been told that {run}"));
                     }
-                    if lease.is_some_and(|lease| !self.manager.holds(lease)) {
+                    let Some(lease) = lease else { continue };
+                    if !self.manager.holds(lease) {
                         return Err(format!("{run}, but its lease does not count as held"));
+                    }
+                    let asked = timeout(Duration::from_millis(1), lease.cancel_requested());
+                    if asked.await.is_ok() != run.asked.is_some() {
+                        return Err(format!("{run}, and its lease says otherwise"));
+                    }
+                    if lease.slots() != run.slots {
+                        return Err(format!("{run}, and its lease has {:?}", lease.slots()));
                     }
                 }
                 Place::Waiting { owner } if owner == Some(mine) => {

@@ -2,16 +2,14 @@
 
 use std::fmt;
 
-use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
-use proptest::sample::select;
+use proptest::prelude::{BoxedStrategy, Just, Strategy, any};
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::reference::{Answer, Ask, Asker, How, Place, Repository, Wish};
+use super::deeds::{Deed, deed};
+use crate::reference::{Answer, Ask, Asker, Place, Repository};
 
 /// The number of parties.
 pub(crate) const PARTIES: usize = 3;
-/// The number of run names: few, so that commands concern the same runs.
-pub(crate) const NAMES: u8 = 5;
 
 /// One step. It stays meaningful when other steps of the sequence are left out.
 #[derive(Debug, Clone, Copy)]
@@ -19,63 +17,6 @@ pub(crate) struct Step {
     party: usize,
     takes_ownerless: bool,
     deed: Deed,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Deed {
-    Admit(Wish),
-    Adopt(Wish),
-    Release {
-        name: u8,
-        uid: u8,
-        token: Token,
-        how: How,
-    },
-    Cancel {
-        name: u8,
-        uid: Option<u8>,
-    },
-    Requeue {
-        name: u8,
-        token: Token,
-    },
-    /// Names the party's previous session as the former owner.
-    Reclaim {
-        name: u8,
-        uid: u8,
-    },
-    Abandon {
-        name: u8,
-        uid: u8,
-        owner: usize,
-        /// Names an earlier ticket of the run.
-        former: bool,
-        token: Token,
-    },
-    SetLimit {
-        limit: u32,
-        version: Option<u64>,
-    },
-    /// The asker records the death of another party's previous session.
-    Expire {
-        of: usize,
-        lease_too: bool,
-    },
-    Promote,
-    Remove,
-    /// The party's session dies, and it opens another one.
-    Die,
-}
-
-/// The token that a command carries.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Token {
-    /// The token of the run's slot.
-    Right,
-    /// The token before that.
-    Older,
-    /// No token: by force.
-    None,
 }
 
 /// The reference model, and the sessions of the parties.
@@ -92,6 +33,8 @@ pub(crate) struct World {
 pub(crate) enum Event {
     Asked(Asker, Ask),
     Died(u64),
+    /// Time has passed, since then.
+    Waited(u64),
 }
 
 impl World {
@@ -119,7 +62,7 @@ impl World {
     }
 
     /// The parties whose previous, dead session still owns runs.
-    fn unnoticed(&self) -> Vec<usize> {
+    pub(super) fn unnoticed(&self) -> Vec<usize> {
         let left = |session: u64| {
             self.repository.runs.iter().any(|run| match run.place {
                 Place::Waiting { owner } => owner == Some(session),
@@ -159,7 +102,13 @@ impl World {
                 token: token.shown(&self.repository, name),
                 how,
             },
-            Deed::Cancel { name, uid } => Ask::Cancel { name, uid },
+            Deed::Wait(_) => return Some(Event::Waited(self.repository.clock)),
+            Deed::Cancel { name, uid, way } => Ask::Cancel { name, uid, way },
+            Deed::CancelAll { which, way } => Ask::CancelAll { which, way },
+            Deed::Bump { name, uid, to } => Ask::Bump { name, uid, to },
+            Deed::Pause { reason } => Ask::Pause { reason },
+            Deed::Resume => Ask::Resume,
+            Deed::TimeOut => Ask::TimeOut,
             Deed::Requeue { name, token } => Ask::Requeue {
                 name,
                 token: token.shown(&self.repository, name)?,
@@ -185,7 +134,8 @@ impl World {
                     token: token.shown(&self.repository, name),
                 }
             }
-            Deed::SetLimit { limit, version } => Ask::SetLimit { limit, version },
+            Deed::SetRules { change, claim } => Ask::SetRules { change, claim },
+            Deed::Unpin => Ask::Unpin,
             Deed::Expire { of, lease_too } => Ask::Expire {
                 session: self.session_before(of)?,
                 lease_too,
@@ -202,6 +152,12 @@ impl World {
             Event::Died(_) => {
                 self.opened += 1;
                 self.sessions[step.party].push(self.opened);
+                None
+            }
+            Event::Waited(since) => {
+                if let Deed::Wait(longer) = step.deed {
+                    self.repository.clock = since + longer;
+                }
                 None
             }
             Event::Asked(asker, ask) => Some(self.ask(asker, &ask)),
@@ -235,31 +191,10 @@ impl World {
     }
 }
 
-fn held(place: Place) -> Option<(u64, u64)> {
+pub(super) fn held(place: Place) -> Option<(u64, u64)> {
     match place {
         Place::Running { token, session, .. } => Some((token, session)),
         Place::Waiting { .. } | Place::Over { .. } => None,
-    }
-}
-
-impl Token {
-    /// The token to show. If the run holds no slot, one that it might have held.
-    pub(crate) fn shown(self, repository: &Repository, name: u8) -> Option<u64> {
-        let held = repository.run(name).and_then(|run| held(run.place));
-        let token = held.map_or(repository.tokens, |(token, _)| token);
-        match self {
-            Self::Right => Some(token),
-            Self::Older => Some(token.saturating_sub(1)),
-            Self::None => None,
-        }
-    }
-
-    pub(crate) fn any() -> impl Strategy<Value = Self> {
-        prop_oneof![
-            4 => Just(Self::Right),
-            1 => Just(Self::None),
-            1 => Just(Self::Older),
-        ]
     }
 }
 
@@ -291,78 +226,6 @@ impl ReferenceStateMachine for Steps {
     }
 }
 
-fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
-    let runs = &world.repository.runs;
-    let known: Vec<_> = runs.iter().map(|run| run.name).collect();
-    let running = runs.iter().filter(|run| held(run.place).is_some());
-    let running: Vec<_> = running.map(|run| run.name).collect();
-    let name = |among: &[u8]| match among {
-        [] => (0..NAMES).boxed(),
-        among => prop_oneof![3 => select(among.to_vec()), 1 => 0..NAMES].boxed(),
-    };
-    // Prefer low limits: without a limit no run waits, and little happens.
-    let limited = (1..NAMES.into()).contains(&world.repository.limit);
-    let limit = if limited { 2 } else { 10 };
-    // Make it likely that the death of a session that still owns runs is recorded soon.
-    let unnoticed = world.unnoticed();
-    let expire = if unnoticed.is_empty() { 1 } else { 6 };
-    let of = match unnoticed {
-        unnoticed if unnoticed.is_empty() => (0..PARTIES).boxed(),
-        unnoticed => select(unnoticed).boxed(),
-    };
-    let release = (name(&running), any_uid(), Token::any(), any_end());
-    let cancel = (name(&known), proptest::option::of(any_uid()));
-    prop_oneof![
-        10 => any_wish().prop_map(Deed::Admit),
-        5 => release.prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
-        2 => cancel.prop_map(|(name, uid)| Deed::Cancel { name, uid }),
-        2 => (name(&running), Token::any())
-            .prop_map(|(name, token)| Deed::Requeue { name, token }),
-        limit => (any_limit(), any_version())
-            .prop_map(|(limit, version)| Deed::SetLimit { limit, version }),
-        1 => any_wish().prop_map(Deed::Adopt),
-        expire => (of, proptest::bool::weighted(0.3))
-            .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
-        1 => (name(&known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
-        2 => (name(&known), any_uid(), 0..PARTIES, proptest::bool::weighted(0.2), Token::any())
-            .prop_map(|(name, uid, owner, former, token)| {
-                Deed::Abandon { name, uid, owner, former, token }
-            }),
-        1 => proptest::bool::weighted(0.2)
-            .prop_map(|remove| if remove { Deed::Remove } else { Deed::Promote }),
-        2 => Just(Deed::Die),
-    ]
-}
-
-pub(crate) fn any_wish() -> impl Strategy<Value = Wish> {
-    let priority = prop_oneof![3 => Just(0), 1 => -1..=1, 1 => any::<i32>()];
-    (0..NAMES, any_uid(), any::<bool>(), priority).prop_map(|(name, uid, ephemeral, priority)| {
-        Wish {
-            name,
-            uid,
-            durable: !ephemeral,
-            priority,
-        }
-    })
-}
-
-/// Mostly the same uid.
-pub(crate) fn any_uid() -> impl Strategy<Value = u8> {
-    prop_oneof![5 => Just(0), 1 => Just(1)]
-}
-
-pub(crate) fn any_limit() -> impl Strategy<Value = u32> {
-    prop_oneof![8 => 1..=3_u32, 1 => Just(0), 1 => Just(u32::MAX)]
-}
-
-pub(crate) fn any_version() -> impl Strategy<Value = Option<u64>> {
-    proptest::option::of(0..4_u64)
-}
-
-pub(crate) fn any_end() -> impl Strategy<Value = How> {
-    select(vec![How::Completed, How::Failed, How::Cancelled])
-}
-
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -375,6 +238,7 @@ impl fmt::Display for Event {
                 Ok(())
             }
             Self::Died(session) => write!(f, "session {session} dies"),
+            Self::Waited(since) => write!(f, "time has passed since {since}"),
         }
     }
 }

@@ -2,19 +2,39 @@
 //! some counters, searched from end to end. It shares no code and no types with the protocol
 //! that it checks; it is slow on purpose.
 
+mod arrivals;
+mod ask;
 mod commands;
+mod operators;
+mod rules;
+mod slots;
+mod words;
 
-use std::fmt;
+pub(crate) use ask::{
+    Answer, Ask, Asker, Bump, Change, Claim, How, Owner, Skip, Supersedes, Way, Which, Wish,
+};
+
+/// How long a run that has held its slots for too long, and was asked to end, keeps them, in
+/// milliseconds.
+pub(crate) const GRACE: u64 = 30_000;
 
 /// One repository.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Repository {
+    /// The time, in milliseconds, which others set.
+    pub(crate) clock: u64,
     /// Whether the repository exists.
     pub(crate) exists: bool,
-    /// The number of runs that may hold a slot at once; 0 means no limit.
-    pub(crate) limit: u32,
+    /// The rules in force.
+    pub(crate) rules: Rules,
+    /// The party that has set them.
+    pub(crate) owner: Option<Owner>,
+    /// The rules that are in force again once the present ones are unpinned, and their owner.
+    pub(crate) beneath: Option<(Rules, Owner)>,
     /// The version of the newest announced limit.
     pub(crate) announced: Option<u64>,
+    /// Since when nothing is started, and the number of the reason.
+    pub(crate) paused: Option<(u64, Option<u8>)>,
     /// The revision: the number of commits, plus what removals add.
     pub(crate) commits: u64,
     /// The last ticket given out.
@@ -23,6 +43,17 @@ pub(crate) struct Repository {
     pub(crate) tokens: u64,
     /// All known runs, in no particular order.
     pub(crate) runs: Vec<Run>,
+}
+
+/// The rules of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Rules {
+    /// The number of slots; 0 means no limit.
+    pub(crate) limit: u32,
+    /// The number of runs that may wait.
+    pub(crate) most_waiting: Option<u32>,
+    /// How many lighter runs may go before one that does not fit; 0 means none.
+    pub(crate) backfill: u32,
 }
 
 /// One run.
@@ -36,10 +67,39 @@ pub(crate) struct Run {
     pub(crate) durable: bool,
     /// Higher starts first.
     pub(crate) priority: i32,
+    /// The priority that its owner wants, where an operator gave it another one.
+    pub(crate) wanted: Option<i32>,
     /// Its place in the order of arrival.
     pub(crate) ticket: u64,
+    /// What it asks for beside a slot.
+    pub(crate) terms: Terms,
+    /// When it was queued.
+    pub(crate) queued: u64,
+    /// When it was last started.
+    pub(crate) started: Option<u64>,
+    /// When it was asked to end.
+    pub(crate) asked: Option<u64>,
+    /// How many lighter runs have gone before it while it was the next one.
+    pub(crate) passed: u32,
+    /// The numbers of its slots, if it asks for them and has some.
+    pub(crate) slots: Vec<u32>,
     /// Its state.
     pub(crate) place: Place,
+}
+
+/// What a run asks for beside a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Terms {
+    /// How many slots it takes.
+    pub(crate) weight: u32,
+    /// Its group.
+    pub(crate) group: Option<u8>,
+    /// How long it may wait, in milliseconds.
+    pub(crate) max_wait: Option<u64>,
+    /// How long it may hold its slots, in milliseconds.
+    pub(crate) max_hold: Option<u64>,
+    /// It is to be told the numbers of its slots.
+    pub(crate) numbered: bool,
 }
 
 /// The state of a run.
@@ -50,11 +110,11 @@ pub(crate) enum Place {
         /// The session that its grant goes to.
         owner: Option<u64>,
     },
-    /// It holds a slot.
+    /// It holds its slots.
     Running {
         /// The token of the grant.
         token: u64,
-        /// The session that holds the slot.
+        /// The session that holds the slots.
         session: u64,
         /// That session is dead.
         orphaned: bool,
@@ -65,128 +125,9 @@ pub(crate) enum Place {
         how: How,
         /// The token that it had when it ended.
         token: Option<u64>,
-        /// Its asker gave it up; it may come again.
+        /// Its asker gave it up, or it was refused; it may come again.
         abandoned: bool,
     },
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum How {
-    /// It succeeded.
-    Completed,
-    /// It failed.
-    Failed,
-    /// It was cancelled.
-    Cancelled,
-    /// Its session died, and no other took it over in time.
-    Expired,
-    /// It waited, and a newer run of its group took its place.
-    Superseded,
-    /// It waited or ran for too long.
-    TimedOut,
-    /// As many waited as may.
-    QueueFull,
-}
-
-/// The session that issues a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asker {
-    /// Its number.
-    pub(crate) session: u64,
-    /// Whether runs without an owner may be granted to it.
-    pub(crate) takes_ownerless: bool,
-}
-
-/// A request for a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wish {
-    /// Its name.
-    pub(crate) name: u8,
-    /// Its uid.
-    pub(crate) uid: u8,
-    /// Whether it outlives the process that admits it.
-    pub(crate) durable: bool,
-    /// Higher starts first.
-    pub(crate) priority: i32,
-}
-
-/// A command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    Admit(Wish),
-    Adopt(Wish),
-    Release {
-        name: u8,
-        uid: u8,
-        token: Option<u64>,
-        how: How,
-    },
-    Cancel {
-        name: u8,
-        uid: Option<u8>,
-    },
-    Requeue {
-        name: u8,
-        token: u64,
-    },
-    Reclaim {
-        name: u8,
-        uid: u8,
-        former: u64,
-    },
-    Abandon {
-        name: u8,
-        uid: u8,
-        owner: u64,
-        ticket: u64,
-        token: Option<u64>,
-    },
-    SetLimit {
-        limit: u32,
-        version: Option<u64>,
-    },
-    Expire {
-        session: u64,
-        lease_too: bool,
-    },
-    Promote,
-    Remove,
-}
-
-/// The answer to a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The run holds a slot; `created` if it neither waited nor ran before.
-    Runs {
-        token: u64,
-        session: u64,
-        created: bool,
-    },
-    /// The run waits; `created` if it neither waited nor ran before.
-    Waits { ticket: u64, created: bool },
-    /// The run has ended and is not started again.
-    Finished(How),
-    /// The run belongs to that session.
-    HeldElsewhere(u64),
-    /// There is no such run, or it is not held as the command says.
-    NotHeld,
-    /// The run ended, and these start in its place.
-    Ended(Vec<u8>),
-    /// The run had ended before.
-    EndedBefore(How),
-    /// The run still waits.
-    NotStarted,
-    /// The run's slot has this token by now.
-    Stale(u64),
-    /// There is no such run.
-    Unknown,
-    /// The limit in force, whether the command set it, and the runs that start.
-    Limit(u32, bool, Vec<u8>),
-    /// The runs affected by the death, and the runs that start.
-    Swept(Vec<u8>, Vec<u8>),
-    /// The runs that waited or ran.
-    Removed(Vec<u8>),
 }
 
 impl Repository {
@@ -195,137 +136,106 @@ impl Repository {
         self.runs.iter().find(|run| run.name == name)
     }
 
-    /// The number of runs that hold a slot.
+    /// The number of runs that hold slots.
     pub(crate) fn running(&self) -> usize {
-        let running = |run: &&Run| matches!(run.place, Place::Running { .. });
-        self.runs.iter().filter(running).count()
+        self.runs.iter().filter(|run| run.is_running()).count()
     }
 
-    /// Whether one more run may start.
-    pub(crate) fn has_room(&self) -> bool {
-        self.limit == 0 || self.running() < self.limit as usize
+    /// The number of slots that are taken.
+    pub(crate) fn taken(&self) -> u32 {
+        let running = self.runs.iter().filter(|run| run.is_running());
+        running.map(|run| run.terms.weight).sum()
+    }
+
+    /// Whether a run that takes so many slots may start.
+    pub(crate) fn has_room(&self, weight: u32) -> bool {
+        let limit = self.rules.limit;
+        self.paused.is_none() && (limit == 0 || self.taken().saturating_add(weight) <= limit)
+    }
+
+    /// Whether there are so many slots, taken or not.
+    pub(crate) fn has_slots(&self, weight: u32) -> bool {
+        self.rules.limit == 0 || weight <= self.rules.limit
     }
 
     /// The waiting runs, next first.
     pub(crate) fn queue(&self) -> Vec<&Run> {
-        let waiting = |run: &&Run| matches!(run.place, Place::Waiting { .. });
-        let mut queue: Vec<&Run> = self.runs.iter().filter(waiting).collect();
-        queue.sort_by_key(|run| (-i64::from(run.priority), run.ticket));
+        let mut queue: Vec<&Run> = self.runs.iter().filter(|run| run.is_waiting()).collect();
+        queue.sort_by_key(|run| run.rank());
         queue
     }
 
-    /// The same repository with its runs sorted, for comparison.
+    /// Whether the first waiting run that there are slots enough for may start.
+    pub(crate) fn could_start(&self) -> bool {
+        let queue = self.queue();
+        let first = queue.iter().find(|run| self.has_slots(run.terms.weight));
+        first.is_some_and(|run| self.has_room(run.terms.weight))
+    }
+
+    /// The number of runs that wait or hold slots and may do so only for some time.
+    pub(crate) fn timed(&self) -> usize {
+        let timed = |run: &&Run| run.terms.max_wait.is_some() || run.terms.max_hold.is_some();
+        self.runs
+            .iter()
+            .filter(|run| !run.is_over())
+            .filter(timed)
+            .count()
+    }
+
+    /// The same repository with its runs sorted and no clock, for comparison.
     pub(crate) fn sorted(mut self) -> Self {
         self.runs.sort();
+        self.clock = 0;
+        self
+    }
+
+    /// The same repository without times, where the clock is not known.
+    pub(crate) fn timeless(mut self) -> Self {
+        self.paused = self.paused.map(|(_, reason)| (0, reason));
+        for run in &mut self.runs {
+            run.queued = 0;
+            run.started = run.started.map(|_| 0);
+            run.asked = run.asked.map(|_| 0);
+        }
         self
     }
 }
 
-impl fmt::Display for Repository {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.exists {
-            return write!(f, "nothing (counting from {})", self.tokens);
-        }
-        match self.limit {
-            0 => f.write_str("no limit")?,
-            limit => write!(f, "limit {limit}")?,
-        }
-        if let Some(version) = self.announced {
-            write!(f, " (version {version})")?;
-        }
-        let (tickets, tokens) = (self.tickets, self.tokens);
-        write!(f, "; last ticket {tickets}, last token {tokens}")?;
-        let mut runs: Vec<_> = self.runs.iter().collect();
-        runs.sort_by_key(|run| (run.name, run.uid));
-        for run in runs {
-            write!(f, "; {run}")?;
-        }
-        Ok(())
+impl Run {
+    /// Of the waiting runs, the one with the lowest is next.
+    pub(crate) fn rank(&self) -> (i64, u64) {
+        (-i64::from(self.priority), self.ticket)
     }
-}
 
-impl fmt::Display for Run {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.durable { "" } else { " ephemeral" };
-        write!(f, "run-{}/{}{kind} {}", self.name, self.uid, self.place)?;
-        write!(f, " (priority {}, ticket {})", self.priority, self.ticket)
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.place, Place::Waiting { .. })
     }
-}
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Waiting { owner: Some(owner) } => write!(f, "waits for session {owner}"),
-            Self::Waiting { owner: None } => f.write_str("waits for nobody"),
-            Self::Running {
-                token,
-                session,
-                orphaned,
-            } => {
-                let orphaned = if *orphaned { ", orphaned" } else { "" };
-                write!(f, "runs with token {token} of session {session}{orphaned}")
-            }
-            Self::Over { how, abandoned, .. } => {
-                let abandoned = if *abandoned { ", abandoned" } else { "" };
-                write!(f, "is over: {how:?}{abandoned}")
-            }
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.place, Place::Running { .. })
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.place, Place::Over { .. })
+    }
+
+    /// The session that it waits for, or that holds its slots.
+    pub(crate) fn session(&self) -> Option<u64> {
+        match self.place {
+            Place::Waiting { owner } => owner,
+            Place::Running { session, .. } => Some(session),
+            Place::Over { .. } => None,
         }
     }
 }
 
-impl fmt::Display for Ask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Admit(wish) => write!(f, "admit {wish}"),
-            Self::Adopt(wish) => write!(f, "adopt {wish}"),
-            Self::Release {
-                name,
-                uid,
-                token: Some(token),
-                how,
-            } => write!(f, "release run-{name}/{uid} with token {token} as {how:?}"),
-            Self::Release { name, uid, how, .. } => {
-                write!(f, "release run-{name}/{uid} by force as {how:?}")
-            }
-            Self::Cancel {
-                name,
-                uid: Some(uid),
-            } => write!(f, "cancel run-{name}/{uid}"),
-            Self::Cancel { name, uid: None } => write!(f, "cancel run-{name} of any uid"),
-            Self::Requeue { name, token } => write!(f, "requeue run-{name} with token {token}"),
-            Self::Reclaim { name, uid, former } => {
-                write!(f, "reclaim run-{name}/{uid} from session {former}")
-            }
-            Self::Abandon {
-                name,
-                uid,
-                owner,
-                ticket,
-                token,
-            } => write!(
-                f,
-                "abandon run-{name}/{uid} of ticket {ticket} and token {token:?} in the name of \
-                 session {owner}"
-            ),
-            Self::SetLimit {
-                limit,
-                version: Some(version),
-            } => write!(f, "announce limit {limit} in version {version}"),
-            Self::SetLimit { limit, .. } => write!(f, "set limit {limit}"),
-            Self::Expire { session, lease_too } => {
-                let ttl = if *lease_too { "lease" } else { "session" };
-                write!(f, "expire session {session} ({ttl} TTL)")
-            }
-            Self::Promote => f.write_str("promote"),
-            Self::Remove => f.write_str("remove the repository"),
-        }
-    }
-}
-
-impl fmt::Display for Wish {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.durable { "durable" } else { "ephemeral" };
-        let (name, uid, priority) = (self.name, self.uid, self.priority);
-        write!(f, "run-{name}/{uid} ({kind}, priority {priority})")
-    }
+impl Terms {
+    /// Of a run that asks for one slot and nothing else.
+    pub(crate) const NONE: Self = Self {
+        weight: 1,
+        group: None,
+        max_wait: None,
+        max_hold: None,
+        numbered: false,
+    };
 }

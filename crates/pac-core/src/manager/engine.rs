@@ -16,6 +16,7 @@ use super::options::ManagerOptions;
 use super::registry::Registry;
 use super::session::fence::Fence;
 use super::store::Store;
+use super::tasks::time_limits::Timed;
 
 pub(super) struct Engine {
     pub(super) store: Store,
@@ -29,6 +30,8 @@ pub(super) struct Engine {
     pub(super) vitals: Vitals,
     /// A session may have died.
     pub(super) session_died: Notify,
+    /// Repositories with runs that may wait, or hold their slots, only for some time.
+    pub(super) timed: Timed,
     pub(super) executor: Executor,
     /// Some moment before all inputs.
     pub(super) opened_at: Instant,

@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::executor::Executor;
 use super::health::Vitals;
 use super::lifecycle::{End, Lifecycle};
+use super::log;
 use super::notify::events::EventBus;
 use super::notify::grant_queue::GrantQueue;
 use super::registry::Registry;
@@ -17,6 +18,7 @@ use super::store::Store;
 use super::tasks;
 use crate::driver::{Driver, Placement};
 use crate::error::{Error, ErrorKind};
+use crate::identity::SessionIdentity;
 
 /// See the module.
 #[derive(Debug)]
@@ -35,9 +37,12 @@ impl ManagerHandle {
         let descriptor = driver.descriptor();
         let ttl = options.ttl(descriptor.lease_ttl);
         let store = Store::new(Arc::clone(&driver), options.request_timeout);
-        let opening = Fence::open(&*driver, ttl);
+        let identity = options.identity;
+        let identity = identity.unwrap_or_else(SessionIdentity::of_this_process);
+        let opening = Fence::open(&*driver, ttl, identity);
         let fence = store.within_deadline(opening, ErrorKind::Indeterminate, "open session");
         let fence = Arc::new(fence.await?);
+        log::session_opened("opened a session", &fence);
         let watching = driver.watch(fence.session().0);
         let watch = store.read(watching, "watch").await?;
         let workers = match descriptor.placement {
@@ -56,6 +61,7 @@ impl ManagerHandle {
             lifecycle: Lifecycle::default(),
             vitals: Vitals::default(),
             session_died: tokio::sync::Notify::new(),
+            timed: tasks::time_limits::Timed::default(),
             executor: Executor::here(),
             opened_at: tokio::time::Instant::now(),
         });

@@ -21,6 +21,7 @@ mod store;
 mod submit;
 mod tasks;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use crate::event::{Event, LeaseLoss};
@@ -58,13 +59,15 @@ pub mod machine {
 use engine::Engine;
 use handle::ManagerHandle;
 use lifecycle::End;
+use registry::Cell;
+use submit::ask::Asking;
 use submit::unexpected;
 
 use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
-use crate::protocol::{Admitted, Command, Ended, Outcome, RunRequest};
-use crate::state::RunOutcome;
+use crate::protocol::{Admitted, Claim, Command, Ended, Outcome, RunRequest};
+use crate::state::{RulesChange, RunOutcome};
 use crate::value::{FencingToken, Limit, LimitVersion, SessionId};
 
 /// Concurrency limits and queues of repositories, on a store that other managers share.
@@ -155,6 +158,58 @@ impl ConcurrencyManager {
         limit: Option<(Limit, LimitVersion)>,
         requests: Vec<RunRequest>,
     ) -> Result<Vec<Admission>, Error> {
+        let cell = self.find(repository, "admit")?;
+        let rules = limit.map(|(limit, version)| (RulesChange::limit(limit), version));
+        let (mut asking, runs) = self.ask_for_all(&cell, rules, requests)?;
+        for at in 0..runs.end {
+            asking.arrive(at).await?;
+        }
+        runs.map(|at| self.admission(&cell, *asking.take(at)?))
+            .collect()
+    }
+
+    /// As [`admit_all`](Self::admit_all), with the rules beside the limit, and with an answer for
+    /// each run: one that is refused takes nothing away from the others.
+    ///
+    /// Dropped in flight, it takes back what it created. What it answers with has to be dealt with
+    /// one and all: a place that is dropped is given up.
+    ///
+    /// # Errors
+    /// Of a run: as [`admit`](Self::admit). In all: those of the announcement, and `InvalidInput`
+    /// when there are more runs than fit into one commit to this store, see
+    /// [`most_at_once`](Self::most_at_once).
+    pub async fn admit_each(
+        &self,
+        repository: &RepositoryKey,
+        rules: Option<(RulesChange, LimitVersion)>,
+        requests: Vec<RunRequest>,
+    ) -> Result<Vec<Result<Admission, Error>>, Error> {
+        let cell = self.find(repository, "admit")?;
+        let (mut asking, runs) = self.ask_for_all(&cell, rules, requests)?;
+        let mut arrived = Vec::with_capacity(runs.end);
+        for at in 0..runs.end {
+            arrived.push(asking.arrive(at).await);
+        }
+        let mut arrived = arrived.into_iter();
+        if runs.start > 0 {
+            arrived.next().transpose()?;
+        }
+        let admissions = runs.zip(arrived).map(|(at, arrived)| {
+            arrived?;
+            self.admission(&cell, *asking.take(at)?)
+        });
+        Ok(admissions.collect())
+    }
+
+    /// Asks for slots for several runs in one commit, after an announcement; the answers to the runs
+    /// are those with the numbers of the range. All are held from the start, so that dropping this
+    /// takes every admission back.
+    fn ask_for_all<'a>(
+        &'a self,
+        cell: &'a Arc<Cell>,
+        rules: Option<(RulesChange, LimitVersion)>,
+        requests: Vec<RunRequest>,
+    ) -> Result<(Asking<'a>, Range<usize>), Error> {
         let most = self.most_at_once();
         if requests.len() > most {
             return Err(Error::new(
@@ -167,20 +222,15 @@ impl ConcurrencyManager {
                 ),
             ));
         }
-        let announcement = limit.map(|(limit, version)| Command::limit(limit, Some(version)));
+        let announcement = rules.map(|(rules, version)| Command::SetLimit {
+            rules,
+            claim: Claim::Announce(version),
+        });
         let announced = usize::from(announcement.is_some());
-        let cell = self.find(repository, "admit")?;
         let admissions = requests.into_iter().map(Command::Admit);
         let commands: Vec<_> = announcement.into_iter().chain(admissions).collect();
-        let count = commands.len();
-        // All are held from the start, so that dropping this takes every admission back.
-        let mut asking = self.engine().ask(&cell, commands.into_iter());
-        for at in 0..count {
-            asking.arrive(at).await?;
-        }
-        (announced..count)
-            .map(|at| self.admission(&cell, *asking.take(at)?))
-            .collect()
+        let runs = announced..commands.len();
+        Ok((self.engine().ask(cell, commands.into_iter()), runs))
     }
 
     /// How many runs [`admit_all`](Self::admit_all) takes at most, at least 1: half of the entries

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::driver::SessionTtl;
 use crate::error::{Error, ErrorKind};
+use crate::identity::SessionIdentity;
 
 /// No duration of a manager may be longer: nothing that a manager does takes so long, and sums
 /// of such durations stay within what every clock can tell.
@@ -37,6 +38,9 @@ pub struct ManagerOptions {
     /// Where the session is kept alive. Default: on a thread for a store behind a network, else
     /// in a task.
     pub keep_alive_on: Option<KeepAliveOn>,
+    /// Who holds the sessions of this manager, for the people who look at the store. Default: the
+    /// running process, see [`SessionIdentity::of_this_process`].
+    pub identity: Option<SessionIdentity>,
 }
 
 /// Where a session is kept alive.
@@ -61,6 +65,7 @@ impl Default for ManagerOptions {
             poll_interval: Duration::from_secs(10),
             sweep_interval: Duration::from_secs(1),
             keep_alive_on: None,
+            identity: None,
         }
     }
 }
@@ -133,6 +138,15 @@ impl ManagerOptions {
     pub fn with_keep_alive_on(self, on: KeepAliveOn) -> Self {
         Self {
             keep_alive_on: Some(on),
+            ..self
+        }
+    }
+
+    /// The same with another [`identity`](Self::identity).
+    #[must_use]
+    pub fn with_identity(self, identity: SessionIdentity) -> Self {
+        Self {
+            identity: Some(identity),
             ..self
         }
     }

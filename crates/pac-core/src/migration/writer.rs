@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::driver::{Commit, CommitOutcome, Driver, RepositoryCommit, SessionTtl};
 use crate::error::{Error, ErrorKind};
+use crate::identity::SessionIdentity;
 use crate::name::RepositoryKey;
 use crate::protocol::Changes;
 use crate::state::RepositoryState;
@@ -29,9 +30,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl<'a> Writer<'a> {
     pub(super) async fn open(driver: &'a dyn Driver) -> Result<Self, Error> {
         let ttl = SessionTtl::new(TTL, driver.descriptor().lease_ttl.max(TTL));
+        let identity = SessionIdentity::of_this_process();
         Ok(Self {
             driver,
-            session: driver.open_session(ttl).await?,
+            session: driver.open_session(ttl, &identity).await?,
             renewed: Instant::now(),
         })
     }

@@ -43,6 +43,10 @@ impl Plan<'_> {
             }
             EntryState::Queued { owner } => {
                 let again = asked_again(entry, request);
+                let (weight, limit) = (request.weight(), self.head.limit);
+                if weight > entry.weight() && !limit.admits_all(0, weight.get().into()) {
+                    return known_as(Admitted::TooHeavy { weight, limit });
+                }
                 if owner != Some(issuer) || again.is_some() {
                     let entry = Entry::clone(entry);
                     self.change(entry, |entry| Entry {
@@ -74,8 +78,9 @@ impl Plan<'_> {
     }
 
     /// Why a new run is not let in.
-    fn refusal(&self, request: &RunRequest) -> Option<Admitted> {
-        let (head, weight) = (&self.head, request.weight());
+    fn refusal(&mut self, request: &RunRequest) -> Option<Admitted> {
+        let weight = request.weight();
+        let head = &self.head;
         if !head.limit.admits_all(0, weight.get().into()) {
             let limit = head.limit;
             return Some(Admitted::TooHeavy { weight, limit });
@@ -96,7 +101,7 @@ impl Plan<'_> {
         if skips_if.is_some_and(|condition| condition.applies(queued, started)) {
             return Some(Admitted::Skipped { queued, started });
         }
-        let waits = queued > 0 || !head.admits(weight);
+        let waits = !head.admits(weight) || (queued > 0 && self.next_waiter().is_some());
         let full = waits && most.is_some_and(|most| queued >= most);
         let supersedes = || self.superseded(request).next().is_some();
         (full && !supersedes()).then_some(Admitted::QueueFull { queued })
@@ -176,18 +181,28 @@ impl Plan<'_> {
     }
 
     /// Ends the waiting runs that a request supersedes, and asks the running ones to end if it does
-    /// that too. Returns the ticket of the first that waited.
+    /// that too: as many as go into one commit. Returns the first place of those that are at least as
+    /// urgent as the request, so that it goes before nobody whom it would have come after.
     fn supersede(&mut self, request: &RunRequest) -> Option<Ticket> {
         let (group, supersedes) = request.supersedes()?;
         let mut waiting: Vec<_> = self.superseded(request).cloned().collect();
         waiting.sort_unstable_by_key(Rank::of);
-        let place = waiting.first().map(|first| first.ticket);
+        let mut place: Option<Ticket> = None;
         for entry in waiting {
+            if self.budget_is_spent() {
+                break;
+            }
+            if entry.admitted_as() >= request.priority {
+                place = Some(place.map_or(entry.ticket, |known| known.min(entry.ticket)));
+            }
             self.end(entry, RunOutcome::Superseded);
         }
         if supersedes == Supersedes::All {
             let running = self.group(group).filter(|entry| entry.is_started());
             for entry in running.cloned().collect::<Vec<_>>() {
+                if self.budget_is_spent() {
+                    break;
+                }
                 self.ask_to_end(entry);
             }
         }
@@ -217,8 +232,7 @@ impl Plan<'_> {
 fn asked_again(entry: &Entry, request: &RunRequest) -> Option<Entry> {
     let known = entry.request();
     let wishes = |request: &RunRequest| request.terms().cloned().unwrap_or(Terms::NONE);
-    let asked = request.terms().map(|_| wishes(request));
-    if known.priority == request.priority && known.terms() == asked.as_ref() {
+    if known.priority == request.priority && wishes(&known) == wishes(request) {
         return None;
     }
     let moved = entry.terms().admitted_as.is_some();
@@ -260,7 +274,7 @@ pub(super) fn is_spared(
 }
 
 /// The session that a live run waits for or holds its slot under, as an orphan too.
-fn holder_of(entry: &Entry) -> Option<SessionId> {
+pub(super) fn holder_of(entry: &Entry) -> Option<SessionId> {
     match entry.state {
         EntryState::Started { session, .. } => Some(session),
         EntryState::Queued { owner } => owner,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::admit::is_spared;
+use super::admit::{holder_of, is_spared};
 use super::command::{Admitted, Command, Death, Ended, Outcome};
 use super::plan::Plan;
 use super::request::RunRequest;
@@ -111,8 +111,14 @@ impl Plan<'_> {
                     Ended::Stale(current)
                 }
                 EntryState::Queued { .. } | EntryState::Started { .. } => {
+                    // Of a session that is over, it is not the asker's will that ends it.
+                    let is_lost = holder_of(entry).is_some_and(|holder| holder != issuer);
+                    let outcome = match is_lost {
+                        true => RunOutcome::Expired,
+                        false => RunOutcome::Cancelled,
+                    };
                     let entry = Entry::clone(entry);
-                    self.give_up(entry);
+                    self.give_up(entry, outcome);
                     Ended::Done
                 }
             },
@@ -139,13 +145,22 @@ impl Plan<'_> {
             return known_as(Admitted::NotHeld);
         };
         let owner = Some(self.issuer.session);
-        self.change(entry, |entry| Entry {
-            state: EntryState::Queued { owner },
-            started: Moment::Never,
-            ..entry.at_rest()
-        });
-        self.promote();
+        self.give_back(entry, owner);
         self.standing(run, false)
+    }
+
+    /// Puts a run back into its place; one that was asked to end has ended with that.
+    fn give_back(&mut self, entry: Entry, owner: Option<SessionId>) {
+        if entry.terms().asked == Moment::Never {
+            self.change(entry, |entry| Entry {
+                state: EntryState::Queued { owner },
+                started: Moment::Never,
+                ..entry.without_slots()
+            });
+        } else {
+            self.end(entry, RunOutcome::Cancelled);
+        }
+        self.promote();
     }
 
     fn disown(&mut self, run: &PipelineRunKey, token: FencingToken, running: bool) -> Outcome {
@@ -168,12 +183,7 @@ impl Plan<'_> {
                 ..entry
             });
         } else {
-            self.change(entry, |entry| Entry {
-                state: EntryState::Queued { owner: None },
-                started: Moment::Never,
-                ..entry.at_rest()
-            });
-            self.promote();
+            self.give_back(entry, None);
         }
         self.standing(run, false)
     }
@@ -211,6 +221,8 @@ impl Plan<'_> {
                 let entry = self.arrival(request, None);
                 self.record_adoption(&request.run);
                 self.start_new(entry, issuer);
+                // The run that had the name may have taken more slots.
+                self.promote();
                 return self.standing(&request.run, true);
             }
             Some(entry) => match entry.state {

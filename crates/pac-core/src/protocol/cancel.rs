@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::HOLD_GRACE;
 use super::command::{Admitted, Bump, Cancellation, Ended, Outcome, Which};
 use super::plan::Plan;
 use crate::name::{PipelineRunKey, Uid};
@@ -46,7 +45,7 @@ impl Plan<'_> {
     }
 
     pub(super) fn cancel_all(&mut self, which: &Which, how: Cancellation) -> Outcome {
-        self.sweep(RunOutcome::Cancelled, |entry| {
+        let deed = |entry: &Entry| {
             if !which.includes(entry) {
                 return None;
             }
@@ -58,34 +57,29 @@ impl Plan<'_> {
                 }
                 (EntryState::Queued { .. } | EntryState::Started { .. }, _) => Some(Deed::End),
             }
-        })
+        };
+        let entries = self.current_entries();
+        let meant = entries.filter_map(|entry| Some((Arc::clone(entry), deed(entry)?)));
+        let meant = meant.collect();
+        self.sweep(RunOutcome::Cancelled, meant)
     }
 
     pub(super) fn time_out(&mut self, now: Timestamp) -> Outcome {
-        self.sweep(RunOutcome::TimedOut, |entry| {
-            let (state, terms) = (entry.state, entry.terms.as_deref()?);
-            let over = |since: Moment, longest| {
-                let since = since.at();
-                since.is_some_and(|since| since.plus(longest) <= now)
-            };
-            match state {
-                EntryState::Finished { .. } => None,
-                EntryState::Queued { .. } => {
-                    over(entry.queued, terms.max_wait?).then_some(Deed::End)
-                }
-                EntryState::Started { .. } if !over(entry.started, terms.max_hold?) => None,
-                EntryState::Started { .. } if terms.asked == Moment::Never => Some(Deed::Ask),
-                EntryState::Started { .. } => over(terms.asked, HOLD_GRACE).then_some(Deed::End),
-            }
-        })
+        let untouched = |entry: &&Arc<Entry>| self.overlay.get(&entry.run).is_none();
+        let due = self.base.deadlines().take_while(|(at, _)| *at <= now);
+        let due = due.map(|(_, entry)| entry).filter(untouched);
+        let changed = self.overlay.entries();
+        let changed = changed.filter(|entry| entry.deadline().is_some_and(|at| at <= now));
+        let meant = due.chain(changed).map(|entry| {
+            let asks = entry.is_started() && entry.terms().asked == Moment::Never;
+            (Arc::clone(entry), if asks { Deed::Ask } else { Deed::End })
+        });
+        let meant = meant.collect();
+        self.sweep(RunOutcome::TimedOut, meant)
     }
 
     /// Does to each run what is to be done to it, in the order of their arrival.
-    fn sweep(&mut self, outcome: RunOutcome, deed: impl Fn(&Entry) -> Option<Deed>) -> Outcome {
-        let entries = self.current_entries();
-        let mut meant: Vec<_> = entries
-            .filter_map(|entry| Some((Arc::clone(entry), deed(entry)?)))
-            .collect();
+    fn sweep(&mut self, outcome: RunOutcome, mut meant: Vec<(Arc<Entry>, Deed)>) -> Outcome {
         meant.sort_unstable_by_key(|(entry, _)| entry.ticket);
         let mut affected = Vec::new();
         for (entry, deed) in meant {

@@ -148,7 +148,7 @@ pub enum Command {
     /// End a pause.
     Resume,
     /// Give the slot of a started run back and restore its place in the queue: its work
-    /// certainly did not begin.
+    /// certainly did not begin. One that was asked to end meanwhile ends as cancelled.
     Requeue {
         /// The run.
         run: PipelineRunKey,

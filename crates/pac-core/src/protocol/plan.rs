@@ -253,8 +253,8 @@ impl<'a> Plan<'a> {
     }
 
     /// Ends a run so that it may be admitted again.
-    pub(super) fn give_up(&mut self, entry: Entry) {
-        self.finish_entry(entry, RunOutcome::Cancelled, true);
+    pub(super) fn give_up(&mut self, entry: Entry, outcome: RunOutcome) {
+        self.finish_entry(entry, outcome, true);
     }
 
     fn finish_entry(&mut self, entry: Entry, outcome: RunOutcome, abandoned: bool) {

@@ -7,6 +7,9 @@ use crate::name::PipelineRunKey;
 use crate::state::{Entry, EntryState, Head, Moment, Rank, RunKind, Terms, Weight};
 use crate::value::SessionId;
 
+/// A run that takes more slots than this is not told their numbers: its record would be long.
+const MOST_NUMBERED: u16 = 256;
+
 /// How many waiting runs are looked at for one that fits where the next one does not.
 const LOOKED_AT: usize = 1_000;
 
@@ -30,8 +33,8 @@ impl Plan<'_> {
             self.alive.push(session);
         }
         // A run that goes on with another session keeps its slots.
-        let numbers = (entry.terms().numbered && !entry.is_started())
-            .then(|| self.free_numbers(entry.weight()));
+        let is_told = entry.terms().numbered && entry.weight().get() <= MOST_NUMBERED;
+        let numbers = (is_told && !entry.is_started()).then(|| self.free_numbers(entry.weight()));
         move |entry| {
             let entry = match numbers {
                 None => entry,
@@ -106,7 +109,11 @@ impl Plan<'_> {
             let next = if fits {
                 Some((next, session))
             } else {
-                self.lighter(next)
+                let lighter = self.lighter(&next);
+                if lighter.is_some() {
+                    self.note_passed(next);
+                }
+                lighter
             };
             let Some((next, session)) = next else {
                 break;
@@ -124,16 +131,20 @@ impl Plan<'_> {
         let session = self.issuer.session;
         self.head.queued > 0
             && self.head.admits(Weight::ONE)
-            && self
-                .next_waiter()
-                .is_some_and(|(next, owner)| owner == session && self.head.admits(next.weight()))
+            && self.next_waiter().is_some_and(|(next, owner)| {
+                if self.head.admits(next.weight()) {
+                    return owner == session;
+                }
+                let lighter = self.lighter(&next);
+                lighter.is_some_and(|(_, owner)| owner == session)
+            })
     }
 
     /// The first waiter that can be granted a slot, and the session to grant it to. A durable
     /// run without a live owner goes to the issuer if the issuer can start it; else it keeps its
     /// place until a process that can start it issues a command. One that needs more slots than there
     /// are keeps its place until there are as many.
-    fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
+    pub(super) fn next_waiter(&mut self) -> Option<(Entry, SessionId)> {
         let grantee = Grantee::of(self);
         let arrival = self.arrivals.iter().find_map(|(rank, run)| {
             let entry = self.overlay.get(run)?;
@@ -167,24 +178,31 @@ impl Plan<'_> {
 
     /// The first waiter that fits where `first`, which is the next one, does not: if the repository
     /// lets runs go before it, and not as many as may have done so yet.
-    fn lighter(&mut self, first: Entry) -> Option<(Entry, SessionId)> {
-        let most = self.head.policy.as_ref()?.rules.backfill?;
-        let passed = first.terms().passed;
-        if passed >= most.get() {
+    fn lighter(&self, first: &Entry) -> Option<(Entry, SessionId)> {
+        if !self.may_be_passed(first) {
             return None;
         }
         let grantee = Grantee::of(self);
-        let found = self.waiters().take(LOOKED_AT).find_map(|entry| {
+        self.waiters().take(LOOKED_AT).find_map(|entry| {
             let session = grantee.of_entry(&self.head, entry)?;
             let fits = self.head.admits(entry.weight());
             fits.then(|| (entry.clone(), session))
-        })?;
+        })
+    }
+
+    fn may_be_passed(&self, first: &Entry) -> bool {
+        let policy = self.head.policy.as_ref();
+        let most = policy.and_then(|policy| policy.rules.backfill);
+        most.is_some_and(|most| first.terms().passed < most.get())
+    }
+
+    /// Another run goes before the next one, which does not fit.
+    fn note_passed(&mut self, first: Entry) {
         let terms = Terms {
-            passed: passed + 1,
+            passed: first.terms().passed + 1,
             ..first.terms().clone()
         };
         self.change(first, |first| first.with_terms(terms));
-        Some(found)
     }
 
     /// All runs that wait, in order, as the commands applied so far have left them.
@@ -203,7 +221,8 @@ impl Plan<'_> {
         })
     }
 
-    /// Puts down what the first waiter needs that there are slots enough for at all.
+    /// Puts down what the first waiter needs that there are slots enough for at all, or the least of
+    /// those that may go before it.
     pub(super) fn note_needs(&mut self) {
         let Some(policy) = &self.head.policy else {
             return;
@@ -212,8 +231,16 @@ impl Plan<'_> {
             0
         } else {
             let fits = |entry: &&Entry| is_possible(&self.head, entry);
-            let first = self.waiters().find(fits);
-            first.map_or(u32::MAX, |first| first.weight().surplus())
+            let mut possible = self.waiters().filter(fits);
+            let first = possible.next();
+            let least = first
+                .filter(|first| self.may_be_passed(first))
+                .and_then(|_| {
+                    let others = possible.take(LOOKED_AT);
+                    others.map(|entry| entry.weight().surplus()).min()
+                });
+            let needs = first.map_or(u32::MAX, |first| first.weight().surplus());
+            least.map_or(needs, |least| least.min(needs))
         };
         if policy.needs != needs {
             self.head.policy_mut().needs = needs;

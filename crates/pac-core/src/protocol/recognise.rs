@@ -22,7 +22,14 @@ pub fn recognise(
     let own = entry.is_some_and(|entry| entry.owner() == Some(session) && is_meant(entry));
     match (command, outcome) {
         (Command::Release { outcome: asked, .. }, outcome) => ended_as(*asked, uncertain, outcome),
-        (Command::Cancel { .. } | Command::Abandon { .. }, outcome) => {
+        (Command::Cancel { .. }, outcome) => ended_as(RunOutcome::Cancelled, uncertain, outcome),
+        (Command::Abandon { owner, .. }, outcome) => {
+            // What was owned by a session that is over ended as such, unless the current one had it
+            // again by then.
+            let outcome = match *owner == session {
+                true => outcome,
+                false => ended_as(RunOutcome::Expired, uncertain, outcome),
+            };
             ended_as(RunOutcome::Cancelled, uncertain, outcome)
         }
         (Command::Requeue { .. }, Outcome::Admitted { created, .. }) if own => Outcome::Admitted {

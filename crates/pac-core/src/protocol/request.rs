@@ -165,7 +165,7 @@ impl RunRequest {
     }
 
     /// The same request, for a run that is to be told which slots it has: the smallest numbers that
-    /// no other run has which was told its own.
+    /// no other run has which was told its own. One that takes more than 256 slots is told none.
     #[must_use]
     pub fn numbered(self) -> Self {
         self.wishing(|wishes| wishes.terms.numbered = true)

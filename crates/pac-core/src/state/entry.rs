@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::terms::{Terms, Weight};
 use crate::name::{Group, PipelineRunKey, Uid};
-use crate::protocol::RunRequest;
+use crate::protocol::{HOLD_GRACE, RunRequest};
 use crate::value::{FencingToken, Priority, Revision, SessionId, Ticket, Timestamp};
 
 /// What happens to a run when the session that owns it dies.
@@ -198,19 +198,6 @@ impl Entry {
         self.with_terms(terms)
     }
 
-    /// The same run as it waits again: nobody has asked it to end.
-    #[must_use]
-    pub(crate) fn at_rest(self) -> Self {
-        if self.terms().asked == Moment::Never {
-            return self.without_slots();
-        }
-        let terms = Terms {
-            asked: Moment::Never,
-            ..self.terms().clone()
-        };
-        self.with_terms(terms).without_slots()
-    }
-
     /// How many slots it takes while it runs.
     #[must_use]
     pub fn weight(&self) -> Weight {
@@ -221,6 +208,24 @@ impl Entry {
     #[must_use]
     pub fn group(&self) -> Option<&Group> {
         self.terms().group.as_ref()
+    }
+
+    /// When its time is over, by the store's clock: to wait, to hold its slots, or to end after it was
+    /// asked to because of that. `None` where it has as much as it wants.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let terms = self.terms.as_deref()?;
+        match self.state {
+            EntryState::Queued { .. } => Some(self.queued.at()?.plus(terms.max_wait?)),
+            EntryState::Started { .. } => {
+                let held = self.started.at()?.plus(terms.max_hold?);
+                Some(match terms.asked {
+                    Moment::Never => held,
+                    asked => held.max(asked.at()?.plus(HOLD_GRACE)),
+                })
+            }
+            EntryState::Finished { .. } => None,
+        }
     }
 
     /// Whether it waits.

@@ -54,6 +54,15 @@ pub enum Absorb {
     Incomplete,
 }
 
+/// Why an entry cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+enum Unfit {
+    #[error("run {0} has a ticket or token that the head has not given out yet")]
+    FromNowhere(PipelineRunKey),
+    #[error("two runs wait in the place of run {0}")]
+    PlaceTaken(PipelineRunKey),
+}
+
 /// An entry in a set, looked up by its run.
 #[derive(Debug, Clone)]
 struct ByRun(Arc<Entry>);
@@ -93,6 +102,8 @@ pub struct RepositoryState {
     /// The numbers of the slots of those that know theirs, and how many have each: more than one only
     /// while a snapshot is taken in.
     numbers: BTreeMap<u32, usize>,
+    /// When the time of waiting and running runs is over that have an end.
+    deadlines: BTreeSet<(Timestamp, PipelineRunKey)>,
     /// The waiting and running runs of each group.
     groups: BTreeMap<Group, BTreeSet<PipelineRunKey>>,
     /// Finished entries, oldest first; some may have been replaced since, by a newer record or
@@ -114,6 +125,7 @@ impl RepositoryState {
             started: 0,
             surplus: 0,
             numbers: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
             groups: BTreeMap::new(),
             finished: VecDeque::new(),
             finished_count: 0,
@@ -177,6 +189,12 @@ impl RepositoryState {
         runs.filter_map(|run| self.entry(run))
     }
 
+    /// The waiting and running runs whose time has an end, the first one first, and that time.
+    pub(crate) fn deadlines(&self) -> impl Iterator<Item = (Timestamp, &Arc<Entry>)> {
+        let deadlines = self.deadlines.iter();
+        deadlines.filter_map(|(deadline, run)| Some((*deadline, self.entry(run)?)))
+    }
+
     /// The waiting runs in the order in which they start.
     pub fn queue(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.queue.iter()
@@ -224,15 +242,22 @@ impl RepositoryState {
                 });
             }
             Some(_) => {
-                // A run that waits may have taken the place of one that ended with the same commit.
-                let takes_a_place =
-                    |entry: &&Arc<Entry>| entry.is_queued() && entry.group().is_some();
-                let others = snapshot
-                    .entries
-                    .iter()
-                    .filter(|entry| !takes_a_place(entry));
-                for entry in others.chain(snapshot.entries.iter().filter(takes_a_place)) {
-                    let before = self.put(entry, &snapshot.head)?;
+                // A run may have taken the place of another one that has changed too: all of them
+                // leave the queue before the first one takes a place.
+                let apart = snapshot.entries.len() > 1;
+                for entry in snapshot.entries.iter().filter(|_| apart) {
+                    let before = self.entries.get(&entry.run).map(|before| &before.0);
+                    if let Some(before) = before.filter(|before| before.is_queued()) {
+                        self.queue.remove(Rank::of(before));
+                    }
+                }
+                for entry in &snapshot.entries {
+                    let before = match self.put(entry, &snapshot.head, apart) {
+                        Ok(before) => before,
+                        // The record of who had the place is gone, and with it what became of that.
+                        Err(Unfit::PlaceTaken(_)) => return Ok(Absorb::Incomplete),
+                        Err(unfit) => return Err(unfit.to_string()),
+                    };
                     changed(before.as_ref(), Some(entry));
                 }
             }
@@ -243,11 +268,13 @@ impl RepositoryState {
                 self.surplus = 0;
                 self.numbers.clear();
                 self.groups.clear();
+                self.deadlines.clear();
                 self.finished.clear();
                 self.finished_count = 0;
                 for entry in &snapshot.entries {
                     let before = known.take(&entry.run).map(|entry| entry.0);
-                    if self.put(entry, &snapshot.head)?.is_some() {
+                    let before_it = self.put(entry, &snapshot.head, false);
+                    if before_it.map_err(|unfit| unfit.to_string())?.is_some() {
                         return Err(format!("run {} is there twice", entry.run));
                     }
                     changed(before.as_ref(), Some(entry));
@@ -313,17 +340,22 @@ impl RepositoryState {
         }
     }
 
-    /// How many runs wait and hold slots, and how many slots the latter take beyond one each.
+    /// How many runs wait and hold slots, and how many slots the latter take beyond one each, as far as
+    /// a head can count.
     fn counts(&self) -> (usize, usize, u64) {
-        (self.queue.len(), self.started, self.surplus)
+        let surplus = self.surplus.min(u32::MAX.into());
+        (self.queue.len(), self.started, surplus)
     }
 
-    fn put(&mut self, entry: &Arc<Entry>, head: &Head) -> Result<Option<Arc<Entry>>, String> {
+    /// Takes an entry in; `left` when what it takes the place of has left the queue already.
+    fn put(
+        &mut self,
+        entry: &Arc<Entry>,
+        head: &Head,
+        left: bool,
+    ) -> Result<Option<Arc<Entry>>, Unfit> {
         if entry.ticket > head.last_ticket || entry.token() > Some(head.last_token) {
-            return Err(format!(
-                "run {} has a ticket or token that the head has not given out yet",
-                entry.run
-            ));
+            return Err(Unfit::FromNowhere(entry.run.clone()));
         }
         let before = self.entries.replace(ByRun(Arc::clone(entry)));
         let before = before.map(|before| before.0);
@@ -342,7 +374,9 @@ impl RepositoryState {
         self.note_terms(entry);
         match before.as_ref().map(|before| (before, before.state)) {
             Some((before, EntryState::Queued { .. })) => {
-                self.queue.remove(Rank::of(before));
+                if !left {
+                    self.queue.remove(Rank::of(before));
+                }
             }
             Some((before, EntryState::Started { .. })) => {
                 self.started -= 1;
@@ -354,7 +388,7 @@ impl RepositoryState {
         match entry.state {
             EntryState::Queued { .. } => {
                 if !self.queue.insert(Arc::clone(entry)) {
-                    return Err(format!("two runs wait in the place of run {}", entry.run));
+                    return Err(Unfit::PlaceTaken(entry.run.clone()));
                 }
             }
             EntryState::Started { .. } => {
@@ -382,6 +416,9 @@ impl RepositoryState {
                 }
             }
         }
+        if let Some(deadline) = entry.deadline() {
+            self.deadlines.remove(&(deadline, entry.run.clone()));
+        }
         if let Some(group) = &terms.group
             && let Some(runs) = self.groups.get_mut(group)
         {
@@ -398,6 +435,9 @@ impl RepositoryState {
         };
         for number in &terms.slots {
             *self.numbers.entry(*number).or_default() += 1;
+        }
+        if let Some(deadline) = entry.deadline() {
+            self.deadlines.insert((deadline, entry.run.clone()));
         }
         if let Some(group) = &terms.group {
             let runs = self.groups.entry(group.clone()).or_default();

@@ -5,7 +5,7 @@ mod request;
 
 use std::sync::Arc;
 
-use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit};
+use pac_core::driver::{BatchOutcome, CommitOutcome, RepositoryCommit, check_slots};
 use pac_core::effect::Effect;
 use pac_core::protocol::Changes;
 use pac_core::state::Snapshot;
@@ -307,6 +307,7 @@ impl Prepared {
             head: self.snapshot.head,
             entries: self.snapshot.entries,
             alive: self.alive.into_iter().skip(1).collect(),
+            // What is adopted, and what is granted, was judged before; its times stand by now.
             adopted: Vec::new(),
             remove: false,
         };
@@ -345,10 +346,11 @@ fn all_failed(mut outcomes: Vec<CommitOutcome>) -> BatchOutcome {
 }
 
 /// # Errors
-/// `Corrupt` for counters that no store may hold.
+/// `Corrupt` for counters that no store may hold, and for runs that would be started beyond the limit.
 pub(super) fn may_be_written(changes: &Changes) -> Result<(), Error> {
     let refused = |reason| Error::new(ErrorKind::Corrupt, "commit", reason);
-    changes.check_counters().map_err(refused)
+    changes.check_counters().map_err(refused)?;
+    check_slots(changes).map_err(refused)
 }
 
 fn size_of(transaction: &Transaction) -> usize {

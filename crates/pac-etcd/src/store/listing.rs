@@ -42,7 +42,7 @@ impl Store {
             end: end_of(&prefix),
             limit: match filter {
                 ListFilter::All => limit.min(PAGE),
-                ListFilter::Startable => PAGE,
+                ListFilter::Startable | ListFilter::Timed => PAGE,
             },
             ..Range::default()
         };

@@ -63,7 +63,9 @@ async fn the_lost_answer_to_a_second_request_leaves_its_commits_unknown() {
     let etcd = mock().await;
     let (driver, others) = (driver(&etcd).await, manager(&etcd).await);
     let minute = Duration::from_secs(60);
-    let session = driver.open_session(SessionTtl::new(minute, minute)).await;
+    let session = driver
+        .open_session(SessionTtl::new(minute, minute), &crate::support::me())
+        .await;
     let session = session.unwrap();
     let keys = ["a", "b", "c"].map(repository);
     for (name, fault, is_done) in [

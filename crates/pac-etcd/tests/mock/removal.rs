@@ -56,7 +56,10 @@ async fn fill(manager: &ConcurrencyManager, key: &RepositoryKey, ended: usize, w
 
 async fn session(driver: &EtcdDriver) -> SessionId {
     let ttl = SessionTtl::new(60 * MINUTE, 60 * MINUTE);
-    driver.open_session(ttl).await.unwrap()
+    driver
+        .open_session(ttl, &crate::support::me())
+        .await
+        .unwrap()
 }
 
 /// The number of keys under this one, after the prefix of all.

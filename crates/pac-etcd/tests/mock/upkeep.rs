@@ -240,7 +240,10 @@ async fn a_full_store_can_be_read_by_a_process_that_connects() {
     let etcd = mock().await;
     let writes = driver(&etcd).await;
     let ttl = SessionTtl::new(MINUTE, MINUTE);
-    writes.open_session(ttl).await.unwrap();
+    writes
+        .open_session(ttl, &crate::support::me())
+        .await
+        .unwrap();
     etcd.faults().exceed_quota(true);
     let reads = driver(&etcd).await;
     assert!(!reads.load(&repository("web"), None).await.unwrap().exists);
@@ -252,7 +255,10 @@ async fn a_full_store_can_be_read_by_a_process_that_connects() {
                 && f.text().contains("NOSPACE")),
         "{found:?}"
     );
-    let refused = reads.open_session(ttl).await.unwrap_err();
+    let refused = reads
+        .open_session(ttl, &crate::support::me())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("NOSPACE"), "{refused}");
     assert_eq!(reads.dead_sessions().await.unwrap(), []);
 }
@@ -296,7 +302,10 @@ async fn dead_sessions_with_nothing_left_are_forgotten_at_once() {
     let (short, long) = (Duration::from_secs(10), 100 * 60 * MINUTE);
     for _ in 0..100 {
         let ttl = SessionTtl::new(short, long);
-        sweeper.open_session(ttl).await.unwrap();
+        sweeper
+            .open_session(ttl, &crate::support::me())
+            .await
+            .unwrap();
     }
     sleep(Duration::from_secs(15)).await;
     let before = (asked(&etcd, Operation::Txn), asked(&etcd, Operation::Range));
@@ -348,7 +357,10 @@ async fn any_answer_ends_the_pause_of_the_watch() {
         etcd.faults().elect_leader();
         let begun = Instant::now();
         // Tells of a change, and is answered.
-        driver.open_session(ttl).await.unwrap();
+        driver
+            .open_session(ttl, &crate::support::me())
+            .await
+            .unwrap();
         let manager = ConcurrencyManager::open(
             self::driver(&etcd).await,
             ManagerOptions::default().with_keep_alive_on(KeepAliveOn::Task),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pac_core::SessionIdentity;
 use pac_core::driver::{Driver, Retention};
 use pac_core::manager::{ConcurrencyManager, ManagerOptions};
 use pac_etcd::{EtcdDriver, EtcdOptions};
@@ -29,6 +30,11 @@ pub(crate) fn options(endpoints: impl IntoIterator<Item = impl Into<String>>) ->
     let number = LAST.fetch_add(1, Ordering::Relaxed);
     options.prefix = format!("/test-{}-{number}/", std::process::id());
     options
+}
+
+/// Who opens sessions here.
+pub(crate) fn me() -> SessionIdentity {
+    SessionIdentity::of_this_process()
 }
 
 /// Finished runs vanish while a test waits.

@@ -4,8 +4,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use pac_core::Limit;
+use pac_core::manager::Paused;
 use pac_pipelines::sections::section_of;
-use pac_pipelines::{Notice, What};
+use pac_pipelines::{Notice, What, vocabulary};
 
 /// The controller, as events name it.
 const REPORTER: &str = "pac-concurrency";
@@ -40,11 +41,13 @@ impl Told {
                 of,
                 running,
                 limit,
+                pause,
                 ..
             } => {
-                let most = most(*limit);
+                let (most, paused) = (most(*limit), paused(pause.as_ref()));
                 let note = format!(
-                    "queued at position {position} of {of} in {repository}, {running} running{most}"
+                    "queued at position {position} of {of} in {repository}, {running} \
+                     running{most}{paused}"
                 );
                 ("Queued", "Queue", false, note)
             }
@@ -73,6 +76,49 @@ impl Told {
                 let note = format!("cancelled in the store of {repository}: it is ended{form}");
                 ("CancelledInStore", "Cancel", false, note)
             }
+            What::Superseded { group } => {
+                let group = group
+                    .as_ref()
+                    .map_or_else(String::new, |group| format!(" {group}"));
+                let note = format!(
+                    "a newer run of its group{group} has taken its place in {repository}: it is \
+                     cancelled"
+                );
+                ("Superseded", "Cancel", false, note)
+            }
+            What::AskedToEnd { runs } => {
+                let form = if *runs {
+                    "; its finally tasks run"
+                } else {
+                    " before it started"
+                };
+                let note = format!(
+                    "asked to end, by a newer run of its group, by an operator, or because it has \
+                     held its slot in {repository} for as long as it may: it is cancelled{form}"
+                );
+                ("AskedToEnd", "Cancel", false, note)
+            }
+            What::TimedOut { runs } => {
+                let (did, annotation) = if *runs {
+                    ("held its slot", vocabulary::MAX_HOLD)
+                } else {
+                    ("waited", vocabulary::MAX_WAIT)
+                };
+                let note = format!(
+                    "it has {did} in {repository} for as long as it may ({annotation}): it is \
+                     cancelled"
+                );
+                ("TimedOut", "Cancel", true, note)
+            }
+            What::QueueFull { max_queued } => {
+                let most = max_queued.map_or_else(String::new, |most| format!(": {most}"));
+                let note = format!(
+                    "as many runs wait in {repository} as may{most} ({}): it is cancelled; start it \
+                     again later, or have more wait",
+                    vocabulary::MAX_QUEUED
+                );
+                ("QueueFull", "Cancel", true, note)
+            }
             What::StartedUnprepared { missing } => {
                 let note = format!(
                     "started although Pipelines-as-Code {missing}, for which it was waited: it may \
@@ -81,7 +127,7 @@ impl Told {
                 ("StartedUnprepared", "Start", true, note)
             }
             What::InTwoModes { limited_by } => {
-                let annotation = pac_pipelines::vocabulary::LIMIT;
+                let annotation = vocabulary::LIMIT;
                 let note = if limited_by == repository {
                     format!(
                         "not managed: {repository} has both spec.concurrency_limit and the \
@@ -190,6 +236,14 @@ fn section(notice: &Notice) -> String {
 fn most(limit: Limit) -> String {
     match limit.get() {
         Some(limit) => format!(" of at most {limit}"),
+        None => String::new(),
+    }
+}
+
+fn paused(pause: Option<&Paused>) -> String {
+    match pause.map(|pause| &pause.reason) {
+        Some(Some(reason)) => format!("; none starts, it is paused: {reason}"),
+        Some(None) => "; none starts, it is paused".to_owned(),
         None => String::new(),
     }
 }

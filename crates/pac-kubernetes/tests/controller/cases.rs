@@ -40,4 +40,9 @@ cases! {
     together::ten_runs_with_limit_one_start_in_their_order_and_never_overlap,
     together::two_controllers_share_a_store_and_one_ends_in_the_middle,
     together::a_limit_is_used_to_the_full_and_a_raised_one_at_once,
+    wishes::cancel_in_progress_works_with_a_limit,
+    wishes::a_full_queue_refuses_a_run_and_says_why,
+    wishes::a_paused_repository_starts_nothing_until_the_annotation_goes,
+    wishes::a_weighted_run_takes_its_slots_in_one_step,
+    wishes::a_run_that_waits_for_too_long_is_cancelled_and_told_so,
 }

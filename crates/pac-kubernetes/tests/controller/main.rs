@@ -27,4 +27,5 @@ mod setting;
 mod together;
 mod two_modes;
 mod webhook;
+mod wishes;
 mod world;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pac_core::manager::Admission;
 use pac_core::state::RunOutcome;
-use pac_core::{PipelineRunKey, RepositoryKey};
+use pac_core::{ErrorKind, PipelineRunKey, RepositoryKey};
 
 use super::PipelinesController;
 use super::engine::Engine;
@@ -24,8 +24,13 @@ pub enum Creation {
         /// Its position as far as is known: 1 is next.
         position: Option<usize>,
     },
-    /// It has ended already.
+    /// It has ended already, or is ended because as many wait as may.
     Finished(RunOutcome),
+    /// It takes more slots than there are: it is held back, and waits for that to be mended.
+    TooHeavy {
+        /// Which annotation, and the cure.
+        message: String,
+    },
     /// Another controller decides about it, or it belongs to no Repository that is known: it was
     /// left as it is.
     LeftAlone,
@@ -96,8 +101,16 @@ impl Engine {
             .collect();
         let (admissions, failed) = self.admit_all(repository, effective, requests).await;
         let mut to_hold = Vec::new();
+        let mut refused = Vec::new();
         for ((run, answer), admission) in runs.into_iter().zip(admissions) {
             self.tell_invalid(repository, run);
+            let admission = match admission {
+                Ok(admission) => admission,
+                Err(error) => {
+                    refused.push((run, answer, error));
+                    continue;
+                }
+            };
             self.tell_queued(repository, run, &admission, false);
             match &admission {
                 Admission::Started(_) => *answer = Creation::Started,
@@ -116,6 +129,24 @@ impl Engine {
             }
         }
         failed?;
+        for (run, answer, error) in refused {
+            match error.kind() {
+                ErrorKind::QueueFull => {
+                    *answer = Creation::Finished(RunOutcome::QueueFull);
+                }
+                ErrorKind::InvalidInput => {
+                    let message = self.too_heavy(repository, run, effective, &error);
+                    *answer = Creation::TooHeavy { message };
+                }
+                _ => return Err(error.into()),
+            }
+            if run.spec_status == SpecStatus::Pending {
+                self.refused(repository, run, effective, error).await?;
+            } else {
+                // Held back, it is looked at, and asks again.
+                to_hold.push((run, answer));
+            }
+        }
         for (run, answer) in to_hold {
             self.hold_back(repository, run, answer).await?;
         }

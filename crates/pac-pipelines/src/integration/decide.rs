@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use pac_core::manager::{RepositoryStatus, RunStatus};
-use pac_core::state::RunOutcome;
+use pac_core::state::{Moment, RunOutcome};
 use pac_core::{PipelineRunKey, SessionId, Uid};
 
 use super::phase::Phase;
@@ -27,6 +27,8 @@ pub enum Known {
         uid: Uid,
         /// The controller that holds it.
         holder: Holder,
+        /// It was asked to end.
+        asked: bool,
     },
     /// It has ended.
     Finished {
@@ -71,6 +73,7 @@ impl Known {
                 } else {
                     holder(run.session)
                 },
+                asked: run.terms.asked != Moment::Never,
             },
             RunStatus::Finished(run) if !run.abandoned => Self::Finished {
                 uid: run.uid.clone(),
@@ -134,9 +137,15 @@ pub enum Step {
     /// Its slot was given up because no controller looked after it, but it never started: record
     /// it, and queue it in its old place.
     Readmit,
-    /// It runs: record it, also beyond the limit. If the store answers that it was cancelled, it
-    /// was cancelled in the store alone: end it in the cluster.
+    /// It runs: record it, also beyond the limit. If the store answers that it has ended, it was
+    /// ended in the store alone: end it in the cluster.
     Adopt,
+    /// It runs, and was asked in the store to end: ask the cluster to end it. It keeps its slot until
+    /// it has.
+    AskToEnd,
+    /// It was granted a slot and asked to end before it started: ask the cluster to end it at once,
+    /// so that no `finally` tasks run; then free the slot.
+    EndBeforeStart,
     /// It holds a slot and has ended: free the slot.
     Release(RunOutcome),
     /// It ran to its end while the store had it waiting: record both.
@@ -177,7 +186,8 @@ pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
             Holder::Us | Holder::Other => Step::Nothing,
             Holder::Nobody => Step::Admit,
         },
-        (Phase::Held, Known::Started { holder, .. }) => match holder {
+        (Phase::Held, Known::Started { holder, asked, .. }) => match holder {
+            Holder::Us | Holder::Nobody if *asked => Step::EndBeforeStart,
             Holder::Us | Holder::Nobody => Step::Admit,
             Holder::Other => Step::Nothing,
         },
@@ -185,13 +195,18 @@ pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
         // Taken back by a controller that had asked for it, or ended for good: the store knows.
         (Phase::Held, Known::Finished { .. }) => Step::Admit,
         (Phase::Running, Known::Unknown | Known::Queued { .. }) => Step::Adopt,
-        (Phase::Running, Known::Started { holder, .. }) => match holder {
+        (Phase::Running, Known::Started { holder, asked, .. }) => match holder {
+            Holder::Us if *asked => Step::AskToEnd,
             Holder::Us | Holder::Other => Step::Nothing,
             Holder::Nobody => Step::Adopt,
         },
         (Phase::Running, Known::Finished { outcome, .. }) => match outcome {
-            RunOutcome::Expired | RunOutcome::Cancelled => Step::Adopt,
-            _ => Step::Nothing,
+            RunOutcome::Expired
+            | RunOutcome::Cancelled
+            | RunOutcome::Superseded
+            | RunOutcome::TimedOut => Step::Adopt,
+            // Released by the controller that saw its end, or refused and run by its user.
+            RunOutcome::Completed | RunOutcome::Failed | RunOutcome::QueueFull => Step::Nothing,
         },
         (Phase::Done(outcome), Known::Started { .. }) => Step::Release(outcome),
         (Phase::Done(RunOutcome::Cancelled), Known::Queued { .. }) => Step::Leave,
@@ -226,6 +241,15 @@ mod tests {
         Known::Started {
             uid: uid("u"),
             holder,
+            asked: false,
+        }
+    }
+
+    fn asked(holder: Holder) -> Known {
+        Known::Started {
+            uid: uid("u"),
+            holder,
+            asked: true,
         }
     }
 
@@ -240,7 +264,7 @@ mod tests {
     #[test]
     fn the_store_is_brought_to_what_the_cluster_shows() {
         use Holder::{Nobody, Other, Us};
-        use RunOutcome::{Cancelled, Completed, Expired, Failed};
+        use RunOutcome::{Cancelled, Completed, Expired, Failed, Superseded, TimedOut};
         let graceful = Phase::Ending { graceful: true };
         let at_once = Phase::Ending { graceful: false };
         for (phase, known, step) in [
@@ -254,6 +278,18 @@ mod tests {
             (Phase::Held, finished(Expired), Step::Readmit),
             (Phase::Held, finished(Cancelled), Step::Admit),
             (Phase::Held, finished(Completed), Step::Admit),
+            (Phase::Held, finished(Superseded), Step::Admit),
+            (Phase::Held, finished(TimedOut), Step::Admit),
+            (Phase::Held, asked(Us), Step::EndBeforeStart),
+            (Phase::Held, asked(Nobody), Step::EndBeforeStart),
+            (Phase::Held, asked(Other), Step::Nothing),
+            (Phase::Running, asked(Us), Step::AskToEnd),
+            (Phase::Running, asked(Other), Step::Nothing),
+            (Phase::Running, asked(Nobody), Step::Adopt),
+            (Phase::Running, finished(Superseded), Step::Adopt),
+            (Phase::Running, finished(TimedOut), Step::Adopt),
+            (graceful, asked(Us), Step::EndAtOnce),
+            (Phase::Done(Cancelled), asked(Us), Step::Release(Cancelled)),
             (Phase::Running, Known::Unknown, Step::Adopt),
             (Phase::Running, queued(Us), Step::Adopt),
             (Phase::Running, started(Us), Step::Nothing),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use pac_core::manager::{Admission, RepositoryStatus};
+use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
 use pac_core::protocol::Ended;
 use pac_core::state::{RunKind, RunOutcome};
 use pac_core::{Error, PipelineRunKey, RepositoryKey};
@@ -83,10 +83,11 @@ impl Engine {
         failed
     }
 
-    /// Has a run ended in the cluster that was ended in the store alone, by an operator: it must
-    /// neither wait for ever nor start. Without a slot, `finally` tasks are run only of what runs.
-    /// True when the cluster was asked to. What the store has of it decides: a slot that was lost
-    /// or given up, or that another run of the name has by now, is no end.
+    /// Has a run ended in the cluster that was ended in the store alone, by an operator, by a newer
+    /// run of its group or because its time was over: it must neither wait for ever nor start.
+    /// Without a slot, `finally` tasks are run only of what runs. True when the cluster was asked to.
+    /// What the store has of it decides: a slot that was lost or given up, or that another run of the
+    /// name has by now, is no end.
     pub(super) async fn end_in_cluster(
         &self,
         repository: &RepositoryKey,
@@ -99,10 +100,12 @@ impl Engine {
         let known = Known::of(&status, self.manager.session());
         let ends = match &known {
             Known::Finished { uid, outcome } if *uid == seen.uid => match outcome {
-                RunOutcome::Cancelled => true,
+                RunOutcome::Cancelled | RunOutcome::Superseded | RunOutcome::TimedOut => true,
                 RunOutcome::Expired => false,
                 // It was released before it started.
-                _ => !seen.has_started() && seen.spec_status == SpecStatus::Pending,
+                RunOutcome::Completed | RunOutcome::Failed | RunOutcome::QueueFull => {
+                    !seen.has_started() && seen.spec_status == SpecStatus::Pending
+                }
             },
             _ => false,
         };
@@ -112,31 +115,31 @@ impl Engine {
             }
             return Ok(false);
         }
-        let Some(now) = self.cluster.read(&seen.key).await? else {
+        let Some(now) = self.unchanged(seen).await? else {
             return Ok(false);
+        };
+        tracing::info!(run = %now.key, "the store has it as ended: the cluster is asked to end it");
+        let asked = self.cluster.request_end(&now.key, &now.uid, end_of(&now));
+        let requested = asked.await? == EndOutcome::Requested;
+        if requested {
+            self.tell_of(repository, &now, why_ended(&status, now.has_started()));
+        }
+        Ok(requested)
+    }
+
+    /// A run as it is now, past all caches; `None` where it has ended, is gone, or is not what was
+    /// `seen`: then it is looked at again.
+    pub(super) async fn unchanged(&self, seen: &RunView) -> Result<Option<RunView>, ClusterError> {
+        let Some(now) = self.cluster.read(&seen.key).await? else {
+            return Ok(None);
         };
         let same = |view: &RunView| (view.uid.clone(), view.spec_status.clone(), view.started);
         if same(&now) != same(seen) {
-            // What was decided was decided about an older state: it is looked at again.
+            // What was decided was decided about an older state.
             self.observe(ClusterEvent::RunApplied(now));
-            return Ok(false);
+            return Ok(None);
         }
-        if now.is_done() {
-            return Ok(false);
-        }
-        tracing::info!(run = %now.key, "the store has it as ended: the cluster is asked to end it");
-        let form = if now.has_started() {
-            SpecStatus::CancelledRunFinally
-        } else {
-            SpecStatus::Cancelled
-        };
-        let asked = self.cluster.request_end(&now.key, &now.uid, form);
-        let requested = asked.await? == EndOutcome::Requested;
-        if requested {
-            let runs = now.has_started();
-            self.tell_of(repository, &now, What::CancelledInStore { runs });
-        }
-        Ok(requested)
+        Ok(Some(now).filter(|now| !now.is_done()))
     }
 
     /// Takes a run out of its slot or out of the queue, so that it may ask again.
@@ -262,6 +265,28 @@ fn is_of_pipelines(status: &RepositoryStatus) -> bool {
     match kinds.next() {
         Some(first) => is_durable(first) && kinds.all(is_durable),
         None => status.limit_version.is_some(),
+    }
+}
+
+/// The form in which a run is ended: `finally` tasks are run only of what runs.
+pub(super) fn end_of(now: &RunView) -> SpecStatus {
+    if now.has_started() {
+        SpecStatus::CancelledRunFinally
+    } else {
+        SpecStatus::Cancelled
+    }
+}
+
+/// What people are told of a run that was ended in the store.
+fn why_ended(status: &RunStatus, runs: bool) -> What {
+    match status {
+        RunStatus::Finished(run) if run.outcome == RunOutcome::Superseded => What::Superseded {
+            group: run.terms.group.clone(),
+        },
+        RunStatus::Finished(run) if run.outcome == RunOutcome::TimedOut => What::TimedOut {
+            runs: run.started_at.is_some(),
+        },
+        _ => What::CancelledInStore { runs },
     }
 }
 

@@ -160,6 +160,9 @@ impl Engine {
             }
             Event::Ended {
                 repository, run, ..
+            }
+            | Event::CancelRequested {
+                repository, run, ..
             } => self.look_at(repository, run.clone()),
             // What ran in the name of the session before has to be looked after anew.
             Event::SessionOpened(_) => self.look_at_everything(),

@@ -1,15 +1,23 @@
 //! The limit in force for a Repository, and which announcement of it is the newest.
 
+use std::num::NonZeroU32;
+
+use pac_core::state::RulesChange;
 use pac_core::{Limit, LimitVersion};
 
 use crate::model::{RepositoryView, ResourceVersion};
+use crate::policy::QueuePolicies;
 
-/// The limit in force, as it is announced to the store.
+/// The limit in force, and the rules beside it, as they are announced to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EffectiveLimit {
     /// The limit.
     pub limit: Limit,
+    /// How many runs may wait; any number where there is none.
+    pub max_queued: Option<u32>,
+    /// How many lighter runs may go before one that does not fit; none where the order is strict.
+    pub backfill: Option<NonZeroU32>,
     /// The version of the newest object that it depends on; `None` where that cannot be
     /// compared, and the last announcement holds.
     pub version: Option<LimitVersion>,
@@ -35,23 +43,44 @@ impl EffectiveLimit {
     #[must_use]
     pub fn of(repository: &RepositoryView, global: GlobalLimit) -> Self {
         let own = repository.version;
-        match repository.limit {
-            Some(limit) => Self {
-                limit,
-                version: own.map(LimitVersion::from),
-            },
-            None => Self {
-                limit: global.limit.unwrap_or(Limit::UNLIMITED),
+        let effective = match repository.limit {
+            Some(limit) => Self::alone(limit, own.map(LimitVersion::from)),
+            None => Self::alone(
+                global.limit.unwrap_or(Limit::UNLIMITED),
                 // Without a global Repository's version there has never been anything to inherit.
-                version: own.map(|own| own.max(global.version.unwrap_or(own)).into()),
-            },
+                own.map(|own| own.max(global.version.unwrap_or(own)).into()),
+            ),
+        };
+        let policies = QueuePolicies::of(repository);
+        Self {
+            max_queued: policies.max_queued,
+            backfill: policies.backfill,
+            ..effective
         }
+    }
+
+    /// A limit without rules beside it.
+    pub(crate) fn alone(limit: Limit, version: Option<LimitVersion>) -> Self {
+        Self {
+            limit,
+            max_queued: None,
+            backfill: None,
+            version,
+        }
+    }
+
+    /// What is announced.
+    pub(crate) fn rules(&self) -> RulesChange {
+        RulesChange::limit(self.limit)
+            .with_max_queued(self.max_queued)
+            .with_backfill(self.backfill)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vocabulary;
 
     fn repository(limit: u32, version: u64) -> RepositoryView {
         let mut view = RepositoryView::new("ci/r".parse().unwrap()).with_limit(Limit::new(limit));
@@ -95,6 +124,20 @@ mod tests {
         ];
         assert_eq!(steps.map(|(limit, _)| limit), [5, 2, 5, 7, 0]);
         assert!(steps.is_sorted_by(|a, b| a.1 < b.1), "{steps:?}");
+    }
+
+    #[test]
+    fn the_rules_beside_the_limit_are_its_own_repositorys() {
+        let mut view = repository(0, 10);
+        for (name, value) in [
+            (vocabulary::MAX_QUEUED, "3"),
+            (vocabulary::ORDER, "backfill:2"),
+        ] {
+            view.annotations.insert(name.to_owned(), value.to_owned());
+        }
+        let rules = EffectiveLimit::of(&view, global(5, 20)).rules();
+        let wanted = RulesChange::limit(Limit::new(5)).with_max_queued(Some(3));
+        assert_eq!(rules, wanted.with_backfill(NonZeroU32::new(2)));
     }
 
     #[test]

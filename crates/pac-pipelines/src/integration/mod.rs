@@ -14,10 +14,16 @@
 //! - What the cluster runs is counted, also beyond the limit; then nothing else starts.
 //! - A [section](crate::sections) is looked at in the same way, as a repository of the store that
 //!   no Repository of the cluster stands behind.
-//! - A run that was cancelled in the store alone, as by `pac cancel`, never starts: with the next
-//!   comparison at the latest, the cluster is asked to end it.
+//! - A run that was ended in the store alone, as by `pac cancel`, by a newer run of its group or
+//!   because it has waited for as long as it may, never starts: with the next comparison at the
+//!   latest, the cluster is asked to end it, and its `finally` tasks do not run.
+//! - A running run that was asked to end in the store is asked to end in the cluster, as
+//!   Pipelines-as-Code does it, and keeps its slot until it has ended.
 
+mod admit;
+mod asked;
 mod batch;
+mod carry_out;
 mod creation;
 mod decide;
 mod ends;
@@ -31,6 +37,7 @@ mod phase;
 mod plan;
 mod ready;
 mod recovery;
+mod rules;
 mod sections;
 pub(crate) mod seen;
 mod start;

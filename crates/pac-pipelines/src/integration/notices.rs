@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use pac_core::manager::{Admission, RepositorySummary};
-use pac_core::{FencingToken, Limit, PipelineRunKey, RepositoryKey, Uid};
+use pac_core::manager::{Admission, Paused, RepositorySummary};
+use pac_core::{FencingToken, Group, Limit, PipelineRunKey, RepositoryKey, Uid};
 use tokio::sync::broadcast;
 
 use super::engine::Engine;
@@ -57,6 +57,8 @@ pub enum What {
         running: u32,
         /// How many may run at once.
         limit: Limit,
+        /// None of them starts at present.
+        pause: Option<Paused>,
         /// It had been in the queue before, and another controller, or none, looked after it.
         again: bool,
     },
@@ -84,6 +86,28 @@ pub enum What {
     CancelledInStore {
         /// It was running.
         runs: bool,
+    },
+    /// It waited, and a newer run of its group has taken its place: the cluster was asked to end it.
+    Superseded {
+        /// The group.
+        group: Option<Group>,
+    },
+    /// It was asked in the store to end, by a newer run of its group, by an operator, or because it
+    /// has held its slots for as long as it may: the cluster was asked to end it.
+    AskedToEnd {
+        /// It was running.
+        runs: bool,
+    },
+    /// It has waited, or held its slots, for as long as it may, and was ended in the store: the
+    /// cluster was asked to end it.
+    TimedOut {
+        /// It held slots.
+        runs: bool,
+    },
+    /// As many runs wait as may: the cluster was asked to end it.
+    QueueFull {
+        /// How many may wait.
+        max_queued: Option<u32>,
     },
     /// It waits for a [section](crate::sections): the repository of the notice.
     SectionQueued {
@@ -214,6 +238,7 @@ impl Engine {
                 limit,
                 running,
                 queued: of,
+                pause,
                 ..
             } = waiter.queue()?;
             Some(What::Queued {
@@ -222,6 +247,7 @@ impl Engine {
                 of,
                 running,
                 limit,
+                pause,
                 again,
             })
         });
@@ -255,7 +281,12 @@ impl Engine {
         }
     }
 
-    fn tell_stays_held(&self, repository: &RepositoryKey, view: &RunView, message: String) {
+    pub(super) fn tell_stays_held(
+        &self,
+        repository: &RepositoryKey,
+        view: &RunView,
+        message: String,
+    ) {
         tracing::warn!(run = %view.key, message, "a run stays held back");
         self.tell_of(repository, view, What::Refused { message });
     }

@@ -1,24 +1,22 @@
-//! Looking at one Repository: read what the store knows, plan, and carry the plan out.
+//! Looking at one Repository: read what the store knows, and plan.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join_all, try_join_all};
-use pac_core::manager::{Admission, RepositoryStatus, RunStatus};
-use pac_core::protocol::RunRequest;
-use pac_core::state::{RunKind, RunOutcome};
-use pac_core::{Error, Limit, PipelineRunKey, Priority, RepositoryKey};
+use futures_util::future::try_join_all;
+use pac_core::manager::{QueuedRun, RepositoryStatus, RunStatus};
+use pac_core::state::{RunKind, RunOutcome, Terms};
+use pac_core::{Error, PipelineRunKey, Priority, RepositoryKey};
 use tokio::time::Instant;
 
-use super::batch::batches;
 use super::decide::Known;
 use super::engine::Engine;
-use super::limits::EffectiveLimit;
 use super::notices::What;
 use super::options::Mode;
 use super::phase::Phase;
 use super::plan::{Item, Plan};
+use super::rules::News;
 use super::seen::RepositoryState;
 use super::work::Dirty;
 use crate::cluster::ClusterEvent;
@@ -102,8 +100,11 @@ impl Engine {
             plan.admit_new.clear();
         }
         self.refuse(repository, &mut plan);
-        let limit = effective.filter(|effective| dirty.all && is_news(*effective, status.as_ref()));
-        self.carry_out(repository, plan, limit, effective).await
+        let news = match &status {
+            Some(status) if dirty.all => self.news(repository, effective, status),
+            _ => News::default(),
+        };
+        self.carry_out(repository, plan, news, effective).await
     }
 
     /// The runs that are to be looked at, and with each new one all of its event. Orders that name
@@ -136,7 +137,7 @@ impl Engine {
     ) -> Result<(Vec<Item>, Option<RepositoryStatus>), Error> {
         let session = self.manager.session();
         let mut known: HashMap<PipelineRunKey, Known> = HashMap::new();
-        let mut priorities: HashMap<PipelineRunKey, Priority> = HashMap::new();
+        let mut waiting: HashMap<PipelineRunKey, (Priority, Terms)> = HashMap::new();
         let mut runs: BTreeSet<PipelineRunKey> = dirty.runs.clone();
         runs.extend(others.iter().cloned());
         let mut status = None;
@@ -144,7 +145,8 @@ impl Engine {
             let read = self.manager.status(repository).await?;
             known = Known::all(&read, session);
             let queued = read.queued.iter();
-            priorities.extend(queued.map(|run| (run.run.clone(), run.priority)));
+            let terms = |run: &QueuedRun| (run.priority, run.terms.clone());
+            waiting.extend(queued.map(|run| (run.run.clone(), terms(run))));
             if dirty.all {
                 runs.extend(self.seen().runs_of(repository));
                 runs.extend(live_of_pipelines(&read).cloned());
@@ -155,7 +157,7 @@ impl Engine {
                 .iter()
                 .map(|run| self.manager.run_status(repository, run));
             let statuses = try_join_all(reads).await?;
-            priorities.extend(statuses.iter().filter_map(priority_of));
+            waiting.extend(statuses.iter().filter_map(waits_with));
             let statuses = statuses.iter().map(|status| Known::of(status, session));
             known.extend(runs.iter().cloned().zip(statuses));
         }
@@ -169,8 +171,12 @@ impl Engine {
                 .filter(|other| view.is_none() && known.uid() == Some(&other.uid));
             let elsewhere = elsewhere.cloned();
             let is_moved = view.as_ref().is_some_and(|view| {
-                let queued_at = priorities.get(&run);
-                queued_at.is_some_and(|at| *at != seen.policies(repository, view).priority)
+                let waits = waiting.get(&run);
+                waits.is_some_and(|(priority, terms)| {
+                    !seen
+                        .policies(repository, view)
+                        .are_those_of(*priority, terms)
+                })
             });
             let is_unlisted = dirty.listed && !seen.has_run(&run);
             // Another run of its name is in another queue.
@@ -237,156 +243,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Carries a plan out: what runs is counted first, then the limit is announced, then what has
-    /// ended frees its slot, and last come those that want one.
-    async fn carry_out(
-        self: &Arc<Self>,
-        repository: &RepositoryKey,
-        plan: Plan,
-        limit: Option<EffectiveLimit>,
-        effective: Option<EffectiveLimit>,
-    ) -> Result<Report, PipelinesError> {
-        let mut report = Report::default();
-        let mut over = Vec::new();
-        let adoptions = plan.adopt.iter().map(|view| {
-            let request = self.request(repository, view);
-            (view, self.manager.adopt(repository, request))
-        });
-        deal_with_all(adoptions, |view, admission| match admission {
-            Admission::Finished(_) => over.push(view),
-            _ => report.adopted += 1,
-        })
-        .await?;
-        if let Some(limit) = limit {
-            let change = self
-                .manager
-                .set_limit(repository, limit.limit, limit.version)
-                .await?;
-            if change.limit != limit.limit {
-                tracing::warn!(
-                    %repository, wanted = %limit.limit, in_force = %change.limit,
-                    "the store has a limit of a newer version than the cluster shows: another \
-                     controller has announced it, or the cluster was restored from a backup; in \
-                     that case set the limit once with `pac limit`"
-                );
-            }
-        }
-        for (view, outcome) in &plan.adopt_and_release {
-            let request = self.request(repository, view);
-            if let Admission::Started(lease) = self.manager.adopt(repository, request).await? {
-                self.manager.release(lease, *outcome).await?;
-            }
-            report.ended += 1;
-        }
-        let mut ends = plan.end;
-        let asked = self
-            .end_at_once(repository, plan.end_at_once, &mut ends)
-            .await;
-        let read = self.make_sure(repository, plan.gone, &mut ends).await;
-        report.ended += ends.len();
-        let ends = ends
-            .iter()
-            .map(|(run, known, outcome)| self.end(repository, run, known, *outcome));
-        first_error(join_all(ends).await)?;
-        for view in &plan.give_up {
-            self.give_up(repository, view).await?;
-            report.ended += 1;
-        }
-        for (view, known) in &plan.moved {
-            self.leave(repository, view, known).await?;
-        }
-        for view in &plan.readmit {
-            // Counted for a moment, so that its old place is known; then queued there.
-            let request = self.request(repository, view);
-            if let Admission::Started(lease) = self.manager.adopt(repository, request).await?
-                && let Some(admission) = self.manager.requeue(lease).await?
-            {
-                self.tell_of(repository, view, What::Requeued);
-                self.tell_queued(repository, view, &admission, true);
-                self.admitted(admission);
-            }
-            report.admitted += 1;
-        }
-        let admissions = plan.admit.iter().map(|view| {
-            let request = self.request(repository, view);
-            (view, self.manager.admit(repository, request))
-        });
-        deal_with_all(admissions, |view, admission| match admission {
-            Admission::Finished(_) => over.push(view),
-            admission => {
-                self.tell_queued(repository, view, &admission, true);
-                self.admitted(admission);
-                report.admitted += 1;
-            }
-        })
-        .await?;
-        if let Some(effective) = effective {
-            report.admitted += self
-                .admit_new(repository, &plan.admit_new, effective)
-                .await?;
-        }
-        // Last, so that a cluster that is away holds nothing else up; it is asked again.
-        let over = over.into_iter();
-        let over = over.map(|view| self.end_in_cluster(repository, view));
-        for is_asked in join_all(over).await {
-            report.ended += usize::from(is_asked?);
-        }
-        asked?;
-        read?;
-        Ok(report)
-    }
-
-    /// Admits new runs, each event's together; those that wait for their order come back.
-    async fn admit_new(
-        self: &Arc<Self>,
-        repository: &RepositoryKey,
-        runs: &[Arc<RunView>],
-        effective: EffectiveLimit,
-    ) -> Result<usize, Error> {
-        if runs.is_empty() {
-            return Ok(0);
-        }
-        let batches = {
-            let seen = self.seen();
-            batches(runs, self.now(), self.options.order_wait, |run| {
-                // Pipelines-as-Code writes no order where its own limit is not set, and nothing else
-                // ever does. Without a limit it may be that the limit is yet to be heard of.
-                let has_none = self.options.mode == Mode::Gate;
-                match has_none && effective.limit.get().is_some() {
-                    true => self.options.order_wait,
-                    false => seen.seen_for(&run.key),
-                }
-            })
-        };
-        if let Some(left) = batches.next_due {
-            let waiting = runs.iter().map(|run| run.key.clone());
-            self.work
-                .mark(repository, Dirty::runs(waiting), Instant::now() + left);
-        }
-        let mut admitted = 0;
-        for batch in batches.due {
-            let requests = batch
-                .iter()
-                .map(|view| self.request(repository, view))
-                .collect();
-            let (admissions, failed) = self.admit_all(repository, effective, requests).await;
-            for (view, admission) in batch.iter().zip(admissions) {
-                self.tell_invalid(repository, view);
-                self.tell_queued(repository, view, &admission, false);
-                self.admitted(admission);
-                admitted += 1;
-            }
-            failed?;
-        }
-        Ok(admitted)
-    }
-
-    /// What a run asks the store with.
-    pub(super) fn request(&self, repository: &RepositoryKey, view: &RunView) -> RunRequest {
-        let request = RunRequest::durable(view.key.clone(), view.uid.clone());
-        request.with_priority(self.seen().policies(repository, view).priority)
-    }
-
     /// Tells of the runs that are left alone because their Repository is in two modes: the
     /// `concurrency_limit` of `limited_by` stands beside our annotation.
     fn tell_refused(&self, repository: &RepositoryKey, limited_by: &RepositoryKey, items: &[Item]) {
@@ -402,69 +258,6 @@ impl Engine {
             }
         }
     }
-
-    /// Admits runs in their order, with the limit that is in force, in one commit if the store has
-    /// room for all of them: those that were, and what became of the rest. To be dealt with one and
-    /// all, since a dropped place is given up.
-    pub(super) async fn admit_all(
-        &self,
-        repository: &RepositoryKey,
-        effective: EffectiveLimit,
-        mut requests: Vec<RunRequest>,
-    ) -> (Vec<Admission>, Result<(), Error>) {
-        let limit = effective.version.map(|version| (effective.limit, version));
-        let mut admitted = Vec::with_capacity(requests.len());
-        if limit.is_none()
-            && let Err(error) = self
-                .manager
-                .set_limit(repository, effective.limit, None)
-                .await
-        {
-            return (admitted, Err(error));
-        }
-        let most = self.manager.most_at_once();
-        while !requests.is_empty() {
-            let rest = requests.split_off(requests.len().min(most));
-            match self.manager.admit_all(repository, limit, requests).await {
-                Ok(admissions) => admitted.extend(admissions),
-                Err(error) => return (admitted, Err(error)),
-            }
-            requests = rest;
-        }
-        (admitted, Ok(()))
-    }
-}
-
-/// Awaits all that was asked for, and deals with every answer before it fails with the first error: an
-/// adoption that is dropped is taken back, and so is a place in the queue.
-pub(super) async fn deal_with_all<T, A, E>(
-    asked: impl Iterator<Item = (T, impl Future<Output = Result<A, E>>)>,
-    mut deal: impl FnMut(T, A),
-) -> Result<(), E> {
-    let (about, asked): (Vec<T>, Vec<_>) = asked.unzip();
-    let mut failed = Ok(());
-    for (about, answer) in about.into_iter().zip(join_all(asked).await) {
-        match answer {
-            Ok(answer) => deal(about, answer),
-            Err(error) => failed = failed.and(Err(error)),
-        }
-    }
-    failed
-}
-
-/// The first failure of several calls that have all ended.
-pub(super) fn first_error<T, E>(results: Vec<Result<T, E>>) -> Result<(), E> {
-    results.into_iter().try_for_each(|result| result.map(drop))
-}
-
-/// Whether a limit is another than what the store has. Nothing is written for a Repository
-/// without a limit of which the store has nothing.
-fn is_news(effective: EffectiveLimit, status: Option<&RepositoryStatus>) -> bool {
-    match status {
-        None => true,
-        Some(status) if !status.exists => effective.limit != Limit::UNLIMITED,
-        Some(status) => status.limit != effective.limit,
-    }
 }
 
 /// The runs that wait or hold a slot, but for those that others than controllers of PipelineRuns
@@ -478,10 +271,10 @@ pub(super) fn live_of_pipelines(
     live.filter_map(|(run, kind)| (kind == RunKind::Durable).then_some(run))
 }
 
-/// The priority that a run waits with.
-fn priority_of(status: &RunStatus) -> Option<(PipelineRunKey, Priority)> {
+/// The priority and the terms that a run waits with.
+fn waits_with(status: &RunStatus) -> Option<(PipelineRunKey, (Priority, Terms))> {
     match status {
-        RunStatus::Queued(run) => Some((run.run.clone(), run.priority)),
+        RunStatus::Queued(run) => Some((run.run.clone(), (run.priority, run.terms.clone()))),
         _ => None,
     }
 }

@@ -21,7 +21,7 @@ pub(super) struct Item {
     /// As far as is known, the cluster does not have the run that the store knows.
     pub(super) is_gone: bool,
     pub(super) known: Known,
-    /// It waits with another priority than its annotations say now.
+    /// It waits otherwise than its annotations say now.
     pub(super) is_moved: bool,
 }
 
@@ -35,6 +35,10 @@ pub(super) struct Plan {
     /// As far as is known the cluster does not have them any more: they are read.
     pub(super) gone: Vec<(PipelineRunKey, Known)>,
     pub(super) end_at_once: Vec<(Arc<RunView>, Known)>,
+    /// They were granted a slot and asked to end before they started.
+    pub(super) end_before_start: Vec<(Arc<RunView>, Known)>,
+    /// They run, and were asked to end.
+    pub(super) ask_to_end: Vec<Arc<RunView>>,
     pub(super) give_up: Vec<Arc<RunView>>,
     /// They are counted in another queue from now on.
     pub(super) moved: Vec<(Arc<RunView>, Known)>,
@@ -94,7 +98,14 @@ impl Plan {
             Step::AdmitNew => self.admit_new.push(view),
             Step::Admit => self.admit.push(view),
             Step::Readmit => self.readmit.push(view),
-            Step::Adopt => self.adopt.push(view),
+            Step::Adopt => {
+                if matches!(known, Known::Started { asked: true, .. }) {
+                    self.add_asked(&view);
+                }
+                self.adopt.push(view);
+            }
+            Step::AskToEnd => self.add_asked(&view),
+            Step::EndBeforeStart => self.end_before_start.push((view, known)),
             Step::Release(outcome) => self.end.push((view.key.clone(), known, outcome)),
             Step::AdoptAndRelease(outcome) => self.adopt_and_release.push((view, outcome)),
             Step::Leave => self
@@ -103,6 +114,13 @@ impl Plan {
             Step::GiveUp => self.give_up.push(view),
             Step::EndAtOnce => self.end_at_once.push((view, known)),
             Step::Verify => self.verify.push((view, known)),
+        }
+    }
+
+    /// The cluster is asked once.
+    fn add_asked(&mut self, view: &Arc<RunView>) {
+        if !view.spec_status.is_cancel() {
+            self.ask_to_end.push(Arc::clone(view));
         }
     }
 }

@@ -14,6 +14,7 @@ use super::pass::Report;
 use super::work::Dirty;
 use crate::cluster::Unreadable;
 use crate::error::PipelinesError;
+use crate::policy::PauseStep;
 use crate::sections::is_section;
 
 /// Repositories that the store is asked for at once.
@@ -177,8 +178,14 @@ impl Engine {
             return true;
         }
         let limit = seen.limit(&summary.repository);
-        let differs = limit.is_some_and(|effective| effective.limit != summary.limit);
-        summary.running > 0 || summary.queued > 0 || differs
+        let differs = limit.is_some_and(|effective| {
+            (effective.limit, effective.max_queued) != (summary.limit, summary.max_queued)
+        });
+        let policies = seen.queue_policies(&summary.repository);
+        let pause = summary.pause.as_ref().map(|pause| pause.reason.as_ref());
+        let pauses =
+            policies.is_some_and(|policies| policies.about_pause(pause) != PauseStep::Nothing);
+        summary.running > 0 || summary.queued > 0 || differs || pauses
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::FutureExt;
 use pac_core::manager::{Admission, Lease};
 use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
@@ -125,6 +126,10 @@ impl Engine {
             if !self.manager.holds(&lease) {
                 return Left::Open(None);
             }
+            // Given back to the queue, it would not be asked any more.
+            if !is_ambiguous && lease.cancel_requested().now_or_never().is_some() {
+                return self.end_granted(lease).await;
+            }
             let mut outcome = {
                 // Only for as long as the cluster is asked: one that refuses a run for hours, or
                 // does not answer, must not keep the others from starting.
@@ -196,7 +201,7 @@ impl Engine {
         let running: Vec<_> = {
             let seen = self.seen();
             let limit = seen.limit(repository).and_then(|l| l.limit.get());
-            let Some(limit) = limit.and_then(|limit| usize::try_from(limit).ok()) else {
+            let Some(limit) = limit else {
                 return Ok(false);
             };
             let mode = self.options.mode;
@@ -205,7 +210,9 @@ impl Engine {
                 .filter(|view| view.key != *starting);
             let running = others.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
             let running: Vec<_> = running.map(Arc::clone).collect();
-            if running.len() < limit {
+            let weights = running.iter();
+            let weights = weights.map(|view| seen.policies(repository, view).weight);
+            if weights.map(|weight| u64::from(weight.get())).sum::<u64>() < limit.into() {
                 return Ok(false);
             }
             running
@@ -276,6 +283,27 @@ impl Engine {
         });
     }
 
+    /// Has a run ended that was asked to end and has not started, and frees its slot.
+    async fn end_granted(&self, lease: Lease) -> Left {
+        let (repository, run) = (lease.repository().clone(), lease.run().clone());
+        let seen = self.seen().run(&run).map(Arc::clone);
+        let Some(view) = seen.filter(|view| view.uid == *lease.uid()) else {
+            return Left::Open(None);
+        };
+        match self.end_held(&view).await {
+            Ok(true) => {
+                self.tell_of(&repository, &view, What::AskedToEnd { runs: false });
+                self.give_back(lease).await
+            }
+            // It is looked at anew, as it is by then.
+            Ok(false) => Left::Open(None),
+            Err(error) => {
+                tracing::warn!(%run, %error, "could not have a run ended that was asked to end");
+                Left::Open(None)
+            }
+        }
+    }
+
     async fn give_back(&self, lease: Lease) -> Left {
         match self.manager.release(lease, RunOutcome::Cancelled).await {
             Ok(_) => Left::Settled,
@@ -285,16 +313,31 @@ impl Engine {
 }
 
 /// The right to start a run, which comes back also when the task that starts it panics.
-struct StartClaim<'a> {
+pub(super) struct StartClaim<'a> {
     engine: &'a Engine,
     repository: &'a RepositoryKey,
     run: &'a PipelineRunKey,
     is_open: bool,
 }
 
-impl StartClaim<'_> {
+impl<'a> StartClaim<'a> {
+    /// The right to start a run; `None`, and noted, when it is being started already.
+    pub(super) fn take(
+        engine: &'a Engine,
+        repository: &'a RepositoryKey,
+        run: &'a PipelineRunKey,
+    ) -> Option<Self> {
+        let is_open = engine.claim_start(run);
+        is_open.then_some(Self {
+            engine,
+            repository,
+            run,
+            is_open,
+        })
+    }
+
     /// Gives the right back. True when there was a further reason to start the run meanwhile.
-    fn end(mut self) -> bool {
+    pub(super) fn end(mut self) -> bool {
         self.is_open = false;
         self.engine.end_start(self.run)
     }

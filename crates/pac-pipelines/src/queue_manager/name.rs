@@ -53,7 +53,7 @@ impl RunName {
         let is_same = known.uid().is_none_or(|uid| self.means(uid));
         Ok(match known {
             Known::Unknown => Ask::Admit(self.first_uid()?),
-            Known::Queued { uid, holder } | Known::Started { uid, holder } => {
+            Known::Queued { uid, holder } | Known::Started { uid, holder, .. } => {
                 match (&self.uid, holder) {
                     (Some(asked), _) if !is_same => Ask::Admit(asked.clone()),
                     (_, Holder::Us | Holder::Other) => Ask::Nothing,

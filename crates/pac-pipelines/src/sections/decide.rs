@@ -194,7 +194,11 @@ mod tests {
 
     fn started(uid: &str, holder: Holder) -> Known {
         let uid = uid.parse().unwrap();
-        Known::Started { uid, holder }
+        Known::Started {
+            uid,
+            holder,
+            asked: false,
+        }
     }
 
     fn queued(uid: &str, holder: Holder) -> Known {

@@ -235,7 +235,7 @@ fn config(options: &PostgresOptions, share: Duration) -> Result<Config, Error> {
     config
         .dbname(&options.database)
         .user(&options.username)
-        .application_name("pac-concurrency")
+        .application_name(options.connection_name())
         .target_session_attrs(TargetSessionAttrs::ReadWrite)
         // A name may have two addresses, of which the first one is silent.
         .connect_timeout(share / 2)

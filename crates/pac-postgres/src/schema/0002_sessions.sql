@@ -109,15 +109,21 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION open_session(p_session_ttl bigint, p_lease_ttl bigint) RETURNS bigint
+-- The process that opens it is `p_pid` of a program on a host; what of these is not known is null.
+CREATE FUNCTION open_session(p_session_ttl bigint, p_lease_ttl bigint, p_program text,
+  p_version text, p_host text, p_pid bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT
 AS $$
 DECLARE
   v_session bigint;
+  v_now bigint;
 BEGIN
   PERFORM note_seen(p_session_ttl);
-  INSERT INTO sessions (session_ttl, lease_ttl, deadline, lease_deadline)
-    VALUES (p_session_ttl, p_lease_ttl, now_millis() + p_session_ttl, now_millis() + p_lease_ttl)
+  v_now := now_millis();
+  INSERT INTO sessions (session_ttl, lease_ttl, opened_at, pid, program, version, host,
+      deadline, lease_deadline)
+    VALUES (p_session_ttl, p_lease_ttl, v_now, p_pid, p_program, p_version, p_host,
+      v_now + p_session_ttl, v_now + p_lease_ttl)
     RETURNING id INTO v_session;
   RETURN v_session;
 END

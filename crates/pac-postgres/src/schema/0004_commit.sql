@@ -144,19 +144,47 @@ RETURN CASE WHEN number BETWEEN 0 AND most THEN number ELSE 0 END;
 
 -- Terms or a policy as they are to be stored: a field that is null stands for the moment of the
 -- commit. STRICT: most runs have no terms, for which it is not called.
-CREATE FUNCTION at_moment(part text, moment bigint) RETURNS jsonb
+CREATE FUNCTION at_moment(part text, moment bigint) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT
-RETURN CASE WHEN strpos(part, 'null') = 0 THEN part::jsonb
+RETURN CASE WHEN strpos(part, 'null') = 0 THEN part
   ELSE (SELECT jsonb_object_agg(f.key, CASE WHEN jsonb_typeof(f.value) = 'null' THEN to_jsonb(moment)
-      ELSE f.value END) FROM jsonb_each(part::jsonb) f) END;
+      ELSE f.value END)::text FROM jsonb_each(part::jsonb) f) END;
+
+-- A field of terms or of a policy as text, and as a number of at most 2^53. Null where there is none,
+-- and for what nobody can read: who reads many is not kept from the others by one of them. To be called
+-- where there are some, since each call is a transaction within the one of the caller.
+CREATE FUNCTION text_in(part text, field text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL RESTRICTED SET search_path FROM CURRENT
+AS $$
+BEGIN
+  RETURN part::jsonb ->> field;
+EXCEPTION WHEN OTHERS THEN
+  RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION number_in(part text, field text) RETURNS bigint
+LANGUAGE plpgsql IMMUTABLE PARALLEL RESTRICTED SET search_path FROM CURRENT
+AS $$
+DECLARE
+  v_number numeric;
+BEGIN
+  v_number := (part::jsonb ->> field)::numeric;
+  RETURN CASE WHEN abs(v_number) <= 9007199254740992 THEN v_number::bigint END;
+EXCEPTION WHEN OTHERS THEN
+  RETURN NULL;
+END
+$$;
 
 -- Whether the first run that waits could start: as `Head::could_start` says.
-CREATE FUNCTION could_start(run_limit bigint, queued bigint, started bigint, policy jsonb)
+CREATE FUNCTION could_start(run_limit bigint, queued bigint, started bigint, policy text)
 RETURNS boolean
 LANGUAGE sql IMMUTABLE
-RETURN queued > 0 AND (policy ? 'paused') IS NOT TRUE
-  AND (run_limit = 0 OR started + coalesce(number_in(policy, 'surplus'), 0)
-    + coalesce(number_in(policy, 'needs'), 0) < run_limit);
+RETURN queued > 0 AND CASE
+  WHEN policy = '' THEN run_limit = 0 OR started < run_limit
+  WHEN number_in(policy, 'paused') IS NOT NULL THEN false
+  ELSE run_limit = 0 OR started::numeric + coalesce(number_in(policy, 'surplus'), 0)
+    + coalesce(number_in(policy, 'needs'), 0) < run_limit END;
 
 -- Locks first and reads later: every statement of this function sees what was committed before that
 -- statement began, and a row that it locks as it is then. Sessions are locked first, in the order of
@@ -339,7 +367,7 @@ BEGIN
         priority = p_priority[f.e], ticket = p_ticket[f.e], token = p_token[f.e],
         session = p_owner[f.e], orphaned = p_orphaned[f.e], adopted = p_adopted[f.e],
         queued_at = f.queued_at, started_at = f.started_at,
-        terms = at_moment(p_terms[f.e], v_moment)
+        terms = coalesce(at_moment(p_terms[f.e], v_moment), '')
       FROM found f
       WHERE f.goes_on AND NOT f.waits AND t.ctid = f.place AND t.revision = f.was AND t.run = f.run
       RETURNING 1),
@@ -347,14 +375,15 @@ BEGIN
     INSERT INTO queue (ticket, revision, session, queued_at, priority, format, kind, terms,
         repository, run, uid)
       SELECT p_ticket[c.e], c.revision, p_owner[c.e], c.queued_at, p_priority[c.e], 1,
-          p_kind[c.e], at_moment(p_terms[c.e], v_moment), c.repository, c.run, p_uid[c.e]
+          p_kind[c.e], coalesce(at_moment(p_terms[c.e], v_moment), ''), c.repository, c.run,
+          p_uid[c.e]
         FROM changed c WHERE c.state = 0),
   taken AS (
     INSERT INTO slots (ticket, token, revision, session, queued_at, started_at, head, priority,
         format, kind, orphaned, adopted, terms, repository, run, uid)
       SELECT p_ticket[c.e], p_token[c.e], c.revision, p_owner[c.e], c.queued_at, c.started_at,
           c.head, p_priority[c.e], 1, p_kind[c.e], p_orphaned[c.e], p_adopted[c.e],
-          at_moment(p_terms[c.e], v_moment), c.repository, c.run, p_uid[c.e]
+          coalesce(at_moment(p_terms[c.e], v_moment), ''), c.repository, c.run, p_uid[c.e]
         FROM changed c WHERE c.state = 1
           -- Hashed once, where an EXISTS would read all that is found for each entry.
           AND NOT (c.goes_on AND c.e IN (SELECT f.e FROM found f WHERE f.goes_on AND NOT f.waits))),
@@ -363,7 +392,7 @@ BEGIN
         format, kind, outcome, abandoned, terms, repository, run, uid)
       SELECT p_ticket[c.e], c.revision, p_token[c.e], c.queued_at, c.started_at, c.finished_at,
           p_priority[c.e], 1, p_kind[c.e], p_outcome[c.e], p_abandoned[c.e],
-          at_moment(p_terms[c.e], v_moment), c.repository, c.run, p_uid[c.e]
+          coalesce(at_moment(p_terms[c.e], v_moment), ''), c.repository, c.run, p_uid[c.e]
         FROM changed c WHERE c.state = 2),
   as_they_were AS (
     SELECT coalesce(bool_and(f.fits), true) AND count(*) = (SELECT count(*) FROM waited)

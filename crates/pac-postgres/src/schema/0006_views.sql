@@ -17,9 +17,14 @@ CREATE VIEW running AS
       t.orphaned AS orphaned, t.priority AS priority,
       CASE t.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
       nullif(r.run_limit::bigint, 0) AS run_limit,
-      weight_of(t.terms) AS weight, t.terms ->> 'group' AS run_group,
-      at_time(number_in(t.terms, 'asked')) AS asked_at
-    FROM slots t LEFT JOIN repositories r ON r.repository = t.repository;
+      CASE t.terms WHEN '' THEN 1 ELSE coalesce(number_in(t.terms, 'weight'), 1) END AS weight,
+      CASE t.terms WHEN '' THEN NULL ELSE text_in(t.terms, 'group') END AS run_group,
+      CASE t.terms WHEN '' THEN NULL ELSE at_time(number_in(t.terms, 'asked')) END AS asked_at,
+      s.program::text AS program, s.host::text AS host,
+      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
+        AS process
+    FROM slots t LEFT JOIN repositories r ON r.repository = t.repository
+      LEFT JOIN sessions s ON s.id = t.session;
 COMMENT ON VIEW running IS
   'the runs that hold slots; run_limit is null where there is none, asked_at for those that were not asked to end';
 
@@ -30,8 +35,12 @@ CREATE VIEW waiting AS
       row_number() OVER (PARTITION BY q.repository::text ORDER BY q.priority DESC, q.ticket) AS position,
       q.session::bigint AS session, at_time(q.queued_at) AS queued_at, q.priority AS priority,
       CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
-      weight_of(q.terms) AS weight, q.terms ->> 'group' AS run_group
-    FROM queue q;
+      CASE q.terms WHEN '' THEN 1 ELSE coalesce(number_in(q.terms, 'weight'), 1) END AS weight,
+      CASE q.terms WHEN '' THEN NULL ELSE text_in(q.terms, 'group') END AS run_group,
+      s.program::text AS program, s.host::text AS host,
+      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
+        AS process
+    FROM queue q LEFT JOIN sessions s ON s.id = q.session;
 COMMENT ON VIEW waiting IS 'the runs that wait, and their position in the queue of their repository';
 
 -- The ends of runs that are still remembered (see the settings for retention).
@@ -44,7 +53,8 @@ CREATE VIEW ended AS
       at_time(k.started_at) AS started_at, at_time(k.finished_at) AS finished_at,
       k.priority AS priority,
       CASE k.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
-      weight_of(k.terms) AS weight, k.terms ->> 'group' AS run_group,
-      at_time(number_in(k.terms, 'asked')) AS asked_at
+      CASE k.terms WHEN '' THEN 1 ELSE coalesce(number_in(k.terms, 'weight'), 1) END AS weight,
+      CASE k.terms WHEN '' THEN NULL ELSE text_in(k.terms, 'group') END AS run_group,
+      CASE k.terms WHEN '' THEN NULL ELSE at_time(number_in(k.terms, 'asked')) END AS asked_at
     FROM history k;
 COMMENT ON VIEW ended IS 'how runs ended; token is null for those that never had a slot';

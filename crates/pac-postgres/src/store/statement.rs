@@ -343,7 +343,7 @@ impl<'a> Text<'a> {
             None => ("", String::new()),
         };
         // A run that goes on may have had some.
-        let terms = terms.as_deref().unwrap_or("NULL");
+        let terms = terms.as_deref().unwrap_or("''");
         let its_row = format!(
             "x.repository = $1 AND x.revision = {was} AND x.run = {run} AND x.format = 1 \
              AND EXISTS (SELECT FROM held)"

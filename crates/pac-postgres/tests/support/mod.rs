@@ -20,7 +20,7 @@ use std::time::Duration;
 use pac_core::driver::{Driver, Finding, Level, RepositoryCommit, SessionTtl};
 use pac_core::protocol::{Command, Issuer, Outcome, RunRequest, apply};
 use pac_core::state::RepositoryState;
-use pac_core::{Limit, RepositoryKey, SessionId};
+use pac_core::{Limit, RepositoryKey, SessionId, SessionIdentity};
 use pac_postgres::{PostgresOptions, SslMode};
 use tokio_postgres::NoTls;
 
@@ -65,6 +65,7 @@ pub(crate) fn options(port: u16) -> PostgresOptions {
     options.username = "postgres".to_owned();
     options.ssl_mode = SslMode::Disable;
     options.schema = unique("test");
+    options.application_name = Some("pac-concurrency".to_owned());
     options
 }
 
@@ -94,6 +95,11 @@ pub(crate) async fn failures(driver: &dyn Driver) -> Vec<Finding> {
 
 pub(crate) const TTL: SessionTtl =
     SessionTtl::new(Duration::from_secs(15), Duration::from_secs(60));
+
+/// Who opens sessions here.
+pub(crate) fn me() -> SessionIdentity {
+    SessionIdentity::of_this_process()
+}
 
 pub(crate) fn key(name: &str) -> RepositoryKey {
     format!("ns/{name}").parse().unwrap()

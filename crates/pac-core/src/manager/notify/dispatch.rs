@@ -191,6 +191,9 @@ impl Engine {
         if effects.wake {
             cell.wake.notify_one();
         }
+        if effects.timed {
+            self.timed.note(cell);
+        }
         for answer in effects.replies.drain(..) {
             self.deliver_answer(cell, answer, &mut asking);
         }

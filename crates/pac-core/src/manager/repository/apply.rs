@@ -12,7 +12,9 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::name::PipelineRunKey;
 use crate::protocol::{Command, Plan};
-use crate::state::{Absorb, Entry, EntryState, Moment, RepositoryState, RunKind, Snapshot};
+use crate::state::{
+    Absorb, Entry, EntryState, Moment, RepositoryState, RunKind, RunOutcome, Snapshot,
+};
 use crate::value::{SessionId, Ticket, Version};
 
 /// Where a snapshot comes from.
@@ -66,6 +68,7 @@ impl<P: Port> Repository<P> {
             self.floor = snapshot.head.version();
             self.forget_old(env, snapshot);
             effects.stepped = true;
+            effects.timed |= self.has_deadlines();
             if full {
                 self.recount();
                 if let Some(state) = self.state.as_ref().filter(|_| !self.shared.is_empty()) {
@@ -131,7 +134,8 @@ impl<P: Port> Repository<P> {
             if !shared.is_empty() {
                 shared.forget_ended(before.map(AsRef::as_ref), after.map(AsRef::as_ref));
             }
-            let taken = is_own(before) && read && !is_ended_by(in_flight, &entry.run);
+            let is_news = read || after.is_some_and(|after| is_beside(after));
+            let taken = is_own(before) && is_news && !is_ended_by(in_flight, &entry.run);
             effects.events.extend(event_of(key, taken, before, after));
             effects.events.extend(asked_to_end(key, before, after));
         };
@@ -331,6 +335,17 @@ impl<P: Port> Repository<P> {
 fn is_ended_by<P: Port>(in_flight: &[Planned<P>], run: &PipelineRunKey) -> bool {
     let mut requests = in_flight.iter();
     requests.any(|planned| planned.request.command.run() == Some(run))
+}
+
+/// Whether a run was ended by a command about another run, or about none: whoever issued that does
+/// not hear of it in the answer.
+fn is_beside(after: &Entry) -> bool {
+    match after.state {
+        EntryState::Finished { outcome, .. } => {
+            matches!(outcome, RunOutcome::Superseded | RunOutcome::TimedOut)
+        }
+        EntryState::Queued { .. } | EntryState::Started { .. } => false,
+    }
 }
 
 /// Whether a run had a slot before, and has another one since.

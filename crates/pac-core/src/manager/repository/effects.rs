@@ -61,6 +61,8 @@ pub struct Effects<P: Port> {
     pub stepped: bool,
     /// Something came that admissions which were held back can go along with.
     pub wake: bool,
+    /// There are runs that may wait, or hold their slots, only for some time.
+    pub timed: bool,
 }
 
 impl<P: Port> Effects<P> {
@@ -77,6 +79,7 @@ impl<P: Port> Effects<P> {
             && self.unreadable.is_none()
             && !self.stepped
             && !self.wake
+            && !self.timed
     }
 }
 
@@ -93,6 +96,7 @@ impl<P: Port> Default for Effects<P> {
             unreadable: None,
             stepped: false,
             wake: false,
+            timed: false,
         }
     }
 }

@@ -51,7 +51,7 @@ use crate::hash::HashMap;
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Command;
 use crate::state::{Entry, RepositoryState};
-use crate::value::{FencingToken, Revision, SessionId, Ticket, Version};
+use crate::value::{FencingToken, Revision, SessionId, Ticket, Timestamp, Version};
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
 const FORMER_SESSIONS: usize = 16;
@@ -225,6 +225,20 @@ impl<P: Port> Repository<P> {
             || !self.holders.is_empty()
             || !self.forgotten.is_empty()
             || !self.waiters.is_empty()
+    }
+
+    /// Whether the time of a run has an end.
+    fn has_deadlines(&self) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|state| state.deadlines().next().is_some())
+    }
+
+    /// The first time at which a run's time is over, and whether that run is this manager's; `None`
+    /// where none has an end.
+    #[must_use]
+    pub fn first_deadline(&self) -> Option<(Timestamp, bool)> {
+        let (deadline, first) = self.state.as_ref()?.deadlines().next()?;
+        Some((deadline, first.owner() == Some(self.session)))
     }
 
     /// Submits requests that are planned together and in this order. True when the caller gets

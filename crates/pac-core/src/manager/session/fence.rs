@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::driver::{Driver, SessionTtl};
 use crate::error::{Error, ErrorKind};
 use crate::event::LeaseLoss;
+use crate::identity::SessionIdentity;
 use crate::value::SessionId;
 
 /// So many sessions before are remembered: the runs of older ones have been seen to long since.
@@ -26,6 +27,7 @@ pub(in crate::manager) struct Era(u64);
 #[derive(Debug)]
 pub(in crate::manager) struct Fence {
     ttl: SessionTtl,
+    identity: SessionIdentity,
     value: Mutex<Value>,
     /// The session, and [`LOST`]; written under the lock of `value`, read without it by those
     /// whose commits the store judges anyway.
@@ -124,11 +126,13 @@ impl Fence {
     pub(in crate::manager) async fn open(
         driver: &dyn Driver,
         ttl: SessionTtl,
+        identity: SessionIdentity,
     ) -> Result<Self, Error> {
         let sent = Moment::now();
-        let session = driver.open_session(ttl).await?;
+        let session = driver.open_session(ttl, &identity).await?;
         Ok(Self {
             ttl,
+            identity,
             current: AtomicU64::new(session.get()),
             era: AtomicU64::new(0),
             value: Mutex::new(Value {
@@ -146,6 +150,11 @@ impl Fence {
 
     pub(in crate::manager) fn ttl(&self) -> SessionTtl {
         self.ttl
+    }
+
+    /// Who holds the session.
+    pub(in crate::manager) fn identity(&self) -> &SessionIdentity {
+        &self.identity
     }
 
     /// The session, and whether it is lost. Read without a lock: for commits, which the store

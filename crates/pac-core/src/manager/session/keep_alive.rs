@@ -184,7 +184,8 @@ async fn reopen(kept: &Kept) {
     while fence.view().standing == Standing::Lost {
         returns.begin();
         let sent = Moment::now();
-        let answer = match timeout(ttl.session / 3, kept.driver.open_session(ttl)).await {
+        let opening = kept.driver.open_session(ttl, fence.identity());
+        let answer = match timeout(ttl.session / 3, opening).await {
             Ok(answer) => answer,
             Err(_) => {
                 let message = "no answer within a third of the session TTL";

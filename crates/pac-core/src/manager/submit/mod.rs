@@ -149,7 +149,7 @@ impl super::engine::Engine {
         cell
     }
 
-    async fn read_now<T>(
+    pub(super) async fn read_now<T>(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         view: impl Fn(&RepositoryState) -> T,

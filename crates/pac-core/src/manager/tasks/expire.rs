@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::error::Error;
 use crate::manager::commit::token::Token;
 use crate::manager::engine::Engine;
+use crate::manager::log;
 use crate::manager::registry::{AnswerReceiver, Cell};
 use crate::pauses::jittered;
 use crate::protocol::{Command, Death};
@@ -60,7 +61,11 @@ pub(super) async fn expire(engine: Arc<Engine>) {
                     // Whatever the keep-alive waits for: the store has said it.
                     tracing::debug!(session = %own, "the store counts the session as dead");
                 }
-                for (session, death) in listed.renew(dead) {
+                let news = listed.renew(dead);
+                tell_of(&engine, &news);
+                for (session, death) in news {
+                    // It may have kept the time limits of runs that it did not own.
+                    engine.timed.look();
                     start(&engine, &listed, session, death);
                 }
             }
@@ -95,6 +100,32 @@ impl Listed {
     fn dead(&self) -> MutexGuard<'_, HashMap<SessionId, Death>> {
         self.dead.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Says in the log who the dead were, where anybody reads that. In a task: nothing waits for it.
+fn tell_of(engine: &Arc<Engine>, news: &[(SessionId, Death)]) {
+    if news.is_empty() || !tracing::enabled!(tracing::Level::INFO) {
+        return;
+    }
+    let (work, deaths) = (
+        Arc::clone(engine),
+        HashMap::<_, _>::from_iter(news.to_vec()),
+    );
+    engine.executor.spawn(async move {
+        let sessions: Vec<SessionId> = deaths.keys().copied().collect();
+        let known = work.store.driver.sessions(&sessions);
+        match timeout(work.options.request_timeout, known).await {
+            Ok(Ok(known)) => {
+                for (session, info) in known {
+                    if let Some(death) = deaths.get(&session) {
+                        log::session_died(session, *death, &info);
+                    }
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "who the dead were cannot be read"),
+            Err(_) => tracing::debug!("who the dead were was not read in time"),
+        }
+    });
 }
 
 /// Sees to a session in a task, which ends with the manager.

@@ -1,6 +1,6 @@
 //! What a manager does of its own accord, one loop a file: it listens, polls in case it did not
-//! hear, sees to the runs of sessions that died, looks for runs without an owner, and follows
-//! its own session.
+//! hear, sees to the runs of sessions that died, looks for runs without an owner, ends those
+//! whose time is over, and follows its own session.
 
 mod adopt;
 mod expire;
@@ -8,6 +8,7 @@ mod listen;
 mod poll;
 mod reclaim;
 pub(super) mod supervise;
+pub(super) mod time_limits;
 
 use std::sync::Arc;
 
@@ -24,6 +25,8 @@ pub(super) fn start(engine: &Arc<Engine>, watch: Box<dyn Watch>) {
     supervise::start(engine, "back-stop poll", poll);
     let expire = expire::expire(Arc::clone(engine));
     supervise::start(engine, "sweep for dead sessions", expire);
+    let time_limits = time_limits::keep(Arc::clone(engine));
+    supervise::start(engine, "keeper of time limits", time_limits);
     let reclaim = reclaim::follow(Arc::clone(engine));
     supervise::start(engine, "follower of the session", reclaim);
 }

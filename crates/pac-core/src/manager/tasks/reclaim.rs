@@ -6,6 +6,7 @@ use tokio::time::sleep;
 
 use crate::event::Event;
 use crate::manager::engine::Engine;
+use crate::manager::log;
 use crate::manager::session::fence::{Standing, View};
 use crate::value::SessionId;
 
@@ -52,7 +53,7 @@ impl Told {
         if view.session != self.session {
             self.tell_lost(engine);
             *self = Self::nothing_of(view.session);
-            tracing::info!(session = %view.session, "opened a new session");
+            log::session_opened("opened a new session", &engine.fence);
             for cell in engine.registry.all() {
                 let lead = engine.input(&cell, |input| {
                     let machine = &mut input.machine;

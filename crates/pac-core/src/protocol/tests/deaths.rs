@@ -87,6 +87,16 @@ fn only_the_owner_abandons() {
 }
 
 #[test]
+fn a_run_whose_session_was_over_ends_as_such_whoever_says_so_first() {
+    let mut book = Book::with_limit(1);
+    book.admit(3, "a");
+    // The process has another session by now, and gives back what it had in the name of the old one.
+    assert_eq!(book.ended(A, &abandon(1, None)).0, Ended::Done);
+    assert_eq!(book.outcome("a"), Some(RunOutcome::Expired));
+    assert!(book.state.entry(&run("a")).unwrap().is_abandoned());
+}
+
+#[test]
 fn what_is_abandoned_is_that_grant_of_that_life_of_the_run() {
     let mut book = Book::with_limit(1);
     book.admit(A, "a");

@@ -118,6 +118,33 @@ fn a_run_that_waits_may_ask_for_another_weight_and_keeps_its_place() {
 }
 
 #[test]
+fn slots_that_an_adoption_leaves_over_go_to_those_that_wait() {
+    let mut book = Book::with_limit(2);
+    book.wish("a", weighing(2));
+    book.admit(A, "b");
+    let mut other = request("a", RunKind::Durable);
+    other.uid = "uid-of-another-a".parse().unwrap();
+    book.admitted(A, &Command::Adopt(other));
+    assert_eq!(book.running(), ["a", "b"]);
+}
+
+#[test]
+fn a_run_that_waits_and_is_asked_for_as_before_costs_no_commit() {
+    let mut book = Book::with_limit(1);
+    book.admit(A, "a");
+    let skips = |request: RunRequest| request.skip_if(SkipIf::Waiting);
+    book.wish("b", skips);
+    book.admit(A, "c");
+    let (run, uid, to) = (run("c"), None, Bump::First);
+    book.apply(A, &Command::Bump { run, uid, to });
+    let at = book.state.head().revision;
+    book.wish("b", skips);
+    book.admit(A, "c");
+    assert_eq!(book.state.head().revision, at);
+    assert_eq!(book.waiting(), ["c", "b"]);
+}
+
+#[test]
 fn a_lighter_run_may_go_before_one_that_does_not_fit_so_many_times() {
     let mut book = Book::with_limit(2);
     let rules = RulesChange::default().with_backfill(NonZeroU32::new(2));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use pac_pipelines::model::RepositoryView;
+use pac_pipelines::policy::Policies;
 use pac_pipelines::vocabulary::LIMIT;
 use serde_json::{Value, json};
 
@@ -157,15 +158,24 @@ pub(super) async fn repositories(access: &ClusterAccess, install: &Install) -> E
         let of_pac = object
             .pointer("/spec/concurrency_limit")
             .and_then(Value::as_i64);
-        let fault = RepositoryView::from_json(&object.to_string()).err();
-        let fault = fault.map(|fault| fault.to_string());
-        Some((key, of_pac.is_some_and(|limit| limit != 0), ours, fault))
+        let (fault, passed_over) = match RepositoryView::from_json(&object.to_string()) {
+            Ok(view) => (None, Policies::faults(&view)),
+            Err(fault) => (Some(fault.to_string()), Vec::new()),
+        };
+        let is_of_pac = of_pac.is_some_and(|limit| limit != 0);
+        Some((key, is_of_pac, ours, fault, passed_over))
     };
     let all = access.list(place, "", keep).await?;
     let faults: Vec<_> = all.iter().filter_map(|one| one.3.clone()).collect();
     if !faults.is_empty() {
         let faults = some_of(&faults);
         let message = format!("cannot be understood, so that their runs wait: {faults}");
+        return wrong("Repositories", message);
+    }
+    let absent = all.iter().flat_map(|one| &one.4);
+    let absent: Vec<_> = absent.map(ToString::to_string).collect();
+    if !absent.is_empty() {
+        let message = format!("annotations are passed over: {}", some_of(&absent));
         return wrong("Repositories", message);
     }
     let keys = |pac: bool, ours: bool| -> Vec<String> {

@@ -22,6 +22,7 @@ fn queued(limit: Limit, again: bool) -> What {
         of: 7,
         running: 2,
         limit,
+        pause: None,
         again,
     }
 }
@@ -58,6 +59,7 @@ fn a_name_follows_from_the_run_and_what_has_happened() {
         of: 9,
         running: 2,
         limit: Limit::new(2),
+        pause: None,
         again: false,
     };
     assert_eq!(name(queued(Limit::new(2), false)), name(other));
@@ -168,4 +170,33 @@ fn a_run_that_is_refused_is_told_what_is_to_be_put_right() {
         note.ends_with("put right: Namespace ci: metadata.annotations.x: must be a number"),
         "{note}"
     );
+}
+
+#[test]
+fn a_run_that_is_ended_is_told_why_and_what_to_do() {
+    let of = |what| {
+        let told = told(what).unwrap().1;
+        (told.reason, told.is_warning, told.note)
+    };
+    let group = Some("pull-request 7 unit".parse().unwrap());
+    let (reason, is_warning, note) = of(What::Superseded { group });
+    assert_eq!((reason, is_warning), ("Superseded", false));
+    assert!(note.contains("group pull-request 7 unit"), "{note}");
+    let (reason, is_warning, note) = of(What::QueueFull {
+        max_queued: Some(5),
+    });
+    assert_eq!((reason, is_warning), ("QueueFull", true));
+    assert!(
+        note.contains("as may: 5") && note.contains(vocabulary::MAX_QUEUED),
+        "{note}"
+    );
+    for (runs, annotation) in [(false, vocabulary::MAX_WAIT), (true, vocabulary::MAX_HOLD)] {
+        let (reason, is_warning, note) = of(What::TimedOut { runs });
+        assert_eq!((reason, is_warning), ("TimedOut", true));
+        assert!(note.contains(annotation), "{note}");
+    }
+    let (reason, _, note) = of(What::AskedToEnd { runs: true });
+    assert_eq!(reason, "AskedToEnd");
+    assert!(note.ends_with("its finally tasks run"), "{note}");
+    assert!(!of(What::AskedToEnd { runs: false }).2.contains("finally"));
 }

@@ -8,9 +8,10 @@ use pac_core::{Error, RepositoryKey};
 
 use super::plan::{Asking, Plan};
 use crate::error::PipelinesError;
+use crate::integration::carry_out::{deal_with_all, first_error};
 use crate::integration::engine::Engine;
 use crate::integration::limits::EffectiveLimit;
-use crate::integration::pass::{Report, deal_with_all, first_error};
+use crate::integration::pass::Report;
 use crate::sections::SectionName;
 
 impl Engine {
@@ -108,10 +109,15 @@ impl Engine {
         }
         new.sort_by(|a, b| (a.asked, &a.view.key).cmp(&(b.asked, &b.view.key)));
         let requests = new.iter().map(|asking| asking.request()).collect();
-        let (admissions, failed) = self.admit_all(section, limit, requests).await;
+        let (admissions, mut failed) = self.admit_all(section, limit, requests).await;
         for (asking, admission) in new.into_iter().zip(admissions) {
-            self.admitted_in_section(section, asking, admission);
-            admitted += 1;
+            match admission {
+                Ok(admission) => {
+                    self.admitted_in_section(section, asking, admission);
+                    admitted += 1;
+                }
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
         failed?;
         Ok(admitted)

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use pac_core::{Limit, PipelineRunKey, RepositoryKey};
+use pac_core::protocol::Supersedes;
+use pac_core::{Group, Limit, PipelineRunKey, RepositoryKey};
 
 use super::super::limits::{EffectiveLimit, GlobalLimit};
+use super::super::options::Mode;
+use super::super::phase::Phase;
 use super::{RepositoryState, Seen, Touched, is_newer};
 use crate::cluster::Listing;
 use crate::lanes::{self, Lane, NamespaceRule};
 use crate::model::{NamespaceView, RepositoryView, ResourceVersion, RunView};
-use crate::policy::Policies;
+use crate::policy::{Policies, QueuePolicies};
 use crate::vocabulary;
 
 /// What Namespaces say about queues, in a mode in which they may.
@@ -208,6 +211,36 @@ impl Seen {
         }
     }
 
+    /// What annotations of a Repository say about its queue; `None` where it is not there or cannot
+    /// be understood.
+    pub(in super::super) fn queue_policies(&self, key: &RepositoryKey) -> Option<QueuePolicies> {
+        match self.repository(key)? {
+            RepositoryState::Known(view) => Some(QueuePolicies::of(view)),
+            _ => None,
+        }
+    }
+
+    /// The group in whose name a newer run has taken the place of one that has none yet.
+    pub(in super::super) fn superseded_by_newer(
+        &self,
+        queue: &RepositoryKey,
+        run: &RunView,
+        mode: Mode,
+    ) -> Option<Group> {
+        let group = self.policies(queue, run).group?;
+        let takes_part = |other: &RunView| {
+            let phase = Phase::in_mode(other, true, mode);
+            matches!(phase, Phase::Held | Phase::Running) && !other.spec_status.is_cancel()
+        };
+        let is_newer = |other: &&Arc<RunView>| other.created > run.created && takes_part(other);
+        let mut newer = self.views_of(queue).filter(is_newer);
+        let supersedes = newer.any(|other| {
+            let policies = self.policies(queue, other);
+            policies.supersedes != Supersedes::None && policies.group.as_ref() == Some(&group)
+        });
+        supersedes.then_some(group)
+    }
+
     /// Takes a complete list of the Namespaces in: what is not in it is gone, unless it is newer.
     pub(crate) fn replace_namespaces(&mut self, listing: &Listing<NamespaceView>) {
         if !self.lanes.may_be {
@@ -377,10 +410,11 @@ impl Seen {
             Some(lane) => namespace.rule.limit_of(lane).ok()?,
             None => namespace.rule.limit().ok()?,
         };
-        Some(EffectiveLimit {
-            limit: limit.unwrap_or(Limit::UNLIMITED),
-            version: namespace.version.map(Into::into),
-        })
+        let version = namespace.version.map(Into::into);
+        Some(EffectiveLimit::alone(
+            limit.unwrap_or(Limit::UNLIMITED),
+            version,
+        ))
     }
 
     /// Takes in what a Namespace says. False where that is nothing new.

@@ -87,15 +87,10 @@ impl Seen {
     ) -> EffectiveLimit {
         let announced = announced.filter(|_| self.is_unsure_in(section.namespace()));
         if let Some(limit) = announced {
-            return EffectiveLimit {
-                limit,
-                version: None,
-            };
+            return EffectiveLimit::alone(limit, None);
         }
-        EffectiveLimit {
-            limit: limit_of(name, self.repositories_in(section.namespace())),
-            version: self.sections.repositories.map(Into::into),
-        }
+        let limit = limit_of(name, self.repositories_in(section.namespace()));
+        EffectiveLimit::alone(limit, self.sections.repositories.map(Into::into))
     }
 
     /// Whether there is a Repository in a namespace.
