@@ -9,9 +9,11 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use pac_concurrency::{
-    Admission, Limit, RunOutcome, RunRequest, SessionIdentity, SettingsLoader, Turn,
+    Admission, ConcurrencyManager, Limit, ManagerOptions, RunOutcome, RunRequest, SessionIdentity,
+    Settings, SettingsLoader, Turn,
 };
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -178,7 +180,48 @@ async fn an_orderly_end_is_no_warning() {
     };
     assert!(waiter.await.is_err());
     drop(runs);
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
     drop(manager);
     assert_eq!(log.take(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_death_of_a_session_is_logged_with_who_it_was() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(log.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let driver = pac_concurrency::open_driver(&Settings::default()).await;
+    let driver = driver.unwrap();
+    let usual = ManagerOptions::default().with_sweep_interval(Duration::from_millis(50));
+    let batch = SessionIdentity::named("night-batch").unwrap();
+    let short = usual
+        .with_session_ttl(Duration::from_millis(200))
+        .with_identity(batch);
+    let open = |options| ConcurrencyManager::open(Arc::clone(&driver), options);
+    let (doomed, other) = (open(short).await.unwrap(), open(usual).await.unwrap());
+    let session = doomed.session();
+    let known = other.sessions(&[session, other.session()]).await.unwrap();
+    let since = known[&session].opened_at.unwrap();
+    assert_eq!((known.len(), known[&session].identity), (2, batch));
+    let repository = "namespace/repo".parse().unwrap();
+    let run = RunRequest::durable("namespace/run".parse().unwrap(), "uid".parse().unwrap());
+    drop(doomed.admit(&repository, run).await.unwrap());
+    drop(doomed);
+
+    let expected =
+        format!("INFO a session is dead session={session} identity=night-batch since={since}");
+    let told = async {
+        while !log.take().contains(&expected) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), told)
+        .await
+        .unwrap();
 }

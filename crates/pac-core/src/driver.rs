@@ -193,7 +193,8 @@ pub trait Driver: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<(RepositoryKey, Head)>, Error>;
 
     /// What the clock shows that the times of entries are taken from: that of the store, or of this
-    /// process where the store tells its clients no time.
+    /// process where the store tells its clients no time, as etcd. By it runs are ended whose time is
+    /// over, so the clocks of such processes have to agree as well as those times have to be kept.
     ///
     /// # Errors
     /// The store's own.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use pac_core::protocol::{Command, Death, Ended, Outcome};
-use pac_core::state::{Entry, EntryState, RunKind, RunOutcome};
+use pac_core::state::{Entry, EntryState, Moment, RunKind, RunOutcome};
 use pac_core::{FencingToken, PipelineRunKey, SessionId};
 
 use super::book::Book;
@@ -92,7 +92,11 @@ impl Deed<'_> {
         let within =
             limit.is_none_or(|limit| slots(self.after) - adopted.count() <= limit as usize);
         let counts = self.after.head().started as usize == slots(self.after);
-        counts && (within || more.count() == 0)
+        // A grant may go before a pause, or after its end, in one commit.
+        let paused = [self.before(), self.after].map(|book| book.head().pause().is_some());
+        let resumes = self.has(|command| matches!(command, Command::Resume));
+        let none = more.count() == 0;
+        counts && (none || (within && (paused != [true, true] || resumes)))
     }
 
     fn keeps_the_order(&self) -> bool {
@@ -117,9 +121,19 @@ impl Deed<'_> {
             }
             // Adopted or admitted again after its end.
             Some(known) => known.ticket == entry.ticket || entry.ticket > last,
-            None => entry.ticket > last,
+            None => entry.ticket > last || self.has_the_place_of_another(entry),
         };
         self.grants().all(fair) && self.after.entries().iter().all(keeps)
+    }
+
+    /// Whether a run has the place of one that it superseded.
+    fn has_the_place_of_another(&self, entry: &Entry) -> bool {
+        self.after.entries().iter().any(|other| {
+            other.ticket == entry.ticket
+                && other.run != entry.run
+                && is_superseded(other)
+                && self.known(other).is_some_and(|known| known.is_queued())
+        })
     }
 
     /// Whether a run was given up, and may be asked for again by the same commit.
@@ -147,7 +161,8 @@ impl Deed<'_> {
     fn leaves_no_slot_idle(&self) -> bool {
         let head = self.after.head();
         let limit = head.limit.get();
-        let is_free = limit.is_none_or(|limit| head.started < limit);
+        let paused = head.pause().is_some();
+        let is_free = !paused && limit.is_none_or(|limit| head.started < limit);
         let owned = |entry: &&Arc<Entry>| entry.owner().is_some();
         !is_free || self.stops_early || self.waiters().filter(owned).count() == 0
     }
@@ -222,8 +237,18 @@ impl Deed<'_> {
                 let ends = matches!(command, Command::Cancel { .. } | Command::Abandon { .. });
                 ends && command.run() == Some(&known.run)
             }),
+            RunOutcome::Superseded => {
+                let newer = |command: &Command| {
+                    let Command::Admit(request) = command else {
+                        return false;
+                    };
+                    let group = request.terms().and_then(|terms| terms.group.as_ref());
+                    group.is_some() && group == known.group() && request.run != known.run
+                };
+                known.is_queued() && self.has(newer)
+            }
             // No scenario asks for what ends a run so.
-            RunOutcome::Superseded | RunOutcome::TimedOut | RunOutcome::QueueFull => false,
+            RunOutcome::TimedOut | RunOutcome::QueueFull => false,
             RunOutcome::Completed | RunOutcome::Failed => self.has(|command| {
                 matches!(command, Command::Release { .. }) && command.run() == Some(&known.run)
             }),
@@ -347,8 +372,17 @@ impl Deed<'_> {
                 _ => {}
             }
         }
+        if head.pause().is_some() && head.queued > 0 && head.started < limit {
+            saw(Witness::PauseKept);
+        }
         let expires = self.has(|command| matches!(command, Command::Expire { .. }));
         for entry in self.after.entries() {
+            if is_superseded(entry) {
+                saw(Witness::Superseded);
+            }
+            if entry.is_started() && entry.terms().asked != Moment::Never {
+                saw(Witness::AskedToEnd);
+            }
             let known = self.known(entry).map(|known| known.state);
             match known {
                 Some(EntryState::Queued { owner }) if entry.is_started() => {
@@ -363,4 +397,14 @@ impl Deed<'_> {
             }
         }
     }
+}
+
+fn is_superseded(entry: &Entry) -> bool {
+    matches!(
+        entry.state,
+        EntryState::Finished {
+            outcome: RunOutcome::Superseded,
+            ..
+        }
+    )
 }

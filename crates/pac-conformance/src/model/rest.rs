@@ -29,18 +29,20 @@ impl World {
     }
 
     /// At rest, nobody waits and nobody holds: all that was asked for has been served. But for
-    /// orphans of sessions that live: they run on, until they are asked for.
+    /// orphans of sessions that live: they run on, until they are asked for. During a pause, runs
+    /// wait.
     fn is_served(&self, state: &State) -> bool {
         let entries = state.store.book.entries();
         let nobody = !state.controllers.iter().any(|controller| controller.reads);
         let stranded = |entry: &Arc<Entry>| nobody && has_no_owner(entry);
-        entries
+        let paused = state.store.book.head().pause().is_some();
+        let held_up = |entry: &Arc<Entry>| paused && entry.is_queued();
+        entries.iter().all(|entry| {
+            entry.is_finished() || stranded(entry) || is_orphan(entry) || held_up(entry)
+        }) && state
+            .controllers
             .iter()
-            .all(|entry| entry.is_finished() || stranded(entry) || is_orphan(entry))
-            && state
-                .controllers
-                .iter()
-                .all(|c| c.waiting.is_empty() && c.asks.is_empty())
+            .all(|c| (paused || c.waiting.is_empty()) && c.asks.is_empty())
     }
 
     /// Nobody whose session lives believes to hold what the store gave to another, or to

@@ -28,6 +28,10 @@ pub enum Event {
     Force(usize),
     /// Announces a limit.
     SetLimit(u32),
+    /// Pauses the repository.
+    Pause,
+    /// Ends the pause.
+    Resume,
     /// Removes the repository with all that is in it.
     Remove,
     /// Closes the controller in an orderly way. It is started again as after a crash.

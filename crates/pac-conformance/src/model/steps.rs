@@ -60,6 +60,8 @@ impl World {
             Event::Release(run, token) => release(request(run), Some(FencingToken::new(token))),
             Event::Force(run) => release(request(run), None),
             Event::SetLimit(limit) => Command::limit(Limit::new(limit), None),
+            Event::Pause => Command::Pause { reason: None },
+            Event::Resume => Command::Resume,
             Event::Remove => Command::RemoveRepository,
             Event::Requeue(run) => {
                 let RunRequest { run, uid, .. } = request(run);

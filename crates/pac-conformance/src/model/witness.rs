@@ -53,6 +53,12 @@ pub enum Witness {
     Continued,
     /// A controller that had no session answered what needed no commit.
     AnsweredWithoutSession,
+    /// A pause kept a run from a free slot.
+    PauseKept,
+    /// A newer run of its group took the place of a waiting one.
+    Superseded,
+    /// A holder was asked to end.
+    AskedToEnd,
 }
 
 impl Witness {
@@ -83,6 +89,9 @@ impl Witness {
             Self::ClosedInOrder => "an orderly end",
             Self::Continued => "a commit that goes on",
             Self::AnsweredWithoutSession => "an answer without a session",
+            Self::PauseKept => "a pause kept to",
+            Self::Superseded => "a run superseded",
+            Self::AskedToEnd => "a holder asked to end",
         }
     }
 }

@@ -95,9 +95,6 @@ impl Cluster {
                 self.comes_to(allowed).await
             }
             Move::Both((one, _), (other, _)) if one == other => Ok(()),
-            // It takes several commits, between which the other one may come.
-            Move::Both((_, Deed::CancelAll { .. }), _)
-            | Move::Both(_, (_, Deed::CancelAll { .. })) => Ok(()),
             Move::Both((one, deed), (other, second)) => {
                 let (a, b) = tokio::join!(self.does(one, deed), self.does(other, second));
                 let before = || Allowed::only(self.known.clone());
@@ -171,10 +168,8 @@ impl Cluster {
     /// Waits until nothing more happens, and judges the state and what the processes have heard.
     async fn comes_to(&mut self, allowed: Allowed) -> Verdict {
         let background = self.background();
-        let longest = match allowed.is_restless(&background) {
-            true => AT_LAST,
-            false => AT_ONCE,
-        };
+        let restless = allowed.is_restless(&background) || !background.possible.is_empty();
+        let longest = if restless { AT_LAST } else { AT_ONCE };
         sleep(longest).await;
         let seen = self.store.load(&self.key, None).await;
         let seen = seen.map_err(|error| (Check::Records, error.to_string()))?;
@@ -201,6 +196,18 @@ impl Cluster {
                 background
                     .certain
                     .push((asker, Ask::Expire { session, lease_too }));
+            }
+            // A grant for which there was nobody goes back, where no stream of grants takes it.
+            for name in process.unheard.iter().filter(|_| !asker.takes_ownerless) {
+                for running in [false, true] {
+                    let (name, token) = (*name, None);
+                    let disown = Ask::Disown {
+                        name,
+                        token,
+                        running,
+                    };
+                    background.possible.push((asker, disown));
+                }
             }
             if asker.takes_ownerless {
                 background.certain.push((asker, Ask::Promote));

@@ -49,6 +49,11 @@ pub(super) enum Deed {
         name: u8,
         token: Token,
     },
+    Disown {
+        name: u8,
+        token: Token,
+        running: bool,
+    },
     /// Names the party's previous session as the former owner.
     Reclaim {
         name: u8,
@@ -120,6 +125,13 @@ pub(super) fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
     let paused = world.repository.paused.is_some();
     let resume = if paused { 5 } else { 1 };
     let clock = world.repository.clock;
+    // Make it likely that those whose time is limited meet its end, and that those of a group that
+    // wait are superseded.
+    let is_timed = world.repository.timed() > 0;
+    let late = if is_timed { 4 } else { 1 };
+    let waiting = runs.iter().filter(|run| run.is_waiting());
+    let groups: Vec<_> = waiting.filter_map(|run| run.terms.group).collect();
+    let supersede = if groups.is_empty() { 1 } else { 5 };
     prop_oneof![
         12 => timed(any_wish()).prop_map(Deed::Admit),
         5 => release.prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
@@ -127,6 +139,8 @@ pub(super) fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         2 => bump.prop_map(|(name, uid, to)| Deed::Bump { name, uid, to }),
         resume => Just(Deed::Resume),
         3 => operation(clock),
+        late => prop_oneof![Just(Deed::TimeOut), (4..8_u64).prop_map(Deed::Wait)],
+        supersede => superseding(groups).prop_map(Deed::Admit),
         2 => (name(&running), Token::any())
             .prop_map(|(name, token)| Deed::Requeue { name, token }),
         rules => (any_change(), any_claim())
@@ -135,6 +149,8 @@ pub(super) fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         1 => timed(any_wish()).prop_map(Deed::Adopt),
         expire => (of, proptest::bool::weighted(0.3))
             .prop_map(|(of, lease_too)| Deed::Expire { of, lease_too }),
+        1 => (name(&running), Token::any(), any::<bool>())
+            .prop_map(|(name, token, running)| Deed::Disown { name, token, running }),
         1 => (name(&known), any_uid()).prop_map(|(name, uid)| Deed::Reclaim { name, uid }),
         2 => (name(&known), any_uid(), 0..PARTIES, proptest::bool::weighted(0.2), Token::any())
             .prop_map(|(name, uid, owner, former, token)| {
@@ -153,8 +169,8 @@ fn operation(clock: u64) -> impl Strategy<Value = Deed> {
     prop_oneof![
         2 => option::of(0..2_u8).prop_map(|reason| Deed::Pause { reason }),
         2 => (which, any_way()).prop_map(|(which, way)| Deed::CancelAll { which, way }),
-        4 => Just(Deed::TimeOut),
-        4 => (1..8_u64).prop_map(Deed::Wait),
+        1 => Just(Deed::TimeOut),
+        2 => (1..8_u64).prop_map(Deed::Wait),
         1 => Just(Deed::Wait(GRACE)),
     ]
 }
@@ -196,9 +212,26 @@ pub(crate) fn any_wish() -> impl Strategy<Value = Wish> {
     })
 }
 
+/// One that supersedes those of one of these groups.
+fn superseding(groups: Vec<u8>) -> impl Strategy<Value = Wish> {
+    let group = match groups {
+        groups if groups.is_empty() => (0..2_u8).boxed(),
+        groups => select(groups).boxed(),
+    };
+    let supersedes = select(vec![Supersedes::Waiting, Supersedes::All]);
+    (any_wish(), group, supersedes).prop_map(|(wish, group, supersedes)| Wish {
+        terms: Terms {
+            group: Some(group),
+            ..wish.terms
+        },
+        supersedes,
+        ..wish
+    })
+}
+
 /// The same, some of them for a time only.
 fn timed(wish: impl Strategy<Value = Wish>) -> impl Strategy<Value = Wish> {
-    let longest = || prop_oneof![4 => Just(None), 1 => (1..8_u64).prop_map(Some)];
+    let longest = || prop_oneof![3 => Just(None), 1 => (1..8_u64).prop_map(Some)];
     (wish, longest(), longest()).prop_map(|(wish, max_wait, max_hold)| Wish {
         terms: Terms {
             max_wait,
@@ -226,7 +259,7 @@ pub(crate) fn any_bump() -> impl Strategy<Value = Bump> {
 pub(crate) fn any_change() -> impl Strategy<Value = Change> {
     let limit = prop_oneof![8 => any_limit().prop_map(Some), 1 => Just(None)];
     let most_waiting = prop_oneof![4 => Just(None), 1 => option::of(0..3_u32).prop_map(Some)];
-    let backfill = prop_oneof![6 => Just(None), 1 => (0..=3_u32).prop_map(Some)];
+    let backfill = prop_oneof![4 => Just(None), 3 => (0..=3_u32).prop_map(Some)];
     (limit, most_waiting, backfill).prop_map(|(limit, most_waiting, backfill)| Change {
         limit,
         most_waiting,

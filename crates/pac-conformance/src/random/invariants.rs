@@ -121,8 +121,18 @@ impl Transition<'_> {
         running.filter(newly)
     }
 
+    /// Whether the command puts a run that had slots back into the queue.
     fn requeues(&self, run: &Run) -> bool {
-        matches!(self.ask, Ask::Requeue { name, .. } if name == run.name)
+        let put_back = match self.ask {
+            Ask::Requeue { name, .. } => Some(name),
+            Ask::Disown {
+                name,
+                running: false,
+                ..
+            } => Some(name),
+            _ => None,
+        };
+        put_back == Some(run.name)
     }
 
     /// The entry of the same name and uid before the commit.

@@ -113,6 +113,15 @@ impl World {
                 name,
                 token: token.shown(&self.repository, name)?,
             },
+            Deed::Disown {
+                name,
+                token,
+                running,
+            } => Ask::Disown {
+                name,
+                token: Some(token.shown(&self.repository, name)?),
+                running,
+            },
             Deed::Reclaim { name, uid } => Ask::Reclaim {
                 name,
                 uid,

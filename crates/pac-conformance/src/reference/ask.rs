@@ -173,6 +173,12 @@ pub(crate) enum Ask {
         name: u8,
         token: u64,
     },
+    /// Nobody takes the slots of this run of the asker's, whatever its token if that is `None`.
+    Disown {
+        name: u8,
+        token: Option<u64>,
+        running: bool,
+    },
     Reclaim {
         name: u8,
         uid: u8,

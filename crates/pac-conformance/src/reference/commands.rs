@@ -31,6 +31,11 @@ impl Repository {
             Ask::Resume => self.resume(asker),
             Ask::TimeOut => self.time_out(asker),
             Ask::Requeue { name, token } => self.requeue(asker, name, token),
+            Ask::Disown {
+                name,
+                token,
+                running,
+            } => self.disown(asker, name, token, running),
             Ask::Reclaim { name, uid, former } => self.reclaim(asker, (name, uid), former),
             Ask::Abandon {
                 name,
@@ -104,6 +109,31 @@ impl Repository {
             Some(Place::Running { token: has, .. }) if has == token => {
                 self.put_back(name, Some(asker.session));
                 self.start_all(asker);
+                self.stands(name, false)
+            }
+            _ => Answer::NotHeld,
+        }
+    }
+
+    /// Leaves a run of the asker's to any controller: waiting again, or running on as an orphan.
+    fn disown(&mut self, asker: Asker, name: u8, token: Option<u64>, running: bool) -> Answer {
+        match self.place_of(name, None) {
+            Some(Place::Running {
+                token: has,
+                session,
+                orphaned: false,
+            }) if session == asker.session && token.is_none_or(|token| token == has) => {
+                if running {
+                    let orphan = Place::Running {
+                        token: has,
+                        session,
+                        orphaned: true,
+                    };
+                    self.change(name, |run| run.place = orphan);
+                } else {
+                    self.put_back(name, None);
+                    self.start_all(asker);
+                }
                 self.stands(name, false)
             }
             _ => Answer::NotHeld,

@@ -113,6 +113,18 @@ impl fmt::Display for Ask {
             Self::Resume => f.write_str("resume"),
             Self::TimeOut => f.write_str("end what has waited or run for too long"),
             Self::Requeue { name, token } => write!(f, "requeue run-{name} with token {token}"),
+            Self::Disown {
+                name,
+                token,
+                running,
+            } => {
+                let what = if *running {
+                    "which runs"
+                } else {
+                    "which waits again"
+                };
+                write!(f, "disown run-{name} with token {token:?}, {what}")
+            }
             Self::Reclaim { name, uid, former } => {
                 write!(f, "reclaim run-{name}/{uid} from session {former}")
             }

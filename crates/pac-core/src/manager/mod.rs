@@ -17,6 +17,7 @@ mod registry;
 mod repository;
 mod rewind;
 mod session;
+mod sessions;
 mod store;
 mod submit;
 mod tasks;

@@ -197,8 +197,9 @@ impl ConcurrencyManager {
             .await
     }
 
-    /// Ends many runs of a repository, or asks them to end: those that are there when each of the
-    /// commits is judged. One commit, unless they are more than fit into it.
+    /// Ends many runs of a repository, or asks them to end: those that are there when the commit is
+    /// judged. One commit, unless they are more than fit into it: then those that are there when each
+    /// is.
     ///
     /// # Errors
     /// Those common to all commands; a part of the runs may have ended then.
@@ -215,11 +216,13 @@ impl ConcurrencyManager {
             let command = Command::CancelAll { which, how };
             match self.ask(&cell, command).await?.outcome {
                 Outcome::Swept { affected, promoted } => {
-                    if affected.is_empty() {
-                        break;
-                    }
+                    // Else it was all of them, and what comes from now on was not meant.
+                    let more = affected.len() >= self.engine().store.entry_budget();
                     swept.affected.extend(affected);
                     swept.promoted.extend(promoted);
+                    if !more {
+                        break;
+                    }
                 }
                 outcome => return Err(unexpected("cancel", &outcome)),
             }

@@ -319,7 +319,9 @@ fn head_of(source: &RepositoryState, target: &RepositoryState) -> Head {
     } else {
         from
     };
-    let surplus = to.policy.as_ref().map_or(0, |policy| policy.surplus);
+    // Counted with the entries that are written.
+    let counted = to.policy.as_deref();
+    let (surplus, timed) = counted.map_or((0, 0), |policy| (policy.surplus, policy.timed));
     let policy = limits.policy.as_deref().or(to.policy.as_deref());
     Head {
         limit: limits.limit,
@@ -329,6 +331,7 @@ fn head_of(source: &RepositoryState, target: &RepositoryState) -> Head {
         policy: policy.map(|policy| {
             Arc::new(Policy {
                 surplus,
+                timed,
                 ..policy.clone()
             })
         }),

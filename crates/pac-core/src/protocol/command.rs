@@ -38,6 +38,8 @@ pub struct Which {
     pub group: Option<Group>,
     /// Those that were queued before this time, by the store's clock.
     pub queued_before: Option<Timestamp>,
+    /// Those that had come when it was tried for the first time.
+    up_to: Option<Ticket>,
 }
 
 impl Which {
@@ -64,7 +66,16 @@ impl Which {
         }
     }
 
+    /// Those of them that have come with this ticket at most.
+    pub(crate) fn up_to(self, last: Ticket) -> Self {
+        let up_to = Some(self.up_to.map_or(last, |known| known.min(last)));
+        Self { up_to, ..self }
+    }
+
     pub(super) fn includes(&self, entry: &Entry) -> bool {
+        if self.up_to.is_some_and(|last| entry.ticket > last) {
+            return false;
+        }
         let of_group = |group| entry.group() == Some(group);
         let before = |time| entry.queued.at().is_some_and(|queued| queued < time);
         self.group.as_ref().is_none_or(of_group) && self.queued_before.is_none_or(before)

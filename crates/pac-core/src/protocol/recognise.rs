@@ -36,14 +36,6 @@ pub fn recognise(
             admitted: entry.map_or(Admitted::NotHeld, Admitted::of),
             created,
         },
-        (
-            Command::SetLimit { rules, .. },
-            Outcome::LimitSet {
-                limit,
-                accepted: false,
-                ..
-            },
-        ) if rules.limit.is_none_or(|asked| asked == limit) => uncertain.clone(),
         // Those that the earlier attempt has ended are not ended once more.
         (Command::CancelAll { .. }, Outcome::Swept { affected, promoted }) => {
             both(uncertain, affected, promoted)

@@ -72,7 +72,7 @@ pub enum Replaces {
     Any,
     /// The run with this uid, or none. Where another one is live by the time at which the request
     /// reaches the store, that one is the newer, and the request is
-    /// [refused](Admitted::HeldElsewhere).
+    /// [refused](super::Admitted::HeldElsewhere).
     Only(Option<Uid>),
 }
 
@@ -149,7 +149,8 @@ impl RunRequest {
         self.wishing(|wishes| wishes.skip_if = Some(condition))
     }
 
-    /// The same request, for a run that may wait so long, in whole milliseconds by the store's clock;
+    /// The same request, for a run that may wait so long, in whole milliseconds by the store's clock
+    /// (on a store that tells no time, by those of its [clients](crate::driver::Driver::clock));
     /// then it ends as [timed out](crate::state::RunOutcome::TimedOut), whether its asker lives or not.
     #[must_use]
     pub fn with_max_wait(self, longest: Duration) -> Self {

@@ -171,7 +171,8 @@ pub struct Pause {
 /// A store keeps it as one JSON object beside the head's other fields. As in
 /// [`Terms`](super::Terms), a field that is `null` has to become the time of the commit. Beside that,
 /// a store has to know `paused`, `surplus` and `needs`, which decide whether a run can be started
-/// ([`ListFilter::Startable`](crate::driver::ListFilter::Startable)).
+/// ([`ListFilter::Startable`](crate::driver::ListFilter::Startable)), and `timed`
+/// ([`ListFilter::Timed`](crate::driver::ListFilter::Timed)).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct Policy {

@@ -373,10 +373,9 @@ impl RepositoryState {
         }
         self.note_terms(entry);
         match before.as_ref().map(|before| (before, before.state)) {
+            Some((_, EntryState::Queued { .. })) if left => {}
             Some((before, EntryState::Queued { .. })) => {
-                if !left {
-                    self.queue.remove(Rank::of(before));
-                }
+                self.queue.remove(Rank::of(before));
             }
             Some((before, EntryState::Started { .. })) => {
                 self.started -= 1;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use pac_core::manager::Admission;
 use pac_core::protocol::RunRequest;
-use pac_core::state::Weight;
-use pac_core::{Error, ErrorKind, RepositoryKey};
+use pac_core::{Error, ErrorKind, Group, RepositoryKey};
 use tokio::time::Instant;
 
 use super::batch::batches;
@@ -14,22 +13,33 @@ use super::limits::EffectiveLimit;
 use super::notices::What;
 use super::options::Mode;
 use super::work::Dirty;
-use crate::error::{ClusterError, ModelError, PipelinesError};
+use crate::error::{ModelError, PipelinesError};
 use crate::model::RunView;
 use crate::vocabulary;
 
+/// Why a new run does not get in.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// A newer run of this group has its place.
+    Superseded(Group),
+    /// The store has refused it, or has failed.
+    Store(Error),
+}
+
 impl Engine {
-    /// Admits new runs, each event's together; those that wait for their order come back.
+    /// Admits new runs, each event's together; those that wait for their order come back. Those that
+    /// do not get in are left to [`refused`](Self::refused).
     pub(super) async fn admit_new(
         self: &Arc<Self>,
         repository: &RepositoryKey,
         runs: &[Arc<RunView>],
         effective: EffectiveLimit,
-    ) -> Result<usize, PipelinesError> {
+        refused: &mut Vec<(Arc<RunView>, Refusal)>,
+    ) -> Result<usize, Error> {
         if runs.is_empty() {
             return Ok(0);
         }
-        let runs = &self.without_superseded(repository, runs).await?;
+        let runs = &self.without_superseded(repository, runs, refused);
         let batches = {
             let seen = self.seen();
             batches(runs, self.now(), self.options.order_wait, |run| {
@@ -54,7 +64,6 @@ impl Engine {
                 .map(|view| self.request(repository, view))
                 .collect();
             let (admissions, failed) = self.admit_all(repository, effective, requests).await;
-            let mut refused = Vec::new();
             for (view, admission) in batch.iter().zip(admissions) {
                 self.tell_invalid(repository, view);
                 match admission {
@@ -63,13 +72,10 @@ impl Engine {
                         self.admitted(admission);
                         admitted += 1;
                     }
-                    Err(error) => refused.push((view, error)),
+                    Err(error) => refused.push((Arc::clone(view), Refusal::Store(error))),
                 }
             }
             failed?;
-            for (view, error) in refused {
-                self.refused(repository, view, effective, error).await?;
-            }
         }
         Ok(admitted)
     }
@@ -80,59 +86,53 @@ impl Engine {
         self.seen().policies(repository, view).put_into(request)
     }
 
-    /// Has those runs ended whose places newer ones of their groups have taken already, and answers
-    /// with the others: an older run that asks late must not wait beside the newer one, and not
-    /// supersede it.
-    async fn without_superseded(
+    /// The runs but for those whose places newer ones of their groups have taken already: an older
+    /// run that asks late must not wait beside the newer one, and not supersede it.
+    fn without_superseded(
         &self,
         repository: &RepositoryKey,
         runs: &[Arc<RunView>],
-    ) -> Result<Vec<Arc<RunView>>, ClusterError> {
+        refused: &mut Vec<(Arc<RunView>, Refusal)>,
+    ) -> Vec<Arc<RunView>> {
         let mut others = Vec::with_capacity(runs.len());
-        let mut superseded = Vec::new();
-        {
-            let seen = self.seen();
-            for view in runs {
-                match seen.superseded_by_newer(repository, view, self.options.mode) {
-                    Some(group) => superseded.push((view, group)),
-                    None => others.push(Arc::clone(view)),
-                }
+        let seen = self.seen();
+        for view in runs {
+            match seen.superseded_by_newer(repository, view, self.options.mode) {
+                Some(group) => refused.push((Arc::clone(view), Refusal::Superseded(group))),
+                None => others.push(Arc::clone(view)),
             }
         }
-        for (view, group) in superseded {
-            if self.end_held(view).await? {
-                let group = Some(group);
-                self.tell_of(repository, view, What::Superseded { group });
-            }
-        }
-        Ok(others)
+        others
     }
 
-    /// Deals with a run that the store has refused; fails with what is no refusal. One that is too
-    /// heavy stays held back, and asks again when it or its Repository changes. Beside a full queue
-    /// there is no place to wait in: the run ends.
+    /// Deals with a run that did not get in; fails with what is no refusal. One that is too heavy
+    /// stays held back, and asks again when it or its Repository changes. Beside a full queue there is
+    /// no place to wait in: the run ends.
     pub(super) async fn refused(
         &self,
         repository: &RepositoryKey,
         view: &RunView,
         effective: EffectiveLimit,
-        error: Error,
+        refusal: Refusal,
     ) -> Result<(), PipelinesError> {
-        match error.kind() {
-            ErrorKind::QueueFull => {
-                if self.end_held(view).await? {
-                    let max_queued = effective.max_queued;
-                    self.tell_of(repository, view, What::QueueFull { max_queued });
+        let told = match refusal {
+            Refusal::Superseded(group) => What::Superseded { group: Some(group) },
+            Refusal::Store(error) => match error.kind() {
+                ErrorKind::QueueFull => What::QueueFull {
+                    max_queued: effective.max_queued,
+                },
+                ErrorKind::InvalidInput => {
+                    let message = self.too_heavy(repository, view, effective, &error);
+                    self.tell_stays_held(repository, view, message);
+                    return Ok(());
                 }
-                Ok(())
-            }
-            ErrorKind::InvalidInput => {
-                let message = self.too_heavy(repository, view, effective, &error);
-                self.tell_stays_held(repository, view, message);
-                Ok(())
-            }
-            _ => Err(error.into()),
+                _ => return Err(error.into()),
+            },
+        };
+        if self.end_held(view).await? {
+            self.tell_of(repository, view, told);
         }
+        Ok(())
     }
 
     /// Why the store does not take a run: which annotation, and the cure.
@@ -144,7 +144,9 @@ impl Engine {
         error: &Error,
     ) -> String {
         let weight = self.seen().policies(repository, view).weight;
-        let Some(limit) = effective.limit.get().filter(|_| weight != Weight::ONE) else {
+        let limit = effective.limit.get();
+        // Else it is the store's: an operator has pinned a lower one.
+        let Some(limit) = limit.filter(|limit| *limit < u32::from(weight.get())) else {
             return error.to_string();
         };
         let object = format!("PipelineRun {}", view.key);

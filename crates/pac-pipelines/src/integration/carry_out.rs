@@ -88,10 +88,11 @@ impl Engine {
             }
         })
         .await?;
+        let mut refused = Vec::new();
         if let Some(effective) = effective {
-            report.admitted += self
-                .admit_new(repository, &plan.admit_new, effective)
-                .await?;
+            let new = &plan.admit_new;
+            let admitted = self.admit_new(repository, new, effective, &mut refused);
+            report.admitted += admitted.await?;
         }
         // Last, so that a cluster that is away holds nothing else up; it is asked again.
         let over = over.into_iter();
@@ -102,6 +103,13 @@ impl Engine {
         let ends = plan.ask_to_end.iter();
         let ends = ends.map(|view| self.ask_to_end(repository, view));
         first_error(join_all(ends).await)?;
+        if let Some(effective) = effective {
+            let refused = refused.into_iter();
+            let refused = refused.map(|(view, refusal)| async move {
+                self.refused(repository, &view, effective, refusal).await
+            });
+            first_error(join_all(refused).await)?;
+        }
         report.ended += stopped?;
         asked?;
         read?;

@@ -7,6 +7,7 @@ use pac_core::state::RunOutcome;
 use pac_core::{ErrorKind, PipelineRunKey, RepositoryKey};
 
 use super::PipelinesController;
+use super::admit::Refusal;
 use super::engine::Engine;
 use super::phase::Phase;
 use crate::cluster::{ClusterEvent, HoldOutcome};
@@ -141,7 +142,8 @@ impl Engine {
                 _ => return Err(error.into()),
             }
             if run.spec_status == SpecStatus::Pending {
-                self.refused(repository, run, effective, error).await?;
+                let refusal = Refusal::Store(error);
+                self.refused(repository, run, effective, refusal).await?;
             } else {
                 // Held back, it is looked at, and asks again.
                 to_hold.push((run, answer));

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use pac_core::manager::{Admission, RepositoryStatus};
 use pac_core::protocol::RunRequest;
-use pac_core::{Limit, LimitVersion, PipelineRunKey, RepositoryKey};
+use pac_core::state::RulesChange;
+use pac_core::{ErrorKind, Limit, LimitVersion, PipelineRunKey, RepositoryKey};
 
 use super::name::{Ask, RunName};
 use super::{QueueManager, keep};
@@ -49,16 +50,26 @@ impl QueueManager {
         if status.limit != limit && (new.is_empty() || version.is_none()) {
             manager.set_limit(&repository.key, limit, version).await?;
         }
-        let announcement = version.map(|version| (limit, version));
+        let announcement = version.map(|version| (RulesChange::limit(limit), version));
+        let mut failed = Ok(());
         while !new.is_empty() {
             let rest = new.split_off(new.len().min(manager.most_at_once()));
             let admissions = manager
-                .admit_all(&repository.key, announcement, new)
+                .admit_each(&repository.key, announcement.clone(), new)
                 .await?;
-            admissions.into_iter().for_each(keep);
+            for admission in admissions {
+                match admission {
+                    Ok(admission) => keep(admission),
+                    // As many wait as may: it is not added, and may be when it is named again.
+                    Err(error) if error.kind() == ErrorKind::QueueFull => {
+                        tracing::info!(repository = %repository.key, %error, "not added");
+                    }
+                    Err(error) => failed = failed.and(Err(error)),
+                }
+            }
             new = rest;
         }
-        Ok(())
+        Ok(failed?)
     }
 
     /// The run's slot was given up because no controller looked after it, and it never started: it

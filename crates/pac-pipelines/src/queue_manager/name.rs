@@ -1,5 +1,6 @@
 //! Runs as the interface names them, and what the store knows them by.
 
+use pac_core::state::RunOutcome;
 use pac_core::{Error, PipelineRunKey, Uid};
 
 use crate::integration::{Holder, Known};
@@ -63,10 +64,15 @@ impl RunName {
             Known::Finished { .. } if !is_same => Ask::Admit(self.first_uid()?),
             Known::Finished { uid, outcome } => match outcome {
                 // It was taken out of the queue, and is added again: it comes anew, as the last.
-                pac_core::state::RunOutcome::Cancelled => Ask::Admit(next_coming(uid)?),
-                pac_core::state::RunOutcome::Expired => Ask::Readmit(uid.clone()),
-                // It ran to its end. It does not run a second time.
-                _ => Ask::Nothing,
+                RunOutcome::Cancelled => Ask::Admit(next_coming(uid)?),
+                RunOutcome::Expired => Ask::Readmit(uid.clone()),
+                // It ran to its end, or a newer one took its place, or its time was over. It does not
+                // run a second time.
+                RunOutcome::Completed
+                | RunOutcome::Failed
+                | RunOutcome::Superseded
+                | RunOutcome::TimedOut
+                | RunOutcome::QueueFull => Ask::Nothing,
             },
         })
     }
@@ -105,8 +111,6 @@ fn uid(text: &str) -> Result<Uid, Error> {
 
 #[cfg(test)]
 mod tests {
-    use pac_core::state::RunOutcome;
-
     use super::*;
 
     fn named(uid: Option<&str>) -> RunName {
@@ -140,6 +144,8 @@ mod tests {
             (Some("u"), queued("by-name:1", Us), Ask::Nothing),
             (Some("new"), queued("u", Us), admit("new")),
             (Some("u"), ended("u", RunOutcome::Completed), Ask::Nothing),
+            (Some("u"), ended("u", RunOutcome::Superseded), Ask::Nothing),
+            (Some("u"), ended("u", RunOutcome::TimedOut), Ask::Nothing),
             (None, ended("u", RunOutcome::Failed), Ask::Nothing),
             (Some("u"), ended("u", RunOutcome::Cancelled), admit("u:2")),
             (Some("u"), ended("u:2", RunOutcome::Cancelled), admit("u:3")),

@@ -5,7 +5,7 @@ use pac_core::protocol::{Cancellation, Ended, Which};
 use pac_core::state::RunOutcome;
 use pac_core::{Group, Limit};
 
-use crate::{Fixture, durable, queued, repository, run, started};
+use crate::{Fixture, View, durable, queued, repository, run, started};
 
 /// A holder that another manager asks to end hears of it, and keeps its slot until it releases it.
 pub async fn a_holder_is_asked_and_keeps_its_slot(fixture: &Fixture) {
@@ -34,7 +34,7 @@ pub async fn a_holder_is_asked_and_keeps_its_slot(fixture: &Fixture) {
     assert_eq!(told, (run("holder"), lease.token()));
     assert!(here.holds(&lease));
     fixture.waits_on(&mut next).await;
-    let since = |view: &crate::View| view.entry("holder").unwrap().terms().asked.at();
+    let since = |view: &View| view.entry("holder").unwrap().terms().asked.at();
     let first = since(&fixture.view(&web).await);
     assert!(first.is_some());
     // Asked again, it is since the first time; a run that waits ends at once.

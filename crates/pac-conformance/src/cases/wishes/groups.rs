@@ -1,8 +1,8 @@
 //! Groups, and superseding in them.
 
-use pac_core::manager::{ConcurrencyManager, Turn};
+use pac_core::manager::{ConcurrencyManager, Lease, Turn};
 use pac_core::protocol::{RunRequest, Supersedes};
-use pac_core::state::RunOutcome;
+use pac_core::state::{Entry, RunOutcome};
 use pac_core::{Limit, RepositoryKey};
 
 use crate::{Fixture, durable, queued, repository, run, started};
@@ -60,7 +60,7 @@ pub async fn superseding_all_asks_the_holders(fixture: &Fixture) {
         .await;
     assert!(here.holds(&old), "it has its slot until it gives it back");
     fixture.waits_on(&mut newest).await;
-    let asked = |entry: &pac_core::state::Entry| entry.terms().asked.at().is_some();
+    let asked = |entry: &Entry| entry.terms().asked.at().is_some();
     let view = fixture.view(&web).await;
     assert!(asked(&view.entry("old").unwrap()));
     assert!(!asked(&view.entry("other").unwrap()));
@@ -69,10 +69,7 @@ pub async fn superseding_all_asks_the_holders(fixture: &Fixture) {
     drop((other, fixture.turn(newest).await));
 }
 
-async fn only_slot(
-    manager: &ConcurrencyManager,
-    repository: &RepositoryKey,
-) -> pac_core::manager::Lease {
+async fn only_slot(manager: &ConcurrencyManager, repository: &RepositoryKey) -> Lease {
     let one = Limit::new(1);
     manager.set_limit(repository, one, None).await.unwrap();
     started(manager, repository, durable("holder")).await

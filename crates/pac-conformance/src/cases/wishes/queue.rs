@@ -40,7 +40,9 @@ pub async fn a_bounded_queue_holds_no_more_under_a_crowd(fixture: &Fixture) {
             }
         });
     }
-    let waiters: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    let waiters = tasks.join_all().await.into_iter().flatten();
+    let mut waiters: Vec<_> = waiters.collect();
+    waiters.sort_by_key(|waiter| waiter.ticket());
     assert_eq!(waiters.len(), MOST as usize);
     assert_eq!(refused.load(Ordering::SeqCst), crowd - MOST as usize);
     let view = fixture.view(&web).await;
@@ -50,18 +52,14 @@ pub async fn a_bounded_queue_holds_no_more_under_a_crowd(fixture: &Fixture) {
     assert_eq!(full.count(), crowd - MOST as usize, "the history tells");
     let somebody = view.finished[0].run.name().to_owned();
 
-    managers[1].release(holder, DONE).await.unwrap();
-    let mut waiting = Vec::new();
-    for waiter in waiters {
-        waiting.push(waiter);
-    }
+    managers[0].release(holder, DONE).await.unwrap();
     // One has started, so there is room for one again.
     let again = managers[1].admit(&web, ephemeral(&somebody)).await.unwrap();
     let Admission::Queued(again) = again else {
         panic!("{again:?}");
     };
-    waiting.push(again);
-    for waiter in waiting {
+    waiters.push(again);
+    for waiter in waiters {
         let lease = fixture.turn(waiter).await;
         let manager = managers.iter().find(|manager| manager.holds(&lease));
         manager.unwrap().release(lease, DONE).await.unwrap();

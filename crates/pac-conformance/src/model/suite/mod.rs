@@ -4,6 +4,7 @@
 mod askers;
 mod crashes;
 mod lost_answers;
+mod wishes;
 
 use pac_core::protocol::RunRequest;
 
@@ -56,6 +57,8 @@ pub fn suite() -> Vec<Scenario> {
         orderly_end(),
         lost_answers::slow_reads(),
         small_commits(),
+        wishes::pause(),
+        wishes::superseding(),
     ]
 }
 

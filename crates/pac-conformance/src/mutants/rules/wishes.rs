@@ -1,6 +1,6 @@
 //! Variants that break what people ask beyond a place in the queue.
 
-use pac_core::protocol::{Cancellation, Claim, Command, Outcome, RunRequest};
+use pac_core::protocol::{Admitted, Cancellation, Changes, Claim, Command, Outcome, RunRequest};
 use pac_core::state::{Entry, EntryState, Moment, Owner, RunOutcome, Weight};
 
 use super::{Answered, Asked, BrokenRules, stands, to_the_back};
@@ -161,7 +161,7 @@ fn heavy_run_overtaken(asked: &Asked<'_>) -> Answered {
 
 fn superseding_costs_the_place(asked: &Asked<'_>) -> Answered {
     let (outcome, changes) = asked.honest();
-    let supersedes = |changes: &pac_core::protocol::Changes| {
+    let supersedes = |changes: &Changes| {
         let mut entries = changes.entries.iter();
         entries.any(|entry| is_over(entry, RunOutcome::Superseded))
     };
@@ -237,7 +237,7 @@ fn superseded_fill_the_queue(asked: &Asked<'_>) -> Answered {
     match (asked.command, full) {
         (Command::Admit(_), Some(_)) if supersedes => {
             let queued = head.queued;
-            let admitted = pac_core::protocol::Admitted::QueueFull { queued };
+            let admitted = Admitted::QueueFull { queued };
             let created = false;
             (Outcome::Admitted { admitted, created }, None)
         }

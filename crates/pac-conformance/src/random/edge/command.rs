@@ -106,6 +106,15 @@ pub(crate) fn command(ask: &Ask, clock: u64) -> Command {
             uid: uid(0),
             token: FencingToken::new(token),
         },
+        Ask::Disown {
+            name,
+            token,
+            running,
+        } => Command::Disown {
+            run: key(name),
+            token: FencingToken::new(token.unwrap_or(0)),
+            running,
+        },
         Ask::Reclaim {
             name,
             uid: number,

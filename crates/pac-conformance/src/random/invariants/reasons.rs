@@ -38,6 +38,15 @@ impl Transition<'_> {
             Ask::Requeue { name, token } => {
                 is(name, None) && holder(was).is_some_and(|(has, _)| has == token)
             }
+            Ask::Disown {
+                name,
+                token,
+                running,
+            } => {
+                let ours = (token, Some(self.asker.session));
+                let held = holder(was).is_some_and(|(has, of)| ours == (Some(has), Some(of)));
+                !running && held && is(name, None)
+            }
             Ask::Abandon {
                 name,
                 uid,

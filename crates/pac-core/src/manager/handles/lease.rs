@@ -120,6 +120,8 @@ impl Lease {
     /// Cancel-safe. Known as fast as the store tells of changes, and after the poll interval at the
     /// latest.
     pub async fn cancel_requested(&self) {
+        // What another controller holds is of interest only while somebody follows it.
+        let _following = Followed::new(&self.cell);
         let told = self.cell.lock().await_asked(self.run(), self.token());
         if let Some(told) = told
             && told.await.is_err()
@@ -161,6 +163,22 @@ impl Lease {
     /// The run is ended by other means than dropping this.
     pub(in crate::manager) fn disarm(&mut self) {
         self.guard = None;
+    }
+}
+
+/// A repository that is followed while this lives.
+struct Followed<'a>(&'a Cell);
+
+impl<'a> Followed<'a> {
+    fn new(cell: &'a Cell) -> Self {
+        cell.lock().machine.watch();
+        Self(cell)
+    }
+}
+
+impl Drop for Followed<'_> {
+    fn drop(&mut self) {
+        self.0.lock().machine.unwatch();
     }
 }
 

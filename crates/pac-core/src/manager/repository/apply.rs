@@ -10,12 +10,12 @@ use super::holders::tell_holders;
 use super::request::Planned;
 use crate::error::Error;
 use crate::event::Event;
-use crate::name::PipelineRunKey;
+use crate::name::{PipelineRunKey, Uid};
 use crate::protocol::{Command, Plan};
 use crate::state::{
     Absorb, Entry, EntryState, Moment, RepositoryState, RunKind, RunOutcome, Snapshot,
 };
-use crate::value::{SessionId, Ticket, Version};
+use crate::value::{FencingToken, SessionId, Ticket, Version};
 
 /// Where a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +79,8 @@ impl<P: Port> Repository<P> {
         }
         let mut reclaims = Vec::new();
         for (entry, after) in changes {
-            let ticket = self.waiters.ticket(&entry.run);
-            match self.standing(env, ticket, after.as_ref()) {
+            let awaited = self.waiters.awaited(&entry.run);
+            match self.standing(env, awaited.as_ref(), after.as_ref()) {
                 Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
                 Some(Standing::Started(grant)) => self.started(grant, effects),
                 Some(Standing::Reclaim) => reclaims.extend(self.reclaim_of(env, &entry)),
@@ -240,10 +240,13 @@ impl<P: Port> Repository<P> {
     pub(super) fn standing(
         &self,
         env: &Env,
-        ticket: Option<Ticket>,
+        awaited: Option<&(Uid, Ticket)>,
         after: Option<&Arc<Entry>>,
     ) -> Option<Standing> {
-        let Some(after) = after.filter(|after| ticket.is_none_or(|t| t == after.ticket)) else {
+        let is_it = |after: &&Arc<Entry>| {
+            awaited.is_none_or(|(uid, ticket)| *ticket == after.ticket && *uid == after.uid)
+        };
+        let Some(after) = after.filter(is_it) else {
             return Some(Standing::Over(EndOfWaiting::Gone));
         };
         match after.state {
@@ -368,7 +371,10 @@ fn event_of(
     let entry = after.or(before)?;
     let was = |state: EntryState| before.is_some_and(|before| before.state == state);
     let replaced = after.is_some_and(|after| {
-        before.is_some_and(|before| before.ticket != after.ticket && !before.is_finished())
+        before.is_some_and(|before| {
+            let same = before.ticket == after.ticket && before.uid == after.uid;
+            !same && !before.is_finished()
+        })
     });
     let (repository, run) = (|| key.clone(), || entry.run.clone());
     let ended = |outcome| Event::Ended {
@@ -400,20 +406,20 @@ fn asked_to_end(
     before: Option<&Arc<Entry>>,
     after: Option<&Arc<Entry>>,
 ) -> Option<Event> {
-    let after = after.filter(|after| is_asked(after))?;
-    let (EntryState::Started { token, .. }, false) =
-        (after.state, before.is_some_and(|before| is_asked(before)))
-    else {
+    let token = after.and_then(|after| asked_slot(after))?;
+    if before.and_then(|before| asked_slot(before)) == Some(token) {
         return None;
-    };
+    }
     Some(Event::CancelRequested {
         repository: key.clone(),
-        run: after.run.clone(),
+        run: after?.run.clone(),
         token,
     })
 }
 
-fn is_asked(entry: &Entry) -> bool {
+/// The slot of a run that was asked to end.
+fn asked_slot(entry: &Entry) -> Option<FencingToken> {
     let terms = entry.terms.as_deref().filter(|_| entry.is_started());
-    terms.is_some_and(|terms| terms.asked != Moment::Never)
+    terms.filter(|terms| terms.asked != Moment::Never)?;
+    entry.token()
 }

@@ -254,6 +254,7 @@ impl<P: Port<Notice: Clone>> Clone for Waiter<P> {
     fn clone(&self) -> Self {
         Self {
             id: self.id,
+            uid: self.uid.clone(),
             ticket: self.ticket,
             kind: self.kind,
             notice: self.notice.clone(),

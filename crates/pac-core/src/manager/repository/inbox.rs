@@ -163,14 +163,25 @@ impl<P: Port> Inbox<P> {
         requests.any(|request| request.asks_for(entry))
     }
 
+    /// Whether runs are about to be ended whose time is over.
+    pub(super) fn has_time_out(&self) -> bool {
+        let mut requests = self.requests();
+        requests.any(|request| matches!(request.command, Command::TimeOut { .. }))
+    }
+
     /// Whether a command that gives up this very run is on its way.
     pub(super) fn gives_up(&self, entry: &Entry) -> bool {
         self.requests().any(|request| match &request.command {
             Command::Abandon {
-                run, ticket, token, ..
+                run,
+                uid,
+                ticket,
+                token,
+                ..
             } => {
                 let slot = token.is_none() || *token == entry.token();
-                *run == entry.run && *ticket == entry.ticket && slot
+                let same = *run == entry.run && *uid == entry.uid;
+                same && *ticket == entry.ticket && slot
             }
             _ => false,
         })

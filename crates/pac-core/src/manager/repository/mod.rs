@@ -295,6 +295,10 @@ impl<P: Port> Repository<P> {
     #[must_use = "a right that nobody has leaves the repository unattended for good"]
     pub fn submit_own(&mut self, env: &Env, command: Command, effects: &mut Effects<P>) -> bool {
         self.note_session(env);
+        if matches!(command, Command::TimeOut { .. }) && self.inbox.has_time_out() {
+            // One at a time: the next one comes as long as there is reason for it.
+            return false;
+        }
         self.inbox.add(command);
         self.needs_attention(effects)
     }

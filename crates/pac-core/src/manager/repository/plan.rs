@@ -8,7 +8,7 @@ use super::env::{Env, Port};
 use super::request::{Basis, InForce, Planned, Request, Uncertain};
 use crate::driver::RepositoryCommit;
 use crate::error::{Error, ErrorKind};
-use crate::name::Uid;
+use crate::name::{Reason, Uid};
 use crate::protocol::{Admitted, Claim, Command, Death, Ended, Outcome, Plan};
 use crate::state::{Entry, EntryState, Head, RepositoryState, RunKind};
 use crate::value::{Revision, SessionId, Version};
@@ -94,8 +94,13 @@ impl<P: Port> Repository<P> {
         let mut together = None;
         while let Some(next) = self.inbox.pending.front() {
             let alone = matches!(next.command, Command::RemoveRepository);
-            // What a commit grants, it grants under the limit that it writes.
-            let first = alone || matches!(next.command, Command::SetLimit { .. } | Command::Unpin);
+            // What a commit grants, it grants under the limit that it writes. Whether many were all
+            // cancelled is told by their number, if nothing else has taken from the budget.
+            let first = alone
+                || matches!(
+                    next.command,
+                    Command::SetLimit { .. } | Command::Unpin | Command::CancelAll { .. }
+                );
             let full = plan.len().saturating_add(next.group) > budget || first;
             let follows = together.is_some_and(|last| next.id <= last);
             if !follows && full && !self.inbox.in_flight.is_empty() {
@@ -246,16 +251,21 @@ fn basis(
             Some(EntryState::Started { token, .. }) => Basis::Slot(token),
             _ => Basis::Command,
         },
-        Command::Admit(_) | Command::Adopt(_) => Basis::Arrival(base.head().last_ticket),
+        Command::Admit(request) | Command::Adopt(request) => {
+            let known = base.entry(&request.run).map(|entry| entry.uid.clone());
+            Basis::Arrival(known.filter(|uid| *uid != request.uid))
+        }
         Command::Requeue { run, .. } => {
             let entry = base.entry(run).filter(|_| outcome.has_a_place());
             Basis::Place(entry.map(|entry| entry.ticket))
         }
-        Command::SetLimit {
-            claim: Claim::Set | Claim::Pin | Claim::Propose,
-            ..
+        Command::SetLimit { .. } | Command::Unpin => {
+            Basis::Limit(Box::new([base.head(), after].map(InForce::of)))
         }
-        | Command::Unpin => Basis::Limit(Box::new([base.head(), after].map(InForce::of))),
+        Command::Pause { .. } | Command::Resume => {
+            Basis::Pause(Box::new([base.head(), after].map(reason_of)))
+        }
+        Command::CancelAll { .. } => Basis::UpTo(base.head().last_ticket),
         Command::RemoveRepository => {
             let head = base.head();
             Basis::Repository(head.version(), head.last_ticket)
@@ -307,10 +317,10 @@ fn again(
             token: Some(*token),
             outcome: *outcome,
         }),
-        (Basis::Arrival(last), Command::Admit(asked) | Command::Adopt(asked))
-            if now
-                .entry(&asked.run)
-                .is_some_and(|entry| entry.uid != asked.uid && entry.ticket > *last) =>
+        (Basis::Arrival(known), Command::Admit(asked) | Command::Adopt(asked))
+            if now.entry(&asked.run).is_some_and(|entry| {
+                entry.uid != asked.uid && known.as_ref() != Some(&entry.uid)
+            }) =>
         {
             // Repeated, it would end that one, which may be the newer of the two.
             Again::Unknown(
@@ -326,6 +336,13 @@ fn again(
                 Again::Apply
             } else if is == *wanted {
                 Again::Known(before.clone())
+            } else if let Command::SetLimit {
+                claim: Claim::Announce(_),
+                ..
+            } = command
+            {
+                // Its version says which one holds.
+                Again::Apply
             } else {
                 // Another announcement is in force since: it holds, whichever came first.
                 Again::Known(Outcome::LimitSet {
@@ -335,6 +352,27 @@ fn again(
                     promoted: Vec::new(),
                 })
             }
+        }
+        (Basis::Pause(known), Command::Pause { .. } | Command::Resume) => {
+            let [was, wanted] = &**known;
+            let is = reason_of(now.head());
+            if is == *was {
+                Again::Apply
+            } else if is == *wanted {
+                Again::Known(before.clone())
+            } else {
+                // Another word was given since: it holds, whichever came first.
+                Again::Known(Outcome::Paused {
+                    before: is.is_some(),
+                    promoted: Vec::new(),
+                })
+            }
+        }
+        (Basis::UpTo(last), Command::CancelAll { which, how }) => {
+            Again::ApplyTo(Command::CancelAll {
+                which: which.clone().up_to(*last),
+                how: *how,
+            })
         }
         (Basis::Repository(version, ticket), Command::RemoveRepository) => {
             let head = now.head();
@@ -356,6 +394,15 @@ fn again(
         }
         _ => Again::Apply,
     }
+}
+
+/// The reason of a pause; `None` where there is no pause.
+#[allow(
+    clippy::option_option,
+    reason = "no pause, and a pause without a reason, are two states"
+)]
+fn reason_of(head: &Head) -> Option<Option<Reason>> {
+    head.pause().map(|pause| pause.reason.clone())
 }
 
 fn is_ephemeral(entry: Option<&Arc<Entry>>) -> bool {

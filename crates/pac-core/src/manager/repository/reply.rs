@@ -437,7 +437,10 @@ impl<P: Port> Repository<P> {
         let now = state.entry(&given.run);
         now.is_none_or(|now| match given.state {
             EntryState::Started { token, .. } => !super::holders::holds(now, token),
-            _ => now.ticket != given.ticket || now.is_finished(),
+            _ => {
+                let same = now.ticket == given.ticket && now.uid == given.uid;
+                !same || now.is_finished()
+            }
         })
     }
 }

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::env::Port;
-use crate::name::Uid;
+use crate::name::{Reason, Uid};
 use crate::protocol::{Command, Outcome};
 use crate::state::{Entry, Head, Owner, Rules, RunKind};
 use crate::value::{FencingToken, LimitVersion, Ticket, Version};
@@ -94,14 +94,18 @@ pub enum Basis {
     Command,
     /// A cancellation by name would end this run.
     Run(Uid),
-    /// An admission would end a run of its name and another uid, if that has at most this ticket.
-    Arrival(Ticket),
+    /// An admission would end a run of its name and another uid, if that is this one.
+    Arrival(Option<Uid>),
     /// A release by force would free this slot.
     Slot(FencingToken),
     /// A run with this ticket would be put back into its place; without one, nothing would change.
     Place(Option<Ticket>),
-    /// The rules as they were, and as they would be after a command that has no version.
+    /// The rules as they were, and as they would be.
     Limit(Box<[InForce; 2]>),
+    /// The reason of the pause as it was, and as it would be; `None` where there is no pause.
+    Pause(Box<[Option<Option<Reason>>; 2]>),
+    /// Many would be ended, with tickets up to this one.
+    UpTo(Ticket),
     /// A removal would remove what is there at this version, with all tickets up to this one.
     Repository(Version, Ticket),
 }

@@ -4,14 +4,15 @@ use super::Repository;
 use super::effects::{Effects, EndOfWaiting, Grant, Place, Turn, TurnMessage, WaiterId};
 use super::env::Port;
 use crate::hash::{HashMap, HashSet};
-use crate::name::PipelineRunKey;
+use crate::name::{PipelineRunKey, Uid};
 use crate::state::{Entry, EntryState, RunKind};
 use crate::value::{SessionId, Ticket};
 
 #[derive(Debug)]
 pub(super) struct Waiter<P: Port> {
     pub(super) id: WaiterId,
-    /// Tells the run from another one of its name.
+    /// Both tell the run from another one of its name, and from itself when it comes again.
+    pub(super) uid: Uid,
     pub(super) ticket: Ticket,
     pub(super) kind: RunKind,
     pub(super) notice: P::Notice,
@@ -51,6 +52,7 @@ impl<P: Port> Waiters<P> {
         let waiters = self.by_run.entry(entry.run.clone()).or_default();
         waiters.push(Waiter {
             id,
+            uid: entry.uid.clone(),
             ticket: entry.ticket,
             kind: entry.kind,
             notice,
@@ -77,9 +79,10 @@ impl<P: Port> Waiters<P> {
         self.by_run.contains_key(run)
     }
 
-    /// The ticket that the waiters of a run wait with.
-    pub(super) fn ticket(&self, run: &PipelineRunKey) -> Option<Ticket> {
-        self.by_run.get(run)?.last().map(|waiter| waiter.ticket)
+    /// The uid and the ticket that the waiters of a run wait with.
+    pub(super) fn awaited(&self, run: &PipelineRunKey) -> Option<(Uid, Ticket)> {
+        let last = self.by_run.get(run)?.last()?;
+        Some((last.uid.clone(), last.ticket))
     }
 
     /// Tells all waiters of a run that there is nothing to wait for.

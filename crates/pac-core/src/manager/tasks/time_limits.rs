@@ -1,9 +1,11 @@
 //! Ends runs that have waited for as long as they may, and asks those to end that have held their
 //! slots for as long as they may: in every repository that this manager knows to have such runs.
 //!
-//! Nobody who asks for no time pays for it. A manager comes to know of such a repository by its own
-//! commands, and by seeing to the runs of a session that has died; and it lists them once after its
-//! start and after each death, since the one that died may have been the only one that knew.
+//! A manager comes to know of such a repository by its own commands, and by seeing to the runs of a
+//! session that has died. One that takes over durable runs (see
+//! [`grants`](crate::manager::ConcurrencyManager::grants)) lists them as well, once after its start and
+//! after each death: the process that died may have been the only one that knew. Nobody else looks for
+//! them, and who asks for no time pays for none of it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::driver::ListFilter;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::hash::HashMap;
 use crate::manager::engine::Engine;
 use crate::manager::registry::Cell;
@@ -51,15 +53,15 @@ impl Timed {
 
     /// Those that have some still.
     fn cells(&self) -> Vec<(Arc<Cell>, Timestamp, bool)> {
-        let cells: Vec<_> = self.known().values().cloned().collect();
         let mut left = Vec::new();
-        for cell in cells {
+        // Under the lock, so that one which is noted anew meanwhile is not forgotten.
+        self.known().retain(|_, cell| {
             let first = cell.lock().machine.first_deadline();
-            match first {
-                Some((deadline, is_own)) => left.push((cell, deadline, is_own)),
-                None => drop(self.known().remove(cell.key())),
+            if let Some((deadline, is_own)) = first {
+                left.push((Arc::clone(cell), deadline, is_own));
             }
-        }
+            first.is_some()
+        });
         left
     }
 
@@ -86,6 +88,11 @@ pub(in crate::manager) async fn keep(engine: Arc<Engine>) {
     let look = async {
         sleep(jittered(sweep * FIRST_LOOK)).await;
         loop {
+            if !engine.grants.takes() {
+                engine.timed.look.notified().await;
+                sleep(jittered(sweep)).await;
+                continue;
+            }
             if let Err(error) = look(&engine).await {
                 tracing::warn!(%error, "could not look for runs with a time limit; trying again");
                 engine.store.contact.pause(jittered(sweep)).await;
@@ -116,9 +123,10 @@ pub(in crate::manager) async fn keep(engine: Arc<Engine>) {
 async fn end_due(engine: &Arc<Engine>, seen: Option<Seen>) -> Result<Option<Seen>, Error> {
     let sweep = engine.options.sweep_interval;
     // The manager that has the run goes first, and mostly leaves nothing to be done.
+    let patience = sweep.mul_f64(1.0 + 2.0 * fastrand::f64());
     let due_at = |deadline: Timestamp, is_own: bool| match is_own {
         true => deadline,
-        false => deadline.plus(sweep),
+        false => deadline.plus(patience),
     };
     let cells = engine.timed.cells();
     let due = cells
@@ -180,7 +188,16 @@ async fn look(engine: &Arc<Engine>) -> Result<(), Error> {
         let page = engine.store.read(page, "list").await?;
         for (key, _) in &page {
             let cell = engine.repository(key);
-            engine.read_now(&cell, |_| ()).await?;
+            match engine.read_now(&cell, |_| ()).await {
+                Ok(()) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible) =>
+                {
+                    // Its own trouble, and no reason not to see to the others.
+                    tracing::warn!(repository = %key, %error, "its time limits are not kept");
+                }
+                Err(error) => return Err(error),
+            }
         }
         if page.len() < most {
             return Ok(());

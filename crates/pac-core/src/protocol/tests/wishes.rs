@@ -380,3 +380,77 @@ fn times_are_kept_by_the_clock_of_the_store() {
     assert_eq!(book.outcome("a"), Some(RunOutcome::TimedOut));
     assert_eq!(book.state.head().policy.as_ref().unwrap().timed, 0);
 }
+
+#[test]
+fn whoever_supersedes_goes_before_nobody_that_it_would_have_come_after() {
+    let mut book = Book::with_limit(1);
+    let at = |priority| move |request: RunRequest| request.with_priority(Priority::new(priority));
+    let main = |supersedes| in_group("main", supersedes);
+    book.admit(A, "a");
+    book.wish("low", main(Supersedes::None));
+    book.wish("urgent", at(10));
+    let newer = |request| at(10)(main(Supersedes::Waiting)(request));
+    book.wish("newer", newer);
+    assert_eq!(
+        book.waiting(),
+        ["urgent", "newer"],
+        "a low place is none among the urgent"
+    );
+    // The place that an operator gave to another one is not handed on, its place of arrival is.
+    book.wish("one", main(Supersedes::None));
+    book.admit(A, "between");
+    book.wish("two", main(Supersedes::None));
+    let to = Bump::To(Priority::new(99));
+    let (run, uid) = (run("two"), None);
+    book.apply(A, &Command::Bump { run, uid, to });
+    book.wish("three", main(Supersedes::Waiting));
+    assert_eq!(book.waiting(), ["urgent", "three", "between"]);
+}
+
+#[test]
+fn a_full_queue_of_runs_that_nobody_can_start_keeps_no_other_from_a_slot() {
+    let mut book = Book::with_limit(4);
+    let rules = RulesChange::default().with_max_queued(Some(1));
+    let claim = Claim::Set;
+    book.apply(A, &Command::SetLimit { rules, claim });
+    book.wish("a", weighing(4));
+    book.wish("heavy", weighing(4));
+    book.apply(A, &Command::limit(Limit::new(2), None));
+    book.release(A, "a", None);
+    assert!(matches!(book.admit(A, "b"), Admitted::Started { .. }));
+}
+
+#[test]
+fn a_waiting_run_cannot_become_heavier_than_the_limit() {
+    let mut book = Book::with_limit(2);
+    book.admit(A, "a");
+    book.wish("b", weighing(2));
+    let refused = book.wish("b", weighing(3));
+    assert!(matches!(refused, Admitted::TooHeavy { .. }), "{refused:?}");
+    assert_eq!(book.waiting(), ["b"]);
+    assert_eq!(book.terms("b").weight, Weight::new(2).unwrap());
+}
+
+#[test]
+fn where_lighter_runs_may_go_before_it_says_so_in_the_list_of_what_could_start() {
+    let mut book = Book::with_limit(2);
+    let rules = RulesChange::default().with_backfill(NonZeroU32::new(1));
+    let claim = Claim::Pin;
+    book.apply(A, &Command::SetLimit { rules, claim });
+    book.admit(A, "a");
+    book.wish("heavy", weighing(2));
+    assert!(!book.state.head().could_start());
+    // It waits for a process that takes it.
+    book.takes_ownerless = false;
+    let death = Command::Expire {
+        session: SessionId::new(B),
+        death: Death::Session,
+    };
+    book.apply(A, &Command::Pause { reason: None });
+    book.apply(B, &Command::Admit(request("light", RunKind::Durable)));
+    book.apply(A, &death);
+    book.apply(A, &Command::Resume);
+    assert!(book.state.head().could_start());
+    book.takes_ownerless = true;
+    assert_eq!(book.swept(A, &Command::Promote).1, ["light"]);
+}

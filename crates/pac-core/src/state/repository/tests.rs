@@ -170,3 +170,36 @@ fn a_finished_run_counts_once_and_keeps_its_age() {
     let (told_twice, ended_twice) = ([vec![], vec![1], vec![2, 3]], [vec![], vec![], vec![1, 4]]);
     assert_eq!(dropped, [told_twice.clone(), told_twice, ended_twice]);
 }
+
+/// The run with this ticket's name, waiting in the place of another one.
+fn in_place_of(taken: u64, own: u64) -> Entry {
+    Entry {
+        ticket: Ticket::new(taken),
+        ..queued(own, 0)
+    }
+}
+
+#[test]
+fn a_place_that_was_given_up_goes_to_its_new_owner_in_whatever_order_they_come() {
+    let all = snapshot(None, head(3, 2, 0), vec![queued(1, 0), queued(2, 0)]);
+    // Run 1 has ended, run 3 has its place, and run 1 has come again: as one commit, and as two that
+    // were merged into one hint.
+    let back = in_place_of(50, 1);
+    for entries in [
+        vec![in_place_of(1, 3), back.clone()],
+        vec![back.clone(), in_place_of(1, 3)],
+    ] {
+        let mut state = RepositoryState::from_snapshot(&all).unwrap();
+        let delta = snapshot(Some(3), head(5, 3, 0), entries);
+        assert_eq!(state.absorb(&delta, |_, _| ()), Ok(Absorb::Applied));
+        let order: Vec<_> = state
+            .queue()
+            .map(|entry| entry.run.name().to_owned())
+            .collect();
+        assert_eq!(order, ["run-3", "run-2", "run-1"]);
+    }
+    // What became of run 1 is not there any more: everything has to be read.
+    let mut state = RepositoryState::from_snapshot(&all).unwrap();
+    let delta = snapshot(Some(3), head(5, 2, 0), vec![in_place_of(1, 3)]);
+    assert_eq!(state.absorb(&delta, |_, _| ()), Ok(Absorb::Incomplete));
+}

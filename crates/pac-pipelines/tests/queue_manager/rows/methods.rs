@@ -1,7 +1,8 @@
 //! What the rows leave open: each method again, across controllers, and by uid.
 
 use pac_conformance::Fixture;
-use pac_core::state::RunOutcome;
+use pac_core::protocol::Claim;
+use pac_core::state::{RulesChange, RunOutcome};
 use pac_pipelines::queue_manager::RunName;
 use tokio::time::timeout;
 
@@ -118,4 +119,20 @@ pub(crate) async fn a_uid_tells_runs_of_one_name_apart(fixture: &Fixture) {
     bench.assert(&["a"], &[]).await;
     let view = fixture.view(&website()).await;
     assert_eq!(view.outcome("a"), None::<RunOutcome>);
+}
+
+/// Where as many wait as may, a run is not added; it comes in when it is named again.
+pub(crate) async fn a_full_queue_fails_no_call(fixture: &Fixture) {
+    let bench = Bench::new(fixture, 1).await;
+    let one = limited(1, 100);
+    assert_eq!(bench.add(&one, &["a", "b"]).await, ["a"]);
+    let bound = RulesChange::default().with_max_queued(Some(1));
+    let manager = bench.queues.manager();
+    let pinned = manager.set_rules(&website(), bound, Claim::Pin).await;
+    assert!(pinned.unwrap().accepted);
+    assert_eq!(bench.add(&one, &["c", "b"]).await, [""; 0]);
+    bench.assert(&["a"], &["b"]).await;
+    assert_eq!(bench.take(&one, "a").await, "b");
+    assert_eq!(bench.add(&one, &["c"]).await, [""; 0]);
+    bench.assert(&["b"], &["c"]).await;
 }

@@ -83,6 +83,7 @@ macro_rules! rows {
         two_controllers_share_a_queue,
         a_run_that_is_handed_back_keeps_its_place,
         a_uid_tells_runs_of_one_name_apart,
+        a_full_queue_fails_no_call,
     }
         });
     };
