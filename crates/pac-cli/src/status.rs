@@ -5,7 +5,6 @@ mod cluster;
 #[cfg(not(feature = "kubernetes"))]
 #[path = "status/no_cluster.rs"]
 mod cluster;
-
 mod rows;
 
 use std::collections::HashSet;
@@ -29,6 +28,7 @@ use crate::terms::{PauseShape, TermsShape};
 use crate::time::{now, rfc3339};
 use crate::why;
 use cluster::{ClusterArgs, Origins};
+use rows::{heading, queued, running, slot_names};
 
 /// Repositories per page of the list.
 const PAGE: usize = 500;
@@ -216,7 +216,7 @@ impl<'a> Shape<'a> {
             process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
             terms: TermsShape::of(&run.terms),
-            slot_names: rows::slot_names(run, &status.rules).collect(),
+            slot_names: slot_names(run, &status.rules).collect(),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
         });
@@ -317,31 +317,31 @@ impl View {
         origins: Option<&Origins>,
         now: Timestamp,
     ) -> String {
-        let mut text = rows::heading(status, now);
+        let mut text = heading(status, now);
         if status.running.is_empty() && status.queued.is_empty() {
             return text;
         }
         let header = ["run", "state", "token", "process", "for", "why it waits"];
-        let mut table = table(header);
+        let mut rows = table(header);
         if origins.is_some() {
-            table.set_header(header.into_iter().chain(["event"]));
+            rows.set_header(header.into_iter().chain(["event"]));
         }
-        fit(&mut table);
+        fit(&mut rows);
         let event = |run: &PipelineRunKey, uid: &Uid| origins.map(|all| all.of(run, uid).words());
         for run in &status.running {
             let is_dead = self.dead.contains(&run.session);
             let process = self.processes.cell(run.session);
-            let row = rows::running(run, process, is_dead, status, now).into_iter();
-            table.add_row(row.chain(event(&run.run, &run.uid)));
+            let row = running(run, process, is_dead, status, now).into_iter();
+            rows.add_row(row.chain(event(&run.run, &run.uid)));
         }
         let most = self.most_queued();
         for run in status.queued.iter().take(most) {
             let is_dead = run.owner.is_some_and(|owner| self.dead.contains(&owner));
             let process = run.owner.map(|owner| self.processes.cell(owner));
-            let row = rows::queued(run, process, is_dead, status, now).into_iter();
-            table.add_row(row.chain(event(&run.run, &run.uid)));
+            let row = queued(run, process, is_dead, status, now).into_iter();
+            rows.add_row(row.chain(event(&run.run, &run.uid)));
         }
-        text.push_str(&format!("{table}\n"));
+        text.push_str(&format!("{rows}\n"));
         let more = status.queued.len().saturating_sub(most);
         if more > 0 {
             text.push_str(&format!("… and {more} more that wait: --all shows them\n"));

@@ -36,9 +36,10 @@ impl TermsShape {
         }
     }
 
-    /// What a table says of it: nothing of most runs.
-    pub(crate) fn words(&self) -> impl Iterator<Item = String> + use<> {
-        let weight = self.weight.map(|weight| format!("{weight} slots"));
+    /// What a table says of it, its weight among that if it is asked for: nothing of most runs.
+    pub(crate) fn words(&self, with_weight: bool) -> impl Iterator<Item = String> + use<> {
+        let weight = self.weight.filter(|_| with_weight);
+        let weight = weight.map(|weight| format!("{weight} slots"));
         let group = self.group.as_ref().map(|group| format!("group {group}"));
         [weight, group].into_iter().flatten()
     }

@@ -131,11 +131,10 @@ impl View {
         // cursor.
         let most = most_lines.saturating_sub(6).max(1);
         let shown = || self.repositories.iter().take(most);
-        let header = ["repository", "limit", "running", "queued", "held by"];
-        let mut rows = table(header);
+        let mut rows = table(["repository", "limit", "running", "queued", "held by"]);
         let with_notes = shown().any(|one| !notes(one).is_empty());
         if with_notes {
-            rows.set_header(header.into_iter().chain([""]));
+            rows.set_header(["repository", "limit", "running", "queued", "held by", ""]);
         }
         for column in rows.column_iter_mut().skip(1).take(3) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -153,6 +152,15 @@ impl View {
         }
         lines(&format!("{}\n{rows}\n", self.totals())).into_owned()
     }
+}
+
+/// What is out of the ordinary in a repository.
+fn notes(one: &RepositorySummary) -> String {
+    let paused = one.pause.as_ref().map(why::paused);
+    let by_slots = one.slots_taken != one.running;
+    let slots = by_slots.then(|| format!("{} slots taken", one.slots_taken));
+    let parts: Vec<_> = [paused, slots].into_iter().flatten().collect();
+    parts.join("; ")
 }
 
 /// The sessions that hold the slots of the repositories that a view looks into, oldest grant first.
@@ -220,15 +228,6 @@ fn holders(status: &RepositoryStatus) -> Vec<SessionId> {
         }
     }
     holders
-}
-
-/// What is out of the ordinary in a repository.
-fn notes(one: &RepositorySummary) -> String {
-    let paused = one.pause.as_ref().map(why::paused);
-    let by_slots = one.slots_taken != one.running;
-    let slots = by_slots.then(|| format!("{} slots taken", one.slots_taken));
-    let parts: Vec<_> = [paused, slots].into_iter().flatten().collect();
-    parts.join("; ")
 }
 
 /// The JSON and YAML output: one document per view.

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
                     limit,
                     owner,
                 } => Shape::of_limit(repository, *limit, *owner),
-                Change::Pause { repository, pause } => Shape::of_pause(repository, pause.clone()),
+                Change::Pause { repository, pause } => Shape::of_pause(repository, pause.as_ref()),
                 Change::Removed(repository) => Shape::new(repository, "removed", now()),
                 Change::Unreadable(error) => {
                     note(error);
@@ -163,11 +163,11 @@ impl<'a> Shape<'a> {
         }
     }
 
-    fn of_pause(repository: &RepositoryKey, pause: Option<Paused>) -> Self {
+    fn of_pause(repository: &RepositoryKey, pause: Option<&Paused>) -> Self {
         match pause {
             None => Self::new(repository, "resumed", now()),
             Some(pause) => Self {
-                reason: pause.reason.map(|reason| reason.to_string()),
+                reason: pause.reason.as_ref().map(ToString::to_string),
                 ..Self::new(repository, "paused", pause.since.unwrap_or_else(now))
             },
         }
@@ -235,7 +235,7 @@ impl<'a> Shape<'a> {
         if let Some(cell) = &self.cell {
             line.push_str(&format!("  by {cell}"));
         }
-        for words in self.terms.words() {
+        for words in self.terms.words(true) {
             line.push_str(&format!("  {words}"));
         }
         if let Some(reason) = &self.reason {

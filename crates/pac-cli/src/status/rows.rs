@@ -1,7 +1,8 @@
-//! A repository and its runs in words.
+//! The lines of a repository and the rows of its runs in the table of `pac status`.
 
-use pac_concurrency::driver::state::Rules;
-use pac_concurrency::{Limit, Owner, QueuedRun, RepositoryStatus, RunningRun, SlotName, Timestamp};
+use pac_concurrency::{
+    Limit, Owner, QueuedRun, RepositoryStatus, Rules, RunningRun, SlotName, Timestamp,
+};
 
 use crate::format::cell;
 use crate::terms::TermsShape;
@@ -95,9 +96,8 @@ pub(super) fn running(
     let parts = std::iter::once(state.to_owned())
         .chain(asked)
         .chain(slots(run, status))
-        .chain(TermsShape::of(&run.terms).words());
-    // How many it has is plain where they are told one by one.
-    let parts = parts.filter(|words| run.terms.slots.is_empty() || !words.ends_with(" slots"));
+        // How many it has is plain where they are told one by one.
+        .chain(TermsShape::of(&run.terms).words(run.terms.slots.is_empty()));
     let state = cell(&parts.collect::<Vec<_>>().join(", "));
     [
         run.run.to_string(),
@@ -120,7 +120,7 @@ pub(super) fn queued(
         weight: run.terms.weight,
         by_slots: by_slots(status),
     };
-    let terms: Vec<_> = TermsShape::of(&run.terms).words().collect();
+    let terms: Vec<_> = TermsShape::of(&run.terms).words(true).collect();
     let terms = terms
         .iter()
         .map(|words| format!(", {words}"))

@@ -89,3 +89,19 @@ fn postgres_the_transcript_of_a_run_that_goes_before_a_heavy_one_is_what_happens
     assert_eq!((shell.hears_the_end_of(waits), holder.wait().code), (0, 0));
     shell.as_documented("backfill");
 }
+
+#[test]
+fn postgres_the_transcript_of_times_is_what_happens() {
+    let mut shell = Shell::new(Store::postgres());
+    shell.types("pac limit ci/website 1");
+    let long = "pac exec -r ci/website --run ci/long --max-hold 4s -- sleep 60";
+    let holder = shell.starts_and_listens(long);
+    shell.wait_for_run("ci/website");
+    shell.types_and_asks("pac exec -r ci/website --run ci/short --max-wait 1s -- true");
+    shell.say("$ wait %1");
+    let code = shell.hears_the_end_of(holder);
+    shell.say("$ echo $?");
+    shell.say(&code.to_string());
+    shell.types("pac history");
+    shell.as_documented("times");
+}
