@@ -17,7 +17,7 @@ macro_rules! candidates {
 /// Enough cases for every fault that a few commands can show.
 const COMMANDS: Search = Search {
     seed: 7,
-    cases: 250,
+    cases: 1200,
 };
 
 /// The same for managers; their cases take longer.
