@@ -31,7 +31,7 @@ const LEAST_THREADS: usize = 6;
 
 /// The skips allowed where `CI` is set. The list is exact: a skip that is not in it is an error,
 /// and so is an entry that no longer skips anything, but for that of the cluster, which may be given.
-const EXPECTED_SKIPS: [(&str, &str); 8] = [
+const EXPECTED_SKIPS: [(&str, &str); 11] = [
     (GIVEN_CLUSTER, NO_CLUSTER),
     (
         "server::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
@@ -57,13 +57,23 @@ const EXPECTED_SKIPS: [(&str, &str); 8] = [
         "mock::leases_and_crashes::s41_a_wrong_clock_changes_nothing",
         NO_TIME_OF_DAY,
     ),
+    ("mock::state::s47_every_transition_has_its_time", REAL_TIME),
     (
-        "mock::state::s47_every_transition_has_its_time",
-        "runs by itself, in real time",
+        "mock::time_limits::a_run_waits_for_as_long_as_it_may",
+        REAL_TIME,
+    ),
+    (
+        "mock::time_limits::a_waiting_run_times_out_without_its_controller",
+        REAL_TIME,
+    ),
+    (
+        "mock::time_limits::a_run_is_asked_to_end_once_it_has_held_its_slot_for_long",
+        REAL_TIME,
     ),
 ];
 
 const NO_TIME_OF_DAY: &str = "etcd has no time of day that anybody could set";
+const REAL_TIME: &str = "runs by itself, in real time";
 const NO_CLOCK: &str = "nobody can set the clock of a server";
 
 /// What to test; everything by default.

@@ -10,11 +10,10 @@ mod rows;
 use std::collections::HashSet;
 use std::num::NonZeroU32;
 
-use futures_util::StreamExt;
-use futures_util::stream::iter;
+use futures_util::future::join_all;
 use pac_concurrency::{
-    Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, RepositorySummary, SessionId, Settings,
-    SlotName, StoreReader, Timestamp, Uid,
+    Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, SessionId, Settings, SlotName,
+    StoreReader, Timestamp, Uid,
 };
 use serde::Serialize;
 
@@ -114,23 +113,25 @@ pub(crate) async fn each_repository(
         let page = reader.list(after.as_ref(), PAGE).await?;
         after = page.last().map(|last| last.repository.clone());
         let last = page.len() < PAGE;
-        let read =
-            |summary: RepositorySummary| async move { reader.status(&summary.repository).await };
-        let mut statuses = iter(page).map(read).buffered(AT_ONCE);
-        while let Some(status) = statuses.next().await {
-            match status {
-                // The repository was removed after it was listed.
-                Ok(status) if !status.exists => {}
-                Ok(status) => {
-                    if !show(status).await? {
-                        return Ok(exit);
+        for some in page.chunks(AT_ONCE) {
+            // All of them before any is shown: to show one may take a request of its own, and those
+            // that are on their way keep the connections of the driver for themselves.
+            let read = some.iter().map(|one| reader.status(&one.repository));
+            for status in join_all(read).await {
+                match status {
+                    // The repository was removed after it was listed.
+                    Ok(status) if !status.exists => {}
+                    Ok(status) => {
+                        if !show(status).await? {
+                            return Ok(exit);
+                        }
                     }
+                    Err(error) if error.repository().is_some() => {
+                        note(&error);
+                        exit = Exit::Internal;
+                    }
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) if error.repository().is_some() => {
-                    note(&error);
-                    exit = Exit::Internal;
-                }
-                Err(error) => return Err(error.into()),
             }
         }
         if last {

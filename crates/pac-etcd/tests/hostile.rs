@@ -252,7 +252,7 @@ async fn finished_runs_beyond_those_that_are_kept_cost_no_reader_much() {
     };
     manager.close().await.unwrap();
     // As newer versions may, with more in each record.
-    let more = format!(",0,false,\"{}\"]", "x".repeat(2_000));
+    let more = format!(",0,false,null,\"{}\"]", "x".repeat(2_000));
     let padded = ended.strip_suffix(']').unwrap().to_owned() + &more;
     let lease = raw.lease_grant(3_600, None).await.unwrap().id();
     for chunk in (0..STORED).collect::<Vec<_>>().chunks(100) {

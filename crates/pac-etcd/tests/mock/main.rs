@@ -26,6 +26,9 @@ pac_conformance::conformance!(
     except {
         s41_a_wrong_clock_changes_nothing: "etcd has no time of day that anybody could set",
         s47_every_transition_has_its_time: "runs by itself, in real time",
+        a_run_waits_for_as_long_as_it_may: "runs by itself, in real time",
+        a_waiting_run_times_out_without_its_controller: "runs by itself, in real time",
+        a_run_is_asked_to_end_once_it_has_held_its_slot_for_long: "runs by itself, in real time",
     }
 );
 
@@ -33,6 +36,24 @@ pac_conformance::conformance!(
 #[test]
 fn every_transition_has_the_time_of_the_machine() {
     let case = pac_conformance::cases::state::every_transition_has_its_time;
+    pac_conformance::run_case(Time::Real, mock, case);
+}
+
+#[test]
+fn a_run_waits_for_as_long_as_the_time_of_the_machine_allows() {
+    let case = pac_conformance::cases::time_limits::a_run_waits_for_as_long_as_it_may;
+    pac_conformance::run_case(Time::Real, mock, case);
+}
+
+#[test]
+fn a_waiting_run_times_out_by_the_time_of_the_machine_without_its_controller() {
+    let case = pac_conformance::cases::time_limits::a_waiting_run_times_out_without_its_controller;
+    pac_conformance::run_case(Time::Real, mock, case);
+}
+
+#[test]
+fn a_run_is_asked_to_end_by_the_time_of_the_machine() {
+    let case = pac_conformance::cases::time_limits::a_run_is_asked_to_end_once_it_has_held_its_slot_for_long;
     pac_conformance::run_case(Time::Real, mock, case);
 }
 
