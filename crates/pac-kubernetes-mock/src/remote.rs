@@ -351,6 +351,8 @@ mod tests {
     struct Script {
         lists: Mutex<VecDeque<Value>>,
         watches: Mutex<VecDeque<Events>>,
+        /// Nothing is answered before there is a permit.
+        begin: Semaphore,
         go: Semaphore,
         asked: Mutex<Vec<String>>,
     }
@@ -361,6 +363,7 @@ mod tests {
             if !request.path.contains("pipelineruns") {
                 return Ok((404, json!({"reason": "NotFound", "message": "not here"})));
             }
+            let _begun = self.begin.acquire().await.unwrap();
             let list = self.lists.lock().unwrap().pop_front();
             list.map(|list| (200, list)).ok_or("away".to_owned())
         }
@@ -407,12 +410,14 @@ mod tests {
                 Events::from([("DELETED", run("a", 9))]),
                 Events::from([("ERROR", Value::Null)]),
             ])),
+            begin: Semaphore::new(0),
             go: Semaphore::new(2),
             asked: Mutex::default(),
         });
         let objects = Handle::remote(Arc::clone(&script) as Arc<dyn Remote>, "ci");
         let before = objects.revision();
         let mut revisions = objects.revisions();
+        script.begin.add_permits(1);
         revisions.wait_for(|now| *now >= before + 4).await.unwrap();
         let history = objects.history("pipelineruns", before).unwrap();
         let history: Vec<_> = history
