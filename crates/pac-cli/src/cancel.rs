@@ -136,22 +136,19 @@ impl Args {
         Ok(manager.cancel_all(repository, &which, self.how()).await?)
     }
 
-    fn report_all(&self, swept: &Swept) -> Result<Exit, Failure> {
-        let names = |runs: &'_ [PipelineRunKey]| -> Vec<String> {
-            runs.iter().map(PipelineRunKey::to_string).collect()
-        };
-        let (ended, promoted) = (names(&swept.affected), names(&swept.promoted));
+    fn report_all<'a>(&'a self, swept: &'a Swept) -> Result<Exit, Failure> {
+        let names = |runs: &'a [PipelineRunKey]| runs.iter().map(PipelineRunKey::as_str).collect();
         let shape = Shape {
             repository: self.repository.as_str(),
-            result: match (ended.is_empty(), self.ask) {
+            result: match (swept.affected.is_empty(), self.ask) {
                 (true, _) => "nothing",
                 (false, true) => "asked",
                 (false, false) => "ended",
             },
-            runs: ended.iter().map(String::as_str).collect(),
-            promoted: promoted.iter().map(String::as_str).collect(),
+            runs: names(&swept.affected),
+            promoted: names(&swept.promoted),
         };
-        let (sentence, exit) = match ended.len() {
+        let (sentence, exit) = match shape.runs.len() {
             0 => ("nothing to end".to_owned(), Exit::Negative),
             count => {
                 let did = if self.ask {
@@ -166,7 +163,7 @@ impl Args {
                 };
                 let started = started(&shape.promoted);
                 (
-                    format!("{runs} {did}: {}{started}", ended.join(", ")),
+                    format!("{runs} {did}: {}{started}", shape.runs.join(", ")),
                     Exit::Success,
                 )
             }

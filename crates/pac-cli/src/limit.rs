@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use pac_concurrency::{
-    Claim, ConcurrencyManager, Limit, Owner, PipelineRunKey, RepositoryKey, Rules, RulesChange,
-    Settings, SlotName,
+    Claim, ConcurrencyManager, Limit, LimitChange, Owner, PipelineRunKey, RepositoryKey, Rules,
+    RulesChange, Settings, SlotName,
 };
 use serde::Serialize;
 
@@ -103,6 +103,18 @@ struct Shape<'a> {
     promoted: Vec<&'a str>,
 }
 
+impl<'a> Shape<'a> {
+    fn of(repository: &'a RepositoryKey, done: &'a LimitChange, unpinned: Option<bool>) -> Self {
+        Self {
+            repository: repository.as_str(),
+            limit: done.limit.get().unwrap_or(0),
+            owner: done.owner.map(Owner::as_str),
+            unpinned,
+            promoted: done.promoted.iter().map(PipelineRunKey::as_str).collect(),
+        }
+    }
+}
+
 /// Shows or sets the limit.
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     match args.change() {
@@ -168,17 +180,10 @@ fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, F
         let pinned = manager.set_rules(repository, change.clone(), Claim::Pin);
         Ok(pinned.await?)
     }))?;
-    let promoted: Vec<_> = done.promoted.iter().map(PipelineRunKey::as_str).collect();
     let mut parts = vec![rules::limit_is(repository, done.limit, done.owner)];
     parts.extend(rules::beside(&change.apply(&Rules::default())));
-    let sentence = format!("{}{}", parts.join("; "), started(&promoted));
-    let shape = Shape {
-        repository: repository.as_str(),
-        limit: done.limit.get().unwrap_or(0),
-        owner: done.owner.map(Owner::as_str),
-        unpinned: None,
-        promoted,
-    };
+    let shape = Shape::of(repository, &done, None);
+    let sentence = format!("{}{}", parts.join("; "), started(&shape.promoted));
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)
 }
@@ -189,18 +194,14 @@ fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         args.confirm_unpinned(manager).await?;
         Ok(manager.unpin(repository).await?)
     }))?;
-    let promoted: Vec<_> = done.promoted.iter().map(PipelineRunKey::as_str).collect();
+    let shape = Shape::of(repository, &done, Some(done.accepted));
     let limit = format!("{}, {}", done.limit, rules::set_by(done.owner));
     let sentence = match done.accepted {
-        true => format!("the limit of {repository} is {limit}{}", started(&promoted)),
+        true => format!(
+            "the limit of {repository} is {limit}{}",
+            started(&shape.promoted)
+        ),
         false => format!("nothing is pinned: the limit of {repository} is {limit}"),
-    };
-    let shape = Shape {
-        repository: repository.as_str(),
-        limit: done.limit.get().unwrap_or(0),
-        owner: done.owner.map(Owner::as_str),
-        unpinned: Some(done.accepted),
-        promoted,
     };
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)

@@ -127,13 +127,7 @@ impl PauseArgs {
 
     async fn many(&self, manager: &ConcurrencyManager) -> Result<Exit, Failure> {
         let meant = self.which.list(manager, |one| one.pause.is_none()).await?;
-        if meant.is_empty() {
-            note(format_args!("nothing to pause {}", self.which.words()));
-        } else {
-            let (count, place) = (meant.len(), self.which.words());
-            let question = format!("Pause {} {place}?", repositories(count));
-            confirm(&question, self.yes)?;
-        }
+        confirm_many("Pause", &self.which, meant.len(), self.yes)?;
         let pause = async |one: &RepositoryKey| manager.pause(one, self.reason.clone()).await;
         let (done, exit) = many::each(meant, pause).await?;
         report(self.output.format, &done, true, &self.why())?;
@@ -178,18 +172,22 @@ impl ResumeArgs {
             one.pause.as_ref().is_some_and(for_it)
         };
         let meant = self.which.list(manager, is_meant).await?;
-        if meant.is_empty() {
-            note(format_args!("nothing to resume {}", self.which.words()));
-        } else {
-            let (count, place) = (meant.len(), self.which.words());
-            let question = format!("Resume {} {place}?", repositories(count));
-            confirm(&question, self.yes)?;
-        }
+        confirm_many("Resume", &self.which, meant.len(), self.yes)?;
         let resume = async |one: &RepositoryKey| manager.resume(one).await;
         let (done, exit) = many::each(meant, resume).await?;
         report(self.output.format, &done, false, "")?;
         Ok(exit)
     }
+}
+
+/// Asks whether that is to be done to so many; says so where there are none.
+fn confirm_many(verb: &str, which: &Which, count: usize, yes: bool) -> Result<(), Failure> {
+    let place = which.words();
+    if count == 0 {
+        note(format_args!("nothing to {} {place}", verb.to_lowercase()));
+        return Ok(());
+    }
+    confirm(&format!("{verb} {} {place}?", repositories(count)), yes)
 }
 
 fn report(

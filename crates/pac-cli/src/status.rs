@@ -12,14 +12,15 @@ use std::num::NonZeroU32;
 
 use futures_util::future::join_all;
 use pac_concurrency::{
-    Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, SessionId, Settings, SlotName,
-    StoreReader, Timestamp, Uid,
+    Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, SessionId, Settings, StoreReader,
+    Timestamp, Uid,
 };
 use serde::Serialize;
 
 use crate::event::EventShape;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer, fit, table};
+use crate::limit::rules::names_of_slots;
 use crate::output::note;
 use crate::process::{ProcessShape, Processes};
 use crate::store;
@@ -233,7 +234,6 @@ impl<'a> Shape<'a> {
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
             event: event(&run.run, &run.uid),
         });
-        let names = |names: &'a [SlotName]| names.iter().map(SlotName::as_str).collect();
         Self {
             repository: status.repository.as_str(),
             limit: status.limit.get().unwrap_or(0),
@@ -241,7 +241,7 @@ impl<'a> Shape<'a> {
             slots_taken: status.slots_taken,
             max_queued: status.rules.max_queued,
             backfill: status.rules.backfill.map(NonZeroU32::get),
-            slots: status.rules.slots.as_deref().map(names),
+            slots: names_of_slots(&status.rules),
             paused: status.pause.as_ref().map(PauseShape::of),
             running: running.collect(),
             queued: queued.collect(),

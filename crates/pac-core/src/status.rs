@@ -320,7 +320,7 @@ pub(crate) fn wait_reason(state: &RepositoryState, entry: &Entry, ahead: usize) 
     if let Some(pause) = Paused::of(head) {
         return WaitReason::Paused(pause);
     }
-    if !head.limit.admits_all(0, weight.get().into()) {
+    if !head.has_slots_for(weight) {
         let limit = head.limit;
         return WaitReason::TooHeavy { weight, limit };
     }

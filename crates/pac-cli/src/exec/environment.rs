@@ -30,16 +30,16 @@ impl Environment {
         names: &[SlotName],
     ) -> Self {
         let listed: Vec<_> = slots.iter().map(|held| held.slot.to_string()).collect();
-        let mut set = vec![(HELD, listed.join(" "))];
+        let mut told = Self {
+            set: vec![(HELD, listed.join(" "))],
+            taken_out: &[NAMES],
+        };
         let is_first = |held: &&HeldSlot| Some(&held.slot.repository) == first;
         let Some(held) = slots.iter().find(is_first) else {
-            return Self {
-                set,
-                taken_out: &[NAMES],
-            };
+            return told;
         };
         let numbers: Vec<_> = held.numbers.iter().map(u32::to_string).collect();
-        set.extend([
+        told.set.extend([
             ("PAC_REPOSITORY", held.slot.repository.to_string()),
             ("PAC_RUN", held.slot.run.to_string()),
             ("PAC_LEASE", held.session.to_string()),
@@ -50,19 +50,13 @@ impl Environment {
             let at = usize::try_from(*number).ok()?;
             names.get(at).map(SlotName::as_str)
         });
-        match named.collect::<Option<Vec<_>>>() {
-            Some(named) if !named.is_empty() => {
-                set.push((NAMES, named.join(",")));
-                Self {
-                    set,
-                    taken_out: &[],
-                }
-            }
-            _ => Self {
-                set,
-                taken_out: &[NAMES],
-            },
+        if let Some(named) = named.collect::<Option<Vec<_>>>()
+            && !named.is_empty()
+        {
+            told.set.push((NAMES, named.join(",")));
+            told.taken_out = &[];
         }
+        told
     }
 }
 

@@ -38,13 +38,12 @@ impl<'a> Shape<'a> {
 
 impl<'a> RulesShape<'a> {
     fn of(rules: &'a Rules, owner: Option<Owner>) -> Self {
-        let names = |names: &'a [SlotName]| names.iter().map(SlotName::as_str).collect();
         Self {
             limit: rules.limit.get().unwrap_or(0),
             owner: owner.map(Owner::as_str),
             max_queued: rules.max_queued,
             backfill: rules.backfill.map(NonZeroU32::get),
-            slots: rules.slots.as_deref().map(names),
+            slots: names_of_slots(rules),
         }
     }
 }
@@ -70,11 +69,14 @@ pub(super) fn describe(status: &RepositoryStatus) -> String {
 pub(super) fn beside(rules: &Rules) -> impl Iterator<Item = String> {
     let max_queued = rules.max_queued.map(|most| format!("max-queued {most}"));
     let backfill = rules.backfill.map(|most| format!("backfill {most}"));
-    let slots = rules.slots.as_deref().map(|names| {
-        let names: Vec<_> = names.iter().map(SlotName::as_str).collect();
-        format!("slots {}", names.join(", "))
-    });
+    let slots = names_of_slots(rules).map(|names| format!("slots {}", names.join(", ")));
     [max_queued, backfill, slots].into_iter().flatten()
+}
+
+/// The names of the slots, where they have some.
+pub(crate) fn names_of_slots(rules: &Rules) -> Option<Vec<&str>> {
+    let names = rules.slots.as_deref()?;
+    Some(names.iter().map(SlotName::as_str).collect())
 }
 
 /// Who has set a limit, in words.

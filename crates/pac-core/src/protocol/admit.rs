@@ -43,8 +43,9 @@ impl Plan<'_> {
             }
             EntryState::Queued { owner } => {
                 let again = asked_again(entry, request);
-                let (weight, limit) = (request.weight(), self.head.limit);
-                if weight > entry.weight() && !limit.admits_all(0, weight.get().into()) {
+                let weight = request.weight();
+                if weight > entry.weight() && !self.head.has_slots_for(weight) {
+                    let limit = self.head.limit;
                     return known_as(Admitted::TooHeavy { weight, limit });
                 }
                 if owner != Some(issuer) || again.is_some() {
@@ -79,9 +80,8 @@ impl Plan<'_> {
 
     /// Why a new run is not let in.
     fn refusal(&self, request: &RunRequest) -> Option<Admitted> {
-        let weight = request.weight();
-        let head = &self.head;
-        if !head.limit.admits_all(0, weight.get().into()) {
+        let (head, weight) = (&self.head, request.weight());
+        if !head.has_slots_for(weight) {
             let limit = head.limit;
             return Some(Admitted::TooHeavy { weight, limit });
         }
@@ -111,12 +111,11 @@ impl Plan<'_> {
     /// another run of its name is live, that one keeps the record.
     fn record_refusal(&mut self, request: &RunRequest) {
         let known = self.current(&request.run);
-        let is_there = known.is_some_and(|known| {
-            let refused = |entry: &Entry| match entry.state {
-                EntryState::Finished { outcome, .. } => outcome == RunOutcome::QueueFull,
-                _ => true,
-            };
-            !known.is_finished() || (known.uid == request.uid && refused(known))
+        let is_there = known.is_some_and(|known| match known.state {
+            EntryState::Finished { outcome, .. } => {
+                known.uid == request.uid && outcome == RunOutcome::QueueFull
+            }
+            EntryState::Queued { .. } | EntryState::Started { .. } => true,
         });
         if !is_there {
             let entry = self.arrival(request, None);
@@ -218,11 +217,11 @@ impl Plan<'_> {
 
     /// The waiting and running runs of a group.
     fn group(&self, group: &Group) -> impl Iterator<Item = &Entry> {
-        let untouched = |entry: &&std::sync::Arc<Entry>| self.overlay.get(&entry.run).is_none();
-        let base = self.base.group(group).filter(untouched);
-        let of_group =
-            |entry: &&std::sync::Arc<Entry>| !entry.is_finished() && entry.group() == Some(group);
-        let changed = self.overlay.entries().filter(of_group);
+        let base = self.base.group(group);
+        let base = base.filter(|entry| self.is_untouched(entry));
+        let changed = self.overlay.entries();
+        let changed =
+            changed.filter(move |entry| !entry.is_finished() && entry.group() == Some(group));
         base.chain(changed).map(AsRef::as_ref)
     }
 }
@@ -230,9 +229,8 @@ impl Plan<'_> {
 /// The entry of a waiting run that is asked for again with another priority or other wishes; `None`
 /// where nothing of that has changed. What an operator has moved stays where it is.
 fn asked_again(entry: &Entry, request: &RunRequest) -> Option<Entry> {
-    let known = entry.request();
-    let wishes = |request: &RunRequest| request.terms().cloned().unwrap_or(Terms::NONE);
-    if known.priority == request.priority && wishes(&known) == wishes(request) {
+    let wishes = request.terms().cloned().unwrap_or(Terms::NONE);
+    if entry.admitted_as() == request.priority && entry.terms().as_asked() == wishes {
         return None;
     }
     let moved = entry.terms().admitted_as.is_some();
@@ -244,7 +242,7 @@ fn asked_again(entry: &Entry, request: &RunRequest) -> Option<Entry> {
     let terms = Terms {
         admitted_as: (priority != request.priority).then_some(request.priority),
         passed: entry.terms().passed,
-        ..wishes(request)
+        ..wishes
     };
     let entry = Entry {
         priority,

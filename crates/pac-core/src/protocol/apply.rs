@@ -151,14 +151,14 @@ impl Plan<'_> {
 
     /// Puts a run back into its place; one that was asked to end has ended with that.
     fn give_back(&mut self, entry: Entry, owner: Option<SessionId>) {
-        if entry.terms().asked == Moment::Never {
+        if entry.is_asked_to_end() {
+            self.end(entry, RunOutcome::Cancelled);
+        } else {
             self.change(entry, |entry| Entry {
                 state: EntryState::Queued { owner },
                 started: Moment::Never,
                 ..entry.without_slots()
             });
-        } else {
-            self.end(entry, RunOutcome::Cancelled);
         }
         self.promote();
     }

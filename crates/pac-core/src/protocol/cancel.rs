@@ -53,7 +53,7 @@ impl Plan<'_> {
                 (EntryState::Finished { .. }, _)
                 | (EntryState::Started { .. }, Cancellation::IfWaiting) => None,
                 (EntryState::Started { .. }, Cancellation::Ask) => {
-                    (entry.terms().asked == Moment::Never).then_some(Deed::Ask)
+                    (!entry.is_asked_to_end()).then_some(Deed::Ask)
                 }
                 (EntryState::Queued { .. } | EntryState::Started { .. }, _) => Some(Deed::End),
             }
@@ -65,13 +65,13 @@ impl Plan<'_> {
     }
 
     pub(super) fn time_out(&mut self, now: Timestamp) -> Outcome {
-        let untouched = |entry: &&Arc<Entry>| self.overlay.get(&entry.run).is_none();
         let due = self.base.deadlines().take_while(|(at, _)| *at <= now);
-        let due = due.map(|(_, entry)| entry).filter(untouched);
+        let due = due.map(|(_, entry)| entry);
+        let due = due.filter(|entry| self.is_untouched(entry));
         let changed = self.overlay.entries();
         let changed = changed.filter(|entry| entry.deadline().is_some_and(|at| at <= now));
         let meant = due.chain(changed).map(|entry| {
-            let asks = entry.is_started() && entry.terms().asked == Moment::Never;
+            let asks = entry.is_started() && !entry.is_asked_to_end();
             (Arc::clone(entry), if asks { Deed::Ask } else { Deed::End })
         });
         let meant = meant.collect();
@@ -101,7 +101,7 @@ impl Plan<'_> {
 
     /// Asks a run that holds its slots to end, once.
     pub(super) fn ask_to_end(&mut self, entry: Entry) {
-        if entry.terms().asked == Moment::Never {
+        if !entry.is_asked_to_end() {
             let terms = Terms {
                 asked: Moment::AtCommit,
                 ..entry.terms().clone()

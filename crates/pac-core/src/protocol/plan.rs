@@ -216,10 +216,14 @@ impl<'a> Plan<'a> {
         self.overlay.current(self.base, run)
     }
 
+    /// Whether an entry of the state is still as it was.
+    pub(super) fn is_untouched(&self, entry: &Entry) -> bool {
+        self.overlay.get(&entry.run).is_none()
+    }
+
     /// All entries, as this plan has changed them, in no particular order.
     pub(super) fn current_entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        let untouched = |entry: &&Arc<Entry>| self.overlay.get(&entry.run).is_none();
-        let base = self.base.entries().filter(untouched);
+        let base = self.base.entries().filter(|entry| self.is_untouched(entry));
         base.chain(self.overlay.entries())
     }
 

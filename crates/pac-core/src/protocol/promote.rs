@@ -214,8 +214,8 @@ impl Plan<'_> {
 
     /// All runs that wait, in order, as the commands applied so far have left them.
     pub(super) fn waiters(&self) -> impl Iterator<Item = &Entry> {
-        let untouched = |entry: &&std::sync::Arc<Entry>| self.overlay.get(&entry.run).is_none();
-        let mut base = self.base.queue_iter().filter(untouched).peekable();
+        let base = self.base.queue_iter();
+        let mut base = base.filter(|entry| self.is_untouched(entry)).peekable();
         let arrived = |(_, run)| self.overlay.get(run);
         let mut arrivals = self.arrivals.iter().filter_map(arrived).peekable();
         std::iter::from_fn(move || {
@@ -237,7 +237,7 @@ impl Plan<'_> {
         let needs = if self.head.queued == 0 {
             0
         } else {
-            let fits = |entry: &&Entry| is_possible(&self.head, entry);
+            let fits = |entry: &&Entry| self.head.has_slots_for(entry.weight());
             let mut possible = self.waiters().filter(fits);
             let first = possible.next();
             let least = first
@@ -271,7 +271,7 @@ impl<'a> Grantee<'a> {
     }
 
     fn of_entry(self, head: &Head, entry: &Entry) -> Option<SessionId> {
-        if !is_possible(head, entry) {
+        if !head.has_slots_for(entry.weight()) {
             return None;
         }
         match entry.state {
@@ -283,9 +283,4 @@ impl<'a> Grantee<'a> {
             EntryState::Started { .. } | EntryState::Finished { .. } => None,
         }
     }
-}
-
-/// Whether there are as many slots as a run needs, taken or not.
-pub(super) fn is_possible(head: &Head, entry: &Entry) -> bool {
-    head.limit.admits_all(0, entry.weight().get().into())
 }

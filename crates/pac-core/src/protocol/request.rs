@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::name::{Group, PipelineRunKey, Uid};
-use crate::state::{Moment, RunKind, Terms, Weight};
+use crate::state::{RunKind, Terms, Weight};
 use crate::value::Priority;
 
 /// A request for a slot.
@@ -30,6 +30,14 @@ pub(crate) struct Wishes {
     terms: Terms,
     supersedes: Supersedes,
     skip_if: Option<SkipIf>,
+}
+
+impl Wishes {
+    const NONE: Self = Self {
+        terms: Terms::NONE,
+        supersedes: Supersedes::None,
+        skip_if: None,
+    };
 }
 
 /// What a request does to the earlier runs of its group.
@@ -172,15 +180,11 @@ impl RunRequest {
         self.wishing(|wishes| wishes.terms.numbered = true)
     }
 
+    /// A request that asks for nothing after that is the same as one that never did.
     fn wishing(mut self, set: impl FnOnce(&mut Wishes)) -> Self {
-        let none = || {
-            Box::new(Wishes {
-                terms: Terms::NONE,
-                supersedes: Supersedes::None,
-                skip_if: None,
-            })
-        };
-        set(self.wishes.get_or_insert_with(none));
+        let mut wishes = self.wishes.take().map_or(Wishes::NONE, |known| *known);
+        set(&mut wishes);
+        self.wishes = (wishes != Wishes::NONE).then(|| Box::new(wishes));
         self
     }
 
@@ -193,18 +197,7 @@ impl RunRequest {
     /// The request for a run whose record holds these terms.
     #[must_use]
     pub(crate) fn with_terms(self, terms: &Terms) -> Self {
-        if *terms == Terms::NONE {
-            return self;
-        }
-        self.wishing(|wishes| {
-            wishes.terms = Terms {
-                asked: Moment::Never,
-                admitted_as: None,
-                slots: Vec::new(),
-                passed: 0,
-                ..terms.clone()
-            };
-        })
+        self.wishing(|wishes| wishes.terms = terms.as_asked())
     }
 
     /// How many slots are asked for.

@@ -198,6 +198,12 @@ impl Entry {
         self.with_terms(terms)
     }
 
+    /// Whether it was asked to end, while it ran.
+    #[must_use]
+    pub fn is_asked_to_end(&self) -> bool {
+        self.terms().asked != Moment::Never
+    }
+
     /// How many slots it takes while it runs.
     #[must_use]
     pub fn weight(&self) -> Weight {

@@ -109,12 +109,13 @@ impl Head {
     /// left.
     #[must_use]
     pub fn admits(&self, weight: Weight) -> bool {
-        match &self.policy {
-            None => self.limit.admits_all(self.started, weight.get().into()),
-            Some(policy) => {
-                policy.pause.is_none() && self.limit.admits_all(self.slots(), weight.get().into())
-            }
-        }
+        self.pause().is_none() && self.limit.admits_all(self.slots(), weight.get().into())
+    }
+
+    /// Whether there are as many slots as a run of this weight takes, taken or not.
+    #[must_use]
+    pub fn has_slots_for(&self, weight: Weight) -> bool {
+        self.limit.admits_all(0, weight.get().into())
     }
 
     /// Whether the first waiting run that can be started may start.

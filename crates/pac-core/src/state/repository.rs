@@ -55,12 +55,22 @@ pub enum Absorb {
 }
 
 /// Why an entry cannot be taken in.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy)]
 enum Unfit {
-    #[error("run {0} has a ticket or token that the head has not given out yet")]
-    FromNowhere(PipelineRunKey),
-    #[error("two runs wait in the place of run {0}")]
-    PlaceTaken(PipelineRunKey),
+    FromNowhere,
+    PlaceTaken,
+}
+
+impl Unfit {
+    /// What is told of the entry of this run.
+    fn of(self, run: &PipelineRunKey) -> String {
+        match self {
+            Self::FromNowhere => {
+                format!("run {run} has a ticket or token that the head has not given out yet")
+            }
+            Self::PlaceTaken => format!("two runs wait in the place of run {run}"),
+        }
+    }
 }
 
 /// An entry in a set, looked up by its run.
@@ -255,8 +265,8 @@ impl RepositoryState {
                     let before = match self.put(entry, &snapshot.head, apart) {
                         Ok(before) => before,
                         // The record of who had the place is gone, and with it what became of that.
-                        Err(Unfit::PlaceTaken(_)) => return Ok(Absorb::Incomplete),
-                        Err(unfit) => return Err(unfit.to_string()),
+                        Err(Unfit::PlaceTaken) => return Ok(Absorb::Incomplete),
+                        Err(unfit) => return Err(unfit.of(&entry.run)),
                     };
                     changed(before.as_ref(), Some(entry));
                 }
@@ -274,7 +284,7 @@ impl RepositoryState {
                 for entry in &snapshot.entries {
                     let before = known.take(&entry.run).map(|entry| entry.0);
                     let before_it = self.put(entry, &snapshot.head, false);
-                    if before_it.map_err(|unfit| unfit.to_string())?.is_some() {
+                    if before_it.map_err(|unfit| unfit.of(&entry.run))?.is_some() {
                         return Err(format!("run {} is there twice", entry.run));
                     }
                     changed(before.as_ref(), Some(entry));
@@ -355,7 +365,7 @@ impl RepositoryState {
         left: bool,
     ) -> Result<Option<Arc<Entry>>, Unfit> {
         if entry.ticket > head.last_ticket || entry.token() > Some(head.last_token) {
-            return Err(Unfit::FromNowhere(entry.run.clone()));
+            return Err(Unfit::FromNowhere);
         }
         let before = self.entries.replace(ByRun(Arc::clone(entry)));
         let before = before.map(|before| before.0);
@@ -387,7 +397,7 @@ impl RepositoryState {
         match entry.state {
             EntryState::Queued { .. } => {
                 if !self.queue.insert(Arc::clone(entry)) {
-                    return Err(Unfit::PlaceTaken(entry.run.clone()));
+                    return Err(Unfit::PlaceTaken);
                 }
             }
             EntryState::Started { .. } => {

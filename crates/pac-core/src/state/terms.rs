@@ -96,6 +96,17 @@ impl Terms {
         passed: 0,
     };
 
+    /// As they were asked for: without what has become of the run since.
+    pub(crate) fn as_asked(&self) -> Self {
+        Self {
+            asked: Moment::Never,
+            admitted_as: None,
+            slots: Vec::new(),
+            passed: 0,
+            ..self.clone()
+        }
+    }
+
     /// Whether it may wait, or hold its slots, only for some time.
     #[must_use]
     pub fn is_timed(&self) -> bool {

@@ -74,11 +74,7 @@ impl Policies {
         if !is_said && !run.annotations.keys().any(|name| is_policy(name)) {
             return policies;
         }
-        for policy in POLICIES {
-            let values =
-                Marks::on_run(run).chain(repository.into_iter().flat_map(Marks::on_repository));
-            policy.read(values, &mut policies, |policies| &mut policies.invalid);
-        }
+        policies.read(Some(run), repository);
         let supersedes = policies.supersedes != Supersedes::None;
         policies.group = policies.grouping.of(run, supersedes);
         policies.invalid.extend(
@@ -94,23 +90,28 @@ impl Policies {
     #[must_use]
     pub fn faults(repository: &RepositoryView) -> Vec<ModelError> {
         let mut policies = Self::default();
-        for policy in POLICIES {
-            let values = Marks::on_repository(repository);
-            policy.read(values, &mut policies, |policies| &mut policies.invalid);
-        }
+        policies.read(None, Some(repository));
         policies
             .invalid
             .extend(QueuePolicies::of(repository).invalid);
         policies.invalid
     }
 
+    /// Takes in what both say; the first good value of an annotation counts.
+    fn read(&mut self, run: Option<&RunView>, repository: Option<&RepositoryView>) {
+        let of_run = run.into_iter().flat_map(Marks::on_run);
+        let objects = of_run.chain(repository.into_iter().flat_map(Marks::on_repository));
+        for policy in POLICIES {
+            policy.read(objects.clone(), self, |policies| &mut policies.invalid);
+        }
+    }
+
     /// A request for a run that is treated so.
     #[must_use]
     pub(crate) fn put_into(&self, request: RunRequest) -> RunRequest {
-        let mut request = request.with_priority(self.priority);
-        if self.weight != Weight::ONE {
-            request = request.with_weight(self.weight);
-        }
+        let mut request = request
+            .with_priority(self.priority)
+            .with_weight(self.weight);
         if let Some(group) = &self.group {
             request = request.in_group(group.clone()).superseding(self.supersedes);
         }
@@ -149,9 +150,8 @@ const POLICIES: &[Policy<Policies>] = &[
         annotation: vocabulary::PRIORITY,
         rule: "must be a whole number from -2147483648 to 2147483647, such as \"10\"",
         take: |value, policies| {
-            let number = whole_number(value);
-            policies.priority = number.map_or(policies.priority, Priority::new);
-            number.is_some()
+            let priority = whole_number(value).map(Priority::new);
+            set(&mut policies.priority, priority)
         },
     },
     Policy {
@@ -159,52 +159,43 @@ const POLICIES: &[Policy<Policies>] = &[
         rule: "must be a whole number from 1 to 65535, such as \"2\"",
         take: |value, policies| {
             let weight = whole_number(value).and_then(Weight::new);
-            policies.weight = weight.unwrap_or(policies.weight);
-            weight.is_some()
+            set(&mut policies.weight, weight)
         },
     },
     Policy {
         annotation: vocabulary::GROUP,
         rule: "must be \"branch\", \"pull-request\", or a text of 1 to 253 bytes of visible characters, \
                without a space at its ends",
-        take: |value, policies| {
-            let grouping = Grouping::parse(value);
-            let is_one = grouping.is_some();
-            policies.grouping = grouping.unwrap_or_default();
-            is_one
-        },
+        take: |value, policies| set(&mut policies.grouping, Grouping::parse(value)),
     },
     Policy {
         annotation: vocabulary::SUPERSEDE,
         rule: "must be \"none\", \"waiting\" or \"all\"",
-        take: |value, policies| {
-            let wanted = supersedes(value);
-            policies.supersedes = wanted.unwrap_or(policies.supersedes);
-            wanted.is_some()
-        },
+        take: |value, policies| set(&mut policies.supersedes, supersedes(value)),
     },
     Policy {
         annotation: vocabulary::MAX_WAIT,
         rule: A_TIME,
-        take: |value, policies| {
-            let longest = duration(value);
-            policies.max_wait = longest.or(policies.max_wait);
-            longest.is_some()
-        },
+        take: |value, policies| set(&mut policies.max_wait, duration(value).map(Some)),
     },
     Policy {
         annotation: vocabulary::MAX_HOLD,
         rule: A_TIME,
-        take: |value, policies| {
-            let longest = duration(value);
-            policies.max_hold = longest.or(policies.max_hold);
-            longest.is_some()
-        },
+        take: |value, policies| set(&mut policies.max_hold, duration(value).map(Some)),
     },
 ];
 
 const A_TIME: &str =
     "must be a whole number with s, m or h, from \"1s\" to \"8760h\", such as \"90s\" or \"2h\"";
+
+/// Sets a field to what was read; false, and nothing is changed, where that is nothing.
+fn set<T>(field: &mut T, read: Option<T>) -> bool {
+    let is_read = read.is_some();
+    if let Some(value) = read {
+        *field = value;
+    }
+    is_read
+}
 
 /// Whether an annotation of a run is one of those that are read here.
 fn is_policy(name: &str) -> bool {
@@ -213,6 +204,7 @@ fn is_policy(name: &str) -> bool {
 }
 
 /// The annotations of an object.
+#[derive(Clone, Copy)]
 struct Marks<'a> {
     annotations: &'a BTreeMap<String, String>,
     kind: &'static str,

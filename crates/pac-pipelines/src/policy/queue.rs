@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use pac_core::Reason;
 
 use super::value::{order, whole_number};
-use super::{Marks, Policy};
+use super::{Marks, Policy, set};
 use crate::error::ModelError;
 use crate::model::RepositoryView;
 use crate::vocabulary;
@@ -76,20 +76,12 @@ pub(super) const POLICIES: &[Policy<QueuePolicies>] = &[
     Policy {
         annotation: vocabulary::MAX_QUEUED,
         rule: "must be a whole number of at least 0, such as \"20\"",
-        take: |value, policies| {
-            let most = whole_number(value);
-            policies.max_queued = most.or(policies.max_queued);
-            most.is_some()
-        },
+        take: |value, policies| set(&mut policies.max_queued, whole_number(value).map(Some)),
     },
     Policy {
         annotation: vocabulary::ORDER,
         rule: "must be \"strict\", or \"backfill:K\" with a whole number K of at least 1",
-        take: |value, policies| {
-            let order = order(value);
-            policies.backfill = order.unwrap_or(policies.backfill);
-            order.is_some()
-        },
+        take: |value, policies| set(&mut policies.backfill, order(value)),
     },
     Policy {
         annotation: vocabulary::PAUSE,

@@ -242,11 +242,7 @@ impl ConcurrencyManager {
         let run = PipelineRunKey::new(repository.namespace(), &name)?;
         let uid: Uid = name.parse()?;
         let request = RunRequest::ephemeral(run, uid);
-        let request = match weight {
-            Weight::ONE => request,
-            weight => request.with_weight(weight),
-        };
-        self.admit(repository, request).await
+        self.admit(repository, request.with_weight(weight)).await
     }
 
     fn permit(&self, repository: &RepositoryKey, turn: Turn) -> Result<Permit, Error> {

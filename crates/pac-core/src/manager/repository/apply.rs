@@ -6,16 +6,14 @@ use std::sync::Arc;
 use super::Repository;
 use super::effects::{Effects, EndOfWaiting, Grant};
 use super::env::{Env, Port};
-use super::holders::tell_holders;
+use super::holders::{asked_slot, tell_holders};
 use super::request::Planned;
 use crate::error::Error;
 use crate::event::Event;
 use crate::name::{PipelineRunKey, Uid};
 use crate::protocol::{Command, Plan};
-use crate::state::{
-    Absorb, Entry, EntryState, Moment, RepositoryState, RunKind, RunOutcome, Snapshot,
-};
-use crate::value::{FencingToken, SessionId, Ticket, Version};
+use crate::state::{Absorb, Entry, EntryState, RepositoryState, RunKind, RunOutcome, Snapshot};
+use crate::value::{SessionId, Ticket, Version};
 
 /// Where a snapshot comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +78,7 @@ impl<P: Port> Repository<P> {
         let mut reclaims = Vec::new();
         for (entry, after) in changes {
             let awaited = self.waiters.awaited(&entry.run);
-            match self.standing(env, awaited.as_ref(), after.as_ref()) {
+            match self.standing(env, awaited, after.as_ref()) {
                 Some(Standing::Over(why)) => self.end_waiters(&entry.run, &why, effects),
                 Some(Standing::Started(grant)) => self.started(grant, effects),
                 Some(Standing::Reclaim) => reclaims.extend(self.reclaim_of(env, &entry)),
@@ -240,11 +238,11 @@ impl<P: Port> Repository<P> {
     pub(super) fn standing(
         &self,
         env: &Env,
-        awaited: Option<&(Uid, Ticket)>,
+        awaited: Option<(&Uid, Ticket)>,
         after: Option<&Arc<Entry>>,
     ) -> Option<Standing> {
         let is_it = |after: &&Arc<Entry>| {
-            awaited.is_none_or(|(uid, ticket)| *ticket == after.ticket && *uid == after.uid)
+            awaited.is_none_or(|(uid, ticket)| ticket == after.ticket && *uid == after.uid)
         };
         let Some(after) = after.filter(is_it) else {
             return Some(Standing::Over(EndOfWaiting::Gone));
@@ -415,11 +413,4 @@ fn asked_to_end(
         run: after?.run.clone(),
         token,
     })
-}
-
-/// The slot of a run that was asked to end.
-fn asked_slot(entry: &Entry) -> Option<FencingToken> {
-    let terms = entry.terms.as_deref().filter(|_| entry.is_started());
-    terms.filter(|terms| terms.asked != Moment::Never)?;
-    entry.token()
 }

@@ -1,11 +1,13 @@
 //! Holders of slots that want to hear when their lease is lost.
 
+use std::sync::Arc;
+
 use super::Repository;
 use super::effects::Effects;
 use super::env::Port;
 use crate::event::LeaseLoss;
 use crate::name::PipelineRunKey;
-use crate::state::{Entry, EntryState, Moment, RunOutcome};
+use crate::state::{Entry, EntryState, RunOutcome};
 use crate::value::FencingToken;
 
 /// Names a holder that wants to hear of its loss to its repository: two may hold one slot, of a
@@ -22,24 +24,26 @@ pub(super) struct Holder<P: Port> {
 }
 
 impl<P: Port> Repository<P> {
+    /// The entry of a run in the state, or in what is left of one that was forgotten.
+    fn known_entry(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
+        match &self.state {
+            Some(state) => state.entry(run),
+            None => self.forgotten.get(run),
+        }
+    }
+
     /// Whether the state says, or said when it was forgotten, that this slot is held.
     #[must_use]
     pub fn is_held(&self, run: &PipelineRunKey, token: FencingToken) -> bool {
-        let entry = match &self.state {
-            Some(state) => state.entry(run),
-            None => self.forgotten.get(run),
-        };
+        let entry = self.known_entry(run);
         entry.is_some_and(|entry| holds(entry, token))
     }
 
     /// Whether the run that holds this slot was asked to end, as far as this manager knows.
     #[must_use]
     pub fn is_asked_to_end(&self, run: &PipelineRunKey, token: FencingToken) -> bool {
-        let known = match &self.state {
-            Some(state) => state.entry(run),
-            None => self.forgotten.get(run),
-        };
-        known.is_some_and(|entry| holds(entry, token) && entry.terms().asked != Moment::Never)
+        let asked = self.known_entry(run).and_then(|entry| asked_slot(entry));
+        asked == Some(token)
     }
 
     /// Has a holder told when its lease is lost. It is told at once of a lease that is lost
@@ -99,6 +103,12 @@ fn loss_of(entry: Option<&Entry>, token: FencingToken) -> LeaseLoss {
         None => LeaseLoss::Ended(None),
         Some(_) => LeaseLoss::TakenOver,
     }
+}
+
+/// The slot of a run that was asked to end.
+pub(super) fn asked_slot(entry: &Entry) -> Option<FencingToken> {
+    let is_asked = entry.is_started() && entry.is_asked_to_end();
+    entry.token().filter(|_| is_asked)
 }
 
 /// Tells the holders of a run what it has become.

@@ -80,9 +80,9 @@ impl<P: Port> Waiters<P> {
     }
 
     /// The uid and the ticket that the waiters of a run wait with.
-    pub(super) fn awaited(&self, run: &PipelineRunKey) -> Option<(Uid, Ticket)> {
+    pub(super) fn awaited(&self, run: &PipelineRunKey) -> Option<(&Uid, Ticket)> {
         let last = self.by_run.get(run)?.last()?;
-        Some((last.uid.clone(), last.ticket))
+        Some((&last.uid, last.ticket))
     }
 
     /// Tells all waiters of a run that there is nothing to wait for.
