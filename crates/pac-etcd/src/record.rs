@@ -307,7 +307,7 @@ mod tests {
             RunOutcome::Completed,
             RunOutcome::Failed,
             RunOutcome::Cancelled,
-            RunOutcome::Expired,
+            RunOutcome::LeaseLost,
             RunOutcome::Superseded,
             RunOutcome::TimedOut,
             RunOutcome::QueueFull,

@@ -225,7 +225,7 @@ async fn a_session_whose_lease_was_revoked_knows_that_it_is_over() {
         sleep(Duration::from_millis(50)).await;
     }
     let status = manager.run_status(&web, &run("a")).await.unwrap();
-    assert!(matches!(status, RunStatus::Finished(a) if a.outcome == RunOutcome::Expired));
+    assert!(matches!(status, RunStatus::Finished(a) if a.outcome == RunOutcome::LeaseLost));
 }
 
 /// The lease for the lease TTL is replaced when an operator revokes it while the session lives.

@@ -43,7 +43,7 @@ pub enum RunState {
     /// It was cancelled, while it waited or while it ran.
     Cancelled,
     /// It held a slot, and no controller has looked after it for longer than the lease TTL.
-    Expired,
+    LeaseLost,
     /// It waited, and a newer run of its group took its place.
     Superseded,
     /// It waited, or held its slot, for longer than it was allowed to.
@@ -229,7 +229,7 @@ impl RunState {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
+            Self::LeaseLost => "lease-lost",
             Self::Superseded => "superseded",
             Self::TimedOut => "timed-out",
             Self::QueueFull => "queue-full",
@@ -244,7 +244,7 @@ impl RunState {
             Self::Completed
             | Self::Failed
             | Self::Cancelled
-            | Self::Expired
+            | Self::LeaseLost
             | Self::Superseded
             | Self::TimedOut
             | Self::QueueFull => true,
@@ -264,7 +264,7 @@ impl From<RunOutcome> for RunState {
             RunOutcome::Completed => Self::Completed,
             RunOutcome::Failed => Self::Failed,
             RunOutcome::Cancelled => Self::Cancelled,
-            RunOutcome::Expired => Self::Expired,
+            RunOutcome::LeaseLost => Self::LeaseLost,
             RunOutcome::Superseded => Self::Superseded,
             RunOutcome::TimedOut => Self::TimedOut,
             RunOutcome::QueueFull => Self::QueueFull,

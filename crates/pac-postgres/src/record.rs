@@ -71,7 +71,7 @@ pub(crate) fn entry(row: &impl Cells, at: usize) -> Result<Entry, Error> {
                 Some(0) => RunOutcome::Completed,
                 Some(1) => RunOutcome::Failed,
                 Some(2) => RunOutcome::Cancelled,
-                Some(3) => RunOutcome::Expired,
+                Some(3) => RunOutcome::LeaseLost,
                 Some(4) => RunOutcome::Superseded,
                 Some(5) => RunOutcome::TimedOut,
                 Some(6) => RunOutcome::QueueFull,

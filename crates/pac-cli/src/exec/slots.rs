@@ -172,7 +172,7 @@ impl Taking<'_> {
         match waited? {
             Waited::Turn(Turn::Started(lease)) => Ok(Attempt::Had(lease)),
             // An outage in which the store keeps the session costs no place: the waiter waits on.
-            Waited::Turn(Turn::Ended(RunOutcome::Expired)) | Waited::PlaceLost => {
+            Waited::Turn(Turn::Ended(RunOutcome::LeaseLost)) | Waited::PlaceLost => {
                 note("the store has ended this session: the place is lost, queueing again");
                 Ok(Attempt::Again)
             }

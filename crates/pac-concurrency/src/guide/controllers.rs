@@ -57,7 +57,7 @@
 //!   token, also if that exceeds the limit.
 //! - For each run that **has ended**: [`release_run`] with its name, uid and token.
 //!
-//! A run that runs and that nobody adopts is ended as *expired* when the lease TTL of its dead
+//! A run that runs and that nobody adopts is ended as *lease-lost* when the lease TTL of its dead
 //! controller has passed, and its slot is free.
 //!
 //! # Events

@@ -330,7 +330,7 @@ async fn refused_and_left_alone(
     gate.cut();
     fixture.outlive_session().await;
     let view = fixture.view(&sound).await;
-    assert_eq!(view.outcome("doomed"), Some(RunOutcome::Expired));
+    assert_eq!(view.outcome("doomed"), Some(RunOutcome::LeaseLost));
     let next = fixture.turn(next).await;
     let ending = manager.release(next, DONE).await.unwrap();
     assert_eq!(ending.ended, Ended::Done);
@@ -351,14 +351,18 @@ async fn refused_and_left_alone(
     // session's run at this very moment, but it must change nothing else.
     for ((key, way), before) in ruins.broken.iter().zip(&before) {
         let view = fixture.view(key).await;
-        if view.outcome("doomed") != Some(RunOutcome::Expired) {
+        if view.outcome("doomed") != Some(RunOutcome::LeaseLost) {
             left_alone(before, &view, *way);
         }
     }
     sleep(fixture.notice() + options.sweep_interval).await;
     for (key, way) in &ruins.broken {
         let view = fixture.view(key).await;
-        assert_eq!(view.outcome("doomed"), Some(RunOutcome::Expired), "{way:?}");
+        assert_eq!(
+            view.outcome("doomed"),
+            Some(RunOutcome::LeaseLost),
+            "{way:?}"
+        );
         drop(started(&manager, key, durable("waits")).await);
         assert_eq!(
             fixture.view(key).await.entries().count(),

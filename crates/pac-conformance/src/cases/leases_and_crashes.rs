@@ -190,7 +190,7 @@ pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     view.assert(&["adopted", "orphan", "next"], &["kept", "last"]);
     assert_eq!(view.session("kept"), None, "a slot could go to the dead");
     for name in ["ephemeral", "gone"] {
-        assert_eq!(view.outcome(name), Some(RunOutcome::Expired));
+        assert_eq!(view.outcome(name), Some(RunOutcome::LeaseLost));
     }
 
     let again = started(&live, &web, durable("adopted")).await;
@@ -210,9 +210,9 @@ pub async fn a_crash_frees_what_it_has_to(fixture: &Fixture) {
     sleep(options.session_ttl / 3 + fixture.tolerance() + fixture.notice()).await;
     let view = fixture.view(&web).await;
     view.assert(&["adopted", "kept", "next"], &["last"]);
-    assert_eq!(view.outcome("orphan"), Some(RunOutcome::Expired));
+    assert_eq!(view.outcome("orphan"), Some(RunOutcome::LeaseLost));
     let view = fixture.view(&left).await;
-    assert_eq!(view.outcome("orphan"), Some(RunOutcome::Expired));
+    assert_eq!(view.outcome("orphan"), Some(RunOutcome::LeaseLost));
     drop(fixture.turn(kept).await);
     drop((eph, orphan, waiting, durable_waiter, last, other));
 }

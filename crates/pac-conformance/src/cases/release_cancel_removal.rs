@@ -131,7 +131,7 @@ pub async fn a_stale_holder_frees_nothing(fixture: &Fixture) {
     let ending = stale.release(a, DONE).await.unwrap();
     assert_eq!(ending.ended, Ended::Stale(taken.token()));
     let ending = stale.release(own, DONE).await.unwrap();
-    assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
+    assert_eq!(ending.ended, Ended::Before(RunOutcome::LeaseLost));
     let (run, uid) = (run("a"), uid("a"));
     let late = stale
         .release_run(&web, &run, &uid, Some(token), DONE)

@@ -34,7 +34,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
     drop(started(&manager, &web, durable("cancelled")).await);
     fixture.settle().await;
     manager.cancel(&web, &run("cancelled"), None).await.unwrap();
-    let lost = started(&doomed, &web, ephemeral("expired")).await;
+    let lost = started(&doomed, &web, ephemeral("lost")).await;
     gate.cut();
     fixture.outlive_session().await;
     let started = started(&manager, &web, durable("started")).await;
@@ -45,7 +45,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
             ("completed", DONE),
             ("failed", RunOutcome::Failed),
             ("cancelled", RunOutcome::Cancelled),
-            ("expired", RunOutcome::Expired),
+            ("lost", RunOutcome::LeaseLost),
         ] {
             let RunStatus::Finished(run) = reader.run_status(&web, &run(name)).await.unwrap()
             else {
@@ -76,7 +76,7 @@ pub async fn every_state_can_be_read(fixture: &Fixture) {
         }
         let status = reader.status(&web).await.unwrap();
         let ended: Vec<_> = status.finished.iter().map(|run| run.run.name()).collect();
-        assert_eq!(ended, ["completed", "failed", "cancelled", "expired"]);
+        assert_eq!(ended, ["completed", "failed", "cancelled", "lost"]);
     }
     // Reading creates nothing.
     assert!(!fixture.view(&repository("unknown")).await.exists);

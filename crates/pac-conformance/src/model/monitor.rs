@@ -184,7 +184,7 @@ impl Deed<'_> {
                 }
                 (EntryState::Finished { outcome, .. }, _) => {
                     known.is_abandoned()
-                        || (outcome == RunOutcome::Expired && self.adopts(&now.run))
+                        || (outcome == RunOutcome::LeaseLost && self.adopts(&now.run))
                 }
                 (_, EntryState::Finished { outcome, .. }) => self.may_end(known, outcome),
                 (EntryState::Queued { owner }, EntryState::Queued { owner: now }) => {
@@ -220,8 +220,8 @@ impl Deed<'_> {
     /// Whether a live run may end so.
     fn may_end(&self, known: &Entry, outcome: RunOutcome) -> bool {
         match outcome {
-            RunOutcome::Expired if self.gives_up_for(known) => true,
-            RunOutcome::Expired => {
+            RunOutcome::LeaseLost if self.gives_up_for(known) => true,
+            RunOutcome::LeaseLost => {
                 let (holder, needed) = match (known.state, known.kind) {
                     (EntryState::Started { session, .. }, RunKind::Durable) => {
                         (Some(session), Death::Lease)

@@ -206,7 +206,7 @@ pub(crate) fn how(outcome: RunOutcome) -> How {
         RunOutcome::Completed => How::Completed,
         RunOutcome::Failed => How::Failed,
         RunOutcome::Cancelled => How::Cancelled,
-        RunOutcome::Expired => How::Expired,
+        RunOutcome::LeaseLost => How::LeaseLost,
         RunOutcome::Superseded => How::Superseded,
         RunOutcome::TimedOut => How::TimedOut,
         RunOutcome::QueueFull => How::QueueFull,

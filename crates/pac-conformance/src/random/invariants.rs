@@ -182,7 +182,7 @@ fn token(run: &Run) -> Option<u64> {
 fn given_up(run: &Run) -> bool {
     match run.place {
         Place::Over { how, abandoned, .. } => {
-            abandoned && matches!(how, How::Cancelled | How::Expired | How::QueueFull)
+            abandoned && matches!(how, How::Cancelled | How::LeaseLost | How::QueueFull)
         }
         Place::Waiting { .. } | Place::Running { .. } => false,
     }

@@ -146,7 +146,7 @@ impl Process {
                 // The session that it waited in is over, and with it an ephemeral run.
                 Ok(Err(error))
                     if error.kind() == ErrorKind::SessionLost
-                        && expected == Due::Ended(RunOutcome::Expired) => {}
+                        && expected == Due::Ended(RunOutcome::LeaseLost) => {}
                 Ok(Ok(Turn::TakenOver)) if expected == Due::TakenOver => {}
                 Ok(Ok(Turn::Gone)) if expected == Due::Gone => {}
                 Ok(Ok(Turn::Started(lease))) if crowded && expected.is_over() => {

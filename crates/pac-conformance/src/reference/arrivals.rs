@@ -158,7 +158,7 @@ impl Repository {
             Place::Running {
                 orphaned, session, ..
             } => !orphaned || session == asker.session,
-            Place::Over { how, .. } => how != How::Expired,
+            Place::Over { how, .. } => how != How::LeaseLost,
             Place::Waiting { .. } => false,
         };
         if looked_after {

@@ -12,7 +12,7 @@ pub(crate) enum How {
     /// It was cancelled.
     Cancelled,
     /// Its session died, and no other took it over in time.
-    Expired,
+    LeaseLost,
     /// It waited, and a newer run of its group took its place.
     Superseded,
     /// It waited or ran for too long.

@@ -98,7 +98,9 @@ impl Repository {
             (_, Some(Place::Running { token: has, .. })) if token.is_some_and(|t| t != has) => {
                 Answer::Stale(has)
             }
-            (Some(other), _) if other != asker.session => self.end(asker, name, How::Expired, true),
+            (Some(other), _) if other != asker.session => {
+                self.end(asker, name, How::LeaseLost, true)
+            }
             _ => self.end(asker, name, How::Cancelled, true),
         }
     }
@@ -170,7 +172,7 @@ impl Repository {
             }
             touched.push(run.name);
             match after {
-                None => self.finish(run.name, How::Expired, false),
+                None => self.finish(run.name, How::LeaseLost, false),
                 Some(place) => self.change(run.name, |run| run.place = place),
             }
         }

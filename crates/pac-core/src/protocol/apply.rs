@@ -114,7 +114,7 @@ impl Plan<'_> {
                     // Of a session that is over, it is not the asker's will that ends it.
                     let is_lost = holder_of(entry).is_some_and(|holder| holder != issuer);
                     let outcome = match is_lost {
-                        true => RunOutcome::Expired,
+                        true => RunOutcome::LeaseLost,
                         false => RunOutcome::Cancelled,
                     };
                     let entry = Entry::clone(entry);
@@ -234,7 +234,7 @@ impl Plan<'_> {
                 // The lease TTL of its controller passed before any other took the run over, but
                 // the workload is still running.
                 EntryState::Finished {
-                    outcome: RunOutcome::Expired,
+                    outcome: RunOutcome::LeaseLost,
                     ..
                 } => Entry {
                     finished: Moment::Never,
@@ -300,7 +300,7 @@ pub(super) fn known_as(admitted: Admitted) -> Outcome {
 /// The state of `entry` after the death of `session`; `None` when that death does not change it.
 fn after_death(entry: &Entry, session: SessionId, death: Death) -> Option<EntryState> {
     let expired = EntryState::Finished {
-        outcome: RunOutcome::Expired,
+        outcome: RunOutcome::LeaseLost,
         token: entry.token(),
         abandoned: false,
     };

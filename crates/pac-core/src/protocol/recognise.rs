@@ -28,7 +28,7 @@ pub fn recognise(
             // again by then.
             let outcome = match *owner == session {
                 true => outcome,
-                false => ended_as(RunOutcome::Expired, uncertain, outcome),
+                false => ended_as(RunOutcome::LeaseLost, uncertain, outcome),
             };
             ended_as(RunOutcome::Cancelled, uncertain, outcome)
         }

@@ -27,7 +27,7 @@ pub enum RunOutcome {
     /// It was cancelled, while it waited or while it ran.
     Cancelled,
     /// The process that owned it died, and no other took it over before the lease TTL passed.
-    Expired,
+    LeaseLost,
     /// It waited, and a newer run of its group took its place.
     Superseded,
     /// It waited, or held its slot, for longer than it was allowed to.
@@ -42,7 +42,7 @@ impl fmt::Display for RunOutcome {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
+            Self::LeaseLost => "lease-lost",
             Self::Superseded => "superseded",
             Self::TimedOut => "timed-out",
             Self::QueueFull => "queue-full",

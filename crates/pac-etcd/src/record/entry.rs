@@ -20,7 +20,8 @@ enum StateRecord {
     Completed(End),
     Failed(End),
     Cancelled(End),
-    Expired(End),
+    #[serde(rename = "lease-lost")]
+    LeaseLost(End),
     Superseded(End),
     #[serde(rename = "timed-out")]
     TimedOut(End),
@@ -93,7 +94,7 @@ impl StateRecord {
                     RunOutcome::Completed => Self::Completed(end),
                     RunOutcome::Failed => Self::Failed(end),
                     RunOutcome::Cancelled => Self::Cancelled(end),
-                    RunOutcome::Expired => Self::Expired(end),
+                    RunOutcome::LeaseLost => Self::LeaseLost(end),
                     RunOutcome::Superseded => Self::Superseded(end),
                     RunOutcome::TimedOut => Self::TimedOut(end),
                     RunOutcome::QueueFull => Self::QueueFull(end),
@@ -122,7 +123,7 @@ impl StateRecord {
             Self::Completed(end) => finished(RunOutcome::Completed, end),
             Self::Failed(end) => finished(RunOutcome::Failed, end),
             Self::Cancelled(end) => finished(RunOutcome::Cancelled, end),
-            Self::Expired(end) => finished(RunOutcome::Expired, end),
+            Self::LeaseLost(end) => finished(RunOutcome::LeaseLost, end),
             Self::Superseded(end) => finished(RunOutcome::Superseded, end),
             Self::TimedOut(end) => finished(RunOutcome::TimedOut, end),
             Self::QueueFull(end) => finished(RunOutcome::QueueFull, end),

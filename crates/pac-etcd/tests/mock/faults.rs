@@ -165,7 +165,7 @@ async fn a_session_whose_lease_was_ended_knows_that_it_is_over() {
         sleep(Duration::from_millis(50)).await;
     }
     let status = manager.run_status(&web, &run("a")).await.unwrap();
-    assert!(matches!(status, RunStatus::Finished(a) if a.outcome == RunOutcome::Expired));
+    assert!(matches!(status, RunStatus::Finished(a) if a.outcome == RunOutcome::LeaseLost));
 }
 
 /// A cluster without a leader is named; its sessions outlive that for as long as their holders may

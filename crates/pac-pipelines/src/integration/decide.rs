@@ -166,7 +166,7 @@ pub enum Step {
 /// that it was put into a queue; it matters for [`Phase::Ending`] alone.
 #[must_use]
 pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
-    let expired = |outcome| outcome == RunOutcome::Expired;
+    let lost = |outcome| outcome == RunOutcome::LeaseLost;
     if known.uid().is_some_and(|other| other != uid) {
         return match (phase, known) {
             // The end of a run that the store has replaced already, or has never heard of.
@@ -191,7 +191,7 @@ pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
             Holder::Us | Holder::Nobody => Step::Admit,
             Holder::Other => Step::Nothing,
         },
-        (Phase::Held, Known::Finished { outcome, .. }) if expired(*outcome) => Step::Readmit,
+        (Phase::Held, Known::Finished { outcome, .. }) if lost(*outcome) => Step::Readmit,
         // Taken back by a controller that had asked for it, or ended for good: the store knows.
         (Phase::Held, Known::Finished { .. }) => Step::Admit,
         (Phase::Running, Known::Unknown | Known::Queued { .. }) => Step::Adopt,
@@ -201,7 +201,7 @@ pub fn decide(uid: &Uid, phase: Phase, marked: bool, known: &Known) -> Step {
             Holder::Nobody => Step::Adopt,
         },
         (Phase::Running, Known::Finished { outcome, .. }) => match outcome {
-            RunOutcome::Expired
+            RunOutcome::LeaseLost
             | RunOutcome::Cancelled
             | RunOutcome::Superseded
             | RunOutcome::TimedOut => Step::Adopt,
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn the_store_is_brought_to_what_the_cluster_shows() {
         use Holder::{Nobody, Other, Us};
-        use RunOutcome::{Cancelled, Completed, Expired, Failed, Superseded, TimedOut};
+        use RunOutcome::{Cancelled, Completed, Failed, LeaseLost, Superseded, TimedOut};
         let graceful = Phase::Ending { graceful: true };
         let at_once = Phase::Ending { graceful: false };
         for (phase, known, step) in [
@@ -275,7 +275,7 @@ mod tests {
             (Phase::Held, started(Us), Step::Admit),
             (Phase::Held, started(Other), Step::Nothing),
             (Phase::Held, started(Nobody), Step::Admit),
-            (Phase::Held, finished(Expired), Step::Readmit),
+            (Phase::Held, finished(LeaseLost), Step::Readmit),
             (Phase::Held, finished(Cancelled), Step::Admit),
             (Phase::Held, finished(Completed), Step::Admit),
             (Phase::Held, finished(Superseded), Step::Admit),
@@ -295,7 +295,7 @@ mod tests {
             (Phase::Running, started(Us), Step::Nothing),
             (Phase::Running, started(Other), Step::Nothing),
             (Phase::Running, started(Nobody), Step::Adopt),
-            (Phase::Running, finished(Expired), Step::Adopt),
+            (Phase::Running, finished(LeaseLost), Step::Adopt),
             (Phase::Running, finished(Completed), Step::Nothing),
             (Phase::Done(Failed), started(Other), Step::Release(Failed)),
             (
@@ -305,7 +305,7 @@ mod tests {
             ),
             (Phase::Done(Cancelled), queued(Us), Step::Leave),
             (Phase::Done(Completed), Known::Unknown, Step::Nothing),
-            (Phase::Done(Completed), finished(Expired), Step::Nothing),
+            (Phase::Done(Completed), finished(LeaseLost), Step::Nothing),
             (graceful, queued(Us), Step::EndAtOnce),
             (graceful, started(Us), Step::EndAtOnce),
             (graceful, Known::Unknown, Step::Nothing),

@@ -68,7 +68,7 @@ impl Engine {
                     // Where it belongs by now it is counted, and from there it may come back.
                     let outcome = match Phase::in_mode(&now, true, self.options.mode) {
                         Phase::Done(outcome) => outcome,
-                        _ => RunOutcome::Expired,
+                        _ => RunOutcome::LeaseLost,
                     };
                     let touched = self.seen().is_back(now);
                     self.touched(touched);
@@ -101,7 +101,7 @@ impl Engine {
         let ends = match &known {
             Known::Finished { uid, outcome } if *uid == seen.uid => match outcome {
                 RunOutcome::Cancelled | RunOutcome::Superseded | RunOutcome::TimedOut => true,
-                RunOutcome::Expired => false,
+                RunOutcome::LeaseLost => false,
                 // It was released before it started.
                 RunOutcome::Completed | RunOutcome::Failed | RunOutcome::QueueFull => {
                     !seen.has_started() && seen.spec_status == SpecStatus::Pending
@@ -154,7 +154,7 @@ impl Engine {
             .await?
         {
             Admission::Started(lease) => {
-                let never_looked_after = RunOutcome::Expired;
+                let never_looked_after = RunOutcome::LeaseLost;
                 self.manager.release(lease, never_looked_after).await?;
             }
             // Its place goes with it.
@@ -177,7 +177,7 @@ impl Engine {
             _ if matches!(known, Known::Queued { .. }) => {
                 return self.give_up(repository, view).await;
             }
-            _ => RunOutcome::Expired,
+            _ => RunOutcome::LeaseLost,
         };
         self.end(repository, &view.key, known, outcome).await
     }
@@ -293,7 +293,7 @@ fn why_ended(status: &RunStatus, runs: bool) -> What {
 /// Whether the store has this very run as ended by itself.
 fn is_over(known: &Known, seen: &RunView) -> bool {
     match known {
-        Known::Finished { uid, outcome } => *uid == seen.uid && *outcome != RunOutcome::Expired,
+        Known::Finished { uid, outcome } => *uid == seen.uid && *outcome != RunOutcome::LeaseLost,
         _ => false,
     }
 }

@@ -225,7 +225,7 @@ impl Engine {
             Some(Known::Started { .. }) => true,
             // It has ended.
             Some(Known::Finished { uid, outcome }) => {
-                *uid == view.uid && *outcome != RunOutcome::Expired
+                *uid == view.uid && *outcome != RunOutcome::LeaseLost
             }
             _ => false,
         };

@@ -51,7 +51,7 @@ impl Counted {
             if runs.get(&end.run) != Some(&end.uid) {
                 continue;
             }
-            if end.outcome == RunOutcome::Expired {
+            if end.outcome == RunOutcome::LeaseLost {
                 expired.push((end.run.clone(), end.uid.clone()));
             } else {
                 runs.remove(&end.run);

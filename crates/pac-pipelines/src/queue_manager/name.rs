@@ -65,7 +65,7 @@ impl RunName {
             Known::Finished { uid, outcome } => match outcome {
                 // It was taken out of the queue, and is added again: it comes anew, as the last.
                 RunOutcome::Cancelled => Ask::Admit(next_coming(uid)?),
-                RunOutcome::Expired => Ask::Readmit(uid.clone()),
+                RunOutcome::LeaseLost => Ask::Readmit(uid.clone()),
                 // It ran to its end, or a newer one took its place, or its time was over. It does not
                 // run a second time.
                 RunOutcome::Completed
@@ -154,7 +154,7 @@ mod tests {
                 ended("by-name:1", RunOutcome::Cancelled),
                 admit("by-name:2"),
             ),
-            (Some("u"), ended("u", RunOutcome::Expired), readmit("u")),
+            (Some("u"), ended("u", RunOutcome::LeaseLost), readmit("u")),
             (Some("new"), ended("u", RunOutcome::Completed), admit("new")),
         ] {
             assert_eq!(named(name).ask(&known).unwrap(), ask, "{name:?} {known:?}");

@@ -143,7 +143,7 @@ pub(crate) fn decide(
             Holder::Other => Step::Nothing,
         },
         (None, Known::Finished { outcome, .. }) => if_certain(match outcome {
-            RunOutcome::Expired => Step::Readmit,
+            RunOutcome::LeaseLost => Step::Readmit,
             _ => Step::Refuse,
         }),
         (Some(_), Known::Unknown | Known::Queued { .. }) => if_certain(Step::Adopt { lost: true }),
@@ -154,7 +154,7 @@ pub(crate) fn decide(
             Holder::Nobody => Step::Adopt { lost: false },
         },
         (Some(_), Known::Finished { outcome, .. }) => match outcome {
-            RunOutcome::Expired => if_certain(Step::Adopt { lost: true }),
+            RunOutcome::LeaseLost => if_certain(Step::Adopt { lost: true }),
             // An operator has freed the slot: no other step may take the answer for one.
             _ => if_certain(Step::Refuse),
         },
@@ -274,7 +274,7 @@ mod tests {
                 (started(uid, Us), Admit, Admit),
                 (started(uid, Other), Nothing, Nothing),
                 (started(uid, Nobody), Admit, Admit),
-                (finished(uid, RunOutcome::Expired), Verify, Readmit),
+                (finished(uid, RunOutcome::LeaseLost), Verify, Readmit),
                 (finished(uid, RunOutcome::Cancelled), Verify, Refuse),
                 (finished(uid, RunOutcome::Completed), Verify, Refuse),
                 // Another request of the run: which of the two is the later one, a read shows.
@@ -302,7 +302,7 @@ mod tests {
                     Adopt { lost: false },
                     Adopt { lost: false },
                 ),
-                (finished(uid, RunOutcome::Expired), Verify, lost),
+                (finished(uid, RunOutcome::LeaseLost), Verify, lost),
                 (finished(uid, RunOutcome::Completed), Verify, Refuse),
                 (finished(uid, RunOutcome::Cancelled), Verify, Refuse),
                 (started("u:6-a", Us), Verify, Replace),

@@ -189,7 +189,7 @@ pub(crate) async fn a_run_that_nobody_looks_after_expires(fixture: &Fixture) {
     let states = StateManager::new(fixture.manager().await);
     assert_eq!(state(&states, "a").await, RunState::Started);
     sleep(lease_ttl + fixture.notice()).await;
-    assert_eq!(state(&states, "a").await, RunState::Expired);
+    assert_eq!(state(&states, "a").await, RunState::LeaseLost);
 }
 
 pub(crate) async fn a_clean_up_ends_what_is_gone_and_nothing_else(fixture: &Fixture) {

@@ -24,7 +24,7 @@ CREATE DOMAIN namespaced_name AS text COLLATE "C" CHECK (octet_length(VALUE) BET
 CREATE DOMAIN run_uid AS text CHECK (octet_length(VALUE) BETWEEN 1 AND 128);
 -- 0 durable, 1 ephemeral.
 CREATE DOMAIN run_kind AS smallint CHECK (VALUE BETWEEN 0 AND 1);
--- 0 completed, 1 failed, 2 cancelled, 3 expired, 4 superseded, 5 timed out, 6 queue full.
+-- 0 completed, 1 failed, 2 cancelled, 3 lease lost, 4 superseded, 5 timed out, 6 queue full.
 CREATE DOMAIN run_outcome AS smallint CHECK (VALUE BETWEEN 0 AND 6);
 -- What a run asks beside a slot: a JSON object as the core writes it, or '' for nothing, which takes one
 -- byte where a null would take eight in each row. A guard adds up the weights: a number of slots from 1

@@ -47,7 +47,7 @@ COMMENT ON VIEW waiting IS 'the runs that wait, and their position in the queue 
 CREATE VIEW ended AS
   SELECT k.repository::text AS repository, k.run::text AS run, k.uid::text AS uid,
       CASE k.outcome WHEN 0 THEN 'completed' WHEN 1 THEN 'failed' WHEN 2 THEN 'cancelled'
-        WHEN 3 THEN 'expired' WHEN 4 THEN 'superseded' WHEN 5 THEN 'timed-out'
+        WHEN 3 THEN 'lease-lost' WHEN 4 THEN 'superseded' WHEN 5 THEN 'timed-out'
         WHEN 6 THEN 'queue-full' END AS outcome,
       k.token::bigint AS token, at_time(k.queued_at) AS queued_at,
       at_time(k.started_at) AS started_at, at_time(k.finished_at) AS finished_at,

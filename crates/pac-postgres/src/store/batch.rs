@@ -119,7 +119,7 @@ impl<'a> Columns<'a> {
                 RunOutcome::Completed => 0,
                 RunOutcome::Failed => 1,
                 RunOutcome::Cancelled => 2,
-                RunOutcome::Expired => 3,
+                RunOutcome::LeaseLost => 3,
                 RunOutcome::Superseded => 4,
                 RunOutcome::TimedOut => 5,
                 RunOutcome::QueueFull => 6,

@@ -58,7 +58,7 @@ pub async fn a_stopped_controller_learns_it(fixture: &Fixture) {
     fixture.soon("the loss of the session", lost).await;
     assert!(!stopped.holds(&a) && live.holds(&b));
     let ending = stopped.release(a, DONE).await.unwrap();
-    assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
+    assert_eq!(ending.ended, Ended::Before(RunOutcome::LeaseLost));
     fixture.view(&web).await.assert(&["b"], &[]);
     // With a new session the manager works like any other.
     sleep(options.session_ttl).await;
@@ -265,7 +265,7 @@ pub async fn dead_keep_alive_is_not_hidden(fixture: &Fixture) {
     sleep(options.session_ttl).await;
     assert!(paused.session() != session && paused.health().is_ready());
     let ending = paused.release(d, DONE).await.unwrap();
-    assert_eq!(ending.ended, Ended::Before(RunOutcome::Expired));
+    assert_eq!(ending.ended, Ended::Before(RunOutcome::LeaseLost));
 }
 
 /// (43) A renewal that fails is told at once, with its cause and what is left, and so is the first

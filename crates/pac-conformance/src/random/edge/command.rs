@@ -172,7 +172,7 @@ pub(crate) fn outcome(how: How) -> RunOutcome {
         How::Completed => RunOutcome::Completed,
         How::Failed => RunOutcome::Failed,
         How::Cancelled => RunOutcome::Cancelled,
-        How::Expired => RunOutcome::Expired,
+        How::LeaseLost => RunOutcome::LeaseLost,
         How::Superseded => RunOutcome::Superseded,
         How::TimedOut => RunOutcome::TimedOut,
         How::QueueFull => RunOutcome::QueueFull,

@@ -97,7 +97,7 @@ fn loss_of(entry: Option<&Entry>, token: FencingToken) -> LeaseLoss {
             ..
         }) if last == Some(token) => match outcome {
             // Another controller has noticed the death of the session first.
-            RunOutcome::Expired => LeaseLoss::SessionLost,
+            RunOutcome::LeaseLost => LeaseLoss::SessionLost,
             outcome => LeaseLoss::Ended(Some(outcome)),
         },
         None => LeaseLoss::Ended(None),

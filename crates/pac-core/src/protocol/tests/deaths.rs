@@ -92,7 +92,7 @@ fn a_run_whose_session_was_over_ends_as_such_whoever_says_so_first() {
     book.admit(3, "a");
     // The process has another session by now, and gives back what it had in the name of the old one.
     assert_eq!(book.ended(A, &abandon(1, None)).0, Ended::Done);
-    assert_eq!(book.outcome("a"), Some(RunOutcome::Expired));
+    assert_eq!(book.outcome("a"), Some(RunOutcome::LeaseLost));
     assert!(book.state.entry(&run("a")).unwrap().is_abandoned());
 }
 
