@@ -46,9 +46,9 @@ mod tests {
             priority: request.priority,
             ticket: Ticket::new(1),
             state: EntryState::Queued { owner: None },
-            queued: Moment::At(at(50)),
-            started: Moment::AtCommit,
-            finished: Moment::Never,
+            queued: Moment::of(at(50)),
+            started: Moment::AT_COMMIT,
+            finished: Moment::NEVER,
             terms: None,
             revision: Revision::new(1),
         });

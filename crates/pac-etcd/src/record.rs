@@ -279,9 +279,9 @@ mod tests {
             priority: Priority::new(i32::MIN),
             ticket: Ticket::new(u64::MAX),
             state,
-            queued: Moment::At(Timestamp::from_unix_millis(-1)),
-            started: Moment::At(Timestamp::from_unix_millis(i64::MAX)),
-            finished: Moment::Never,
+            queued: Moment::of(Timestamp::from_unix_millis(-1)),
+            started: Moment::of(Timestamp::from_unix_millis(i64::MAX)),
+            finished: Moment::NEVER,
             terms: None,
             revision: Revision::new(9),
         }
@@ -363,7 +363,7 @@ mod tests {
         started.kind = RunKind::Durable;
         started.priority = Priority::default();
         started.ticket = Ticket::new(1);
-        started.queued = Moment::At(Timestamp::from_unix_millis(1_796_034_501_199));
+        started.queued = Moment::of(Timestamp::from_unix_millis(1_796_034_501_199));
         started.started = started.queued;
         assert_eq!(
             String::from_utf8(encode_entry(&started).unwrap()).unwrap(),

@@ -10,17 +10,14 @@ pub(crate) const AT_COMMIT: i64 = i64::MIN;
 
 /// A moment as a commit carries it.
 pub(crate) fn written(moment: Moment) -> Option<i64> {
-    match moment {
-        Moment::Never => None,
-        Moment::AtCommit => Some(AT_COMMIT),
-        Moment::At(at) => Some(at.as_unix_millis()),
-    }
+    let at = moment.at().map_or(AT_COMMIT, Timestamp::as_unix_millis);
+    (moment != Moment::NEVER).then_some(at)
 }
 
 /// A moment as it is stored.
 pub(crate) fn stored(millis: Option<i64>) -> Moment {
-    millis.map_or(Moment::Never, |millis| {
-        Moment::At(Timestamp::from_unix_millis(millis))
+    millis.map_or(Moment::NEVER, |millis| {
+        Moment::of(Timestamp::from_unix_millis(millis))
     })
 }
 
@@ -35,9 +32,9 @@ mod tests {
 
     #[test]
     fn times_survive_and_lengths_are_not_cut_short() {
-        let at = Moment::At(Timestamp::from_unix_millis(5));
+        let at = Moment::of(Timestamp::from_unix_millis(5));
         assert_eq!(stored(written(at)), at);
-        assert_eq!(stored(written(Moment::Never)), Moment::Never);
+        assert_eq!(stored(written(Moment::NEVER)), Moment::NEVER);
         assert_eq!(millis(Duration::from_nanos(1)), 1);
         assert_eq!(millis(Duration::from_millis(15)), 15);
         assert!(millis(Duration::MAX).checked_add(i64::MAX / 2).is_some());

@@ -63,7 +63,7 @@ pub async fn terms_and_policies_are_kept_as_they_were_written(fixture: &Fixture)
     let starts = book.entry("waits");
     let starts = Entry {
         state: book.slot(2),
-        started: Moment::AtCommit,
+        started: Moment::AT_COMMIT,
         ..starts
     };
     book.commit(
@@ -79,7 +79,7 @@ pub async fn terms_and_policies_are_kept_as_they_were_written(fixture: &Fixture)
     .await;
     let ends = Entry {
         state: book.end(2),
-        finished: Moment::AtCommit,
+        finished: Moment::AT_COMMIT,
         ..book.entry("waits")
     };
     book.commit(Some("{}"), vec![ends]).await;
@@ -158,7 +158,7 @@ pub async fn a_run_of_another_weight_does_not_fit(fixture: &Fixture) {
     // With the first one gone there is one slot left.
     let ends = Entry {
         state: book.end(1),
-        finished: Moment::AtCommit,
+        finished: Moment::AT_COMMIT,
         ..book.entry("first")
     };
     book.commit(Some(r#"{"surplus":1}"#), vec![ends]).await;
@@ -206,7 +206,7 @@ impl<'a> Book<'a> {
     fn runs(&self, name: &str, token: u64, terms: Option<&str>) -> Entry {
         let entry = self.new_entry(name, self.slot(token), terms);
         Entry {
-            started: Moment::AtCommit,
+            started: Moment::AT_COMMIT,
             ..entry
         }
     }
@@ -214,8 +214,8 @@ impl<'a> Book<'a> {
     fn ended(&self, name: &str, terms: Option<&str>) -> Entry {
         let entry = self.new_entry(name, self.end(9), terms);
         Entry {
-            started: Moment::AtCommit,
-            finished: Moment::AtCommit,
+            started: Moment::AT_COMMIT,
+            finished: Moment::AT_COMMIT,
             ..entry
         }
     }
@@ -229,9 +229,9 @@ impl<'a> Book<'a> {
             priority: Priority::default(),
             ticket: Ticket::new(self.floor + self.tickets.get()),
             state,
-            queued: Moment::AtCommit,
-            started: Moment::Never,
-            finished: Moment::Never,
+            queued: Moment::AT_COMMIT,
+            started: Moment::NEVER,
+            finished: Moment::NEVER,
             terms: terms.map(|terms| Box::new(Terms::from_json(terms).unwrap())),
             revision: Revision::new(0),
         }

@@ -380,7 +380,7 @@ impl Deed<'_> {
             if is_superseded(entry) {
                 saw(Witness::Superseded);
             }
-            if entry.is_started() && entry.terms().asked != Moment::Never {
+            if entry.is_started() && entry.terms().asked != Moment::NEVER {
                 saw(Witness::AskedToEnd);
             }
             let known = self.known(entry).map(|known| known.state);

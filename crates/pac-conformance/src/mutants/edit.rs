@@ -169,7 +169,7 @@ impl<'a> Edit<'a> {
                 session,
                 orphaned: false,
             },
-            started: Moment::AtCommit,
+            started: Moment::AT_COMMIT,
             ..entry
         };
         self.put(started.with_terms(terms));

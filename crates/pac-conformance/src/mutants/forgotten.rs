@@ -19,7 +19,7 @@ pub(super) fn owner(changes: &mut Changes) {
 }
 
 pub(super) fn request_to_end(changes: &mut Changes) {
-    without(changes, |terms| terms.asked = Moment::Never);
+    without(changes, |terms| terms.asked = Moment::NEVER);
 }
 
 pub(super) fn group(changes: &mut Changes) {

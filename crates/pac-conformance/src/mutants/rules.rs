@@ -110,7 +110,7 @@ fn to_the_back(run: &PipelineRunKey, mut edit: Edit<'_>, outcome: Outcome) -> An
         edit.head.last_ticket = edit.head.last_ticket.next();
         edit.put(Entry {
             ticket: edit.head.last_ticket,
-            started: Moment::Never,
+            started: Moment::NEVER,
             ..entry
         });
     }

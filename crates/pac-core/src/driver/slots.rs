@@ -18,7 +18,8 @@ pub fn check_slots(changes: &Changes) -> Result<(), String> {
     }
     let is_adopted = |entry: &Entry| changes.adopted.contains(&entry.run);
     let started = || changes.entries.iter().filter(|entry| entry.is_started());
-    let is_granted = started().any(|entry| entry.started == Moment::AtCommit && !is_adopted(entry));
+    let is_granted =
+        started().any(|entry| entry.started == Moment::AT_COMMIT && !is_adopted(entry));
     let adopted = started().filter(|entry| is_adopted(entry));
     let adopted = adopted.map(|entry| u32::from(entry.weight().get()));
     let granted = taken.saturating_sub(adopted.fold(0, u32::saturating_add));
@@ -78,18 +79,18 @@ mod tests {
 
     #[test]
     fn what_is_granted_fits_by_its_weight_and_what_is_adopted_need_not() {
-        let heavy = || started(1, 2, Moment::AtCommit);
+        let heavy = || started(1, 2, Moment::AT_COMMIT);
         check_slots(&changes(0, &[heavy()], &[])).unwrap();
         check_slots(&changes(3, &[heavy()], &[])).unwrap();
         let refused = check_slots(&changes(2, &[heavy()], &[])).unwrap_err();
         assert!(refused.starts_with("3 slots"), "{refused}");
         // Beside what is granted, or alone,
-        let light = || started(2, 1, Moment::AtCommit);
+        let light = || started(2, 1, Moment::AT_COMMIT);
         check_slots(&changes(2, &[light()], &[heavy()])).unwrap();
         check_slots(&changes(1, &[], &[heavy()])).unwrap();
         check_slots(&changes(1, &[light()], &[heavy()])).unwrap_err();
         // and what goes on is there already.
-        let goes_on = started(1, 2, Moment::At(Timestamp::from_unix_millis(7)));
+        let goes_on = started(1, 2, Moment::of(Timestamp::from_unix_millis(7)));
         check_slots(&changes(1, &[goes_on], &[])).unwrap();
     }
 }

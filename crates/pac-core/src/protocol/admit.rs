@@ -12,14 +12,14 @@ impl Plan<'_> {
     pub(super) fn admit(&mut self, request: &RunRequest) -> Outcome {
         let issuer = self.issuer.session;
         let entry = match self.current(&request.run) {
-            None => return self.come(request),
+            None => return self.come(request, false),
             Some(other) if other.uid != request.uid => {
                 if let Some(holder) = keeps_its_name(other, request, issuer) {
                     return known_as(Admitted::HeldElsewhere(holder));
                 }
-                return self.come(request);
+                return self.come(request, true);
             }
-            Some(entry) if entry.is_abandoned() => return self.come(request),
+            Some(entry) if entry.is_abandoned() => return self.come(request, true),
             Some(entry) => entry,
         };
         let ephemeral = entry.kind == RunKind::Ephemeral;
@@ -63,15 +63,17 @@ impl Plan<'_> {
         }
     }
 
-    /// A run that is neither waiting nor running comes.
-    fn come(&mut self, request: &RunRequest) -> Outcome {
+    /// A run that is neither waiting nor running comes; `is_known` where there is an entry of its name.
+    fn come(&mut self, request: &RunRequest, is_known: bool) -> Outcome {
         if let Some(refused) = self.refusal(request) {
             if let Admitted::QueueFull { .. } = refused {
                 self.record_refusal(request);
             }
             return known_as(refused);
         }
-        self.take_name(&request.run);
+        if is_known {
+            self.take_name(&request.run);
+        }
         let place = self.supersede(request);
         let entry = self.arrival(request, place);
         self.arrive(entry);
@@ -125,7 +127,7 @@ impl Plan<'_> {
                     token: None,
                     abandoned: true,
                 },
-                finished: Moment::AtCommit,
+                finished: Moment::AT_COMMIT,
                 ..entry
             });
         }
@@ -138,7 +140,7 @@ impl Plan<'_> {
             self.head.last_ticket = self.head.last_ticket.next();
             self.head.last_ticket
         });
-        let entry = Entry {
+        Entry {
             run: request.run.clone(),
             uid: request.uid.clone(),
             kind: request.kind,
@@ -147,15 +149,11 @@ impl Plan<'_> {
             state: EntryState::Queued {
                 owner: Some(self.issuer.session),
             },
-            queued: Moment::AtCommit,
-            started: Moment::Never,
-            finished: Moment::Never,
-            terms: None,
+            queued: Moment::AT_COMMIT,
+            started: Moment::NEVER,
+            finished: Moment::NEVER,
+            terms: request.terms().and_then(Terms::to_be_kept),
             revision: self.base.live_revision(&request.run),
-        };
-        match request.terms() {
-            None => entry,
-            Some(terms) => entry.with_terms(terms.clone()),
         }
     }
 

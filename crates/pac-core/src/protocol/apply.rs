@@ -154,10 +154,11 @@ impl Plan<'_> {
         if entry.is_asked_to_end() {
             self.end(entry, RunOutcome::Cancelled);
         } else {
-            self.change(entry, |entry| Entry {
-                state: EntryState::Queued { owner },
-                started: Moment::Never,
-                ..entry.without_slots()
+            self.change(entry, |mut entry| {
+                entry.state = EntryState::Queued { owner };
+                entry.started = Moment::NEVER;
+                entry.leave_slots();
+                entry
             });
         }
         self.promote();
@@ -237,7 +238,7 @@ impl Plan<'_> {
                     outcome: RunOutcome::LeaseLost,
                     ..
                 } => Entry {
-                    finished: Moment::Never,
+                    finished: Moment::NEVER,
                     revision: self.base.live_revision(&request.run),
                     ..Entry::clone(entry)
                 },

@@ -103,7 +103,7 @@ impl Plan<'_> {
     pub(super) fn ask_to_end(&mut self, entry: Entry) {
         if !entry.is_asked_to_end() {
             let terms = Terms {
-                asked: Moment::AtCommit,
+                asked: Moment::AT_COMMIT,
                 ..entry.terms().clone()
             };
             self.change(entry, |entry| entry.with_terms(terms));

@@ -256,6 +256,14 @@ impl Command {
         Self::Cancel { run, uid, how }
     }
 
+    /// The run that is admitted or adopted; `None` for other commands.
+    pub(crate) fn admitted(&self) -> Option<&PipelineRunKey> {
+        match self {
+            Self::Admit(request) | Self::Adopt(request) => Some(&request.run),
+            _ => None,
+        }
+    }
+
     /// The run that the command names, if it names one.
     #[must_use]
     pub fn run(&self) -> Option<&PipelineRunKey> {

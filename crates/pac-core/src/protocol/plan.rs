@@ -45,7 +45,7 @@ pub struct Changes {
 
 impl Changes {
     /// What a commit of this writes, which is not a removal: with the version of the new head, and
-    /// the time of the commit in place of [`Moment::AtCommit`].
+    /// the time of the commit in place of [`Moment::AT_COMMIT`].
     #[must_use]
     pub fn written(self, version: Version, now: Timestamp) -> Snapshot {
         let (mut head, mut entries) = (self.head, self.entries);
@@ -216,6 +216,11 @@ impl<'a> Plan<'a> {
         self.overlay.current(self.base, run)
     }
 
+    /// The entry of a run, if the commands applied so far have changed it.
+    pub(crate) fn changed(&self, run: &PipelineRunKey) -> Option<&Arc<Entry>> {
+        self.overlay.get(run)
+    }
+
     /// Whether an entry of the state is still as it was.
     pub(super) fn is_untouched(&self, entry: &Entry) -> bool {
         self.overlay.get(&entry.run).is_none()
@@ -262,17 +267,15 @@ impl<'a> Plan<'a> {
     }
 
     fn finish_entry(&mut self, entry: Entry, outcome: RunOutcome, abandoned: bool) {
-        self.change(entry, |entry| {
-            let state = EntryState::Finished {
+        self.change(entry, |mut entry| {
+            entry.state = EntryState::Finished {
                 outcome,
                 token: entry.token(),
                 abandoned,
             };
-            Entry {
-                state,
-                finished: Moment::AtCommit,
-                ..entry.without_slots()
-            }
+            entry.finished = Moment::AT_COMMIT;
+            entry.leave_slots();
+            entry
         });
     }
 

@@ -35,30 +35,20 @@ impl Plan<'_> {
         // A run that goes on with another session keeps its slots.
         let is_told = entry.terms().numbered && entry.weight().get() <= MOST_NUMBERED;
         let numbers = (is_told && !entry.is_started()).then(|| self.free_numbers(entry.weight()));
-        move |entry| {
-            let entry = match numbers {
-                None => entry,
-                Some(slots) => {
-                    let terms = Terms {
-                        slots,
-                        ..entry.terms().clone()
-                    };
-                    entry.with_terms(terms)
-                }
-            };
-            Entry {
-                state: EntryState::Started {
-                    token,
-                    session,
-                    orphaned: false,
-                },
-                started: match entry.started {
-                    Moment::Never => Moment::AtCommit,
-                    // The run is running already; only its owner changes.
-                    earlier => earlier,
-                },
-                ..entry
+        move |mut entry| {
+            if let (Some(terms), Some(slots)) = (&mut entry.terms, numbers) {
+                terms.slots = slots;
             }
+            entry.state = EntryState::Started {
+                token,
+                session,
+                orphaned: false,
+            };
+            // Else it is running already; only its owner changes.
+            if entry.started == Moment::NEVER {
+                entry.started = Moment::AT_COMMIT;
+            }
+            entry
         }
     }
 

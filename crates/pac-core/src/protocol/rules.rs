@@ -108,7 +108,7 @@ impl Plan<'_> {
     pub(super) fn pause(&mut self, reason: Option<Reason>) -> Outcome {
         let since = self.head.pause().map(|pause| pause.since);
         self.head.policy_mut().pause = Some(Pause {
-            since: since.unwrap_or(Moment::AtCommit),
+            since: since.unwrap_or(Moment::AT_COMMIT),
             reason,
         });
         Outcome::Paused {

@@ -80,30 +80,43 @@ pub enum EntryState {
 }
 
 /// The time of a transition, by the store's clock: the driver stamps it in the commit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Moment {
-    /// The transition has not happened.
-    Never,
-    /// The transition happens with the commit that carries this entry; the driver replaces this
-    /// by the time of the commit.
-    AtCommit,
-    /// The transition happened at this time.
-    At(Timestamp),
-}
+///
+/// As wide as a [`Timestamp`], whose two earliest values are given up for it: an entry has three.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Moment(Timestamp);
 
 impl Moment {
+    /// The transition has not happened.
+    pub const NEVER: Self = Self(Timestamp::from_unix_millis(i64::MIN));
+    /// The transition happens with the commit that carries this entry; the driver replaces this
+    /// by the time of the commit.
+    pub const AT_COMMIT: Self = Self(Timestamp::from_unix_millis(i64::MIN + 1));
+
+    /// The transition happened at this time; the two earliest times that there are become the next.
+    #[must_use]
+    pub fn of(at: Timestamp) -> Self {
+        Self(at.max(Timestamp::from_unix_millis(i64::MIN + 2)))
+    }
+
     /// The time, if the transition has happened and been stamped.
     #[must_use]
     pub fn at(self) -> Option<Timestamp> {
-        match self {
-            Self::At(at) => Some(at),
-            Self::Never | Self::AtCommit => None,
-        }
+        (self.0 > Self::AT_COMMIT.0).then_some(self.0)
     }
 
     pub(super) fn stamp(&mut self, now: Timestamp) {
-        if matches!(self, Self::AtCommit) {
-            *self = Self::At(now);
+        if *self == Self::AT_COMMIT {
+            *self = Self::of(now);
+        }
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NEVER => f.write_str("Never"),
+            Self::AT_COMMIT => f.write_str("AtCommit"),
+            Self(at) => f.debug_tuple("At").field(&at).finish(),
         }
     }
 }
@@ -136,7 +149,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Replaces [`Moment::AtCommit`] by the time of the commit and sets the revision. A driver
+    /// Replaces [`Moment::AT_COMMIT`] by the time of the commit and sets the revision. A driver
     /// must call this on every entry of a commit that it accepts (through
     /// [`Arc::make_mut`](std::sync::Arc::make_mut)).
     pub fn stamp(&mut self, revision: Revision, now: Timestamp) {
@@ -183,25 +196,21 @@ impl Entry {
         self.terms().admitted_as.unwrap_or(self.priority)
     }
 
-    /// The same run without what it has only while it holds slots, or waits for them.
-    #[must_use]
-    pub(crate) fn without_slots(self) -> Self {
-        let terms = self.terms();
-        if terms.slots.is_empty() && terms.passed == 0 {
-            return self;
+    /// Drops what it has only while it holds slots, or waits for them.
+    pub(crate) fn leave_slots(&mut self) {
+        if let Some(terms) = &mut self.terms {
+            terms.slots = Vec::new();
+            terms.passed = 0;
+            if **terms == Terms::NONE {
+                self.terms = None;
+            }
         }
-        let terms = Terms {
-            slots: Vec::new(),
-            passed: 0,
-            ..terms.clone()
-        };
-        self.with_terms(terms)
     }
 
     /// Whether it was asked to end, while it ran.
     #[must_use]
     pub fn is_asked_to_end(&self) -> bool {
-        self.terms().asked != Moment::Never
+        self.terms().asked != Moment::NEVER
     }
 
     /// How many slots it takes while it runs.
@@ -226,7 +235,7 @@ impl Entry {
             EntryState::Started { .. } => {
                 let held = self.started.at()?.plus(terms.max_hold?);
                 Some(match terms.asked {
-                    Moment::Never => held,
+                    Moment::NEVER => held,
                     asked => held.max(asked.at()?.plus(HOLD_GRACE)),
                 })
             }

@@ -56,7 +56,7 @@ impl Head {
     }
 
     /// Puts in what the commit that writes this head gives it: its version, and the store's time in
-    /// place of [`Moment::AtCommit`](super::Moment::AtCommit).
+    /// place of [`Moment::AT_COMMIT`](super::Moment::AT_COMMIT).
     pub fn stamp(&mut self, version: Version, now: Timestamp) {
         self.revision = version.revision;
         self.stamp = version.stamp;

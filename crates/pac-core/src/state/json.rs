@@ -89,13 +89,13 @@ impl Reader {
         self.take(name, |value| value.as_str()?.parse().ok())
     }
 
-    /// A time; [`Moment::AtCommit`] stands as `null`, until it is stamped.
+    /// A time; [`Moment::AT_COMMIT`] stands as `null`, until it is stamped.
     pub(super) fn take_moment(&mut self, name: &str) -> Result<Moment, UnreadablePart> {
         let moment = self.take(name, |value| match value {
-            Value::Null => Some(Moment::AtCommit),
-            at => Some(Moment::At(Timestamp::from_unix_millis(at.as_i64()?))),
+            Value::Null => Some(Moment::AT_COMMIT),
+            at => Some(Moment::of(Timestamp::from_unix_millis(at.as_i64()?))),
         })?;
-        Ok(moment.unwrap_or(Moment::Never))
+        Ok(moment.unwrap_or(Moment::NEVER))
     }
 
     pub(super) fn take_object(&mut self, name: &str) -> Result<Option<Self>, UnreadablePart> {
@@ -124,12 +124,8 @@ impl Writer {
     }
 
     pub(super) fn moment(&mut self, name: &str, moment: Moment) -> &mut Self {
-        let value = match moment {
-            Moment::Never => return self,
-            Moment::AtCommit => Value::Null,
-            Moment::At(at) => at.as_unix_millis().into(),
-        };
-        self.field(name, Some(value))
+        let at = moment.at().map(Timestamp::as_unix_millis);
+        self.field(name, (moment != Moment::NEVER).then(|| Value::from(at)))
     }
 
     pub(super) fn end(&mut self) -> Value {

@@ -1,6 +1,7 @@
 //! The state of a repository: its [`Head`], an [`Entry`] per run, and both together as a
 //! [`Snapshot`] that drivers hand over or a [`RepositoryState`] that commands are applied to.
 
+mod by_terms;
 mod entry;
 mod head;
 mod json;

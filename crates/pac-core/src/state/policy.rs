@@ -195,7 +195,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Replaces [`Moment::AtCommit`] by the time of the commit.
+    /// Replaces [`Moment::AT_COMMIT`] by the time of the commit.
     pub(super) fn stamp(&mut self, now: Timestamp) {
         if let Some(pause) = &mut self.pause {
             pause.since.stamp(now);
@@ -242,7 +242,7 @@ impl Policy {
             .map(read_beneath)
             .transpose()?;
         let policy = Self {
-            pause: (since != Moment::Never).then_some(Pause { since, reason }),
+            pause: (since != Moment::NEVER).then_some(Pause { since, reason }),
             owner: read_owner(&mut fields)?,
             rules: Rules::read(&mut fields)?,
             beneath,
@@ -281,7 +281,7 @@ mod tests {
     fn a_policy_comes_back_as_it_was() {
         let all = Policy {
             pause: Some(Pause {
-                since: Moment::At(Timestamp::from_unix_millis(7)),
+                since: Moment::of(Timestamp::from_unix_millis(7)),
                 reason: Some("the store moves".parse().unwrap()),
             }),
             owner: Some(Owner::Pinned),
@@ -298,7 +298,7 @@ mod tests {
         };
         let paused = Policy {
             pause: Some(Pause {
-                since: Moment::AtCommit,
+                since: Moment::AT_COMMIT,
                 reason: None,
             }),
             ..Policy::default()

@@ -2,12 +2,12 @@
 //! to.
 
 use std::borrow::Borrow;
-use std::collections::btree_map::Entry as Slot;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::mem;
 use std::sync::Arc;
 
+use super::by_terms::ByTerms;
 use super::entry::{Entry, EntryState};
 use super::head::{Head, check_absent};
 use super::queue::{Iter, Queue, Rank};
@@ -107,20 +107,13 @@ pub struct RepositoryState {
     entries: HashSet<ByRun>,
     queue: Queue,
     started: usize,
-    /// How many slots those take beyond one each.
-    surplus: u64,
-    /// The numbers of the slots of those that know theirs, and how many have each: more than one only
-    /// while a snapshot is taken in.
-    numbers: BTreeMap<u32, usize>,
-    /// When the time of waiting and running runs is over that have an end.
-    deadlines: BTreeSet<(Timestamp, PipelineRunKey)>,
-    /// The waiting and running runs of each group.
-    groups: BTreeMap<Group, BTreeSet<PipelineRunKey>>,
     /// Finished entries, oldest first; some may have been replaced since, by a newer record or
     /// by a new run of their name.
     finished: VecDeque<Arc<Entry>>,
     /// How many of `entries` are finished.
     finished_count: usize,
+    /// Made by the first entry that has terms.
+    by_terms: Option<Box<ByTerms>>,
 }
 
 impl RepositoryState {
@@ -133,12 +126,9 @@ impl RepositoryState {
             entries: HashSet::default(),
             queue: Queue::default(),
             started: 0,
-            surplus: 0,
-            numbers: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            groups: BTreeMap::new(),
             finished: VecDeque::new(),
             finished_count: 0,
+            by_terms: None,
         }
     }
 
@@ -190,18 +180,18 @@ impl RepositoryState {
 
     /// The numbers of the slots of the runs that know theirs, in order.
     pub(crate) fn slot_numbers(&self) -> impl Iterator<Item = u32> {
-        self.numbers.keys().copied()
+        self.by_terms.iter().flat_map(|found| found.numbers())
     }
 
     /// The waiting and running runs of a group, by name.
     pub(crate) fn group(&self, group: &Group) -> impl Iterator<Item = &Arc<Entry>> {
-        let runs = self.groups.get(group).into_iter().flatten();
+        let runs = self.by_terms.iter().flat_map(|found| found.group(group));
         runs.filter_map(|run| self.entry(run))
     }
 
     /// The waiting and running runs whose time has an end, the first one first, and that time.
     pub(crate) fn deadlines(&self) -> impl Iterator<Item = (Timestamp, &Arc<Entry>)> {
-        let deadlines = self.deadlines.iter();
+        let deadlines = self.by_terms.iter().flat_map(|found| found.deadlines());
         deadlines.filter_map(|(deadline, run)| Some((*deadline, self.entry(run)?)))
     }
 
@@ -255,7 +245,8 @@ impl RepositoryState {
                 // A run may have taken the place of another one that has changed too: all of them
                 // leave the queue before the first one takes a place.
                 let apart = snapshot.entries.len() > 1;
-                for entry in snapshot.entries.iter().filter(|_| apart) {
+                let to_leave = if apart { &*snapshot.entries } else { &[] };
+                for entry in to_leave {
                     let before = self.entries.get(&entry.run).map(|before| &before.0);
                     if let Some(before) = before.filter(|before| before.is_queued()) {
                         self.queue.remove(Rank::of(before));
@@ -275,10 +266,7 @@ impl RepositoryState {
                 let mut known = mem::take(&mut self.entries);
                 self.queue = Queue::default();
                 self.started = 0;
-                self.surplus = 0;
-                self.numbers.clear();
-                self.groups.clear();
-                self.deadlines.clear();
+                self.by_terms = None;
                 self.finished.clear();
                 self.finished_count = 0;
                 for entry in &snapshot.entries {
@@ -325,7 +313,7 @@ impl RepositoryState {
     pub fn check(&self, delta: &Snapshot) -> Result<(), String> {
         let mut queued = i128::from(delta.head.queued) - self.queue.len() as i128;
         let mut started = i128::from(delta.head.started) - self.started as i128;
-        let mut surplus = i128::from(delta.head.surplus()) - i128::from(self.surplus);
+        let mut surplus = i128::from(delta.head.surplus()) - i128::from(self.surplus());
         for entry in &delta.entries {
             let before = self.entry(&entry.run);
             for (entry, sign) in before
@@ -353,8 +341,13 @@ impl RepositoryState {
     /// How many runs wait and hold slots, and how many slots the latter take beyond one each, as far as
     /// a head can count.
     fn counts(&self) -> (usize, usize, u64) {
-        let surplus = self.surplus.min(u32::MAX.into());
+        let surplus = self.surplus().min(u32::MAX.into());
         (self.queue.len(), self.started, surplus)
+    }
+
+    /// How many slots the running runs take beyond one each.
+    fn surplus(&self) -> u64 {
+        self.by_terms.as_ref().map_or(0, |found| found.surplus)
     }
 
     /// Takes an entry in; `left` when what it takes the place of has left the queue already.
@@ -378,19 +371,16 @@ impl RepositoryState {
             self.entries.replace(ByRun(Arc::clone(known)));
             return Ok(before);
         }
-        if let Some(before) = &before {
-            self.drop_terms(before);
+        let had_terms = before.as_ref().is_some_and(|before| before.terms.is_some());
+        if had_terms || entry.terms.is_some() {
+            self.note_terms(before.as_deref(), entry);
         }
-        self.note_terms(entry);
         match before.as_ref().map(|before| (before, before.state)) {
             Some((_, EntryState::Queued { .. })) if left => {}
             Some((before, EntryState::Queued { .. })) => {
                 self.queue.remove(Rank::of(before));
             }
-            Some((before, EntryState::Started { .. })) => {
-                self.started -= 1;
-                self.surplus -= u64::from(before.weight().surplus());
-            }
+            Some((_, EntryState::Started { .. })) => self.started -= 1,
             Some((_, EntryState::Finished { .. })) => self.finished_count -= 1,
             None => {}
         }
@@ -400,10 +390,7 @@ impl RepositoryState {
                     return Err(Unfit::PlaceTaken);
                 }
             }
-            EntryState::Started { .. } => {
-                self.started += 1;
-                self.surplus += u64::from(entry.weight().surplus());
-            }
+            EntryState::Started { .. } => self.started += 1,
             EntryState::Finished { .. } => {
                 self.finished_count += 1;
                 self.finished.push_back(Arc::clone(entry));
@@ -413,44 +400,16 @@ impl RepositoryState {
         Ok(before)
     }
 
-    fn drop_terms(&mut self, entry: &Entry) {
-        let Some(terms) = entry.terms.as_deref().filter(|_| !entry.is_finished()) else {
-            return;
-        };
-        for number in &terms.slots {
-            if let Slot::Occupied(mut slot) = self.numbers.entry(*number) {
-                *slot.get_mut() -= 1;
-                if *slot.get() == 0 {
-                    slot.remove();
-                }
-            }
+    /// Kept out of the way of the many runs that have no terms.
+    #[cold]
+    #[inline(never)]
+    fn note_terms(&mut self, before: Option<&Entry>, entry: &Entry) {
+        let found = self.by_terms.get_or_insert_default();
+        if let Some(before) = before.filter(|before| !before.is_finished()) {
+            found.take_out(before);
         }
-        if let Some(deadline) = entry.deadline() {
-            self.deadlines.remove(&(deadline, entry.run.clone()));
-        }
-        if let Some(group) = &terms.group
-            && let Some(runs) = self.groups.get_mut(group)
-        {
-            runs.remove(&entry.run);
-            if runs.is_empty() {
-                self.groups.remove(group);
-            }
-        }
-    }
-
-    fn note_terms(&mut self, entry: &Entry) {
-        let Some(terms) = entry.terms.as_deref().filter(|_| !entry.is_finished()) else {
-            return;
-        };
-        for number in &terms.slots {
-            *self.numbers.entry(*number).or_default() += 1;
-        }
-        if let Some(deadline) = entry.deadline() {
-            self.deadlines.insert((deadline, entry.run.clone()));
-        }
-        if let Some(group) = &terms.group {
-            let runs = self.groups.entry(group.clone()).or_default();
-            runs.insert(entry.run.clone());
+        if !entry.is_finished() {
+            found.take_in(entry);
         }
     }
 

@@ -56,7 +56,7 @@ impl fmt::Display for Weight {
 /// See the module. Most runs have none.
 ///
 /// A store keeps it as one JSON object beside the run's other fields, and need not know what is in
-/// it, with two exceptions: a field that is `null` is [`Moment::AtCommit`], and has to become the
+/// it, with two exceptions: a field that is `null` is [`Moment::AT_COMMIT`], and has to become the
 /// time of the commit in milliseconds since 1970; and a guard that counts slots adds up `weight`,
 /// which is 1 where it is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -87,7 +87,7 @@ impl Terms {
     pub const NONE: Self = Self {
         weight: Weight::ONE,
         group: None,
-        asked: Moment::Never,
+        asked: Moment::NEVER,
         admitted_as: None,
         max_wait: None,
         max_hold: None,
@@ -96,10 +96,15 @@ impl Terms {
         passed: 0,
     };
 
+    /// As an entry keeps them; `None` where nothing is asked for.
+    pub(crate) fn to_be_kept(&self) -> Option<Box<Self>> {
+        (*self != Self::NONE).then(|| Box::new(self.clone()))
+    }
+
     /// As they were asked for: without what has become of the run since.
     pub(crate) fn as_asked(&self) -> Self {
         Self {
-            asked: Moment::Never,
+            asked: Moment::NEVER,
             admitted_as: None,
             slots: Vec::new(),
             passed: 0,
@@ -113,7 +118,7 @@ impl Terms {
         self.max_wait.is_some() || self.max_hold.is_some()
     }
 
-    /// Replaces [`Moment::AtCommit`] by the time of the commit.
+    /// Replaces [`Moment::AT_COMMIT`] by the time of the commit.
     pub(super) fn stamp(&mut self, now: Timestamp) {
         self.asked.stamp(now);
     }
@@ -182,7 +187,7 @@ mod tests {
         let all = Terms {
             weight: Weight::new(u16::MAX).unwrap(),
             group: Some("pull/7 \"ü\"".parse().unwrap()),
-            asked: Moment::At(Timestamp::from_unix_millis(1_796_034_501_199)),
+            asked: Moment::of(Timestamp::from_unix_millis(1_796_034_501_199)),
             admitted_as: Some(Priority::new(i32::MIN)),
             max_wait: Some(Duration::from_millis(1)),
             max_hold: Some(Duration::from_secs(3_600)),
@@ -191,7 +196,7 @@ mod tests {
             passed: 3,
         };
         let waiting = Terms {
-            asked: Moment::AtCommit,
+            asked: Moment::AT_COMMIT,
             ..Terms::NONE
         };
         for (terms, json) in [

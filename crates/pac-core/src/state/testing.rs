@@ -14,9 +14,9 @@ pub(crate) fn queued(ticket: u64, priority: i32) -> Entry {
         state: EntryState::Queued {
             owner: Some(SessionId::new(1)),
         },
-        queued: Moment::At(Timestamp::from_unix_millis(0)),
-        started: Moment::Never,
-        finished: Moment::Never,
+        queued: Moment::of(Timestamp::from_unix_millis(0)),
+        started: Moment::NEVER,
+        finished: Moment::NEVER,
         terms: None,
         revision: Revision::new(1),
     }

@@ -192,8 +192,8 @@ pub(crate) fn decode_entry(
 ) -> Result<Entry, Error> {
     let record: EntryRecord = decode(key, value)?;
     let moment = |at: Option<i64>| match at {
-        Some(at) => Moment::At(Timestamp::from_unix_millis(at)),
-        None => Moment::Never,
+        Some(at) => Moment::of(Timestamp::from_unix_millis(at)),
+        None => Moment::NEVER,
     };
     let terms = record.terms;
     let terms = terms.map(|part| part.read(key, "terms", Terms::from_json));

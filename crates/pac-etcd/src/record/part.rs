@@ -65,9 +65,9 @@ mod tests {
             priority: Priority::default(),
             ticket: Ticket::new(1),
             state: EntryState::Queued { owner: None },
-            queued: Moment::At(Timestamp::from_unix_millis(7)),
-            started: Moment::Never,
-            finished: Moment::Never,
+            queued: Moment::of(Timestamp::from_unix_millis(7)),
+            started: Moment::NEVER,
+            finished: Moment::NEVER,
             terms: terms.map(Box::new),
             revision: Revision::new(9),
         }
@@ -89,7 +89,7 @@ mod tests {
         let mut all = Terms::NONE;
         all.weight = Weight::new(3).unwrap();
         all.group = Some("pull/7 \"ü\"".parse().unwrap());
-        all.asked = Moment::At(Timestamp::from_unix_millis(8));
+        all.asked = Moment::of(Timestamp::from_unix_millis(8));
         all.admitted_as = Some(Priority::new(-1));
         for terms in [None, Some(Terms::NONE), Some(all)] {
             let entry = entry(terms);

@@ -311,7 +311,7 @@ fn backfill_uncounted(asked: &Asked<'_>) -> Answered {
 /// Ends the runs that this commit asks to.
 fn end_the_asked(edit: &mut Edit<'_>, outcome: RunOutcome) {
     for entry in edit.changed() {
-        if entry.is_started() && entry.terms().asked == Moment::AtCommit {
+        if entry.is_started() && entry.terms().asked == Moment::AT_COMMIT {
             let mut terms = entry.terms().clone();
             terms.slots.clear();
             edit.put(
@@ -321,7 +321,7 @@ fn end_the_asked(edit: &mut Edit<'_>, outcome: RunOutcome) {
                         token: entry.token(),
                         abandoned: false,
                     },
-                    finished: Moment::AtCommit,
+                    finished: Moment::AT_COMMIT,
                     ..entry
                 }
                 .with_terms(terms),

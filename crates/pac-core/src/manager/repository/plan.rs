@@ -146,7 +146,8 @@ impl<P: Port> Repository<P> {
                 }
                 _ => None,
             };
-            let orphan = is_for_orphan(command, &plan, issuer.session);
+            let known = command.admitted().and_then(|run| state.entry(run));
+            let orphan = is_for_orphan(command, &plan, known, issuer.session);
             let outcome = plan.apply(command);
             if let Outcome::Admitted {
                 admitted: Admitted::HeldElsewhere(holder),
@@ -171,7 +172,8 @@ impl<P: Port> Repository<P> {
                 return self.gather(env, effects);
             }
             let takes_over = orphan && is_started(&outcome);
-            let basis = basis(command, &outcome, state, plan.head(), named);
+            let before = (state, known);
+            let basis = basis(command, &outcome, before, plan.head(), named);
             self.inbox.in_flight.push(Planned {
                 request,
                 outcome,
@@ -231,11 +233,12 @@ impl<P: Port> Repository<P> {
     }
 }
 
-/// What a command was planned on that names less than it changes.
+/// What a command was planned on that names less than it changes: the state, and in it the entry of the
+/// run that is admitted.
 fn basis(
     command: &Command,
     outcome: &Outcome,
-    base: &RepositoryState,
+    (base, admitted): (&RepositoryState, Option<&Arc<Entry>>),
     after: &Head,
     named: Option<Uid>,
 ) -> Basis {
@@ -252,8 +255,8 @@ fn basis(
             _ => Basis::Command,
         },
         Command::Admit(request) | Command::Adopt(request) => {
-            let known = base.entry(&request.run).map(|entry| entry.uid.clone());
-            Basis::Arrival(known.filter(|uid| *uid != request.uid))
+            let other = admitted.filter(|entry| entry.uid != request.uid);
+            Basis::Arrival(other.map(|entry| entry.uid.clone()))
         }
         Command::Requeue { run, .. } => {
             let entry = base.entry(run).filter(|_| outcome.has_a_place());
@@ -410,12 +413,17 @@ fn is_ephemeral(entry: Option<&Arc<Entry>>) -> bool {
 }
 
 /// Whether a command asks for the slot of an orphan that another session has.
-fn is_for_orphan(command: &Command, plan: &Plan<'_>, session: SessionId) -> bool {
+fn is_for_orphan(
+    command: &Command,
+    plan: &Plan<'_>,
+    known: Option<&Arc<Entry>>,
+    session: SessionId,
+) -> bool {
     let Command::Admit(request) = command else {
         return false;
     };
     let orphan = |state| matches!(state, EntryState::Started { orphaned: true, session: of, .. } if of != session);
-    let current = plan.current(&request.run);
+    let current = plan.changed(&request.run).or(known);
     current.is_some_and(|entry| entry.uid == request.uid && orphan(entry.state))
 }
 

@@ -166,9 +166,9 @@ mod tests {
             priority: Priority::default(),
             ticket: Ticket::new(1),
             state,
-            queued: Moment::Never,
-            started: Moment::Never,
-            finished: Moment::Never,
+            queued: Moment::NEVER,
+            started: Moment::NEVER,
+            finished: Moment::NEVER,
             terms: None,
             revision: Revision::default(),
         }

@@ -25,7 +25,7 @@ fn how_a_run_is_cancelled_depends_on_whether_it_has_started() {
         assert_eq!(book.ended(A, &ask), (Ended::Asked(token), vec![]));
     }
     let asked = book.state.entry(&run("a")).unwrap().terms().asked;
-    assert_eq!(asked, Moment::At(Timestamp::from_unix_millis(3)));
+    assert_eq!(asked, Moment::of(Timestamp::from_unix_millis(3)));
     assert_eq!(
         book.running(),
         ["a"],

@@ -208,7 +208,7 @@ fn to_supersede_all_asks_the_running_ones_to_end_and_waits_for_that() {
     book.wish("one", in_group("main", Supersedes::None));
     book.now = 7;
     book.wish("two", in_group("main", Supersedes::All));
-    let asked = Moment::At(Timestamp::from_unix_millis(7));
+    let asked = Moment::of(Timestamp::from_unix_millis(7));
     assert_eq!(
         (book.running(), book.terms("one").asked),
         (vec!["one".into()], asked)
@@ -237,7 +237,7 @@ fn runs_without_a_group_supersede_nobody() {
         (book.running(), book.waiting()),
         (vec!["a".into()], vec!["b".into(), "c".into()])
     );
-    assert_eq!(book.terms("a").asked, Moment::Never);
+    assert_eq!(book.terms("a").asked, Moment::NEVER);
 }
 
 #[test]

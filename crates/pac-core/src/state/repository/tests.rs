@@ -41,7 +41,7 @@ fn finished(ticket: u64, at: i64) -> Entry {
             token: None,
             abandoned: false,
         },
-        finished: Moment::At(Timestamp::from_unix_millis(at)),
+        finished: Moment::of(Timestamp::from_unix_millis(at)),
         ..queued(ticket, 0)
     }
 }
