@@ -148,18 +148,14 @@ impl Engine {
         repository: &RepositoryKey,
         view: &RunView,
     ) -> Result<(), Error> {
-        match self
-            .manager
-            .admit(repository, self.request(repository, view))
-            .await?
-        {
-            Admission::Started(lease) => {
+        match self.ask_again(repository, view).await?.admission {
+            Some(Admission::Started(lease)) => {
                 let never_looked_after = RunOutcome::LeaseLost;
                 self.manager.release(lease, never_looked_after).await?;
             }
             // Its place goes with it.
-            Admission::Queued(waiter) => drop(waiter),
-            Admission::Finished(_) => {}
+            Some(Admission::Queued(waiter)) => drop(waiter),
+            Some(Admission::Finished(_)) | None => {}
         }
         Ok(())
     }

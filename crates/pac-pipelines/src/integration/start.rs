@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::FutureExt;
 use pac_core::manager::{Admission, Lease};
-use pac_core::state::RunOutcome;
+use pac_core::state::{RunOutcome, Weight};
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::{Instant, sleep};
 
@@ -212,7 +212,10 @@ impl Engine {
             let running = others.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
             let running: Vec<_> = running.map(Arc::clone).collect();
             let weights = running.iter();
-            let weights = weights.map(|view| seen.policies(repository, view).weight);
+            let weights = weights.map(|view| {
+                let policies = seen.policies(repository, view);
+                policies.map_or(Weight::ONE, |policies| policies.weight)
+            });
             if weights.map(|weight| u64::from(weight.get())).sum::<u64>() < limit.into() {
                 return Ok(false);
             }
