@@ -191,9 +191,7 @@ impl Engine {
                 _ => return Err(error.into()),
             },
         };
-        if self.end_held(view).await? {
-            self.tell_of(repository, view, told);
-        }
+        self.end_held(repository, view, told).await?;
         Ok(())
     }
 

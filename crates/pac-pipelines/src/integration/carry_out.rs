@@ -107,7 +107,10 @@ impl Engine {
             report.ended += usize::from(is_asked?);
         }
         let ends = plan.ask_to_end.iter();
-        let ends = ends.map(|view| self.ask_to_end(repository, view));
+        let ends = ends.map(|view| {
+            let why = |runs| What::AskedToEnd { runs };
+            self.request_end(repository, view, why)
+        });
         first_error(join_all(ends).await)?;
         let refused = refused.into_iter();
         let refused = refused.map(|(view, refusal)| async move {

@@ -9,6 +9,7 @@ use pac_core::state::{RunOutcome, Weight};
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::{Instant, sleep};
 
+use super::asked::NEVER_STARTED;
 use super::decide::Known;
 use super::engine::{Engine, backoff};
 use super::notices::What;
@@ -294,11 +295,8 @@ impl Engine {
         let Some(view) = seen.filter(|view| view.uid == *lease.uid()) else {
             return Left::Open(None);
         };
-        match self.end_held(&view).await {
-            Ok(true) => {
-                self.tell_of(&repository, &view, What::AskedToEnd { runs: false });
-                self.give_back(lease).await
-            }
+        match self.end_held(&repository, &view, NEVER_STARTED).await {
+            Ok(true) => self.give_back(lease).await,
             // It is looked at anew, as it is by then.
             Ok(false) => Left::Open(None),
             Err(error) => {
