@@ -166,11 +166,12 @@ impl Cluster for KubernetesCluster {
             if view.is_done() {
                 return Ok(EndOutcome::Done);
             }
-            let spares_finally = form == SpecStatus::Cancelled && view.spec_status.is_graceful();
-            if spares_finally && view.has_started() {
+            let at_once = form == SpecStatus::Cancelled;
+            let is_over = view.spec_status == SpecStatus::Cancelled;
+            if at_once && view.has_started() && !is_over {
                 return Ok(EndOutcome::Runs);
             }
-            if view.spec_status.is_cancel() && !spares_finally {
+            if view.spec_status.is_cancel() && (is_over || !at_once) {
                 return Ok(EndOutcome::Requested);
             }
             let patch = patch::end(uid, &version, &form);

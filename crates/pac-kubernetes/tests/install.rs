@@ -21,7 +21,7 @@ use pac_kubernetes::install::{
 use pac_kubernetes_mock::{ApiServer, Fault, Handle, Requests, Verb};
 use pac_pipelines::vocabulary::{
     EXECUTION_ORDER, LIMIT, MANAGED_BY, ORDER, OUR_EXECUTION_ORDER, PAC_MANAGER, PENDING,
-    REPOSITORY, STATE, TOKEN, WEIGHT,
+    REPOSITORY, SECTION_LIMITS, STATE, TOKEN, WEIGHT,
 };
 use serde_json::{Value, json};
 
@@ -358,7 +358,8 @@ async fn a_canary_is_looked_at_and_leaves_nothing() {
 #[tokio::test]
 async fn a_repository_in_two_modes_is_named() {
     let world = World::new().await;
-    let both = json!({"metadata": {"annotations": {LIMIT: "2"}}});
+    // What is passed over does not hide it.
+    let both = json!({"metadata": {"annotations": {LIMIT: "2", WEIGHT: "none"}}});
     world
         .objects()
         .merge("repositories", "ci", "website", both)
@@ -370,13 +371,15 @@ async fn a_repository_in_two_modes_is_named() {
 #[tokio::test]
 async fn annotations_that_are_passed_over_are_named() {
     let world = World::new().await;
-    let bad = json!({"metadata": {"annotations": {WEIGHT: "none", ORDER: "lifo"}}});
+    let limits = "gpu=2, staging";
+    let bad = json!({"metadata": {"annotations": {
+        WEIGHT: "none", ORDER: "lifo", SECTION_LIMITS: limits}}});
     world
         .objects()
         .merge("repositories", "ci", "website", bad)
         .unwrap();
     let failure = world.failure(CheckStep::Repositories).await;
-    for annotation in [WEIGHT, ORDER] {
+    for annotation in [WEIGHT, ORDER, SECTION_LIMITS] {
         let named = format!("Repository ci/website: metadata.annotations.{annotation}");
         assert!(failure.contains(&named), "{failure}");
     }

@@ -31,8 +31,8 @@ pub trait Cluster: fmt::Debug + Send + Sync {
     async fn hold(&self, run: &PipelineRunKey, uid: &Uid) -> Result<HoldOutcome, ClusterError>;
 
     /// Ends a run that is not done: sets `spec.status` to `form`, one of the cancel forms, if the
-    /// object has this uid. [`SpecStatus::Cancelled`] replaces a graceful form of a run that has
-    /// never started.
+    /// object has this uid. [`SpecStatus::Cancelled`] is for runs that have never started, and
+    /// replaces a graceful form; a run that has started by then is left as it is.
     ///
     /// # Errors
     /// [`ClusterError`] when the cluster could not be asked, did not answer, or refused.
@@ -222,8 +222,9 @@ pub enum HoldOutcome {
 pub enum EndOutcome {
     /// It is being ended in the form asked for, or in one that had been asked for before.
     Requested,
-    /// It was to be ended at once, and has begun meanwhile to run its `finally` tasks, in a
-    /// graceful form that had been asked for before: it holds a slot until it has ended.
+    /// It was to be ended at once, and has started meanwhile, or has begun to run its `finally`
+    /// tasks in a graceful form that had been asked for before: it was left as it is, and holds a
+    /// slot until it has ended.
     Runs,
     /// It had ended before.
     Done,

@@ -21,7 +21,9 @@ use pac_conformance::Fixture;
 use pac_core::{Limit, RepositoryKey};
 use pac_pipelines::model::SpecStatus;
 use pac_pipelines::testing::{MemoryCluster, NewRun};
-use pac_pipelines::vocabulary::{HELD, LANE, LANE_LABELS, LANE_LIMIT, LIMIT};
+use pac_pipelines::vocabulary::{
+    CANCEL_IN_PROGRESS, HELD, LANE, LANE_LABELS, LANE_LIMIT, LIMIT, ORIGINAL_NAME, SOURCE_BRANCH,
+};
 use pac_pipelines::{ControllerOptions, Mode, Noticed, Notices, PipelinesController, What};
 use support::{Setting, repository, run, website};
 use tokio::task::JoinHandle;
@@ -37,6 +39,7 @@ cases! {
     lanes_by_expression_have_limits_of_their_own,
     a_lane_without_runs_is_forgotten,
     a_limit_that_is_gone_lets_what_waits_start,
+    repositories_that_share_a_lane_do_not_cancel_each_others_runs,
 }
 
 /// A controller in gate mode that runs until it is dropped.
@@ -303,5 +306,37 @@ mod cases {
         comes_to(&setting, "lane.0--all", &["a"], &["b", "c"]).await;
         setting.cluster.apply_namespace("ci", &[]);
         comes_to(&setting, "lane.0--all", &["a", "b", "c"], &[]).await;
+    }
+
+    pub(super) async fn repositories_that_share_a_lane_do_not_cancel_each_others_runs(
+        fixture: &Fixture,
+    ) {
+        let setting = setting(fixture, &[(LANE, "'all'"), (LIMIT, "1")]);
+        for name in ["website", "docs"] {
+            let repository = repository(name);
+            setting
+                .cluster
+                .apply_repository(&repository, Limit::UNLIMITED);
+        }
+        let _gate = Gate::open(&setting).await;
+        held(&setting, &["first"], None).await;
+        comes_to(&setting, "lane.all", &["first"], &[]).await;
+        let pushed = async |name: &str, of: &str| {
+            let new = NewRun::held(run(name), &repository(of))
+                .annotated(HELD, "true")
+                .annotated(ORIGINAL_NAME, "unit")
+                .annotated(SOURCE_BRANCH, "main")
+                .annotated(CANCEL_IN_PROGRESS, "true");
+            setting.cluster.create(new).unwrap();
+            sleep(Duration::from_secs(15)).await;
+        };
+        pushed("w1", "website").await;
+        pushed("d1", "docs").await;
+        comes_to(&setting, "lane.all", &["first"], &["w1", "d1"]).await;
+        pushed("w2", "website").await;
+        comes_to(&setting, "lane.all", &["first"], &["w2", "d1"]).await;
+        assert_eq!(setting.view("w1").spec_status, SpecStatus::Cancelled);
+        assert_eq!(setting.view("d1").spec_status, SpecStatus::Pending);
+        setting.audit();
     }
 }

@@ -202,8 +202,6 @@ async fn a_hold_is_conditional_on_the_state_that_was_read() {
          \"PipelineRunPending\"}}}}"
     );
     assert_eq!(requests, [format!("GET {PATH}"), patch]);
-    let started = json!({"status": {"startTime": "2026-11-29T00:00:00Z"}});
-    let started = || Found(run("", &started));
     let other = Found(run("", &json!({"metadata": {"uid": "other"}})));
     let refusal = || {
         status(
@@ -249,6 +247,14 @@ async fn a_hold_is_conditional_on_the_state_that_was_read() {
     }
 }
 
+/// A run that Tekton has begun with.
+fn started() -> Answer {
+    Found(run(
+        "",
+        &json!({"status": {"startTime": "2026-11-29T00:00:00Z"}}),
+    ))
+}
+
 async fn end(
     form: SpecStatus,
     answers: Vec<Answer>,
@@ -272,9 +278,16 @@ async fn an_end_is_asked_for_once_and_spares_the_finally_tasks_of_what_never_ran
     );
     assert_eq!(requests, [format!("GET {PATH}"), patch]);
     let done = json!({"status": {"conditions": [{"type": "Succeeded", "status": "False"}]}});
-    let stop = SpecStatus::StoppedRunFinally;
+    let (stop, at_once) = (SpecStatus::StoppedRunFinally, SpecStatus::Cancelled);
     for (form, answers, expected) in [
         (&stop, vec![graceful()], Ok(EndOutcome::Requested)),
+        // It has started since it was looked at: its `finally` tasks are to run.
+        (&at_once, vec![started()], Ok(EndOutcome::Runs)),
+        (
+            &at_once,
+            vec![pending(), conflict(), started()],
+            Ok(EndOutcome::Runs),
+        ),
         (&stop, vec![Found(run("", &done))], Ok(EndOutcome::Done)),
         (&stop, vec![not_found()], Ok(EndOutcome::Gone)),
         (

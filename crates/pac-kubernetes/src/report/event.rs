@@ -5,6 +5,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use pac_core::Limit;
 use pac_core::manager::Paused;
+use pac_pipelines::model::stable_hash;
 use pac_pipelines::sections::section_of;
 use pac_pipelines::{Notice, What, vocabulary};
 
@@ -250,20 +251,8 @@ fn paused(pause: Option<&Paused>) -> String {
 
 fn name(notice: &Notice, reason: &str, which: &str) -> String {
     let run = cut(notice.run.name(), NAME).trim_end_matches(['-', '.']);
-    let hash = hash(&[notice.uid.as_str(), reason, which]);
+    let hash = stable_hash(&[notice.uid.as_str(), reason, which]);
     format!("{run}.{hash:016x}")
-}
-
-/// FNV-1a: the same in every version of this software.
-fn hash(parts: &[&str]) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for part in parts {
-        // 0xff is in no text: it tells where a part ends.
-        for byte in part.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    hash
 }
 
 /// As much of a text as so many bytes hold.

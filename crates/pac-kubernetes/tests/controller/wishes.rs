@@ -94,7 +94,7 @@ pub(crate) async fn cancel_in_progress_works_with_a_limit(place: Place) {
     until("p2 has ended", || is_done(&world.run("p2"))).await;
     ended_unstarted(&world.run("p2"));
     let note = noted(&world.objects, &world.namespace, "p2", "Superseded").await;
-    assert!(note.contains("group pull-request 7 unit"), "{note}");
+    assert!(note.contains("group pull-request 7 website/unit"), "{note}");
     noted(&world.objects, &world.namespace, "p1", "AskedToEnd").await;
     world.finish("other", true);
     world.runs("website", &["p3"]).await;

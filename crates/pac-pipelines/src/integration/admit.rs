@@ -1,8 +1,9 @@
 //! Runs that are new to the store, and those that it refuses.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use pac_core::manager::Admission;
+use pac_core::manager::{Admission, QueuedRun, RunStatus};
 use pac_core::protocol::RunRequest;
 use pac_core::{Error, ErrorKind, Group, RepositoryKey};
 use tokio::time::Instant;
@@ -12,10 +13,21 @@ use super::engine::Engine;
 use super::limits::EffectiveLimit;
 use super::notices::What;
 use super::options::Mode;
+use super::seen::{Seen, is_superseded};
 use super::work::Dirty;
 use crate::error::{ModelError, PipelinesError};
 use crate::model::RunView;
+use crate::policy::Policies;
 use crate::vocabulary;
+
+/// What has become of a run that has a slot or a place, and was asked for anew.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// What it has; `None` where the store does not have it, and does not take it.
+    pub(super) admission: Option<Admission>,
+    /// Why it cannot have what its annotations ask for now.
+    pub(super) refusal: Option<Error>,
+}
 
 /// Why a new run does not get in.
 #[derive(Debug)]
@@ -80,10 +92,50 @@ impl Engine {
         Ok(admitted)
     }
 
+    /// Asks for the slot or the place that a run has, as its annotations say now. Where it cannot wait
+    /// so, or they are not known, it waits on as it did before: what is wrong with one run holds up
+    /// no other one.
+    pub(super) async fn ask_again(
+        &self,
+        repository: &RepositoryKey,
+        view: &RunView,
+    ) -> Result<Asked, Error> {
+        let policies = self.seen().policies(repository, view);
+        let mut refusal = None;
+        if let Some(policies) = policies {
+            let request = policies.put_into(durable(view));
+            match self.manager.admit(repository, request).await {
+                Err(error) if is_refusal(&error) => refusal = Some(error),
+                asked => return asked.map(Asked::with),
+            }
+        }
+        let status = self.manager.run_status(repository, &view.key).await?;
+        let request = match status {
+            RunStatus::Queued(run) if run.uid == view.uid => as_it_waits(&run),
+            _ if refusal.is_none() => self.request(repository, view),
+            _ => {
+                let admission = None;
+                return Ok(Asked { admission, refusal });
+            }
+        };
+        match self.manager.admit(repository, request).await {
+            Err(error) if is_refusal(&error) => Ok(Asked {
+                admission: None,
+                refusal: Some(error),
+            }),
+            asked => asked.map(|admission| Asked {
+                refusal,
+                ..Asked::with(admission)
+            }),
+        }
+    }
+
     /// What a run asks the store with.
     pub(super) fn request(&self, repository: &RepositoryKey, view: &RunView) -> RunRequest {
-        let request = RunRequest::durable(view.key.clone(), view.uid.clone());
-        self.seen().policies(repository, view).put_into(request)
+        let policies = self.seen().policies(repository, view);
+        // Else the store has what it was asked for before, if it has the run.
+        let policies = policies.unwrap_or_else(|| Policies::of(view, None));
+        policies.put_into(durable(view))
     }
 
     /// The runs but for those whose places newer ones of their groups have taken already: an older
@@ -94,10 +146,20 @@ impl Engine {
         runs: &[Arc<RunView>],
         refused: &mut Vec<(Arc<RunView>, Refusal)>,
     ) -> Vec<Arc<RunView>> {
+        let group = |seen: &Seen, view| seen.policies(repository, view)?.group;
+        let (groups, superseding) = {
+            let seen = self.seen();
+            let groups: Vec<_> = runs.iter().map(|view| group(&seen, view)).collect();
+            let superseding = match groups.iter().any(Option::is_some) {
+                true => seen.superseding(repository, self.options.mode),
+                false => HashMap::new(),
+            };
+            (groups, superseding)
+        };
         let mut others = Vec::with_capacity(runs.len());
-        let seen = self.seen();
-        for view in runs {
-            match seen.superseded_by_newer(repository, view, self.options.mode) {
+        for (view, group) in runs.iter().zip(groups) {
+            let newest = group.as_ref().and_then(|group| superseding.get(group));
+            match group.filter(|_| newest.is_some_and(|newest| is_superseded(view, newest))) {
                 Some(group) => refused.push((Arc::clone(view), Refusal::Superseded(group))),
                 None => others.push(Arc::clone(view)),
             }
@@ -112,14 +174,14 @@ impl Engine {
         &self,
         repository: &RepositoryKey,
         view: &RunView,
-        effective: EffectiveLimit,
+        effective: Option<EffectiveLimit>,
         refusal: Refusal,
     ) -> Result<(), PipelinesError> {
         let told = match refusal {
             Refusal::Superseded(group) => What::Superseded { group: Some(group) },
             Refusal::Store(error) => match error.kind() {
                 ErrorKind::QueueFull => What::QueueFull {
-                    max_queued: effective.max_queued,
+                    max_queued: effective.and_then(|effective| effective.max_queued),
                 },
                 ErrorKind::InvalidInput => {
                     let message = self.too_heavy(repository, view, effective, &error);
@@ -129,9 +191,7 @@ impl Engine {
                 _ => return Err(error.into()),
             },
         };
-        if self.end_held(view).await? {
-            self.tell_of(repository, view, told);
-        }
+        self.end_held(repository, view, told).await?;
         Ok(())
     }
 
@@ -140,15 +200,19 @@ impl Engine {
         &self,
         repository: &RepositoryKey,
         view: &RunView,
-        effective: EffectiveLimit,
+        effective: Option<EffectiveLimit>,
         error: &Error,
     ) -> String {
-        let weight = self.seen().policies(repository, view).weight;
-        let limit = effective.limit.get();
-        // Else it is the store's: an operator has pinned a lower one.
-        let Some(limit) = limit.filter(|limit| *limit < u32::from(weight.get())) else {
+        let policies = self.seen().policies(repository, view);
+        let limit = effective.and_then(|effective| effective.limit.get());
+        let (Some(policies), Some(limit)) = (policies, limit) else {
             return error.to_string();
         };
+        let weight = policies.weight;
+        if u32::from(weight.get()) <= limit {
+            // It is the store's: an operator has pinned a lower one.
+            return error.to_string();
+        }
         let object = format!("PipelineRun {}", view.key);
         let field = format!("metadata.annotations.{}", vocabulary::WEIGHT);
         let rule = format!(
@@ -188,4 +252,40 @@ impl Engine {
         }
         (admitted, Ok(()))
     }
+}
+
+impl Asked {
+    fn with(admission: Admission) -> Self {
+        Self {
+            admission: Some(admission),
+            refusal: None,
+        }
+    }
+}
+
+/// Whether an error says that a run cannot be taken as it was asked for, and nothing of the store.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::QueueFull)
+}
+
+fn durable(view: &RunView) -> RunRequest {
+    RunRequest::durable(view.key.clone(), view.uid.clone())
+}
+
+/// A request for what a run waits for, as it waits.
+fn as_it_waits(run: &QueuedRun) -> RunRequest {
+    let terms = &run.terms;
+    let mut request = RunRequest::durable(run.run.clone(), run.uid.clone())
+        .with_priority(terms.admitted_as.unwrap_or(run.priority))
+        .with_weight(terms.weight);
+    if let Some(group) = &terms.group {
+        request = request.in_group(group.clone());
+    }
+    if let Some(longest) = terms.max_wait {
+        request = request.with_max_wait(longest);
+    }
+    if let Some(longest) = terms.max_hold {
+        request = request.with_max_hold(longest);
+    }
+    request
 }

@@ -1,4 +1,4 @@
-//! Runs that were asked in the store to end, and held ones that end before they start.
+//! Runs that the cluster is asked to end, in the form that fits each.
 
 use std::sync::Arc;
 
@@ -6,32 +6,60 @@ use pac_core::RepositoryKey;
 use pac_core::state::RunOutcome;
 
 use super::decide::Known;
-use super::ends::end_of;
 use super::engine::Engine;
 use super::notices::What;
 use super::start::StartClaim;
-use crate::cluster::EndOutcome;
+use crate::cluster::{ClusterEvent, EndOutcome};
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
 
 impl Engine {
-    /// Asks the cluster to end a run that was asked to in the store, as Pipelines-as-Code does: its
-    /// `finally` tasks run if it has started. It keeps its slot until it has ended.
-    pub(super) async fn ask_to_end(
+    /// Asks the cluster to end a run that is still as it was `seen`. Its `finally` tasks run if it has
+    /// started, as Pipelines-as-Code does it, and it keeps its slot until it has ended; one that
+    /// never started ends at once. Tells `why`, which is given whether it runs. True when the
+    /// cluster was asked.
+    pub(super) async fn request_end(
         &self,
         repository: &RepositoryKey,
         seen: &RunView,
-    ) -> Result<(), ClusterError> {
+        why: impl FnOnce(bool) -> What,
+    ) -> Result<bool, ClusterError> {
         let Some(now) = self.unchanged(seen).await? else {
-            return Ok(());
+            return Ok(false);
         };
-        tracing::info!(run = %now.key, "asked to end: the cluster is asked to end it");
-        let asked = self.cluster.request_end(&now.key, &now.uid, end_of(&now));
-        if asked.await? == EndOutcome::Requested {
-            let runs = now.has_started();
-            self.tell_of(repository, &now, What::AskedToEnd { runs });
+        let runs = now.has_started();
+        let form = match runs {
+            true => SpecStatus::CancelledRunFinally,
+            false => SpecStatus::Cancelled,
+        };
+        let why = why(runs);
+        tracing::info!(run = %now.key, ?why, "the cluster is asked to end a run");
+        match self.cluster.request_end(&now.key, &now.uid, form).await? {
+            EndOutcome::Requested => {
+                self.tell_of(repository, &now, why);
+                Ok(true)
+            }
+            // It has started since it was read.
+            EndOutcome::Runs => {
+                self.look_later(repository, now.key);
+                Ok(false)
+            }
+            EndOutcome::Done | EndOutcome::Gone => Ok(false),
         }
-        Ok(())
+    }
+
+    /// Has a run ended that is held back: at once, so that its `finally` tasks never run. False where
+    /// it is not held back any more.
+    pub(super) async fn end_held(
+        &self,
+        repository: &RepositoryKey,
+        seen: &RunView,
+        why: What,
+    ) -> Result<bool, ClusterError> {
+        if seen.spec_status != SpecStatus::Pending {
+            return Ok(false);
+        }
+        self.request_end(repository, seen, |_| why).await
     }
 
     /// Has those runs ended at once that were granted slots and asked to end before they started, and
@@ -47,10 +75,9 @@ impl Engine {
             let Some(claim) = StartClaim::take(self, repository, &view.key) else {
                 continue;
             };
-            if self.end_held(view).await? {
+            if self.end_held(repository, view, NEVER_STARTED).await? {
                 let outcome = RunOutcome::Cancelled;
                 self.end(repository, &view.key, known, outcome).await?;
-                self.tell_of(repository, view, What::AskedToEnd { runs: false });
                 ended += 1;
             }
             if claim.end() {
@@ -60,16 +87,21 @@ impl Engine {
         Ok(ended)
     }
 
-    /// Has a run ended that is held back: at once, so that its `finally` tasks never run. False where
-    /// it is not held back any more.
-    pub(super) async fn end_held(&self, seen: &RunView) -> Result<bool, ClusterError> {
-        let held = self.unchanged(seen).await?;
-        let Some(now) = held.filter(|now| now.spec_status == SpecStatus::Pending) else {
-            return Ok(false);
+    /// A run as it is now, past all caches; `None` where it has ended, is gone, or is not what was
+    /// `seen`: then it is looked at again.
+    async fn unchanged(&self, seen: &RunView) -> Result<Option<RunView>, ClusterError> {
+        let Some(now) = self.cluster.read(&seen.key).await? else {
+            return Ok(None);
         };
-        let asked = self
-            .cluster
-            .request_end(&now.key, &now.uid, SpecStatus::Cancelled);
-        Ok(asked.await? == EndOutcome::Requested)
+        let same = |view: &RunView| (view.uid.clone(), view.spec_status.clone(), view.started);
+        if same(&now) != same(seen) {
+            // What was decided was decided about an older state.
+            self.observe(ClusterEvent::RunApplied(now));
+            return Ok(None);
+        }
+        Ok(Some(now).filter(|now| !now.is_done()))
     }
 }
+
+/// What is told of a run that was granted a slot and asked to end before it started.
+pub(super) const NEVER_STARTED: What = What::AskedToEnd { runs: false };

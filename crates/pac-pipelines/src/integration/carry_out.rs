@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use pac_core::RepositoryKey;
 use pac_core::manager::Admission;
 
+use super::admit::Refusal;
 use super::engine::Engine;
 use super::limits::EffectiveLimit;
 use super::notices::What;
@@ -75,20 +76,25 @@ impl Engine {
             }
             report.admitted += 1;
         }
-        let admissions = plan.admit.iter().map(|view| {
-            let request = self.request(repository, view);
-            (view, self.manager.admit(repository, request))
-        });
-        deal_with_all(admissions, |view, admission| match admission {
-            Admission::Finished(_) => over.push(view),
-            admission => {
-                self.tell_queued(repository, view, &admission, true);
-                self.admitted(admission);
-                report.admitted += 1;
+        let mut refused = Vec::new();
+        let admissions = plan.admit.iter();
+        let admissions = admissions.map(|view| (view, self.ask_again(repository, view)));
+        deal_with_all(admissions, |view, asked| {
+            match asked.admission {
+                Some(Admission::Finished(_)) => over.push(view),
+                Some(admission) => {
+                    if asked.refusal.is_none() {
+                        self.tell_queued(repository, view, &admission, true);
+                    }
+                    self.admitted(admission);
+                    report.admitted += 1;
+                }
+                None => {}
             }
+            let refusal = asked.refusal.map(Refusal::Store);
+            refused.extend(refusal.map(|refusal| (Arc::clone(view), refusal)));
         })
         .await?;
-        let mut refused = Vec::new();
         if let Some(effective) = effective {
             let new = &plan.admit_new;
             let admitted = self.admit_new(repository, new, effective, &mut refused);
@@ -101,15 +107,16 @@ impl Engine {
             report.ended += usize::from(is_asked?);
         }
         let ends = plan.ask_to_end.iter();
-        let ends = ends.map(|view| self.ask_to_end(repository, view));
+        let ends = ends.map(|view| {
+            let why = |runs| What::AskedToEnd { runs };
+            self.request_end(repository, view, why)
+        });
         first_error(join_all(ends).await)?;
-        if let Some(effective) = effective {
-            let refused = refused.into_iter();
-            let refused = refused.map(|(view, refusal)| async move {
-                self.refused(repository, &view, effective, refusal).await
-            });
-            first_error(join_all(refused).await)?;
-        }
+        let refused = refused.into_iter();
+        let refused = refused.map(|(view, refusal)| async move {
+            self.refused(repository, &view, effective, refusal).await
+        });
+        first_error(join_all(refused).await)?;
         report.ended += stopped?;
         asked?;
         read?;

@@ -136,14 +136,15 @@ impl Engine {
                     *answer = Creation::Finished(RunOutcome::QueueFull);
                 }
                 ErrorKind::InvalidInput => {
-                    let message = self.too_heavy(repository, run, effective, &error);
+                    let message = self.too_heavy(repository, run, Some(effective), &error);
                     *answer = Creation::TooHeavy { message };
                 }
                 _ => return Err(error.into()),
             }
             if run.spec_status == SpecStatus::Pending {
                 let refusal = Refusal::Store(error);
-                self.refused(repository, run, effective, refusal).await?;
+                self.refused(repository, run, Some(effective), refusal)
+                    .await?;
             } else {
                 // Held back, it is looked at, and asks again.
                 to_hold.push((run, answer));

@@ -14,7 +14,7 @@ use super::engine::{Engine, READS_AT_ONCE};
 use super::notices::What;
 use super::pass::Report;
 use super::phase::Phase;
-use crate::cluster::{ClusterEvent, EndOutcome};
+use crate::cluster::EndOutcome;
 use crate::error::{ClusterError, PipelinesError};
 use crate::model::{RunView, SpecStatus};
 
@@ -115,31 +115,8 @@ impl Engine {
             }
             return Ok(false);
         }
-        let Some(now) = self.unchanged(seen).await? else {
-            return Ok(false);
-        };
-        tracing::info!(run = %now.key, "the store has it as ended: the cluster is asked to end it");
-        let asked = self.cluster.request_end(&now.key, &now.uid, end_of(&now));
-        let requested = asked.await? == EndOutcome::Requested;
-        if requested {
-            self.tell_of(repository, &now, why_ended(&status, now.has_started()));
-        }
-        Ok(requested)
-    }
-
-    /// A run as it is now, past all caches; `None` where it has ended, is gone, or is not what was
-    /// `seen`: then it is looked at again.
-    pub(super) async fn unchanged(&self, seen: &RunView) -> Result<Option<RunView>, ClusterError> {
-        let Some(now) = self.cluster.read(&seen.key).await? else {
-            return Ok(None);
-        };
-        let same = |view: &RunView| (view.uid.clone(), view.spec_status.clone(), view.started);
-        if same(&now) != same(seen) {
-            // What was decided was decided about an older state.
-            self.observe(ClusterEvent::RunApplied(now));
-            return Ok(None);
-        }
-        Ok(Some(now).filter(|now| !now.is_done()))
+        let why = |runs| why_ended(&status, runs);
+        Ok(self.request_end(repository, seen, why).await?)
     }
 
     /// Takes a run out of its slot or out of the queue, so that it may ask again.
@@ -148,18 +125,14 @@ impl Engine {
         repository: &RepositoryKey,
         view: &RunView,
     ) -> Result<(), Error> {
-        match self
-            .manager
-            .admit(repository, self.request(repository, view))
-            .await?
-        {
-            Admission::Started(lease) => {
+        match self.ask_again(repository, view).await?.admission {
+            Some(Admission::Started(lease)) => {
                 let never_looked_after = RunOutcome::LeaseLost;
                 self.manager.release(lease, never_looked_after).await?;
             }
             // Its place goes with it.
-            Admission::Queued(waiter) => drop(waiter),
-            Admission::Finished(_) => {}
+            Some(Admission::Queued(waiter)) => drop(waiter),
+            Some(Admission::Finished(_)) | None => {}
         }
         Ok(())
     }
@@ -265,15 +238,6 @@ fn is_of_pipelines(status: &RepositoryStatus) -> bool {
     match kinds.next() {
         Some(first) => is_durable(first) && kinds.all(is_durable),
         None => status.limit_version.is_some(),
-    }
-}
-
-/// The form in which a run is ended: `finally` tasks are run only of what runs.
-pub(super) fn end_of(now: &RunView) -> SpecStatus {
-    if now.has_started() {
-        SpecStatus::CancelledRunFinally
-    } else {
-        SpecStatus::Cancelled
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use pac_core::state::RulesChange;
+use pac_core::state::{Rules, RulesChange};
 use pac_core::{Limit, LimitVersion};
 
 use crate::model::{RepositoryView, ResourceVersion};
@@ -67,6 +67,11 @@ impl EffectiveLimit {
             backfill: None,
             version,
         }
+    }
+
+    /// Whether what is announced is something else than these rules.
+    pub(crate) fn is_news_to(&self, known: &Rules) -> bool {
+        self.rules().apply(known) != *known
     }
 
     /// What is announced.

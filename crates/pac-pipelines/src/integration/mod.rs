@@ -160,7 +160,7 @@ impl PipelinesController {
     #[must_use]
     pub fn repository(&self, repository: &RepositoryKey) -> Option<RepositoryView> {
         match self.engine.seen().repository(repository)? {
-            RepositoryState::Known(view) => Some(view.clone()),
+            RepositoryState::Known(view, _) => Some(view.clone()),
             RepositoryState::Unreadable(_) | RepositoryState::Deleted(_) => None,
         }
     }

@@ -293,7 +293,8 @@ impl Engine {
 
     /// Tells, and logs, which annotations of a new run count as absent.
     pub(super) fn tell_invalid(&self, repository: &RepositoryKey, view: &RunView) {
-        for invalid in self.seen().policies(repository, view).invalid {
+        let faults = self.seen().faults(repository, view);
+        for invalid in faults {
             let message = invalid.to_string();
             tracing::warn!(run = %view.key, error = %message, "an annotation is passed over");
             self.tell_of(repository, view, What::InvalidAnnotation { message });

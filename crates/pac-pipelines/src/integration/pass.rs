@@ -173,9 +173,8 @@ impl Engine {
             let is_moved = view.as_ref().is_some_and(|view| {
                 let waits = waiting.get(&run);
                 waits.is_some_and(|(priority, terms)| {
-                    !seen
-                        .policies(repository, view)
-                        .are_those_of(*priority, terms)
+                    let policies = seen.policies(repository, view);
+                    policies.is_some_and(|wanted| !wanted.are_those_of(*priority, terms))
                 })
             });
             let is_unlisted = dirty.listed && !seen.has_run(&run);

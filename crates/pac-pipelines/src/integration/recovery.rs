@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 use pac_core::RepositoryKey;
 use pac_core::manager::RepositorySummary;
+use pac_core::state::Rules;
 use tokio::time::Instant;
 
 use super::engine::Engine;
@@ -179,7 +180,11 @@ impl Engine {
         }
         let limit = seen.limit(&summary.repository);
         let differs = limit.is_some_and(|effective| {
-            (effective.limit, effective.max_queued) != (summary.limit, summary.max_queued)
+            let mut known = Rules::limit(summary.limit);
+            known.max_queued = summary.max_queued;
+            // A summary does not say it, and it is announced with the next runs: it orders those.
+            known.backfill = effective.backfill;
+            effective.is_news_to(&known)
         });
         let policies = seen.queue_policies(&summary.repository);
         let pause = summary.pause.as_ref().map(|pause| pause.reason.as_ref());

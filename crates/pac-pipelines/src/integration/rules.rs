@@ -10,20 +10,11 @@ use super::limits::EffectiveLimit;
 use crate::policy::PauseStep;
 
 /// What the store has to be told of a Repository.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct News {
     /// Its limit and the rules beside it.
     limit: Option<EffectiveLimit>,
     pause: PauseStep,
-}
-
-impl Default for News {
-    fn default() -> Self {
-        Self {
-            limit: None,
-            pause: PauseStep::Nothing,
-        }
-    }
 }
 
 impl Engine {
@@ -99,5 +90,5 @@ fn is_news(effective: &EffectiveLimit, status: &RepositoryStatus) -> bool {
         (Some(Owner::Pinned), None) => &nothing,
         _ => &status.rules,
     };
-    effective.rules().apply(known) != *known
+    effective.is_news_to(known)
 }

@@ -1,5 +1,6 @@
 //! What has been seen of the cluster: the latest state of every object.
 
+mod groups;
 mod queues;
 mod sections;
 
@@ -14,7 +15,9 @@ use super::limits::EffectiveLimit;
 use crate::cluster::{ClusterEvent, Listing, Unreadable, UnreadableObject};
 use crate::error::ModelError;
 use crate::model::{RepositoryView, ResourceVersion, RunView, SpecStatus};
+use crate::policy::RepositoryPolicies;
 use crate::vocabulary;
+pub(super) use groups::is_superseded;
 use queues::{Lanes, Placed};
 
 /// The latest state of every object, whatever order the events came in.
@@ -35,8 +38,8 @@ pub(crate) struct Seen {
 /// A Repository as it was seen last.
 #[derive(Debug, Clone)]
 pub(crate) enum RepositoryState {
-    /// It can be understood.
-    Known(RepositoryView),
+    /// It can be understood; with what its annotations say about its runs.
+    Known(RepositoryView, Arc<RepositoryPolicies>),
     /// It is there, and its limit is not known, for this reason: nothing is admitted.
     Unreadable(ModelError),
     /// It was deleted.
@@ -321,7 +324,8 @@ impl Seen {
         {
             return Touched::Nothing;
         }
-        self.set_repository(key, RepositoryState::Known(view))
+        let policies = Arc::new(RepositoryPolicies::of(&view));
+        self.set_repository(key, RepositoryState::Known(view, policies))
     }
 
     fn delete_repository(&mut self, view: &RepositoryView) -> Touched {
@@ -361,7 +365,7 @@ impl Seen {
 
     fn annotations(&self, key: &RepositoryKey) -> Option<&BTreeMap<String, String>> {
         match self.repositories.get(key)? {
-            RepositoryState::Known(view) => Some(&view.annotations),
+            RepositoryState::Known(view, _) => Some(&view.annotations),
             _ => None,
         }
     }
@@ -396,7 +400,7 @@ impl RepositoryState {
 
     fn version(&self) -> Option<ResourceVersion> {
         match self {
-            Self::Known(view) => view.version,
+            Self::Known(view, _) => view.version,
             Self::Unreadable(_) => None,
             Self::Deleted(version) => *version,
         }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use futures_util::future::FutureExt;
 use pac_core::manager::{Admission, Lease};
-use pac_core::state::RunOutcome;
+use pac_core::state::{RunOutcome, Weight};
 use pac_core::{Error, PipelineRunKey, RepositoryKey, Uid};
 use tokio::time::{Instant, sleep};
 
+use super::asked::NEVER_STARTED;
 use super::decide::Known;
 use super::engine::{Engine, backoff};
 use super::notices::What;
@@ -212,7 +213,10 @@ impl Engine {
             let running = others.filter(|view| Phase::in_mode(view, true, mode) == Phase::Running);
             let running: Vec<_> = running.map(Arc::clone).collect();
             let weights = running.iter();
-            let weights = weights.map(|view| seen.policies(repository, view).weight);
+            let weights = weights.map(|view| {
+                let policies = seen.policies(repository, view);
+                policies.map_or(Weight::ONE, |policies| policies.weight)
+            });
             if weights.map(|weight| u64::from(weight.get())).sum::<u64>() < limit.into() {
                 return Ok(false);
             }
@@ -291,11 +295,8 @@ impl Engine {
         let Some(view) = seen.filter(|view| view.uid == *lease.uid()) else {
             return Left::Open(None);
         };
-        match self.end_held(&view).await {
-            Ok(true) => {
-                self.tell_of(&repository, &view, What::AskedToEnd { runs: false });
-                self.give_back(lease).await
-            }
+        match self.end_held(&repository, &view, NEVER_STARTED).await {
+            Ok(true) => self.give_back(lease).await,
             // It is looked at anew, as it is by then.
             Ok(false) => Left::Open(None),
             Err(error) => {

@@ -8,6 +8,7 @@ mod document;
 mod fields;
 #[cfg(test)]
 mod fuzz;
+mod hash;
 mod namespace;
 mod natural;
 mod object;
@@ -20,6 +21,7 @@ mod version;
 mod yaml;
 
 pub use document::{Object, Placed, parse_documents, parse_placed};
+pub use hash::stable_hash;
 pub use namespace::NamespaceView;
 pub use natural::natural_order;
 pub use order::{ExecutionOrder, Malformed};

@@ -100,6 +100,12 @@ impl RunView {
         self.order_text().is_some_and(ExecutionOrder::names_a_run)
     }
 
+    /// Whether another run is of the same event, as far as is known: they bear the same order.
+    pub(crate) fn is_of_event_of(&self, other: &Self) -> bool {
+        let order = self.order_text();
+        order.is_some() && order == other.order_text()
+    }
+
     fn order_text(&self) -> Option<&str> {
         let text = self.annotation(vocabulary::OUR_EXECUTION_ORDER);
         text.or_else(|| self.annotation(vocabulary::EXECUTION_ORDER))

@@ -2,7 +2,7 @@
 
 use pac_core::Group;
 
-use crate::model::RunView;
+use crate::model::{RunView, stable_hash};
 use crate::vocabulary;
 
 /// How the group of a run is made.
@@ -12,7 +12,7 @@ pub(super) enum Grouping {
     /// progress.
     #[default]
     IfSuperseding,
-    /// Its Pipeline on its branch.
+    /// Its Pipeline on its branch; for its pull request, where it is for one.
     Branch,
     /// Its Pipeline for its pull request.
     PullRequest,
@@ -35,10 +35,11 @@ impl Grouping {
     pub(super) fn of(&self, run: &RunView, supersedes: bool) -> Option<Group> {
         match self {
             Self::Named(group) => Some(group.clone()),
-            Self::Branch => of_branch(run),
             Self::PullRequest => of_pull_request(run),
             Self::IfSuperseding if !supersedes => None,
-            Self::IfSuperseding => match says(run, vocabulary::PULL_REQUEST) {
+            // The branch of a pull request may be a fork's, of the same name as one of the
+            // Repository's own.
+            Self::Branch | Self::IfSuperseding => match pull_request(run) {
                 Some(_) => of_pull_request(run),
                 None => of_branch(run),
             },
@@ -53,14 +54,39 @@ fn of_branch(run: &RunView) -> Option<Group> {
 }
 
 fn of_pull_request(run: &RunView) -> Option<Group> {
-    named("pull-request", says(run, vocabulary::PULL_REQUEST)?, run)
+    named("pull-request", pull_request(run)?, run)
 }
 
-/// With the name of the Pipeline: the runs of one event are of different ones, and must not supersede
-/// each other.
+/// The pull request that a run is for. A push that has merged one bears its number, too, and is for
+/// a branch.
+fn pull_request(run: &RunView) -> Option<&str> {
+    let event = says(run, vocabulary::EVENT_TYPE).unwrap_or_default();
+    let is_push = ["push", "incoming"]
+        .iter()
+        .any(|one| event.eq_ignore_ascii_case(one));
+    says(run, vocabulary::PULL_REQUEST).filter(|_| !is_push)
+}
+
+/// With the name of the Pipeline, since the runs of one event are of different ones and must not
+/// supersede each other; and with that of the Repository, since several may share a lane.
 fn named(kind: &str, which: &str, run: &RunView) -> Option<Group> {
     let pipeline = says(run, vocabulary::ORIGINAL_NAME)?;
-    format!("{kind} {which} {pipeline}").parse().ok()
+    let text = match run.repository() {
+        Some(repository) => format!("{kind} {which} {}/{pipeline}", repository.name()),
+        None => format!("{kind} {which} {pipeline}"),
+    };
+    text.parse().ok().or_else(|| shortened(&text))
+}
+
+/// The group of a text that is too long for one, or has characters in it that do not show
+/// themselves: as much of it as fits, and its hash.
+fn shortened(text: &str) -> Option<Group> {
+    const MOST: usize = 200;
+    let shown: String = text.chars().filter(|c| !c.is_control()).collect();
+    let start = shown.get(..shown.floor_char_boundary(MOST.min(shown.len())))?;
+    let hash = stable_hash(&[text]);
+    let with_start = format!("{start}~{hash:016x}").parse();
+    with_start.or_else(|_| format!("~{hash:016x}").parse()).ok()
 }
 
 fn says<'a>(run: &'a RunView, name: &str) -> Option<&'a str> {
@@ -87,11 +113,13 @@ mod tests {
 
     const PUSH: &[(&str, &str)] = &[
         (vocabulary::ORIGINAL_NAME, "unit"),
+        (vocabulary::REPOSITORY, "website"),
         (vocabulary::SOURCE_BRANCH, "refs/heads/main"),
     ];
 
     const PULL: &[(&str, &str)] = &[
         (vocabulary::ORIGINAL_NAME, "unit"),
+        (vocabulary::REPOSITORY, "website"),
         (vocabulary::SOURCE_BRANCH, "fix"),
         (vocabulary::PULL_REQUEST, "7"),
     ];
@@ -100,13 +128,32 @@ mod tests {
     fn a_group_is_a_pipeline_on_a_branch_or_for_a_pull_request() {
         let (push, pull) = (run(PUSH), run(PULL));
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(group("branch", &push), some("branch main unit"));
-        assert_eq!(group("branch", &pull), some("branch fix unit"));
+        assert_eq!(group("branch", &push), some("branch main website/unit"));
         assert_eq!(group("pull-request", &push), None);
-        assert_eq!(group("pull-request", &pull), some("pull-request 7 unit"));
+        let seventh = some("pull-request 7 website/unit");
+        assert_eq!(group("pull-request", &pull), seventh);
+        // Its branch may be a fork's.
+        assert_eq!(group("branch", &pull), seventh);
         assert_eq!(group("deploy", &push), some("deploy"));
         assert_eq!(Grouping::parse(" a"), None);
         assert_eq!(Grouping::parse(""), None);
+        let of_none = run(&[PUSH[0], PUSH[2]]);
+        assert_eq!(group("branch", &of_none), some("branch main unit"));
+    }
+
+    #[test]
+    fn a_push_that_has_merged_a_pull_request_is_one_of_its_branch() {
+        let merged = |event: &'static str| {
+            let event = (vocabulary::EVENT_TYPE, event);
+            let marks = [PUSH, &[(vocabulary::PULL_REQUEST, "7"), event]].concat();
+            Grouping::default().of(&run(&marks), true).unwrap()
+        };
+        for event in ["push", "Push", "incoming"] {
+            assert_eq!(merged(event).as_str(), "branch main website/unit");
+        }
+        for event in ["pull_request", "Merge_Request", "test-comment"] {
+            assert_eq!(merged(event).as_str(), "pull-request 7 website/unit");
+        }
     }
 
     #[test]
@@ -118,8 +165,24 @@ mod tests {
         assert_eq!(of(&pull, true), Grouping::PullRequest.of(&pull, true));
         let without_pipeline = run(&PULL[1..]);
         assert_eq!(of(&without_pipeline, true), None);
-        let long = "x".repeat(300);
-        let long = run(&[PULL[0], (vocabulary::SOURCE_BRANCH, &long)]);
-        assert_eq!(of(&long, true), None);
+    }
+
+    #[test]
+    fn a_branch_whose_name_no_group_can_have_is_a_group_all_the_same() {
+        let of = |branch: &str| {
+            let branch = (vocabulary::SOURCE_BRANCH, branch);
+            let run = run(&[PUSH[0], PUSH[1], branch]);
+            Grouping::Branch.of(&run, true).unwrap()
+        };
+        let long = |end: &str| of(&format!("{}{end}", "x".repeat(300)));
+        assert_eq!(long("a"), long("a"));
+        assert_ne!(long("a"), long("b"));
+        assert!(long("a").as_str().starts_with("branch xxx"));
+        for odd in ["a\u{7}b", "a\u{202e}b", "ä\u{200b}"] {
+            assert_eq!(of(odd), of(odd));
+            assert_ne!(of(odd), of("ab"));
+        }
+        // The same in every version: the store may have groups that another one has made.
+        assert!(long("a").as_str().ends_with("~ab76e9a51aef832f"));
     }
 }

@@ -4,10 +4,10 @@
 //! | --- | --- | --- | --- |
 //! | `priority` | PipelineRun, else Repository | a whole number that fits 32 bits with its sign, such as `10` or `-1`; the runs with the highest start first, in their order of arrival | 0 |
 //! | `weight` | PipelineRun, else Repository | how many slots the run takes, all at once: a whole number from 1 to 65535 | 1 |
-//! | `group` | PipelineRun, else Repository | `branch`: the runs of its Pipeline on its branch; `pull-request`: those of its Pipeline for its pull request; any other text of at most 253 bytes: the runs that say the same | none; of a run that supersedes others, its pull request, or else its branch |
-//! | `supersede` | PipelineRun, else Repository | `waiting`: the run takes the place of the earlier runs of its group that wait; `all`: those that run are asked to end, too; `none` | `all` where the run has `pipelinesascode.tekton.dev/cancel-in-progress: "true"`, else `none` |
-//! | `max-wait` | PipelineRun, else Repository | how long the run may wait: a number with `s`, `m` or `h`, such as `90s` or `2h` | for ever |
-//! | `max-hold` | PipelineRun, else Repository | how long the run may hold its slots, likewise; then it is asked to end, and its slots are free 30 s later at the latest | for ever |
+//! | `group` | PipelineRun, else Repository | `branch`: the runs of its Repository and Pipeline on its branch, or, where it is for a pull request, for that; `pull-request`: only those for its pull request; any other text of at most 253 bytes: the runs of the queue that say the same | none; of a run that supersedes others, its pull request, or else its branch |
+//! | `supersede` | PipelineRun, else Repository | `waiting`: the run takes the place of the earlier runs of its group that wait; `all`: those that run are asked to end, too; `none` | `all` where the run has `pipelinesascode.tekton.dev/cancel-in-progress: "true"`, else `none`. Any other value of that one on a run is `none`, and beats the Repository's `supersede` |
+//! | `max-wait` | PipelineRun and Repository: the lower holds | how long the run may wait: a number with `s`, `m` or `h`, such as `90s` or `2h` | for ever |
+//! | `max-hold` | PipelineRun and Repository: the lower holds | how long the run may hold its slots, likewise; then it is asked to end, and its slots are free 30 s later at the latest | for ever |
 //! | `max-queued` | Repository | how many of its runs may wait: a whole number of at least 0; one more is cancelled | any number |
 //! | `order` | Repository | `strict`, or `backfill:K`: up to K lighter runs go before one that does not fit | `strict` |
 //! | `pause` | Repository | none of its runs starts: the text says why, `true` says nothing, and `false` is no pause | no pause |
@@ -16,8 +16,9 @@
 //!
 //! A value that breaks the rule counts as absent, and what is wrong with it is told; only a limit
 //! that breaks it, where there is no other, has new runs wait until it is mended. A value on the
-//! PipelineRun beats one on the Repository. A change is heard while a run waits; what a run does to
-//! its group it does once, when it is queued.
+//! PipelineRun beats one on the Repository, but for the two times, of which the lower holds. A change is heard while a run waits, unless the
+//! run could not wait so; what a run does to its group it does once, when it is queued. While a Repository
+//! cannot be understood, its runs wait on as they did.
 //!
 //! A pause that an annotation has begun says so in its reason, and ends with the annotation; one that
 //! was begun by other means is neither changed nor ended by it.
@@ -27,8 +28,8 @@ mod queue;
 mod value;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
-use std::{fmt, iter};
 
 use pac_core::protocol::{RunRequest, Supersedes};
 use pac_core::state::{Terms, Weight};
@@ -41,6 +42,7 @@ use value::{duration, supersedes, whole_number};
 
 use crate::error::ModelError;
 use crate::model::{RepositoryView, RunView};
+use crate::sections::broken_items;
 use crate::vocabulary;
 
 /// What the annotations say about one run.
@@ -59,29 +61,63 @@ pub struct Policies {
     pub max_wait: Option<Duration>,
     /// How long it may hold its slots.
     pub max_hold: Option<Duration>,
-    /// The values that break the rule of their annotation, and count as absent; also those of its
-    /// Repository about the queue.
+    /// The values that break the rule of their annotation, and count as absent.
     pub invalid: Vec<ModelError>,
     grouping: Grouping,
 }
 
-impl Policies {
-    /// Reads them off a run and its Repository.
-    #[must_use]
-    pub fn of(run: &RunView, repository: Option<&RepositoryView>) -> Self {
-        let mut policies = Self::default();
-        let is_said = repository.is_some_and(|view| !view.annotations.is_empty());
-        if !is_said && !run.annotations.keys().any(|name| is_policy(name)) {
-            return policies;
+/// What the annotations of a Repository say about its runs, read once for all of them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RepositoryPolicies {
+    /// About a run that says nothing itself.
+    of_runs: Policies,
+    /// The values that break the rule of their annotation, also those about the queue and about
+    /// sections.
+    faults: Vec<ModelError>,
+}
+
+impl RepositoryPolicies {
+    /// Reads them off a Repository.
+    pub(crate) fn of(repository: &RepositoryView) -> Self {
+        let marks = Marks::on_repository(repository);
+        let mut of_runs = Policies::default();
+        of_runs.read(marks);
+        let mut faults = std::mem::take(&mut of_runs.invalid);
+        faults.extend(QueuePolicies::of(repository).invalid);
+        if let Some(list) = repository.annotations.get(vocabulary::SECTION_LIMITS) {
+            let broken = broken_items(list);
+            faults.extend(
+                broken.map(|item| marks.fault(vocabulary::SECTION_LIMITS, OF_A_SECTION, item)),
+            );
         }
-        policies.read(Some(run), repository);
+        Self { of_runs, faults }
+    }
+
+    /// The values that break the rule of their annotation.
+    pub(crate) fn faults(&self) -> &[ModelError] {
+        &self.faults
+    }
+
+    /// What they and the annotations of a run say about it.
+    pub(crate) fn of_run(&self, run: &RunView) -> Policies {
+        let mut policies = self.of_runs.clone();
+        if run.annotations.keys().any(|name| is_policy(name)) {
+            policies.read(Marks::on_run(run));
+        }
         let supersedes = policies.supersedes != Supersedes::None;
         policies.group = policies.grouping.of(run, supersedes);
-        policies.invalid.extend(
-            repository
-                .into_iter()
-                .flat_map(|view| QueuePolicies::of(view).invalid),
-        );
+        policies
+    }
+}
+
+impl Policies {
+    /// Reads them off a run and its Repository. The faults of both are among
+    /// [`invalid`](Self::invalid).
+    #[must_use]
+    pub fn of(run: &RunView, repository: Option<&RepositoryView>) -> Self {
+        let repository = repository.map(RepositoryPolicies::of).unwrap_or_default();
+        let mut policies = repository.of_run(run);
+        policies.invalid.extend(repository.faults);
         policies
     }
 
@@ -89,20 +125,14 @@ impl Policies {
     /// all of its runs.
     #[must_use]
     pub fn faults(repository: &RepositoryView) -> Vec<ModelError> {
-        let mut policies = Self::default();
-        policies.read(None, Some(repository));
-        policies
-            .invalid
-            .extend(QueuePolicies::of(repository).invalid);
-        policies.invalid
+        RepositoryPolicies::of(repository).faults
     }
 
-    /// Takes in what both say; the first good value of an annotation counts.
-    fn read(&mut self, run: Option<&RunView>, repository: Option<&RepositoryView>) {
-        let of_run = run.into_iter().flat_map(Marks::on_run);
-        let objects = of_run.chain(repository.into_iter().flat_map(Marks::on_repository));
+    /// Takes in what the annotations of an object say; a good value counts in place of what was read
+    /// before.
+    fn read(&mut self, object: Marks<'_>) {
         for policy in POLICIES {
-            policy.read(objects.clone(), self, |policies| &mut policies.invalid);
+            policy.read(object, self, |policies| &mut policies.invalid);
         }
     }
 
@@ -168,6 +198,18 @@ const POLICIES: &[Policy<Policies>] = &[
                without a space at its ends",
         take: |value, policies| set(&mut policies.grouping, Grouping::parse(value)),
     },
+    // What Pipelines-as-Code calls it counts as ours, where ours is not there, or breaks its rule.
+    Policy {
+        annotation: vocabulary::CANCEL_IN_PROGRESS,
+        rule: "must be a text",
+        take: |value, policies| {
+            policies.supersedes = match value {
+                "true" => Supersedes::All,
+                _ => Supersedes::None,
+            };
+            true
+        },
+    },
     Policy {
         annotation: vocabulary::SUPERSEDE,
         rule: "must be \"none\", \"waiting\" or \"all\"",
@@ -176,14 +218,17 @@ const POLICIES: &[Policy<Policies>] = &[
     Policy {
         annotation: vocabulary::MAX_WAIT,
         rule: A_TIME,
-        take: |value, policies| set(&mut policies.max_wait, duration(value).map(Some)),
+        take: |value, policies| set_at_most(&mut policies.max_wait, duration(value)),
     },
     Policy {
         annotation: vocabulary::MAX_HOLD,
         rule: A_TIME,
-        take: |value, policies| set(&mut policies.max_hold, duration(value).map(Some)),
+        take: |value, policies| set_at_most(&mut policies.max_hold, duration(value)),
     },
 ];
+
+const OF_A_SECTION: &str =
+    "must be the name of a section and a whole number of at least 1, such as \"gpu=2\"";
 
 const A_TIME: &str =
     "must be a whole number with s, m or h, from \"1s\" to \"8760h\", such as \"90s\" or \"2h\"";
@@ -197,10 +242,17 @@ fn set<T>(field: &mut T, read: Option<T>) -> bool {
     is_read
 }
 
+/// Sets a time to what was read, but to no longer one than was read before: a run asks for no more
+/// than its Repository allows.
+fn set_at_most(field: &mut Option<Duration>, read: Option<Duration>) -> bool {
+    let most = *field;
+    let read = read.map(|time| Some(most.map_or(time, |most| time.min(most))));
+    set(field, read)
+}
+
 /// Whether an annotation of a run is one of those that are read here.
 fn is_policy(name: &str) -> bool {
-    name == vocabulary::CANCEL_IN_PROGRESS
-        || POLICIES.iter().any(|policy| policy.annotation == name)
+    POLICIES.iter().any(|policy| policy.annotation == name)
 }
 
 /// The annotations of an object.
@@ -212,54 +264,44 @@ struct Marks<'a> {
 }
 
 impl<'a> Marks<'a> {
-    fn on_run(run: &'a RunView) -> iter::Once<Self> {
-        iter::once(Self {
+    fn on_run(run: &'a RunView) -> Self {
+        Self {
             annotations: &run.annotations,
             kind: "PipelineRun",
             object: &run.key,
-        })
+        }
     }
 
-    fn on_repository(repository: &'a RepositoryView) -> iter::Once<Self> {
-        iter::once(Self {
+    fn on_repository(repository: &'a RepositoryView) -> Self {
+        Self {
             annotations: &repository.annotations,
             kind: "Repository",
             object: &repository.key,
-        })
+        }
     }
 
-    fn of(&self, annotation: &str) -> Option<&'a str> {
-        if let Some(value) = self.annotations.get(annotation) {
-            return Some(value);
-        }
-        // What Pipelines-as-Code calls it counts as ours, where ours is not there.
-        let other =
-            (annotation == vocabulary::SUPERSEDE).then_some(vocabulary::CANCEL_IN_PROGRESS)?;
-        let value = self.annotations.get(other)?;
-        Some(if value == "true" { "all" } else { "none" })
+    /// A value of this object that breaks the rule of its annotation.
+    fn fault(&self, annotation: &str, rule: &str, value: &str) -> ModelError {
+        let shown: String = value.chars().take(60).collect();
+        let field = format!("metadata.annotations.{annotation}");
+        let rule = format!("{rule}, not {shown:?}; it counts as absent");
+        ModelError::new(format!("{} {}", self.kind, self.object), field, rule)
     }
 }
 
 impl<P> Policy<P> {
-    /// Takes the first value in that keeps the rule.
-    fn read<'a>(
+    /// Takes a value in that keeps the rule, and notes one that does not.
+    fn read(
         &self,
-        objects: impl Iterator<Item = Marks<'a>>,
+        object: Marks<'_>,
         policies: &mut P,
         invalid: fn(&mut P) -> &mut Vec<ModelError>,
     ) {
-        for object in objects {
-            let Some(value) = object.of(self.annotation) else {
-                continue;
-            };
-            if (self.take)(value, policies) {
-                return;
-            }
-            let shown: String = value.chars().take(60).collect();
-            let field = format!("metadata.annotations.{}", self.annotation);
-            let rule = format!("{}, not {shown:?}; it counts as absent", self.rule);
-            let (kind, object) = (object.kind, object.object);
-            invalid(policies).push(ModelError::new(format!("{kind} {object}"), field, rule));
+        let Some(value) = object.annotations.get(self.annotation) else {
+            return;
+        };
+        if !(self.take)(value, policies) {
+            invalid(policies).push(object.fault(self.annotation, self.rule, value));
         }
     }
 }
@@ -400,13 +442,37 @@ mod tests {
         );
         let waiting = (Supersedes::Waiting, group);
         assert_eq!(of(&[pipeline, pull, cancels, ours], None), waiting);
+        // One that breaks the rule counts as absent.
+        let broken = (vocabulary::SUPERSEDE, "some");
+        assert_eq!(of(&[pipeline, pull, cancels, broken], None), all);
+        assert_eq!(of(&[pipeline, pull, broken], Some("all")), all);
+    }
+
+    #[test]
+    fn a_run_waits_and_holds_no_longer_than_its_repository_allows() {
+        let of = |on_run: &str, on_repository: &str| {
+            let names = [vocabulary::MAX_WAIT, vocabulary::MAX_HOLD];
+            let mut owner = RepositoryView::new("ci/website".parse().unwrap());
+            let marks = names.map(|name| (name.to_owned(), on_repository.to_owned()));
+            owner.annotations.extend(marks);
+            let policies = Policies::of(&run(&names.map(|name| (name, on_run))), Some(&owner));
+            assert_eq!(policies.max_wait, policies.max_hold);
+            policies.max_wait.map(|time| time.as_secs())
+        };
+        assert_eq!(of("10s", "1m"), Some(10));
+        assert_eq!(of("2h", "1m"), Some(60));
+        assert_eq!(of("2h", "never"), Some(2 * 60 * 60));
+        assert_eq!(of("never", "1m"), Some(60));
     }
 
     #[test]
     fn the_views_keep_every_annotation_that_a_policy_reads() {
         for policy in POLICIES {
             assert!(vocabulary::ANNOTATIONS.contains(&policy.annotation));
-            assert!(vocabulary::REPOSITORY_ANNOTATIONS.contains(&policy.annotation));
+            // Pipelines-as-Code reads its own on runs alone.
+            let is_of_both = policy.annotation != vocabulary::CANCEL_IN_PROGRESS;
+            let on_repository = vocabulary::REPOSITORY_ANNOTATIONS.contains(&policy.annotation);
+            assert_eq!(on_repository, is_of_both);
         }
         for policy in queue::POLICIES {
             assert!(vocabulary::REPOSITORY_ANNOTATIONS.contains(&policy.annotation));

@@ -60,10 +60,11 @@ impl QueuePolicies {
 }
 
 /// What is to be done about a pause.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum PauseStep {
     /// Nothing.
+    #[default]
     Nothing,
     /// Begin one, or change the reason of the one that is there.
     Pause(Reason),

@@ -25,11 +25,25 @@ pub(crate) fn limit_of<'a>(
 
 /// What a list such as `gpu=2, staging=1` says about a section; the lowest, where it says it twice.
 fn of_list(list: &str, section: &SectionName) -> Option<u32> {
-    let items = list.split(',').filter_map(|item| item.split_once('='));
-    let numbers = items
-        .filter(|(name, _)| name.trim() == section.as_str())
-        .filter_map(|(_, number)| number.trim().parse().ok());
-    numbers.filter(|number| *number > 0).min()
+    let items = list.split(',').filter_map(item);
+    let numbers = items.filter(|(name, _)| *name == section.as_str());
+    numbers.map(|(_, number)| number).min()
+}
+
+/// The items of a list that break its rule, and count as absent.
+pub(crate) fn broken_items(list: &str) -> impl Iterator<Item = &str> {
+    let is_broken = |text: &&str| {
+        let name = item(text).map(|(name, _)| name.parse::<SectionName>());
+        !matches!(name, Some(Ok(_)))
+    };
+    list.split(',').filter(is_broken)
+}
+
+/// The section and the number of an item such as `gpu=2`.
+fn item(text: &str) -> Option<(&str, u32)> {
+    let (name, number) = text.split_once('=')?;
+    let number = number.trim().parse().ok().filter(|number| *number > 0)?;
+    Some((name.trim(), number))
 }
 
 #[cfg(test)]
@@ -64,7 +78,10 @@ mod tests {
             "",
         ] {
             assert_eq!(limit(&[broken]), Some(1), "{broken}");
+            assert_eq!(broken_items(broken).collect::<Vec<_>>(), [broken]);
         }
+        let broken: Vec<_> = broken_items("gpu=3, staging = 1,gpu,a=0").collect();
+        assert_eq!(broken, ["gpu", "a=0"]);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub use request::{SectionAnswer, SectionRequest};
 pub use step::{Arrival, Departure, Standing};
 
 pub(crate) use decide::{Step, Wish, decide, request_of};
-pub(crate) use limit::limit_of;
+pub(crate) use limit::{broken_items, limit_of};
 pub(crate) use name::{keeps, requested_by, sections_of};
 
 /// How many sections a run may ask for at once. A view of a run keeps no more.

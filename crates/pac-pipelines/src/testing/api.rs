@@ -65,7 +65,8 @@ impl Cluster for MemoryCluster {
         if view.is_done() {
             return Ok(EndOutcome::Done);
         }
-        if form == SpecStatus::Cancelled && view.spec_status.is_graceful() && view.has_started() {
+        let is_over = view.spec_status == SpecStatus::Cancelled;
+        if form == SpecStatus::Cancelled && view.has_started() && !is_over {
             return Ok(EndOutcome::Runs);
         }
         let is_first = !view.spec_status.is_cancel();

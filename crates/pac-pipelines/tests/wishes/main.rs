@@ -12,6 +12,7 @@
 #[path = "../in_memory/mod.rs"]
 mod in_memory;
 mod random;
+mod refusals;
 #[path = "../flows/suite/support.rs"]
 mod support;
 

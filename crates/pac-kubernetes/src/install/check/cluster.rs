@@ -172,12 +172,6 @@ pub(super) async fn repositories(access: &ClusterAccess, install: &Install) -> E
         let message = format!("cannot be understood, so that their runs wait: {faults}");
         return wrong("Repositories", message);
     }
-    let absent = all.iter().flat_map(|one| &one.4);
-    let absent: Vec<_> = absent.map(ToString::to_string).collect();
-    if !absent.is_empty() {
-        let message = format!("annotations are passed over: {}", some_of(&absent));
-        return wrong("Repositories", message);
-    }
     let keys = |pac: bool, ours: bool| -> Vec<String> {
         let are = all.iter().filter(|one| (one.1, one.2) == (pac, ours));
         are.map(|one| one.0.clone()).collect()
@@ -191,29 +185,41 @@ pub(super) async fn repositories(access: &ClusterAccess, install: &Install) -> E
         );
         return wrong("Repositories", message);
     }
-    let (of_mode, of_other, other) = match install.mode {
-        InstallMode::Takeover => (keys(true, false), keys(false, true), LIMIT),
-        InstallMode::Gate => (
+    let of_mode = match install.mode {
+        InstallMode::Takeover => Some((keys(true, false), keys(false, true), LIMIT)),
+        InstallMode::Gate => Some((
             keys(false, true),
             keys(true, false),
             "spec.concurrency_limit",
-        ),
-        InstallMode::Observe => return ok(format!("{} Repositories", all.len())),
+        )),
+        InstallMode::Observe => None,
     };
-    if !of_other.is_empty() {
+    if let Some((_, of_other, other)) = &of_mode
+        && !of_other.is_empty()
+    {
         let message = format!(
             "{} have {other}, which is not how the mode {} sets a limit; set it the other way, or \
              install the other mode",
-            some_of(&of_other),
+            some_of(of_other),
             install.mode.name()
         );
         return wrong("Repositories", message);
     }
-    ok(format!(
-        "{} Repositories, {} with a limit of their own",
-        all.len(),
-        of_mode.len()
-    ))
+    // Last: a value that is passed over hides nothing that is worse.
+    let absent = all.iter().flat_map(|one| &one.4);
+    let absent: Vec<_> = absent.map(ToString::to_string).collect();
+    if !absent.is_empty() {
+        let message = format!("annotations are passed over: {}", some_of(&absent));
+        return wrong("Repositories", message);
+    }
+    let count = all.len();
+    ok(match of_mode {
+        Some((limited, ..)) => format!(
+            "{count} Repositories, {} with a limit of their own",
+            limited.len()
+        ),
+        None => format!("{count} Repositories"),
+    })
 }
 
 pub(super) async fn canary(

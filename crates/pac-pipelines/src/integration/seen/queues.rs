@@ -3,17 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use pac_core::protocol::Supersedes;
-use pac_core::{Group, Limit, PipelineRunKey, RepositoryKey};
+use pac_core::{Limit, PipelineRunKey, RepositoryKey};
 
 use super::super::limits::{EffectiveLimit, GlobalLimit};
-use super::super::options::Mode;
-use super::super::phase::Phase;
 use super::{RepositoryState, Seen, Touched, is_newer};
 use crate::cluster::Listing;
 use crate::lanes::{self, Lane, NamespaceRule};
 use crate::model::{NamespaceView, RepositoryView, ResourceVersion, RunView};
-use crate::policy::{Policies, QueuePolicies};
 use crate::vocabulary;
 
 /// What Namespaces say about queues, in a mode in which they may.
@@ -122,7 +118,7 @@ impl Seen {
         if self.is_lane(key) {
             return self.limit_of_lane(key);
         }
-        let RepositoryState::Known(view) = self.repositories.get(key)? else {
+        let RepositoryState::Known(view, _) = self.repositories.get(key)? else {
             return None;
         };
         if view.limit.is_some() {
@@ -143,7 +139,7 @@ impl Seen {
     /// The Repository with the `concurrency_limit` by which Pipelines-as-Code queues the runs of
     /// this one although our annotation sets a limit: itself, or the global one.
     pub(crate) fn limit_beside_annotation(&self, key: &RepositoryKey) -> Option<RepositoryKey> {
-        let RepositoryState::Known(view) = self.repository(key)? else {
+        let RepositoryState::Known(view, _) = self.repository(key)? else {
             return None;
         };
         if view.in_two_modes {
@@ -175,7 +171,7 @@ impl Seen {
         if !self.is_lane(queue) {
             let state = self.repositories.get(queue);
             let inherits =
-                matches!(state, Some(RepositoryState::Known(view)) if view.limit.is_none());
+                matches!(state, Some(RepositoryState::Known(view, _)) if view.limit.is_none());
             return rule
                 .limit()
                 .err()
@@ -192,7 +188,7 @@ impl Seen {
             return Some(error.to_string());
         }
         let is_limited =
-            matches!(state, Some(RepositoryState::Known(view)) if view.limit.is_some());
+            matches!(state, Some(RepositoryState::Known(view, _)) if view.limit.is_some());
         limit.map(|error| error.to_string()).or_else(|| {
             let own = own.filter(|_| is_limited)?;
             Some(format!(
@@ -200,45 +196,6 @@ impl Seen {
                  of them"
             ))
         })
-    }
-
-    /// What annotations of a run and of its Repository say about it.
-    pub(in super::super) fn policies(&self, queue: &RepositoryKey, run: &RunView) -> Policies {
-        let of_lane = self.is_lane(queue).then(|| run.repository()).flatten();
-        match self.repository(of_lane.as_ref().unwrap_or(queue)) {
-            Some(RepositoryState::Known(owner)) => Policies::of(run, Some(owner)),
-            _ => Policies::of(run, None),
-        }
-    }
-
-    /// What annotations of a Repository say about its queue; `None` where it is not there or cannot
-    /// be understood.
-    pub(in super::super) fn queue_policies(&self, key: &RepositoryKey) -> Option<QueuePolicies> {
-        match self.repository(key)? {
-            RepositoryState::Known(view) => Some(QueuePolicies::of(view)),
-            _ => None,
-        }
-    }
-
-    /// The group in whose name a newer run has taken the place of one that has none yet.
-    pub(in super::super) fn superseded_by_newer(
-        &self,
-        queue: &RepositoryKey,
-        run: &RunView,
-        mode: Mode,
-    ) -> Option<Group> {
-        let group = self.policies(queue, run).group?;
-        let takes_part = |other: &RunView| {
-            let phase = Phase::in_mode(other, true, mode);
-            matches!(phase, Phase::Held | Phase::Running) && !other.spec_status.is_cancel()
-        };
-        let is_newer = |other: &&Arc<RunView>| other.created > run.created && takes_part(other);
-        let mut newer = self.views_of(queue).filter(is_newer);
-        let supersedes = newer.any(|other| {
-            let policies = self.policies(queue, other);
-            policies.supersedes != Supersedes::None && policies.group.as_ref() == Some(&group)
-        });
-        supersedes.then_some(group)
     }
 
     /// Takes a complete list of the Namespaces in: what is not in it is gone, unless it is newer.
@@ -354,7 +311,7 @@ impl Seen {
     /// The Repositories without a `concurrency_limit` of their own: for Pipelines-as-Code, that of
     /// the global one holds.
     pub(super) fn under_global(&self) -> Vec<RepositoryKey> {
-        let is_under = |state: &RepositoryState| matches!(state, RepositoryState::Known(view) if !view.has_concurrency_limit);
+        let is_under = |state: &RepositoryState| matches!(state, RepositoryState::Known(view, _) if !view.has_concurrency_limit);
         let all = self.repositories.iter();
         all.filter(|(_, state)| is_under(state))
             .map(|(key, _)| key.clone())
@@ -373,7 +330,7 @@ impl Seen {
     }
 
     fn global_has_concurrency_limit(&self) -> bool {
-        matches!(self.global_state(), Some(RepositoryState::Known(view)) if view.has_concurrency_limit)
+        matches!(self.global_state(), Some(RepositoryState::Known(view, _)) if view.has_concurrency_limit)
     }
 
     fn global_is_unreadable(&self) -> bool {
@@ -382,7 +339,7 @@ impl Seen {
 
     pub(super) fn global_limit(&self) -> GlobalLimit {
         match self.global_state() {
-            Some(RepositoryState::Known(RepositoryView { limit, version, .. })) => GlobalLimit {
+            Some(RepositoryState::Known(RepositoryView { limit, version, .. }, _)) => GlobalLimit {
                 limit: *limit,
                 version: *version,
             },

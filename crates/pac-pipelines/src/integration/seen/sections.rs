@@ -114,7 +114,7 @@ impl Seen {
     ) -> impl Iterator<Item = &'a crate::model::RepositoryView> {
         let all = self.repositories.iter();
         all.filter_map(move |(key, state)| match state {
-            RepositoryState::Known(view) if key.namespace() == namespace => Some(view),
+            RepositoryState::Known(view, _) if key.namespace() == namespace => Some(view),
             _ => None,
         })
     }
