@@ -133,7 +133,7 @@ pub use pac_core::text;
 pub use pac_core::{
     Error, ErrorKind, FencingToken, Group, InvalidValue, Limit, LimitVersion, PipelineRunKey,
     Priority, Reason, RepositoryKey, Revision, SessionId, SessionIdentity, SessionInfo, SlotName,
-    Stamp, Ticket, Timestamp, Uid, Version,
+    SlotNames, Stamp, Ticket, Timestamp, Uid, Version,
 };
 #[cfg(feature = "etcd")]
 pub use pac_etcd::{EtcdDriver, EtcdOptions};

@@ -1,12 +1,11 @@
 //! Takes the slots that an invocation asks for, one repository after the other.
 
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
     Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
-    RepositoryKey, RulesChange, RunOutcome, SlotName, Turn,
+    RepositoryKey, RulesChange, RunOutcome, SlotNames, Turn,
 };
 use tokio::time::{Instant, sleep};
 
@@ -273,7 +272,7 @@ impl Taking<'_> {
     }
 
     /// The names of the slots of the repository that was named first.
-    async fn names(&self) -> Result<Option<Arc<[SlotName]>>, Error> {
+    async fn names(&self) -> Result<Option<SlotNames>, Error> {
         match self.args.first() {
             Some(first) if self.may_be_named => Ok(self.manager.status(first).await?.rules.slots),
             _ => Ok(None),
