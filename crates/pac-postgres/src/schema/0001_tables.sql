@@ -184,10 +184,11 @@ CREATE TABLE slots (
   session session_number NOT NULL,
   queued_at moment,
   started_at moment,
-  -- Where the commit has put the head: the guards look for it there first.
+  -- Where the commit has put the head: the guards look for it there first. Its 6 bytes and the 2 of the
+  -- format fill a word.
   head tid,
-  priority integer NOT NULL,
   format record_format NOT NULL,
+  priority integer NOT NULL,
   kind run_kind NOT NULL,
   -- Its session has given it up, and it is still running.
   orphaned boolean NOT NULL,
