@@ -294,6 +294,7 @@ impl<'a> Book<'a> {
         Changes {
             expected: head.version(),
             head,
+            policy_before: self.state.head().policy.clone(),
             entries: entries.into_iter().map(Arc::new).collect(),
             alive: Vec::new(),
             adopted: Vec::new(),

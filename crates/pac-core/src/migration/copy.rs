@@ -154,6 +154,7 @@ fn scratch() -> Result<RepositoryKey, Error> {
 fn removal(head: &Head) -> Changes {
     Changes {
         expected: head.version(),
+        policy_before: head.policy.clone(),
         head: head.clone(),
         entries: Vec::new(),
         alive: Vec::new(),

@@ -77,7 +77,7 @@ fn place(columns: &Columns<'_>) -> (Becomes, Replaces) {
 struct Shape {
     /// Whether other sessions than its own have to live.
     others: bool,
-    /// Whether the repository has a policy.
+    /// Whether the repository gets another policy.
     policy: bool,
     parts: Vec<Part>,
 }
@@ -136,7 +136,7 @@ impl Statements {
             .map(|alive| saturated(alive.get()))
             .collect();
         others.retain(|other| *other != session);
-        let head = HeadColumns::of(&changes.head);
+        let head = HeadColumns::of(&changes.head, changes.new_policy());
         let shape = Shape {
             others: !others.is_empty(),
             policy: head.policy.is_some(),
