@@ -100,7 +100,7 @@ pub(super) async fn still_held(
                 held.push(HeldSlot {
                     slot: slot.clone(),
                     session: run.session,
-                    numbers: run.terms.slots,
+                    numbers: run.terms().slots.clone(),
                 });
             }
             _ => {}

@@ -49,7 +49,7 @@ fn by_slots(status: &RepositoryStatus) -> bool {
 /// The names of the slots of a run, where they have any.
 pub(super) fn slot_names<'a>(run: &RunningRun, rules: &'a Rules) -> impl Iterator<Item = &'a str> {
     let names = rules.slots.as_deref().unwrap_or_default();
-    let named = run.terms.slots.iter().map(|slot| {
+    let named = run.terms().slots.iter().map(|slot| {
         let slot = usize::try_from(*slot).ok()?;
         names.get(slot).map(SlotName::as_str)
     });
@@ -60,13 +60,13 @@ pub(super) fn slot_names<'a>(run: &RunningRun, rules: &'a Rules) -> impl Iterato
 fn slots(run: &RunningRun, status: &RepositoryStatus) -> Option<String> {
     let names: Vec<_> = slot_names(run, &status.rules).collect();
     let numbers = || {
-        let numbers: Vec<_> = run.terms.slots.iter().map(u32::to_string).collect();
+        let numbers: Vec<_> = run.terms().slots.iter().map(u32::to_string).collect();
         numbers.join(", ")
     };
-    match (names.is_empty(), run.terms.slots.is_empty()) {
+    match (names.is_empty(), run.terms().slots.is_empty()) {
         (false, _) => Some(format!("in {}", names.join(", "))),
         (true, false) if status.limit != Limit::new(1) => {
-            let slots = if run.terms.slots.len() == 1 {
+            let slots = if run.terms().slots.len() == 1 {
                 "slot"
             } else {
                 "slots"
@@ -91,13 +91,13 @@ pub(super) fn running(
     } else {
         "running"
     };
-    let asked = run.terms.asked.at();
+    let asked = run.terms().asked.at();
     let asked = asked.map(|asked| format!("asked to end {} ago", humanise(now.since(asked))));
     let parts = std::iter::once(state.to_owned())
         .chain(asked)
         .chain(slots(run, status))
         // How many it has is plain where they are told one by one.
-        .chain(TermsShape::of(&run.terms).words(run.terms.slots.is_empty()));
+        .chain(TermsShape::of(run.terms()).words(run.terms().slots.is_empty()));
     let state = cell(&parts.collect::<Vec<_>>().join(", "));
     [
         run.run.to_string(),
@@ -117,10 +117,10 @@ pub(super) fn queued(
     now: Timestamp,
 ) -> [String; 6] {
     let waiting = Waiting {
-        weight: run.terms.weight,
+        weight: run.terms().weight,
         by_slots: by_slots(status),
     };
-    let terms: Vec<_> = TermsShape::of(&run.terms).words(true).collect();
+    let terms: Vec<_> = TermsShape::of(run.terms()).words(true).collect();
     let terms = terms
         .iter()
         .map(|words| format!(", {words}"))
