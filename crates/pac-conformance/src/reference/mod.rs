@@ -11,7 +11,7 @@ mod slots;
 mod words;
 
 pub(crate) use ask::{
-    Answer, Ask, Asker, Bump, Change, Claim, How, Owner, Skip, Supersedes, Way, Which, Wish,
+    Answer, Ask, Asker, Bump, Change, Claim, How, Owner, Paused, Skip, Supersedes, Way, Which, Wish,
 };
 
 /// How long a run that has held its slots for too long, and was asked to end, keeps them, in

@@ -41,8 +41,8 @@ impl Plan<'_> {
             Command::Adopt(request) => self.adopt(request),
             Command::SetLimit { rules, claim } => self.set_rules(rules, *claim),
             Command::Unpin => self.unpin(),
-            Command::Pause { reason } => self.pause(reason.clone()),
-            Command::Resume => self.resume(),
+            Command::Pause { reason, only_if } => self.pause(reason.clone(), only_if),
+            Command::Resume { only_if } => self.resume(only_if),
             Command::TimeOut { now } => self.time_out(*now),
             Command::Expire { session, death } => self.expire(*session, *death),
             Command::Promote => Outcome::Swept {

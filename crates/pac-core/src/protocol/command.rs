@@ -2,7 +2,7 @@
 
 use super::request::RunRequest;
 use crate::name::{Group, PipelineRunKey, Reason, Uid};
-use crate::state::{Entry, EntryState, Owner, RulesChange, RunOutcome, Weight};
+use crate::state::{Entry, EntryState, Owner, Pause, RulesChange, RunOutcome, Weight};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket, Timestamp};
 
 /// How long a session has been dead.
@@ -107,6 +107,30 @@ pub enum Bump {
     Back,
 }
 
+/// What a pause, or the end of one, is for: judged in the commit. Whoever decides by a look at a repository
+/// says what was seen, so that a pause which somebody else has begun or changed since stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum PauseCondition {
+    /// The repository, paused or not.
+    #[default]
+    Always,
+    /// One that is not paused.
+    NotPaused,
+    /// One that is paused for this reason; with `None`, without a reason.
+    PausedFor(Option<Reason>),
+}
+
+impl PauseCondition {
+    pub(super) fn holds(&self, pause: Option<&Pause>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::NotPaused => pause.is_none(),
+            Self::PausedFor(reason) => pause.is_some_and(|pause| pause.reason == *reason),
+        }
+    }
+}
+
 /// A command for one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -155,9 +179,14 @@ pub enum Command {
     Pause {
         /// Why, for people to read.
         reason: Option<Reason>,
+        /// Else nothing changes.
+        only_if: PauseCondition,
     },
     /// End a pause.
-    Resume,
+    Resume {
+        /// Else nothing changes.
+        only_if: PauseCondition,
+    },
     /// Give the slot of a started run back and restore its place in the queue: its work
     /// certainly did not begin. One that was asked to end meanwhile ends as cancelled.
     Requeue {
@@ -271,7 +300,7 @@ impl Command {
             Self::SetLimit { .. }
             | Self::Unpin
             | Self::Pause { .. }
-            | Self::Resume
+            | Self::Resume { .. }
             | Self::CancelAll { .. }
             | Self::TimeOut { .. }
             | Self::Expire { .. }
@@ -428,6 +457,9 @@ pub enum Outcome {
     Paused {
         /// Whether the repository was paused before.
         before: bool,
+        /// Whether the command's condition held; nothing changed where it did not, or where another word
+        /// was given before an answer that was lost could be found again.
+        accepted: bool,
         /// The runs that the end of the pause starts, in order.
         promoted: Vec<PipelineRunKey>,
     },

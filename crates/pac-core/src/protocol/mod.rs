@@ -15,7 +15,9 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Admitted, Bump, Cancellation, Claim, Command, Death, Ended, Outcome, Which};
+pub use command::{
+    Admitted, Bump, Cancellation, Claim, Command, Death, Ended, Outcome, PauseCondition, Which,
+};
 pub use plan::{Changes, Issuer, Plan};
 pub use recognise::recognise;
 pub use request::{Replaces, RunRequest, SkipIf, Supersedes};

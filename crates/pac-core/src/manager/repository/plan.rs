@@ -262,7 +262,7 @@ fn basis(
         Command::SetLimit { .. } | Command::Unpin => {
             Basis::Limit(Box::new([base.head(), after].map(InForce::of)))
         }
-        Command::Pause { .. } | Command::Resume => {
+        Command::Pause { .. } | Command::Resume { .. } => {
             Basis::Pause(Box::new([base.head(), after].map(reason_of)))
         }
         Command::CancelAll { .. } => Basis::UpTo(base.head().last_ticket),
@@ -353,7 +353,7 @@ fn again(
                 })
             }
         }
-        (Basis::Pause(known), Command::Pause { .. } | Command::Resume) => {
+        (Basis::Pause(known), Command::Pause { .. } | Command::Resume { .. }) => {
             let [was, wanted] = &**known;
             let is = reason_of(now.head());
             if is == *was {
@@ -364,6 +364,7 @@ fn again(
                 // Another word was given since: it holds, whichever came first.
                 Again::Known(Outcome::Paused {
                     before: is.is_some(),
+                    accepted: false,
                     promoted: Vec::new(),
                 })
             }
@@ -484,7 +485,11 @@ fn is_a_change(outcome: &Outcome) -> bool {
         Outcome::Moved { standing, .. } => *standing != Admitted::NotHeld,
         Outcome::Ended { ended, .. } => matches!(ended, Ended::Done | Ended::Asked(_)),
         Outcome::LimitSet { accepted, .. } => *accepted,
-        Outcome::Paused { before, promoted } => !before || !promoted.is_empty(),
+        Outcome::Paused {
+            before,
+            accepted,
+            promoted,
+        } => *accepted && (!before || !promoted.is_empty()),
         Outcome::Swept { affected, promoted } => !(affected.is_empty() && promoted.is_empty()),
         Outcome::Removed(ended) => !ended.is_empty(),
     }
