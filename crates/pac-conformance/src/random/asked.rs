@@ -86,11 +86,11 @@ pub(super) async fn call(
         }
         Deed::Pause { reason, only_if } => {
             let (why, condition) = (reason.map(edge::reason), edge::pause(only_if));
-            let paused = manager.pause_if(key, why, condition).await;
+            let paused = Box::pin(manager.pause_if(key, why, condition)).await;
             (Ask::Pause { reason, only_if }, Seen::Paused(paused))
         }
         Deed::Resume { only_if } => {
-            let resumed = manager.resume_if(key, edge::pause(only_if)).await;
+            let resumed = Box::pin(manager.resume_if(key, edge::pause(only_if))).await;
             (Ask::Resume { only_if }, Seen::Paused(resumed))
         }
         Deed::SetRules { change, claim } => {

@@ -252,11 +252,13 @@ pub(crate) fn any_reason() -> impl Strategy<Value = Option<u8>> {
 }
 
 pub(crate) fn any_pause() -> impl Strategy<Value = Paused> {
-    prop_oneof![
-        4 => Just(Paused::Any),
-        1 => Just(Paused::No),
-        2 => any_reason().prop_map(Paused::For),
-    ]
+    let paused = |number| match number {
+        0..4 => Paused::Any,
+        4 => Paused::No,
+        5 => Paused::For(None),
+        number => Paused::For(Some(number - 6)),
+    };
+    (0..8_u8).prop_map(paused)
 }
 
 pub(crate) fn any_group() -> impl Strategy<Value = Option<u8>> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use proptest::collection::vec;
 use proptest::option;
-use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
 
 use super::deeds::{
     NAMES, Token, any_bump, any_change, any_claim, any_end, any_group, any_pause, any_reason,
@@ -124,7 +124,8 @@ fn one_move() -> impl Strategy<Value = Move> {
     ]
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+/// Boxed: within the other strategies, it would take more of the stack than a test has.
+fn deed() -> BoxedStrategy<Deed> {
     let name = || 0..NAMES;
     let low = (1..=2_u32, any_change()).prop_map(|(limit, change)| Change {
         limit: Some(limit),
@@ -148,6 +149,7 @@ fn deed() -> impl Strategy<Value = Deed> {
             false => Deed::Unpin,
         }),
     ]
+    .boxed()
 }
 
 fn operation() -> impl Strategy<Value = Deed> {
