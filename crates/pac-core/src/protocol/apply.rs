@@ -15,6 +15,7 @@ impl Plan<'_> {
     pub fn apply(&mut self, command: &Command) -> Outcome {
         match command {
             Command::Admit(request) => self.admit(request),
+            Command::MakeWay(request) => self.make_way(request),
             Command::Release {
                 run,
                 uid,

@@ -137,6 +137,10 @@ impl PauseCondition {
 pub enum Command {
     /// Queue a run, and start it when it is first in the queue and the limit admits it.
     Admit(RunRequest),
+    /// End, or ask to end, runs that this request is going to supersede: as many as one commit has room
+    /// for, but for the one whose place it gets. For a manager, before it admits a run that supersedes
+    /// more than that. Changes nothing where the run would not be let in, or has its place already.
+    MakeWay(RunRequest),
     /// A run has ended; its slot is free.
     Release {
         /// The run.
@@ -289,7 +293,9 @@ impl Command {
     #[must_use]
     pub fn run(&self) -> Option<&PipelineRunKey> {
         match self {
-            Self::Admit(request) | Self::Adopt(request) => Some(&request.run),
+            Self::Admit(request) | Self::MakeWay(request) | Self::Adopt(request) => {
+                Some(&request.run)
+            }
             Self::Release { run, .. }
             | Self::Cancel { run, .. }
             | Self::Requeue { run, .. }
@@ -315,7 +321,9 @@ impl Command {
     #[must_use]
     pub fn uid(&self) -> Option<&Uid> {
         match self {
-            Self::Admit(request) | Self::Adopt(request) => Some(&request.uid),
+            Self::Admit(request) | Self::MakeWay(request) | Self::Adopt(request) => {
+                Some(&request.uid)
+            }
             Self::Release { uid, .. }
             | Self::Requeue { uid, .. }
             | Self::Reclaim { uid, .. }
@@ -463,7 +471,7 @@ pub enum Outcome {
         /// The runs that the end of the pause starts, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// The outcome of `Expire`, `Promote`, `CancelAll` and `TimeOut`.
+    /// The outcome of `Expire`, `Promote`, `CancelAll`, `MakeWay` and `TimeOut`.
     Swept {
         /// The runs that ended, were asked to end, or lost their owner, a dead session.
         affected: Vec<PipelineRunKey>,

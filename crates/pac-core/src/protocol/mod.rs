@@ -12,6 +12,7 @@ mod promote;
 mod recognise;
 mod request;
 mod rules;
+mod supersede;
 #[cfg(test)]
 mod tests;
 
