@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test fails by panicking"
 )]
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pac_conformance::faults::{Fault, Faults, Request, When};
-use pac_core::driver::Driver;
+use pac_core::driver::{Driver, Retention};
 use pac_core::manager::{Admission, ConcurrencyManager, ManagerOptions, RepositoryStatus, Turn};
 use pac_core::protocol::{RunRequest, Supersedes};
 use pac_core::state::{EntryState, RepositoryState, RunOutcome, Weight};
@@ -182,4 +183,44 @@ async fn a_run_that_is_not_let_in_ends_nobody() {
     let heavy = of_main("new", Supersedes::All).with_weight(Weight::new(3).unwrap());
     assert!(manager.admit(&web(), heavy).await.is_err());
     assert_eq!(*setting.state().await.head(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_hear_that_they_were_superseded_whichever_manager_has_them() {
+    const MANY: usize = 6_000;
+    // With fewer, those that hear of it from another manager may hear that the run is gone.
+    let retention = Retention::new(Duration::from_secs(60 * 60), MANY);
+    let store: Arc<dyn Driver> = Arc::new(MemoryDriver::new(MemoryOptions {
+        retention,
+        ..MemoryOptions::default()
+    }));
+    let mut managers = Vec::new();
+    for _ in 0..3 {
+        let options = ManagerOptions::default();
+        let manager = ConcurrencyManager::open(Arc::clone(&store), options);
+        managers.push(manager.await.unwrap());
+    }
+    managers[0]
+        .set_limit(&web(), Limit::new(1), None)
+        .await
+        .unwrap();
+    let _runs = managers[0].admit(&web(), durable("runs")).await.unwrap();
+    let mut waiters = Vec::new();
+    for at in 0..MANY {
+        let request = of_main(&format!("old-{at}"), Supersedes::None);
+        let admission = managers[at % 3].admit(&web(), request).await.unwrap();
+        let Admission::Queued(waiter) = admission else {
+            panic!("{admission:?}");
+        };
+        waiters.push(waiter);
+    }
+    let new = of_main("new", Supersedes::Waiting);
+    let _new = managers[1].admit(&web(), new).await.unwrap();
+    for waiter in waiters {
+        let turn = tokio::time::timeout(Duration::from_secs(60), waiter).await;
+        assert!(
+            matches!(turn, Ok(Ok(Turn::Ended(RunOutcome::Superseded)))),
+            "{turn:?}"
+        );
+    }
 }
