@@ -1,7 +1,7 @@
 //! `pac pause` and `pac resume`: nothing is started meanwhile.
 
 use pac_concurrency::{
-    ConcurrencyManager, PauseChange, Paused, PipelineRunKey, Reason, RepositoryKey,
+    ConcurrencyManager, PauseChange, PauseCondition, Paused, PipelineRunKey, Reason, RepositoryKey,
     RepositorySummary, Settings,
 };
 use serde::Serialize;
@@ -17,7 +17,7 @@ const AFTER_PAUSE_HELP: &str = "\
 While a repository is paused nothing is started in it, whatever its limit: what runs goes on, what comes is
 queued in order, and who waits hears that it is paused, and why. Paused again, it gets the new reason.
 
---namespace and --all ask first, and leave those that are paused already as they are. They are for the
+--namespace and --all ask first, and leave those that are paused already as they are, or are by then. They are for the
 repositories that the store knows when they are called: one that comes later is not paused by them.
 
 Exit codes: 1 when the answer was no.";
@@ -128,7 +128,10 @@ impl PauseArgs {
     async fn many(&self, manager: &ConcurrencyManager) -> Result<Exit, Failure> {
         let meant = self.which.list(manager, |one| one.pause.is_none()).await?;
         confirm_many("Pause", &self.which, meant.len(), self.yes)?;
-        let pause = async |one: &RepositoryKey| manager.pause(one, self.reason.clone()).await;
+        let pause = async |one: &RepositoryKey| {
+            let only_if = PauseCondition::NotPaused;
+            manager.pause_if(one, self.reason.clone(), only_if).await
+        };
         let (done, exit) = many::each(meant, pause).await?;
         report(self.output.format, &done, true, &self.why())?;
         Ok(exit)
@@ -173,7 +176,11 @@ impl ResumeArgs {
         };
         let meant = self.which.list(manager, is_meant).await?;
         confirm_many("Resume", &self.which, meant.len(), self.yes)?;
-        let resume = async |one: &RepositoryKey| manager.resume(one).await;
+        let only_if = || match &self.reason {
+            None => PauseCondition::Always,
+            Some(reason) => PauseCondition::PausedFor(Some(reason.clone())),
+        };
+        let resume = async |one: &RepositoryKey| manager.resume_if(one, only_if()).await;
         let (done, exit) = many::each(meant, resume).await?;
         report(self.output.format, &done, false, "")?;
         Ok(exit)
@@ -196,6 +203,12 @@ fn report(
     paused: bool,
     why: &str,
 ) -> Result<(), Failure> {
+    let (done, left): (Vec<_>, Vec<_>) = done.iter().partition(|(_, change)| change.accepted);
+    for (one, _) in left {
+        note(format_args!(
+            "{one} was paused or resumed by somebody else meanwhile: it is left as it is"
+        ));
+    }
     let shapes = done
         .iter()
         .map(|(one, change)| One::of(one, change, paused));

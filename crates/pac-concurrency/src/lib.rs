@@ -122,7 +122,8 @@ pub use pac_core::manager::{
     RunningRun, Slots, Swept, Turn, Update, WaitReason, Waiter,
 };
 pub use pac_core::protocol::{
-    Bump, Cancellation, Claim, Ended, HOLD_GRACE, Replaces, RunRequest, SkipIf, Supersedes, Which,
+    Bump, Cancellation, Claim, Ended, HOLD_GRACE, PauseCondition, Replaces, RunRequest, SkipIf,
+    Supersedes, Which,
 };
 #[cfg(feature = "bench")]
 #[doc(hidden)]

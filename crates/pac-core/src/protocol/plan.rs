@@ -247,6 +247,10 @@ impl<'a> Plan<'a> {
         base.chain(self.overlay.entries())
     }
 
+    pub(super) fn budget(&self) -> usize {
+        self.budget
+    }
+
     pub(super) fn budget_is_spent(&mut self) -> bool {
         let spent = self.overlay.len() >= self.budget;
         self.more |= spent;
