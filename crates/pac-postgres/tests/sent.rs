@@ -10,7 +10,7 @@ use crate::support;
 
 use pac_core::Limit;
 use pac_core::driver::{Driver, RepositoryCommit};
-use pac_core::protocol::{Claim, Command, Issuer, apply};
+use pac_core::protocol::{Claim, Command, Issuer, PauseCondition, apply};
 use pac_core::state::{Owner, RepositoryState, RulesChange, RunOutcome, Weight};
 use pac_postgres::PostgresDriver;
 use support::proxy::Proxy;
@@ -98,7 +98,8 @@ async fn a_policy_is_sent_by_the_commit_that_changes_it_and_stays_until_the_next
     };
     assert_eq!(sent(), (3, 0));
     let reason = Some("maintenance".parse().unwrap());
-    command(&driver, session, &web, &Command::Pause { reason }).await;
+    let only_if = PauseCondition::NotPaused;
+    command(&driver, session, &web, &Command::Pause { reason, only_if }).await;
     assert_eq!(sent(), (4, 1));
     let cancel = |name: &str| Command::cancel(durable(name).run, None);
     command(&driver, session, &web, &cancel("b")).await;
