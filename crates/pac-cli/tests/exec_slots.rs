@@ -243,6 +243,48 @@ fn postgres_an_outage_costs_who_holds_one_of_two_slots_no_more_than_his_place() 
 
 #[cfg(feature = "postgres")]
 #[test]
+fn postgres_who_has_lost_a_slot_and_asks_again_supersedes_nobody_who_came_since() {
+    let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
+    limited(&store);
+    let (up, go) = (store.file("up"), store.file("go"));
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    let script = format!("echo up > {}; {wait}", up.display());
+    let holder = exec(&store, &[GPU], &["--ttl", "60s"], &script);
+    wait_for_text(&up, "up");
+    let group = ["--group", "pr-7", "--supersede", "all"];
+    let older = [&["--ttl", "2s", "--run", "ci/older"], &group[..]].concat();
+    let mut older = exec(&store, &[WEB, GPU], &older, "echo ran");
+    let mut stderr = BufReader::new(older.child().stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("holding ci/web"), "{line}");
+    let newer = ["--ttl", "60s", "--run", "ci/newer", "--group", "pr-7"];
+    let newer = exec(&store, &[WEB], &newer, &wait);
+    servers::eventually("the newer", || store.counts() == (1, 1));
+
+    server.kill_9();
+    while !line.contains("what was held is lost, queueing again") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it goes on");
+    }
+    server.start_again();
+    servers::eventually("the older again", || {
+        let status = store.json(&["status", WEB]);
+        status[0]["running"][0]["run"] == "ci/newer" && status[0]["queued"][0]["run"] == "ci/older"
+    });
+    let status = store.json(&["status", WEB]);
+    assert!(status[0]["running"][0]["asked_at"].is_null(), "{status}");
+    std::fs::write(&go, "").unwrap();
+    for one in [holder, newer, older] {
+        let one = one.wait();
+        assert_eq!(one.code, 0, "{one:?}");
+    }
+    is_left_alone(&store);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
 fn postgres_a_deaf_command_has_ended_before_the_next_one_starts() {
     let link = Link::to(&format!("127.0.0.1:{}", variable("PAC_TEST_POSTGRES")));
     let (port, through) = (variable("PAC_TEST_POSTGRES"), link.port.to_string());

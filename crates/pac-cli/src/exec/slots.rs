@@ -1,5 +1,6 @@
 //! Takes the slots that an invocation asks for, one repository after the other.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,7 @@ pub(super) async fn take(
         manager,
         queue: Queue::new(manager.events()),
         rewinds: manager.health().rewinds,
-        asked: Vec::new(),
+        asked: BTreeSet::new(),
         told: false,
         may_be_named: !around.is_empty(),
         held: Held {
@@ -101,8 +102,8 @@ struct Taking<'a> {
     queue: Queue,
     /// How often the store had gone back in time.
     rewinds: u64,
-    /// The repositories in which the run has been queued before.
-    asked: Vec<RepositoryKey>,
+    /// The repositories in which the run has been admitted before.
+    asked: BTreeSet<RepositoryKey>,
     /// Which limit is in force has been said.
     told: bool,
     /// The slots of the repository that was named first may have names.
@@ -153,7 +154,10 @@ impl Taking<'_> {
         } else {
             patience.deadline
         };
-        let waiter = match patience.ask(self.admit(wanted)).await? {
+        let admitted = patience.ask(self.admit(wanted)).await?;
+        // Asked for once more, it is not the newest of its group any more, also where it never waited.
+        self.asked.insert(repository.clone());
+        let waiter = match admitted {
             Admission::Started(lease) => return Ok(Attempt::Had(lease)),
             Admission::Queued(waiter) => waiter,
             Admission::Finished(outcome) => {
@@ -161,7 +165,6 @@ impl Taking<'_> {
                 return Err(Failure::new(Exit::NoSlot, message).into());
             }
         };
-        self.asked.push(repository.clone());
         self.may_be_named = true;
         let (held, signals) = (&self.held, &mut patience.signals);
         let weight = self.args.weight_of(wanted);

@@ -33,7 +33,7 @@ pub enum Change {
     /// A run took a step. If it took several between two reads, only the last is reported; the
     /// times tell of the others.
     Run(RunChange),
-    /// A limit changed, or a repository is new.
+    /// A limit or its owner changed, or a repository is new.
     Limit {
         /// The repository.
         repository: RepositoryKey,
@@ -115,6 +115,7 @@ pub enum RunStep {
 struct Known {
     version: Version,
     limit: Limit,
+    owner: Option<Owner>,
     pause: Option<Paused>,
 }
 
@@ -123,6 +124,7 @@ impl Known {
         Self {
             version: head.version(),
             limit: head.limit,
+            owner: head.owner(),
             pause: Paused::of(head),
         }
     }
@@ -307,11 +309,12 @@ impl StoreWatch {
         let head = snapshot.head;
         let now = Known::of(&head);
         let before = known.as_ref();
-        if before.is_none_or(|before| before.limit != now.limit) {
+        let same = |before: &Known| (before.limit, before.owner) == (now.limit, now.owner);
+        if !before.is_some_and(same) {
             self.untold.push_back(Change::Limit {
                 repository: repository.clone(),
                 limit: now.limit,
-                owner: head.owner(),
+                owner: now.owner,
             });
         }
         if before.and_then(|before| before.pause.as_ref()) != now.pause.as_ref() {
