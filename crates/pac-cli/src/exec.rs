@@ -185,7 +185,6 @@ impl Args {
                 false => pending().await,
             }
         };
-        let since = Instant::now();
         let over = match Child::start(start) {
             Ok(child) => tokio::select! {
                 over = child.run(held.lost(), held.asked(), expiring, grace, signals) => over,
@@ -212,12 +211,8 @@ impl Args {
                     }
                 }
             }
-            Over::Asked { all } => {
-                let held_for_long = self.max_hold.is_some_and(|most| since.elapsed() >= most);
-                let outcome = match held_for_long {
-                    true => RunOutcome::TimedOut,
-                    false => RunOutcome::Cancelled,
-                };
+            Over::Asked { repository, all } => {
+                let outcome = held.outcome_of_asked(&repository);
                 if let Err(error) = held.release(manager, outcome).await {
                     note(format_args!("{error}; the slot is freed within {ttl:?}"));
                 }

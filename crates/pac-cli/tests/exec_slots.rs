@@ -25,6 +25,7 @@ on_every_store! {
     what_is_held_is_given_back_when_the_rest_is_not_had,
     a_command_that_would_wait_for_itself_is_refused,
     within_the_slot_that_is_held_a_command_runs_at_once,
+    a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store,
 }
 
 const GPU: &str = "shared/gpu";
@@ -203,6 +204,53 @@ fn within_the_slot_that_is_held_a_command_runs_at_once(store: &Store) {
     // Without a slot around it, it takes one as always.
     let alone = exec(store, &[WEB], &["--reentrant"], "echo $PAC_HELD").wait();
     assert!(alone.stdout.starts_with("ci/web=ci/exec-"), "{alone:?}");
+    is_left_alone(store);
+}
+
+fn a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store(store: &Store) {
+    limited(store);
+    // Asked before its time is over, and not at the end of its clearing up.
+    let up = store.file("up");
+    let script = format!(
+        "trap 'sleep 8; exit 0' TERM; echo up > {}; while :; do sleep 0.1; done",
+        up.display()
+    );
+    let patient = ["--run", "ci/early", "--max-hold", "8s", "--ttl", "60s"];
+    let patient = [&patient[..], &["--kill-grace", "15s"]].concat();
+    let early = exec(store, &[WEB], &patient, &script);
+    wait_for_text(&up, "up");
+    assert_eq!(store.run(&["cancel", WEB, "ci/early", "--ask"]).code, 0);
+    let early = early.wait();
+    assert_eq!(early.code, 143, "{early:?}");
+    assert!(early.stderr.contains("ended as cancelled"), "{early:?}");
+
+    // The time counts from the grant, and the command starts when the last slot is had.
+    let other = store.file("other");
+    let script = format!("echo up > {}; sleep 2", other.display());
+    let holder = exec(store, &[GPU], &[], &script);
+    wait_for_text(&other, "up");
+    let late = ["--run", "ci/late", "--max-hold", "8s"];
+    let late = exec(store, &[WEB, GPU], &late, "exec sleep 60").wait();
+    assert_eq!(holder.wait().code, 0);
+    assert_eq!(late.code, 143, "{late:?}");
+    assert!(late.stderr.contains("ended as timed-out"), "{late:?}");
+
+    // It counts while the rest is waited for, too.
+    let (up, go) = (store.file("third"), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.1; done",
+        up.display(),
+        go.display()
+    );
+    let holder = exec(store, &[GPU], &[], &script);
+    wait_for_text(&up, "up");
+    let never = exec(store, &[WEB, GPU], &["--max-hold", "1s"], "true").wait();
+    assert_eq!(never.code, 75, "{never:?}");
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(holder.wait().code, 0);
+    let history = store.json(&["history", WEB]);
+    let ends: Vec<_> = (0..3).map(|at| &history[at]["outcome"]).collect();
+    assert_eq!(ends, ["cancelled", "timed-out", "timed-out"]);
     is_left_alone(store);
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct Args {
 
     /// How long the store lets it hold its slots, by its own clock
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
-    pub(super) max_hold: Option<Duration>,
+    max_hold: Option<Duration>,
 
     /// How long the slot outlives this process if it dies, or the store's silence: 100ms to 24h
     /// [default: concurrency-session-ttl of the settings]

@@ -67,8 +67,9 @@ pub(crate) enum Over {
     Lost(LeaseLoss),
     /// The command was ended before the slot was lost.
     InTime,
-    /// The run was asked to end, so the command was ended.
+    /// The run of this repository was asked to end, so the command was ended.
     Asked {
+        repository: RepositoryKey,
         /// All that belongs to it.
         all: bool,
     },
@@ -157,7 +158,7 @@ impl Child {
                     ));
                     let all = self.end(grace).await;
                     let why = lost.reason().map(|(_, why)| why);
-                    return why.map_or(Over::Asked { all }, Over::Lost);
+                    return why.map_or(Over::Asked { repository, all }, Over::Lost);
                 }
                 // After this process was stopped and resumed, check first whether it still holds
                 // the slot.

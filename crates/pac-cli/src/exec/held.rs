@@ -143,6 +143,16 @@ impl Held {
         select_all(asked).await.0
     }
 
+    /// How the run of a repository ends that was asked to: by the store's clock, since the command may have
+    /// started long after the grant, and ends some time after it was asked.
+    pub(super) fn outcome_of_asked(&self, repository: &RepositoryKey) -> RunOutcome {
+        let mut own = self.own.iter();
+        match own.any(|lease| lease.repository() == repository && lease.is_asked_for_its_time()) {
+            true => RunOutcome::TimedOut,
+            false => RunOutcome::Cancelled,
+        }
+    }
+
     /// The slots that the command runs in.
     pub(super) fn all(&self) -> Vec<HeldSlot> {
         let own = self.own.iter().map(|lease| HeldSlot {

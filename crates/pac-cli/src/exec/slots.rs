@@ -180,9 +180,19 @@ impl Taking<'_> {
                 Ok(Attempt::Again)
             }
             Waited::HeldLost(held, why) => lost_beside(&held, why, repository),
-            Waited::HeldAsked(held) => ended(format!(
-                "the run of {held} was asked to end while {repository} was waited for"
-            )),
+            Waited::HeldAsked(held) => {
+                let all = std::mem::take(&mut self.held);
+                let outcome = all.outcome_of_asked(&held);
+                if let Err(error) = all.release(self.manager, outcome).await {
+                    note(format_args!(
+                        "{error}; what is held is freed with the session"
+                    ));
+                }
+                ended(format!(
+                    "the run of {held} was asked to end while {repository} was waited for; it has ended \
+                     as {outcome}"
+                ))
+            }
             Waited::Turn(Turn::Ended(RunOutcome::Superseded)) => {
                 ended("superseded: a newer run of its group has taken its place".to_owned())
             }
