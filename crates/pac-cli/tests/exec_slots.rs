@@ -26,6 +26,7 @@ on_every_store! {
     a_command_that_would_wait_for_itself_is_refused,
     within_the_slot_that_is_held_a_command_runs_at_once,
     a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store,
+    who_does_not_want_to_wait_is_not_held_up_by_those_whom_it_passes,
 }
 
 const GPU: &str = "shared/gpu";
@@ -252,6 +253,36 @@ fn a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store(store: &Store)
     let ends: Vec<_> = (0..3).map(|at| &history[at]["outcome"]).collect();
     assert_eq!(ends, ["cancelled", "timed-out", "timed-out"]);
     is_left_alone(store);
+}
+
+fn who_does_not_want_to_wait_is_not_held_up_by_those_whom_it_passes(store: &Store) {
+    let limit = |limit: &str| assert_eq!(store.run(&["limit", GPU, limit]).code, 0);
+    limit("3");
+    let (up, go) = (store.file("up"), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.05; done",
+        up.display(),
+        go.display()
+    );
+    let holder = exec(store, &[GPU], &[], &script);
+    wait_for_text(&up, "up");
+    let heavy = exec(store, &["shared/gpu:3"], &[], "true");
+    let waiting = |count| {
+        servers::eventually("those who wait", || store.counts_of(GPU) == (1, count));
+    };
+    waiting(1);
+    let now = |args: &[&str]| exec(store, &[GPU], &[&["--no-wait"], args].concat(), "true").wait();
+    assert_eq!(now(&[]).code, 75, "the heavy one is the next");
+    let urgent = now(&["--priority", "1"]);
+    assert_eq!(urgent.code, 0, "it goes before it: {urgent:?}");
+    limit("2");
+    let passing = now(&[]);
+    assert_eq!(passing.code, 0, "the heavy one is passed over: {passing:?}");
+    limit("3");
+    std::fs::write(&go, "").unwrap();
+    for one in [holder, heavy] {
+        assert_eq!(one.wait().code, 0);
+    }
 }
 
 #[cfg(feature = "postgres")]

@@ -233,7 +233,7 @@ impl Args {
             None => name::unique(wanted.repository.namespace())?,
         };
         let mut request = RunRequest::ephemeral(run, name::uid()?)
-            .with_priority(Priority::new(self.priority))
+            .with_priority(self.priority())
             .with_weight(self.weight_of(wanted))
             .numbered();
         if let Some(group) = &self.group {
@@ -259,6 +259,10 @@ impl Args {
             (_, true) => request.skip_if(SkipIf::Running),
             (false, false) => request,
         })
+    }
+
+    pub(super) fn priority(&self) -> Priority {
+        Priority::new(self.priority)
     }
 
     /// How many slots of a repository it takes.

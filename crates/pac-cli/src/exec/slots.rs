@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pac_concurrency::{
     Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
-    RepositoryKey, RulesChange, RunOutcome, SlotName, Turn,
+    QueuedRun, RepositoryKey, RulesChange, RunOutcome, SlotName, Turn, WaitReason,
 };
 use tokio::time::{Instant, sleep};
 
@@ -256,7 +256,11 @@ impl Taking<'_> {
         }
         let weight = self.args.weight_of(wanted).get();
         let fits = in_force.admits_all(status.slots_taken, weight.into());
-        let may_pass = status.queued.is_empty() || status.rules.backfill.is_some();
+        let is_before = |other: &QueuedRun| {
+            let is_passed_over = matches!(other.reason, WaitReason::TooHeavy { .. });
+            !is_passed_over && other.priority >= self.args.priority()
+        };
+        let may_pass = status.rules.backfill.is_some() || !status.queued.iter().any(is_before);
         if status.pause.is_none() && may_pass && fits {
             return Ok(None);
         }
@@ -298,7 +302,7 @@ fn did_not_run(exit: Exit, error: &Error) -> Failure {
     Failure::new(exit, format!("{error}; the command did not run"))
 }
 
-/// A run that arrived now would wait: others wait or run, or the repository is paused.
+/// A run that arrived now would wait: others wait before it or run, or the repository is paused.
 struct Full(Option<Paused>);
 
 fn ended(how: String) -> Result<Attempt<Lease>, Stop> {
