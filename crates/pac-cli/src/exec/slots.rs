@@ -73,7 +73,7 @@ pub(super) async fn take(
         },
     };
     taking.all(&wanted, patience).await?;
-    taking.held.names = patience.ask(taking.names()).await?;
+    taking.held.names = patience.ask_holding(taking.names()).await?;
     Ok(taking.held)
 }
 
