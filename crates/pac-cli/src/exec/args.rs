@@ -84,7 +84,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = session_ttl)]
     ttl: Option<Duration>,
 
-    /// Between SIGTERM and SIGKILL if the slot is lost, a quarter of the TTL at most
+    /// Between SIGTERM and SIGKILL if the slot is lost, a quarter of the TTL at most, and with --max-hold 20s
     /// [default: a fifth of the TTL, and no more than 10s]
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     kill_grace: Option<Duration>,
@@ -162,7 +162,7 @@ impl Args {
             settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
         }
         let ttl = settings.manager.session_ttl;
-        let grace = grace::kill_grace(self.kill_grace, ttl)?;
+        let grace = grace::kill_grace(self.kill_grace, ttl, self.max_hold.is_some())?;
         if settings.is_in_process() {
             return Err(Failure::new(
                 Exit::Config,
