@@ -211,18 +211,13 @@ impl Args {
                     }
                 }
             }
-            Over::Asked { repository, all } => {
+            Over::Asked { repository } => {
                 let outcome = held.outcome_of_asked(&repository);
                 if let Err(error) = held.release(manager, outcome).await {
                     note(format_args!("{error}; the slot is freed within {ttl:?}"));
                 }
-                let exit = if all {
-                    Exit::AskedToEnd
-                } else {
-                    Exit::LeaseLost
-                };
                 let message = format!("the run was asked to end; it has ended as {outcome}");
-                Err(Failure::new(exit, message))
+                Err(Failure::new(Exit::AskedToEnd, message))
             }
             Over::Lost(why) => Err(lost(why)),
             Over::InTime => Err(Failure::new(

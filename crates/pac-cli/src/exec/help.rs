@@ -40,7 +40,8 @@ lives. --max-hold is kept by the store from when it has its slots: then it is as
 them half a minute later.
 
 Asked to end (`pac cancel --ask`, a run that supersedes it, --max-hold): the command gets SIGTERM, and SIGKILL
-after --kill-grace. The slot is kept until it has ended, and the run ends as cancelled.
+after --kill-grace. The slot is kept until it has ended, also where it cannot be killed, and the run ends as
+cancelled, or as timed-out after --max-hold.
 
 Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command; until it
 starts, they end the waiting for a slot. At a terminal, what is typed (Ctrl-C) reaches the
@@ -56,7 +57,7 @@ started is not), and the next waiter starts within the TTL plus two seconds.
 
 What gets away: signals do not reach a command that changes its user, as by sudo or su, nor one
 that leaves its process group, as by setsid or as daemons do. So neither is ended when the lease is
-lost or `pac` is killed: start them the other way round (`sudo pac exec …`), or let --contain see to
+lost, it is asked to, or `pac` is killed: start them the other way round (`sudo pac exec …`), or let --contain see to
 the second. What could not be ended is told by its process number, and the exit code is 71.
 --contain ends all that descends from the command: when the lease is lost, should `pac` be killed,
 and when the command ends, before the slot is given back. It needs Linux 5.3 and /proc, and no
