@@ -1,8 +1,11 @@
 //! The repositories that a command is for: one, those of a namespace, or all.
 
+use std::cell::Cell;
+
 use futures_util::StreamExt;
+use futures_util::future::ready;
 use futures_util::stream::iter;
-use pac_concurrency::{ConcurrencyManager, Error, RepositoryKey, RepositorySummary};
+use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, RepositorySummary};
 
 use crate::exit::{Exit, Failure};
 use crate::output::note;
@@ -62,29 +65,84 @@ impl Which {
     }
 }
 
+/// What was done to many repositories.
+#[derive(Debug)]
+pub(crate) struct Done<T> {
+    /// Those that it was done to, in the order of their names.
+    pub(crate) done: Vec<(RepositoryKey, T)>,
+    /// How it ended: with the error that kept it from going on, where there was one.
+    pub(crate) ended: Result<Exit, Failure>,
+}
+
 /// Does something to each of the repositories, some at once. One that cannot be understood does not
-/// stop the others.
+/// stop the others; any other error does, once those that are on their way have their answers.
 pub(crate) async fn each<T>(
     repositories: Vec<RepositoryKey>,
     work: impl AsyncFn(&RepositoryKey) -> Result<T, Error>,
-) -> Result<(Vec<(RepositoryKey, T)>, Exit), Failure> {
-    let work = &work;
+) -> Done<T> {
+    let (work, goes_on) = (&work, &Cell::new(true));
     let one = |repository: RepositoryKey| async move {
         let done = work(&repository).await;
+        if done.as_ref().is_err_and(|error| !is_of_one(error)) {
+            goes_on.set(false);
+        }
         (repository, done)
     };
-    let mut working = iter(repositories).map(one).buffered(AT_ONCE);
+    let repositories = iter(repositories).take_while(|_| ready(goes_on.get()));
+    let mut working = repositories.map(one).buffered(AT_ONCE);
     let mut done = Vec::new();
-    let mut exit = Exit::Success;
+    let mut ended = Ok(Exit::Success);
     while let Some((repository, result)) = working.next().await {
         match result {
             Ok(result) => done.push((repository, result)),
-            Err(error) if error.repository().is_some() => {
+            Err(error) if is_of_one(&error) => {
                 note(&error);
-                exit = Failure::from(error).exit();
+                ended = ended.map(|_| Failure::from(error).exit());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => ended = ended.and(Err(error.into())),
         }
     }
-    Ok((done, exit))
+    Done { done, ended }
+}
+
+/// Whether a failure is of one repository, so that the others may be better.
+fn is_of_one(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn asked(kind: ErrorKind) -> (usize, Done<()>) {
+        let names = (100..200).map(|at| format!("ci/r{at}").parse().unwrap());
+        let asked = Cell::new(0);
+        let done = each(names.collect(), async |one| {
+            asked.set(asked.get() + 1);
+            tokio::task::yield_now().await;
+            match one.as_str() {
+                "ci/r103" | "ci/r105" => Err(Error::new(kind, "pause", "no").in_repository(one)),
+                _ => Ok(()),
+            }
+        });
+        let done = done.await;
+        (asked.get(), done)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_goes_away_is_not_asked_for_all_the_others() {
+        let (asked, done) = asked(ErrorKind::Unavailable).await;
+        assert!(asked < 2 * AT_ONCE, "{asked}");
+        assert_eq!(done.done.len(), asked - 2, "what was on its way is told");
+        let ended = done.ended.unwrap_err();
+        assert_eq!(ended.exit(), Exit::StoreUnavailable);
+        assert!(ended.to_string().contains("ci/r103"), "{ended}");
+    }
+
+    #[tokio::test]
+    async fn a_repository_that_cannot_be_understood_does_not_stop_the_others() {
+        let (asked, done) = asked(ErrorKind::Corrupt).await;
+        assert_eq!((asked, done.done.len()), (100, 98));
+        assert_eq!(done.ended.unwrap(), Exit::Internal);
+    }
 }

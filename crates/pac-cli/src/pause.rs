@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, print_result};
 use crate::limit::started;
-use crate::many::{self, Which};
+use crate::many::{self, Done, Which};
 use crate::output::note;
 use crate::store::{self, confirm};
 
@@ -129,9 +129,9 @@ impl PauseArgs {
         let meant = self.which.list(manager, |one| one.pause.is_none()).await?;
         confirm_many("Pause", &self.which, meant.len(), self.yes)?;
         let pause = async |one: &RepositoryKey| manager.pause(one, self.reason.clone()).await;
-        let (done, exit) = many::each(meant, pause).await?;
+        let Done { done, ended } = many::each(meant, pause).await;
         report(self.output.format, &done, true, &self.why())?;
-        Ok(exit)
+        ended
     }
 
     fn why(&self) -> String {
@@ -174,9 +174,9 @@ impl ResumeArgs {
         let meant = self.which.list(manager, is_meant).await?;
         confirm_many("Resume", &self.which, meant.len(), self.yes)?;
         let resume = async |one: &RepositoryKey| manager.resume(one).await;
-        let (done, exit) = many::each(meant, resume).await?;
+        let Done { done, ended } = many::each(meant, resume).await;
         report(self.output.format, &done, false, "")?;
-        Ok(exit)
+        ended
     }
 }
 
