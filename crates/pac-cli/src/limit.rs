@@ -21,7 +21,8 @@ is changed. 0 is no limit: all that waits starts at once, so it asks first where
 start nothing, `pac pause`.
 
 What is set here is pinned: the limit with the rules beside it, until --unpin, against controllers that
-announce a limit and callers that propose one. What they announce meanwhile is in force afterwards.
+announce a limit and callers that propose one. Without N it is the limit in force; where there is none, N is
+needed. What they announce meanwhile is in force afterwards.
 Raising a limit starts who may start now; lowering it evicts nobody.
 
 Exit codes: 1 when the answer was no, or the store knows nothing of a repository whose limit is to be
@@ -144,6 +145,15 @@ impl Args {
         (change != RulesChange::default()).then_some(change)
     }
 
+    fn says_no_limit(&self) -> Failure {
+        let repository = &self.repository;
+        let message = format!(
+            "{repository} has no limit, and what stands beside one is pinned with it: say N, or 0 for \
+             none (`pac limit {repository} N …`)"
+        );
+        Failure::new(Exit::Usage, message)
+    }
+
     fn confirm_no_limit(&self, waiting: usize) -> Result<(), Failure> {
         if waiting == 0 {
             return Ok(());
@@ -173,9 +183,19 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
     let done = store::block_on(store::with_manager(settings, async |manager| {
-        if change.limit == Some(Limit::UNLIMITED) {
-            let waiting = manager.status(repository).await?.queued.len();
-            args.confirm_no_limit(waiting)?;
+        match change.limit {
+            Some(Limit::UNLIMITED) => {
+                let waiting = manager.status(repository).await?.queued.len();
+                args.confirm_no_limit(waiting)?;
+            }
+            Some(_) => {}
+            // What is pinned is pinned together: without N, that there is no limit would be, too.
+            None => {
+                let status = manager.status(repository).await?;
+                if status.limit == Limit::UNLIMITED && status.owner != Some(Owner::Pinned) {
+                    return Err(args.says_no_limit());
+                }
+            }
         }
         let pinned = manager.set_rules(repository, change.clone(), Claim::Pin);
         Ok(pinned.await?)

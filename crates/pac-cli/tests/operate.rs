@@ -173,6 +173,15 @@ fn a_pinned_limit_holds_until_it_is_taken_back(store: &Store) {
         let refused = store.run(&[&["limit", WEB], wrong].concat());
         assert_eq!(refused.code, 2, "{wrong:?}: {refused:?}");
     }
+    // That there is no limit is not pinned by the way.
+    let unsaid = store.run(&["limit", "ci/new", "--max-queued", "5"]);
+    assert_eq!(unsaid.code, 2, "{unsaid:?}");
+    assert!(unsaid.stderr.contains("say N, or 0 for none"), "{unsaid:?}");
+    assert_eq!(store.run(&["limit", "ci/new"]).code, 1, "nothing was set");
+    for said in [&["0", "--max-queued", "5"][..], &["--max-queued", "6"]] {
+        let set = store.run(&[&["limit", "ci/new"], said].concat());
+        assert_eq!(set.code, 0, "{set:?}");
+    }
 }
 
 fn a_proposed_limit_gives_way_and_says_so_once(store: &Store) {
