@@ -196,6 +196,17 @@ fn a_proposed_limit_gives_way_and_says_so_once(store: &Store) {
     assert!(pinned.stderr.contains(told), "{pinned:?}");
     let_go(store);
     assert_eq!(holder.wait().code, 0);
+
+    // Another one that comes while it waits is told when it starts.
+    store.run(&["pause", WEB]);
+    let waits = store.exec(&["-l", "3"], "true");
+    store.wait_for_counts(0, 1);
+    limited(store, "5");
+    store.run(&["resume", WEB]);
+    let waits = waits.wait();
+    assert_eq!(waits.code, 0, "{waits:?}");
+    let told = "is 5, pinned by an operator; --limit 3 is not in force";
+    assert_eq!(waits.stderr.matches(told).count(), 1, "{waits:?}");
 }
 
 fn a_heavy_run_takes_its_slots_at_once_and_knows_them(store: &Store) {

@@ -1,7 +1,6 @@
 //! Takes the slots that an invocation asks for, one repository after the other.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,7 +72,8 @@ pub(super) async fn take(
         },
     };
     taking.all(&wanted, patience).await?;
-    taking.held.names = patience.ask_holding(taking.names()).await?;
+    let names = patience.ask_holding(taking.names()).await?;
+    taking.held.names = names;
     Ok(taking.held)
 }
 
@@ -104,7 +104,7 @@ struct Taking<'a> {
     rewinds: u64,
     /// The repositories in which the run has been admitted before.
     asked: BTreeSet<RepositoryKey>,
-    /// Which limit is in force has been said.
+    /// That another limit is in force has been said.
     told: bool,
     /// The slots of the repository that was named first may have names.
     may_be_named: bool,
@@ -159,7 +159,12 @@ impl Taking<'_> {
         self.asked.insert(repository.clone());
         let waiter = match admitted {
             Admission::Started(lease) => return Ok(Attempt::Had(lease)),
-            Admission::Queued(waiter) => waiter,
+            Admission::Queued(waiter) => {
+                if let Some(queue) = waiter.queue() {
+                    self.compare_limit(repository, queue.limit, queue.owner);
+                }
+                waiter
+            }
             Admission::Finished(outcome) => {
                 let message = format!("the run {outcome} before");
                 return Err(Failure::new(Exit::NoSlot, message).into());
@@ -239,14 +244,9 @@ impl Taking<'_> {
                 let rules = RulesChange::limit(limit);
                 let proposed = self.manager.set_rules(repository, rules, Claim::Propose);
                 let proposed = proposed.await?;
-                if proposed.limit != limit {
-                    self.tell(format_args!(
-                        "the limit of {repository} is {}, {}; --limit {limit} is not in force",
-                        proposed.limit,
-                        set_by(proposed.owner)
-                    ));
-                } else if status.owner.is_some() {
-                    self.tell(format_args!(
+                self.compare_limit(repository, proposed.limit, proposed.owner);
+                if proposed.limit == limit && status.owner.is_some() {
+                    note(format_args!(
                         "the limit of {repository} was {in_force} and is {limit} now"
                     ));
                 }
@@ -267,12 +267,17 @@ impl Taking<'_> {
         Ok(Some(Full(status.pause)))
     }
 
-    /// Says once which limit is in force.
-    fn tell(&mut self, which: impl Display) {
-        if !self.told {
-            note(which);
+    /// Says so once where another limit than the one that was asked for is in force: it was announced or pinned,
+    /// or the run came into the queue after another proposal.
+    fn compare_limit(&mut self, repository: &RepositoryKey, limit: Limit, owner: Option<Owner>) {
+        let asked = self.args.limit.map(Limit::new);
+        if let Some(asked) = asked.filter(|asked| *asked != limit && !self.told) {
+            self.told = true;
+            note(format_args!(
+                "the limit of {repository} is {limit}, {}; --limit {asked} is not in force",
+                set_by(owner)
+            ));
         }
-        self.told = true;
     }
 
     /// Asks for a slot. After a lost place this is never refused for what the run had before: the
@@ -289,12 +294,24 @@ impl Taking<'_> {
         })
     }
 
-    /// The names of the slots of the repository that was named first.
-    async fn names(&self) -> Result<Option<Arc<[SlotName]>>, Error> {
-        match self.args.first() {
-            Some(first) if self.may_be_named => Ok(self.manager.status(first).await?.rules.slots),
-            _ => Ok(None),
+    /// Reads what is to be told of the repository that was named first: the names of its slots, and whether
+    /// the limit that was asked for is in force, since between the proposal and the admission another one may
+    /// have come.
+    async fn names(&mut self) -> Result<Option<Arc<[SlotName]>>, Error> {
+        let Some(first) = self.args.first() else {
+            return Ok(None);
+        };
+        if !self.may_be_named && self.args.limit.is_none() {
+            return Ok(None);
         }
+        let status = match self.manager.status(first).await {
+            Ok(status) => status,
+            Err(error) if self.may_be_named => return Err(error),
+            // The slot is had, and the command needs nothing of this.
+            Err(_) => return Ok(None),
+        };
+        self.compare_limit(first, status.limit, status.owner);
+        Ok(status.rules.slots)
     }
 }
 
