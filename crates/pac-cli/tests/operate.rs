@@ -348,7 +348,7 @@ fn a_full_queue_and_a_run_that_is_skipped_have_codes_of_their_own(store: &Store)
     assert_eq!(skipped.code, 75, "{skipped:?}");
     let full = store.exec(&["--run", "ci/refused"], &script).wait();
     assert_eq!(full.code, 76, "{full:?}");
-    assert!(full.stderr.contains("1 runs wait already"), "{full:?}");
+    assert!(full.stderr.contains("1 waiting already"), "{full:?}");
     let named = store.exec(&["--run", "ci/holds"], &script).wait();
     assert_eq!(named.code, 73, "{named:?}");
     assert_eq!(read(&ran), "");

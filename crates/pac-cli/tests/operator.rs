@@ -289,6 +289,8 @@ fn a_slot_is_released_with_its_token_or_by_force(store: &Store) {
     let asked = release(&["ci/r1", "--force"]);
     assert_eq!(asked.code, 2, "nobody is there to be asked");
     assert!(asked.stderr.contains("say --yes"), "{asked:?}");
+    let this = format!("#{} holds with token", std::process::id());
+    assert!(asked.stderr.contains(&this), "by its process: {asked:?}");
     let forced = store.json(&[
         "release",
         WEB,

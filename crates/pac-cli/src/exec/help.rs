@@ -5,7 +5,7 @@ The command's standard streams are its own. In its environment it finds, beside 
 `pac`,
   PAC_REPOSITORY     NS/NAME of the repository
   PAC_RUN            NS/NAME of the run that holds the slot
-  PAC_LEASE          the session that holds it, as `pac status` shows it
+  PAC_LEASE          the session that holds it, as `pac status --output json` shows it
   PAC_FENCING_TOKEN  a number that grows with every grant of the repository: hand it to
                      what the command writes to, and have smaller ones refused there
   PAC_SLOT           the numbers of its slots, from 0 on, with commas between: the smallest that

@@ -1,12 +1,13 @@
 //! Takes the slots that an invocation asks for, one repository after the other.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
     Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
-    QueuedRun, RepositoryKey, RulesChange, RunOutcome, SlotName, Turn, WaitReason,
+    QueuedRun, RepositoryKey, RulesChange, RunOutcome, RunStatus, SlotName, Turn, WaitReason,
 };
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +18,7 @@ use super::queue::{Queue, Waited};
 use crate::exit::{Exit, Failure};
 use crate::limit::rules::set_by;
 use crate::output::note;
+use crate::process::named;
 
 /// Between two looks whether there is a session again.
 const LOOK: Duration = Duration::from_millis(100);
@@ -286,12 +288,41 @@ impl Taking<'_> {
         let repository = &wanted.repository;
         let again = self.asked.contains(repository);
         let request = self.args.request(wanted, again)?;
-        let admitted = self.manager.admit(repository, request).await;
-        admitted.map_err(|error| match error.kind() {
+        let error = match self.manager.admit(repository, request).await {
+            Ok(admission) => return Ok(admission),
+            Err(error) => error,
+        };
+        Err(match error.kind() {
             ErrorKind::Skipped => did_not_run(Exit::NoSlot, &error),
-            ErrorKind::QueueFull => did_not_run(Exit::QueueFull, &error),
+            ErrorKind::QueueFull => {
+                let message = format!("{error}, or see `pac limit {repository}`");
+                did_not_run(Exit::QueueFull, message)
+            }
+            ErrorKind::NameInUse => self.name_in_use(repository, error).await,
             _ => error.into(),
         })
+    }
+
+    /// Another live run has the name: says whose it is.
+    async fn name_in_use(&self, repository: &RepositoryKey, error: Error) -> Failure {
+        let Some(run) = &self.args.run else {
+            return error.into();
+        };
+        let session = match self.manager.run_status(repository, run).await {
+            Ok(RunStatus::Started(run)) => Some(run.session),
+            Ok(RunStatus::Queued(run)) => run.owner,
+            // It has just ended, or the store does not tell.
+            _ => None,
+        };
+        let Some(session) = session else {
+            return error.into();
+        };
+        let holder = named(self.manager, session).await;
+        let message = format!(
+            "{run} is in use in {repository}, by {holder}: choose another name, or wait until that run \
+             has ended"
+        );
+        did_not_run(Exit::NameInUse, message)
     }
 
     /// Reads what is to be told of the repository that was named first: the names of its slots, and whether
@@ -315,8 +346,8 @@ impl Taking<'_> {
     }
 }
 
-fn did_not_run(exit: Exit, error: &Error) -> Failure {
-    Failure::new(exit, format!("{error}; the command did not run"))
+fn did_not_run(exit: Exit, why: impl Display) -> Failure {
+    Failure::new(exit, format!("{why}; the command did not run"))
 }
 
 /// A run that arrived now would wait: others wait before it or run, or the repository is paused.
