@@ -162,9 +162,10 @@ fn a_command_that_would_wait_for_itself_is_refused(store: &Store) {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
     // Two that take them in another order would wait for each other.
-    let script = "$INNER -- true; echo $?; $INNER --wait-timeout 60s -- true; echo $?";
+    let script = "$INNER -- true; echo $?; $INNER --wait-timeout 60s -- true; echo $?; \
+                  $INNER --max-wait 60s -- true; echo $?";
     let refused = nested(store, &[GPU], script);
-    assert_eq!(refused.stdout, "2\n0\n", "{refused:?}");
+    assert_eq!(refused.stdout, "2\n0\n0\n", "{refused:?}");
     assert!(refused.stderr.contains("name both in one"), "{refused:?}");
     // The variable that outlives its command says nothing.
     let held = nested(store, &[WEB], "echo $PAC_HELD");
@@ -202,6 +203,14 @@ fn within_the_slot_that_is_held_a_command_runs_at_once(store: &Store) {
         panic!("{ran:?}");
     };
     assert_eq!(inner, format!("ci/web {outer}"));
+    // It has no more slots than there are around it.
+    let heavier = nested(
+        store,
+        &[WEB],
+        "$INNER --weight 2 --reentrant -- true; echo $?",
+    );
+    assert_eq!(heavier.stdout, "2\n", "{heavier:?}");
+    assert!(heavier.stderr.contains("cannot have 2"), "{heavier:?}");
     // Without a slot around it, it takes one as always.
     let alone = exec(store, &[WEB], &["--reentrant"], "echo $PAC_HELD").wait();
     assert!(alone.stdout.starts_with("ci/web=ci/exec-"), "{alone:?}");

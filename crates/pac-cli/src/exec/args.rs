@@ -89,7 +89,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     kill_grace: Option<Duration>,
 
-    /// Inside a command that holds a slot of the same repository, run within that slot
+    /// Inside a command that holds a slot of the same repository, run within that slot, as long as the
+    /// outer one holds it: what else is said of such a repository has no effect
     #[arg(long)]
     pub(super) reentrant: bool,
 
@@ -272,7 +273,7 @@ impl Args {
 
     /// Whether it waits for a slot for as long as it takes.
     pub(super) fn waits_without_end(&self) -> bool {
-        !self.no_wait && self.wait_timeout.is_none()
+        !self.no_wait && self.wait_timeout.is_none() && self.max_wait.is_none()
     }
 
     /// The repository that was named first.

@@ -1,6 +1,6 @@
 //! What a command finds in its environment of the slots that it runs in.
 
-use pac_concurrency::{RepositoryKey, SessionId, SlotName};
+use pac_concurrency::{RepositoryKey, SessionId, SlotName, Weight};
 
 use super::held::{HELD, Slot};
 
@@ -66,6 +66,7 @@ pub(super) struct HeldSlot {
     pub(super) slot: Slot,
     /// The session that holds them.
     pub(super) session: SessionId,
+    pub(super) weight: Weight,
     pub(super) numbers: Vec<u32>,
 }
 
@@ -84,6 +85,7 @@ mod tests {
         let slot: Slot = "ci/web=ci/a#7".parse().unwrap();
         let held = [HeldSlot {
             session: SessionId::new(3),
+            weight: Weight::ONE,
             numbers: vec![0, 2],
             slot,
         }];

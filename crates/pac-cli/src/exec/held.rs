@@ -102,6 +102,7 @@ pub(super) async fn still_held(
                 held.push(HeldSlot {
                     slot: slot.clone(),
                     session: run.session,
+                    weight: run.terms.weight,
                     numbers: run.terms.slots,
                 });
             }
@@ -158,6 +159,7 @@ impl Held {
         let own = self.own.iter().map(|lease| HeldSlot {
             slot: Slot::of(lease),
             session: lease.session(),
+            weight: lease.weight(),
             numbers: lease.slots().to_vec(),
         });
         self.around.iter().cloned().chain(own).collect()

@@ -22,7 +22,8 @@ they are given, so that of those who name all that they need nobody waits for on
 are given back when one is not had. What is held is said while the rest is waited for.
 A `pac exec` inside a command that holds a slot of the same repository could wait for itself, and is
 refused; so is one that waits without end for a repository whose name comes before one that is held.
-With --reentrant it runs within the slots that are held, if the store says so when it starts. What has
+With --reentrant it runs within the slots that are held, if the store says so when it starts, and cannot have more
+of them; --run, --limit, --priority, --max-hold and the like say nothing of those. What has
 slots of its own inside another `pac exec` has a process group of its own: say --contain to the outer
 one, so that it ends with it in any case.
 

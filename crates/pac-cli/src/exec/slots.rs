@@ -8,6 +8,7 @@ use std::time::Duration;
 use pac_concurrency::{
     Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
     QueuedRun, RepositoryKey, RulesChange, RunOutcome, RunStatus, SlotName, Turn, WaitReason,
+    Weight,
 };
 use tokio::time::{Instant, sleep};
 
@@ -46,7 +47,12 @@ pub(super) async fn take(
     for one in &args.wanted {
         match slot_of(&one.repository) {
             None => wanted.push(one),
-            Some(_) if args.reentrant => {}
+            Some(held) if args.reentrant => match args.weight_of(one) {
+                asked if asked > held.weight => {
+                    return Err(heavier_than_it_is(&held.slot, held.weight, asked).into());
+                }
+                _ => {}
+            },
             Some(held) => return Err(within_itself(&held.slot).into()),
         }
     }
@@ -89,11 +95,20 @@ fn within_itself(slot: &Slot) -> Failure {
     Failure::new(Exit::Usage, message)
 }
 
+fn heavier_than_it_is(slot: &Slot, held: Weight, asked: Weight) -> Failure {
+    let message = format!(
+        "this command runs in {held} of the slots of {}, those of {}, and --reentrant runs within them: it \
+         cannot have {asked}; have the outer `pac exec` take as many",
+        slot.repository, slot.run
+    );
+    Failure::new(Exit::Usage, message)
+}
+
 fn out_of_order(wanted: &RepositoryKey, held: &RepositoryKey) -> Failure {
     let message = format!(
         "this command runs in a slot of {held}, and slots are taken in the order of their names: \
          one that holds {wanted} and waits for {held} would wait for this one, and this one for \
-         it; name both in one `pac exec`, or say --wait-timeout"
+         it; name both in one `pac exec`, or say --wait-timeout or --max-wait"
     );
     Failure::new(Exit::Usage, message)
 }
