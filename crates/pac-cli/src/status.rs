@@ -28,7 +28,7 @@ use crate::terms::{PauseShape, TermsShape};
 use crate::time::{now, rfc3339};
 use crate::why;
 use cluster::{ClusterArgs, Origins};
-use rows::{heading, queued, running, slot_names};
+use rows::{heading, names_of, queued, running};
 
 /// Repositories per page of the list.
 const PAGE: usize = 500;
@@ -218,7 +218,7 @@ impl<'a> Shape<'a> {
             process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
             terms: TermsShape::of(&run.terms),
-            slot_names: slot_names(run, &status.rules).collect(),
+            slot_names: names_of(run, &status.rules),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
         });

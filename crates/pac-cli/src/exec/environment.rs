@@ -3,6 +3,7 @@
 use pac_concurrency::{RepositoryKey, SessionId, SlotName, Weight};
 
 use super::held::{HELD, Slot};
+use crate::terms::slot_names;
 
 /// What is changed of this process's own environment.
 #[derive(Debug, Default)]
@@ -46,13 +47,8 @@ impl Environment {
             ("PAC_FENCING_TOKEN", held.slot.token().to_string()),
             ("PAC_SLOT", numbers.join(",")),
         ]);
-        let named = held.numbers.iter().map(|number| {
-            let at = usize::try_from(*number).ok()?;
-            names.get(at).map(SlotName::as_str)
-        });
-        if let Some(named) = named.collect::<Option<Vec<_>>>()
-            && !named.is_empty()
-        {
+        let named = slot_names(&held.numbers, names);
+        if !named.is_empty() {
             told.set.push((NAMES, named.join(",")));
             told.taken_out = &[];
         }
