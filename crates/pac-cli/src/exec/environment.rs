@@ -14,6 +14,7 @@ pub(crate) struct Environment {
     pub(crate) taken_out: &'static [&'static str],
 }
 
+const NUMBERS: &str = "PAC_SLOT";
 const NAMES: &str = "PAC_SLOT_NAME";
 
 /// Nothing is changed.
@@ -33,7 +34,7 @@ impl Environment {
         let listed: Vec<_> = slots.iter().map(|held| held.slot.to_string()).collect();
         let mut told = Self {
             set: vec![(HELD, listed.join(" "))],
-            taken_out: &[NAMES],
+            taken_out: &[NUMBERS, NAMES],
         };
         let is_first = |held: &&HeldSlot| Some(&held.slot.repository) == first;
         let Some(held) = slots.iter().find(is_first) else {
@@ -45,8 +46,11 @@ impl Environment {
             ("PAC_RUN", held.slot.run.to_string()),
             ("PAC_LEASE", held.session.to_string()),
             ("PAC_FENCING_TOKEN", held.slot.token().to_string()),
-            ("PAC_SLOT", numbers.join(",")),
         ]);
+        if !numbers.is_empty() {
+            told.set.push((NUMBERS, numbers.join(",")));
+            told.taken_out = &[NAMES];
+        }
         let named = slot_names(&held.numbers, names);
         if !named.is_empty() {
             told.set.push((NAMES, named.join(",")));
@@ -94,5 +98,14 @@ mod tests {
         let told = Environment::of(&held, Some(&first), &names[..2]);
         assert_eq!(value(&told, NAMES), None, "the last has no name");
         assert_eq!(told.taken_out, [NAMES]);
+
+        // Of many slots no numbers are told: then not those of a command around it either.
+        let held = [HeldSlot {
+            numbers: Vec::new(),
+            ..held[0].clone()
+        }];
+        let told = Environment::of(&held, Some(&first), &names);
+        assert_eq!(value(&told, NUMBERS), None);
+        assert_eq!(told.taken_out, [NUMBERS, NAMES]);
     }
 }

@@ -9,7 +9,8 @@ The command's standard streams are its own. In its environment it finds, beside 
   PAC_FENCING_TOKEN  a number that grows with every grant of the repository: hand it to
                      what the command writes to, and have smaller ones refused there
   PAC_SLOT           the numbers of its slots, from 0 on, with commas between: the smallest that
-                     were free, so that devices, ports or accounts can be shared by number
+                     were free, so that devices, ports or accounts can be shared by number; not
+                     set where it takes more than 256
   PAC_SLOT_NAME      their names, where the repository names its slots (`pac limit --slots`)
   PAC_HELD           all slots that it runs in, as NS/NAME=NS/RUN#TOKEN with spaces between;
                      those above are of the repository that was named first
