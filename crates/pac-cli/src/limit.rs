@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use pac_concurrency::{
-    Claim, ConcurrencyManager, Limit, LimitChange, Owner, PipelineRunKey, RepositoryKey, Rules,
+    Claim, Limit, LimitChange, Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, Rules,
     RulesChange, Settings, SlotName,
 };
 use serde::Serialize;
@@ -17,7 +17,8 @@ use crate::store::{self, confirm};
 
 const AFTER_HELP: &str = "\
 Without N and options the rules in force are shown, who has set them, and what is beneath a pin; nothing
-is changed. 0 is no limit: all that waits starts at once, so it asks first where something waits. To
+is changed. 0 is no limit: all that waits starts at once, so it asks first where something waits; so does
+--unpin where there is no limit beneath. In a repository that is paused nothing starts, and it does not ask. To
 start nothing, `pac pause`.
 
 What is set here is pinned: the limit with the rules beside it, until --unpin, against controllers that
@@ -154,12 +155,14 @@ impl Args {
         Failure::new(Exit::Usage, message)
     }
 
-    fn confirm_no_limit(&self, waiting: usize) -> Result<(), Failure> {
-        if waiting == 0 {
+    /// Asks before all that waits is started, because of `why`. Under a pause nothing is.
+    fn confirm_no_limit(&self, why: &str, status: &RepositoryStatus) -> Result<(), Failure> {
+        let waiting = status.queued.len();
+        if waiting == 0 || status.pause.is_some() {
             return Ok(());
         }
         let question = format!(
-            "0 is no limit: start what waits in {} ({waiting}), and all that comes?",
+            "{why}: start what waits in {} ({waiting}), and all that comes?",
             self.repository
         );
         confirm(&question, self.yes)
@@ -183,19 +186,15 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
     let done = store::block_on(store::with_manager(settings, async |manager| {
+        let status = manager.status(repository).await?;
         match change.limit {
-            Some(Limit::UNLIMITED) => {
-                let waiting = manager.status(repository).await?.queued.len();
-                args.confirm_no_limit(waiting)?;
-            }
+            Some(Limit::UNLIMITED) => args.confirm_no_limit("0 is no limit", &status)?,
             Some(_) => {}
             // What is pinned is pinned together: without N, that there is no limit would be, too.
-            None => {
-                let status = manager.status(repository).await?;
-                if status.limit == Limit::UNLIMITED && status.owner != Some(Owner::Pinned) {
-                    return Err(args.says_no_limit());
-                }
+            None if status.limit == Limit::UNLIMITED && status.owner != Some(Owner::Pinned) => {
+                return Err(args.says_no_limit());
             }
+            None => {}
         }
         let pinned = manager.set_rules(repository, change.clone(), Claim::Pin);
         Ok(pinned.await?)
@@ -211,7 +210,7 @@ fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, F
 fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
     let done = store::block_on(store::with_manager(settings, async |manager| {
-        args.confirm_unpinned(manager).await?;
+        args.confirm_unpinned(&manager.status(repository).await?)?;
         Ok(manager.unpin(repository).await?)
     }))?;
     let shape = Shape::of(repository, &done, Some(done.accepted));
@@ -229,12 +228,11 @@ fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 
 impl Args {
     /// Asks where nothing is beneath the pin that would hold back what waits.
-    async fn confirm_unpinned(&self, manager: &ConcurrencyManager) -> Result<(), Failure> {
-        let status = manager.status(&self.repository).await?;
-        let beneath = status.beneath.map(|(rules, _)| rules.limit);
+    fn confirm_unpinned(&self, status: &RepositoryStatus) -> Result<(), Failure> {
+        let beneath = status.beneath.as_ref().map(|(rules, _)| rules.limit);
         let pinned = status.owner == Some(Owner::Pinned);
         if pinned && beneath.unwrap_or(Limit::UNLIMITED) == Limit::UNLIMITED {
-            self.confirm_no_limit(status.queued.len())?;
+            self.confirm_no_limit("there is no limit beneath the pin", status)?;
         }
         Ok(())
     }

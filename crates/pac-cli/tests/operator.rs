@@ -257,6 +257,18 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
         set.stdout,
         "the limit of ci/web is none (pinned); started: ci/r2\n"
     );
+
+    // What was pinned to hold everything back is taken back, and nothing is beneath.
+    controller.limit("ci/other", 0);
+    store.run(&["limit", "ci/other", "1"]);
+    controller.admit("ci/other", "o", 2);
+    let asked = store.run(&["limit", "ci/other", "--unpin"]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    let question = "no limit beneath the pin: start what waits in ci/other (1)";
+    assert!(asked.stderr.contains(question), "{asked:?}");
+    store.run(&["pause", "ci/other"]);
+    let paused = store.run(&["limit", "ci/other", "--unpin"]);
+    assert_eq!(paused.code, 0, "nothing starts: {paused:?}");
 }
 
 fn a_slot_is_released_with_its_token_or_by_force(store: &Store) {
