@@ -98,19 +98,18 @@ fn names(text: &str) -> Result<OrNone<Arc<[SlotName]>>, String> {
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,
-    limit: u32,
-    owner: Option<&'static str>,
+    #[serde(flatten)]
+    in_force: rules::RulesShape<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unpinned: Option<bool>,
     promoted: Vec<&'a str>,
 }
 
 impl<'a> Shape<'a> {
-    fn of(repository: &'a RepositoryKey, done: &'a LimitChange, unpinned: Option<bool>) -> Self {
+    fn of(status: &'a RepositoryStatus, done: &'a LimitChange, unpinned: Option<bool>) -> Self {
         Self {
-            repository: repository.as_str(),
-            limit: done.limit.get().unwrap_or(0),
-            owner: done.owner.map(Owner::as_str),
+            repository: status.repository.as_str(),
+            in_force: rules::RulesShape::in_force(status),
             unpinned,
             promoted: done.promoted.iter().map(PipelineRunKey::as_str).collect(),
         }
@@ -185,7 +184,7 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 
 fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
-    let done = store::block_on(store::with_manager(settings, async |manager| {
+    let (done, status) = store::block_on(store::with_manager(settings, async |manager| {
         let status = manager.status(repository).await?;
         match change.limit {
             Some(Limit::UNLIMITED) => args.confirm_no_limit("0 is no limit", &status)?,
@@ -197,11 +196,12 @@ fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, F
             None => {}
         }
         let pinned = manager.set_rules(repository, change.clone(), Claim::Pin);
-        Ok(pinned.await?)
+        let done = pinned.await?;
+        Ok((done, manager.status(repository).await?))
     }))?;
     let mut parts = vec![rules::limit_is(repository, done.limit, done.owner)];
     parts.extend(rules::beside(&change.apply(&Rules::default())));
-    let shape = Shape::of(repository, &done, None);
+    let shape = Shape::of(&status, &done, None);
     let sentence = format!("{}{}", parts.join("; "), started(&shape.promoted));
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)
@@ -209,11 +209,12 @@ fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, F
 
 fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
-    let done = store::block_on(store::with_manager(settings, async |manager| {
+    let (done, status) = store::block_on(store::with_manager(settings, async |manager| {
         args.confirm_unpinned(&manager.status(repository).await?)?;
-        Ok(manager.unpin(repository).await?)
+        let done = manager.unpin(repository).await?;
+        Ok((done, manager.status(repository).await?))
     }))?;
-    let shape = Shape::of(repository, &done, Some(done.accepted));
+    let shape = Shape::of(&status, &done, Some(done.accepted));
     let limit = format!("{}, {}", done.limit, rules::set_by(done.owner));
     let sentence = match done.accepted {
         true => format!(

@@ -72,6 +72,8 @@ pub(crate) struct ResumeArgs {
 struct One<'a> {
     repository: &'a str,
     paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     before: bool,
     promoted: Vec<&'a str>,
 }
@@ -84,10 +86,16 @@ struct Many<'a> {
 }
 
 impl<'a> One<'a> {
-    fn of(repository: &'a RepositoryKey, change: &'a PauseChange, paused: bool) -> Self {
+    fn of(
+        repository: &'a RepositoryKey,
+        change: &'a PauseChange,
+        paused: bool,
+        reason: Option<&'a Reason>,
+    ) -> Self {
         Self {
             repository: repository.as_str(),
             paused,
+            reason: reason.map(Reason::as_str),
             before: change.before,
             promoted: change.promoted.iter().map(PipelineRunKey::as_str).collect(),
         }
@@ -119,8 +127,11 @@ impl PauseArgs {
         }
         let change = manager.pause(repository, self.reason.clone()).await?;
         let already = if change.before { " already" } else { "" };
-        let sentence = format!("{repository} is paused{already}{}", self.why());
-        let shape = One::of(repository, &change, true);
+        let sentence = format!(
+            "{repository} is paused{already}{}",
+            why(self.reason.as_ref())
+        );
+        let shape = One::of(repository, &change, true, self.reason.as_ref());
         print_result(self.output.format, &sentence, &shape)?;
         Ok(Exit::Success)
     }
@@ -130,14 +141,13 @@ impl PauseArgs {
         confirm_many("Pause", &self.which, meant.len(), self.yes)?;
         let pause = async |one: &RepositoryKey| manager.pause(one, self.reason.clone()).await;
         let Done { done, ended } = many::each(meant, pause).await;
-        report(self.output.format, &done, true, &self.why())?;
+        report(self.output.format, &done, true, self.reason.as_ref())?;
         ended
     }
+}
 
-    fn why(&self) -> String {
-        let reason = self.reason.as_ref();
-        reason.map_or_else(String::new, |reason| format!(": {reason}"))
-    }
+fn why(reason: Option<&Reason>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// Resumes.
@@ -157,7 +167,7 @@ impl ResumeArgs {
         repository: &RepositoryKey,
     ) -> Result<Exit, Failure> {
         let change = manager.resume(repository).await?;
-        let shape = One::of(repository, &change, false);
+        let shape = One::of(repository, &change, false, None);
         let sentence = match change.before {
             true => format!("{repository} goes on{}", started(&shape.promoted)),
             false => format!("{repository} was not paused"),
@@ -175,7 +185,7 @@ impl ResumeArgs {
         confirm_many("Resume", &self.which, meant.len(), self.yes)?;
         let resume = async |one: &RepositoryKey| manager.resume(one).await;
         let Done { done, ended } = many::each(meant, resume).await;
-        report(self.output.format, &done, false, "")?;
+        report(self.output.format, &done, false, None)?;
         ended
     }
 }
@@ -194,11 +204,11 @@ fn report(
     format: Format,
     done: &[(RepositoryKey, PauseChange)],
     paused: bool,
-    why: &str,
+    reason: Option<&Reason>,
 ) -> Result<(), Failure> {
     let shapes = done
         .iter()
-        .map(|(one, change)| One::of(one, change, paused));
+        .map(|(one, change)| One::of(one, change, paused, reason));
     let shape = Many {
         paused,
         repositories: shapes.collect(),
@@ -206,7 +216,7 @@ fn report(
     let promoted: usize = done.iter().map(|(_, change)| change.promoted.len()).sum();
     let count = repositories(done.len());
     let sentence = match (paused, promoted) {
-        (true, _) => format!("{count} paused{why}"),
+        (true, _) => format!("{count} paused{}", why(reason)),
         (false, promoted) => format!("{count} resumed; {promoted} runs started"),
     };
     print_result(format, &sentence, &shape)

@@ -100,8 +100,18 @@ fn many_repositories_are_paused_and_resumed_together(store: &Store) {
         asked.stderr.contains("Pause 2 repositories in the store?"),
         "{asked:?}"
     );
-    let paused = store.json(&["pause", "--namespace", "ci", "--yes"]);
-    let one = json!({"repository": "ci/a", "paused": true, "before": false, "promoted": []});
+    let paused = [
+        "pause",
+        "--namespace",
+        "ci",
+        "--reason",
+        "the weekend",
+        "--yes",
+    ];
+    let paused = store.json(&paused);
+    let one = json!({
+        "repository": "ci/a", "paused": true, "reason": "the weekend", "before": false, "promoted": [],
+    });
     assert_eq!(paused, json!({"paused": true, "repositories": [one]}));
     let reasons = |store: &Store| {
         let status = store.json(&["status"]);
@@ -109,7 +119,10 @@ fn many_repositories_are_paused_and_resumed_together(store: &Store) {
         all.map(|one| one["paused"]["reason"].clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(reasons(store), [json!(null), json!("broken"), json!(null)]);
+    assert_eq!(
+        reasons(store),
+        [json!("the weekend"), json!("broken"), json!(null)]
+    );
     let resumed = store.run(&["resume", "--all", "--reason", "broken", "--yes"]);
     assert_eq!(resumed.stdout, "1 repository resumed; 0 runs started\n");
     let resumed = store.run(&["resume", "--all", "--yes"]);

@@ -220,7 +220,10 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
     let set = store.json(&["limit", WEB, "2"]);
     assert_eq!(
         set,
-        json!({"repository": WEB, "limit": 2, "owner": "pinned", "promoted": ["ci/r1"]})
+        json!({
+            "repository": WEB, "limit": 2, "owner": "pinned", "max_queued": null, "backfill": null,
+            "slots": null, "promoted": ["ci/r1"],
+        })
     );
     let shown = store.run(&["limit", WEB]);
     assert_eq!(
