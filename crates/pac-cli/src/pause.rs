@@ -6,6 +6,7 @@ use pac_concurrency::{
 };
 use serde::Serialize;
 
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, print_result};
 use crate::limit::started;
@@ -217,14 +218,14 @@ fn report(
     let count = repositories(done.len());
     let sentence = match (paused, promoted) {
         (true, _) => format!("{count} paused{}", why(reason)),
-        (false, promoted) => format!("{count} resumed; {promoted} runs started"),
+        (false, promoted) => {
+            let started = counted(promoted, "run", "runs");
+            format!("{count} resumed; {started} started")
+        }
     };
     print_result(format, &sentence, &shape)
 }
 
 fn repositories(count: usize) -> String {
-    match count {
-        1 => "1 repository".to_owned(),
-        count => format!("{count} repositories"),
-    }
+    counted(count, "repository", "repositories")
 }

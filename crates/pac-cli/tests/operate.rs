@@ -396,12 +396,23 @@ fn many_runs_are_ended_together_and_nothing_to_end_is_told(store: &Store) {
             (1, "nothing to end\n")
         );
     }
-    let asked = store.run(&["cancel", WEB, "--all"]);
-    assert_eq!(asked.code, 2, "{asked:?}");
-    assert!(
-        asked.stderr.contains("all 1 running and 1 queued"),
-        "{asked:?}"
-    );
+    for (args, question) in [
+        (
+            &["--all"][..],
+            "End 1 running run and 1 queued run of ci/web?",
+        ),
+        (&["--waiting"], "End 1 queued run of ci/web?"),
+        (
+            &["--all", "--ask"],
+            "Ask 1 running run to end, and end 1 queued run of ci/web?",
+        ),
+        (&["--all", "--group", "x"], "cannot be used with"),
+        (&["--all", "--waiting"], "cannot be used with"),
+    ] {
+        let asked = store.run(&[&["cancel", WEB], args].concat());
+        assert_eq!(asked.code, 2, "{asked:?}");
+        assert!(asked.stderr.contains(question), "{question}: {asked:?}");
+    }
     let ended = store.run(&["cancel", WEB, "--all", "--yes", "--output", "json"]);
     let shape: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     let runs = json!(["ci/holds", "ci/b"]);
@@ -420,8 +431,8 @@ fn many_runs_are_ended_together_and_nothing_to_end_is_told(store: &Store) {
 }
 
 fn a_waiting_run_is_moved_and_put_back(store: &Store) {
-    limited(store, "1");
-    let holder = holder(store, &["--run", "ci/holds"]);
+    limited(store, "2");
+    let holder = holder(store, &["--run", "ci/holds", "--weight", "2"]);
     let mut waiters = Vec::new();
     for (at, run) in ["ci/a", "ci/b", "ci/c"].into_iter().enumerate() {
         waiters.push(store.exec(&["--run", run], "true"));
@@ -438,7 +449,7 @@ fn a_waiting_run_is_moved_and_put_back(store: &Store) {
     let first = store.run(&["bump", WEB, "ci/c"]);
     assert_eq!(
         (first.code, first.stdout.as_str()),
-        (0, "ci/c is queued at 1 (next; 1 running of at most 1)\n")
+        (0, "ci/c is queued at 1 (next; 2 of 2 slots taken)\n")
     );
     assert_eq!(order(store), ["ci/c", "ci/a", "ci/b"]);
     assert_eq!(

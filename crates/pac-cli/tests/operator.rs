@@ -338,7 +338,9 @@ fn what_is_cleaned_up_is_gone(store: &Store) {
     let asked = store.run(&["cleanup", WEB]);
     assert_eq!(asked.code, 2);
     assert!(
-        asked.stderr.contains("with 1 running and 1 queued runs"),
+        asked
+            .stderr
+            .contains("with 1 running run and 1 queued run?"),
         "{asked:?}"
     );
     let removed = store.json(&["cleanup", WEB, "--yes"]);
