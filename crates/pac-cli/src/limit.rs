@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::format::{FormatArg, print_result};
+use crate::many::unknown;
 use crate::store::{self, confirm};
 
 const AFTER_HELP: &str = "\
@@ -27,7 +28,7 @@ needed. What they announce meanwhile is in force afterwards.
 Raising a limit starts who may start now; lowering it evicts nobody.
 
 Exit codes: 1 when the answer was no, or the store knows nothing of a repository whose limit is to be
-shown.";
+shown or unpinned.";
 
 /// The arguments of `pac limit`.
 #[derive(Debug, clap::Args)]
@@ -174,8 +175,7 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         Ok(reader.status(&args.repository).await?)
     })?;
     if !status.exists {
-        let message = format!("the store knows nothing of {}", args.repository);
-        return Err(Failure::new(Exit::Negative, message));
+        return Err(unknown(&args.repository));
     }
     let shape = rules::Shape::of(&status);
     print_result(args.output.format, &rules::describe(&status), &shape)?;
@@ -210,7 +210,11 @@ fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, F
 fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
     let (done, status) = store::block_on(store::with_manager(settings, async |manager| {
-        args.confirm_unpinned(&manager.status(repository).await?)?;
+        let status = manager.status(repository).await?;
+        if !status.exists {
+            return Err(unknown(repository));
+        }
+        args.confirm_unpinned(&status)?;
         let done = manager.unpin(repository).await?;
         Ok((done, manager.status(repository).await?))
     }))?;

@@ -1,6 +1,7 @@
 //! The repositories that a command is for: one, those of a namespace, or all.
 
 use std::cell::Cell;
+use std::fmt::Display;
 
 use futures_util::StreamExt;
 use futures_util::future::ready;
@@ -24,12 +25,18 @@ pub(crate) struct Which {
     pub(crate) repository: Option<RepositoryKey>,
 
     /// All repositories of a namespace that the store knows now
-    #[arg(long, value_name = "NS")]
+    #[arg(long, value_name = "NS", value_parser = namespace)]
     namespace: Option<String>,
 
     /// All repositories that the store knows now
     #[arg(long)]
     all: bool,
+}
+
+/// A name that a namespace can have.
+fn namespace(text: &str) -> Result<String, String> {
+    let some = RepositoryKey::new(text, "name").map_err(|error| error.to_string())?;
+    Ok(some.namespace().to_owned())
 }
 
 impl Which {
@@ -42,12 +49,15 @@ impl Which {
     }
 
     /// The repositories that are there, in the order of their names, as far as `is_meant` says so.
+    ///
+    /// # Errors
+    /// Those of the store; and if it knows nothing of a namespace.
     pub(crate) async fn list(
         &self,
         manager: &ConcurrencyManager,
         is_meant: impl Fn(&RepositorySummary) -> bool,
     ) -> Result<Vec<RepositoryKey>, Failure> {
-        let mut found = Vec::new();
+        let (mut found, mut is_known) = (Vec::new(), self.namespace.is_none());
         let mut after = None;
         loop {
             let page = manager.list(after.as_ref(), PAGE).await?;
@@ -55,14 +65,24 @@ impl Which {
             after = page.last().map(|last| last.repository.clone());
             let here = |one: &RepositorySummary| {
                 let namespace = self.namespace.as_deref();
-                namespace.is_none_or(|name| one.repository.namespace() == name) && is_meant(one)
+                namespace.is_none_or(|name| one.repository.namespace() == name)
             };
-            found.extend(page.into_iter().filter(here).map(|one| one.repository));
-            if last {
-                return Ok(found);
+            let here: Vec<_> = page.into_iter().filter(here).collect();
+            is_known |= !here.is_empty();
+            let meant = here.into_iter().filter(|one| is_meant(one));
+            found.extend(meant.map(|one| one.repository));
+            match (last, is_known, &self.namespace) {
+                (true, false, Some(namespace)) => return Err(unknown(namespace)),
+                (true, _, _) => return Ok(found),
+                (false, _, _) => {}
             }
         }
     }
+}
+
+/// The store knows nothing of what was named, a repository or a namespace: the name may be mistyped.
+pub(crate) fn unknown(name: impl Display) -> Failure {
+    Failure::new(Exit::Negative, format!("the store knows nothing of {name}"))
 }
 
 /// What was done to many repositories.

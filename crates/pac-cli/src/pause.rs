@@ -10,25 +10,26 @@ use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, print_result};
 use crate::limit::started;
-use crate::many::{self, Done, Which};
+use crate::many::{self, Done, Which, unknown};
 use crate::output::note;
 use crate::store::{self, confirm};
 
 const AFTER_PAUSE_HELP: &str = "\
 While a repository is paused nothing is started in it, whatever its limit: what runs goes on, what comes is
 queued in order, and who waits hears that it is paused, and why. Paused again, it gets the new reason.
+One that the store does not know yet becomes known with its limit: `pac limit NS/NAME N`.
 
 --namespace and --all ask first, and leave those that are paused already as they are. They are for the
 repositories that the store knows when they are called: one that comes later is not paused by them.
 
-Exit codes: 1 when the answer was no.";
+Exit codes: 1 when the answer was no, or the store knows nothing of what was named.";
 
 const AFTER_RESUME_HELP: &str = "\
 What waits starts at once, as far as the limit admits. One that was not paused stays as it is.
 
 --namespace and --all ask first; with --reason, they resume those that were paused for that reason.
 
-Exit codes: 1 when the answer was no.";
+Exit codes: 1 when the answer was no, or the store knows nothing of what was named.";
 
 /// The arguments of `pac pause`.
 #[derive(Debug, clap::Args)]
@@ -119,12 +120,8 @@ impl PauseArgs {
         manager: &ConcurrencyManager,
         repository: &RepositoryKey,
     ) -> Result<Exit, Failure> {
-        // A name that was mistyped is paused as well.
         if !manager.status(repository).await?.exists {
-            note(format_args!(
-                "the store knew nothing of {repository} before; it is kept there, paused, until \
-                 `pac cleanup {repository}`"
-            ));
+            return Err(unknown(repository));
         }
         let change = manager.pause(repository, self.reason.clone()).await?;
         let already = if change.before { " already" } else { "" };
@@ -167,6 +164,9 @@ impl ResumeArgs {
         manager: &ConcurrencyManager,
         repository: &RepositoryKey,
     ) -> Result<Exit, Failure> {
+        if !manager.status(repository).await?.exists {
+            return Err(unknown(repository));
+        }
         let change = manager.resume(repository).await?;
         let shape = One::of(repository, &change, false, None);
         let sentence = match change.before {

@@ -82,11 +82,24 @@ fn nothing_starts_while_a_repository_is_paused_and_everybody_hears_why(store: &S
         store.run(&["resume", WEB]).stdout,
         "ci/web was not paused\n"
     );
-    let mistyped = store.run(&["pause", "ci/wep"]);
-    assert!(
-        mistyped.stderr.contains("knew nothing of ci/wep"),
-        "{mistyped:?}"
-    );
+    // A name that was mistyped is told, and changes nothing.
+    for (args, name) in [
+        (&["pause", "ci/wep"][..], "ci/wep"),
+        (&["resume", "ci/wep"], "ci/wep"),
+        (&["limit", "ci/wep", "--unpin"], "ci/wep"),
+        (&["status", "ci/wep"], "ci/wep"),
+        (&["history", "ci/wep"], "ci/wep"),
+        (&["pause", "--namespace", "ic", "--yes"], "ic"),
+        (&["resume", "--namespace", "ic", "--yes"], "ic"),
+    ] {
+        let mistyped = store.run(args);
+        assert_eq!(mistyped.code, 1, "{args:?}: {mistyped:?}");
+        let told = format!("knows nothing of {name}\n");
+        assert!(mistyped.stderr.ends_with(&told), "{args:?}: {mistyped:?}");
+    }
+    let no_name = store.run(&["pause", "--namespace", "ci/web", "--yes"]);
+    assert_eq!(no_name.code, 2, "{no_name:?}");
+    assert_eq!(store.json(&["status"]).as_array().map(Vec::len), Some(1));
 }
 
 fn many_repositories_are_paused_and_resumed_together(store: &Store) {

@@ -151,7 +151,7 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
     );
 
     let unknown = store.run(&["status", "ci/nothing"]);
-    assert_eq!((unknown.code, unknown.stdout.as_str()), (0, ""));
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (1, ""));
     assert!(
         unknown.stderr.contains("knows nothing of ci/nothing"),
         "{unknown:?}"
