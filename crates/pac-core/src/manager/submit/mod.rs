@@ -238,9 +238,7 @@ pub(super) fn refusal(repository: &RepositoryKey, reply: &Reply<Channels>) -> Op
         (Admitted::Skipped { queued, started }, _) => Error::new(
             ErrorKind::Skipped,
             "admit",
-            format!(
-                "{queued} waiting and {started} running, and nothing was to be queued then"
-            ),
+            format!("{queued} waiting and {started} running, and nothing was to be queued then"),
         ),
         (Admitted::NotHeld | Admitted::Finished(_), _) | (_, Some(_)) => return None,
         (_, None) => Error::new(
