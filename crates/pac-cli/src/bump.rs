@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let (state, sentence, exit) = match &standing {
         RunStatus::Queued(queued) => {
             let waiting = Waiting {
-                weight: queued.terms.weight,
+                weight: queued.terms().weight,
                 by_slots,
             };
             let (position, reason) = (queued.position, why::reason(&queued.reason, waiting));

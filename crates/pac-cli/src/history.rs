@@ -90,7 +90,7 @@ impl<'a> Shape<'a> {
             finished_at: run.finished_at.map(rfc3339),
             wait_s: waited(run).map(seconds),
             run_s: ran(run).map(seconds),
-            terms: TermsShape::of(&run.terms),
+            terms: TermsShape::of(run.terms()),
         }
     }
 }

@@ -3,11 +3,10 @@
 pub(crate) mod rules;
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use pac_concurrency::{
-    Claim, Limit, LimitChange, Owner, PipelineRunKey, RepositoryKey, RepositoryStatus, Rules,
-    RulesChange, Settings, SlotName,
+    Claim, InvalidValue, Limit, LimitChange, Owner, PipelineRunKey, RepositoryKey,
+    RepositoryStatus, Rules, RulesChange, Settings, SlotNames,
 };
 use serde::Serialize;
 
@@ -50,9 +49,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "K|none", value_parser = or_none::<NonZeroU32>)]
     backfill: Option<OrNone<NonZeroU32>>,
 
-    /// The names of the slots, in the order of their numbers; without N there are as many
+    /// The names of the slots, 256 at most, in the order of their numbers; without N there are as many
     #[arg(long, value_name = "NAME,…|none", value_parser = names)]
-    slots: Option<OrNone<Arc<[SlotName]>>>,
+    slots: Option<OrNone<SlotNames>>,
 
     /// Take a pin back: what was announced or set beneath it is in force again
     #[arg(long, conflicts_with_all = ["limit", "max_queued", "backfill", "slots"])]
@@ -80,19 +79,14 @@ fn or_none<T: std::str::FromStr>(text: &str) -> Result<OrNone<T>, String> {
     }
 }
 
-fn names(text: &str) -> Result<OrNone<Arc<[SlotName]>>, String> {
+fn names(text: &str) -> Result<OrNone<SlotNames>, String> {
     if text == "none" {
         return Ok(OrNone(None));
     }
-    let names = text.split(',').map(str::parse);
-    let names: Vec<SlotName> = names
-        .collect::<Result<_, _>>()
-        .map_err(|error: pac_concurrency::InvalidValue| error.to_string())?;
-    let mut known = std::collections::BTreeSet::new();
-    if let Some(twice) = names.iter().find(|name| !known.insert(*name)) {
-        return Err(format!("{twice} is there twice"));
-    }
-    Ok(OrNone(Some(names.into())))
+    let names = text
+        .parse()
+        .map_err(|error: InvalidValue| error.to_string())?;
+    Ok(OrNone(Some(names)))
 }
 
 /// The JSON and YAML output where a limit is set.
@@ -140,7 +134,7 @@ impl Args {
             change = change.with_slots(names.clone());
         }
         let named = change.slots.iter().flatten();
-        let count = |names: &Arc<[SlotName]>| u32::try_from(names.len()).unwrap_or(u32::MAX);
+        let count = |names: &SlotNames| u32::try_from(names.len()).unwrap_or(u32::MAX);
         let limit = self.limit.or_else(|| named.map(count).next());
         change.limit = limit.map(Limit::new);
         (change != RulesChange::default()).then_some(change)

@@ -1,7 +1,7 @@
 //! `pac pause` and `pac resume`: nothing is started meanwhile.
 
 use pac_concurrency::{
-    ConcurrencyManager, PauseChange, Paused, PipelineRunKey, Reason, RepositoryKey,
+    ConcurrencyManager, PauseChange, PauseCondition, Paused, PipelineRunKey, Reason, RepositoryKey,
     RepositorySummary, Settings,
 };
 use serde::Serialize;
@@ -19,7 +19,7 @@ While a repository is paused nothing is started in it, whatever its limit: what 
 queued in order, and who waits hears that it is paused, and why. Paused again, it gets the new reason.
 One that the store does not know yet becomes known with its limit: `pac limit NS/NAME N`.
 
---namespace and --all ask first, and leave those that are paused already as they are. They are for the
+--namespace and --all ask first, and leave those that are paused already as they are, or are by then. They are for the
 repositories that the store knows when they are called: one that comes later is not paused by them.
 
 Exit codes: 1 when the answer was no, or the store knows nothing of what was named.";
@@ -137,7 +137,10 @@ impl PauseArgs {
     async fn many(&self, manager: &ConcurrencyManager) -> Result<Exit, Failure> {
         let meant = self.which.list(manager, |one| one.pause.is_none()).await?;
         confirm_many("Pause", &self.which, meant.len(), self.yes)?;
-        let pause = async |one: &RepositoryKey| manager.pause(one, self.reason.clone()).await;
+        let pause = async |one: &RepositoryKey| {
+            let only_if = PauseCondition::NotPaused;
+            manager.pause_if(one, self.reason.clone(), only_if).await
+        };
         let Done { done, ended } = many::each(meant, pause).await;
         report(self.output.format, &done, true, self.reason.as_ref())?;
         ended
@@ -184,7 +187,11 @@ impl ResumeArgs {
         };
         let meant = self.which.list(manager, is_meant).await?;
         confirm_many("Resume", &self.which, meant.len(), self.yes)?;
-        let resume = async |one: &RepositoryKey| manager.resume(one).await;
+        let only_if = || match &self.reason {
+            None => PauseCondition::Always,
+            Some(reason) => PauseCondition::PausedFor(Some(reason.clone())),
+        };
+        let resume = async |one: &RepositoryKey| manager.resume_if(one, only_if()).await;
         let Done { done, ended } = many::each(meant, resume).await;
         report(self.output.format, &done, false, None)?;
         ended
@@ -207,6 +214,12 @@ fn report(
     paused: bool,
     reason: Option<&Reason>,
 ) -> Result<(), Failure> {
+    let (done, left): (Vec<_>, Vec<_>) = done.iter().partition(|(_, change)| change.accepted);
+    for (one, _) in left {
+        note(format_args!(
+            "{one} was paused or resumed by somebody else meanwhile: it is left as it is"
+        ));
+    }
     let shapes = done
         .iter()
         .map(|(one, change)| One::of(one, change, paused, reason));

@@ -219,7 +219,7 @@ impl<'a> Shape<'a> {
             session: run.session.to_string(),
             process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
-            terms: TermsShape::of(&run.terms),
+            terms: TermsShape::of(run.terms()),
             slot_names: names_of(run, &status.rules),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
@@ -232,7 +232,7 @@ impl<'a> Shape<'a> {
             owner: run.owner.map(|owner| owner.to_string()),
             process: run.owner.and_then(|owner| processes.shape(owner)),
             reason: why::word(&run.reason),
-            terms: TermsShape::of(&run.terms),
+            terms: TermsShape::of(run.terms()),
             dead: run.owner.is_some_and(|owner| dead.contains(&owner)),
             event: event(&run.run, &run.uid),
         });

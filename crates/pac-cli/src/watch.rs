@@ -192,7 +192,7 @@ impl<'a> Shape<'a> {
                 session,
                 orphaned,
             } => {
-                let asked = change.terms.asked.at();
+                let asked = change.terms().asked.at();
                 let event = match (orphaned, asked) {
                     (true, _) => "orphaned",
                     (false, Some(_)) => "asked-to-end",
@@ -219,7 +219,7 @@ impl<'a> Shape<'a> {
             queued_at: change.queued_at.map(rfc3339),
             started_at: change.started_at.map(rfc3339),
             finished_at: change.finished_at.map(rfc3339),
-            terms: TermsShape::of(&change.terms),
+            terms: TermsShape::of(change.terms()),
             limit: Some(change.limit.get().unwrap_or(0)),
             running: Some(change.running),
             queued: Some(change.queued),

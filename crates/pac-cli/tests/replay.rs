@@ -291,3 +291,43 @@ fn groups_weights_and_pauses_are_replayed_whoever_asks() {
             .ends_with("superseded: 1\nstill waiting at the end: 1\n")
     );
 }
+
+#[test]
+fn a_run_supersedes_thousands_and_the_rest_goes_on() {
+    use std::fmt::Write;
+
+    const MANY: usize = 6_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.jsonl");
+    let mut trace = String::new();
+    let mut row = |run: &str, group: &str, wish: &str| {
+        writeln!(
+            trace,
+            r#"{{"at":"2026-06-01T10:00:00Z","repository":"ci/web","run":"ci/{run}","limit":1,"duration_s":60,"group":"{group}"{wish}}}"#
+        )
+        .unwrap();
+    };
+    row("first", "main", "");
+    for at in 0..MANY {
+        row(&format!("old-{at}"), "pr-7", "");
+    }
+    row("last", "main", "");
+    row("new", "pr-7", r#","supersede":"waiting""#);
+    std::fs::write(&path, trace).unwrap();
+    for controllers in ["1", "3"] {
+        let path = path.to_str().unwrap();
+        let ended = pac(&[
+            "replay",
+            path,
+            "--output",
+            "json",
+            "--controllers",
+            controllers,
+        ]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        assert_eq!(
+            ended.stderr,
+            format!("limit never exceeded (3 starts checked)\nsuperseded: {MANY}\n")
+        );
+    }
+}

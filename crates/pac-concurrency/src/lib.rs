@@ -122,7 +122,8 @@ pub use pac_core::manager::{
     RunningRun, Slots, Swept, Turn, Update, WaitReason, Waiter,
 };
 pub use pac_core::protocol::{
-    Bump, Cancellation, Claim, Ended, HOLD_GRACE, Replaces, RunRequest, SkipIf, Supersedes, Which,
+    Bump, Cancellation, Claim, Ended, HOLD_GRACE, PauseCondition, Replaces, RunRequest, SkipIf,
+    Supersedes, Which,
 };
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -133,7 +134,7 @@ pub use pac_core::text;
 pub use pac_core::{
     Error, ErrorKind, FencingToken, Group, InvalidValue, Limit, LimitVersion, PipelineRunKey,
     Priority, Reason, RepositoryKey, Revision, SessionId, SessionIdentity, SessionInfo, SlotName,
-    Stamp, Ticket, Timestamp, Uid, Version,
+    SlotNames, Stamp, Ticket, Timestamp, Uid, Version,
 };
 #[cfg(feature = "etcd")]
 pub use pac_etcd::{EtcdDriver, EtcdOptions};

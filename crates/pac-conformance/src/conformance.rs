@@ -133,6 +133,8 @@ macro_rules! conformance {
                     slot_numbers_are_unique_under_a_crowd;
                 Nothing a_newer_run_takes_the_place_of_those_that_it_supersedes
                     a_newer_run_takes_the_place_of_those_that_it_supersedes;
+                Nothing a_newer_run_supersedes_however_many_wait
+                    a_newer_run_supersedes_however_many_wait;
                 Nothing superseding_all_asks_the_holders superseding_all_asks_the_holders;
                 Nothing a_holder_is_asked_and_keeps_its_slot a_holder_is_asked_and_keeps_its_slot;
                 Nothing a_conditional_cancellation_ends_nothing_that_has_started

@@ -231,8 +231,8 @@ pub enum ListFilter {
     /// needs ([`Head::could_start`]): rare, and short-lived unless all that wait there have lost their
     /// owners.
     Startable,
-    /// Those with runs that may wait, or hold their slots, only for some time. Asked for seldom: once
-    /// by each manager, and after a session has died.
+    /// Those with runs that may wait, or hold their slots, only for some time. Asked for seldom: once by
+    /// each manager, and after deaths, once per poll interval at most. May go through all heads.
     Timed,
 }
 

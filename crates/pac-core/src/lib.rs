@@ -35,7 +35,9 @@ mod value;
 
 pub use error::{Error, ErrorKind};
 pub use identity::{SessionIdentity, SessionInfo};
-pub use name::{Group, InvalidValue, PipelineRunKey, Reason, RepositoryKey, SlotName, Uid};
+pub use name::{
+    Group, InvalidValue, PipelineRunKey, Reason, RepositoryKey, SlotName, SlotNames, Uid,
+};
 pub use value::{
     FencingToken, Limit, LimitVersion, MAX_COUNTER, MAX_FLOOR, Priority, Revision, SessionId,
     Stamp, Ticket, Timestamp, Version,

@@ -1,10 +1,14 @@
 //! Names, which are parsed once on input and are types of their own from there on.
 
+mod slots;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
+
+pub use slots::{SlotName, SlotNames};
 
 /// Longest Kubernetes namespace, in bytes (RFC 1123 label).
 const MAX_NAMESPACE: usize = 63;
@@ -271,41 +275,6 @@ words! {
     /// cheap.
     Group, "group", 253,
     "must be 1 to 253 bytes of visible characters, without a space at its ends"
-}
-
-/// The name of a slot of a repository, as that of a device or an account.
-///
-/// 1 to 63 ASCII letters, digits, `-`, `_`, `.` or `:`. Cloning is cheap.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SlotName(Arc<str>);
-
-impl SlotName {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for SlotName {
-    type Err = InvalidValue;
-
-    fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        if text.is_empty() || text.len() > MAX_NAMESPACE || !text.bytes().all(is_of_uid) {
-            return Err(InvalidValue::new(
-                "name of a slot",
-                text,
-                "must be 1 to 63 ASCII letters, digits, '-', '_', '.' or ':'",
-            ));
-        }
-        Ok(Self(text.into()))
-    }
-}
-
-impl fmt::Display for SlotName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 words! {

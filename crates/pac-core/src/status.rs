@@ -73,12 +73,19 @@ pub struct RunningRun {
     pub session: SessionId,
     /// That session is dead: the slot is kept until the lease TTL has passed.
     pub orphaned: bool,
-    /// What it asked for beyond a slot, which slots it has, and when it was asked to end.
-    pub terms: Terms,
+    terms: Option<Box<Terms>>,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock.
     pub started_at: Option<Timestamp>,
+}
+
+impl RunningRun {
+    /// What it asked for beyond a slot, which slots it has, and when it was asked to end.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        Terms::or_none(self.terms.as_deref())
+    }
 }
 
 /// A run that waits.
@@ -97,12 +104,19 @@ pub struct QueuedRun {
     pub priority: Priority,
     /// The session that its grant goes to; none when that session died.
     pub owner: Option<SessionId>,
-    /// What it asked for beyond a slot.
-    pub terms: Terms,
+    terms: Option<Box<Terms>>,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// Why it waits.
     pub reason: WaitReason,
+}
+
+impl QueuedRun {
+    /// What it asked for beyond a slot.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        Terms::or_none(self.terms.as_deref())
+    }
 }
 
 /// A run that has ended.
@@ -117,14 +131,21 @@ pub struct FinishedRun {
     pub outcome: RunOutcome,
     /// It was only given up: nothing says that it must not run, and it may be admitted again.
     pub abandoned: bool,
-    /// What it asked for beyond a slot, and when it was asked to end.
-    pub terms: Terms,
+    terms: Option<Box<Terms>>,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock; never, if it ended in the queue.
     pub started_at: Option<Timestamp>,
     /// When it ended, by the store's clock.
     pub finished_at: Option<Timestamp>,
+}
+
+impl FinishedRun {
+    /// What it asked for beyond a slot, and when it was asked to end.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        Terms::or_none(self.terms.as_deref())
+    }
 }
 
 /// Why a run waits.
@@ -272,7 +293,7 @@ pub(crate) fn running_run(entry: &Entry) -> Option<RunningRun> {
         kind: entry.kind,
         session,
         orphaned,
-        terms: entry.terms().clone(),
+        terms: entry.terms.clone(),
         queued_at: entry.queued.at(),
         started_at: entry.started.at(),
     })
@@ -293,7 +314,7 @@ pub(crate) fn queued_run(
         position: ahead + 1,
         priority: entry.priority,
         owner,
-        terms: entry.terms().clone(),
+        terms: entry.terms.clone(),
         queued_at: entry.queued.at(),
         reason: wait_reason(state, entry, ahead),
     })
@@ -308,7 +329,7 @@ pub(crate) fn finished_run(entry: &Entry) -> Option<FinishedRun> {
         uid: entry.uid.clone(),
         outcome,
         abandoned: entry.is_abandoned(),
-        terms: entry.terms().clone(),
+        terms: entry.terms.clone(),
         queued_at: entry.queued.at(),
         started_at: entry.started.at(),
         finished_at: entry.finished.at(),

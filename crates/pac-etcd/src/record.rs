@@ -54,8 +54,8 @@ pub(crate) use stamp::{is_stamped, new_stamp};
 /// The format that this software writes and reads.
 const FORMAT: u64 = 1;
 
-/// The longest value that is read, in bytes. This software writes less than 2 KiB, and newer
-/// versions of it may write more.
+/// The longest value that is read or written, in bytes. Most have less than 200; the longest are those
+/// of repositories whose slots have names, with 256 of 63 bytes in force and as many beneath a pin.
 const MAX_BYTES: usize = 64 * 1024;
 
 /// The cure for a record of one repository.
@@ -212,11 +212,20 @@ pub(crate) fn decode_removed(key: &[u8], value: &[u8]) -> Result<Ticket, Error> 
     Ok(Ticket::new(record.given_out))
 }
 
+/// # Errors
+/// `Internal` for what no reader would take: to write it would make the record unreadable for good.
 fn encoded(written: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8>, Error> {
-    written.map_err(|error| {
-        let message = "a record cannot be written as JSON";
-        Error::new(ErrorKind::Internal, "encode", message).caused_by(error)
-    })
+    let refused = |message: String| Error::new(ErrorKind::Internal, "encode", message);
+    let value = written.map_err(|error| {
+        refused("a record cannot be written as JSON".to_owned()).caused_by(error)
+    })?;
+    if value.len() > MAX_BYTES {
+        return Err(refused(format!(
+            "a record would have {} bytes, and must have at most {MAX_BYTES}; nothing was written",
+            value.len()
+        )));
+    }
+    Ok(value)
 }
 
 fn decode<T: Record>(key: &[u8], value: &[u8]) -> Result<T, Error> {

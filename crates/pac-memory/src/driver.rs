@@ -15,7 +15,7 @@ use pac_core::{Error, RepositoryKey, SessionId, SessionIdentity, SessionInfo, Ti
 use crate::MemoryOptions;
 use crate::clock::Clock;
 use crate::sessions::Sessions;
-use crate::store::{Store, Terms};
+use crate::store::{Conditions, Store};
 use crate::watch::Watches;
 
 /// The default of the setting `memory-lease-ttl`.
@@ -124,7 +124,7 @@ impl Driver for MemoryDriver {
 
     fn commit(&self, session: SessionId, batch: Vec<RepositoryCommit>) -> Commit {
         let sessions = self.sessions.read();
-        let terms = Terms {
+        let conditions = Conditions {
             clock: &self.clock,
             sessions: &sessions,
             session,
@@ -136,7 +136,7 @@ impl Driver for MemoryDriver {
             changes,
         } in batch
         {
-            let outcome = self.store.commit(&repository, changes, &terms);
+            let outcome = self.store.commit(&repository, changes, &conditions);
             match &outcome {
                 CommitOutcome::SessionDead(dead) if *dead == session && outcomes.is_empty() => {
                     return Commit::Done(Err(Error::session_lost("commit", session)));

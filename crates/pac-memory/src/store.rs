@@ -25,7 +25,7 @@ const LOG: usize = 128;
 const SHARDS: usize = 256;
 
 /// What a commit needs beside its changes.
-pub(crate) struct Terms<'a> {
+pub(crate) struct Conditions<'a> {
     pub(crate) clock: &'a Clock,
     pub(crate) sessions: &'a Known,
     /// The committing session.
@@ -34,7 +34,7 @@ pub(crate) struct Terms<'a> {
     pub(crate) log: bool,
 }
 
-impl Terms<'_> {
+impl Conditions<'_> {
     /// The time of a commit, at which all sessions that it depends on are alive; else the first one
     /// that is dead. To be called while the repository is locked, so that no other commit comes
     /// between.
@@ -95,7 +95,7 @@ impl Store {
         &self,
         key: &RepositoryKey,
         changes: Changes,
-        terms: &Terms<'_>,
+        conditions: &Conditions<'_>,
     ) -> CommitOutcome {
         if let Err(reason) = changes
             .check_counters()
@@ -106,7 +106,7 @@ impl Store {
         if !changes.remove
             && let Some(mut repository) = self.repositories.get_mut(key)
         {
-            return repository.commit(changes, terms, self.retention);
+            return repository.commit(changes, conditions, self.retention);
         }
         match self.repositories.entry(key.clone()) {
             Slot::Vacant(slot) => {
@@ -118,7 +118,7 @@ impl Store {
                     return CommitOutcome::Committed(Snapshot::absent(floor));
                 }
                 let mut repository = Repository::new(floor);
-                let outcome = repository.commit(changes, terms, self.retention);
+                let outcome = repository.commit(changes, conditions, self.retention);
                 if matches!(outcome, CommitOutcome::Committed(_)) {
                     slot.insert(repository);
                 }
@@ -128,9 +128,9 @@ impl Store {
                 let repository = slot.get_mut();
                 let head = repository.state.head();
                 if !changes.remove || changes.expected != head.version() {
-                    return repository.commit(changes, terms, self.retention);
+                    return repository.commit(changes, conditions, self.retention);
                 }
-                if let Err(dead) = terms.now(&changes) {
+                if let Err(dead) = conditions.now(&changes) {
                     return CommitOutcome::SessionDead(dead);
                 }
                 let after = head.floor_after_removal();
@@ -206,18 +206,18 @@ impl Repository {
     fn commit(
         &mut self,
         changes: Changes,
-        terms: &Terms<'_>,
+        conditions: &Conditions<'_>,
         retention: Retention,
     ) -> CommitOutcome {
         if changes.expected != self.state.head().version() {
             let snapshot = self.snapshot(Some(changes.expected));
             return CommitOutcome::Conflict(Some(snapshot));
         }
-        let now = match terms.now(&changes) {
+        let now = match conditions.now(&changes) {
             Ok(now) => now,
             Err(dead) => return CommitOutcome::SessionDead(dead),
         };
-        let outcome = self.write(changes, now, terms.log);
+        let outcome = self.write(changes, now, conditions.log);
         self.forget_finished(now, retention);
         outcome
     }

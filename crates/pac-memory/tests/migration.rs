@@ -8,15 +8,17 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use pac_core::driver::Driver;
+use pac_conformance::faults::Faults;
+use pac_core::driver::{Driver, Retention};
 use pac_core::manager::{Admission, ConcurrencyManager, Lease, ManagerOptions};
 use pac_core::migration::{
     Action, ClusterFacts, LegacyKey, LegacyState, SlotRow, adopt_legacy, copy_state, etcd_v2,
     postgresql, preview_copy, preview_legacy, remove_copied,
 };
-use pac_core::protocol::RunRequest;
-use pac_core::state::{RepositoryState, RunOutcome};
+use pac_core::protocol::{Claim, RunRequest, Supersedes};
+use pac_core::state::{Owner, RepositoryState, RulesChange, RunOutcome};
 use pac_core::{Limit, RepositoryKey};
 use pac_memory::{MemoryDriver, MemoryOptions};
 
@@ -242,4 +244,171 @@ async fn what_a_process_runs_itself_is_not_moved() {
     );
     assert!(!state(&to).await.exists());
     manager.close().await.unwrap();
+}
+
+/// The same store, which takes one run in a commit.
+fn one_by_one(store: &Arc<dyn Driver>) -> Arc<dyn Driver> {
+    let faults = Faults::none();
+    faults.describe(|inner| inner.with_batches_of(1, 1));
+    faults.over(store)
+}
+
+/// Keeps so many finished runs.
+fn keeping(finished: usize) -> Arc<dyn Driver> {
+    let day = Duration::from_secs(24 * 60 * 60);
+    Arc::new(MemoryDriver::new(MemoryOptions {
+        retention: Retention::new(day, finished),
+        ..MemoryOptions::default()
+    }))
+}
+
+fn superseding(run: &str) -> RunRequest {
+    let request = durable(run).in_group("main".parse().unwrap());
+    request.superseding(Supersedes::Waiting)
+}
+
+async fn admit(store: &Arc<dyn Driver>, requests: &[RunRequest]) {
+    let manager = manager(store).await;
+    let mut kept = Vec::new();
+    for request in requests {
+        kept.push(manager.admit(&web(), request.clone()).await.unwrap());
+    }
+    manager.close().await.unwrap();
+}
+
+/// A store with a run that runs, and two that wait: the second one is of a group.
+async fn with_a_group() -> Arc<dyn Driver> {
+    let store = store();
+    let opened = manager(&store).await;
+    opened.set_limit(&web(), Limit::new(1), None).await.unwrap();
+    opened.close().await.unwrap();
+    let runs = [durable("ci/runs"), durable("ci/waits"), superseding("ci/a")];
+    admit(&store, &runs).await;
+    store
+}
+
+#[tokio::test]
+async fn a_run_that_the_target_has_superseded_is_not_brought_again() {
+    // The target keeps the record of the superseded run, or has forgotten it.
+    for kept in [100, 0] {
+        let (from, to) = (with_a_group().await, keeping(kept));
+        assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+        admit(&to, &[superseding("ci/b"), durable("ci/last")]).await;
+        let before = state(&to).await;
+        let [known, taken] =
+            ["ci/a", "ci/b"].map(|run| before.entry(&run.parse().unwrap()).cloned());
+        let ticket = state(&from)
+            .await
+            .entry(&"ci/a".parse().unwrap())
+            .unwrap()
+            .ticket;
+        assert_eq!((known.is_some(), taken.unwrap().ticket), (kept > 0, ticket));
+
+        let report = copy_state(&*from, &*to).await.unwrap();
+        assert!(report.is_complete(), "{report:?}");
+        let mut actions = report.repositories[0].runs.iter().map(|run| run.action);
+        assert!(
+            actions.all(|action| action == Action::Present),
+            "{report:?}"
+        );
+        assert_eq!(state(&to).await.head(), before.head());
+        assert_eq!(waiting(&state(&to).await), ["waits", "b", "last"]);
+        assert_eq!(remove_copied(&*from, &report).await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_was_superseded_in_the_source_between_two_copies_leaves_its_place_first() {
+    for to in [store(), one_by_one(&store())] {
+        let from = with_a_group().await;
+        assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+        admit(&from, &[superseding("ci/b"), superseding("ci/c")]).await;
+        let report = copy_state(&*from, &*to).await.unwrap();
+        assert!(report.is_complete(), "{report:?}");
+        assert_eq!(waiting(&state(&to).await), ["waits", "c"]);
+        let now = state(&to).await;
+        for run in ["ci/a", "ci/b"] {
+            let run = run.parse().unwrap();
+            assert!(now.entry(&run).unwrap().is_finished());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_both_stores_have_superseded_is_a_problem() {
+    let (from, to) = (with_a_group().await, store());
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    admit(&from, &[superseding("ci/b")]).await;
+    admit(&to, &[superseding("ci/c")]).await;
+    let report = copy_state(&*from, &*to).await.unwrap();
+    assert!(!report.is_complete());
+    assert_eq!(waiting(&state(&to).await), ["waits", "c"]);
+}
+
+#[tokio::test]
+async fn rules_and_pauses_of_after_the_first_copy_are_brought_along() {
+    let (from, to) = (with_a_group().await, store());
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    let source = manager(&from).await;
+    let reason = || Some("the store moves".parse().unwrap());
+    source.pause(&web(), reason()).await.unwrap();
+    let rules = RulesChange::limit(Limit::new(3)).with_max_queued(Some(9));
+    source.set_rules(&web(), rules, Claim::Pin).await.unwrap();
+    let preview = preview_copy(&*from, &*to).await.unwrap();
+    assert_eq!(preview.repositories[0].limit, Limit::new(3));
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    let there = state(&to).await.head().clone();
+    assert_eq!(
+        (there.limit, there.owner()),
+        (Limit::new(3), Some(Owner::Pinned))
+    );
+    assert_eq!(there.pause().unwrap().reason, reason());
+
+    source.unpin(&web()).await.unwrap();
+    source.resume(&web()).await.unwrap();
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    let there = state(&to).await.head().clone();
+    assert_eq!(
+        (there.limit, there.owner()),
+        (Limit::new(1), Some(Owner::Set))
+    );
+    assert_eq!(there.pause(), None);
+
+    // From now on the target decides.
+    admit(&to, &[durable("ci/new")]).await;
+    source.pause(&web(), None).await.unwrap();
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    assert_eq!(state(&to).await.head().pause(), None);
+    source.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn rules_that_may_be_newer_in_either_store_are_told() {
+    let (from, to) = (with_a_group().await, store());
+    let target = manager(&to).await;
+    let gone: RepositoryKey = "ci/gone".parse().unwrap();
+    for run in 0..20 {
+        let run = durable(&format!("ci/g{run}"));
+        let _ = target.admit(&gone, run).await.unwrap();
+    }
+    // What was removed there lets everything count on from there.
+    target.remove_repository(&gone).await.unwrap();
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    let source = manager(&from).await;
+    let pinned = RulesChange::limit(Limit::new(3));
+    source
+        .set_rules(&web(), pinned.clone(), Claim::Pin)
+        .await
+        .unwrap();
+    source.pause(&web(), None).await.unwrap();
+    let report = copy_state(&*from, &*to).await.unwrap();
+    let problems = report.repositories[0].problems.join("; ");
+    assert!(problems.contains("its limit or a rule"), "{report:?}");
+    assert!(problems.contains("its pause"), "{report:?}");
+
+    source.resume(&web()).await.unwrap();
+    target.set_rules(&web(), pinned, Claim::Pin).await.unwrap();
+    assert!(copy_state(&*from, &*to).await.unwrap().is_complete());
+    source.close().await.unwrap();
+    target.close().await.unwrap();
 }

@@ -11,13 +11,12 @@ use crate::support;
 
 use pac_core::driver::{Commit, CommitOutcome, Driver, RepositoryCommit};
 use pac_core::protocol::{Admitted, Command, Issuer, Outcome, apply};
-use pac_core::state::{RepositoryState, RunOutcome, Weight};
+use pac_core::state::{RepositoryState, RunOutcome};
 use pac_core::{ErrorKind, SessionIdentity};
 use pac_postgres::{Password, PostgresDriver};
 use support::proxy::Proxy;
 use support::{
-    COMMIT, NEWEST, SYSTEM, TTL, command, committed, durable, key, options, port, raw, set_limit,
-    unique,
+    NEWEST, SYSTEM, TTL, command, committed, durable, key, options, port, raw, set_limit, unique,
 };
 
 /// The statement with which a program that knows nothing of limits would write a started run.
@@ -142,49 +141,6 @@ async fn slots_are_counted_by_what_a_run_takes() {
         .await
         .unwrap();
     refused(change(r#"{"weight": 2}"#)).await;
-}
-
-/// A commit that asks for nothing but slots sends no more than before; the others are plain statements,
-/// too, and what they wrote is there for a driver that connects anew.
-#[tokio::test]
-async fn terms_are_sent_where_there_are_some_and_outlive_their_driver() {
-    let proxy = Proxy::to(port(SYSTEM)).await;
-    let options = options(proxy.port);
-    let driver = PostgresDriver::connect(options.clone()).await.unwrap();
-    let session = driver
-        .open_session(TTL, &SessionIdentity::of_this_process())
-        .await
-        .unwrap();
-    let web = key("web");
-    set_limit(&driver, session, &web, 2).await;
-    command(&driver, session, &web, &Command::Admit(durable("first"))).await;
-    proxy.clear();
-    command(&driver, session, &web, &Command::Admit(durable("plain"))).await;
-    assert_eq!(
-        (
-            proxy.requests_with(COMMIT),
-            proxy.requests_with("at_moment")
-        ),
-        (1, 0)
-    );
-    let heavy = durable("heavy").with_weight(Weight::new(2).unwrap());
-    command(&driver, session, &web, &Command::Admit(heavy)).await;
-    assert_eq!(
-        (
-            proxy.requests_with(COMMIT),
-            proxy.requests_with("at_moment")
-        ),
-        (2, 1)
-    );
-    assert_eq!(proxy.requests_with("commit_batch"), 0);
-    let known = driver.load(&web, None).await.unwrap();
-    drop(driver);
-    let other = PostgresDriver::connect(options).await.unwrap();
-    let found = other.load(&web, None).await.unwrap();
-    assert_eq!(found, known);
-    assert!(found.head.policy.is_some());
-    let waits = found.entries.iter().find(|entry| entry.is_queued());
-    assert_eq!(waits.unwrap().weight().get(), 2);
 }
 
 #[tokio::test]

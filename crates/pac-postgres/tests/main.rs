@@ -16,6 +16,7 @@ mod processes;
 mod rewind;
 mod rules;
 mod schema;
+mod sent;
 mod spoilt;
 mod stalls;
 mod support;

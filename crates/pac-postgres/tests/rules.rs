@@ -18,13 +18,16 @@ use pac_postgres::PostgresDriver;
 use support::{SYSTEM, TTL, command, durable, key, options, port, raw, set_limit, value};
 
 /// Terms with weights that no run has, and what is no object.
-const NO_TERMS: [&str; 6] = [
+const NO_TERMS: [&str; 9] = [
     "'[]'",
     "'7'",
     r#"'{"weight": 0}'"#,
     r#"'{"weight": 65536}'"#,
     r#"'{"weight": 1.5}'"#,
+    r#"'{"weight": 2.0}'"#,
+    r#"'{"weight": 2e0}'"#,
     r#"'{"weight": "2"}'"#,
+    r#"'{"weight": null}'"#,
 ];
 
 const MOST: &str = "9223372036854775807";
@@ -114,7 +117,10 @@ async fn the_database_takes_no_value_that_no_commit_makes() {
                 "'[]'",
                 "'7'",
                 r#"'{"surplus": "2"}'"#,
+                r#"'{"surplus": 2.0}'"#,
                 r#"'{"needs": null}'"#,
+                r#"'{"needs": 4294967296}'"#,
+                r#"'{"timed": -1}'"#,
             ],
         ),
         ("sessions", "id", vec!["-1", "0"]),

@@ -5,12 +5,10 @@ use std::fmt;
 use std::future::pending;
 use std::str::FromStr;
 
-use std::sync::Arc;
-
 use futures_util::future::select_all;
 use pac_concurrency::{
     AnyLost, ConcurrencyManager, Ended, Error, FencingToken, Lease, PipelineRunKey, RepositoryKey,
-    RunOutcome, RunStatus, SlotName,
+    RunOutcome, RunStatus, SlotNames,
 };
 
 use super::environment::{Environment, HeldSlot};
@@ -102,8 +100,8 @@ pub(super) async fn still_held(
                 held.push(HeldSlot {
                     slot: slot.clone(),
                     session: run.session,
-                    weight: run.terms.weight,
-                    numbers: run.terms.slots,
+                    weight: run.terms().weight,
+                    numbers: run.terms().slots.clone(),
                 });
             }
             _ => {}
@@ -120,7 +118,7 @@ pub(super) struct Held {
     /// Of this one.
     pub(super) own: Vec<Lease>,
     /// The names of the slots of the repository that was named first.
-    pub(super) names: Option<Arc<[SlotName]>>,
+    pub(super) names: Option<SlotNames>,
 }
 
 impl Held {
@@ -202,6 +200,8 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use pac_concurrency::{Admission, ManagerOptions, MemoryDriver, MemoryOptions, RunRequest};
 
     use super::*;

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pac_concurrency::{
     Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
-    QueuedRun, RepositoryKey, RulesChange, RunOutcome, RunStatus, SlotName, Turn, WaitReason,
+    QueuedRun, RepositoryKey, RulesChange, RunOutcome, RunStatus, SlotNames, Turn, WaitReason,
     Weight,
 };
 use tokio::time::{Instant, sleep};
@@ -343,7 +342,7 @@ impl Taking<'_> {
     /// Reads what is to be told of the repository that was named first: the names of its slots, and whether
     /// the limit that was asked for is in force, since between the proposal and the admission another one may
     /// have come.
-    async fn names(&mut self) -> Result<Option<Arc<[SlotName]>>, Error> {
+    async fn names(&mut self) -> Result<Option<SlotNames>, Error> {
         let Some(first) = self.args.first() else {
             return Ok(None);
         };

@@ -256,11 +256,11 @@ struct Slots {
 impl Slots {
     fn after(taken: &mut usize, run: &RunningRun) -> Self {
         let first = *taken + 1;
-        *taken += usize::from(run.terms.weight.get());
+        *taken += usize::from(run.terms().weight.get());
         Self {
             first,
             last: *taken,
-            asked: run.terms.asked.at().is_some(),
+            asked: run.terms().asked.at().is_some(),
         }
     }
 }
@@ -305,7 +305,7 @@ fn refused(
     finished: Option<&FinishedRun>,
     limit: LimitOf<'_>,
 ) -> Option<(Fate, String)> {
-    match finished.map(|run| (run.outcome, &run.terms.group)) {
+    match finished.map(|run| (run.outcome, &run.terms().group)) {
         Some((RunOutcome::Superseded, Some(group))) => {
             let reason = format!("a newer run of its group {group} takes its place");
             return Some((Fate::Cancelled, reason));
@@ -327,7 +327,7 @@ fn refused(
 
 fn waits(run: &QueuedRun) -> (Fate, String) {
     let waiting = Waiting {
-        weight: run.terms.weight,
+        weight: run.terms().weight,
         by_slots: false,
     };
     (

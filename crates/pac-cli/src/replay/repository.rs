@@ -352,7 +352,8 @@ impl RepositoryReplay {
         }
         match turn? {
             Turn::Started(lease) => self.start(run, lease),
-            Turn::Ended(pac_concurrency::RunOutcome::Superseded)
+            // Gone: the store has forgotten the end of one among many already.
+            Turn::Ended(pac_concurrency::RunOutcome::Superseded) | Turn::Gone
                 if self.watchdog.is_superseded(run) =>
             {
                 self.watchdog.ended(run);

@@ -41,20 +41,23 @@ pub(super) fn heading(status: &RepositoryStatus, now: Timestamp) -> String {
 
 /// The names of the slots of a run, where all of them have one.
 pub(super) fn names_of<'a>(run: &RunningRun, rules: &'a Rules) -> Vec<&'a str> {
-    slot_names(&run.terms.slots, rules.slots.as_deref().unwrap_or_default())
+    slot_names(
+        &run.terms().slots,
+        rules.slots.as_deref().unwrap_or_default(),
+    )
 }
 
 /// Which slots a run has, where that is not plain.
 fn slots(run: &RunningRun, status: &RepositoryStatus) -> Option<String> {
     let names = names_of(run, &status.rules);
     let numbers = || {
-        let numbers: Vec<_> = run.terms.slots.iter().map(u32::to_string).collect();
+        let numbers: Vec<_> = run.terms().slots.iter().map(u32::to_string).collect();
         numbers.join(", ")
     };
-    match (names.is_empty(), run.terms.slots.is_empty()) {
+    match (names.is_empty(), run.terms().slots.is_empty()) {
         (false, _) => Some(format!("in {}", names.join(", "))),
         (true, false) if status.limit != Limit::new(1) => {
-            let slots = if run.terms.slots.len() == 1 {
+            let slots = if run.terms().slots.len() == 1 {
                 "slot"
             } else {
                 "slots"
@@ -79,13 +82,13 @@ pub(super) fn running(
     } else {
         "running"
     };
-    let asked = run.terms.asked.at();
+    let asked = run.terms().asked.at();
     let asked = asked.map(|asked| format!("asked to end {} ago", humanise(now.since(asked))));
     let parts = std::iter::once(state.to_owned())
         .chain(asked)
         .chain(slots(run, status))
         // How many it has is plain where they are told one by one.
-        .chain(TermsShape::of(&run.terms).words(run.terms.slots.is_empty()));
+        .chain(TermsShape::of(run.terms()).words(run.terms().slots.is_empty()));
     let state = cell(&parts.collect::<Vec<_>>().join(", "));
     [
         run.run.to_string(),
@@ -105,10 +108,10 @@ pub(super) fn queued(
     now: Timestamp,
 ) -> [String; 6] {
     let waiting = Waiting {
-        weight: run.terms.weight,
+        weight: run.terms().weight,
         by_slots: why::counts_slots(status),
     };
-    let terms: Vec<_> = TermsShape::of(&run.terms).words(true).collect();
+    let terms: Vec<_> = TermsShape::of(run.terms()).words(true).collect();
     let terms = terms
         .iter()
         .map(|words| format!(", {words}"))

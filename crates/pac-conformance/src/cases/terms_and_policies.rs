@@ -15,7 +15,7 @@ use pac_core::state::{
 };
 use pac_core::{
     Error, FencingToken, Limit, Priority, RepositoryKey, Revision, SessionId, SessionIdentity,
-    Ticket, Version,
+    SlotNames, Ticket, Version,
 };
 
 use crate::{Fixture, repository, run, uid};
@@ -87,6 +87,16 @@ pub async fn terms_and_policies_are_kept_as_they_were_written(fixture: &Fixture)
     book.is_as_written(None).await;
     let ended = book.entry("waits");
     assert!(ended.terms().asked.at().is_some() && ended.group().is_some());
+    // Nothing has more bytes than as many names of slots as there may be, in force and beneath a pin.
+    let names = (0..SlotNames::MOST).map(|n| format!(r#""{n:x>63}""#));
+    let names = names.collect::<Vec<_>>().join(",");
+    let long = format!(
+        r#"{{"beneath":{{"owner":"announced","slots":[{names}]}},"owner":"pinned","slots":[{names}]}}"#
+    );
+    let before = book.state.head().version();
+    book.commit(Some(&long), Vec::new()).await;
+    book.is_as_written(Some(before)).await;
+    book.is_as_written(None).await;
 }
 
 /// Those are listed as startable where the next run would fit by what the head says it needs, and
@@ -284,6 +294,7 @@ impl<'a> Book<'a> {
         Changes {
             expected: head.version(),
             head,
+            policy_before: self.state.head().policy.clone(),
             entries: entries.into_iter().map(Arc::new).collect(),
             alive: Vec::new(),
             adopted: Vec::new(),

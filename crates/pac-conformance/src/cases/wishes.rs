@@ -11,6 +11,7 @@ pub use cancelling::{
     many_are_cancelled_in_one_commit,
 };
 pub use groups::{
+    a_newer_run_supersedes_however_many_wait,
     a_newer_run_takes_the_place_of_those_that_it_supersedes, superseding_all_asks_the_holders,
 };
 pub use queue::{

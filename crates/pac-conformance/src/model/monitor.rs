@@ -94,7 +94,7 @@ impl Deed<'_> {
         let counts = self.after.head().started as usize == slots(self.after);
         // A grant may go before a pause, or after its end, in one commit.
         let paused = [self.before(), self.after].map(|book| book.head().pause().is_some());
-        let resumes = self.has(|command| matches!(command, Command::Resume));
+        let resumes = self.has(|command| matches!(command, Command::Resume { .. }));
         let none = more.count() == 0;
         counts && (none || (within && (paused != [true, true] || resumes)))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pac_core::manager::machine::{Action, WaiterId, abandon};
-use pac_core::protocol::{Command, Death, RunRequest};
+use pac_core::protocol::{Command, Death, PauseCondition, RunRequest};
 use pac_core::state::{Entry, RunKind, RunOutcome};
 use pac_core::{Error, ErrorKind, FencingToken, Limit, PipelineRunKey, SessionId};
 
@@ -60,8 +60,13 @@ impl World {
             Event::Release(run, token) => release(request(run), Some(FencingToken::new(token))),
             Event::Force(run) => release(request(run), None),
             Event::SetLimit(limit) => Command::limit(Limit::new(limit), None),
-            Event::Pause => Command::Pause { reason: None },
-            Event::Resume => Command::Resume,
+            Event::Pause => Command::Pause {
+                reason: None,
+                only_if: PauseCondition::Always,
+            },
+            Event::Resume => Command::Resume {
+                only_if: PauseCondition::Always,
+            },
             Event::Remove => Command::RemoveRepository,
             Event::Requeue(run) => {
                 let RunRequest { run, uid, .. } = request(run);

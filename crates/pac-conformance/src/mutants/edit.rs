@@ -43,6 +43,7 @@ impl<'a> Edit<'a> {
         changed.then(|| Changes {
             expected: self.base.head().version(),
             head: self.head,
+            policy_before: self.base.head().policy.clone(),
             entries: self.entries,
             alive: self.alive,
             adopted: self.adopted,

@@ -84,11 +84,15 @@ pub(super) async fn call(
             let moved = manager.bump(key, &run, of.as_ref(), edge::bump(to)).await;
             (Ask::Bump { name, uid, to }, Seen::Moved(moved.map(|_| ())))
         }
-        Deed::Pause { reason } => {
-            let paused = manager.pause(key, reason.map(edge::reason)).await;
-            (Ask::Pause { reason }, Seen::Paused(paused))
+        Deed::Pause { reason, only_if } => {
+            let (why, condition) = (reason.map(edge::reason), edge::pause(only_if));
+            let paused = Box::pin(manager.pause_if(key, why, condition)).await;
+            (Ask::Pause { reason, only_if }, Seen::Paused(paused))
         }
-        Deed::Resume => (Ask::Resume, Seen::Paused(manager.resume(key).await)),
+        Deed::Resume { only_if } => {
+            let resumed = Box::pin(manager.resume_if(key, edge::pause(only_if))).await;
+            (Ask::Resume { only_if }, Seen::Paused(resumed))
+        }
         Deed::SetRules { change, claim } => {
             let set = manager.set_rules(key, edge::change(change), edge::claim(claim));
             (Ask::SetRules { change, claim }, Seen::Limit(set.await))
@@ -147,6 +151,7 @@ pub(super) fn fits(answer: &Answer, seen: &Seen) -> bool {
         (_, Seen::Paused(Ok(change))) => {
             let outcome = Outcome::Paused {
                 before: change.before,
+                accepted: change.accepted,
                 promoted: change.promoted.clone(),
             };
             edge::answer(&outcome) == *answer

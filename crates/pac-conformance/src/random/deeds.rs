@@ -7,7 +7,8 @@ use proptest::sample::select;
 
 use super::steps::{PARTIES, World, held};
 use crate::reference::{
-    Bump, Change, Claim, GRACE, How, Owner, Repository, Skip, Supersedes, Terms, Way, Which, Wish,
+    Bump, Change, Claim, GRACE, How, Owner, Paused, Repository, Skip, Supersedes, Terms, Way,
+    Which, Wish,
 };
 
 /// The number of run names: few, so that commands concern the same runs.
@@ -39,8 +40,11 @@ pub(super) enum Deed {
     },
     Pause {
         reason: Option<u8>,
+        only_if: Paused,
     },
-    Resume,
+    Resume {
+        only_if: Paused,
+    },
     /// Ends what has waited or run for too long.
     TimeOut,
     /// So much time passes.
@@ -137,7 +141,7 @@ pub(super) fn deed(world: &World) -> impl Strategy<Value = Deed> + use<> {
         5 => release.prop_map(|(name, uid, token, how)| Deed::Release { name, uid, token, how }),
         2 => cancel.prop_map(|(name, uid, way)| Deed::Cancel { name, uid, way }),
         2 => bump.prop_map(|(name, uid, to)| Deed::Bump { name, uid, to }),
-        resume => Just(Deed::Resume),
+        resume => any_pause().prop_map(|only_if| Deed::Resume { only_if }),
         3 => operation(clock),
         late => prop_oneof![Just(Deed::TimeOut), (4..8_u64).prop_map(Deed::Wait)],
         supersede => superseding(groups).prop_map(Deed::Admit),
@@ -167,7 +171,8 @@ fn operation(clock: u64) -> impl Strategy<Value = Deed> {
     let before = option::of(clock.saturating_sub(10)..=clock + 1);
     let which = (any_group(), before).prop_map(|(group, before)| Which { group, before });
     prop_oneof![
-        2 => option::of(0..2_u8).prop_map(|reason| Deed::Pause { reason }),
+        2 => (any_reason(), any_pause())
+            .prop_map(|(reason, only_if)| Deed::Pause { reason, only_if }),
         2 => (which, any_way()).prop_map(|(which, way)| Deed::CancelAll { which, way }),
         1 => Just(Deed::TimeOut),
         2 => (1..8_u64).prop_map(Deed::Wait),
@@ -240,6 +245,20 @@ fn timed(wish: impl Strategy<Value = Wish>) -> impl Strategy<Value = Wish> {
         },
         ..wish
     })
+}
+
+pub(crate) fn any_reason() -> impl Strategy<Value = Option<u8>> {
+    option::of(0..2_u8)
+}
+
+pub(crate) fn any_pause() -> impl Strategy<Value = Paused> {
+    let paused = |number| match number {
+        0..4 => Paused::Any,
+        4 => Paused::No,
+        5 => Paused::For(None),
+        number => Paused::For(Some(number - 6)),
+    };
+    (0..8_u8).prop_map(paused)
 }
 
 pub(crate) fn any_group() -> impl Strategy<Value = Option<u8>> {

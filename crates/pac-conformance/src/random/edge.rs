@@ -10,7 +10,9 @@ use pac_core::protocol::{Admitted, Ended, Issuer, Outcome};
 use pac_core::state::{self, Entry, EntryState, Head, Moment, RunKind, RunOutcome};
 use pac_core::{FencingToken, LimitVersion, PipelineRunKey, Priority, Reason, SessionId, Uid};
 
-pub(crate) use command::{bump, change, claim, command, outcome, reason, request, way, which};
+pub(crate) use command::{
+    bump, change, claim, command, outcome, pause, reason, request, way, which,
+};
 
 use crate::reference::{Answer, Asker, How, Owner, Place, Repository, Rules, Run, Terms};
 
@@ -44,7 +46,11 @@ pub(crate) fn answer(outcome: &Outcome) -> Answer {
             standing: admitted,
             promoted,
         } => Answer::Moved(Box::new(standing(*admitted, false)), numbers(promoted)),
-        Outcome::Paused { before, promoted } => Answer::Paused(*before, numbers(promoted)),
+        Outcome::Paused {
+            before,
+            accepted,
+            promoted,
+        } => Answer::Paused(*before, *accepted, numbers(promoted)),
         Outcome::Ended { ended, promoted } => match *ended {
             Ended::Done => Answer::Ended(numbers(promoted)),
             Ended::Before(outcome) => Answer::EndedBefore(how(outcome)),

@@ -4,13 +4,14 @@ use std::fmt;
 
 use proptest::collection::vec;
 use proptest::option;
-use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::prelude::{BoxedStrategy, Just, Strategy, any, prop_oneof};
 
 use super::deeds::{
-    NAMES, Token, any_bump, any_change, any_claim, any_end, any_group, any_uid, any_way, any_wish,
+    NAMES, Token, any_bump, any_change, any_claim, any_end, any_group, any_pause, any_reason,
+    any_uid, any_way, any_wish,
 };
 use super::steps::PARTIES;
-use crate::reference::{Bump, Change, Claim, How, Way, Wish};
+use crate::reference::{Bump, Change, Claim, How, Paused, Way, Wish};
 
 /// The most moves of a sequence.
 const MOVES: usize = 20;
@@ -82,8 +83,11 @@ pub(crate) enum Deed {
     },
     Pause {
         reason: Option<u8>,
+        only_if: Paused,
     },
-    Resume,
+    Resume {
+        only_if: Paused,
+    },
     SetRules {
         change: Change,
         claim: Claim,
@@ -120,7 +124,8 @@ fn one_move() -> impl Strategy<Value = Move> {
     ]
 }
 
-fn deed() -> impl Strategy<Value = Deed> {
+/// Boxed: within the other strategies, it would take more of the stack than a test has.
+fn deed() -> BoxedStrategy<Deed> {
     let name = || 0..NAMES;
     let low = (1..=2_u32, any_change()).prop_map(|(limit, change)| Change {
         limit: Some(limit),
@@ -144,12 +149,14 @@ fn deed() -> impl Strategy<Value = Deed> {
             false => Deed::Unpin,
         }),
     ]
+    .boxed()
 }
 
 fn operation() -> impl Strategy<Value = Deed> {
     prop_oneof![
-        2 => option::of(0..2_u8).prop_map(|reason| Deed::Pause { reason }),
-        4 => Just(Deed::Resume),
+        2 => (any_reason(), any_pause())
+            .prop_map(|(reason, only_if)| Deed::Pause { reason, only_if }),
+        4 => any_pause().prop_map(|only_if| Deed::Resume { only_if }),
         1 => (any_group(), any_way()).prop_map(|(group, way)| Deed::CancelAll { group, way }),
     ]
 }
@@ -219,8 +226,10 @@ impl fmt::Display for Deed {
             }
             Self::CancelAll { group, way } => write!(f, "cancel all of group {group:?}: {way:?}"),
             Self::Bump { name, uid, to } => write!(f, "bump run-{name} of uid {uid:?} {to}"),
-            Self::Pause { reason } => write!(f, "pause because of {reason:?}"),
-            Self::Resume => f.write_str("resume"),
+            Self::Pause { reason, only_if } => {
+                write!(f, "pause because of {reason:?} if {only_if:?}")
+            }
+            Self::Resume { only_if } => write!(f, "resume if {only_if:?}"),
             Self::SetRules { change, claim } => write!(f, "{claim} {change}"),
             Self::Unpin => f.write_str("unpin the rules"),
             Self::Remove => f.write_str("remove the repository"),

@@ -106,8 +106,8 @@ impl World {
             Deed::Cancel { name, uid, way } => Ask::Cancel { name, uid, way },
             Deed::CancelAll { which, way } => Ask::CancelAll { which, way },
             Deed::Bump { name, uid, to } => Ask::Bump { name, uid, to },
-            Deed::Pause { reason } => Ask::Pause { reason },
-            Deed::Resume => Ask::Resume,
+            Deed::Pause { reason, only_if } => Ask::Pause { reason, only_if },
+            Deed::Resume { only_if } => Ask::Resume { only_if },
             Deed::TimeOut => Ask::TimeOut,
             Deed::Requeue { name, token } => Ask::Requeue {
                 name,

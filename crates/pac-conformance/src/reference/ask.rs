@@ -43,6 +43,17 @@ pub(crate) enum Owner {
     Pinned,
 }
 
+/// The pause that a command is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Paused {
+    /// Any, or none.
+    Any,
+    /// None.
+    No,
+    /// One with this reason.
+    For(Option<u8>),
+}
+
 /// What is to become of the rules; a part that is `None` stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
@@ -167,8 +178,11 @@ pub(crate) enum Ask {
     },
     Pause {
         reason: Option<u8>,
+        only_if: Paused,
     },
-    Resume,
+    Resume {
+        only_if: Paused,
+    },
     Requeue {
         name: u8,
         token: u64,
@@ -247,8 +261,8 @@ pub(crate) enum Answer {
     Moved(Box<Answer>, Vec<u8>),
     /// The limit in force and its owner, whether the command set it, and the runs that start.
     Limit(u32, Option<Owner>, bool, Vec<u8>),
-    /// Whether the repository was paused before, and the runs that start.
-    Paused(bool, Vec<u8>),
+    /// Whether the repository was paused before, whether the condition held, and the runs that start.
+    Paused(bool, bool, Vec<u8>),
     /// The runs that ended, were asked to, or lost their owner, and the runs that start.
     Swept(Vec<u8>, Vec<u8>),
     /// The runs that waited or ran.

@@ -27,8 +27,8 @@ impl Repository {
             Ask::Cancel { name, uid, way } => self.cancel(asker, (name, uid), way),
             Ask::CancelAll { which, way } => self.cancel_all(asker, which, way),
             Ask::Bump { name, uid, to } => self.bump(asker, (name, uid), to),
-            Ask::Pause { reason } => self.pause(reason),
-            Ask::Resume => self.resume(asker),
+            Ask::Pause { reason, only_if } => self.pause(reason, only_if),
+            Ask::Resume { only_if } => self.resume(asker, only_if),
             Ask::TimeOut => self.time_out(asker),
             Ask::Requeue { name, token } => self.requeue(asker, name, token),
             Ask::Disown {

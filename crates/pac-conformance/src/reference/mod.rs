@@ -11,7 +11,7 @@ mod slots;
 mod words;
 
 pub(crate) use ask::{
-    Answer, Ask, Asker, Bump, Change, Claim, How, Owner, Skip, Supersedes, Way, Which, Wish,
+    Answer, Ask, Asker, Bump, Change, Claim, How, Owner, Paused, Skip, Supersedes, Way, Which, Wish,
 };
 
 /// How long a run that has held its slots for too long, and was asked to end, keeps them, in
@@ -165,11 +165,16 @@ impl Repository {
         queue
     }
 
-    /// Whether the first waiting run that there are slots enough for may start.
+    /// Whether the first waiting run that there are slots enough for may start, or a lighter one before
+    /// it.
     pub(crate) fn could_start(&self) -> bool {
         let queue = self.queue();
-        let first = queue.iter().find(|run| self.has_slots(run.terms.weight));
-        first.is_some_and(|run| self.has_room(run.terms.weight))
+        let mut possible = queue.iter().filter(|run| self.has_slots(run.terms.weight));
+        let has_room = |run: &&Run| self.has_room(run.terms.weight);
+        possible.next().is_some_and(|first| {
+            let may_be_passed = first.passed < self.rules.backfill;
+            has_room(first) || (may_be_passed && possible.any(has_room))
+        })
     }
 
     /// The number of runs that wait or hold slots and may do so only for some time.

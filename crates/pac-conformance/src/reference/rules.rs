@@ -1,6 +1,6 @@
 //! The rules, and the party that has set them; pauses.
 
-use super::{Answer, Asker, Change, Claim, Owner, Repository, Rules};
+use super::{Answer, Asker, Change, Claim, Owner, Paused, Repository, Rules};
 
 impl Repository {
     pub(super) fn set_rules(&mut self, asker: Asker, change: Change, claim: Claim) -> Answer {
@@ -69,15 +69,29 @@ impl Repository {
     }
 
     /// Paused already, it gets another reason.
-    pub(super) fn pause(&mut self, reason: Option<u8>) -> Answer {
+    pub(super) fn pause(&mut self, reason: Option<u8>, only_if: Paused) -> Answer {
         let before = self.paused;
+        if !self.is_paused_as(only_if) {
+            return Answer::Paused(before.is_some(), false, Vec::new());
+        }
         let since = before.map_or(self.clock, |(since, _)| since);
         self.paused = Some((since, reason));
-        Answer::Paused(before.is_some(), Vec::new())
+        Answer::Paused(before.is_some(), true, Vec::new())
     }
 
-    pub(super) fn resume(&mut self, asker: Asker) -> Answer {
+    pub(super) fn resume(&mut self, asker: Asker, only_if: Paused) -> Answer {
+        if !self.is_paused_as(only_if) {
+            return Answer::Paused(self.paused.is_some(), false, Vec::new());
+        }
         let before = self.paused.take().is_some();
-        Answer::Paused(before, self.start_all(asker))
+        Answer::Paused(before, true, self.start_all(asker))
+    }
+
+    fn is_paused_as(&self, wanted: Paused) -> bool {
+        match (wanted, self.paused) {
+            (Paused::Any, _) | (Paused::No, None) => true,
+            (Paused::For(wanted), Some((_, reason))) => wanted == reason,
+            (Paused::No, Some(_)) | (Paused::For(_), None) => false,
+        }
     }
 }

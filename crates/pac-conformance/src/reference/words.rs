@@ -109,8 +109,10 @@ impl fmt::Display for Ask {
             Self::Bump { name, uid, to } => {
                 write!(f, "bump run-{name} of uid {uid:?} {to}")
             }
-            Self::Pause { reason } => write!(f, "pause because of {reason:?}"),
-            Self::Resume => f.write_str("resume"),
+            Self::Pause { reason, only_if } => {
+                write!(f, "pause because of {reason:?} if {only_if:?}")
+            }
+            Self::Resume { only_if } => write!(f, "resume if {only_if:?}"),
             Self::TimeOut => f.write_str("end what has waited or run for too long"),
             Self::Requeue { name, token } => write!(f, "requeue run-{name} with token {token}"),
             Self::Disown {

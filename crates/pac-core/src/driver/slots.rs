@@ -69,6 +69,7 @@ mod tests {
         }
         Changes {
             expected: head.version(),
+            policy_before: head.policy.clone(),
             head,
             entries: entries.iter().chain(adopted).cloned().collect(),
             alive: Vec::new(),

@@ -61,7 +61,7 @@ impl ManagerHandle {
             lifecycle: Lifecycle::default(),
             vitals: Vitals::default(),
             session_died: tokio::sync::Notify::new(),
-            timed: tasks::time_limits::Timed::default(),
+            timed: tasks::time_limits::Timed::new(options.sweep_interval),
             executor: Executor::here(),
             opened_at: tokio::time::Instant::now(),
         });

@@ -6,7 +6,7 @@ use super::handles::admission::Ending;
 use super::submit::unexpected;
 use crate::error::Error;
 use crate::name::{PipelineRunKey, Reason, RepositoryKey, Uid};
-use crate::protocol::{Bump, Cancellation, Claim, Command, Outcome, Which};
+use crate::protocol::{Bump, Cancellation, Claim, Command, Outcome, PauseCondition, Which};
 use crate::state::{Owner, RulesChange};
 use crate::status::RunStatus;
 use crate::value::{Limit, LimitVersion};
@@ -35,6 +35,9 @@ pub struct LimitChange {
 pub struct PauseChange {
     /// Whether it was paused before.
     pub before: bool,
+    /// Whether it is as it was to be because of this; false when the condition did not hold, and when
+    /// another word was given before an answer that was lost could be found again.
+    pub accepted: bool,
     /// The runs that started because of it, in order.
     pub promoted: Vec<PipelineRunKey>,
 }
@@ -121,7 +124,22 @@ impl ConcurrencyManager {
         repository: &RepositoryKey,
         reason: Option<Reason>,
     ) -> Result<PauseChange, Error> {
-        self.change_pause(repository, Command::Pause { reason })
+        self.pause_if(repository, reason, PauseCondition::Always)
+            .await
+    }
+
+    /// Like [`Self::pause`], where the condition holds when the commit is judged. Not `accepted` where it
+    /// does not.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn pause_if(
+        &self,
+        repository: &RepositoryKey,
+        reason: Option<Reason>,
+        only_if: PauseCondition,
+    ) -> Result<PauseChange, Error> {
+        self.change_pause(repository, Command::Pause { reason, only_if })
             .await
     }
 
@@ -130,7 +148,21 @@ impl ConcurrencyManager {
     /// # Errors
     /// Those common to all commands.
     pub async fn resume(&self, repository: &RepositoryKey) -> Result<PauseChange, Error> {
-        self.change_pause(repository, Command::Resume).await
+        self.resume_if(repository, PauseCondition::Always).await
+    }
+
+    /// Like [`Self::resume`], where the condition holds when the commit is judged. Not `accepted` where it
+    /// does not.
+    ///
+    /// # Errors
+    /// Those common to all commands.
+    pub async fn resume_if(
+        &self,
+        repository: &RepositoryKey,
+        only_if: PauseCondition,
+    ) -> Result<PauseChange, Error> {
+        self.change_pause(repository, Command::Resume { only_if })
+            .await
     }
 
     async fn change_pause(
@@ -140,7 +172,15 @@ impl ConcurrencyManager {
     ) -> Result<PauseChange, Error> {
         let cell = self.find(repository, "pause")?;
         match self.ask(&cell, command).await?.outcome {
-            Outcome::Paused { before, promoted } => Ok(PauseChange { before, promoted }),
+            Outcome::Paused {
+                before,
+                accepted,
+                promoted,
+            } => Ok(PauseChange {
+                before,
+                accepted,
+                promoted,
+            }),
             outcome => Err(unexpected("pause", &outcome)),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,6 +82,8 @@ pub(super) struct Cell {
     pub(super) delivery: Mutex<()>,
     /// Something came that admissions which are held back can go along with.
     pub(super) wake: Notify,
+    /// Whether the task that keeps time limits knows of it, and looks at it in its time.
+    pub(super) is_timed: AtomicBool,
 }
 
 /// Only ever held between two awaits, and never while another repository's is taken. A store in
@@ -190,6 +193,7 @@ impl Registry {
                 }),
                 delivery: Mutex::default(),
                 wake: Notify::new(),
+                is_timed: AtomicBool::new(false),
             })
         });
         let cell = Arc::clone(&cell);

@@ -1,17 +1,17 @@
 //! Moves the state of one store of this project into another one: order, tickets and tokens stay.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::report::{Action, MigratedRepository, MigratedRun, MigrationReport};
+use super::compare::Comparison;
+use super::report::MigrationReport;
 use super::writer::{Writer, load};
 use crate::driver::{Driver, ListFilter};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey};
 use crate::protocol::Changes;
-use crate::state::{Entry, EntryState, Head, Policy, RepositoryState, RunKind};
-use crate::value::{FencingToken, SessionId, Ticket, Timestamp};
+use crate::state::{Entry, EntryState, Head, RepositoryState};
+use crate::value::{SessionId, Ticket, Timestamp};
 
 /// How many repositories are listed at once.
 const PAGE: usize = 500;
@@ -27,18 +27,21 @@ pub async fn preview_copy(from: &dyn Driver, to: &dyn Driver) -> Result<Migratio
     let mut report = MigrationReport::default();
     for key in repositories(from).await? {
         let (source, target) = (load_kept(from, to, &key).await?, load(to, &key).await?);
-        report.repositories.push(compare(&key, &source, &target));
+        report
+            .repositories
+            .push(Comparison::of(&source, &target).report(&key));
     }
     Ok(report)
 }
 
-/// Copies every repository of a store into another one, with its limit, its queue, its finished
-/// runs (but for those that the target keeps no longer) and its counters, so that tickets and tokens go on where they were; then verifies it by
-/// reading both. Removes nothing.
+/// Copies every repository of a store into another one, with its rules, its queue, its finished
+/// runs (but for those that the target keeps no longer) and its counters, so that tickets and tokens
+/// go on where they were; then verifies it by reading both. Removes nothing.
 ///
 /// It may be interrupted at any point, by dropping the future too: running it again finds what is
 /// done and does the rest. The controllers of the source should have been stopped: a repository
-/// that changed meanwhile is a problem of the report, and running this again brings it up to date.
+/// that changed meanwhile is a problem of the report, and running this again brings it up to date:
+/// its rules and its pause too, unless the repository has gone on in the target.
 ///
 /// Slots of running runs are held by a session that ends here: as after the crash of a controller,
 /// any other one takes the runs over within the lease TTL. What a process runs itself cannot be
@@ -96,21 +99,21 @@ async fn copy_all(from: &dyn Driver, writer: &mut Writer<'_>) -> Result<Migratio
     for key in repositories(from).await? {
         let source = load_kept(from, writer.driver(), &key).await?;
         let before = load(writer.driver(), &key).await?;
-        let mut done = compare(&key, &source, &before);
+        let mut done = Comparison::of(&source, &before).report(&key);
         if done.problems.is_empty() {
             let (session, budget) = (writer.session(), writer.entries_per_commit());
             let change = |target: &RepositoryState| {
                 // Others may have begun to use it.
-                let problems = compare(&key, &source, target).problems;
-                Ok(if problems.is_empty() {
-                    changes(&source, target, session, budget)
+                let now = Comparison::of(&source, target);
+                Ok(if now.report(&key).problems.is_empty() {
+                    changes(&now, target, session, budget)
                 } else {
                     None
                 })
             };
             let after = writer.write(&key, change).await?;
             done.limit = after.head().limit;
-            done.problems = verify(&key, &source, &after);
+            done.problems = Comparison::of(&source, &after).problems(&key);
             if load(from, &key).await?.head().revision != source.head().revision {
                 let changed = "it changed while it was copied: stop the controllers of the source, \
                                and run this again";
@@ -154,6 +157,7 @@ fn scratch() -> Result<RepositoryKey, Error> {
 fn removal(head: &Head) -> Changes {
     Changes {
         expected: head.version(),
+        policy_before: head.policy.clone(),
         head: head.clone(),
         entries: Vec::new(),
         alive: Vec::new(),
@@ -192,164 +196,16 @@ async fn load_kept(
     Ok(state)
 }
 
-/// What is to be done about each run, and what forbids to do it.
-fn compare(
-    key: &RepositoryKey,
-    source: &RepositoryState,
-    target: &RepositoryState,
-) -> MigratedRepository {
-    let runs: Vec<_> = in_order(source)
-        .into_iter()
-        .map(|entry| MigratedRun {
-            run: entry.run.clone(),
-            action: action(entry, source, target),
-            remark: None,
-        })
-        .collect();
-    let mut problems: Vec<_> = runs
-        .iter()
-        .filter(|run| run.action == Action::Conflict)
-        .map(|run| format!("another run named {} is there", run.run))
-        .collect();
-    let own = in_order(source)
-        .into_iter()
-        .filter(|entry| entry.kind == RunKind::Ephemeral && !entry.is_finished())
-        .count();
-    if own > 0 {
-        problems.push(format!(
-            "{own} runs of `pac exec` are live in the source: wait until they have ended, or cancel \
-             them, and run this again"
-        ));
-    }
-    if has_state_of_its_own(source, target) {
-        problems.push(format!(
-            "the target has a state of its own of this repository: keep that one, or remove it with \
-             `pac cleanup {key}`, and run this again"
-        ));
-    }
-    MigratedRepository {
-        repository: key.clone(),
-        limit: head_of(source, target).limit,
-        limit_is_provisional: false,
-        runs,
-        problems,
-        source: source.head().revision,
-    }
-}
-
-fn action(entry: &Entry, source: &RepositoryState, target: &RepositoryState) -> Action {
-    let new = match entry.state {
-        EntryState::Queued { .. } => Action::Enqueue,
-        EntryState::Started { .. } => Action::Adopt,
-        EntryState::Finished { .. } => Action::Record,
-    };
-    match target.entry(&entry.run) {
-        None => new,
-        Some(there) if is_same(entry, there) => {
-            if progress(there) < progress(entry) {
-                new
-            } else {
-                Action::Present
-            }
-        }
-        // The target has gone on with a new run of that name.
-        Some(there) if there.ticket > source.head().last_ticket => Action::Present,
-        Some(_) => Action::Conflict,
-    }
-}
-
-fn is_same(entry: &Entry, there: &Entry) -> bool {
-    entry.uid == there.uid && entry.ticket == there.ticket
-}
-
-/// How far a run has come. (One that was given back in the source after it had been copied keeps
-/// the slot that it had then, until the lease TTL has passed.)
-fn progress(entry: &Entry) -> (u8, Option<FencingToken>) {
-    let stage = match entry.state {
-        EntryState::Queued { .. } => 0,
-        EntryState::Started { .. } => 1,
-        EntryState::Finished { .. } => 2,
-    };
-    (stage, entry.token())
-}
-
-/// Whether the target was used for this repository before it was copied: tickets and tokens of
-/// two histories cannot be told apart.
-fn has_state_of_its_own(source: &RepositoryState, target: &RepositoryState) -> bool {
-    if !target.exists() {
-        return false;
-    }
-    let tickets: BTreeSet<_> = source.entries().map(|entry| entry.ticket).collect();
-    let foreign = |there: &Arc<Entry>| {
-        let known = source.entry(&there.run);
-        let is_known = known.is_some_and(|entry| is_same(entry, there));
-        let is_old = there.ticket <= source.head().last_ticket;
-        !is_known && (tickets.contains(&there.ticket) || (is_old && !there.is_finished()))
-    };
-    let is_shared = source.entries().next().is_none()
-        || source.entries().any(|entry| {
-            let there = target.entry(&entry.run);
-            there.is_some_and(|there| is_same(entry, there))
-        });
-    !is_shared || target.entries().any(foreign)
-}
-
-/// Running runs by their tokens, waiting ones in their order, finished ones by their end.
-fn in_order(state: &RepositoryState) -> Vec<&Arc<Entry>> {
-    let mut running: Vec<_> = state.entries().filter(|entry| entry.is_started()).collect();
-    running.sort_by_key(|entry| entry.token());
-    let mut finished: Vec<_> = state
-        .entries()
-        .filter(|entry| entry.is_finished())
-        .collect();
-    finished.sort_by_key(|entry| (entry.finished.at(), entry.ticket));
-    running
-        .into_iter()
-        .chain(state.queue())
-        .chain(finished)
-        .collect()
-}
-
-/// The head that the target gets, but for the counts.
-fn head_of(source: &RepositoryState, target: &RepositoryState) -> Head {
-    let (from, to) = (source.head(), target.head());
-    // The target may have heard of a newer limit.
-    let limits = if target.exists() && to.limit_version >= from.limit_version {
-        to
-    } else {
-        from
-    };
-    // Counted with the entries that are written.
-    let counted = to.policy.as_deref();
-    let (surplus, timed) = counted.map_or((0, 0), |policy| (policy.surplus, policy.timed));
-    let policy = limits.policy.as_deref().or(to.policy.as_deref());
-    Head {
-        limit: limits.limit,
-        limit_version: limits.limit_version,
-        last_ticket: from.last_ticket.max(to.last_ticket),
-        last_token: from.last_token.max(to.last_token),
-        policy: policy.map(|policy| {
-            Arc::new(Policy {
-                surplus,
-                timed,
-                ..policy.clone()
-            })
-        }),
-        ..to.clone()
-    }
-}
-
 /// The next commit, of at most `budget` entries; `None` when all is done.
 fn changes(
-    source: &RepositoryState,
+    now: &Comparison<'_>,
     target: &RepositoryState,
     session: SessionId,
     budget: usize,
 ) -> Option<Changes> {
-    let mut head = head_of(source, target);
-    let writes = |entry: &&&Arc<Entry>| action(entry, source, target) != Action::Present;
-    let order = in_order(source);
-    let entries: Vec<_> = order.iter().filter(writes).take(budget).collect();
+    let mut head = now.head();
+    let mut entries = now.to_write();
+    entries.truncate(budget);
     if entries.is_empty() && target.exists() && head == *target.head() {
         return None;
     }
@@ -389,33 +245,4 @@ fn moved(state: EntryState, session: SessionId) -> EntryState {
         },
         finished @ EntryState::Finished { .. } => finished,
     }
-}
-
-/// What is not as it should be in the target as it was read back.
-fn verify(key: &RepositoryKey, source: &RepositoryState, target: &RepositoryState) -> Vec<String> {
-    let now = compare(key, source, target);
-    let mut problems = now.problems;
-    let missing = now.runs.iter().filter(|run| {
-        let is_kept = run.action == Action::Present;
-        // The store lets finished runs go by its own rules.
-        !is_kept && run.action != Action::Record
-    });
-    problems.extend(missing.map(|run| format!("{} is not there: run this again", run.run)));
-    let (from, to) = (source.head(), target.head());
-    if to.last_ticket < from.last_ticket || to.last_token < from.last_token {
-        problems.push("its counters are behind those of the source: run this again".to_owned());
-    }
-    let places: BTreeMap<_, _> = target
-        .queue()
-        .map(|entry| &entry.run)
-        .zip(0_usize..)
-        .collect();
-    let order: Vec<_> = source
-        .queue()
-        .filter_map(|entry| places.get(&entry.run))
-        .collect();
-    if !order.is_sorted() {
-        problems.push("its queue is not in the order of the source".to_owned());
-    }
-    problems
 }

@@ -6,6 +6,7 @@
 //! new state was verified.
 
 mod adopt;
+mod compare;
 mod copy;
 mod etcd;
 mod legacy;

@@ -63,6 +63,19 @@ impl Plan<'_> {
         }
     }
 
+    /// Whether a request is for a run that neither waits nor runs, and may have its name.
+    pub(super) fn comes(&self, request: &RunRequest) -> bool {
+        self.current(&request.run).is_none_or(|known| {
+            let keeps = || keeps_its_name(known, request, self.issuer.session).is_some();
+            let is_same = known.uid == request.uid;
+            if is_same {
+                known.is_abandoned()
+            } else {
+                !keeps()
+            }
+        })
+    }
+
     /// A run that is neither waiting nor running comes; `is_known` where there is an entry of its name.
     fn come(&mut self, request: &RunRequest, is_known: bool) -> Outcome {
         if let Some(refused) = self.refusal(request) {
@@ -81,7 +94,7 @@ impl Plan<'_> {
     }
 
     /// Why a new run is not let in.
-    fn refusal(&self, request: &RunRequest) -> Option<Admitted> {
+    pub(super) fn refusal(&self, request: &RunRequest) -> Option<Admitted> {
         let (head, weight) = (&self.head, request.weight());
         if !head.has_slots_for(weight) {
             let limit = head.limit;
@@ -178,26 +191,23 @@ impl Plan<'_> {
     }
 
     /// Ends the waiting runs that a request supersedes, and asks the running ones to end if it does
-    /// that too: as many as go into one commit. Returns the first place of those that are at least as
-    /// urgent as the request, so that it goes before nobody whom it would have come after.
+    /// that too: all that are left by the [rounds](Plan::round_before) before. Returns the place that it
+    /// gets for that.
     fn supersede(&mut self, request: &RunRequest) -> Option<Ticket> {
         let (group, supersedes) = request.supersedes()?;
+        let place = self.place_for(request).map(|(place, _)| place);
         let mut waiting: Vec<_> = self.superseded(request).cloned().collect();
         waiting.sort_unstable_by_key(Rank::of);
-        let mut place: Option<Ticket> = None;
         for entry in waiting {
-            if self.budget_is_spent() {
+            if self.is_full() {
                 break;
-            }
-            if entry.admitted_as() >= request.priority {
-                place = Some(place.map_or(entry.ticket, |known| known.min(entry.ticket)));
             }
             self.end(entry, RunOutcome::Superseded);
         }
         if supersedes == Supersedes::All {
             let running = self.group(group).filter(|entry| entry.is_started());
             for entry in running.cloned().collect::<Vec<_>>() {
-                if self.budget_is_spent() {
+                if self.is_full() {
                     break;
                 }
                 self.ask_to_end(entry);
@@ -207,14 +217,14 @@ impl Plan<'_> {
     }
 
     /// The waiting runs that a request ends for its group's sake.
-    fn superseded(&self, request: &RunRequest) -> impl Iterator<Item = &Entry> {
+    pub(super) fn superseded(&self, request: &RunRequest) -> impl Iterator<Item = &Entry> {
         let group = request.supersedes().map(|(group, _)| group);
         let runs = group.into_iter().flat_map(|group| self.group(group));
         runs.filter(|entry| entry.is_queued() && entry.run != request.run)
     }
 
     /// The waiting and running runs of a group.
-    fn group(&self, group: &Group) -> impl Iterator<Item = &Entry> {
+    pub(super) fn group(&self, group: &Group) -> impl Iterator<Item = &Entry> {
         let base = self.base.group(group);
         let base = base.filter(|entry| self.is_untouched(entry));
         let changed = self.overlay.entries();

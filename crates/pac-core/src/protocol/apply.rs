@@ -15,6 +15,7 @@ impl Plan<'_> {
     pub fn apply(&mut self, command: &Command) -> Outcome {
         match command {
             Command::Admit(request) => self.admit(request),
+            Command::MakeWay(request) => self.make_way(request),
             Command::Release {
                 run,
                 uid,
@@ -41,8 +42,8 @@ impl Plan<'_> {
             Command::Adopt(request) => self.adopt(request),
             Command::SetLimit { rules, claim } => self.set_rules(rules, *claim),
             Command::Unpin => self.unpin(),
-            Command::Pause { reason } => self.pause(reason.clone()),
-            Command::Resume => self.resume(),
+            Command::Pause { reason, only_if } => self.pause(reason.clone(), only_if),
+            Command::Resume { only_if } => self.resume(only_if),
             Command::TimeOut { now } => self.time_out(*now),
             Command::Expire { session, death } => self.expire(*session, *death),
             Command::Promote => Outcome::Swept {

@@ -2,7 +2,7 @@
 
 use super::request::RunRequest;
 use crate::name::{Group, PipelineRunKey, Reason, Uid};
-use crate::state::{Entry, EntryState, Owner, RulesChange, RunOutcome, Weight};
+use crate::state::{Entry, EntryState, Owner, Pause, RulesChange, RunOutcome, Weight};
 use crate::value::{FencingToken, Limit, LimitVersion, Priority, SessionId, Ticket, Timestamp};
 
 /// How long a session has been dead.
@@ -107,12 +107,40 @@ pub enum Bump {
     Back,
 }
 
+/// What a pause, or the end of one, is for: judged in the commit. Whoever decides by a look at a repository
+/// says what was seen, so that a pause which somebody else has begun or changed since stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum PauseCondition {
+    /// The repository, paused or not.
+    #[default]
+    Always,
+    /// One that is not paused.
+    NotPaused,
+    /// One that is paused for this reason; with `None`, without a reason.
+    PausedFor(Option<Reason>),
+}
+
+impl PauseCondition {
+    pub(super) fn holds(&self, pause: Option<&Pause>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::NotPaused => pause.is_none(),
+            Self::PausedFor(reason) => pause.is_some_and(|pause| pause.reason == *reason),
+        }
+    }
+}
+
 /// A command for one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Command {
     /// Queue a run, and start it when it is first in the queue and the limit admits it.
     Admit(RunRequest),
+    /// End, or ask to end, runs that this request is going to supersede: as many as one commit has room
+    /// for, but for the one whose place it gets. For a manager, before it admits a run that supersedes
+    /// more than that. Changes nothing where the run would not be let in, or has its place already.
+    MakeWay(RunRequest),
     /// A run has ended; its slot is free.
     Release {
         /// The run.
@@ -155,9 +183,14 @@ pub enum Command {
     Pause {
         /// Why, for people to read.
         reason: Option<Reason>,
+        /// Else nothing changes.
+        only_if: PauseCondition,
     },
     /// End a pause.
-    Resume,
+    Resume {
+        /// Else nothing changes.
+        only_if: PauseCondition,
+    },
     /// Give the slot of a started run back and restore its place in the queue: its work
     /// certainly did not begin. One that was asked to end meanwhile ends as cancelled.
     Requeue {
@@ -268,7 +301,9 @@ impl Command {
     #[must_use]
     pub fn run(&self) -> Option<&PipelineRunKey> {
         match self {
-            Self::Admit(request) | Self::Adopt(request) => Some(&request.run),
+            Self::Admit(request) | Self::MakeWay(request) | Self::Adopt(request) => {
+                Some(&request.run)
+            }
             Self::Release { run, .. }
             | Self::Cancel { run, .. }
             | Self::Requeue { run, .. }
@@ -279,7 +314,7 @@ impl Command {
             Self::SetLimit { .. }
             | Self::Unpin
             | Self::Pause { .. }
-            | Self::Resume
+            | Self::Resume { .. }
             | Self::CancelAll { .. }
             | Self::TimeOut { .. }
             | Self::Expire { .. }
@@ -294,7 +329,9 @@ impl Command {
     #[must_use]
     pub fn uid(&self) -> Option<&Uid> {
         match self {
-            Self::Admit(request) | Self::Adopt(request) => Some(&request.uid),
+            Self::Admit(request) | Self::MakeWay(request) | Self::Adopt(request) => {
+                Some(&request.uid)
+            }
             Self::Release { uid, .. }
             | Self::Requeue { uid, .. }
             | Self::Reclaim { uid, .. }
@@ -436,10 +473,13 @@ pub enum Outcome {
     Paused {
         /// Whether the repository was paused before.
         before: bool,
+        /// Whether the command's condition held; nothing changed where it did not, or where another word
+        /// was given before an answer that was lost could be found again.
+        accepted: bool,
         /// The runs that the end of the pause starts, in order.
         promoted: Vec<PipelineRunKey>,
     },
-    /// The outcome of `Expire`, `Promote`, `CancelAll` and `TimeOut`.
+    /// The outcome of `Expire`, `Promote`, `CancelAll`, `MakeWay` and `TimeOut`.
     Swept {
         /// The runs that ended, were asked to end, or lost their owner, a dead session.
         affected: Vec<PipelineRunKey>,

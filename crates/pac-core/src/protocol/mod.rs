@@ -12,10 +12,13 @@ mod promote;
 mod recognise;
 mod request;
 mod rules;
+mod supersede;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Admitted, Bump, Cancellation, Claim, Command, Death, Ended, Outcome, Which};
+pub use command::{
+    Admitted, Bump, Cancellation, Claim, Command, Death, Ended, Outcome, PauseCondition, Which,
+};
 pub use plan::{Changes, Issuer, Plan};
 pub use recognise::recognise;
 pub use request::{Replaces, RunRequest, SkipIf, Supersedes};

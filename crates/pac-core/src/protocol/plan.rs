@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::overlay::Overlay;
 use crate::name::PipelineRunKey;
 use crate::state::{
-    Entry, EntryState, Head, Moment, QueueIter, Rank, RepositoryState, RunOutcome, Snapshot,
+    Entry, EntryState, Head, Moment, Policy, QueueIter, Rank, RepositoryState, RunOutcome, Snapshot,
 };
 use crate::value::{FencingToken, SessionId, Ticket, Timestamp, Version};
 
@@ -30,6 +30,8 @@ pub struct Changes {
     pub expected: Version,
     /// The head to write. Its version is still `expected`: the driver gives it a new one.
     pub head: Head,
+    /// The policy of the head at `expected`. See [`Self::new_policy`].
+    pub policy_before: Option<Arc<Policy>>,
     /// The entries to write, each at most once. The `revision` of each is still that of the queued or
     /// started entry of the same run that it takes the place of; 0 where there is none.
     pub entries: Vec<Arc<Entry>>,
@@ -44,6 +46,17 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// The policy of `head`, if it is another one than before. A store that keeps policies apart from
+    /// the rest of a head has none to write otherwise.
+    #[must_use]
+    pub fn new_policy(&self) -> Option<&Policy> {
+        let policy = self.head.policy.as_ref();
+        // Mostly they are the same object, which is not looked into then.
+        policy
+            .filter(|_| self.head.policy != self.policy_before)
+            .map(|policy| &**policy)
+    }
+
     /// What a commit of this writes, which is not a removal: with the version of the new head, and
     /// the time of the commit in place of [`Moment::AT_COMMIT`].
     #[must_use]
@@ -179,6 +192,7 @@ impl<'a> Plan<'a> {
             return self.base.exists().then(|| Changes {
                 expected: self.base.head().version(),
                 head: self.head,
+                policy_before: self.base.head().policy.clone(),
                 entries: Vec::new(),
                 alive: Vec::new(),
                 adopted: Vec::new(),
@@ -191,6 +205,7 @@ impl<'a> Plan<'a> {
         Some(Changes {
             expected: self.base.head().version(),
             head: self.head,
+            policy_before: self.base.head().policy.clone(),
             entries: self.overlay.into_entries(),
             alive: self.alive,
             adopted: self.adopted,
@@ -230,6 +245,10 @@ impl<'a> Plan<'a> {
     pub(super) fn current_entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         let base = self.base.entries().filter(|entry| self.is_untouched(entry));
         base.chain(self.overlay.entries())
+    }
+
+    pub(super) fn budget(&self) -> usize {
+        self.budget
     }
 
     pub(super) fn budget_is_spent(&mut self) -> bool {

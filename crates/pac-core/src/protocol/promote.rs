@@ -231,7 +231,7 @@ impl Plan<'_> {
             let mut possible = self.waiters().filter(fits);
             let first = possible.next();
             let least = first
-                .filter(|first| self.may_be_passed(first))
+                .filter(|first| first.weight().surplus() > 0 && self.may_be_passed(first))
                 .and_then(|_| {
                     let others = possible.take(LOOKED_AT);
                     others.map(|entry| entry.weight().surplus()).min()

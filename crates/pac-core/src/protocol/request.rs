@@ -48,7 +48,8 @@ pub enum Supersedes {
     #[default]
     None,
     /// Those that wait end as [superseded](crate::state::RunOutcome::Superseded) with the same commit,
-    /// and the request gets the place of the first of them.
+    /// and the request gets the place of the first of them. Where they are too many for that, most of them
+    /// end with commits right before it.
     Waiting,
     /// Likewise, and those that run are asked to end.
     All,

@@ -1,6 +1,6 @@
 //! The rules of a repository: its limit with what is beside it, who has set it, and pauses.
 
-use super::command::{Claim, Outcome};
+use super::command::{Claim, Outcome, PauseCondition};
 use super::plan::Plan;
 use crate::name::Reason;
 use crate::state::{Moment, Owner, Pause, Rules, RulesChange};
@@ -105,26 +105,33 @@ impl Plan<'_> {
         }
     }
 
-    pub(super) fn pause(&mut self, reason: Option<Reason>) -> Outcome {
-        let since = self.head.pause().map(|pause| pause.since);
-        self.head.policy_mut().pause = Some(Pause {
-            since: since.unwrap_or(Moment::AT_COMMIT),
-            reason,
-        });
+    pub(super) fn pause(&mut self, reason: Option<Reason>, only_if: &PauseCondition) -> Outcome {
+        let before = self.head.pause();
+        let since = before.map(|pause| pause.since);
+        let accepted = only_if.holds(before);
+        if accepted {
+            self.head.policy_mut().pause = Some(Pause {
+                since: since.unwrap_or(Moment::AT_COMMIT),
+                reason,
+            });
+        }
         Outcome::Paused {
             before: since.is_some(),
+            accepted,
             promoted: Vec::new(),
         }
     }
 
-    pub(super) fn resume(&mut self) -> Outcome {
-        let before = self.head.pause().is_some();
-        if before {
+    pub(super) fn resume(&mut self, only_if: &PauseCondition) -> Outcome {
+        let pause = self.head.pause();
+        let (before, accepted) = (pause.is_some(), only_if.holds(pause));
+        if before && accepted {
             self.head.policy_mut().pause = None;
         }
         Outcome::Paused {
             before,
-            promoted: self.promote(),
+            accepted,
+            promoted: if accepted { self.promote() } else { Vec::new() },
         }
     }
 }

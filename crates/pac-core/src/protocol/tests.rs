@@ -14,6 +14,13 @@ mod wishes;
 
 const A: u64 = 1;
 const B: u64 = 2;
+const PAUSE: Command = Command::Pause {
+    reason: None,
+    only_if: PauseCondition::Always,
+};
+const RESUME: Command = Command::Resume {
+    only_if: PauseCondition::Always,
+};
 
 /// A repository to which each command is committed at once.
 struct Book {

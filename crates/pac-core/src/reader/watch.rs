@@ -72,8 +72,7 @@ pub struct RunChange {
     pub priority: Priority,
     /// Its state now.
     pub step: RunStep,
-    /// What it asked for beyond a slot, which slots it has, and when it was asked to end.
-    pub terms: Terms,
+    terms: Option<Box<Terms>>,
     /// When it was queued, by the store's clock.
     pub queued_at: Option<Timestamp>,
     /// When it was started, by the store's clock.
@@ -373,6 +372,12 @@ async fn heads(
 }
 
 impl RunChange {
+    /// What it asked for beyond a slot, which slots it has, and when it was asked to end.
+    #[must_use]
+    pub fn terms(&self) -> &Terms {
+        Terms::or_none(self.terms.as_deref())
+    }
+
     fn of(repository: &RepositoryKey, head: &Head, entry: &Entry) -> Self {
         Self {
             repository: repository.clone(),
@@ -392,7 +397,7 @@ impl RunChange {
                 },
                 EntryState::Finished { outcome, .. } => RunStep::Finished(outcome),
             },
-            terms: entry.terms().clone(),
+            terms: entry.terms.clone(),
             queued_at: entry.queued.at(),
             started_at: entry.started.at(),
             finished_at: entry.finished.at(),
@@ -411,12 +416,14 @@ impl RunChange {
             RunStep::Started { token, .. } => told.is_none_or(|told| token > told),
             _ => false,
         };
-        is_new && self.terms.asked != Moment::NEVER
+        is_new && self.terms().asked != Moment::NEVER
     }
 
     fn before_it_was_asked(&self) -> Self {
         let mut before = self.clone();
-        before.terms.asked = Moment::NEVER;
+        if let Some(terms) = &mut before.terms {
+            terms.asked = Moment::NEVER;
+        }
         before
     }
 }

@@ -178,8 +178,7 @@ impl Entry {
     /// What it asked for beyond a slot, and what was asked of it since.
     #[must_use]
     pub fn terms(&self) -> &Terms {
-        static NONE: Terms = Terms::NONE;
-        self.terms.as_deref().unwrap_or(&NONE)
+        Terms::or_none(self.terms.as_deref())
     }
 
     /// The same run with other terms.

@@ -1,13 +1,12 @@
 //! What a repository has beside a limit: who has set it, a pause, a bound of its queue.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::entry::Moment;
 use super::json::{Reader, UnreadablePart, Writer};
-use crate::name::{Reason, SlotName};
+use crate::name::{Reason, SlotName, SlotNames};
 use crate::value::{Limit, Timestamp};
 
 /// Who has set the limit of a repository, and the rules beside it.
@@ -51,7 +50,7 @@ pub struct Rules {
     /// strict.
     pub backfill: Option<NonZeroU32>,
     /// The names of the slots, in the order of their numbers.
-    pub slots: Option<Arc<[SlotName]>>,
+    pub slots: Option<SlotNames>,
 }
 
 impl Rules {
@@ -77,7 +76,8 @@ impl Rules {
     fn read(fields: &mut Reader) -> Result<Self, UnreadablePart> {
         let names = fields.take("slots", |value| {
             let name = |name: &Value| name.as_str()?.parse().ok();
-            value.as_array()?.iter().map(name).collect::<Option<_>>()
+            let names: Option<Vec<_>> = value.as_array()?.iter().map(name).collect();
+            SlotNames::new(names?).ok()
         })?;
         let backfill = fields.take("backfill", |value| {
             NonZeroU32::new(u32::try_from(value.as_u64()?).ok()?)
@@ -102,7 +102,7 @@ pub struct RulesChange {
     /// See [`Rules::backfill`].
     pub backfill: Option<Option<NonZeroU32>>,
     /// See [`Rules::slots`].
-    pub slots: Option<Option<Arc<[SlotName]>>>,
+    pub slots: Option<Option<SlotNames>>,
 }
 
 impl RulesChange {
@@ -135,7 +135,7 @@ impl RulesChange {
 
     /// And the names of the slots.
     #[must_use]
-    pub fn with_slots(self, names: Option<Arc<[SlotName]>>) -> Self {
+    pub fn with_slots(self, names: Option<SlotNames>) -> Self {
         Self {
             slots: Some(names),
             ..self
@@ -288,7 +288,7 @@ mod tests {
             rules: Rules {
                 max_queued: Some(0),
                 backfill: NonZeroU32::new(2),
-                slots: Some(Arc::new(["pixel-8".parse().unwrap()])),
+                slots: Some("pixel-8".parse().unwrap()),
                 ..Rules::default()
             },
             beneath: Some((Rules::limit(Limit::new(u32::MAX)), Owner::Announced)),
@@ -324,6 +324,7 @@ mod tests {
             (r#"{"beneath":7}"#, ErrorKind::Corrupt),
             (r#"{"backfill":0}"#, ErrorKind::Corrupt),
             (r#"{"slots":["a b"]}"#, ErrorKind::Corrupt),
+            (r#"{"slots":["a","a"]}"#, ErrorKind::Corrupt),
             (r#"{"order":"backfill"}"#, ErrorKind::Incompatible),
             (r#"{"beneath":{"colour":1}}"#, ErrorKind::Incompatible),
         ] {

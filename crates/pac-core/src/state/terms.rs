@@ -101,6 +101,12 @@ impl Terms {
         (*self != Self::NONE).then(|| Box::new(self.clone()))
     }
 
+    /// These, or none.
+    pub(crate) fn or_none(terms: Option<&Self>) -> &Self {
+        static NONE: Terms = Terms::NONE;
+        terms.unwrap_or(&NONE)
+    }
+
     /// As they were asked for: without what has become of the run since.
     pub(crate) fn as_asked(&self) -> Self {
         Self {

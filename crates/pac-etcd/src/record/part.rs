@@ -41,11 +41,15 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::sync::Arc;
 
-    use pac_core::state::{Entry, EntryState, Head, Moment, Policy, RunKind, Terms, Weight};
+    use pac_core::state::{
+        Entry, EntryState, Head, Moment, Owner, Policy, Rules, RunKind, Terms, Weight,
+    };
     use pac_core::{
-        LimitVersion, PipelineRunKey, Priority, Revision, SessionId, Ticket, Timestamp, Version,
+        FencingToken, Limit, LimitVersion, PipelineRunKey, Priority, Revision, SessionId, SlotName,
+        SlotNames, Ticket, Timestamp, Version,
     };
 
     use super::*;
@@ -104,6 +108,53 @@ mod tests {
             let value = stored.encode().unwrap();
             let read = StoredHead::decode(KEY, &value, stored.head.revision);
             assert_eq!(read.unwrap().head, stored.head);
+        }
+    }
+
+    /// A record that no reader takes would make its repository unreadable for good.
+    #[test]
+    fn the_longest_records_are_read_and_longer_ones_are_not_written() {
+        let name = |n: usize| format!("{n:x>63}").parse::<SlotName>().unwrap();
+        let names = SlotNames::new((0..SlotNames::MOST).map(name)).unwrap();
+        let mut rules = Rules::limit(Limit::new(u32::MAX));
+        rules.max_queued = Some(u32::MAX);
+        rules.backfill = NonZeroU32::new(u32::MAX);
+        rules.slots = Some(names);
+        let pause = format!(
+            r#"{{"paused":{},"reason":"{}"}}"#,
+            i64::MAX,
+            r#"\""#.repeat(500)
+        );
+        let mut policy = Policy::from_json(&pause).unwrap();
+        policy.owner = Some(Owner::Announced);
+        policy.beneath = Some((rules.clone(), Owner::Announced));
+        rules.limit = Limit::UNLIMITED;
+        policy.rules = rules;
+        (policy.surplus, policy.needs, policy.timed) = (u32::MAX, u32::MAX, u32::MAX);
+        let mut longest = stored(Some(policy));
+        longest.head.last_ticket = Ticket::new(u64::MAX);
+        longest.head.last_token = FencingToken::new(u64::MAX);
+        (longest.head.queued, longest.head.started) = (u32::MAX, u32::MAX);
+        longest.head.limit = Limit::new(u32::MAX);
+        longest.head.limit_version = Some(LimitVersion::new(u64::MAX));
+        let value = longest.encode().unwrap();
+        let read = StoredHead::decode(KEY, &value, longest.head.revision).unwrap();
+        assert_eq!(read.head, longest.head);
+        // Whoever makes it longer breaks a rule of another crate.
+        let mut terms = Terms::NONE;
+        terms.numbered = true;
+        for (numbers, is_written) in [(256, true), (10_000, false)] {
+            terms.slots = vec![u32::MAX; numbers];
+            let entry = entry(Some(terms.clone()));
+            match encode_entry(&entry) {
+                Ok(value) => {
+                    let read = decode_entry(run(), KEY, &value, entry.revision);
+                    assert_eq!((read.unwrap(), is_written), (entry, true));
+                }
+                Err(refused) => {
+                    assert_eq!((refused.kind(), is_written), (ErrorKind::Internal, false));
+                }
+            }
         }
     }
 

@@ -305,6 +305,8 @@ impl Prepared {
         let changes = Changes {
             expected: self.expected,
             head: self.snapshot.head,
+            // Each head is written with its policy.
+            policy_before: None,
             entries: self.snapshot.entries,
             alive: self.alive.into_iter().skip(1).collect(),
             // What is adopted, and what is granted, was judged before; its times stand by now.

@@ -274,7 +274,7 @@ fn durable(view: &RunView) -> RunRequest {
 
 /// A request for what a run waits for, as it waits.
 fn as_it_waits(run: &QueuedRun) -> RunRequest {
-    let terms = &run.terms;
+    let terms = run.terms();
     let mut request = RunRequest::durable(run.run.clone(), run.uid.clone())
         .with_priority(terms.admitted_as.unwrap_or(run.priority))
         .with_weight(terms.weight);

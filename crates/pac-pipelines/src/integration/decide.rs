@@ -73,7 +73,7 @@ impl Known {
                 } else {
                     holder(run.session)
                 },
-                asked: run.terms.asked != Moment::NEVER,
+                asked: run.terms().asked != Moment::NEVER,
             },
             RunStatus::Finished(run) if !run.abandoned => Self::Finished {
                 uid: run.uid.clone(),

@@ -245,7 +245,7 @@ fn is_of_pipelines(status: &RepositoryStatus) -> bool {
 fn why_ended(status: &RunStatus, runs: bool) -> What {
     match status {
         RunStatus::Finished(run) if run.outcome == RunOutcome::Superseded => What::Superseded {
-            group: run.terms.group.clone(),
+            group: run.terms().group.clone(),
         },
         RunStatus::Finished(run) if run.outcome == RunOutcome::TimedOut => What::TimedOut {
             runs: run.started_at.is_some(),

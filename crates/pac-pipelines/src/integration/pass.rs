@@ -145,7 +145,7 @@ impl Engine {
             let read = self.manager.status(repository).await?;
             known = Known::all(&read, session);
             let queued = read.queued.iter();
-            let terms = |run: &QueuedRun| (run.priority, run.terms.clone());
+            let terms = |run: &QueuedRun| (run.priority, run.terms().clone());
             waiting.extend(queued.map(|run| (run.run.clone(), terms(run))));
             if dirty.all {
                 runs.extend(self.seen().runs_of(repository));
@@ -273,7 +273,7 @@ pub(super) fn live_of_pipelines(
 /// The priority and the terms that a run waits with.
 fn waits_with(status: &RunStatus) -> Option<(PipelineRunKey, (Priority, Terms))> {
     match status {
-        RunStatus::Queued(run) => Some((run.run.clone(), (run.priority, run.terms.clone()))),
+        RunStatus::Queued(run) => Some((run.run.clone(), (run.priority, run.terms().clone()))),
         _ => None,
     }
 }

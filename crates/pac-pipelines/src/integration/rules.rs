@@ -1,7 +1,7 @@
 //! What a Repository says about its queue, as far as the store has to be told.
 
 use pac_core::manager::RepositoryStatus;
-use pac_core::protocol::Claim;
+use pac_core::protocol::{Claim, PauseCondition};
 use pac_core::state::{Owner, Rules};
 use pac_core::{Error, RepositoryKey};
 
@@ -15,6 +15,8 @@ pub(super) struct News {
     /// Its limit and the rules beside it.
     limit: Option<EffectiveLimit>,
     pause: PauseStep,
+    /// The pause that this was decided on: another one, of since then, is somebody else's.
+    seen: PauseCondition,
 }
 
 impl Engine {
@@ -30,6 +32,10 @@ impl Engine {
         News {
             limit: effective.filter(|effective| is_news(effective, status)),
             pause: policies.map_or(PauseStep::Nothing, |policies| policies.about_pause(pause)),
+            seen: match pause {
+                None => PauseCondition::NotPaused,
+                Some(reason) => PauseCondition::PausedFor(reason.cloned()),
+            },
         }
     }
 
@@ -43,12 +49,18 @@ impl Engine {
         match news.pause {
             PauseStep::Nothing => {}
             PauseStep::Pause(reason) => {
-                tracing::info!(%repository, %reason, "paused");
-                self.manager.pause(repository, Some(reason)).await?;
+                let pausing = self
+                    .manager
+                    .pause_if(repository, Some(reason.clone()), news.seen);
+                if pausing.await?.accepted {
+                    tracing::info!(%repository, %reason, "paused");
+                }
             }
             PauseStep::Resume => {
-                tracing::info!(%repository, "the annotation that paused it is gone: resumed");
-                self.manager.resume(repository).await?;
+                let resuming = self.manager.resume_if(repository, news.seen);
+                if resuming.await?.accepted {
+                    tracing::info!(%repository, "the annotation that paused it is gone: resumed");
+                }
             }
         }
         let Some(limit) = news.limit else {

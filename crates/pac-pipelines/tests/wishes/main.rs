@@ -426,7 +426,7 @@ mod cases {
         setting.cluster.mark(&run("c"), vocabulary::WEIGHT, "2");
         sleep(Duration::from_secs(2)).await;
         let status = running.manager().status(&website()).await.unwrap();
-        assert_eq!(status.queued[0].terms.weight.get(), 2);
+        assert_eq!(status.queued[0].terms().weight.get(), 2);
         setting.cluster.tekton();
         setting.cluster.finish(&run("a"), true);
         setting.comes_to(&["b"], &["c"]).await;

@@ -78,7 +78,7 @@ mod cases {
         sleep(Duration::from_secs(2)).await;
         let has_weights = async |running: &Running| {
             let status = running.manager().status(&website()).await.unwrap();
-            let of_waiting = status.queued.iter().map(|run| run.terms.weight.get());
+            let of_waiting = status.queued.iter().map(|run| run.terms().weight.get());
             assert_eq!(of_waiting.collect::<Vec<_>>(), [2, 2]);
         };
         has_weights(&running).await;

@@ -126,7 +126,7 @@ impl Cells for Line {
 
 /// A commit writes a head without its version, which the server gives it.
 fn head_cells(head: &Head) -> String {
-    let columns = HeadColumns::of(head);
+    let columns = HeadColumns::of(head, head.policy.as_deref());
     [
         super::FORMAT.to_string(),
         head.revision.to_string(),

@@ -215,8 +215,8 @@ CREATE FUNCTION commit_batch(
   p_priority integer[], p_ticket bigint[], p_state smallint[], p_token bigint[], p_owner bigint[],
   p_orphaned boolean[], p_outcome smallint[], p_abandoned boolean[], p_adopted boolean[],
   p_queued_at bigint[], p_started_at bigint[], p_finished_at bigint[],
-  -- One for each repository, and one for each entry: null where there is none, and null in the place of
-  -- the array where none has any.
+  -- One for each repository, null where it stays as it was, and one for each entry, null where there are
+  -- none; and null in the place of the array where all are.
   p_policy text[], p_terms text[]
 ) RETURNS TABLE (number integer, outcome smallint, moment bigint, about bigint, stamp bigint, at text)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT

@@ -1,4 +1,4 @@
--- What is there, to be read with SQL by people, dashboards and reports. These three views stay as they
+-- What is there, to be read with SQL by people, dashboards and reports. The three last views stay as they
 -- are from version to version, but for columns that are added at the end; the tables do not. Reading
 -- them holds nothing up. A role needs SELECT on the views alone, and to use the schema.
 --
@@ -8,6 +8,14 @@ CREATE FUNCTION at_time(moment bigint) RETURNS timestamptz
 LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN moment BETWEEN 0 AND 253402300799999
   THEN 'epoch'::timestamptz + moment * interval '1 millisecond' END;
+
+-- For the views below. A view of its own, and no function: a role that reads those needs no privilege
+-- for it.
+CREATE VIEW holders AS
+  SELECT s.id, s.program::text AS program, s.host::text AS host,
+      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
+        AS process
+    FROM sessions s;
 
 -- The runs that hold a slot.
 CREATE VIEW running AS
@@ -20,11 +28,9 @@ CREATE VIEW running AS
       CASE t.terms WHEN '' THEN 1 ELSE coalesce(number_in(t.terms, 'weight'), 1) END AS weight,
       CASE t.terms WHEN '' THEN NULL ELSE text_in(t.terms, 'group') END AS run_group,
       CASE t.terms WHEN '' THEN NULL ELSE at_time(number_in(t.terms, 'asked')) END AS asked_at,
-      s.program::text AS program, s.host::text AS host,
-      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
-        AS process
+      s.program AS program, s.host AS host, s.process AS process
     FROM slots t LEFT JOIN repositories r ON r.repository = t.repository
-      LEFT JOIN sessions s ON s.id = t.session;
+      LEFT JOIN holders s ON s.id = t.session;
 COMMENT ON VIEW running IS
   'the runs that hold slots; run_limit is null where there is none, asked_at for those that were not asked to end';
 
@@ -37,10 +43,8 @@ CREATE VIEW waiting AS
       CASE q.kind WHEN 0 THEN 'durable' WHEN 1 THEN 'ephemeral' END AS kind,
       CASE q.terms WHEN '' THEN 1 ELSE coalesce(number_in(q.terms, 'weight'), 1) END AS weight,
       CASE q.terms WHEN '' THEN NULL ELSE text_in(q.terms, 'group') END AS run_group,
-      s.program::text AS program, s.host::text AS host,
-      s.program::text || coalesce('@' || s.host::text, '') || coalesce('#' || s.pid::text, '')
-        AS process
-    FROM queue q LEFT JOIN sessions s ON s.id = q.session;
+      s.program AS program, s.host AS host, s.process AS process
+    FROM queue q LEFT JOIN holders s ON s.id = q.session;
 COMMENT ON VIEW waiting IS 'the runs that wait, and their position in the queue of their repository';
 
 -- The ends of runs that are still remembered (see the settings for retention).

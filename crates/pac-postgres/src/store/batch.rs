@@ -27,7 +27,7 @@ pub(super) fn check(commit: &RepositoryCommit) -> Result<(), Error> {
     Ok(())
 }
 
-/// The columns of a head that a commit writes.
+/// The columns of a head that a commit writes. A policy that stays as it was is not written.
 #[derive(Debug)]
 pub(crate) struct HeadColumns {
     pub(crate) limit: i64,
@@ -40,7 +40,7 @@ pub(crate) struct HeadColumns {
 }
 
 impl HeadColumns {
-    pub(crate) fn of(head: &Head) -> Self {
+    pub(crate) fn of(head: &Head, new_policy: Option<&Policy>) -> Self {
         let version = head
             .limit_version
             .map(|version| version.get().cast_signed());
@@ -51,7 +51,7 @@ impl HeadColumns {
             last_token: saturated(head.last_token.get()),
             queued: i64::from(head.queued),
             started: i64::from(head.started),
-            policy: head.policy.as_deref().map(Policy::to_json),
+            policy: new_policy.map(Policy::to_json),
         }
     }
 }
@@ -217,7 +217,7 @@ impl<'a> Batch<'a> {
         self.stamp.push(saturated(changes.expected.stamp.get()));
         self.at.push(at);
         self.remove.push(changes.remove);
-        let head = HeadColumns::of(&changes.head);
+        let head = HeadColumns::of(&changes.head, changes.new_policy());
         self.limit.push(head.limit);
         self.limit_version.push(head.limit_version);
         self.last_ticket.push(head.last_ticket);

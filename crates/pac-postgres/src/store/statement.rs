@@ -47,15 +47,10 @@ enum Replaces {
     Either,
 }
 
-/// What becomes of one entry, what it takes the place of, and whether it has terms.
-type Part = (Becomes, Replaces, bool);
+/// What becomes of one entry, and what it takes the place of.
+type Part = (Becomes, Replaces);
 
 fn part(columns: &Columns<'_>) -> Part {
-    let (becomes, replaces) = place(columns);
-    (becomes, replaces, columns.terms.is_some())
-}
-
-fn place(columns: &Columns<'_>) -> (Becomes, Replaces) {
     let ran = columns.started_at.is_some_and(|at| at != AT_COMMIT);
     let replaces = |replaces| match columns.was {
         ..=0 => Replaces::Nothing,
@@ -77,8 +72,11 @@ fn place(columns: &Columns<'_>) -> (Becomes, Replaces) {
 struct Shape {
     /// Whether other sessions than its own have to live.
     others: bool,
-    /// Whether the repository has a policy.
+    /// Whether the repository gets another policy.
     policy: bool,
+    /// Whether any of the entries has terms. Those beside it that have none send an empty text: to tell
+    /// them apart would double the number of shapes once more.
+    terms: bool,
     parts: Vec<Part>,
 }
 
@@ -130,16 +128,23 @@ impl Statements {
         }
         let mut entries: Vec<_> = Columns::of(commit).map(|one| (part(&one), one)).collect();
         entries.sort_by_key(|(part, _)| *part);
+        let terms = entries.iter().any(|(_, one)| one.terms.is_some());
+        if terms {
+            for (_, one) in &mut entries {
+                one.terms.get_or_insert_default();
+            }
+        }
         let mut others: Vec<_> = changes
             .alive
             .iter()
             .map(|alive| saturated(alive.get()))
             .collect();
         others.retain(|other| *other != session);
-        let head = HeadColumns::of(&changes.head);
+        let head = HeadColumns::of(&changes.head, changes.new_policy());
         let shape = Shape {
             others: !others.is_empty(),
             policy: head.policy.is_some(),
+            terms,
             parts: entries.iter().map(|(part, _)| *part).collect(),
         };
         let entries = entries.into_iter();
@@ -155,7 +160,7 @@ impl Statements {
                 head,
                 most_finished: i64::try_from(most_finished).unwrap_or(i64::MAX - 1),
             },
-            entries: entries.map(|((becomes, ..), one)| (becomes, one)).collect(),
+            entries: entries.map(|((becomes, _), one)| (becomes, one)).collect(),
         })
     }
 
@@ -292,7 +297,7 @@ impl<'a> Text<'a> {
 
     fn finish(mut self, shape: &Shape) -> String {
         for (number, part) in shape.parts.iter().enumerate() {
-            self.entry(number, *part);
+            self.entry(number, *part, shape.terms);
         }
         let (schema, all_live) = (self.schema, self.all_live);
         let as_it_was = match self.found.as_slice() {
@@ -332,12 +337,12 @@ impl<'a> Text<'a> {
         format!("CASE {next} WHEN {AT_COMMIT} THEN h.moment ELSE {next} END")
     }
 
-    fn entry(&mut self, number: usize, (becomes, replaces, has_terms): Part) {
+    fn entry(&mut self, number: usize, (becomes, replaces): Part, with_terms: bool) {
         let (run, was) = (self.next(), self.next());
         let (uid, kind, priority, ticket) = (self.next(), self.next(), self.next(), self.next());
         let queued_at = self.next_time();
         let schema = self.schema;
-        let terms = has_terms.then(|| format!("{schema}.at_moment({}, h.moment)", self.next()));
+        let terms = with_terms.then(|| format!("{schema}.at_moment({}, h.moment)", self.next()));
         let (column, terms_too) = match &terms {
             Some(terms) => (", terms", format!(", {terms}")),
             None => ("", String::new()),

@@ -43,6 +43,38 @@ pub async fn a_newer_run_takes_the_place_of_those_that_it_supersedes(fixture: &F
     drop(fixture.turn(other).await);
 }
 
+/// A run supersedes as many as there are: more, too, than some stores change in one commit.
+pub async fn a_newer_run_supersedes_however_many_wait(fixture: &Fixture) {
+    const MANY: usize = 150;
+    let (here, there) = (fixture.manager().await, fixture.manager().await);
+    let web = repository("web");
+    let holder = only_slot(&here, &web).await;
+    let first = queued(&here, &web, durable("first")).await;
+    let names: Vec<_> = (0..MANY).map(|at| format!("old-{at}")).collect();
+    let mut old = Vec::new();
+    for some in names.chunks(25) {
+        let runs = some
+            .iter()
+            .map(|name| of_group(name, "pr-7", Supersedes::None));
+        let admitted = there.admit_all(&web, None, runs.collect()).await.unwrap();
+        old.extend(admitted);
+    }
+    let last = queued(&here, &web, durable("last")).await;
+    let newest = of_group("newest", "pr-7", Supersedes::Waiting);
+    let newest = queued(&here, &web, newest).await;
+    let view = fixture.view(&web).await;
+    view.assert(&["holder"], &["first", "newest", "last"]);
+    for name in &names {
+        // A store may keep fewer finished runs than that.
+        let outcome = view.outcome(name);
+        assert!(
+            outcome.is_none_or(|how| how == RunOutcome::Superseded),
+            "{name}"
+        );
+    }
+    drop((holder, first, old, last, newest));
+}
+
 /// Superseding all asks the running ones of the group to end, on whichever manager; the newcomer
 /// waits until they have.
 pub async fn superseding_all_asks_the_holders(fixture: &Fixture) {

@@ -1,7 +1,7 @@
 //! Pauses, and owners of limits.
 
 use pac_core::manager::{Admission, WaitReason};
-use pac_core::protocol::Claim;
+use pac_core::protocol::{Claim, PauseCondition};
 use pac_core::state::{Owner, RulesChange, RunOutcome};
 use pac_core::{Limit, LimitVersion, Reason};
 
@@ -51,6 +51,20 @@ pub async fn a_pause_holds_against_everybody_and_is_told(fixture: &Fixture) {
     }
     let resumed = here.resume(&web).await.unwrap();
     assert!(!resumed.before);
+    assert!(resumed.accepted);
+
+    // What another one has paused since is that one's.
+    let mine = || Some("mine".parse::<Reason>().unwrap());
+    here.pause(&web, mine()).await.unwrap();
+    let (free, of_mine) = (PauseCondition::NotPaused, PauseCondition::PausedFor(mine()));
+    there.pause(&web, Some(reason.clone())).await.unwrap();
+    let resumed = here.resume_if(&web, of_mine).await.unwrap();
+    let again = here.pause_if(&web, mine(), free).await.unwrap();
+    for change in [resumed, again] {
+        assert!(change.before && !change.accepted, "{change:?}");
+    }
+    let pause = there.status(&web).await.unwrap().pause.unwrap();
+    assert_eq!(pause.reason, Some(reason));
 }
 
 /// A run that runs already is recorded during a pause, too; nothing else starts.

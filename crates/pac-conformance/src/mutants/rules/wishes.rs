@@ -1,17 +1,24 @@
 //! Variants that break what people ask beyond a place in the queue.
 
-use pac_core::protocol::{Admitted, Cancellation, Changes, Claim, Command, Outcome, RunRequest};
+use pac_core::protocol::{
+    Admitted, Cancellation, Changes, Claim, Command, Outcome, PauseCondition, RunRequest,
+};
 use pac_core::state::{Entry, EntryState, Moment, Owner, RunOutcome, Weight};
 
 use super::{Answered, Asked, BrokenRules, stands, to_the_back};
 use crate::mutants::edit::Edit;
 
 /// Name, defect and rules.
-pub(super) const ALL: [(&str, &str, BrokenRules); 17] = [
+pub(super) const ALL: [(&str, &str, BrokenRules); 18] = [
     (
         "pause-forgotten",
         "a release hands its slot over during a pause",
         BrokenRules(pause_forgotten),
+    ),
+    (
+        "resumed-by-a-stale-look",
+        "a pause that another one has begun since is ended, and its reason is replaced",
+        BrokenRules(resumed_by_a_stale_look),
     ),
     (
         "announcement-beats-a-pin",
@@ -101,6 +108,18 @@ fn pause_forgotten(asked: &Asked<'_>) -> Answered {
         Command::Release { .. } if pause.is_some() => {
             asked.with_policy(|policy| policy.pause = None, |policy| policy.pause = pause)
         }
+        _ => asked.honest(),
+    }
+}
+
+fn resumed_by_a_stale_look(asked: &Asked<'_>) -> Answered {
+    let only_if = PauseCondition::Always;
+    match asked.command {
+        Command::Pause { reason, .. } => asked.honest_to(&Command::Pause {
+            reason: reason.clone(),
+            only_if,
+        }),
+        Command::Resume { .. } => asked.honest_to(&Command::Resume { only_if }),
         _ => asked.honest(),
     }
 }

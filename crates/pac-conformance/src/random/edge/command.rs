@@ -3,14 +3,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use pac_core::protocol::{self, Cancellation, Command, Death, RunRequest, SkipIf};
+use pac_core::protocol::{self, Cancellation, Command, Death, PauseCondition, RunRequest, SkipIf};
 use pac_core::state::{RulesChange, RunOutcome, Weight};
 use pac_core::{
     FencingToken, Group, Limit, LimitVersion, Priority, Reason, SessionId, Ticket, Timestamp,
 };
 
 use super::{key, uid};
-use crate::reference::{Ask, Bump, Change, Claim, How, Skip, Supersedes, Way, Which, Wish};
+use crate::reference::{Ask, Bump, Change, Claim, How, Paused, Skip, Supersedes, Way, Which, Wish};
 
 pub(crate) fn request(wish: Wish) -> RunRequest {
     let (run, uid) = (key(wish.name), uid(wish.uid));
@@ -93,10 +93,16 @@ pub(crate) fn command(ask: &Ask, clock: u64) -> Command {
             uid: number.map(uid),
             to: bump(to),
         },
-        Ask::Pause { reason: number } => Command::Pause {
+        Ask::Pause {
+            reason: number,
+            only_if,
+        } => Command::Pause {
             reason: number.map(reason),
+            only_if: pause(only_if),
         },
-        Ask::Resume => Command::Resume,
+        Ask::Resume { only_if } => Command::Resume {
+            only_if: pause(only_if),
+        },
         Ask::TimeOut => Command::TimeOut {
             now: Timestamp::from_unix_millis(clock.try_into().unwrap()),
         },
@@ -196,6 +202,14 @@ pub(crate) fn change(change: Change) -> RulesChange {
 
 fn group(number: u8) -> Group {
     number.to_string().parse().unwrap()
+}
+
+pub(crate) fn pause(paused: Paused) -> PauseCondition {
+    match paused {
+        Paused::Any => PauseCondition::Always,
+        Paused::No => PauseCondition::NotPaused,
+        Paused::For(number) => PauseCondition::PausedFor(number.map(reason)),
+    }
 }
 
 pub(crate) fn reason(number: u8) -> Reason {

@@ -71,7 +71,7 @@ impl Transition<'_> {
             | Ask::Unpin
             | Ask::Bump { .. }
             | Ask::Pause { .. }
-            | Ask::Resume
+            | Ask::Resume { .. }
             | Ask::Promote => false,
         }
     }

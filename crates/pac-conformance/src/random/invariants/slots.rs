@@ -1,7 +1,7 @@
 //! How many slots are taken, which, and how many wait for one.
 
 use super::{Transition, token};
-use crate::reference::{Ask, Claim, Owner, Place, Run};
+use crate::reference::{Ask, Claim, Owner, Paused, Place, Run};
 
 impl Transition<'_> {
     pub(super) fn limit(&self) -> Option<String> {
@@ -49,7 +49,15 @@ impl Transition<'_> {
         {
             return Some(format!("{run} in spite of the pause"));
         }
-        let may_change = matches!(self.ask, Ask::Pause { .. } | Ask::Resume | Ask::Remove);
+        let may_change = match self.ask {
+            Ask::Pause { only_if, .. } | Ask::Resume { only_if } => match only_if {
+                Paused::Any => true,
+                Paused::No => before.is_none(),
+                Paused::For(reason) => before.is_some_and(|(_, known)| known == reason),
+            },
+            Ask::Remove => true,
+            _ => false,
+        };
         let same = before == after || may_change;
         (!same).then(|| format!("the pause was {before:?} and is {after:?}"))
     }

@@ -191,8 +191,8 @@ impl Engine {
         if effects.wake {
             cell.wake.notify_one();
         }
-        if effects.timed {
-            self.timed.note(cell);
+        if let Some(first) = effects.timed.take() {
+            self.timed.note(cell, first);
         }
         for answer in effects.replies.drain(..) {
             self.deliver_answer(cell, answer, &mut asking);

@@ -66,7 +66,7 @@ impl<P: Port> Repository<P> {
             self.floor = snapshot.head.version();
             self.forget_old(env, snapshot);
             effects.stepped = true;
-            effects.timed |= self.has_deadlines();
+            effects.timed = self.first_deadline().or(effects.timed);
             if full {
                 self.recount();
                 if let Some(state) = self.state.as_ref().filter(|_| !self.shared.is_empty()) {

@@ -13,7 +13,7 @@ use crate::event::{Event, LeaseLoss};
 use crate::protocol::Outcome;
 use crate::state::{Entry, EntryState, RunOutcome};
 use crate::status::QueuedRun;
-use crate::value::{FencingToken, SessionId, Version};
+use crate::value::{FencingToken, SessionId, Timestamp, Version};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -61,8 +61,9 @@ pub struct Effects<P: Port> {
     pub stepped: bool,
     /// Something came that admissions which were held back can go along with.
     pub wake: bool,
-    /// There are runs that may wait, or hold their slots, only for some time.
-    pub timed: bool,
+    /// There are runs that may wait, or hold their slots, only for some time: when the first one's is over,
+    /// and whether that run is this manager's.
+    pub timed: Option<(Timestamp, bool)>,
 }
 
 impl<P: Port> Effects<P> {
@@ -79,7 +80,7 @@ impl<P: Port> Effects<P> {
             && self.unreadable.is_none()
             && !self.stepped
             && !self.wake
-            && !self.timed
+            && self.timed.is_none()
     }
 }
 
@@ -96,7 +97,7 @@ impl<P: Port> Default for Effects<P> {
             unreadable: None,
             stepped: false,
             wake: false,
-            timed: false,
+            timed: None,
         }
     }
 }

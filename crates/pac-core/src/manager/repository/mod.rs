@@ -227,12 +227,6 @@ impl<P: Port> Repository<P> {
             || !self.waiters.is_empty()
     }
 
-    /// Whether the time of a run has an end.
-    fn has_deadlines(&self) -> bool {
-        let state = self.state.as_ref();
-        state.is_some_and(|state| state.deadlines().next().is_some())
-    }
-
     /// The first time at which a run's time is over, and whether that run is this manager's; `None`
     /// where none has an end.
     #[must_use]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Repository;
 use super::effects::{Action, Effects, OneCommit};
 use super::env::{Env, Port};
-use super::request::{Basis, InForce, Planned, Request, Uncertain};
+use super::request::{Basis, InForce, Planned};
 use crate::driver::RepositoryCommit;
 use crate::error::{Error, ErrorKind};
 use crate::name::{Reason, Uid};
@@ -139,6 +139,22 @@ impl<P: Port> Repository<P> {
                 }
             };
             let command = pinned.as_ref().unwrap_or(&request.command);
+            if let Some(round) = plan.round_before(command) {
+                let mut planned = self.inbox.in_flight.iter();
+                let is_made = planned.any(|planned| planned.request.command == round);
+                if !follows && !self.inbox.in_flight.is_empty() {
+                    // It is measured again in a commit of its own.
+                    self.inbox.pending.push_front(request);
+                    break;
+                }
+                if !is_made {
+                    // Those that are planned together with this one stay together.
+                    self.inbox.pending.push_front(request);
+                    self.inbox.put_back();
+                    self.inbox.add_first(round);
+                    return self.gather(env, effects);
+                }
+            }
             // The run that a cancellation by name means.
             let named = match command {
                 Command::Cancel { run, uid: None, .. } | Command::Bump { run, uid: None, .. } => {
@@ -265,7 +281,7 @@ fn basis(
         Command::SetLimit { .. } | Command::Unpin => {
             Basis::Limit(Box::new([base.head(), after].map(InForce::of)))
         }
-        Command::Pause { .. } | Command::Resume => {
+        Command::Pause { .. } | Command::Resume { .. } => {
             Basis::Pause(Box::new([base.head(), after].map(reason_of)))
         }
         Command::CancelAll { .. } => Basis::UpTo(base.head().last_ticket),
@@ -356,7 +372,7 @@ fn again(
                 })
             }
         }
-        (Basis::Pause(known), Command::Pause { .. } | Command::Resume) => {
+        (Basis::Pause(known), Command::Pause { .. } | Command::Resume { .. }) => {
             let [was, wanted] = &**known;
             let is = reason_of(now.head());
             if is == *was {
@@ -367,6 +383,7 @@ fn again(
                 // Another word was given since: it holds, whichever came first.
                 Again::Known(Outcome::Paused {
                     before: is.is_some(),
+                    accepted: false,
                     promoted: Vec::new(),
                 })
             }
@@ -437,35 +454,6 @@ fn is_started(outcome: &Outcome) -> bool {
     )
 }
 
-impl<P: Port> Planned<P> {
-    /// Notes that the commit that this is in may have succeeded.
-    pub(super) fn note_uncertain(&mut self) {
-        let (outcome, basis) = (self.outcome.clone(), self.basis.clone());
-        self.request.note_uncertain(outcome, basis, self.takes_over);
-    }
-}
-
-impl<P: Port> Request<P> {
-    /// Notes that the attempt which the request was in may have succeeded. Of several such
-    /// attempts the first that would have changed something is the one to find again.
-    fn note_uncertain(&mut self, outcome: Outcome, basis: Basis, takes_over: bool) {
-        let known = self.uncertain.as_ref();
-        let takes_over = takes_over || known.is_some_and(|known| known.takes_over);
-        match &mut self.uncertain {
-            Some(known) if is_a_change(&known.outcome) || known.puts_back() => {
-                known.takes_over = takes_over;
-            }
-            _ => {
-                self.uncertain = Some(Box::new(Uncertain {
-                    outcome,
-                    basis,
-                    takes_over,
-                }));
-            }
-        }
-    }
-}
-
 fn is_done(outcome: &Outcome) -> bool {
     matches!(
         outcome,
@@ -484,16 +472,4 @@ fn is_asked(outcome: &Outcome) -> bool {
             ..
         }
     )
-}
-
-fn is_a_change(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Admitted { created, .. } => *created,
-        Outcome::Moved { standing, .. } => *standing != Admitted::NotHeld,
-        Outcome::Ended { ended, .. } => matches!(ended, Ended::Done | Ended::Asked(_)),
-        Outcome::LimitSet { accepted, .. } => *accepted,
-        Outcome::Paused { before, promoted } => !before || !promoted.is_empty(),
-        Outcome::Swept { affected, promoted } => !(affected.is_empty() && promoted.is_empty()),
-        Outcome::Removed(ended) => !ended.is_empty(),
-    }
 }

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::env::Port;
 use crate::name::{Reason, Uid};
-use crate::protocol::{Command, Outcome};
+use crate::protocol::{Admitted, Command, Ended, Outcome};
 use crate::state::{Entry, Head, Owner, Rules, RunKind};
 use crate::value::{FencingToken, LimitVersion, Ticket, Version};
 
@@ -265,5 +265,50 @@ impl<P: Port> Request<P> {
     /// is told of a failure: an earlier attempt may have succeeded, or an earlier asker has gone.
     pub fn may_leave_something(&self) -> bool {
         self.admits() && (self.uncertain.is_some() || self.inherits)
+    }
+}
+
+impl<P: Port> Planned<P> {
+    /// Notes that the commit that this is in may have succeeded.
+    pub(super) fn note_uncertain(&mut self) {
+        let (outcome, basis) = (self.outcome.clone(), self.basis.clone());
+        self.request.note_uncertain(outcome, basis, self.takes_over);
+    }
+}
+
+impl<P: Port> Request<P> {
+    /// Notes that the attempt which the request was in may have succeeded. Of several such
+    /// attempts the first that would have changed something is the one to find again.
+    fn note_uncertain(&mut self, outcome: Outcome, basis: Basis, takes_over: bool) {
+        let known = self.uncertain.as_ref();
+        let takes_over = takes_over || known.is_some_and(|known| known.takes_over);
+        match &mut self.uncertain {
+            Some(known) if is_a_change(&known.outcome) || known.puts_back() => {
+                known.takes_over = takes_over;
+            }
+            _ => {
+                self.uncertain = Some(Box::new(Uncertain {
+                    outcome,
+                    basis,
+                    takes_over,
+                }));
+            }
+        }
+    }
+}
+
+fn is_a_change(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Admitted { created, .. } => *created,
+        Outcome::Moved { standing, .. } => *standing != Admitted::NotHeld,
+        Outcome::Ended { ended, .. } => matches!(ended, Ended::Done | Ended::Asked(_)),
+        Outcome::LimitSet { accepted, .. } => *accepted,
+        Outcome::Paused {
+            before,
+            accepted,
+            promoted,
+        } => *accepted && (!before || !promoted.is_empty()),
+        Outcome::Swept { affected, promoted } => !(affected.is_empty() && promoted.is_empty()),
+        Outcome::Removed(ended) => !ended.is_empty(),
     }
 }

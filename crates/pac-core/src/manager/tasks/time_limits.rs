@@ -4,9 +4,12 @@
 //! A manager comes to know of such a repository by its own commands, and by seeing to the runs of a
 //! session that has died. One that takes over durable runs (see
 //! [`grants`](crate::manager::ConcurrencyManager::grants)) lists them as well, once after its start and
-//! after each death: the process that died may have been the only one that knew. Nobody else looks for
-//! them, and who asks for no time pays for none of it.
+//! after deaths, at most once per poll interval: the process that died may have been the only one that
+//! knew. Some stores look at every repository for such a list. Nobody else looks for them: where no run
+//! has a time limit, commits and admissions pay nothing, and each such manager pays for these lists.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +18,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::driver::ListFilter;
 use crate::error::{Error, ErrorKind};
-use crate::hash::HashMap;
 use crate::manager::engine::Engine;
 use crate::manager::registry::Cell;
-use crate::name::RepositoryKey;
 use crate::pauses::jittered;
 use crate::protocol::Command;
 use crate::value::Timestamp;
@@ -32,18 +33,44 @@ const FIRST_LOOK: u32 = 5;
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// The repositories that have such runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::manager) struct Timed {
-    known: Mutex<HashMap<RepositoryKey, Arc<Cell>>>,
+    /// Those that the task does not have in its list yet.
+    unlisted: Mutex<Vec<Arc<Cell>>>,
+    /// When the task looks at its list again, in milliseconds of the store's clock; nobody has to wake it
+    /// for the sake of a later time.
+    looks_at: AtomicI64,
+    /// The manager that has a run goes first, and mostly leaves nothing to be done for the others, each of
+    /// which waits for another time.
+    patience: Duration,
     changed: Notify,
     look: Notify,
 }
 
+/// No time at all, or a time when all is over.
+const NEVER: i64 = i64::MAX;
+
 impl Timed {
-    /// A repository has some.
-    pub(in crate::manager) fn note(&self, cell: &Arc<Cell>) {
-        self.known().insert(cell.key().clone(), Arc::clone(cell));
-        self.changed.notify_one();
+    pub(in crate::manager) fn new(sweep_interval: Duration) -> Self {
+        Self {
+            unlisted: Mutex::default(),
+            looks_at: AtomicI64::new(NEVER),
+            patience: sweep_interval.mul_f64(1.0 + 2.0 * fastrand::f64()),
+            changed: Notify::new(),
+            look: Notify::new(),
+        }
+    }
+
+    /// A repository has some: the first of them is due then, and is this manager's or not. Called with
+    /// every commit to it.
+    pub(in crate::manager) fn note(&self, cell: &Arc<Cell>, first: (Timestamp, bool)) {
+        if !cell.is_timed.swap(true, Ordering::AcqRel) {
+            self.unlisted().push(Arc::clone(cell));
+        }
+        let due = self.due_at(first).as_unix_millis();
+        if self.looks_at.fetch_min(due, Ordering::AcqRel) > due {
+            self.changed.notify_one();
+        }
     }
 
     /// There may be others that nobody knows of any more.
@@ -51,22 +78,43 @@ impl Timed {
         self.look.notify_one();
     }
 
-    /// Those that have some still.
-    fn cells(&self) -> Vec<(Arc<Cell>, Timestamp, bool)> {
-        let mut left = Vec::new();
-        // Under the lock, so that one which is noted anew meanwhile is not forgotten.
-        self.known().retain(|_, cell| {
-            let first = cell.lock().machine.first_deadline();
-            if let Some((deadline, is_own)) = first {
-                left.push((Arc::clone(cell), deadline, is_own));
-            }
-            first.is_some()
-        });
-        left
+    fn due_at(&self, (deadline, is_own): (Timestamp, bool)) -> Timestamp {
+        match is_own {
+            true => deadline,
+            false => deadline.plus(self.patience),
+        }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<RepositoryKey, Arc<Cell>>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Goes through the list: leaves those out that have none any more, and says when the others are due.
+    fn due(&self, listed: &mut Vec<Arc<Cell>>) -> Vec<Timestamp> {
+        // What is noted from here on counts beside what is found.
+        self.looks_at.store(NEVER, Ordering::Release);
+        listed.append(&mut self.unlisted());
+        let mut due = Vec::with_capacity(listed.len());
+        listed.retain(|cell| {
+            let inner = cell.lock();
+            let first = inner.machine.first_deadline();
+            // Under the lock of the repository: what comes after it notes the repository anew.
+            cell.is_timed.store(first.is_some(), Ordering::Release);
+            due.extend(first.map(|first| self.due_at(first)));
+            first.is_some()
+        });
+        due
+    }
+
+    /// The first time at which one is due, with what was noted meanwhile; `None` where none is.
+    fn first(&self, due: &[Timestamp]) -> Option<Timestamp> {
+        // A wake-up for what was noted until now has done its duty.
+        _ = pin!(self.changed.notified()).enable();
+        let found = due.iter().map(|due| due.as_unix_millis()).min();
+        let found = found.unwrap_or(NEVER);
+        let noted = self.looks_at.fetch_min(found, Ordering::AcqRel);
+        let first = found.min(noted);
+        (first < NEVER).then(|| Timestamp::from_unix_millis(first))
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, Vec<Arc<Cell>>> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,29 +132,33 @@ impl Seen {
 }
 
 pub(in crate::manager) async fn keep(engine: Arc<Engine>) {
-    let sweep = engine.options.sweep_interval;
+    let (sweep, poll) = (engine.options.sweep_interval, engine.options.poll_interval);
     let look = async {
         sleep(jittered(sweep * FIRST_LOOK)).await;
+        // The first look is for what was before, and need not be followed by a rest.
+        let mut rested = true;
         loop {
-            if !engine.grants.takes() {
-                engine.timed.look.notified().await;
-                sleep(jittered(sweep)).await;
-                continue;
-            }
-            if let Err(error) = look(&engine).await {
+            if engine.grants.takes()
+                && let Err(error) = look(&engine).await
+            {
                 tracing::warn!(%error, "could not look for runs with a time limit; trying again");
                 engine.store.contact.pause(jittered(sweep)).await;
                 continue;
             }
+            if !rested {
+                sleep(jittered(poll)).await;
+            }
             engine.timed.look.notified().await;
             // The deaths of one moment are one reason.
             sleep(jittered(sweep)).await;
+            rested = false;
         }
     };
     let end = async {
+        let mut listed = Vec::new();
         let mut seen: Option<Seen> = None;
         loop {
-            seen = match end_due(&engine, seen).await {
+            seen = match end_due(&engine, &mut listed, seen).await {
                 Ok(seen) => seen,
                 Err(error) => {
                     tracing::warn!(%error, "could not see to runs whose time is over; trying again");
@@ -120,19 +172,13 @@ pub(in crate::manager) async fn keep(engine: Arc<Engine>) {
 }
 
 /// Waits until the time of a run is over, and sees to that. One step.
-async fn end_due(engine: &Arc<Engine>, seen: Option<Seen>) -> Result<Option<Seen>, Error> {
-    let sweep = engine.options.sweep_interval;
-    // The manager that has the run goes first, and mostly leaves nothing to be done.
-    let patience = sweep.mul_f64(1.0 + 2.0 * fastrand::f64());
-    let due_at = |deadline: Timestamp, is_own: bool| match is_own {
-        true => deadline,
-        false => deadline.plus(patience),
-    };
-    let cells = engine.timed.cells();
-    let due = cells
-        .iter()
-        .map(|(_, deadline, is_own)| due_at(*deadline, *is_own));
-    let Some(first) = due.min() else {
+async fn end_due(
+    engine: &Arc<Engine>,
+    listed: &mut Vec<Arc<Cell>>,
+    seen: Option<Seen>,
+) -> Result<Option<Seen>, Error> {
+    let due = engine.timed.due(listed);
+    let Some(first) = engine.timed.first(&due) else {
         engine.timed.changed.notified().await;
         return Ok(seen);
     };
@@ -150,20 +196,20 @@ async fn end_due(engine: &Arc<Engine>, seen: Option<Seen>) -> Result<Option<Seen
     // What was estimated is asked once more before it counts.
     let clock = ask(engine).await?;
     let mut submitted = false;
-    for (cell, deadline, is_own) in cells {
-        if due_at(deadline, is_own) <= clock.shown {
+    for (cell, due) in listed.iter().zip(due) {
+        if due <= clock.shown {
             submitted = true;
             let now = clock.shown;
-            let lead = engine.input(&cell, |input| {
+            let lead = engine.input(cell, |input| {
                 let command = Command::TimeOut { now };
                 input.machine.submit_own(input.env, command, input.effects)
             });
-            engine.follow_up(&cell, lead);
+            engine.follow_up(cell, lead);
         }
     }
     if submitted {
         // Until it is committed, the runs seem to be due.
-        sleep(sweep / 4).await;
+        sleep(engine.options.sweep_interval / 4).await;
     }
     Ok(Some(clock))
 }

@@ -43,7 +43,7 @@ fn a_run_that_was_asked_to_end_ends_where_it_would_wait_again() {
     book.admit(A, "a");
     book.apply(A, &cancel("a", Cancellation::Ask));
     let token = book.token("a");
-    book.apply(A, &Command::Pause { reason: None });
+    book.apply(A, &PAUSE);
     book.apply(
         A,
         &Command::Requeue {

@@ -1,6 +1,7 @@
 //! The rules of a repository, who has set them, and pauses.
 
 use super::*;
+use crate::name::Reason;
 use crate::state::{Owner, RulesChange};
 
 const PIN: Claim = Claim::Pin;
@@ -31,7 +32,11 @@ impl Book {
 
     fn paused(&mut self, command: &Command) -> (bool, Vec<String>) {
         match self.apply(A, command) {
-            Outcome::Paused { before, promoted } => (before, names(&promoted)),
+            Outcome::Paused {
+                before,
+                accepted: true,
+                promoted,
+            } => (before, names(&promoted)),
             other => panic!("{other:?}"),
         }
     }
@@ -116,7 +121,7 @@ fn a_repository_without_any_of_it_has_no_policy() {
     book.release(A, "a", None);
     book.apply(A, &Command::cancel(run("b"), None));
     book.limit_set(&Command::Unpin);
-    assert_eq!(book.paused(&Command::Resume), (false, vec![]));
+    assert_eq!(book.paused(&RESUME), (false, vec![]));
     assert_eq!(book.state.head().policy, None);
     assert!(book.state.entries().all(|entry| entry.terms.is_none()));
 }
@@ -127,7 +132,10 @@ fn nothing_starts_during_a_pause_and_what_waits_starts_after_it() {
     book.admit(A, "a");
     book.now = 5;
     let reason = Some("the store moves".parse().unwrap());
-    let pause = Command::Pause { reason };
+    let pause = Command::Pause {
+        reason,
+        only_if: PauseCondition::Always,
+    };
     assert_eq!(book.paused(&pause), (false, vec![]));
     assert!(matches!(book.admit(A, "b"), Admitted::Queued { .. }));
     book.apply(A, &Command::limit(Limit::new(9), None));
@@ -136,23 +144,68 @@ fn nothing_starts_during_a_pause_and_what_waits_starts_after_it() {
     assert!(!book.state.head().could_start());
     book.release(A, "a", None);
     book.now = 8;
-    assert_eq!(
-        book.paused(&Command::Pause { reason: None }),
-        (true, vec![])
-    );
+    assert_eq!(book.paused(&PAUSE), (true, vec![]));
     let pause = book.state.head().pause().unwrap();
     assert_eq!(
         (pause.since.at(), &pause.reason),
         (Some(Timestamp::from_unix_millis(5)), &None)
     );
-    assert_eq!(book.paused(&Command::Resume), (true, vec!["b".to_owned()]));
+    assert_eq!(book.paused(&RESUME), (true, vec!["b".to_owned()]));
     assert_eq!(book.running(), ["b"]);
 }
 
 #[test]
 fn a_run_that_runs_already_is_adopted_during_a_pause() {
     let mut book = Book::with_limit(1);
-    book.apply(A, &Command::Pause { reason: None });
+    book.apply(A, &PAUSE);
     let adopt = Command::Adopt(request("a", RunKind::Durable));
     assert!(matches!(book.admitted(A, &adopt), Admitted::Started { .. }));
+}
+
+#[test]
+fn what_somebody_else_has_paused_since_the_look_stays_as_it_is() {
+    let reason = |text: &str| Some(text.parse::<Reason>().unwrap());
+    let (mine, theirs) = (reason("mine"), reason("theirs"));
+    let (not_paused, of_mine) = (
+        PauseCondition::NotPaused,
+        PauseCondition::PausedFor(mine.clone()),
+    );
+    let mut book = Book::with_limit(1);
+    let mut ask = |command: Command, accepted: bool, now: Option<&Option<Reason>>| {
+        let before = book.state.head().clone();
+        let outcome = book.apply(A, &command);
+        let expected = Outcome::Paused {
+            before: before.pause().is_some(),
+            accepted,
+            promoted: Vec::new(),
+        };
+        assert_eq!(outcome, expected, "{command:?}");
+        let pause = book.state.head().pause();
+        assert_eq!(pause.map(|pause| &pause.reason), now, "{command:?}");
+        assert!(
+            accepted || *book.state.head() == before,
+            "nothing is written"
+        );
+    };
+    let pause = |reason: &Option<Reason>, only_if: &PauseCondition| Command::Pause {
+        reason: reason.clone(),
+        only_if: only_if.clone(),
+    };
+    let resume = |only_if: &PauseCondition| Command::Resume {
+        only_if: only_if.clone(),
+    };
+    ask(resume(&of_mine), false, None);
+    ask(pause(&mine, &of_mine), false, None);
+    ask(pause(&mine, &not_paused), true, Some(&mine));
+    ask(resume(&not_paused), false, Some(&mine));
+    ask(pause(&theirs, &of_mine), true, Some(&theirs));
+    ask(pause(&mine, &not_paused), false, Some(&theirs));
+    ask(resume(&of_mine), false, Some(&theirs));
+    ask(
+        resume(&PauseCondition::PausedFor(None)),
+        false,
+        Some(&theirs),
+    );
+    ask(pause(&None, &PauseCondition::Always), true, Some(&None));
+    ask(resume(&PauseCondition::PausedFor(None)), true, None);
 }

@@ -446,10 +446,10 @@ fn where_lighter_runs_may_go_before_it_says_so_in_the_list_of_what_could_start()
         session: SessionId::new(B),
         death: Death::Session,
     };
-    book.apply(A, &Command::Pause { reason: None });
+    book.apply(A, &PAUSE);
     book.apply(B, &Command::Admit(request("light", RunKind::Durable)));
     book.apply(A, &death);
-    book.apply(A, &Command::Resume);
+    book.apply(A, &RESUME);
     assert!(book.state.head().could_start());
     book.takes_ownerless = true;
     assert_eq!(book.swept(A, &Command::Promote).1, ["light"]);
