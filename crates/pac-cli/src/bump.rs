@@ -66,16 +66,20 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         None if args.back => Bump::Back,
         None => Bump::First,
     };
-    let (waited, standing) = store::block_on(store::with_manager(settings, async |manager| {
-        let before = manager.run_status(repository, run).await?;
-        let standing = manager.bump(repository, run, None, to).await?;
-        Ok((matches!(before, RunStatus::Queued(_)), standing))
-    }))?;
+    let (waited, standing, by_slots) =
+        store::block_on(store::with_manager(settings, async |manager| {
+            let before = manager.run_status(repository, run).await?;
+            let standing = manager.bump(repository, run, None, to).await?;
+            // It is moved, whatever can be read of the repository.
+            let status = manager.status(repository).await.ok();
+            let by_slots = status.is_some_and(|status| why::counts_slots(&status));
+            Ok((matches!(before, RunStatus::Queued(_)), standing, by_slots))
+        }))?;
     let (state, sentence, exit) = match &standing {
         RunStatus::Queued(queued) => {
             let waiting = Waiting {
                 weight: queued.terms().weight,
-                by_slots: false,
+                by_slots,
             };
             let (position, reason) = (queued.position, why::reason(&queued.reason, waiting));
             let sentence = format!("{run} is queued at {position} ({reason})");

@@ -7,6 +7,7 @@ use pac_concurrency::{
 };
 use serde::Serialize;
 
+use crate::counted::{counted, runs};
 use crate::exit::{Exit, Failure};
 use crate::format::{FormatArg, print_result};
 use crate::limit::started;
@@ -24,7 +25,8 @@ SIGKILL after its grace. With --waiting, one that has started goes on, also one 
 instant: the store judges that with the change itself.
 
 Without RUN, all that are meant are ended together: those of --group, those that were queued longer ago
-than --older-than, by the clock of this machine; or all of them, and then it asks first.
+than --older-than, by the clock of this machine; or --all of them. Whether they wait or run: say --waiting
+to spare those that run. It asks first where neither --group nor --older-than says which.
 
 Exit codes: 0 when something ended or was asked to, and when RUN had ended before; 1 when there was
 nothing to end: no such run, or it has started and only a waiting one was meant.";
@@ -62,7 +64,7 @@ pub(crate) struct Args {
     older_than: Option<Duration>,
 
     /// All runs of the repository
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["group", "older_than", "waiting"])]
     all: bool,
 
     /// Do not ask
@@ -122,18 +124,31 @@ impl Args {
         }
         if self.group.is_none() && self.older_than.is_none() {
             let status = manager.status(repository).await?;
-            let (running, queued) = (status.running.len(), status.queued.len());
-            let question = match self.waiting {
-                true => format!("End all {queued} runs that wait in {repository}?"),
-                false => {
-                    format!("End all {running} running and {queued} queued runs of {repository}?")
-                }
+            let running = match self.waiting {
+                true => 0,
+                false => status.running.len(),
             };
-            if queued > 0 || (running > 0 && !self.waiting) {
+            if let Some(question) = self.question(running, status.queued.len()) {
                 confirm(&question, self.yes)?;
             }
         }
         Ok(manager.cancel_all(repository, &which, self.how()).await?)
+    }
+
+    /// What is asked before so many are ended; nothing where there are none.
+    fn question(&self, running: usize, queued: usize) -> Option<String> {
+        let all = runs(running, queued);
+        let what = match (running, queued, self.ask) {
+            (0, 0, _) => return None,
+            (0, _, true) | (_, _, false) => format!("End {all}"),
+            (_, 0, true) => format!("Ask {all} to end"),
+            (_, _, true) => format!(
+                "Ask {} to end, and end {}",
+                runs(running, 0),
+                runs(0, queued)
+            ),
+        };
+        Some(format!("{what} of {}?", self.repository))
     }
 
     fn report_all<'a>(&'a self, swept: &'a Swept) -> Result<Exit, Failure> {
@@ -156,11 +171,7 @@ impl Args {
                 } else {
                     "ended"
                 };
-                let runs = if count == 1 {
-                    "1 run"
-                } else {
-                    &format!("{count} runs")
-                };
+                let runs = counted(count, "run", "runs");
                 let started = started(&shape.promoted);
                 (
                     format!("{runs} {did}: {}{started}", shape.runs.join(", ")),

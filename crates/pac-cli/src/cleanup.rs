@@ -3,6 +3,7 @@
 use pac_concurrency::{PipelineRunKey, RepositoryKey, Settings};
 use serde::Serialize;
 
+use crate::counted::{counted, runs};
 use crate::exit::{Exit, Failure};
 use crate::format::{FormatArg, print_result};
 use crate::store::{self, confirm};
@@ -41,18 +42,19 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
     let (existed, ended) = store::block_on(store::with_manager(settings, async |manager| {
         let status = manager.status(repository).await?;
-        let (running, queued) = (status.running.len(), status.queued.len());
-        if running + queued > 0 {
-            let question =
-                format!("Remove {repository} with {running} running and {queued} queued runs?");
-            confirm(&question, args.yes)?;
+        let live = runs(status.running.len(), status.queued.len());
+        if !live.is_empty() {
+            confirm(&format!("Remove {repository} with {live}?"), args.yes)?;
         }
         Ok((status.exists, manager.remove_repository(repository).await?))
     }))?;
     let sentence = match (existed, ended.len()) {
         (false, _) => format!("the store knows nothing of {repository}"),
         (true, 0) => format!("{repository} is removed"),
-        (true, ended) => format!("{repository} is removed; {ended} runs ended with it"),
+        (true, ended) => {
+            let ended = counted(ended, "run", "runs");
+            format!("{repository} is removed; {ended} ended with it")
+        }
     };
     let shape = Shape {
         repository: repository.as_str(),

@@ -185,7 +185,6 @@ impl Args {
                 false => pending().await,
             }
         };
-        let since = Instant::now();
         let over = match Child::start(start) {
             Ok(child) => tokio::select! {
                 over = child.run(held.lost(), held.asked(), expiring, grace, signals) => over,
@@ -212,22 +211,13 @@ impl Args {
                     }
                 }
             }
-            Over::Asked { all } => {
-                let held_for_long = self.max_hold.is_some_and(|most| since.elapsed() >= most);
-                let outcome = match held_for_long {
-                    true => RunOutcome::TimedOut,
-                    false => RunOutcome::Cancelled,
-                };
+            Over::Asked { repository } => {
+                let outcome = held.outcome_of_asked(&repository);
                 if let Err(error) = held.release(manager, outcome).await {
                     note(format_args!("{error}; the slot is freed within {ttl:?}"));
                 }
-                let exit = if all {
-                    Exit::AskedToEnd
-                } else {
-                    Exit::LeaseLost
-                };
                 let message = format!("the run was asked to end; it has ended as {outcome}");
-                Err(Failure::new(exit, message))
+                Err(Failure::new(Exit::AskedToEnd, message))
             }
             Over::Lost(why) => Err(lost(why)),
             Over::InTime => Err(Failure::new(

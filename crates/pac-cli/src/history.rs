@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         })
         .await?;
         match format {
-            Format::Table if shown == 0 => note("no run has ended lately"),
+            Format::Table if shown == 0 && exit == Exit::Success => note("no run has ended lately"),
             Format::Table => {}
             Format::Json | Format::Yaml => printer.end_list()?,
         }

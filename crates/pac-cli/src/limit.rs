@@ -5,26 +5,29 @@ pub(crate) mod rules;
 use std::num::NonZeroU32;
 
 use pac_concurrency::{
-    Claim, ConcurrencyManager, InvalidValue, Limit, LimitChange, Owner, PipelineRunKey,
-    RepositoryKey, Rules, RulesChange, Settings, SlotNames,
+    Claim, InvalidValue, Limit, LimitChange, Owner, PipelineRunKey, RepositoryKey,
+    RepositoryStatus, Rules, RulesChange, Settings, SlotNames,
 };
 use serde::Serialize;
 
 use crate::exit::{Exit, Failure};
 use crate::format::{FormatArg, print_result};
+use crate::many::unknown;
 use crate::store::{self, confirm};
 
 const AFTER_HELP: &str = "\
 Without N and options the rules in force are shown, who has set them, and what is beneath a pin; nothing
-is changed. 0 is no limit: all that waits starts at once, so it asks first where something waits. To
+is changed. 0 is no limit: all that waits starts at once, so it asks first where something waits; so does
+--unpin where there is no limit beneath. In a repository that is paused nothing starts, and it does not ask. To
 start nothing, `pac pause`.
 
 What is set here is pinned: the limit with the rules beside it, until --unpin, against controllers that
-announce a limit and callers that propose one. What they announce meanwhile is in force afterwards.
+announce a limit and callers that propose one. Without N it is the limit in force; where there is none, N is
+needed. What they announce meanwhile is in force afterwards.
 Raising a limit starts who may start now; lowering it evicts nobody.
 
 Exit codes: 1 when the answer was no, or the store knows nothing of a repository whose limit is to be
-shown.";
+shown or unpinned.";
 
 /// The arguments of `pac limit`.
 #[derive(Debug, clap::Args)]
@@ -90,19 +93,18 @@ fn names(text: &str) -> Result<OrNone<SlotNames>, String> {
 #[derive(Serialize)]
 struct Shape<'a> {
     repository: &'a str,
-    limit: u32,
-    owner: Option<&'static str>,
+    #[serde(flatten)]
+    in_force: rules::RulesShape<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unpinned: Option<bool>,
     promoted: Vec<&'a str>,
 }
 
 impl<'a> Shape<'a> {
-    fn of(repository: &'a RepositoryKey, done: &'a LimitChange, unpinned: Option<bool>) -> Self {
+    fn of(status: &'a RepositoryStatus, done: &'a LimitChange, unpinned: Option<bool>) -> Self {
         Self {
-            repository: repository.as_str(),
-            limit: done.limit.get().unwrap_or(0),
-            owner: done.owner.map(Owner::as_str),
+            repository: status.repository.as_str(),
+            in_force: rules::RulesShape::in_force(status),
             unpinned,
             promoted: done.promoted.iter().map(PipelineRunKey::as_str).collect(),
         }
@@ -138,12 +140,23 @@ impl Args {
         (change != RulesChange::default()).then_some(change)
     }
 
-    fn confirm_no_limit(&self, waiting: usize) -> Result<(), Failure> {
-        if waiting == 0 {
+    fn says_no_limit(&self) -> Failure {
+        let repository = &self.repository;
+        let message = format!(
+            "{repository} has no limit, and what stands beside one is pinned with it: say N, or 0 for \
+             none (`pac limit {repository} N …`)"
+        );
+        Failure::new(Exit::Usage, message)
+    }
+
+    /// Asks before all that waits is started, because of `why`. Under a pause nothing is.
+    fn confirm_no_limit(&self, why: &str, status: &RepositoryStatus) -> Result<(), Failure> {
+        let waiting = status.queued.len();
+        if waiting == 0 || status.pause.is_some() {
             return Ok(());
         }
         let question = format!(
-            "0 is no limit: start what waits in {} ({waiting}), and all that comes?",
+            "{why}: start what waits in {} ({waiting}), and all that comes?",
             self.repository
         );
         confirm(&question, self.yes)
@@ -156,8 +169,7 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
         Ok(reader.status(&args.repository).await?)
     })?;
     if !status.exists {
-        let message = format!("the store knows nothing of {}", args.repository);
-        return Err(Failure::new(Exit::Negative, message));
+        return Err(unknown(&args.repository));
     }
     let shape = rules::Shape::of(&status);
     print_result(args.output.format, &rules::describe(&status), &shape)?;
@@ -166,17 +178,24 @@ fn show(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 
 fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
-    let done = store::block_on(store::with_manager(settings, async |manager| {
-        if change.limit == Some(Limit::UNLIMITED) {
-            let waiting = manager.status(repository).await?.queued.len();
-            args.confirm_no_limit(waiting)?;
+    let (done, status) = store::block_on(store::with_manager(settings, async |manager| {
+        let status = manager.status(repository).await?;
+        match change.limit {
+            Some(Limit::UNLIMITED) => args.confirm_no_limit("0 is no limit", &status)?,
+            Some(_) => {}
+            // What is pinned is pinned together: without N, that there is no limit would be, too.
+            None if status.limit == Limit::UNLIMITED && status.owner != Some(Owner::Pinned) => {
+                return Err(args.says_no_limit());
+            }
+            None => {}
         }
         let pinned = manager.set_rules(repository, change.clone(), Claim::Pin);
-        Ok(pinned.await?)
+        let done = pinned.await?;
+        Ok((done, manager.status(repository).await?))
     }))?;
     let mut parts = vec![rules::limit_is(repository, done.limit, done.owner)];
     parts.extend(rules::beside(&change.apply(&Rules::default())));
-    let shape = Shape::of(repository, &done, None);
+    let shape = Shape::of(&status, &done, None);
     let sentence = format!("{}{}", parts.join("; "), started(&shape.promoted));
     print_result(args.output.format, &sentence, &shape)?;
     Ok(Exit::Success)
@@ -184,11 +203,16 @@ fn pin(args: &Args, change: &RulesChange, settings: &Settings) -> Result<Exit, F
 
 fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
     let repository = &args.repository;
-    let done = store::block_on(store::with_manager(settings, async |manager| {
-        args.confirm_unpinned(manager).await?;
-        Ok(manager.unpin(repository).await?)
+    let (done, status) = store::block_on(store::with_manager(settings, async |manager| {
+        let status = manager.status(repository).await?;
+        if !status.exists {
+            return Err(unknown(repository));
+        }
+        args.confirm_unpinned(&status)?;
+        let done = manager.unpin(repository).await?;
+        Ok((done, manager.status(repository).await?))
     }))?;
-    let shape = Shape::of(repository, &done, Some(done.accepted));
+    let shape = Shape::of(&status, &done, Some(done.accepted));
     let limit = format!("{}, {}", done.limit, rules::set_by(done.owner));
     let sentence = match done.accepted {
         true => format!(
@@ -203,12 +227,11 @@ fn unpin(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
 
 impl Args {
     /// Asks where nothing is beneath the pin that would hold back what waits.
-    async fn confirm_unpinned(&self, manager: &ConcurrencyManager) -> Result<(), Failure> {
-        let status = manager.status(&self.repository).await?;
-        let beneath = status.beneath.map(|(rules, _)| rules.limit);
+    fn confirm_unpinned(&self, status: &RepositoryStatus) -> Result<(), Failure> {
+        let beneath = status.beneath.as_ref().map(|(rules, _)| rules.limit);
         let pinned = status.owner == Some(Owner::Pinned);
         if pinned && beneath.unwrap_or(Limit::UNLIMITED) == Limit::UNLIMITED {
-            self.confirm_no_limit(status.queued.len())?;
+            self.confirm_no_limit("there is no limit beneath the pin", status)?;
         }
         Ok(())
     }

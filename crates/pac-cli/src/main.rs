@@ -8,6 +8,7 @@ mod cleanup;
 mod config;
 #[cfg(feature = "kubernetes")]
 mod controller;
+mod counted;
 #[cfg(feature = "dist")]
 mod dist;
 mod doctor;

@@ -6,28 +6,30 @@ use pac_concurrency::{
 };
 use serde::Serialize;
 
+use crate::counted::counted;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, print_result};
 use crate::limit::started;
-use crate::many::{self, Which};
+use crate::many::{self, Done, Which, unknown};
 use crate::output::note;
 use crate::store::{self, confirm};
 
 const AFTER_PAUSE_HELP: &str = "\
 While a repository is paused nothing is started in it, whatever its limit: what runs goes on, what comes is
 queued in order, and who waits hears that it is paused, and why. Paused again, it gets the new reason.
+One that the store does not know yet becomes known with its limit: `pac limit NS/NAME N`.
 
 --namespace and --all ask first, and leave those that are paused already as they are, or are by then. They are for the
 repositories that the store knows when they are called: one that comes later is not paused by them.
 
-Exit codes: 1 when the answer was no.";
+Exit codes: 1 when the answer was no, or the store knows nothing of what was named.";
 
 const AFTER_RESUME_HELP: &str = "\
 What waits starts at once, as far as the limit admits. One that was not paused stays as it is.
 
 --namespace and --all ask first; with --reason, they resume those that were paused for that reason.
 
-Exit codes: 1 when the answer was no.";
+Exit codes: 1 when the answer was no, or the store knows nothing of what was named.";
 
 /// The arguments of `pac pause`.
 #[derive(Debug, clap::Args)]
@@ -72,6 +74,8 @@ pub(crate) struct ResumeArgs {
 struct One<'a> {
     repository: &'a str,
     paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     before: bool,
     promoted: Vec<&'a str>,
 }
@@ -84,10 +88,16 @@ struct Many<'a> {
 }
 
 impl<'a> One<'a> {
-    fn of(repository: &'a RepositoryKey, change: &'a PauseChange, paused: bool) -> Self {
+    fn of(
+        repository: &'a RepositoryKey,
+        change: &'a PauseChange,
+        paused: bool,
+        reason: Option<&'a Reason>,
+    ) -> Self {
         Self {
             repository: repository.as_str(),
             paused,
+            reason: reason.map(Reason::as_str),
             before: change.before,
             promoted: change.promoted.iter().map(PipelineRunKey::as_str).collect(),
         }
@@ -110,17 +120,16 @@ impl PauseArgs {
         manager: &ConcurrencyManager,
         repository: &RepositoryKey,
     ) -> Result<Exit, Failure> {
-        // A name that was mistyped is paused as well.
         if !manager.status(repository).await?.exists {
-            note(format_args!(
-                "the store knew nothing of {repository} before; it is kept there, paused, until \
-                 `pac cleanup {repository}`"
-            ));
+            return Err(unknown(repository));
         }
         let change = manager.pause(repository, self.reason.clone()).await?;
         let already = if change.before { " already" } else { "" };
-        let sentence = format!("{repository} is paused{already}{}", self.why());
-        let shape = One::of(repository, &change, true);
+        let sentence = format!(
+            "{repository} is paused{already}{}",
+            why(self.reason.as_ref())
+        );
+        let shape = One::of(repository, &change, true, self.reason.as_ref());
         print_result(self.output.format, &sentence, &shape)?;
         Ok(Exit::Success)
     }
@@ -132,15 +141,14 @@ impl PauseArgs {
             let only_if = PauseCondition::NotPaused;
             manager.pause_if(one, self.reason.clone(), only_if).await
         };
-        let (done, exit) = many::each(meant, pause).await?;
-        report(self.output.format, &done, true, &self.why())?;
-        Ok(exit)
+        let Done { done, ended } = many::each(meant, pause).await;
+        report(self.output.format, &done, true, self.reason.as_ref())?;
+        ended
     }
+}
 
-    fn why(&self) -> String {
-        let reason = self.reason.as_ref();
-        reason.map_or_else(String::new, |reason| format!(": {reason}"))
-    }
+fn why(reason: Option<&Reason>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 /// Resumes.
@@ -159,8 +167,11 @@ impl ResumeArgs {
         manager: &ConcurrencyManager,
         repository: &RepositoryKey,
     ) -> Result<Exit, Failure> {
+        if !manager.status(repository).await?.exists {
+            return Err(unknown(repository));
+        }
         let change = manager.resume(repository).await?;
-        let shape = One::of(repository, &change, false);
+        let shape = One::of(repository, &change, false, None);
         let sentence = match change.before {
             true => format!("{repository} goes on{}", started(&shape.promoted)),
             false => format!("{repository} was not paused"),
@@ -181,9 +192,9 @@ impl ResumeArgs {
             Some(reason) => PauseCondition::PausedFor(Some(reason.clone())),
         };
         let resume = async |one: &RepositoryKey| manager.resume_if(one, only_if()).await;
-        let (done, exit) = many::each(meant, resume).await?;
-        report(self.output.format, &done, false, "")?;
-        Ok(exit)
+        let Done { done, ended } = many::each(meant, resume).await;
+        report(self.output.format, &done, false, None)?;
+        ended
     }
 }
 
@@ -201,7 +212,7 @@ fn report(
     format: Format,
     done: &[(RepositoryKey, PauseChange)],
     paused: bool,
-    why: &str,
+    reason: Option<&Reason>,
 ) -> Result<(), Failure> {
     let (done, left): (Vec<_>, Vec<_>) = done.iter().partition(|(_, change)| change.accepted);
     for (one, _) in left {
@@ -211,7 +222,7 @@ fn report(
     }
     let shapes = done
         .iter()
-        .map(|(one, change)| One::of(one, change, paused));
+        .map(|(one, change)| One::of(one, change, paused, reason));
     let shape = Many {
         paused,
         repositories: shapes.collect(),
@@ -219,15 +230,15 @@ fn report(
     let promoted: usize = done.iter().map(|(_, change)| change.promoted.len()).sum();
     let count = repositories(done.len());
     let sentence = match (paused, promoted) {
-        (true, _) => format!("{count} paused{why}"),
-        (false, promoted) => format!("{count} resumed; {promoted} runs started"),
+        (true, _) => format!("{count} paused{}", why(reason)),
+        (false, promoted) => {
+            let started = counted(promoted, "run", "runs");
+            format!("{count} resumed; {started} started")
+        }
     };
     print_result(format, &sentence, &shape)
 }
 
 fn repositories(count: usize) -> String {
-    match count {
-        1 => "1 repository".to_owned(),
-        count => format!("{count} repositories"),
-    }
+    counted(count, "repository", "repositories")
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pac_concurrency::{SessionId, SessionInfo, StoreReader};
+use pac_concurrency::{ConcurrencyManager, SessionId, SessionInfo, StoreReader};
 use serde::Serialize;
 
 use crate::output::note;
@@ -68,6 +68,15 @@ impl Processes {
 
     fn info(&self, session: SessionId) -> Option<&SessionInfo> {
         self.known.get(&session)?.as_ref()
+    }
+}
+
+/// The process that has opened a session, for a sentence: its number where nothing else is known.
+pub(crate) async fn named(manager: &ConcurrencyManager, session: SessionId) -> String {
+    let known = manager.sessions(&[session]).await.unwrap_or_default();
+    match known.get(&session) {
+        Some(info) => info.identity.within(SHOWN),
+        None => format!("session {session}"),
     }
 }
 

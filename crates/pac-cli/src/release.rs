@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, print_result};
 use crate::limit::started;
+use crate::process::named;
 use crate::store::{self, confirm};
 
 const AFTER_HELP: &str = "\
@@ -100,9 +101,10 @@ impl Args {
             _ => return Ok(refused(Ended::Unknown)),
         };
         if self.force {
+            let holder = named(manager, run.session).await;
             let question = format!(
-                "Take the slot of {} from {}, which session {} holds with token {}?",
-                self.repository, self.run, run.session, run.token
+                "Take the slot of {} from {}, which {holder} holds with token {}?",
+                self.repository, self.run, run.token
             );
             confirm(&question, self.yes)?;
         }

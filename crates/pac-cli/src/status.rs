@@ -21,6 +21,7 @@ use crate::event::EventShape;
 use crate::exit::{Exit, Failure};
 use crate::format::{Format, FormatArg, Printer, fit, table};
 use crate::limit::rules::names_of_slots;
+use crate::many::unknown;
 use crate::output::note;
 use crate::process::{ProcessShape, Processes};
 use crate::store;
@@ -28,7 +29,7 @@ use crate::terms::{PauseShape, TermsShape};
 use crate::time::{now, rfc3339};
 use crate::why;
 use cluster::{ClusterArgs, Origins};
-use rows::{heading, queued, running, slot_names};
+use rows::{heading, names_of, queued, running};
 
 /// Repositories per page of the list.
 const PAGE: usize = 500;
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Exit, Failure> {
             view.show(&status, origins.as_ref())
         })
         .await?;
-        view.end()?;
+        view.end(exit)?;
         let of_cluster = origins.and_then(|origins| origins.exit());
         Ok(match exit {
             Exit::Success => of_cluster.unwrap_or(exit),
@@ -93,7 +94,8 @@ async fn dead_sessions(reader: &StoreReader) -> HashSet<SessionId> {
 }
 
 /// Reads every repository, or the given one, in the order of their keys, and passes each to
-/// `show` until `show` returns false. One that cannot be understood does not stop the others.
+/// `show` until `show` returns false. One that cannot be understood does not stop the others. Of one that
+/// is given and not there, says so.
 pub(crate) async fn each_repository(
     reader: &StoreReader,
     only: Option<&RepositoryKey>,
@@ -103,10 +105,10 @@ pub(crate) async fn each_repository(
         let status = reader.status(only).await?;
         if status.exists {
             show(status).await?;
-        } else {
-            note(format_args!("the store knows nothing of {only}"));
+            return Ok(Exit::Success);
         }
-        return Ok(Exit::Success);
+        note(unknown(only));
+        return Ok(Exit::Negative);
     }
     let mut exit = Exit::Success;
     let mut after = None;
@@ -218,7 +220,7 @@ impl<'a> Shape<'a> {
             process: processes.shape(run.session),
             started_at: run.started_at.map(rfc3339),
             terms: TermsShape::of(run.terms()),
-            slot_names: slot_names(run, &status.rules).collect(),
+            slot_names: names_of(run, &status.rules),
             dead: dead.contains(&run.session),
             event: event(&run.run, &run.uid),
         });
@@ -350,13 +352,16 @@ impl View {
         text
     }
 
-    fn end(mut self) -> Result<(), Failure> {
+    /// `exit` says whether all that was asked for is there.
+    fn end(mut self, exit: Exit) -> Result<(), Failure> {
         match self.format {
             Format::Json | Format::Yaml => return self.printer.end_list(),
             Format::Table if self.cut => {
                 self.printer.text("more repositories: --all shows them\n")?;
             }
-            Format::Table if self.shown == 0 => note("no repository has state here"),
+            Format::Table if self.shown == 0 && exit == Exit::Success => {
+                note("no repository has state here");
+            }
             Format::Table => {}
         }
         self.printer.flush()

@@ -1,6 +1,6 @@
 //! What a run asked for beyond a slot, and what was asked of it, as it is shown.
 
-use pac_concurrency::{Paused, Reason, Terms, Weight};
+use pac_concurrency::{Paused, Reason, SlotName, Terms, Weight};
 use serde::Serialize;
 
 use crate::time::rfc3339;
@@ -43,6 +43,16 @@ impl TermsShape {
         let group = self.group.as_ref().map(|group| format!("group {group}"));
         [weight, group].into_iter().flatten()
     }
+}
+
+/// The names of slots of these numbers; none unless all of them have one, so that no number is missed
+/// among the names.
+pub(crate) fn slot_names<'a>(numbers: &[u32], names: &'a [SlotName]) -> Vec<&'a str> {
+    let named = numbers.iter().map(|number| {
+        let at = usize::try_from(*number).ok()?;
+        names.get(at).map(SlotName::as_str)
+    });
+    named.collect::<Option<_>>().unwrap_or_default()
 }
 
 /// A pause in JSON and YAML.

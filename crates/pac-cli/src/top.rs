@@ -157,7 +157,7 @@ impl View {
 /// What is out of the ordinary in a repository.
 fn notes(one: &RepositorySummary) -> String {
     let paused = one.pause.as_ref().map(why::paused);
-    let by_slots = one.slots_taken != one.running;
+    let by_slots = why::by_slots(one.slots_taken, one.running);
     let slots = by_slots.then(|| format!("{} slots taken", one.slots_taken));
     let parts: Vec<_> = [paused, slots].into_iter().flatten().collect();
     parts.join("; ")

@@ -17,8 +17,9 @@ use crate::terms::TermsShape;
 use crate::time::{humanise, now, rfc3339};
 
 const AFTER_HELP: &str = "\
-One line per event: a run that was queued, started, asked to end, or ended; a limit that changed; a
-repository that was paused, resumed or removed. A run that takes several steps between two looks is shown at the last; its
+One line per event: a run that was queued or moved in the queue, started, asked to end, or ended; a limit
+that changed, or its owner; a repository that was paused, resumed or removed. A run that takes several
+steps between two looks is shown at the last, but never as asked to end before it was shown as started; its
 times tell the others. When the connection is lost, that goes to stderr, and the watch goes on
 where it was as soon as the store is back. Ends with Ctrl-C, or when nobody reads any more.";
 
@@ -90,6 +91,8 @@ struct Shape<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
@@ -137,6 +140,7 @@ impl<'a> Shape<'a> {
             event: event.into(),
             repository: repository.to_string(),
             run: None,
+            priority: None,
             token: None,
             session: None,
             process: None,
@@ -207,6 +211,7 @@ impl<'a> Shape<'a> {
         let span = |from: Option<Timestamp>, to: Option<Timestamp>| Some(to?.since(from?));
         Self {
             run: Some(change.run.to_string()),
+            priority: matches!(change.step, RunStep::Queued { .. }).then(|| change.priority.get()),
             token: token.map(FencingToken::get),
             session: session.map(|session| session.to_string()),
             process: session.and_then(|session| processes.shape(session)),
@@ -234,6 +239,9 @@ impl<'a> Shape<'a> {
         }
         if let Some(cell) = &self.cell {
             line.push_str(&format!("  by {cell}"));
+        }
+        if let Some(priority) = self.priority.filter(|priority| *priority != 0) {
+            line.push_str(&format!("  priority {priority}"));
         }
         for words in self.terms.words(true) {
             line.push_str(&format!("  {words}"));

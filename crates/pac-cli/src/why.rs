@@ -1,6 +1,6 @@
 //! Why a run waits, in words.
 
-use pac_concurrency::{Limit, Paused, WaitReason, Weight};
+use pac_concurrency::{Limit, Paused, RepositoryStatus, WaitReason, Weight};
 
 /// A run that waits, as far as its words depend on it.
 #[derive(Debug, Clone, Copy)]
@@ -9,6 +9,17 @@ pub(crate) struct Waiting {
     pub(crate) weight: Weight,
     /// Some runs of its repository take several slots.
     pub(crate) by_slots: bool,
+}
+
+/// Whether slots are to be counted, and not runs: some of those that run take several.
+pub(crate) fn by_slots(slots_taken: u32, running: u32) -> bool {
+    slots_taken != running
+}
+
+/// The same of what is known of a whole repository.
+pub(crate) fn counts_slots(status: &RepositoryStatus) -> bool {
+    let running = u32::try_from(status.running.len()).unwrap_or(u32::MAX);
+    by_slots(status.slots_taken, running)
 }
 
 /// Why it waits.

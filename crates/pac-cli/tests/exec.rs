@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use servers::{Running, Store, WEB, on_every_store, read};
+use servers::{HOST, Running, Store, WEB, on_every_store, read};
 
 on_every_store! {
     a_crowd_never_exceeds_the_limit_and_starts_in_order,
@@ -190,10 +190,8 @@ fn a_name_is_taken_while_its_run_lives(store: &Store) {
     store.wait_for_counts(1, 0);
     let refused = store.exec(&["--run", "ci/deploy"], "true").wait();
     assert_eq!(refused.code, 73);
-    assert!(
-        refused.stderr.contains("a live run of this name"),
-        "{refused:?}"
-    );
+    let whose = format!("by pac@{HOST}#{}", holder.child().id());
+    assert!(refused.stderr.contains(&whose), "{refused:?}");
     assert_eq!(store.counts(), (1, 0));
     holder.signal("TERM");
     holder.wait();

@@ -26,6 +26,7 @@ on_every_store! {
     contained_what_the_command_leaves_behind_ends_before_the_slot_is_free,
     contained_streams_signals_and_exit_codes_are_the_commands_own,
     a_command_of_another_user_is_told_and_not_waited_for,
+    a_command_of_another_user_that_is_asked_to_end_keeps_its_slot_until_it_has,
 }
 
 /// A script for `sh` that starts a process in a session of its own, which does not hear SIGTERM,
@@ -236,6 +237,35 @@ fn a_command_of_another_user_is_told_and_not_waited_for(store: &Store) {
             "{finished:?}"
         );
     }
+}
+
+fn a_command_of_another_user_that_is_asked_to_end_keeps_its_slot_until_it_has(store: &Store) {
+    let Some(as_root) = as_root(store, "a_command_of_another_user_that_is_asked") else {
+        return;
+    };
+    let pid = store.file("pid");
+    let script = format!(
+        "exec {} --reuid=0 sh -c 'echo $$ > {}; exec sleep 300 >/dev/null 2>&1'",
+        as_root.display(),
+        pid.display()
+    );
+    let mut asked = exec_of_nobody(store, &["--run", "ci/sudo", "--ttl", "3s"], &script);
+    eventually("the command", || read(&pid).ends_with('\n'));
+    let command: u32 = read(&pid).trim().parse().unwrap();
+    assert_eq!(store.run(&["cancel", WEB, "ci/sudo", "--ask"]).code, 0);
+    // Longer than the grace, and than what it takes to see that it cannot be killed.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert!(is_alive(command) && !asked.has_ended(), "{asked:?}");
+    assert_eq!(store.counts(), (1, 0), "it keeps its slot");
+    signal("KILL", command);
+    let asked = asked.wait();
+    assert_eq!(asked.code, 143, "{asked:?}");
+    for said in ["the slot is kept", "ended as cancelled"] {
+        assert!(asked.stderr.contains(said), "{asked:?}");
+    }
+    let number = format!("process {command}");
+    assert!(asked.stderr.contains(&number), "{asked:?}");
+    assert_eq!(store.counts(), (0, 0));
 }
 
 /// Both `pac` and the process between it and the command look for what is left.

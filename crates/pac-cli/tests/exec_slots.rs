@@ -25,6 +25,8 @@ on_every_store! {
     what_is_held_is_given_back_when_the_rest_is_not_had,
     a_command_that_would_wait_for_itself_is_refused,
     within_the_slot_that_is_held_a_command_runs_at_once,
+    a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store,
+    who_does_not_want_to_wait_is_not_held_up_by_those_whom_it_passes,
 }
 
 const GPU: &str = "shared/gpu";
@@ -160,9 +162,10 @@ fn a_command_that_would_wait_for_itself_is_refused(store: &Store) {
         assert!(refused.stderr.contains(part), "{part}: {refused:?}");
     }
     // Two that take them in another order would wait for each other.
-    let script = "$INNER -- true; echo $?; $INNER --wait-timeout 60s -- true; echo $?";
+    let script = "$INNER -- true; echo $?; $INNER --wait-timeout 60s -- true; echo $?; \
+                  $INNER --max-wait 60s -- true; echo $?";
     let refused = nested(store, &[GPU], script);
-    assert_eq!(refused.stdout, "2\n0\n", "{refused:?}");
+    assert_eq!(refused.stdout, "2\n0\n0\n", "{refused:?}");
     assert!(refused.stderr.contains("name both in one"), "{refused:?}");
     // The variable that outlives its command says nothing.
     let held = nested(store, &[WEB], "echo $PAC_HELD");
@@ -200,10 +203,95 @@ fn within_the_slot_that_is_held_a_command_runs_at_once(store: &Store) {
         panic!("{ran:?}");
     };
     assert_eq!(inner, format!("ci/web {outer}"));
+    // It has no more slots than there are around it.
+    let heavier = nested(
+        store,
+        &[WEB],
+        "$INNER --weight 2 --reentrant -- true; echo $?",
+    );
+    assert_eq!(heavier.stdout, "2\n", "{heavier:?}");
+    assert!(heavier.stderr.contains("cannot have 2"), "{heavier:?}");
     // Without a slot around it, it takes one as always.
     let alone = exec(store, &[WEB], &["--reentrant"], "echo $PAC_HELD").wait();
     assert!(alone.stdout.starts_with("ci/web=ci/exec-"), "{alone:?}");
     is_left_alone(store);
+}
+
+fn a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store(store: &Store) {
+    limited(store);
+    // Asked before its time is over, and not at the end of its clearing up.
+    let up = store.file("up");
+    let script = format!(
+        "trap 'sleep 8; exit 0' TERM; echo up > {}; while :; do sleep 0.1; done",
+        up.display()
+    );
+    let patient = ["--run", "ci/early", "--max-hold", "8s", "--ttl", "60s"];
+    let patient = [&patient[..], &["--kill-grace", "15s"]].concat();
+    let early = exec(store, &[WEB], &patient, &script);
+    wait_for_text(&up, "up");
+    assert_eq!(store.run(&["cancel", WEB, "ci/early", "--ask"]).code, 0);
+    let early = early.wait();
+    assert_eq!(early.code, 143, "{early:?}");
+    assert!(early.stderr.contains("ended as cancelled"), "{early:?}");
+
+    // The time counts from the grant, and the command starts when the last slot is had.
+    let other = store.file("other");
+    let script = format!("echo up > {}; sleep 2", other.display());
+    let holder = exec(store, &[GPU], &[], &script);
+    wait_for_text(&other, "up");
+    let late = ["--run", "ci/late", "--max-hold", "8s"];
+    let late = exec(store, &[WEB, GPU], &late, "exec sleep 60").wait();
+    assert_eq!(holder.wait().code, 0);
+    assert_eq!(late.code, 143, "{late:?}");
+    assert!(late.stderr.contains("ended as timed-out"), "{late:?}");
+
+    // It counts while the rest is waited for, too.
+    let (up, go) = (store.file("third"), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.1; done",
+        up.display(),
+        go.display()
+    );
+    let holder = exec(store, &[GPU], &[], &script);
+    wait_for_text(&up, "up");
+    let never = exec(store, &[WEB, GPU], &["--max-hold", "1s"], "true").wait();
+    assert_eq!(never.code, 75, "{never:?}");
+    std::fs::write(&go, "").unwrap();
+    assert_eq!(holder.wait().code, 0);
+    let history = store.json(&["history", WEB]);
+    let ends: Vec<_> = (0..3).map(|at| &history[at]["outcome"]).collect();
+    assert_eq!(ends, ["cancelled", "timed-out", "timed-out"]);
+    is_left_alone(store);
+}
+
+fn who_does_not_want_to_wait_is_not_held_up_by_those_whom_it_passes(store: &Store) {
+    let limit = |limit: &str| assert_eq!(store.run(&["limit", GPU, limit]).code, 0);
+    limit("3");
+    let (up, go) = (store.file("up"), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.05; done",
+        up.display(),
+        go.display()
+    );
+    let holder = exec(store, &[GPU], &[], &script);
+    wait_for_text(&up, "up");
+    let heavy = exec(store, &["shared/gpu:3"], &[], "true");
+    let waiting = |count| {
+        servers::eventually("those who wait", || store.counts_of(GPU) == (1, count));
+    };
+    waiting(1);
+    let now = |args: &[&str]| exec(store, &[GPU], &[&["--no-wait"], args].concat(), "true").wait();
+    assert_eq!(now(&[]).code, 75, "the heavy one is the next");
+    let urgent = now(&["--priority", "1"]);
+    assert_eq!(urgent.code, 0, "it goes before it: {urgent:?}");
+    limit("2");
+    let passing = now(&[]);
+    assert_eq!(passing.code, 0, "the heavy one is passed over: {passing:?}");
+    limit("3");
+    std::fs::write(&go, "").unwrap();
+    for one in [holder, heavy] {
+        assert_eq!(one.wait().code, 0);
+    }
 }
 
 #[cfg(feature = "postgres")]
@@ -238,6 +326,48 @@ fn postgres_an_outage_costs_who_holds_one_of_two_slots_no_more_than_his_place() 
     assert_eq!(holder.wait().code, 0);
     let both = both.wait();
     assert_eq!((both.code, both.stdout.as_str()), (0, "ran\n"), "{both:?}");
+    is_left_alone(&store);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_who_has_lost_a_slot_and_asks_again_supersedes_nobody_who_came_since() {
+    let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
+    let store = Store::at_postgres(&server.port.to_string()).prepared();
+    limited(&store);
+    let (up, go) = (store.file("up"), store.file("go"));
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    let script = format!("echo up > {}; {wait}", up.display());
+    let holder = exec(&store, &[GPU], &["--ttl", "60s"], &script);
+    wait_for_text(&up, "up");
+    let group = ["--group", "pr-7", "--supersede", "all"];
+    let older = [&["--ttl", "2s", "--run", "ci/older"], &group[..]].concat();
+    let mut older = exec(&store, &[WEB, GPU], &older, "echo ran");
+    let mut stderr = BufReader::new(older.child().stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.contains("holding ci/web"), "{line}");
+    let newer = ["--ttl", "60s", "--run", "ci/newer", "--group", "pr-7"];
+    let newer = exec(&store, &[WEB], &newer, &wait);
+    servers::eventually("the newer", || store.counts() == (1, 1));
+
+    server.kill_9();
+    while !line.contains("what was held is lost, queueing again") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "it goes on");
+    }
+    server.start_again();
+    servers::eventually("the older again", || {
+        let status = store.json(&["status", WEB]);
+        status[0]["running"][0]["run"] == "ci/newer" && status[0]["queued"][0]["run"] == "ci/older"
+    });
+    let status = store.json(&["status", WEB]);
+    assert!(status[0]["running"][0]["asked_at"].is_null(), "{status}");
+    std::fs::write(&go, "").unwrap();
+    for one in [holder, newer, older] {
+        let one = one.wait();
+        assert_eq!(one.code, 0, "{one:?}");
+    }
     is_left_alone(&store);
 }
 

@@ -34,5 +34,6 @@ mod status_cluster;
 mod terminal;
 mod terminal_store;
 mod transcript;
+mod watch;
 mod webhook;
 mod who;

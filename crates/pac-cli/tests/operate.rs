@@ -82,11 +82,24 @@ fn nothing_starts_while_a_repository_is_paused_and_everybody_hears_why(store: &S
         store.run(&["resume", WEB]).stdout,
         "ci/web was not paused\n"
     );
-    let mistyped = store.run(&["pause", "ci/wep"]);
-    assert!(
-        mistyped.stderr.contains("knew nothing of ci/wep"),
-        "{mistyped:?}"
-    );
+    // A name that was mistyped is told, and changes nothing.
+    for (args, name) in [
+        (&["pause", "ci/wep"][..], "ci/wep"),
+        (&["resume", "ci/wep"], "ci/wep"),
+        (&["limit", "ci/wep", "--unpin"], "ci/wep"),
+        (&["status", "ci/wep"], "ci/wep"),
+        (&["history", "ci/wep"], "ci/wep"),
+        (&["pause", "--namespace", "ic", "--yes"], "ic"),
+        (&["resume", "--namespace", "ic", "--yes"], "ic"),
+    ] {
+        let mistyped = store.run(args);
+        assert_eq!(mistyped.code, 1, "{args:?}: {mistyped:?}");
+        let told = format!("knows nothing of {name}\n");
+        assert!(mistyped.stderr.ends_with(&told), "{args:?}: {mistyped:?}");
+    }
+    let no_name = store.run(&["pause", "--namespace", "ci/web", "--yes"]);
+    assert_eq!(no_name.code, 2, "{no_name:?}");
+    assert_eq!(store.json(&["status"]).as_array().map(Vec::len), Some(1));
 }
 
 fn many_repositories_are_paused_and_resumed_together(store: &Store) {
@@ -100,8 +113,18 @@ fn many_repositories_are_paused_and_resumed_together(store: &Store) {
         asked.stderr.contains("Pause 2 repositories in the store?"),
         "{asked:?}"
     );
-    let paused = store.json(&["pause", "--namespace", "ci", "--yes"]);
-    let one = json!({"repository": "ci/a", "paused": true, "before": false, "promoted": []});
+    let paused = [
+        "pause",
+        "--namespace",
+        "ci",
+        "--reason",
+        "the weekend",
+        "--yes",
+    ];
+    let paused = store.json(&paused);
+    let one = json!({
+        "repository": "ci/a", "paused": true, "reason": "the weekend", "before": false, "promoted": [],
+    });
     assert_eq!(paused, json!({"paused": true, "repositories": [one]}));
     let reasons = |store: &Store| {
         let status = store.json(&["status"]);
@@ -109,7 +132,10 @@ fn many_repositories_are_paused_and_resumed_together(store: &Store) {
         all.map(|one| one["paused"]["reason"].clone())
             .collect::<Vec<_>>()
     };
-    assert_eq!(reasons(store), [json!(null), json!("broken"), json!(null)]);
+    assert_eq!(
+        reasons(store),
+        [json!("the weekend"), json!("broken"), json!(null)]
+    );
     let resumed = store.run(&["resume", "--all", "--reason", "broken", "--yes"]);
     assert_eq!(resumed.stdout, "1 repository resumed; 0 runs started\n");
     let resumed = store.run(&["resume", "--all", "--yes"]);
@@ -173,6 +199,15 @@ fn a_pinned_limit_holds_until_it_is_taken_back(store: &Store) {
         let refused = store.run(&[&["limit", WEB], wrong].concat());
         assert_eq!(refused.code, 2, "{wrong:?}: {refused:?}");
     }
+    // That there is no limit is not pinned by the way.
+    let unsaid = store.run(&["limit", "ci/new", "--max-queued", "5"]);
+    assert_eq!(unsaid.code, 2, "{unsaid:?}");
+    assert!(unsaid.stderr.contains("say N, or 0 for none"), "{unsaid:?}");
+    assert_eq!(store.run(&["limit", "ci/new"]).code, 1, "nothing was set");
+    for said in [&["0", "--max-queued", "5"][..], &["--max-queued", "6"]] {
+        let set = store.run(&[&["limit", "ci/new"], said].concat());
+        assert_eq!(set.code, 0, "{set:?}");
+    }
 }
 
 fn a_proposed_limit_gives_way_and_says_so_once(store: &Store) {
@@ -187,6 +222,17 @@ fn a_proposed_limit_gives_way_and_says_so_once(store: &Store) {
     assert!(pinned.stderr.contains(told), "{pinned:?}");
     let_go(store);
     assert_eq!(holder.wait().code, 0);
+
+    // Another one that comes while it waits is told when it starts.
+    store.run(&["pause", WEB]);
+    let waits = store.exec(&["-l", "3"], "true");
+    store.wait_for_counts(0, 1);
+    limited(store, "5");
+    store.run(&["resume", WEB]);
+    let waits = waits.wait();
+    assert_eq!(waits.code, 0, "{waits:?}");
+    let told = "is 5, pinned by an operator; --limit 3 is not in force";
+    assert_eq!(waits.stderr.matches(told).count(), 1, "{waits:?}");
 }
 
 fn a_heavy_run_takes_its_slots_at_once_and_knows_them(store: &Store) {
@@ -328,7 +374,7 @@ fn a_full_queue_and_a_run_that_is_skipped_have_codes_of_their_own(store: &Store)
     assert_eq!(skipped.code, 75, "{skipped:?}");
     let full = store.exec(&["--run", "ci/refused"], &script).wait();
     assert_eq!(full.code, 76, "{full:?}");
-    assert!(full.stderr.contains("1 runs wait already"), "{full:?}");
+    assert!(full.stderr.contains("1 waiting already"), "{full:?}");
     let named = store.exec(&["--run", "ci/holds"], &script).wait();
     assert_eq!(named.code, 73, "{named:?}");
     assert_eq!(read(&ran), "");
@@ -363,12 +409,23 @@ fn many_runs_are_ended_together_and_nothing_to_end_is_told(store: &Store) {
             (1, "nothing to end\n")
         );
     }
-    let asked = store.run(&["cancel", WEB, "--all"]);
-    assert_eq!(asked.code, 2, "{asked:?}");
-    assert!(
-        asked.stderr.contains("all 1 running and 1 queued"),
-        "{asked:?}"
-    );
+    for (args, question) in [
+        (
+            &["--all"][..],
+            "End 1 running run and 1 queued run of ci/web?",
+        ),
+        (&["--waiting"], "End 1 queued run of ci/web?"),
+        (
+            &["--all", "--ask"],
+            "Ask 1 running run to end, and end 1 queued run of ci/web?",
+        ),
+        (&["--all", "--group", "x"], "cannot be used with"),
+        (&["--all", "--waiting"], "cannot be used with"),
+    ] {
+        let asked = store.run(&[&["cancel", WEB], args].concat());
+        assert_eq!(asked.code, 2, "{asked:?}");
+        assert!(asked.stderr.contains(question), "{question}: {asked:?}");
+    }
     let ended = store.run(&["cancel", WEB, "--all", "--yes", "--output", "json"]);
     let shape: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
     let runs = json!(["ci/holds", "ci/b"]);
@@ -387,8 +444,8 @@ fn many_runs_are_ended_together_and_nothing_to_end_is_told(store: &Store) {
 }
 
 fn a_waiting_run_is_moved_and_put_back(store: &Store) {
-    limited(store, "1");
-    let holder = holder(store, &["--run", "ci/holds"]);
+    limited(store, "2");
+    let holder = holder(store, &["--run", "ci/holds", "--weight", "2"]);
     let mut waiters = Vec::new();
     for (at, run) in ["ci/a", "ci/b", "ci/c"].into_iter().enumerate() {
         waiters.push(store.exec(&["--run", run], "true"));
@@ -405,7 +462,7 @@ fn a_waiting_run_is_moved_and_put_back(store: &Store) {
     let first = store.run(&["bump", WEB, "ci/c"]);
     assert_eq!(
         (first.code, first.stdout.as_str()),
-        (0, "ci/c is queued at 1 (next; 1 running of at most 1)\n")
+        (0, "ci/c is queued at 1 (next; 2 of 2 slots taken)\n")
     );
     assert_eq!(order(store), ["ci/c", "ci/a", "ci/b"]);
     assert_eq!(

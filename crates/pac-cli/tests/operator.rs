@@ -151,7 +151,7 @@ fn status_shows_who_runs_and_who_waits_in_the_shape_that_is_documented(store: &S
     );
 
     let unknown = store.run(&["status", "ci/nothing"]);
-    assert_eq!((unknown.code, unknown.stdout.as_str()), (0, ""));
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (1, ""));
     assert!(
         unknown.stderr.contains("knows nothing of ci/nothing"),
         "{unknown:?}"
@@ -220,7 +220,10 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
     let set = store.json(&["limit", WEB, "2"]);
     assert_eq!(
         set,
-        json!({"repository": WEB, "limit": 2, "owner": "pinned", "promoted": ["ci/r1"]})
+        json!({
+            "repository": WEB, "limit": 2, "owner": "pinned", "max_queued": null, "backfill": null,
+            "slots": null, "promoted": ["ci/r1"],
+        })
     );
     let shown = store.run(&["limit", WEB]);
     assert_eq!(
@@ -257,6 +260,18 @@ fn a_limit_that_is_raised_starts_who_waits(store: &Store) {
         set.stdout,
         "the limit of ci/web is none (pinned); started: ci/r2\n"
     );
+
+    // What was pinned to hold everything back is taken back, and nothing is beneath.
+    controller.limit("ci/other", 0);
+    store.run(&["limit", "ci/other", "1"]);
+    controller.admit("ci/other", "o", 2);
+    let asked = store.run(&["limit", "ci/other", "--unpin"]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    let question = "no limit beneath the pin: start what waits in ci/other (1)";
+    assert!(asked.stderr.contains(question), "{asked:?}");
+    store.run(&["pause", "ci/other"]);
+    let paused = store.run(&["limit", "ci/other", "--unpin"]);
+    assert_eq!(paused.code, 0, "nothing starts: {paused:?}");
 }
 
 fn a_slot_is_released_with_its_token_or_by_force(store: &Store) {
@@ -289,6 +304,8 @@ fn a_slot_is_released_with_its_token_or_by_force(store: &Store) {
     let asked = release(&["ci/r1", "--force"]);
     assert_eq!(asked.code, 2, "nobody is there to be asked");
     assert!(asked.stderr.contains("say --yes"), "{asked:?}");
+    let this = format!("#{} holds with token", std::process::id());
+    assert!(asked.stderr.contains(&this), "by its process: {asked:?}");
     let forced = store.json(&[
         "release",
         WEB,
@@ -321,7 +338,9 @@ fn what_is_cleaned_up_is_gone(store: &Store) {
     let asked = store.run(&["cleanup", WEB]);
     assert_eq!(asked.code, 2);
     assert!(
-        asked.stderr.contains("with 1 running and 1 queued runs"),
+        asked
+            .stderr
+            .contains("with 1 running run and 1 queued run?"),
         "{asked:?}"
     );
     let removed = store.json(&["cleanup", WEB, "--yes"]);

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod ends;
 mod operators;
 mod requests;
 

@@ -77,19 +77,20 @@ pub(crate) struct Args {
 
     /// How long the store lets it hold its slots, by its own clock
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
-    pub(super) max_hold: Option<Duration>,
+    max_hold: Option<Duration>,
 
     /// How long the slot outlives this process if it dies, or the store's silence: 100ms to 24h
     /// [default: concurrency-session-ttl of the settings]
     #[arg(long, value_name = "DURATION", value_parser = session_ttl)]
     ttl: Option<Duration>,
 
-    /// Between SIGTERM and SIGKILL if the slot is lost, a quarter of the TTL at most
+    /// Between SIGTERM and SIGKILL if the slot is lost, a quarter of the TTL at most, and with --max-hold 20s
     /// [default: a fifth of the TTL, and no more than 10s]
     #[arg(long, value_name = "DURATION", value_parser = crate::time::parse_duration)]
     kill_grace: Option<Duration>,
 
-    /// Inside a command that holds a slot of the same repository, run within that slot
+    /// Inside a command that holds a slot of the same repository, run within that slot, as long as the
+    /// outer one holds it: what else is said of such a repository has no effect
     #[arg(long)]
     pub(super) reentrant: bool,
 
@@ -162,7 +163,7 @@ impl Args {
             settings.manager.lease_ttl = settings.manager.lease_ttl.map(|lease| lease.max(ttl));
         }
         let ttl = settings.manager.session_ttl;
-        let grace = grace::kill_grace(self.kill_grace, ttl)?;
+        let grace = grace::kill_grace(self.kill_grace, ttl, self.max_hold.is_some())?;
         if settings.is_in_process() {
             return Err(Failure::new(
                 Exit::Config,
@@ -233,7 +234,7 @@ impl Args {
             None => name::unique(wanted.repository.namespace())?,
         };
         let mut request = RunRequest::ephemeral(run, name::uid()?)
-            .with_priority(Priority::new(self.priority))
+            .with_priority(self.priority())
             .with_weight(self.weight_of(wanted))
             .numbered();
         if let Some(group) = &self.group {
@@ -261,6 +262,10 @@ impl Args {
         })
     }
 
+    pub(super) fn priority(&self) -> Priority {
+        Priority::new(self.priority)
+    }
+
     /// How many slots of a repository it takes.
     pub(super) fn weight_of(&self, wanted: &Wanted) -> Weight {
         wanted.weight.unwrap_or(self.weight)
@@ -268,7 +273,7 @@ impl Args {
 
     /// Whether it waits for a slot for as long as it takes.
     pub(super) fn waits_without_end(&self) -> bool {
-        !self.no_wait && self.wait_timeout.is_none()
+        !self.no_wait && self.wait_timeout.is_none() && self.max_wait.is_none()
     }
 
     /// The repository that was named first.

@@ -47,6 +47,9 @@ impl<'a> Start<'a> {
     }
 }
 
+/// How often it is looked whether what could not be ended has ended by itself.
+const LOOK_AT_THE_REST: Duration = Duration::from_millis(500);
+
 /// A running command.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -67,11 +70,8 @@ pub(crate) enum Over {
     Lost(LeaseLoss),
     /// The command was ended before the slot was lost.
     InTime,
-    /// The run was asked to end, so the command was ended.
-    Asked {
-        /// All that belongs to it.
-        all: bool,
-    },
+    /// The run of this repository was asked to end, so the command was ended.
+    Asked { repository: RepositoryKey },
 }
 
 impl Child {
@@ -138,7 +138,7 @@ impl Child {
                     note(format_args!(
                         "the lease of {repository} was lost ({why}); ending the command"
                     ));
-                    self.end(grace).await;
+                    self.end_without_slot(grace).await;
                     return Over::Lost(why);
                 }
                 () = &mut expiring => {
@@ -147,7 +147,7 @@ impl Child {
                          command before anybody else may start",
                         humanise(grace)
                     ));
-                    self.end(grace).await;
+                    self.end_without_slot(grace).await;
                     let why = lost.reason().map(|(_, why)| why);
                     return why.map_or(Over::InTime, Over::Lost);
                 }
@@ -155,9 +155,17 @@ impl Child {
                     note(format_args!(
                         "the run of {repository} is asked to end; ending the command"
                     ));
-                    let all = self.end(grace).await;
+                    let left = self.end(grace).await;
+                    if !left.is_empty() {
+                        note(goes_on(&left, Slot::Kept));
+                        tokio::select! {
+                            biased;
+                            _ = &mut lost => {}
+                            () = self.has_ended(signals) => {}
+                        }
+                    }
                     let why = lost.reason().map(|(_, why)| why);
-                    return why.map_or(Over::Asked { all }, Over::Lost);
+                    return why.map_or(Over::Asked { repository }, Over::Lost);
                 }
                 // After this process was stopped and resumed, check first whether it still holds
                 // the slot.
@@ -167,7 +175,7 @@ impl Child {
                 over = self.wait() => return match lost.reason() {
                     Some((repository, why)) => {
                         note(format_args!("the lease of {repository} was lost ({why})"));
-                        self.end(grace).await;
+                        self.end_without_slot(grace).await;
                         Over::Lost(why)
                     }
                     None => self.with_what_it_left(over).await,
@@ -221,9 +229,34 @@ impl Child {
         }
     }
 
-    /// Ends the command because the slot is lost, or will be after `grace`, or because it is asked to.
-    /// Returns whether all of it has ended.
-    async fn end(&mut self, grace: Duration) -> bool {
+    /// Ends the command because the slot is lost, or will be after `grace`.
+    async fn end_without_slot(&mut self, grace: Duration) {
+        let left = self.end(grace).await;
+        if !left.is_empty() {
+            note(goes_on(&left, Slot::Lost));
+        }
+    }
+
+    /// Waits until what could not be ended has ended by itself, and passes signals on.
+    async fn has_ended(&mut self, signals: &mut Signals) {
+        loop {
+            tokio::select! {
+                biased;
+                signal = signals.next() => self.pass_on(signal),
+                () = sleep(LOOK_AT_THE_REST) => {
+                    // Where no list of processes can be read, one that has ended is there until it is
+                    // waited for.
+                    let _ = self.process.try_wait();
+                    if self.living().is_empty() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the command within `grace`, or kills it then. Returns what cannot be ended.
+    async fn end(&mut self, grace: Duration) -> Vec<Process> {
         // A stopped process receives the signal only after it is continued.
         let mut refused = None;
         for signal in [Signal::TERM, Signal::CONT] {
@@ -245,11 +278,7 @@ impl Child {
         while !self.living().is_empty() && Instant::now() < deadline {
             sleep(LOOK).await;
         }
-        let left = self.kill().await;
-        if !left.is_empty() {
-            note(goes_on(&left));
-        }
-        left.is_empty()
+        self.kill().await
     }
 
     /// Kills the command with what belongs to it. Returns what cannot be killed.
@@ -327,8 +356,17 @@ impl Child {
     }
 }
 
+/// What has become of the slot of a command that cannot be ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Slot {
+    /// It is lost, or will be in a moment.
+    Lost,
+    /// It is held until the command has ended.
+    Kept,
+}
+
 /// What is said of processes that cannot be ended.
-pub(super) fn goes_on(processes: &[Process]) -> String {
+pub(super) fn goes_on(processes: &[Process], slot: Slot) -> String {
     /// A list of more says no more.
     const TOLD: usize = 10;
     let numbers: Vec<_> = processes
@@ -340,8 +378,12 @@ pub(super) fn goes_on(processes: &[Process]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
+    let slot = match slot {
+        Slot::Lost => "goes on without the slot",
+        Slot::Kept => "goes on, and the slot is kept until it has ended",
+    };
     format!(
-        "the command goes on without the slot: it may have changed its user (as by sudo), and cannot \
+        "the command {slot}: it may have changed its user (as by sudo), and cannot \
          be killed; end it by hand: process {}{more}",
         numbers.join(", ")
     )
@@ -402,7 +444,7 @@ mod tests {
             .filter_map(Pid::from_raw)
             .map(Process::unseen)
             .collect();
-        let told = goes_on(&processes);
+        let told = goes_on(&processes, Slot::Lost);
         assert!(
             told.ends_with("process 100, 101, 102, 103, 104, 105, 106, 107, 108, 109 and 2 more"),
             "{told}"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, getppid};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::child::{Child, Over, Start};
+use super::child::{self, Child, Over, Start};
 use super::family::Family;
 use super::signals::Signals;
 use crate::exit::{Exit, Failure};
@@ -101,6 +101,6 @@ pub(super) fn left(processes: &[super::processes::Process]) -> Option<u8> {
     if processes.is_empty() {
         return None;
     }
-    note(super::child::goes_on(processes));
+    note(child::goes_on(processes, child::Slot::Lost));
     Some(Exit::LeaseLost as u8)
 }

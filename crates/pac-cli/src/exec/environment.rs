@@ -1,8 +1,9 @@
 //! What a command finds in its environment of the slots that it runs in.
 
-use pac_concurrency::{RepositoryKey, SessionId, SlotName};
+use pac_concurrency::{RepositoryKey, SessionId, SlotName, Weight};
 
 use super::held::{HELD, Slot};
+use crate::terms::slot_names;
 
 /// What is changed of this process's own environment.
 #[derive(Debug, Default)]
@@ -13,6 +14,7 @@ pub(crate) struct Environment {
     pub(crate) taken_out: &'static [&'static str],
 }
 
+const NUMBERS: &str = "PAC_SLOT";
 const NAMES: &str = "PAC_SLOT_NAME";
 
 /// Nothing is changed.
@@ -32,7 +34,7 @@ impl Environment {
         let listed: Vec<_> = slots.iter().map(|held| held.slot.to_string()).collect();
         let mut told = Self {
             set: vec![(HELD, listed.join(" "))],
-            taken_out: &[NAMES],
+            taken_out: &[NUMBERS, NAMES],
         };
         let is_first = |held: &&HeldSlot| Some(&held.slot.repository) == first;
         let Some(held) = slots.iter().find(is_first) else {
@@ -44,15 +46,13 @@ impl Environment {
             ("PAC_RUN", held.slot.run.to_string()),
             ("PAC_LEASE", held.session.to_string()),
             ("PAC_FENCING_TOKEN", held.slot.token().to_string()),
-            ("PAC_SLOT", numbers.join(",")),
         ]);
-        let named = held.numbers.iter().map(|number| {
-            let at = usize::try_from(*number).ok()?;
-            names.get(at).map(SlotName::as_str)
-        });
-        if let Some(named) = named.collect::<Option<Vec<_>>>()
-            && !named.is_empty()
-        {
+        if !numbers.is_empty() {
+            told.set.push((NUMBERS, numbers.join(",")));
+            told.taken_out = &[NAMES];
+        }
+        let named = slot_names(&held.numbers, names);
+        if !named.is_empty() {
             told.set.push((NAMES, named.join(",")));
             told.taken_out = &[];
         }
@@ -66,6 +66,7 @@ pub(super) struct HeldSlot {
     pub(super) slot: Slot,
     /// The session that holds them.
     pub(super) session: SessionId,
+    pub(super) weight: Weight,
     pub(super) numbers: Vec<u32>,
 }
 
@@ -84,6 +85,7 @@ mod tests {
         let slot: Slot = "ci/web=ci/a#7".parse().unwrap();
         let held = [HeldSlot {
             session: SessionId::new(3),
+            weight: Weight::ONE,
             numbers: vec![0, 2],
             slot,
         }];
@@ -96,5 +98,14 @@ mod tests {
         let told = Environment::of(&held, Some(&first), &names[..2]);
         assert_eq!(value(&told, NAMES), None, "the last has no name");
         assert_eq!(told.taken_out, [NAMES]);
+
+        // Of many slots no numbers are told: then not those of a command around it either.
+        let held = [HeldSlot {
+            numbers: Vec::new(),
+            ..held[0].clone()
+        }];
+        let told = Environment::of(&held, Some(&first), &names);
+        assert_eq!(value(&told, NUMBERS), None);
+        assert_eq!(told.taken_out, [NUMBERS, NAMES]);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use pac_concurrency::ConcurrencyManager;
+use pac_concurrency::{ConcurrencyManager, HOLD_GRACE};
 use tokio::time::sleep;
 
 use crate::exit::{Exit, Failure};
@@ -22,13 +22,33 @@ const LARGEST_PART: u32 = 4;
 /// suspended does not run timers meanwhile.
 const LOOKS: u32 = 20;
 
-/// The time between SIGTERM and SIGKILL.
+/// The longest grace of a run with `--max-hold`: [`HOLD_GRACE`] after it was asked to end, its slots are
+/// given to others, and it takes a moment to hear of it and another one to kill what has not ended.
+const LONGEST_OF_A_TIMED_RUN: Duration = Duration::from_secs(20);
+const _: () = assert!(LONGEST_OF_A_TIMED_RUN.as_secs() + 10 <= HOLD_GRACE.as_secs());
+
+/// The time between SIGTERM and SIGKILL, of a run that has `--max-hold` or not.
 ///
 /// # Errors
-/// If SIGTERM would have to be sent although the session is renewed as it should be.
-pub(super) fn kill_grace(asked: Option<Duration>, ttl: Duration) -> Result<Duration, Failure> {
+/// If SIGTERM would have to be sent although the session is renewed as it should be, or SIGKILL would
+/// come when the store has given the slots to others.
+pub(super) fn kill_grace(
+    asked: Option<Duration>,
+    ttl: Duration,
+    is_timed: bool,
+) -> Result<Duration, Failure> {
     match asked {
         None => Ok((ttl / USUAL_PART).min(USUAL_MOST)),
+        Some(asked) if is_timed && asked > LONGEST_OF_A_TIMED_RUN => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "--kill-grace {} with --max-hold: the store gives the slots to others {} after it has \
+                 asked the run to end; say {} or less",
+                humanise(asked),
+                humanise(HOLD_GRACE),
+                humanise(LONGEST_OF_A_TIMED_RUN),
+            ),
+        )),
         Some(asked) if asked <= ttl / LARGEST_PART => Ok(asked),
         Some(asked) => Err(Failure::new(
             Exit::Usage,
@@ -65,11 +85,21 @@ mod tests {
     #[test]
     fn a_grace_leaves_room_for_a_renewal_that_fails() {
         let seconds = Duration::from_secs;
-        assert_eq!(kill_grace(None, TTL).unwrap(), seconds(3));
-        assert_eq!(kill_grace(None, seconds(3_600)).unwrap(), seconds(10));
-        assert_eq!(kill_grace(Some(TTL / 4), TTL).unwrap(), TTL / 4);
-        let refused = kill_grace(Some(seconds(6)), TTL).unwrap_err();
+        assert_eq!(kill_grace(None, TTL, true).unwrap(), seconds(3));
+        let hour = seconds(3_600);
+        assert_eq!(kill_grace(None, hour, true).unwrap(), seconds(10));
+        assert_eq!(kill_grace(Some(TTL / 4), TTL, true).unwrap(), TTL / 4);
+        let refused = kill_grace(Some(seconds(6)), TTL, false).unwrap_err();
         for part in ["--kill-grace 6.0s", "15.0s", "--ttl 24.0s"] {
+            assert!(refused.to_string().contains(part), "{refused}");
+        }
+    }
+    #[test]
+    fn a_run_whose_time_is_limited_is_killed_before_its_slots_are_given_away() {
+        let (hour, grace) = (Duration::from_secs(3_600), Some(Duration::from_secs(60)));
+        assert_eq!(kill_grace(grace, hour, false).ok(), grace);
+        let refused = kill_grace(grace, hour, true).unwrap_err();
+        for part in ["--max-hold", "30.0s after", "say 20.0s or less"] {
             assert!(refused.to_string().contains(part), "{refused}");
         }
     }

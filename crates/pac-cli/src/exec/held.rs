@@ -100,6 +100,7 @@ pub(super) async fn still_held(
                 held.push(HeldSlot {
                     slot: slot.clone(),
                     session: run.session,
+                    weight: run.terms().weight,
                     numbers: run.terms().slots.clone(),
                 });
             }
@@ -141,11 +142,22 @@ impl Held {
         select_all(asked).await.0
     }
 
+    /// How the run of a repository ends that was asked to: by the store's clock, since the command may have
+    /// started long after the grant, and ends some time after it was asked.
+    pub(super) fn outcome_of_asked(&self, repository: &RepositoryKey) -> RunOutcome {
+        let mut own = self.own.iter();
+        match own.any(|lease| lease.repository() == repository && lease.is_asked_for_its_time()) {
+            true => RunOutcome::TimedOut,
+            false => RunOutcome::Cancelled,
+        }
+    }
+
     /// The slots that the command runs in.
     pub(super) fn all(&self) -> Vec<HeldSlot> {
         let own = self.own.iter().map(|lease| HeldSlot {
             slot: Slot::of(lease),
             session: lease.session(),
+            weight: lease.weight(),
             numbers: lease.slots().to_vec(),
         });
         self.around.iter().cloned().chain(own).collect()
@@ -161,7 +173,8 @@ impl Held {
         )
     }
 
-    /// Gives its own slots back. Returns whether all were still held.
+    /// Gives all of its own slots back, whatever becomes of one of them. Returns whether all were still
+    /// held.
     ///
     /// # Errors
     /// The first one of the store's, if all others were; what was not given back ends with the
@@ -171,20 +184,26 @@ impl Held {
         manager: &ConcurrencyManager,
         outcome: RunOutcome,
     ) -> Result<bool, Error> {
-        let mut failure = None;
+        let (mut all_held, mut failure) = (true, None);
         for lease in self.own {
             match manager.release(lease, outcome).await {
-                Ok(ending) if ending.ended == Ended::Done => {}
-                Ok(_) => return Ok(false),
+                Ok(ending) => all_held &= ending.ended == Ended::Done,
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        failure.map_or(Ok(true), Err)
+        match failure {
+            Some(error) if all_held => Err(error),
+            _ => Ok(all_held),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use pac_concurrency::{Admission, ManagerOptions, MemoryDriver, MemoryOptions, RunRequest};
+
     use super::*;
 
     #[test]
@@ -194,6 +213,29 @@ mod tests {
         let written: Vec<_> = slots.iter().map(Slot::to_string).collect();
         assert_eq!(written.join(" "), text);
         assert!(parse("").unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_slot_that_was_taken_away_keeps_none_of_the_others_from_being_given_back() {
+        let driver = Arc::new(MemoryDriver::new(MemoryOptions::default()));
+        let options = ManagerOptions::default();
+        let manager = ConcurrencyManager::open(driver, options).await.unwrap();
+        let run: PipelineRunKey = "ci/a".parse().unwrap();
+        let mut held = Held::default();
+        for repository in ["ci/web", "shared/gpu"] {
+            let repository = repository.parse().unwrap();
+            let request = RunRequest::ephemeral(run.clone(), "a".parse().unwrap());
+            match manager.admit(&repository, request).await.unwrap() {
+                Admission::Started(lease) => held.own.push(lease),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (web, gpu) = ("ci/web".parse().unwrap(), "shared/gpu".parse().unwrap());
+        manager.cancel(&web, &run, None).await.unwrap();
+        let all = held.release(&manager, RunOutcome::Completed).await.unwrap();
+        assert!(!all);
+        let ended = manager.status(&gpu).await.unwrap().finished;
+        assert_eq!(ended[0].outcome, RunOutcome::Completed);
     }
 
     #[test]

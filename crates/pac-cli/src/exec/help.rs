@@ -5,11 +5,12 @@ The command's standard streams are its own. In its environment it finds, beside 
 `pac`,
   PAC_REPOSITORY     NS/NAME of the repository
   PAC_RUN            NS/NAME of the run that holds the slot
-  PAC_LEASE          the session that holds it, as `pac status` shows it
+  PAC_LEASE          the session that holds it, as `pac status --output json` shows it
   PAC_FENCING_TOKEN  a number that grows with every grant of the repository: hand it to
                      what the command writes to, and have smaller ones refused there
   PAC_SLOT           the numbers of its slots, from 0 on, with commas between: the smallest that
-                     were free, so that devices, ports or accounts can be shared by number
+                     were free, so that devices, ports or accounts can be shared by number; not
+                     set where it takes more than 256
   PAC_SLOT_NAME      their names, where the repository names its slots (`pac limit --slots`)
   PAC_HELD           all slots that it runs in, as NS/NAME=NS/RUN#TOKEN with spaces between;
                      those above are of the repository that was named first
@@ -22,7 +23,8 @@ they are given, so that of those who name all that they need nobody waits for on
 are given back when one is not had. What is held is said while the rest is waited for.
 A `pac exec` inside a command that holds a slot of the same repository could wait for itself, and is
 refused; so is one that waits without end for a repository whose name comes before one that is held.
-With --reentrant it runs within the slots that are held, if the store says so when it starts. What has
+With --reentrant it runs within the slots that are held, if the store says so when it starts, and cannot have more
+of them; --run, --limit, --priority, --max-hold and the like say nothing of those. What has
 slots of its own inside another `pac exec` has a process group of its own: say --contain to the outer
 one, so that it ends with it in any case.
 
@@ -40,7 +42,8 @@ lives. --max-hold is kept by the store from when it has its slots: then it is as
 them half a minute later.
 
 Asked to end (`pac cancel --ask`, a run that supersedes it, --max-hold): the command gets SIGTERM, and SIGKILL
-after --kill-grace. The slot is kept until it has ended, and the run ends as cancelled.
+after --kill-grace. The slot is kept until it has ended, also where it cannot be killed, and the run ends as
+cancelled, or as timed-out after --max-hold.
 
 Signals: SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 reach the command; until it
 starts, they end the waiting for a slot. At a terminal, what is typed (Ctrl-C) reaches the
@@ -56,7 +59,7 @@ started is not), and the next waiter starts within the TTL plus two seconds.
 
 What gets away: signals do not reach a command that changes its user, as by sudo or su, nor one
 that leaves its process group, as by setsid or as daemons do. So neither is ended when the lease is
-lost or `pac` is killed: start them the other way round (`sudo pac exec …`), or let --contain see to
+lost, it is asked to, or `pac` is killed: start them the other way round (`sudo pac exec …`), or let --contain see to
 the second. What could not be ended is told by its process number, and the exit code is 71.
 --contain ends all that descends from the command: when the lease is lost, should `pac` be killed,
 and when the command ends, before the slot is given back. It needs Linux 5.3 and /proc, and no

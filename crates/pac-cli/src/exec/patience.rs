@@ -38,11 +38,27 @@ impl Patience {
     where
         Stop: From<E>,
     {
+        let deadline = self.deadline;
+        tokio::select! {
+            biased;
+            answer = self.ask_holding(question) => answer,
+            () = until(deadline) => Err(Stop::Unanswered),
+        }
+    }
+
+    /// The same once the slots are had: `--wait-timeout` is about them, and over. The question has an end
+    /// of its own.
+    pub(crate) async fn ask_holding<T, E>(
+        &mut self,
+        question: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Stop>
+    where
+        Stop: From<E>,
+    {
         tokio::select! {
             biased;
             signal = self.signals.next() => Err(Stop::Signal(signal)),
             answer = question => Ok(answer?),
-            () = until(self.deadline) => Err(Stop::Unanswered),
         }
     }
 }
@@ -64,5 +80,30 @@ impl From<Failure> for Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_with_the_slots_in_hand_outlasts_the_wait_timeout() {
+        let mut patience = Patience {
+            signals: Signals::install().unwrap(),
+            deadline: Some(Instant::now()),
+        };
+        let question = || async {
+            sleep(Duration::from_millis(20)).await;
+            Ok::<_, Failure>(7)
+        };
+        let late = patience.ask(question()).await;
+        assert!(matches!(late, Err(Stop::Unanswered)), "{late:?}");
+        let held = patience.ask_holding(question()).await;
+        assert!(matches!(held, Ok(7)), "{held:?}");
     }
 }

@@ -100,7 +100,7 @@ impl Queue {
                 _ = look.tick() => {
                     if let (Some(position), Some(reason)) = (waiter.position(), waiter.reason()) {
                         let queue = waiter.queue();
-                        let by_slots = queue.is_some_and(|all| all.slots_taken != all.running);
+                        let by_slots = queue.is_some_and(|all| why::by_slots(all.slots_taken, all.running));
                         self.show(position, reason, Waiting { weight, by_slots });
                     }
                 }

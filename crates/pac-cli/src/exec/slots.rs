@@ -1,11 +1,13 @@
 //! Takes the slots that an invocation asks for, one repository after the other.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::time::Duration;
 
 use pac_concurrency::{
     Admission, Claim, ConcurrencyManager, Error, ErrorKind, Lease, LeaseLoss, Limit, Owner, Paused,
-    RepositoryKey, RulesChange, RunOutcome, SlotNames, Turn,
+    QueuedRun, RepositoryKey, RulesChange, RunOutcome, RunStatus, SlotNames, Turn, WaitReason,
+    Weight,
 };
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +18,7 @@ use super::queue::{Queue, Waited};
 use crate::exit::{Exit, Failure};
 use crate::limit::rules::set_by;
 use crate::output::note;
+use crate::process::named;
 
 /// Between two looks whether there is a session again.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,7 +46,12 @@ pub(super) async fn take(
     for one in &args.wanted {
         match slot_of(&one.repository) {
             None => wanted.push(one),
-            Some(_) if args.reentrant => {}
+            Some(held) if args.reentrant => match args.weight_of(one) {
+                asked if asked > held.weight => {
+                    return Err(heavier_than_it_is(&held.slot, held.weight, asked).into());
+                }
+                _ => {}
+            },
             Some(held) => return Err(within_itself(&held.slot).into()),
         }
     }
@@ -61,7 +69,7 @@ pub(super) async fn take(
         manager,
         queue: Queue::new(manager.events()),
         rewinds: manager.health().rewinds,
-        asked: Vec::new(),
+        asked: BTreeSet::new(),
         told: false,
         may_be_named: !around.is_empty(),
         held: Held {
@@ -71,7 +79,8 @@ pub(super) async fn take(
         },
     };
     taking.all(&wanted, patience).await?;
-    taking.held.names = patience.ask(taking.names()).await?;
+    let names = patience.ask_holding(taking.names()).await?;
+    taking.held.names = names;
     Ok(taking.held)
 }
 
@@ -85,11 +94,20 @@ fn within_itself(slot: &Slot) -> Failure {
     Failure::new(Exit::Usage, message)
 }
 
+fn heavier_than_it_is(slot: &Slot, held: Weight, asked: Weight) -> Failure {
+    let message = format!(
+        "this command runs in {held} of the slots of {}, those of {}, and --reentrant runs within them: it \
+         cannot have {asked}; have the outer `pac exec` take as many",
+        slot.repository, slot.run
+    );
+    Failure::new(Exit::Usage, message)
+}
+
 fn out_of_order(wanted: &RepositoryKey, held: &RepositoryKey) -> Failure {
     let message = format!(
         "this command runs in a slot of {held}, and slots are taken in the order of their names: \
          one that holds {wanted} and waits for {held} would wait for this one, and this one for \
-         it; name both in one `pac exec`, or say --wait-timeout"
+         it; name both in one `pac exec`, or say --wait-timeout or --max-wait"
     );
     Failure::new(Exit::Usage, message)
 }
@@ -100,9 +118,9 @@ struct Taking<'a> {
     queue: Queue,
     /// How often the store had gone back in time.
     rewinds: u64,
-    /// The repositories in which the run has been queued before.
-    asked: Vec<RepositoryKey>,
-    /// Which limit is in force has been said.
+    /// The repositories in which the run has been admitted before.
+    asked: BTreeSet<RepositoryKey>,
+    /// That another limit is in force has been said.
     told: bool,
     /// The slots of the repository that was named first may have names.
     may_be_named: bool,
@@ -152,15 +170,22 @@ impl Taking<'_> {
         } else {
             patience.deadline
         };
-        let waiter = match patience.ask(self.admit(wanted)).await? {
+        let admitted = patience.ask(self.admit(wanted)).await?;
+        // Asked for once more, it is not the newest of its group any more, also where it never waited.
+        self.asked.insert(repository.clone());
+        let waiter = match admitted {
             Admission::Started(lease) => return Ok(Attempt::Had(lease)),
-            Admission::Queued(waiter) => waiter,
+            Admission::Queued(waiter) => {
+                if let Some(queue) = waiter.queue() {
+                    self.compare_limit(repository, queue.limit, queue.owner);
+                }
+                waiter
+            }
             Admission::Finished(outcome) => {
                 let message = format!("the run {outcome} before");
                 return Err(Failure::new(Exit::NoSlot, message).into());
             }
         };
-        self.asked.push(repository.clone());
         self.may_be_named = true;
         let (held, signals) = (&self.held, &mut patience.signals);
         let weight = self.args.weight_of(wanted);
@@ -176,9 +201,19 @@ impl Taking<'_> {
                 Ok(Attempt::Again)
             }
             Waited::HeldLost(held, why) => lost_beside(&held, why, repository),
-            Waited::HeldAsked(held) => ended(format!(
-                "the run of {held} was asked to end while {repository} was waited for"
-            )),
+            Waited::HeldAsked(held) => {
+                let all = std::mem::take(&mut self.held);
+                let outcome = all.outcome_of_asked(&held);
+                if let Err(error) = all.release(self.manager, outcome).await {
+                    note(format_args!(
+                        "{error}; what is held is freed with the session"
+                    ));
+                }
+                ended(format!(
+                    "the run of {held} was asked to end while {repository} was waited for; it has ended \
+                     as {outcome}"
+                ))
+            }
             Waited::Turn(Turn::Ended(RunOutcome::Superseded)) => {
                 ended("superseded: a newer run of its group has taken its place".to_owned())
             }
@@ -225,14 +260,9 @@ impl Taking<'_> {
                 let rules = RulesChange::limit(limit);
                 let proposed = self.manager.set_rules(repository, rules, Claim::Propose);
                 let proposed = proposed.await?;
-                if proposed.limit != limit {
-                    self.tell(format_args!(
-                        "the limit of {repository} is {}, {}; --limit {limit} is not in force",
-                        proposed.limit,
-                        set_by(proposed.owner)
-                    ));
-                } else if status.owner.is_some() {
-                    self.tell(format_args!(
+                self.compare_limit(repository, proposed.limit, proposed.owner);
+                if proposed.limit == limit && status.owner.is_some() {
+                    note(format_args!(
                         "the limit of {repository} was {in_force} and is {limit} now"
                     ));
                 }
@@ -242,19 +272,28 @@ impl Taking<'_> {
         }
         let weight = self.args.weight_of(wanted).get();
         let fits = in_force.admits_all(status.slots_taken, weight.into());
-        let may_pass = status.queued.is_empty() || status.rules.backfill.is_some();
+        let is_before = |other: &QueuedRun| {
+            let is_passed_over = matches!(other.reason, WaitReason::TooHeavy { .. });
+            !is_passed_over && other.priority >= self.args.priority()
+        };
+        let may_pass = status.rules.backfill.is_some() || !status.queued.iter().any(is_before);
         if status.pause.is_none() && may_pass && fits {
             return Ok(None);
         }
         Ok(Some(Full(status.pause)))
     }
 
-    /// Says once which limit is in force.
-    fn tell(&mut self, which: impl Display) {
-        if !self.told {
-            note(which);
+    /// Says so once where another limit than the one that was asked for is in force: it was announced or pinned,
+    /// or the run came into the queue after another proposal.
+    fn compare_limit(&mut self, repository: &RepositoryKey, limit: Limit, owner: Option<Owner>) {
+        let asked = self.args.limit.map(Limit::new);
+        if let Some(asked) = asked.filter(|asked| *asked != limit && !self.told) {
+            self.told = true;
+            note(format_args!(
+                "the limit of {repository} is {limit}, {}; --limit {asked} is not in force",
+                set_by(owner)
+            ));
         }
-        self.told = true;
     }
 
     /// Asks for a slot. After a lost place this is never refused for what the run had before: the
@@ -263,28 +302,69 @@ impl Taking<'_> {
         let repository = &wanted.repository;
         let again = self.asked.contains(repository);
         let request = self.args.request(wanted, again)?;
-        let admitted = self.manager.admit(repository, request).await;
-        admitted.map_err(|error| match error.kind() {
+        let error = match self.manager.admit(repository, request).await {
+            Ok(admission) => return Ok(admission),
+            Err(error) => error,
+        };
+        Err(match error.kind() {
             ErrorKind::Skipped => did_not_run(Exit::NoSlot, &error),
-            ErrorKind::QueueFull => did_not_run(Exit::QueueFull, &error),
+            ErrorKind::QueueFull => {
+                let message = format!("{error}, or see `pac limit {repository}`");
+                did_not_run(Exit::QueueFull, message)
+            }
+            ErrorKind::NameInUse => self.name_in_use(repository, error).await,
             _ => error.into(),
         })
     }
 
-    /// The names of the slots of the repository that was named first.
-    async fn names(&self) -> Result<Option<SlotNames>, Error> {
-        match self.args.first() {
-            Some(first) if self.may_be_named => Ok(self.manager.status(first).await?.rules.slots),
-            _ => Ok(None),
+    /// Another live run has the name: says whose it is.
+    async fn name_in_use(&self, repository: &RepositoryKey, error: Error) -> Failure {
+        let Some(run) = &self.args.run else {
+            return error.into();
+        };
+        let session = match self.manager.run_status(repository, run).await {
+            Ok(RunStatus::Started(run)) => Some(run.session),
+            Ok(RunStatus::Queued(run)) => run.owner,
+            // It has just ended, or the store does not tell.
+            _ => None,
+        };
+        let Some(session) = session else {
+            return error.into();
+        };
+        let holder = named(self.manager, session).await;
+        let message = format!(
+            "{run} is in use in {repository}, by {holder}: choose another name, or wait until that run \
+             has ended"
+        );
+        did_not_run(Exit::NameInUse, message)
+    }
+
+    /// Reads what is to be told of the repository that was named first: the names of its slots, and whether
+    /// the limit that was asked for is in force, since between the proposal and the admission another one may
+    /// have come.
+    async fn names(&mut self) -> Result<Option<SlotNames>, Error> {
+        let Some(first) = self.args.first() else {
+            return Ok(None);
+        };
+        if !self.may_be_named && self.args.limit.is_none() {
+            return Ok(None);
         }
+        let status = match self.manager.status(first).await {
+            Ok(status) => status,
+            Err(error) if self.may_be_named => return Err(error),
+            // The slot is had, and the command needs nothing of this.
+            Err(_) => return Ok(None),
+        };
+        self.compare_limit(first, status.limit, status.owner);
+        Ok(status.rules.slots)
     }
 }
 
-fn did_not_run(exit: Exit, error: &Error) -> Failure {
-    Failure::new(exit, format!("{error}; the command did not run"))
+fn did_not_run(exit: Exit, why: impl Display) -> Failure {
+    Failure::new(exit, format!("{why}; the command did not run"))
 }
 
-/// A run that arrived now would wait: others wait or run, or the repository is paused.
+/// A run that arrived now would wait: others wait before it or run, or the repository is paused.
 struct Full(Option<Paused>);
 
 fn ended(how: String) -> Result<Attempt<Lease>, Stop> {

@@ -15,8 +15,9 @@ pub(super) struct Shape<'a> {
     beneath: Option<RulesShape<'a>>,
 }
 
+/// The rules alone.
 #[derive(Debug, Serialize)]
-struct RulesShape<'a> {
+pub(super) struct RulesShape<'a> {
     /// 0 means no limit.
     limit: u32,
     owner: Option<&'static str>,
@@ -30,13 +31,17 @@ impl<'a> Shape<'a> {
         let beneath = |(rules, owner): &'a (Rules, Owner)| RulesShape::of(rules, Some(*owner));
         Self {
             repository: status.repository.as_str(),
-            in_force: RulesShape::of(&status.rules, status.owner),
+            in_force: RulesShape::in_force(status),
             beneath: status.beneath.as_ref().map(beneath),
         }
     }
 }
 
 impl<'a> RulesShape<'a> {
+    pub(super) fn in_force(status: &'a RepositoryStatus) -> Self {
+        Self::of(&status.rules, status.owner)
+    }
+
     fn of(rules: &'a Rules, owner: Option<Owner>) -> Self {
         Self {
             limit: rules.limit.get().unwrap_or(0),

@@ -8,7 +8,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::record::{Replay, RunOutcome, RunRecord};
+use super::record::{Replay, Rule, RunOutcome, RunRecord};
 use super::summary::{self, Summary};
 use crate::time::{humanise, rfc3339};
 
@@ -53,7 +53,8 @@ pub(crate) fn table(replay: &Replay) -> String {
     format!("{table}\n")
 }
 
-/// States whether a limit was exceeded: one line if none was, else a line per violation.
+/// States whether runs started that should not have: one line if none did, else a line for each kind and
+/// one per violation; then those that ended in other ways.
 pub(crate) fn verdict(replay: &Replay) -> String {
     let checked: u64 = replay.repositories.iter().map(|r| r.starts_checked).sum();
     if !replay.exceeded() {
@@ -72,10 +73,22 @@ pub(crate) fn verdict(replay: &Replay) -> String {
                 .map(move |violation| (record, violation))
         })
         .collect();
-    let mut text = format!(
-        "LIMIT EXCEEDED by {} of {checked} starts checked\n",
-        violations.len()
-    );
+    let over = violations.iter();
+    let over = over.filter(|(_, violation)| matches!(violation.rule, Rule::Limit(_)));
+    let over = over.count();
+    let mut text = String::new();
+    for (count, what) in [
+        (over, "LIMIT EXCEEDED by"),
+        (
+            violations.len() - over,
+            "STARTED ALTHOUGH PAUSED OR SUPERSEDED:",
+        ),
+    ] {
+        if count > 0 {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{what} {count} of {checked} starts checked");
+        }
+    }
     list(&mut text, &violations, |(record, violation)| {
         format!(
             "  {} {}: {} running, {}",
@@ -85,7 +98,7 @@ pub(crate) fn verdict(replay: &Replay) -> String {
             violation.rule
         )
     });
-    text
+    text + &apart(replay)
 }
 
 /// The runs that neither ran to their end nor were cancelled; empty if there are none.
@@ -189,7 +202,7 @@ fn list<T>(text: &mut String, items: &[T], describe: impl Fn(&T) -> String) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Rule, Violation};
+    use super::super::record::Violation;
     use super::super::summary::tests::{repository, run};
     use super::*;
 
@@ -281,6 +294,17 @@ mod tests {
         );
         assert!(text.contains("  2026-05-28T20:26:40.000Z ns/r: 2 running, limit 1\n"));
         assert!(text.ends_with("\nand 2 more\n") && text.lines().count() == 12);
+
+        // A pause that was not kept is no limit that was exceeded; how the runs ended is told all the same.
+        let repository = &mut replay.repositories[0];
+        repository.exceeded.truncate(1);
+        repository.exceeded[0].rule = Rule::Pause;
+        repository.runs[1].outcome = RunOutcome::Superseded;
+        assert_eq!(
+            verdict(&replay),
+            "STARTED ALTHOUGH PAUSED OR SUPERSEDED: 1 of 2 starts checked\n  \
+             2026-05-28T20:26:40.000Z ns/r: 2 running, the repository was paused\nsuperseded: 1\n"
+        );
     }
 
     #[test]

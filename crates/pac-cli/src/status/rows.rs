@@ -1,11 +1,9 @@
 //! The lines of a repository and the rows of its runs in the table of `pac status`.
 
-use pac_concurrency::{
-    Limit, Owner, QueuedRun, RepositoryStatus, Rules, RunningRun, SlotName, Timestamp,
-};
+use pac_concurrency::{Limit, Owner, QueuedRun, RepositoryStatus, Rules, RunningRun, Timestamp};
 
 use crate::format::cell;
-use crate::terms::TermsShape;
+use crate::terms::{TermsShape, slot_names};
 use crate::time::humanise;
 use crate::why::{self, Waiting};
 
@@ -16,7 +14,7 @@ pub(super) fn heading(status: &RepositoryStatus, now: Timestamp) -> String {
         _ => String::new(),
     };
     let (running, queued) = (status.running.len(), status.queued.len());
-    let slots = match by_slots(status) {
+    let slots = match why::counts_slots(status) {
         true => format!(", {} slots taken", status.slots_taken),
         false => String::new(),
     };
@@ -41,24 +39,17 @@ pub(super) fn heading(status: &RepositoryStatus, now: Timestamp) -> String {
     text
 }
 
-/// Whether some of its runs take several slots.
-fn by_slots(status: &RepositoryStatus) -> bool {
-    usize::try_from(status.slots_taken).is_ok_and(|taken| taken != status.running.len())
-}
-
-/// The names of the slots of a run, where they have any.
-pub(super) fn slot_names<'a>(run: &RunningRun, rules: &'a Rules) -> impl Iterator<Item = &'a str> {
-    let names = rules.slots.as_deref().unwrap_or_default();
-    let named = run.terms().slots.iter().map(|slot| {
-        let slot = usize::try_from(*slot).ok()?;
-        names.get(slot).map(SlotName::as_str)
-    });
-    named.flatten()
+/// The names of the slots of a run, where all of them have one.
+pub(super) fn names_of<'a>(run: &RunningRun, rules: &'a Rules) -> Vec<&'a str> {
+    slot_names(
+        &run.terms().slots,
+        rules.slots.as_deref().unwrap_or_default(),
+    )
 }
 
 /// Which slots a run has, where that is not plain.
 fn slots(run: &RunningRun, status: &RepositoryStatus) -> Option<String> {
-    let names: Vec<_> = slot_names(run, &status.rules).collect();
+    let names = names_of(run, &status.rules);
     let numbers = || {
         let numbers: Vec<_> = run.terms().slots.iter().map(u32::to_string).collect();
         numbers.join(", ")
@@ -118,7 +109,7 @@ pub(super) fn queued(
 ) -> [String; 6] {
     let waiting = Waiting {
         weight: run.terms().weight,
-        by_slots: by_slots(status),
+        by_slots: why::counts_slots(status),
     };
     let terms: Vec<_> = TermsShape::of(run.terms()).words(true).collect();
     let terms = terms

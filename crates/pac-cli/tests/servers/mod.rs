@@ -197,7 +197,9 @@ impl Store {
 
     /// The same of another repository.
     pub(crate) fn counts_of(&self, repository: &str) -> (usize, usize) {
-        let status = self.json(&["status", repository]);
+        // Of one that the store does not know, there is an empty list.
+        let status = self.run(&["status", repository, "--output", "json"]);
+        let status: Value = serde_json::from_str(&status.stdout).expect(&status.stderr);
         let count = |list: &str| status[0][list].as_array().map_or(0, Vec::len);
         (count("running"), count("queued"))
     }

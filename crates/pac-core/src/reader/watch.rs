@@ -11,7 +11,7 @@ use crate::driver::{Driver, ListFilter, Watch, WatchEvent};
 use crate::error::{Error, ErrorKind};
 use crate::name::{PipelineRunKey, RepositoryKey, Uid};
 use crate::pauses::Pauses;
-use crate::state::{Entry, EntryState, Head, Owner, RunOutcome, Snapshot, Terms};
+use crate::state::{Entry, EntryState, Head, Moment, Owner, RunOutcome, Snapshot, Terms};
 use crate::status::Paused;
 use crate::value::{FencingToken, Limit, Priority, SessionId, Timestamp, Version};
 
@@ -31,9 +31,9 @@ const LONGEST_RECONNECT: Duration = Duration::from_millis(250);
 #[non_exhaustive]
 pub enum Change {
     /// A run took a step. If it took several between two reads, only the last is reported; the
-    /// times tell of the others.
+    /// times tell of the others. But that it was started is reported before that it was asked to end.
     Run(RunChange),
-    /// A limit changed, or a repository is new.
+    /// A limit or its owner changed, or a repository is new.
     Limit {
         /// The repository.
         repository: RepositoryKey,
@@ -114,7 +114,9 @@ pub enum RunStep {
 struct Known {
     version: Version,
     limit: Limit,
+    owner: Option<Owner>,
     pause: Option<Paused>,
+    last_token: FencingToken,
 }
 
 impl Known {
@@ -122,7 +124,9 @@ impl Known {
         Self {
             version: head.version(),
             limit: head.limit,
+            owner: head.owner(),
             pause: Paused::of(head),
+            last_token: head.last_token,
         }
     }
 }
@@ -306,11 +310,12 @@ impl StoreWatch {
         let head = snapshot.head;
         let now = Known::of(&head);
         let before = known.as_ref();
-        if before.is_none_or(|before| before.limit != now.limit) {
+        let same = |before: &Known| (before.limit, before.owner) == (now.limit, now.owner);
+        if !before.is_some_and(same) {
             self.untold.push_back(Change::Limit {
                 repository: repository.clone(),
                 limit: now.limit,
-                owner: head.owner(),
+                owner: now.owner,
             });
         }
         if before.and_then(|before| before.pause.as_ref()) != now.pause.as_ref() {
@@ -320,6 +325,7 @@ impl StoreWatch {
             });
         }
         self.known.insert(repository.clone(), now);
+        let told = known.as_ref().map(|known| known.last_token);
         let mut since = known.map(|known| known.version).unwrap_or_default();
         if snapshot.since.is_none() && head.version().is_rewound_from(since) {
             // The store has gone back in time: which of its runs are news, nobody can tell.
@@ -329,10 +335,14 @@ impl StoreWatch {
         // A store that no longer knows what changed since a revision sends all entries.
         changed.retain(|entry| entry.revision > since.revision);
         changed.sort_by_key(|entry| (entry.revision, !entry.is_finished(), entry.ticket));
-        let changes = changed
-            .iter()
-            .map(|entry| RunChange::of(repository, &head, entry));
-        self.untold.extend(changes.map(Change::Run));
+        for entry in &changed {
+            let change = RunChange::of(repository, &head, entry);
+            if change.was_asked_since(told) {
+                self.untold
+                    .push_back(Change::Run(change.before_it_was_asked()));
+            }
+            self.untold.push_back(Change::Run(change));
+        }
     }
 }
 
@@ -395,6 +405,26 @@ impl RunChange {
             running: head.started,
             queued: head.queued,
         }
+    }
+}
+
+impl RunChange {
+    /// Whether it holds a slot that was granted after the last grant which was told, and was asked to end
+    /// already.
+    fn was_asked_since(&self, told: Option<FencingToken>) -> bool {
+        let is_new = match self.step {
+            RunStep::Started { token, .. } => told.is_none_or(|told| token > told),
+            _ => false,
+        };
+        is_new && self.terms().asked != Moment::NEVER
+    }
+
+    fn before_it_was_asked(&self) -> Self {
+        let mut before = self.clone();
+        if let Some(terms) = &mut before.terms {
+            terms.asked = Moment::NEVER;
+        }
+        before
     }
 }
 

@@ -131,6 +131,24 @@ impl Lease {
         }
     }
 
+    /// Whether it was asked to end because it has held its slots for as long as it
+    /// [may](crate::protocol::RunRequest::with_max_hold), by the store's clock and as far as this manager
+    /// knows. Not if it was asked before that, for whatever reason.
+    #[must_use]
+    pub fn is_asked_for_its_time(&self) -> bool {
+        let inner = self.cell.lock();
+        let entry = inner
+            .machine
+            .state()
+            .and_then(|state| state.entry(self.run()));
+        let entry = entry.filter(|entry| entry.token() == Some(self.token()));
+        let is_over = entry.and_then(|entry| {
+            let terms = entry.terms();
+            Some(terms.asked.at()? >= entry.started.at()?.plus(terms.max_hold?))
+        });
+        is_over.unwrap_or(false)
+    }
+
     /// What is ready as soon as the lease is no longer held, as far as its manager knows: with
     /// its release, when another process ends the run, when the session was not renewed in time
     /// or is over, and when the manager ends.

@@ -223,7 +223,9 @@ pub(super) fn refusal(repository: &RepositoryKey, reply: &Reply<Channels>) -> Op
         (Admitted::QueueFull { queued }, _) => Error::new(
             ErrorKind::QueueFull,
             "admit",
-            format!("{queued} runs wait already, which is as many as may; ask again later"),
+            format!(
+                "{queued} waiting already, and its max-queued lets no more wait; ask again later"
+            ),
         ),
         (Admitted::TooHeavy { weight, limit }, _) => Error::new(
             ErrorKind::InvalidInput,
@@ -236,9 +238,7 @@ pub(super) fn refusal(repository: &RepositoryKey, reply: &Reply<Channels>) -> Op
         (Admitted::Skipped { queued, started }, _) => Error::new(
             ErrorKind::Skipped,
             "admit",
-            format!(
-                "{queued} runs wait and {started} hold slots, and nothing was to be queued then"
-            ),
+            format!("{queued} waiting and {started} running, and nothing was to be queued then"),
         ),
         (Admitted::NotHeld | Admitted::Finished(_), _) | (_, Some(_)) => return None,
         (_, None) => Error::new(
