@@ -60,6 +60,7 @@ impl Changes {
     /// What a commit of this writes, which is not a removal: with the version of the new head, and
     /// the time of the commit in place of [`Moment::AT_COMMIT`].
     #[must_use]
+    #[inline]
     pub fn written(self, version: Version, now: Timestamp) -> Snapshot {
         let (mut head, mut entries) = (self.head, self.entries);
         head.stamp(version, now);
@@ -119,6 +120,7 @@ impl<'a> Plan<'a> {
     /// A plan over `base` on behalf of `issuer`, of about `budget` entries: a command that would
     /// exceed the budget stops early, and [`Plan::has_more`] is then true.
     #[must_use]
+    #[inline]
     pub fn new(base: &'a RepositoryState, issuer: Issuer, budget: usize) -> Self {
         Self {
             base,
