@@ -6,7 +6,9 @@ use std::fmt::Display;
 use futures_util::StreamExt;
 use futures_util::future::ready;
 use futures_util::stream::iter;
-use pac_concurrency::{ConcurrencyManager, Error, ErrorKind, RepositoryKey, RepositorySummary};
+use pac_concurrency::{
+    ConcurrencyManager, Error, ErrorKind, Paused, RepositoryKey, RepositorySummary,
+};
 
 use crate::exit::{Exit, Failure};
 use crate::output::note;
@@ -48,7 +50,8 @@ impl Which {
         }
     }
 
-    /// The repositories that are there, in the order of their names, as far as `is_meant` says so.
+    /// The repositories that are there, in the order of their names, as far as `is_meant` says so, and
+    /// the pause that each was seen with.
     ///
     /// # Errors
     /// Those of the store; and if it knows nothing of a namespace.
@@ -56,7 +59,7 @@ impl Which {
         &self,
         manager: &ConcurrencyManager,
         is_meant: impl Fn(&RepositorySummary) -> bool,
-    ) -> Result<Vec<RepositoryKey>, Failure> {
+    ) -> Result<Vec<(RepositoryKey, Option<Paused>)>, Failure> {
         let (mut found, mut is_known) = (Vec::new(), self.namespace.is_none());
         let mut after = None;
         loop {
@@ -70,7 +73,7 @@ impl Which {
             let here: Vec<_> = page.into_iter().filter(here).collect();
             is_known |= !here.is_empty();
             let meant = here.into_iter().filter(|one| is_meant(one));
-            found.extend(meant.map(|one| one.repository));
+            found.extend(meant.map(|one| (one.repository, one.pause)));
             match (last, is_known, &self.namespace) {
                 (true, false, Some(namespace)) => return Err(unknown(namespace)),
                 (true, _, _) => return Ok(found),
@@ -94,15 +97,16 @@ pub(crate) struct Done<T> {
     pub(crate) ended: Result<Exit, Failure>,
 }
 
-/// Does something to each of the repositories, some at once. One that cannot be understood does not
-/// stop the others; any other error does, once those that are on their way have their answers.
-pub(crate) async fn each<T>(
-    repositories: Vec<RepositoryKey>,
-    work: impl AsyncFn(&RepositoryKey) -> Result<T, Error>,
+/// Does something to each of the repositories, some at once, each with what was seen of it. One that
+/// cannot be understood, or that others change all the time, does not stop the others; any other error
+/// does, once those that are on their way have their answers.
+pub(crate) async fn each<S, T>(
+    repositories: Vec<(RepositoryKey, S)>,
+    work: impl AsyncFn(&RepositoryKey, S) -> Result<T, Error>,
 ) -> Done<T> {
     let (work, goes_on) = (&work, &Cell::new(true));
-    let one = |repository: RepositoryKey| async move {
-        let done = work(&repository).await;
+    let one = |(repository, seen)| async move {
+        let done = work(&repository, seen).await;
         if done.as_ref().is_err_and(|error| !is_of_one(error)) {
             goes_on.set(false);
         }
@@ -127,7 +131,10 @@ pub(crate) async fn each<T>(
 
 /// Whether a failure is of one repository, so that the others may be better.
 fn is_of_one(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Incompatible)
+    matches!(
+        error.kind(),
+        ErrorKind::Corrupt | ErrorKind::Incompatible | ErrorKind::Contended
+    )
 }
 
 #[cfg(test)]
@@ -135,9 +142,9 @@ mod tests {
     use super::*;
 
     async fn asked(kind: ErrorKind) -> (usize, Done<()>) {
-        let names = (100..200).map(|at| format!("ci/r{at}").parse().unwrap());
+        let names = (100..200).map(|at| (format!("ci/r{at}").parse().unwrap(), ()));
         let asked = Cell::new(0);
-        let done = each(names.collect(), async |one| {
+        let done = each(names.collect(), async |one: &RepositoryKey, ()| {
             asked.set(asked.get() + 1);
             tokio::task::yield_now().await;
             match one.as_str() {
@@ -160,9 +167,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_repository_that_cannot_be_understood_does_not_stop_the_others() {
-        let (asked, done) = asked(ErrorKind::Corrupt).await;
-        assert_eq!((asked, done.done.len()), (100, 98));
-        assert_eq!(done.ended.unwrap(), Exit::Internal);
+    async fn what_is_wrong_with_one_repository_does_not_stop_the_others() {
+        for kind in [ErrorKind::Corrupt, ErrorKind::Contended] {
+            let (asked, done) = asked(kind).await;
+            assert_eq!((asked, done.done.len()), (100, 98), "{kind:?}");
+            assert_ne!(done.ended.unwrap(), Exit::Success, "{kind:?}");
+        }
     }
 }

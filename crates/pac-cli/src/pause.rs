@@ -137,7 +137,7 @@ impl PauseArgs {
     async fn many(&self, manager: &ConcurrencyManager) -> Result<Exit, Failure> {
         let meant = self.which.list(manager, |one| one.pause.is_none()).await?;
         confirm_many("Pause", &self.which, meant.len(), self.yes)?;
-        let pause = async |one: &RepositoryKey| {
+        let pause = async |one: &RepositoryKey, _| {
             let only_if = PauseCondition::NotPaused;
             manager.pause_if(one, self.reason.clone(), only_if).await
         };
@@ -187,11 +187,11 @@ impl ResumeArgs {
         };
         let meant = self.which.list(manager, is_meant).await?;
         confirm_many("Resume", &self.which, meant.len(), self.yes)?;
-        let only_if = || match &self.reason {
-            None => PauseCondition::Always,
-            Some(reason) => PauseCondition::PausedFor(Some(reason.clone())),
+        // A pause that somebody has begun since the look is not the one that was meant.
+        let resume = async |one: &RepositoryKey, seen: Option<Paused>| {
+            let only_if = PauseCondition::PausedFor(seen.and_then(|pause| pause.reason));
+            manager.resume_if(one, only_if).await
         };
-        let resume = async |one: &RepositoryKey| manager.resume_if(one, only_if()).await;
         let Done { done, ended } = many::each(meant, resume).await;
         report(self.output.format, &done, false, None)?;
         ended

@@ -13,6 +13,7 @@ use pac_concurrency::{
 
 use super::environment::{Environment, HeldSlot};
 use crate::exit::{Exit, Failure};
+use crate::output::note;
 
 /// The variable that lists the slots that a command runs in.
 pub(super) const HELD: &str = "PAC_HELD";
@@ -177,8 +178,8 @@ impl Held {
     /// held.
     ///
     /// # Errors
-    /// The first one of the store's, if all others were; what was not given back ends with the
-    /// session.
+    /// The first one of the store's, if all others were, and told as a note otherwise; what was not
+    /// given back ends with the session.
     pub(super) async fn release(
         self,
         manager: &ConcurrencyManager,
@@ -193,7 +194,11 @@ impl Held {
         }
         match failure {
             Some(error) if all_held => Err(error),
-            _ => Ok(all_held),
+            Some(error) => {
+                note(&error);
+                Ok(false)
+            }
+            None => Ok(all_held),
         }
     }
 }

@@ -55,8 +55,14 @@ pub(crate) fn shape(text: &str) -> Vec<String> {
             (true, _) => "0".to_owned(),
             (_, true) => "-".to_owned(),
             _ => match word.rsplit_once('#') {
-                Some((before, after)) if after.parse::<u64>().is_ok() => format!("{before}#0"),
-                _ => word.to_owned(),
+                // A sentence may go on behind the pid.
+                Some((before, after)) => match after.trim_end_matches([':', ',', ';']) {
+                    pid if pid.parse::<u64>().is_ok() => {
+                        format!("{before}#{}", after.replacen(pid, "0", 1))
+                    }
+                    _ => word.to_owned(),
+                },
+                None => word.to_owned(),
             },
         }
     };

@@ -41,7 +41,9 @@ pub async fn preview_copy(from: &dyn Driver, to: &dyn Driver) -> Result<Migratio
 /// It may be interrupted at any point, by dropping the future too: running it again finds what is
 /// done and does the rest. The controllers of the source should have been stopped: a repository
 /// that changed meanwhile is a problem of the report, and running this again brings it up to date:
-/// its rules and its pause too, unless the repository has gone on in the target.
+/// its rules and its pause too, unless the repository has gone on in the target. Where that cannot be
+/// told, since the target's counters are beyond the source's, as those of a repository are once the
+/// floor of the store was carried over, a difference is a problem of the report as well.
 ///
 /// Slots of running runs are held by a session that ends here: as after the crash of a controller,
 /// any other one takes the runs over within the lease TTL. What a process runs itself cannot be

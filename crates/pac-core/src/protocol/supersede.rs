@@ -3,7 +3,9 @@
 //! Each round ends as many of the group's waiting runs, or asks as many running ones to end, as go into
 //! one commit. The last commit ends what is left and admits the run: so nobody of the group waits, or runs
 //! without having been asked to end, once the run has its place. The waiting run whose place the new one
-//! gets is left to the last commit, which is how the place survives the rounds.
+//! gets, or else the first one, is left to the last commit, which is how the place survives the rounds.
+//! Where the limit was lowered between two rounds so that the run is too heavy, what the first of them
+//! ended has ended.
 //!
 //! A process that dies between two rounds leaves what it would have left had it died right after the
 //! admission, but for the run itself: one of a cluster is admitted by whoever sees it there next, and goes
@@ -35,7 +37,8 @@ impl Plan<'_> {
     pub(super) fn make_way(&mut self, request: &RunRequest) -> Outcome {
         let mut affected = Vec::new();
         if self.comes(request) {
-            let kept = self.place_for(request).map(|(_, run)| run);
+            let place = self.place_for(request).map(|(_, run)| run);
+            let kept = place.or_else(|| self.first_superseded(request));
             let entries = self.to_change(request);
             let mut entries: Vec<Entry> = entries
                 .filter(|entry| Some(&entry.run) != kept)
@@ -72,6 +75,13 @@ impl Plan<'_> {
         let waiting = self.superseded(request);
         let as_urgent = waiting.filter(|entry| entry.admitted_as() >= request.priority);
         as_urgent.map(|entry| (entry.ticket, &entry.run)).min()
+    }
+
+    /// The first waiting run that a request supersedes: as long as there is one, a full queue refuses
+    /// the request no more than it did before the first round.
+    fn first_superseded(&self, request: &RunRequest) -> Option<&PipelineRunKey> {
+        let first = self.superseded(request).min_by_key(|entry| Rank::of(entry));
+        first.map(|entry| &entry.run)
     }
 
     /// The runs whose records a request changes for its group's sake, and this plan has not changed yet.

@@ -454,3 +454,26 @@ fn where_lighter_runs_may_go_before_it_says_so_in_the_list_of_what_could_start()
     book.takes_ownerless = true;
     assert_eq!(book.swept(A, &Command::Promote).1, ["light"]);
 }
+
+#[test]
+fn a_round_of_superseding_leaves_one_so_that_a_full_queue_still_lets_the_newcomer_in() {
+    let mut book = Book::with_limit(1);
+    for name in ["runs", "old-1", "old-2", "old-3"] {
+        book.wish(name, in_group("main", Supersedes::None));
+    }
+    book.apply(A, &Command::limit(Limit::new(1), None));
+    // More urgent than they are: it takes the place of none.
+    let urgent = in_group("main", Supersedes::Waiting)(request("new", RunKind::Durable));
+    let urgent = urgent.with_priority(Priority::new(5));
+    let round = book.swept(A, &Command::MakeWay(urgent.clone()));
+    assert_eq!(
+        round,
+        (vec!["old-2".to_owned(), "old-3".to_owned()], Vec::new())
+    );
+    let rules = RulesChange::default().with_max_queued(Some(1));
+    let claim = Claim::Set;
+    book.apply(A, &Command::SetLimit { rules, claim });
+    let admitted = book.admitted(A, &Command::Admit(urgent));
+    assert!(matches!(admitted, Admitted::Queued { .. }), "{admitted:?}");
+    assert_eq!(book.outcome("old-1"), Some(RunOutcome::Superseded));
+}
