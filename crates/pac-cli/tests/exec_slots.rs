@@ -13,6 +13,7 @@ use crate::servers;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::spawn;
@@ -44,6 +45,20 @@ fn exec(store: &Store, repositories: &[&str], args: &[&str], script: &str) -> Ru
     Running::start(store.pac_itself(&[&exec, args, &["--", "sh", "-c", script]].concat()))
 }
 
+/// One that has a slot of the GPU, and keeps it until the file is there that is returned with it.
+/// It says in the file `up` that it has the slot.
+fn holds_gpu(store: &Store, args: &[&str], up: &str) -> (Running, PathBuf) {
+    let (up, go) = (store.file(up), store.file("go"));
+    let script = format!(
+        "echo up > {}; until [ -e {} ]; do sleep 0.05; done",
+        up.display(),
+        go.display()
+    );
+    let running = exec(store, &[GPU], args, &script);
+    wait_for_text(&up, "up");
+    (running, go)
+}
+
 fn is_left_alone(store: &Store) {
     for repository in [WEB, GPU] {
         assert_eq!(store.counts_of(repository), (0, 0), "{repository}");
@@ -52,14 +67,7 @@ fn is_left_alone(store: &Store) {
 
 fn several_slots_are_held_together_and_what_is_held_is_said(store: &Store) {
     limited(store);
-    let (up, go) = (store.file("up"), store.file("go"));
-    let script = format!(
-        "echo up > {}; until [ -e {} ]; do sleep 0.05; done",
-        up.display(),
-        go.display()
-    );
-    let holder = exec(store, &[GPU], &["--run", "shared/first"], &script);
-    wait_for_text(&up, "up");
+    let (holder, go) = holds_gpu(store, &["--run", "shared/first"], "up");
     let mut both = exec(
         store,
         &[GPU, WEB],
@@ -246,14 +254,7 @@ fn a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store(store: &Store)
     assert!(late.stderr.contains("ended as timed-out"), "{late:?}");
 
     // It counts while the rest is waited for, too.
-    let (up, go) = (store.file("third"), store.file("go"));
-    let script = format!(
-        "echo up > {}; until [ -e {} ]; do sleep 0.1; done",
-        up.display(),
-        go.display()
-    );
-    let holder = exec(store, &[GPU], &[], &script);
-    wait_for_text(&up, "up");
+    let (holder, go) = holds_gpu(store, &[], "third");
     let never = exec(store, &[WEB, GPU], &["--max-hold", "1s"], "true").wait();
     assert_eq!(never.code, 75, "{never:?}");
     std::fs::write(&go, "").unwrap();
@@ -267,14 +268,7 @@ fn a_run_that_was_asked_to_end_says_why_by_the_clock_of_the_store(store: &Store)
 fn who_does_not_want_to_wait_is_not_held_up_by_those_whom_it_passes(store: &Store) {
     let limit = |limit: &str| assert_eq!(store.run(&["limit", GPU, limit]).code, 0);
     limit("3");
-    let (up, go) = (store.file("up"), store.file("go"));
-    let script = format!(
-        "echo up > {}; until [ -e {} ]; do sleep 0.05; done",
-        up.display(),
-        go.display()
-    );
-    let holder = exec(store, &[GPU], &[], &script);
-    wait_for_text(&up, "up");
+    let (holder, go) = holds_gpu(store, &[], "up");
     let heavy = exec(store, &["shared/gpu:3"], &[], "true");
     let waiting = |count| {
         servers::eventually("those who wait", || store.counts_of(GPU) == (1, count));
@@ -300,14 +294,7 @@ fn postgres_an_outage_costs_who_holds_one_of_two_slots_no_more_than_his_place() 
     let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
     let store = Store::at_postgres(&server.port.to_string()).prepared();
     limited(&store);
-    let (up, go) = (store.file("up"), store.file("go"));
-    let script = format!(
-        "echo up > {}; until [ -e {} ]; do sleep 0.1; done",
-        up.display(),
-        go.display()
-    );
-    let holder = exec(&store, &[GPU], &["--ttl", "60s"], &script);
-    wait_for_text(&up, "up");
+    let (holder, go) = holds_gpu(&store, &["--ttl", "60s"], "up");
     let mut both = exec(&store, &[WEB, GPU], &["--ttl", "2s"], "echo ran");
     let mut stderr = BufReader::new(both.child().stderr.take().unwrap());
     let mut line = String::new();
@@ -335,11 +322,8 @@ fn postgres_who_has_lost_a_slot_and_asks_again_supersedes_nobody_who_came_since(
     let mut server = servers::own::OwnServer::start("PAC_TEST_POSTGRES", "", "");
     let store = Store::at_postgres(&server.port.to_string()).prepared();
     limited(&store);
-    let (up, go) = (store.file("up"), store.file("go"));
+    let (holder, go) = holds_gpu(&store, &["--ttl", "60s"], "up");
     let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
-    let script = format!("echo up > {}; {wait}", up.display());
-    let holder = exec(&store, &[GPU], &["--ttl", "60s"], &script);
-    wait_for_text(&up, "up");
     let group = ["--group", "pr-7", "--supersede", "all"];
     let older = [&["--ttl", "2s", "--run", "ci/older"], &group[..]].concat();
     let mut older = exec(&store, &[WEB, GPU], &older, "echo ran");

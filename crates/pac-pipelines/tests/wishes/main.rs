@@ -48,12 +48,17 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// A run of an event of its own.
 fn alone(setting: &Setting<'_>, name: &str, annotations: &[(&'static str, &str)]) {
+    without_order(setting, name, annotations);
+    setting.cluster.set_order(&[run(name)]);
+}
+
+/// A run that is held back, and whose order has not come yet.
+fn without_order(setting: &Setting<'_>, name: &str, annotations: &[(&'static str, &str)]) {
     let mut new = NewRun::held(run(name), &website());
     for (annotation, value) in annotations {
         new = new.annotated(annotation, *value);
     }
     setting.cluster.create(new).unwrap();
-    setting.cluster.set_order(&[run(name)]);
 }
 
 /// A run of the Pipeline `unit` for pull request 7, which cancels what is in progress.
@@ -199,12 +204,7 @@ mod cases {
         let mut notices = running.controller.notices();
         setting.event(&["a"]);
         setting.comes_to(&["a"], &[]).await;
-        // Its order does not come yet.
-        let mut new = NewRun::held(run("p1"), &website());
-        for (annotation, value) in PUSHED {
-            new = new.annotated(annotation, *value);
-        }
-        setting.cluster.create(new).unwrap();
+        without_order(&setting, "p1", PUSHED);
         sleep(Duration::from_secs(2)).await;
         alone(&setting, "p2", PUSHED);
         setting.comes_to(&["a"], &["p2"]).await;

@@ -98,12 +98,7 @@ mod cases {
         let mut notices = running.controller.notices();
         setting.event(&["a"]);
         setting.comes_to(&["a"], &[]).await;
-        // Its order does not come yet.
-        let mut new = NewRun::held(run("p1"), &website());
-        for (annotation, value) in PUSHED {
-            new = new.annotated(annotation, *value);
-        }
-        setting.cluster.create(new).unwrap();
+        without_order(&setting, "p1", PUSHED);
         sleep(Duration::from_secs(2)).await;
         alone(
             &setting,
@@ -118,16 +113,9 @@ mod cases {
 
     pub(super) async fn the_runs_of_one_event_are_of_the_same_age(fixture: &Fixture) {
         let (setting, _running) = setting(fixture, 1).await;
-        let create = |name: &str| {
-            let mut new = NewRun::held(run(name), &website());
-            for (annotation, value) in IN_TURN {
-                new = new.annotated(annotation, *value);
-            }
-            setting.cluster.create(new).unwrap();
-        };
-        create("second");
+        without_order(&setting, "second", IN_TURN);
         sleep(Duration::from_secs(2)).await;
-        create("first");
+        without_order(&setting, "first", IN_TURN);
         setting.cluster.set_order(&[run("first"), run("second")]);
         setting.comes_to(&["first"], &["second"]).await;
         setting.audit();

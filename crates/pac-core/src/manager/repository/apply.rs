@@ -135,9 +135,7 @@ impl<P: Port> Repository<P> {
             let is_news = read || after.is_some_and(|after| is_beside(after));
             let taken = is_own(before) && is_news && !is_ended_by(in_flight, &entry.run);
             effects.events.extend(event_of(key, taken, before, after));
-            if after.is_some_and(|after| after.terms.is_some()) {
-                effects.events.extend(asked_to_end(key, before, after));
-            }
+            effects.events.extend(asked_to_end(key, before, after));
         };
         let absorbed = state.absorb(snapshot, |before, after| {
             owned = owned.saturating_sub(usize::from(is_own(before))) + usize::from(is_own(after));
